@@ -1,0 +1,46 @@
+"""Every error that glore raises on purpose, as one tree.
+
+    GloreError                  base: one line for the user, exit code 2 from the command line
+    ├── ConfigError             a recipe or an override: unknown key, wrong type, impossible combination
+    ├── DataError               a problem file: missing, malformed, overlapping splits (names file, line, field)
+    ├── ModelError              a model or tokenizer that can't be found, loaded or used
+    ├── EngineError             sampling that could not be carried out
+    └── RunError                a run folder: other settings, unreadable shard, no space, locked by another process
+
+A message names the rule, the value received and the mend. Messages are plain text: values that come from files or
+models are shortened by `shown`, so that a hostile or huge value can neither flood nor colour a terminal.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ConfigError", "DataError", "EngineError", "GloreError", "ModelError", "RunError", "shown"]
+
+
+class GloreError(Exception):
+    """Base of all errors raised on purpose. `str(error)` is one readable line."""
+
+
+class ConfigError(GloreError):
+    """A recipe or an override is wrong."""
+
+
+class DataError(GloreError):
+    """A problem file is missing, malformed, or its splits overlap."""
+
+
+class ModelError(GloreError):
+    """A model or tokenizer can't be found, loaded or used."""
+
+
+class EngineError(GloreError):
+    """Sampling could not be carried out."""
+
+
+class RunError(GloreError):
+    """A run folder can't be read, written or continued."""
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """`repr(value)` cut to `limit` characters, for use in a message."""
+    text = ascii(value[: limit * 2]) if isinstance(value, str) else repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

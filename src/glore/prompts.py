@@ -1,0 +1,60 @@
+"""Steps, prompt layouts and the `[BAD]` mark: the only place that knows how a question and a solution become text.
+
+A step is one non-empty line (method, notation). Every layout is a tuple of text *segments*; tokenizers encode each
+segment by itself, so a step's last token is well defined and a prefix's tokens never depend on what follows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "BAD_MARK",
+    "MAX_SOLUTION_CHARS",
+    "join_steps",
+    "mark_draft",
+    "refine_segments",
+    "solve_segments",
+    "split_steps",
+    "step_text",
+]
+
+BAD_MARK = "[BAD]"
+MAX_SOLUTION_CHARS = 20_000
+"""Longer model output is cut here before it is parsed."""
+
+
+def split_steps(text: str) -> tuple[str, ...]:
+    """The steps of a solution text: its non-empty lines, stripped."""
+    lines = (line.strip() for line in text[:MAX_SOLUTION_CHARS].splitlines())
+    return tuple(line for line in lines if line)
+
+
+def step_text(step: str) -> str:
+    """A step as it stands in a prompt or target."""
+    return f"{step}\n"
+
+
+def join_steps(steps: Sequence[str]) -> str:
+    """Steps back to text, one per line."""
+    return "".join(step_text(s) for s in steps)
+
+
+def solve_segments(question: str, steps: Sequence[str] = ()) -> tuple[str, ...]:
+    """Student prompt (and the reward models' input): the question, then the steps so far."""
+    return (f"Question: {question.strip()}\nAnswer:\n", *(step_text(s) for s in steps))
+
+
+def mark_draft(steps: Sequence[str], marked_step: int | None) -> tuple[str, ...]:
+    """The draft with `[BAD]` before the step of that 0-based index (none: no mark). A mark the draft brought along is removed."""
+    clean = [s.replace(BAD_MARK, "").strip() for s in steps]
+    return tuple(f"{BAD_MARK} {s}" if i == marked_step else s for i, s in enumerate(clean))
+
+
+def refine_segments(question: str, draft: Sequence[str], marked_step: int | None) -> tuple[str, ...]:
+    """Refiner prompt: the question, the marked draft, then the place for the new solution (method 4)."""
+    return (
+        f"Question: {question.strip()}\nDraft:\n",
+        *(step_text(s) for s in mark_draft(draft, marked_step)),
+        "Answer:\n",
+    )

@@ -1,0 +1,234 @@
+"""Everything that crosses a stage boundary: frozen dataclasses in memory, typed Parquet columns on disk.
+
+Order in a file is the order of the list that was written; readers get it back unchanged. Column types follow from the
+field annotations (`str`, `int`, `float`, `bool`, `X | None`, `tuple[X, ...]`, nested), so a record and its schema can't
+drift apart. `SCHEMA_VERSION` goes into every stage's fingerprint: raise it when a field changes its meaning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from glore.errors import RunError
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "PrefixTrials",
+    "Problem",
+    "Record",
+    "Refinement",
+    "RefinementPair",
+    "Solution",
+    "StepLabels",
+    "StepScores",
+    "read_records",
+    "schema_of",
+    "write_records",
+]
+
+SCHEMA_VERSION = 1
+
+Verdict = Literal["right", "wrong", "unknown"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Problem:
+    """A question whose final answer can be checked."""
+
+    id: str
+    question: str
+    answer: str
+    """The gold answer, normalised by the task's grader."""
+    solution: tuple[str, ...] | None
+    """A worked solution as steps (the last is the answer line), or none."""
+    split: str
+    """`train`, `dev` or `test`."""
+    meta: str = ""
+    """Task-private facts as JSON (the built-in task keeps the truth of its quantities here); never shown to a model."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Solution:
+    """A sampled or refined solution text, graded."""
+
+    id: str
+    problem_id: str
+    steps: tuple[str, ...]
+    """L step texts, one per non-empty line, the answer line last where there is one."""
+    answer: str | None
+    """The normalised final answer, none where none was found."""
+    correct: str
+    """`right`, `wrong` or `unknown` (could not be graded)."""
+    source: str
+    """`student`, `global`, `local`, `reference`, …"""
+    draft_id: str | None
+    """For a refinement, the draft it started from."""
+    n_tokens: int
+    stop: str
+    """`eos`, `stop` or `length`."""
+    seed: int
+    temperature: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PrefixTrials:
+    """Verifying rollouts from one prefix P_i of a draft, in order of k. Raw outcomes; labels are derived from them."""
+
+    solution_id: str
+    n_steps_kept: int
+    """i: the prefix is the first i steps."""
+    completions: tuple[str, ...]
+    correct: tuple[str, ...]
+    """`right`, `wrong` or `unknown` per rollout."""
+    consistent: tuple[bool, ...]
+    """Whether the rollout uses the prefix's results, per rollout (method 3.1)."""
+    n_tokens: int
+    """Tokens sampled for these rollouts."""
+    exhausted: bool
+    """All K were drawn (false: sampling ended at the first consistent success)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StepLabels:
+    """One label per step of a draft."""
+
+    solution_id: str
+    labels: tuple[bool, ...] | None
+    """L labels, or none where the draft could not be labelled."""
+    kept: tuple[bool, ...] | None
+    """L flags: does the step take part in training after balancing?"""
+    first_error: int | None
+    """0-based index of the first negative step, or none."""
+    rule: str
+    """Which labelling made them, e.g. `sorm`, `orm`, `truth`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StepScores:
+    """A reward model's probability after every step of a solution."""
+
+    solution_id: str
+    model: str
+    p_correct: tuple[float, ...]
+    """L probabilities in [0, 1]."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RefinementPair:
+    """One training example of the refiner: a wrong, marked draft and a right target."""
+
+    problem_id: str
+    draft_id: str
+    kind: str
+    """`global`, `local` or `value`."""
+    marked_step: int | None
+    """0-based index of the step that `[BAD]` precedes, or none."""
+    draft_steps: tuple[str, ...]
+    target_steps: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refinement:
+    """What inference did with one question: every intermediate value (method 5)."""
+
+    problem_id: str
+    question: str
+    draft: tuple[str, ...]
+    orm_scores: tuple[float, ...]
+    """ORM probability after every step of the draft."""
+    sorm_scores: tuple[float, ...]
+    """SORM probability after every step of the draft."""
+    needs_work: bool
+    """When: the ORM's probability after the draft's last step is at most the threshold."""
+    marked_step: int | None
+    """Where: 0-based index of the first step with SORM at most the threshold, or none."""
+    candidate_kinds: tuple[str, ...]
+    """`draft`, `global`, `local`, in the order of `candidates`."""
+    candidates: tuple[tuple[str, ...], ...]
+    candidate_scores: tuple[float, ...]
+    """The reranker's score of each candidate."""
+    chosen: int
+    """Index into `candidates`."""
+    answer: str | None
+    n_tokens: int
+    """Tokens generated for this question."""
+    seconds: float
+    """Wall time of the batch it was part of, divided by the batch size."""
+
+
+Record = Problem | Solution | PrefixTrials | StepLabels | StepScores | RefinementPair | Refinement
+R = TypeVar("R")
+
+
+def _arrow_type(annotation: object) -> tuple[pa.DataType, bool]:
+    """Arrow type and nullability of a field annotation."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        inner = [a for a in arguments if a is not type(None)]
+        assert len(inner) == 1, f"unsupported union {annotation}"
+        return _arrow_type(inner[0])[0], True
+    if origin is tuple:
+        assert len(arguments) == 2 and arguments[1] is Ellipsis, f"unsupported tuple {annotation}"
+        inner_type, inner_null = _arrow_type(arguments[0])
+        return pa.list_(pa.field("item", inner_type, nullable=inner_null)), False
+    plain = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    return plain[typing.cast(type, annotation)], False
+
+
+def schema_of(kind: type[object]) -> pa.Schema:
+    """The Parquet schema of a record class, from its annotations."""
+    hints = typing.get_type_hints(kind)
+    fields = []
+    for field in dataclasses.fields(typing.cast(typing.Any, kind)):
+        arrow, nullable = _arrow_type(hints[field.name])
+        fields.append(pa.field(field.name, arrow, nullable=nullable))
+    return pa.schema(fields)
+
+
+def _frozen(value: object) -> object:
+    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
+
+
+def write_records(path: Path, kind: type[R], records: Sequence[R]) -> None:
+    """Write `records` to a Parquet file: temporary name, fsync, rename. An existing file is replaced whole.
+
+    The bytes depend on the records alone. Raises RunError when the disk refuses.
+    """
+    names = [f.name for f in dataclasses.fields(typing.cast(typing.Any, kind))]
+    table = pa.table({n: [getattr(r, n) for r in records] for n in names}, schema=schema_of(kind))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            pq.write_table(table, stream, compression="zstd")
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"can't write {path}: {error.strerror or error}; free some space or choose another run folder, then run again") from error
+
+
+def read_records(paths: Path | Iterable[Path], kind: type[R]) -> list[R]:
+    """Read records back from one Parquet file or several, in order. Raises RunError for an unreadable or foreign file."""
+    files = [paths] if isinstance(paths, Path) else list(paths)
+    expected = schema_of(kind)
+    out: list[R] = []
+    for path in files:
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowException) as error:
+            raise RunError(f"can't read {path}: {str(error).splitlines()[0]}; delete the file and run again to make it anew") from error
+        if table.schema.names != expected.names:
+            raise RunError(f"{path} holds columns {table.schema.names}, but {kind.__name__} needs {expected.names}; delete its stage folder and run again")
+        out.extend(kind(**typing.cast(typing.Any, {k: _frozen(v) for k, v in row.items()})) for row in table.to_pylist())
+    return out
