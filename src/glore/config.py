@@ -82,6 +82,10 @@ class StoriesSettings(Settings):
 
     people: tuple[int, int] = (3, 5)
     """Smallest and largest number of people in a story."""
+    steps: tuple[int, int] = (2, 4)
+    """Fewest and most steps of a solution (the answer line not counted)."""
+    base_steps: int = Field(3, ge=1)
+    """Most steps of a story among the base model's documents."""
     max_number: int = Field(60, ge=10, le=999)
     """No quantity of a story is larger."""
     extra_relations: int = Field(1, ge=0, le=3)
@@ -98,6 +102,8 @@ class StoriesSettings(Settings):
     def _ordered(self) -> StoriesSettings:
         if not 2 <= self.people[0] <= self.people[1] <= 8:
             raise ValueError(f"people must be two numbers with 2 <= smallest <= largest <= 8, got {list(self.people)}")
+        if not 1 <= self.steps[0] <= self.steps[1] <= self.people[1]:
+            raise ValueError(f"steps must be two numbers with 1 <= fewest <= most <= the largest number of people, got {list(self.steps)}")
         return self
 
 

@@ -1,0 +1,375 @@
+"""`stories`: the built-in task. Multi-step arithmetic stories about related quantities, and an oracle for every step.
+
+A story is a small graph: people are nodes with a hidden quantity, facts relate them ("Ana has 7 more pens than Tom", either way
+round; "twice as many"; "Ana and Tom have 31 pens together"; "as many as Tom and Bo together"), one or two quantities are given. The
+sentences are shuffled, some people and sentences do not matter, and redundant facts give more than one way to a quantity. Everything
+follows from `stable_seed(seed, split, index)`: unlimited and the same everywhere.
+
+A step is written `Ana: Tom + 7 = 12 + 7 = 19`. The oracle reads any line of that kind: a name (or `Ana and Tom`, `Difference`),
+then expressions joined by `=`. The step is true when all expressions have the same value and it is the named quantity's true value,
+whatever the way or the order. Expressions are parsed by a small reader of our own, bounded in length; nothing is evaluated as code.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from glore.config import StoriesSettings
+from glore.prompts import refine_segments, solve_segments, step_text
+from glore.records import Problem
+from glore.sampling.protocol import stable_seed
+from glore.tasks.grading import grade_number_answer
+from glore.tasks.protocol import Grade
+
+__all__ = ["Stories"]
+
+NAMES = ("Ana", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana", "Ivo", "Jan", "Kim", "Leo", "Mia", "Nora", "Omar", "Pia")
+ITEMS = ("pens", "cards", "coins", "books", "shells", "stamps", "apples", "marbles")
+MORE = (
+    "{a} has {k} more {items} than {b}.",
+    "{a} owns {k} {items} more than {b}.",
+    "{b} has {k} fewer {items} than {a}.",
+    "{b} owns {k} {items} fewer than {a}.",
+    "Compared with {b}, {a} has {k} more {items}.",
+    "Compared with {a}, {b} has {k} fewer {items}.",
+)
+TIMES = ("{a} has {k} times as many {items} as {b}.", "The number of {items} {a} owns is {k} times that of {b}.")
+TWICE = ("{a} has twice as many {items} as {b}.", "{b} has half as many {items} as {a}.", "{b} owns half the {items} that {a} owns.")
+PAIR = ("{a} and {b} have {k} {items} together.", "Together, {a} and {b} own {k} {items}.")
+SUM = ("{a} has as many {items} as {b} and {c} together.", "{b} and {c} together own just as many {items} as {a}.")
+GIVEN = ("{a} has {k} {items}.", "{a} owns {k} {items}.", "There are {k} {items} in the bag of {a}.")
+IDLE = ("{a} also has {k} {other}.", "{a} is {k} years old.", "{a} likes {other}.", "{a} lives next to {b}.", "Last week {a} gave away {k} {other}.")
+ASK_ONE = ("How many {items} does {a} have?", "How many {items} are owned by {a}?")
+ASK_TOTAL = ("How many {items} do {a} and {b} have together?", "What is the total number of {items} of {a} and {b}?")
+ASK_DIFFERENCE = ("How many more {items} does {a} have than {b}?", "How many fewer {items} does {b} have than {a}?")
+MAX_STEP_CHARS = 200
+TOKEN = re.compile(r"\s*(\d+|[A-Za-z]+|[-+*/()=])")
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One relation. `kind`: given (a = k), more (a = b + k), times (a = b * k), pair (a + b = k), sum (a = b + c)."""
+
+    kind: str
+    people: tuple[str, ...]
+    k: int
+
+    def ways(self) -> tuple[tuple[str, str], ...]:
+        """(name, expression) for every quantity that this fact yields from the others."""
+        if self.kind == "given":
+            return ()
+        a, b = self.people[:2]
+        if self.kind == "more":
+            return (a, f"{b} + {self.k}"), (b, f"{a} - {self.k}")
+        if self.kind == "times":
+            return (a, f"{b} * {self.k}"), (b, f"{a} / {self.k}")
+        if self.kind == "pair":
+            return (a, f"{self.k} - {b}"), (b, f"{self.k} - {a}")
+        c = self.people[2]
+        return (a, f"{b} + {c}"), (b, f"{a} - {c}"), (c, f"{a} - {b}")
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A story with its truth."""
+
+    values: dict[str, int]
+    facts: tuple[Fact, ...]
+    asked: tuple[str, ...]
+    """One name; two names and `total` or `difference`."""
+    items: str
+
+    @property
+    def answer(self) -> int:
+        first = self.values[self.asked[0]]
+        if len(self.asked) == 1:
+            return first
+        second = self.values[self.asked[1]]
+        return first + second if self.asked[2] == "total" else first - second
+
+
+class Stories:
+    """The built-in task (`Task`, `OracleTask` and `ScratchTask`)."""
+
+    name = "stories"
+
+    def __init__(self, settings: StoriesSettings, seed: int, merge_answer_line: bool = False) -> None:
+        self.settings = settings
+        self.seed = seed
+        self.merge_answer_line = merge_answer_line
+
+    def problems(self, split: str) -> list[Problem]:
+        """Problems of a split; a question of an earlier split (test, dev, train in this order) is never drawn again."""
+        seen: set[str] = set()
+        out: list[Problem] = []
+        for name, n in (("test", self.settings.n_test), ("dev", self.settings.n_dev), ("train", self.settings.n_train)):
+            out = []
+            index = 0
+            while len(out) < n:
+                problem = self._problem(name, index, len(out))
+                index += 1
+                if problem.question not in seen:
+                    seen.add(problem.question)
+                    out.append(problem)
+            if name == split:
+                break
+        return out
+
+    def _problem(self, split: str, index: int, number: int) -> Problem:
+        rng = random.Random(stable_seed(self.seed, "stories", split, index))
+        story = draw_story(rng, self.settings, self.settings.steps)
+        solution = None
+        if split == "train" and rng.random() < self.settings.worked_share:
+            solution = tuple(self._merged(solve(rng, story)))
+        meta = json.dumps({"values": story.values, "asked": story.asked}, separators=(",", ":"))
+        return Problem(f"stories-{split}-{number:05d}", tell(rng, story, self.settings), str(story.answer), solution, split, meta)
+
+    def _merged(self, steps: list[str]) -> list[str]:
+        return [*steps[:-2], f"{steps[-2]} {steps[-1]}"] if self.merge_answer_line and len(steps) > 1 else steps
+
+    def grade(self, problem: Problem, steps: Sequence[str]) -> Grade:
+        """The number after the last `####` against the story's answer."""
+        return grade_number_answer(problem.answer, steps)
+
+    def step_truth(self, problem: Problem, steps: Sequence[str]) -> tuple[bool, ...]:
+        """L flags: is this step's statement true? Exact; a line that can't be read is false."""
+        facts = json.loads(problem.meta)
+        return tuple(_is_true(step, facts["values"], facts["asked"], problem.answer) for step in steps)
+
+    def base_documents(self, seed: int) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Endless documents for a base model: drills, short stories, copying. (prompt segments, target segments)."""
+        rng = random.Random(stable_seed(self.seed, "stories-base", seed))
+        while True:
+            yield self._document(rng)
+
+    def _document(self, rng: random.Random) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        kind = rng.random()
+        if kind < 0.15:
+            return (), (" ".join(_drill(rng, self.settings.max_number) for _ in range(6)) + "\n",)
+        story = draw_story(rng, self.settings, (1, max(1, self.settings.base_steps)))
+        question, steps = tell(rng, story, self.settings), self._merged(solve(rng, story))
+        if kind < 0.8:
+            return solve_segments(question), tuple(step_text(s) for s in steps)
+        return refine_segments(question, steps, None), tuple(step_text(s) for s in steps)
+
+
+def draw_story(rng: random.Random, settings: StoriesSettings, n_steps: tuple[int, int]) -> Story:
+    """A story whose shortest found solution has a number of steps (answer line not counted) in the range `n_steps`."""
+    while True:
+        story = _draw(rng, settings)
+        if story and n_steps[0] <= len(solve(rng, story)) - 1 <= n_steps[1]:
+            return story
+
+
+def _draw(rng: random.Random, settings: StoriesSettings) -> Story | None:
+    people = rng.sample(NAMES, rng.randint(*settings.people))
+    values = {people[0]: rng.randint(2, settings.max_number)}
+    facts = [Fact("given", (people[0],), values[people[0]])]
+    for person in people[1:]:
+        fact = _relate(rng, person, list(values), values, settings.max_number)
+        if fact is None:
+            return None
+        facts.append(fact)
+    for _ in range(rng.randint(0, settings.extra_relations)):
+        extra = _redundant(rng, values)
+        if extra and not any(set(extra.people) == set(f.people) for f in facts):
+            facts.append(extra)
+    return Story(values, tuple(facts), _question(rng, people, values), rng.choice(ITEMS))
+
+
+def _relate(rng: random.Random, new: str, known: list[str], values: dict[str, int], limit: int) -> Fact | None:
+    """A fact that ties a new person to known ones, and the person's value. None where no value fits."""
+    old = rng.choice(known)
+    kind = rng.choices(("more", "times", "pair", "sum"), (5, 2, 2, 1))[0]
+    if kind == "sum" and len(known) > 1:
+        b, c = rng.sample(known, 2)
+        values[new] = values[b] + values[c]
+        return Fact("sum", (new, b, c), 0) if values[new] <= limit else None
+    if kind == "times":
+        k = rng.randint(2, 4)
+        if rng.random() < 0.5 and values[old] % k == 0:
+            values[new] = values[old] // k
+            return Fact("times", (old, new), k)
+        values[new] = values[old] * k
+        return Fact("times", (new, old), k) if values[new] <= limit else None
+    values[new] = rng.randint(2, limit)
+    if values[new] == values[old]:
+        return None
+    if kind == "pair":
+        return Fact("pair", (new, old), values[new] + values[old])
+    high, low = (new, old) if values[new] > values[old] else (old, new)
+    return Fact("more", (high, low), values[high] - values[low])
+
+
+def _redundant(rng: random.Random, values: dict[str, int]) -> Fact | None:
+    a, b = rng.sample(sorted(values), 2)
+    if values[a] == values[b]:
+        return None
+    if rng.random() < 0.3:
+        return Fact("pair", (a, b), values[a] + values[b])
+    return Fact("more", (a, b) if values[a] > values[b] else (b, a), abs(values[a] - values[b]))
+
+
+def _question(rng: random.Random, people: list[str], values: dict[str, int]) -> tuple[str, ...]:
+    first, second = rng.sample(people[1:], 1)[0], rng.choice(people)
+    kind = rng.random()
+    if kind < 0.6 or first == second or values[first] == values[second]:
+        return (first,)
+    if kind < 0.8:
+        return (first, second, "total")
+    return (first, second, "difference") if values[first] > values[second] else (second, first, "difference")
+
+
+def solve(rng: random.Random, story: Story) -> list[str]:
+    """One valid solution, shortest of a few random ways: the steps and the answer line."""
+    return min((_one_way(rng, story) for _ in range(4)), key=len)
+
+
+def _one_way(rng: random.Random, story: Story) -> list[str]:
+    known = {f.people[0] for f in story.facts if f.kind == "given"}
+    asked = set(story.asked[:2])
+    lines: list[tuple[str, set[str], str]] = []
+    ways = [way for fact in story.facts for way in fact.ways()]
+    while not asked <= known:
+        usable = [(name, text) for name, text in ways if name not in known and _names(text) <= known]
+        if not usable:  # can't happen: every person was tied to known ones
+            raise AssertionError("a story that can't be solved")
+        name, text = rng.choice(usable)
+        known.add(name)
+        lines.append((name, _names(text), f"{name}: {text} = {_filled(text, story.values)} = {story.values[name]}"))
+    steps: list[str] = []
+    needed = set(asked)
+    for name, sources, line in reversed(lines):
+        if name in needed:
+            needed |= sources
+            steps.insert(0, line)
+    if len(story.asked) == 3:
+        a, b, kind = story.asked
+        text, label = (f"{a} + {b}", f"{a} and {b}") if kind == "total" else (f"{a} - {b}", "Difference")
+        steps.append(f"{label}: {text} = {_filled(text, story.values)} = {story.answer}")
+    return [*steps, f"#### {story.answer}"]
+
+
+def _names(text: str) -> set[str]:
+    return set(re.findall(r"[A-Z][a-z]+", text))
+
+
+def _filled(text: str, values: dict[str, int]) -> str:
+    return re.sub(r"[A-Z][a-z]+", lambda m: str(values[m.group()]), text)
+
+
+def tell(rng: random.Random, story: Story, settings: StoriesSettings) -> str:
+    """The story as text: facts and irrelevant sentences shuffled, the question last."""
+    sentences = [_say(rng, fact, story.items) for fact in story.facts]
+    names = sorted(story.values)
+    for _ in range(rng.randint(0, settings.distractors)):
+        a, b = rng.sample(names, 2)
+        other = rng.choice([i for i in ITEMS if i != story.items])
+        sentences.append(rng.choice(IDLE).format(a=a, b=b, k=rng.randint(2, settings.max_number), other=other))
+    rng.shuffle(sentences)
+    return " ".join([*sentences, _ask(rng, story)])
+
+
+def _say(rng: random.Random, fact: Fact, items: str) -> str:
+    a, b, c = (*fact.people, "", "")[:3]
+    if fact.kind == "times" and fact.k == 2:
+        templates: Sequence[str] = TWICE
+    else:
+        templates = {"given": GIVEN, "more": MORE, "times": TIMES, "pair": PAIR, "sum": SUM}[fact.kind]
+    if fact.kind in ("pair", "sum") and rng.random() < 0.5:
+        a, b, c = (b, a, c) if fact.kind == "pair" else (a, c, b)
+    return rng.choice(templates).format(a=a, b=b, c=c, k=fact.k, items=items)
+
+
+def _ask(rng: random.Random, story: Story) -> str:
+    a, b, kind = (*story.asked, "", "one")[:3] if len(story.asked) == 1 else story.asked
+    templates = {"total": ASK_TOTAL, "difference": ASK_DIFFERENCE}.get(kind, ASK_ONE)
+    return rng.choice(templates).format(a=a, b=b, items=story.items)
+
+
+def _drill(rng: random.Random, limit: int) -> str:
+    sign = rng.choice("++--*/")
+    if sign in "+-":
+        total = rng.randint(4, 2 * limit)
+        a = rng.randint(2, total - 2)
+        return f"{a} + {total - a} = {total}" if sign == "+" else f"{total} - {a} = {total - a}"
+    k, a = rng.randint(2, 4), rng.randint(2, max(2, limit // 2))
+    return f"{a} * {k} = {a * k}" if sign == "*" else f"{a * k} / {k} = {a}"
+
+
+def _is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str) -> bool:
+    """Truth of one line; merged answer lines (`… #### 19`) must be true in both halves."""
+    if len(step) > MAX_STEP_CHARS:
+        return False
+    body, mark, final = step.partition("####")
+    if mark:
+        if _value(final, {}) != Fraction(answer):
+            return False
+        if not body.strip():
+            return True
+    label, colon, rest = body.partition(":")
+    target = _target(label.strip(), values, asked)
+    if not colon or target is None or "=" not in rest:
+        return False
+    return all(_value(part, values) == target for part in rest.split("="))
+
+
+def _target(label: str, values: dict[str, int], asked: Sequence[str]) -> Fraction | None:
+    """The true value of what a step names."""
+    if label == "Difference" and len(asked) == 3 and asked[2] == "difference":
+        return Fraction(values[asked[0]] - values[asked[1]])
+    names = label.split(" and ")
+    if len(set(names)) != len(names) or not all(name in values for name in names):
+        return None
+    return Fraction(sum(values[name] for name in names))
+
+
+def _value(text: str, values: dict[str, int]) -> Fraction | None:
+    """Value of an expression of numbers, known names, + - * / and brackets. None where it is not one."""
+    tokens, position = [], 0
+    text = text.strip()
+    while position < len(text):
+        match = TOKEN.match(text, position)
+        if match is None or len(match.group(1)) > 12:
+            return None
+        tokens.append(match.group(1))
+        position = match.end()
+    try:
+        value, rest = _sum(tokens, values)
+    except (ValueError, IndexError, KeyError, ZeroDivisionError, RecursionError):
+        return None
+    return value if not rest else None
+
+
+def _sum(tokens: list[str], values: dict[str, int]) -> tuple[Fraction, list[str]]:
+    value, tokens = _product(tokens, values)
+    while tokens and tokens[0] in "+-":
+        sign, (term, rest) = tokens[0], _product(tokens[1:], values)
+        value, tokens = (value + term if sign == "+" else value - term), rest
+    return value, tokens
+
+
+def _product(tokens: list[str], values: dict[str, int]) -> tuple[Fraction, list[str]]:
+    value, tokens = _atom(tokens, values)
+    while tokens and tokens[0] in "*/":
+        sign, (factor, rest) = tokens[0], _atom(tokens[1:], values)
+        value, tokens = (value * factor if sign == "*" else value / factor), rest
+    return value, tokens
+
+
+def _atom(tokens: list[str], values: dict[str, int]) -> tuple[Fraction, list[str]]:
+    head = tokens[0]
+    if head == "(":
+        value, rest = _sum(tokens[1:], values)
+        if rest[0] != ")":
+            raise ValueError("bracket")
+        return value, rest[1:]
+    if head == "-":
+        value, rest = _atom(tokens[1:], values)
+        return -value, rest
+    return (Fraction(int(head)) if head.isdigit() else Fraction(values[head])), tokens[1:]
