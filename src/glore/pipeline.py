@@ -1,0 +1,268 @@
+"""Runs stages in order: fingerprints, shards, resume. Knows no machine learning.
+
+A stage is complete when its `done.json` is there and holds the fingerprint of the settings the stage reads, its inputs'
+fingerprints, its version and the records' schema version. Anything else is made again, and the reason is said. An
+unfinished stage goes on from the shards it has committed, if they were made under the same fingerprint. Stages must be
+deterministic: then a run that was killed anywhere and started again holds the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import difflib
+import errno
+import importlib.metadata
+import platform
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from glore.config import RunConfig
+from glore.errors import ConfigError, RunError, shown
+from glore.fingerprints import difference, fingerprint_of, flat_settings
+from glore.progress import Progress, SilentProgress, duration
+from glore.records import SCHEMA_VERSION
+from glore.runfolder import (
+    DoneMark,
+    check_is_run_folder,
+    check_stage_files,
+    clear_stage,
+    locked,
+    model_signatures,
+    read_done,
+    read_json,
+    write_json,
+    write_text,
+)
+from glore.stagecontext import StageContext
+
+__all__ = ["Stage", "StageContext", "StagePlan", "plan_stages", "run_stages"]
+
+State = Literal["reused", "resumed", "computed"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of a run: what it reads, and the function that does it."""
+
+    name: str
+    inputs: tuple[str, ...]
+    """Stages whose records or models it reads; each stands earlier in the list."""
+    settings: Callable[[RunConfig], object]
+    """The settings it reads: a settings section, or a tuple or dict of sections and plain values. The run's seed is always one."""
+    run: Callable[[StageContext], None]
+    version: int = 1
+    """Raise it when the stage's code changes what comes out."""
+    estimate: Callable[[RunConfig], int] | None = None
+    """Tokens the stage will generate or train on, roughly, for `--dry-run`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What will be done about one stage, and why."""
+
+    name: str
+    state: State
+    """`reused`: complete and fitting; `resumed`: unfinished and fitting; `computed`: from nothing."""
+    why: str
+    fingerprint: str
+    settings: dict[str, object]
+    inputs: dict[str, str]
+    """Input stage → fingerprint."""
+    tokens: int | None
+    """Estimated tokens; none where the stage gives no estimate or is reused."""
+    done: DoneMark | None
+    """The mark of the complete stage, where it is reused."""
+
+
+def run_stages(
+    stages: Sequence[Stage],
+    config: RunConfig,
+    until: str | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> tuple[StagePlan, ...]:
+    """Run the stages up to and including `until`, reusing what fits, and return what was planned.
+
+    `dry_run` only plans and touches nothing. Raises ConfigError for an unknown stage, RunError for a folder that can't be used.
+    """
+    progress = progress or SilentProgress()
+    run_dir = config.run_dir
+    chosen = _up_to(stages, until)
+    check_is_run_folder(run_dir)
+    if dry_run:
+        return plan_stages(chosen, config)
+    with locked(run_dir):
+        write_text(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        plans = plan_stages(chosen, config)
+        for number, (stage, plan) in enumerate(zip(chosen, plans, strict=True), start=1):
+            label = f"stage {number}/{len(chosen)} {stage.name}"
+            if plan.state == "reused":
+                progress.note(f"{label}: reused")
+                _tidy(run_dir / "stages" / stage.name)
+            else:
+                progress.note(f"{label}: {plan.state} ({plan.why})")
+                _run_stage(stage, plan, chosen, config, _Labelled(progress, label))
+    return plans
+
+
+def plan_stages(stages: Sequence[Stage], config: RunConfig) -> tuple[StagePlan, ...]:
+    """What running these stages would do. Reads the run folder, changes nothing."""
+    fingerprints: dict[str, str] = {}
+    plans = []
+    for stage in stages:
+        unknown = [name for name in stage.inputs if name not in fingerprints]
+        if unknown or stage.name in fingerprints:
+            raise ValueError(f"stage {stage.name}: its name must be new and its inputs must stand before it, got {unknown or stage.name}")
+        settings = {"seed": config.seed, **flat_settings(stage.settings(config), config)}
+        inputs = {name: fingerprints[name] for name in stage.inputs}
+        fingerprint = fingerprint_of([stage.name, stage.version, SCHEMA_VERSION, settings, inputs])
+        fingerprints[stage.name] = fingerprint
+        plans.append(_plan(stage, config, fingerprint, settings, inputs))
+    return tuple(plans)
+
+
+def _plan(stage: Stage, config: RunConfig, fingerprint: str, settings: dict[str, object], inputs: dict[str, str]) -> StagePlan:
+    folder = config.run_dir / "stages" / stage.name
+    done, started = read_done(folder), read_json(folder / "started.json")
+    new = {"settings": settings, "inputs": inputs, "stage_version": stage.version, "schema_version": SCHEMA_VERSION}
+    state: State = "computed"
+    if done is not None and done.fingerprint == fingerprint:
+        damage = check_stage_files(config.run_dir, folder, done)
+        state, why = ("computed", damage) if damage else ("reused", "complete")
+    elif done is not None:
+        old: dict[str, object] = {
+            "settings": done.settings,
+            "inputs": done.inputs,
+            "version": done.stage_version,
+            "schema": done.schema_version,
+        }
+        why = difference(old, new)
+    elif started is not None and started.get("fingerprint") == fingerprint:
+        state, why = "resumed", "unfinished"
+    elif started is not None:
+        why = "unfinished, but " + difference(started, new)
+    else:
+        why = "no result yet"
+    tokens = stage.estimate(config) if stage.estimate and state != "reused" else None
+    return StagePlan(stage.name, state, why, fingerprint, settings, inputs, tokens, done if state == "reused" else None)
+
+
+def _run_stage(stage: Stage, plan: StagePlan, stages: Sequence[Stage], config: RunConfig, progress: Progress) -> None:
+    run_dir = config.run_dir
+    folder = run_dir / "stages" / stage.name
+    if plan.state == "computed":
+        clear_stage(run_dir, folder)
+        started = {
+            "fingerprint": plan.fingerprint,
+            "settings": plan.settings,
+            "inputs": plan.inputs,
+            "version": stage.version,
+            "schema": SCHEMA_VERSION,
+        }
+        write_json(folder / "started.json", {**started, "models": model_signatures(run_dir)})
+    context = StageContext(config, stage.name, _ancestors(stage, stages), progress)
+    begin = time.monotonic()
+    try:
+        stage.run(context)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RunError(
+            f"no space left while computing {stage.name} ({error.filename or run_dir}); everything finished is kept: "
+            "free some space and run the same command to go on"
+        ) from error
+    seconds = time.monotonic() - begin + context.reused_seconds
+    counts = dict(context.counts)
+    tokens = int(counts.pop("tokens", 0))
+    models = context.made_models()
+    _refuse_shared_models(stage, stages, run_dir, models)
+    done = DoneMark(
+        stage=stage.name,
+        fingerprint=plan.fingerprint,
+        settings=plan.settings,
+        inputs=plan.inputs,
+        stage_version=stage.version,
+        schema_version=SCHEMA_VERSION,
+        counts=counts,
+        seconds=round(seconds, 3),
+        tokens=tokens,
+        files={p.name: p.stat().st_size for p in sorted(folder.glob("*.parquet"))},
+        models=models,
+        versions=_versions(),
+        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    write_json(folder / "done.json", dataclasses.asdict(done))
+    _tidy(folder)
+    extra = f", {tokens:,} tokens" if tokens else ""
+    progress.note(f"{stage.name} took {duration(seconds)}{extra}")
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what only an unfinished stage needs. Safe to be killed in: the next run tidies again."""
+    shutil.rmtree(folder / "work", ignore_errors=True)
+    for path in (folder / "started.json", *folder.glob(".*")):
+        path.unlink(missing_ok=True)
+
+
+def _up_to(stages: Sequence[Stage], until: str | None) -> tuple[Stage, ...]:
+    names = [s.name for s in stages]
+    if until is None:
+        return tuple(stages)
+    if until not in names:
+        near = difflib.get_close_matches(until, names, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"stages: {', '.join(names)}"
+        raise ConfigError(f"--until: there is no stage {shown(until)}; {hint}")
+    return tuple(stages[: names.index(until) + 1])
+
+
+def _ancestors(stage: Stage, stages: Sequence[Stage]) -> frozenset[str]:
+    by_name = {s.name: s for s in stages}
+    found: set[str] = set()
+    waiting = list(stage.inputs)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting.extend(by_name[name].inputs)
+    return frozenset(found)
+
+
+def _refuse_shared_models(stage: Stage, stages: Sequence[Stage], run_dir: Path, models: dict[str, dict[str, int]]) -> None:
+    """Two stages that write one model folder would invalidate each other for ever."""
+    for other in stages:
+        mark = read_done(run_dir / "stages" / other.name) if other.name != stage.name else None
+        shared = sorted(set(models) & set(mark.models)) if mark else []
+        if shared:
+            raise ValueError(f"stages {other.name} and {stage.name} both make models/{shared[0]}; give each its own name")
+
+
+def _versions() -> dict[str, str]:
+    out = {"python": platform.python_version()}
+    for name in ("glore", "torch", "transformers", "accelerate", "pyarrow", "math-verify"):
+        try:
+            out[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return out
+
+
+class _Labelled:
+    """Puts the stage's label before every line of work."""
+
+    def __init__(self, inner: Progress, label: str) -> None:
+        self._inner, self._label = inner, label
+
+    def begin(self, what: str, total: int, unit: str) -> None:
+        self._inner.begin(f"{self._label} · {what}", total, unit)
+
+    def advance(self, n: int = 1, tokens: int = 0) -> None:
+        self._inner.advance(n, tokens)
+
+    def note(self, message: str) -> None:
+        self._inner.note(f"  {message}")

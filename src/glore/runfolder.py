@@ -1,0 +1,202 @@
+"""The files of a run folder, and what makes them safe: atomic writes, the lock, markers and their checks.
+
+    runs/NAME/
+        config.yaml                     resolved settings of the last run
+        stages/STAGE/PART-00000.parquet records, shard by shard
+        stages/STAGE/started.json       fingerprint the unfinished stage is made under
+        stages/STAGE/.PART-00000.json   what a shard of an unfinished stage counted (written before the shard)
+        stages/STAGE/done.json          written last: the stage is complete
+        models/NAME/                    Hugging Face folders
+        log/  report/
+
+A file that exists under its own name is complete: everything is written to a temporary name, flushed and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from glore.errors import RunError
+
+__all__ = [
+    "DoneMark",
+    "check_is_run_folder",
+    "check_stage_files",
+    "clear_stage",
+    "locked",
+    "model_signatures",
+    "part_files",
+    "read_done",
+    "read_json",
+    "tree_sizes",
+    "write_json",
+    "write_text",
+]
+
+_OWN_NAMES = re.compile(r"^(log|\.lock|\.config\.yaml\..*)$")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DoneMark:
+    """`done.json`: what a complete stage was made from, and what it holds."""
+
+    stage: str
+    fingerprint: str
+    settings: dict[str, object]
+    """The settings the stage reads, flat: dotted path → value."""
+    inputs: dict[str, str]
+    """Input stage → its fingerprint."""
+    stage_version: int
+    schema_version: int
+    counts: dict[str, float]
+    seconds: float
+    """Wall time, reused shards of interrupted attempts included."""
+    tokens: int
+    files: dict[str, int]
+    """Parquet file → bytes."""
+    models: dict[str, dict[str, int]]
+    """Model made by the stage → file → bytes."""
+    versions: dict[str, str]
+    finished: str
+
+
+def read_done(folder: Path) -> DoneMark | None:
+    """The stage's `done.json`, or none where there is none or it is not readable as one."""
+    data = read_json(folder / "done.json")
+    names = {f.name for f in dataclasses.fields(DoneMark)}
+    if data is None or set(data) != names:
+        return None
+    return DoneMark(**data)  # type: ignore[arg-type]  # our own file, written by this class
+
+
+def read_json(path: Path) -> dict[str, object] | None:
+    """A JSON object from a file, or none where the file is missing or holds something else."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def write_json(path: Path, data: Mapping[str, object]) -> None:
+    """Write a JSON object atomically. Raises RunError."""
+    write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically: temporary name, fsync, rename. Raises RunError when the disk refuses."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        message = f"can't write {path}: {error.strerror or error}; free some space or choose another runs_dir, then run again"
+        raise RunError(message) from error
+
+
+def part_files(folder: Path, part: str) -> list[Path]:
+    """The shards of one part of a stage, in order."""
+    pattern = re.compile(re.escape(part) + r"-(\d+)\.parquet")
+    found = ((pattern.fullmatch(p.name), p) for p in folder.glob("*.parquet"))
+    return [path for _, path in sorted((int(m.group(1)), path) for m, path in found if m)]
+
+
+def tree_sizes(folder: Path) -> dict[str, int]:
+    """Relative path → bytes of every file below `folder`."""
+    return {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def model_signatures(run_dir: Path) -> dict[str, list[int]]:
+    """Model folder name → inode and time, which change when the folder is made anew."""
+    found = ((p.name, p.stat()) for p in sorted((run_dir / "models").glob("*")) if p.is_dir())
+    return {name: [stat.st_ino, stat.st_mtime_ns] for name, stat in found}
+
+
+def check_stage_files(run_dir: Path, folder: Path, done: DoneMark) -> str | None:
+    """What is wrong with a complete stage's files (missing, other size, unreadable), or none."""
+    for name, n_bytes in done.files.items():
+        path = folder / name
+        try:
+            if path.stat().st_size != n_bytes:
+                return f"{path} has changed on disk"
+            pq.read_metadata(path)
+        except (OSError, pa.ArrowException):
+            return f"{path} is missing or unreadable"
+    for model, files in done.models.items():
+        for name, n_bytes in files.items():
+            path = run_dir / "models" / model / name
+            try:
+                if path.stat().st_size != n_bytes:
+                    return f"{path} has changed on disk"
+            except OSError:
+                return f"{path} is missing"
+    return None
+
+
+def clear_stage(run_dir: Path, folder: Path) -> None:
+    """Remove a stage's records and the models it made, `done.json` first, so that a half-cleared stage never looks complete."""
+    done = read_done(folder)
+    try:
+        (folder / "done.json").unlink(missing_ok=True)
+        (folder / "started.json").unlink(missing_ok=True)
+        for model in done.models if done else ():
+            shutil.rmtree(run_dir / "models" / model, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise RunError(f"can't clear {folder}: {error.strerror or error}; remove it by hand, then run again") from error
+
+
+def check_is_run_folder(run_dir: Path) -> None:
+    """Raise RunError where `run_dir` is a file, or a folder with other people's things in it."""
+    if not run_dir.exists():
+        return
+    if not run_dir.is_dir():
+        raise RunError(f"{run_dir} is a file, but a run needs a folder there; choose another name or runs_dir")
+    names = sorted(p.name for p in run_dir.iterdir() if not _OWN_NAMES.match(p.name))
+    if names and "config.yaml" not in names:
+        raise RunError(f"{run_dir} is not a run folder (it holds {names[0]}, but no config.yaml); choose another name or runs_dir")
+
+
+@contextlib.contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Hold the run folder against other processes. Raises RunError where one is at work there.
+
+    A POSIX record lock: the system drops it with its process, however that ends, so a dead process leaves no lock behind.
+    """
+    path = run_dir / ".lock"
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        stream = path.open("ab+", buffering=0)
+    except OSError as error:
+        message = f"can't use {run_dir} as a run folder: {error.strerror or error}; choose another name or runs_dir"
+        raise RunError(message) from error
+    with stream:
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            stream.seek(0)
+            holder = stream.read(40).decode("ascii", "replace").strip() or "unknown"
+            raise RunError(f"{run_dir} is in use by process {holder}; wait for it or stop it, then run again") from error
+        # Only for the message above, so a disk without space for a pid is no reason to stop here.
+        with contextlib.suppress(OSError):
+            stream.truncate(0)
+            stream.write(b"%d\n" % os.getpid())
+        yield
