@@ -1,0 +1,162 @@
+"""Verifying rollouts from the prefixes of drafts: the exact backward scan, or full counts (method 3).
+
+Labels are used after positive propagation, so they depend on the last positive step t* alone. An incorrect draft of L
+steps is therefore scanned backwards from P_{L−1}, the scan ends at the first prefix with a consistent success, and at
+one prefix sampling ends at that success. A correct draft needs no rollouts. With full counts all K are drawn at every
+prefix of every draft (soft labels, value refinement and the ablation without propagation need them).
+
+Rollout k of prefix i has the seed (run seed, draft, i, k), so both ways see the same rollouts. At a prefix they are
+drawn in growing waves, since the first ones often suffice; a record keeps the rollouts up to the first consistent
+success in the order of k, hence waves change the time it takes and nothing else.
+
+A rollout that could not be graded is kept as `unknown` and is no success. A draft that could not be graded gets none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+
+from glore.config import LabelSettings
+from glore.progress import Progress
+from glore.prompts import solve_segments, split_steps
+from glore.records import PrefixTrials, Problem, Solution
+from glore.sampling.protocol import Completion, Engine, Request, Result, SamplingParams, stable_seed
+from glore.tasks.protocol import Task
+from glore.where.consistency import consistent_rollouts
+
+__all__ = ["expected_rollouts", "verify_prefixes"]
+
+WAVES = (1, 3)
+"""Rollouts drawn first, then next, …; the last wave is whatever is left of K."""
+
+
+def verify_prefixes(
+    engine: Engine,
+    task: Task,
+    problems: Mapping[str, Problem],
+    drafts: Sequence[Solution],
+    settings: LabelSettings,
+    *,
+    seed: int,
+    progress: Progress,
+    waves: Sequence[int] = WAVES,
+) -> list[PrefixTrials]:
+    """Raw outcomes for every prefix that was tried, in the order of the drafts and then of i.
+
+    `problems` by id; `seed` is the run's. `settings.full_counts` chooses between the scan and full counts.
+    """
+    scan = _Scan(task, settings, seed, () if settings.full_counts else tuple(waves), progress)
+    todo = [d for d in drafts if len(d.steps) > 1 and d.correct != "unknown" and (settings.full_counts or d.correct == "wrong")]
+    progress.advance(len(drafts) - len(todo))
+    first = [
+        scan.request(_Prefix(problems[draft.problem_id], draft, i, ()))
+        for draft in todo
+        for i in (range(1, len(draft.steps)) if settings.full_counts else (len(draft.steps) - 1,))
+    ]
+    for _ in engine.run(first, scan.follow_up):
+        pass
+    order = {d.id: n for n, d in enumerate(drafts)}
+    return sorted(scan.trials, key=lambda t: (order[t.solution_id], t.n_steps_kept))
+
+
+def expected_rollouts(p: Sequence[float], k: int) -> float:
+    """Expected rollouts of the scan for one incorrect draft, where `p[i-1]` is the success rate at P_i, i < L (method 3).
+
+    Π_{i<j<L}(1−p_j)^K is the chance of reaching P_i, (1−(1−p_i)^K)/p_i the expected number drawn there. Full counts: K(L−1).
+    """
+    total, reach = 0.0, 1.0
+    for rate in reversed(p):
+        missed = (1 - rate) ** k
+        total += reach * ((1 - missed) / rate if rate else k)
+        reach *= missed
+    return total
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Rollout:
+    completion: Completion
+    verdict: str
+    consistent: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Prefix:
+    """P_i of a draft and the rollouts drawn from it so far."""
+
+    problem: Problem
+    draft: Solution
+    i: int
+    rollouts: tuple[_Rollout, ...]
+
+
+class _Scan:
+    """The state of a scan: open requests by id, finished prefixes."""
+
+    def __init__(self, task: Task, settings: LabelSettings, seed: int, waves: tuple[int, ...], progress: Progress) -> None:
+        self._task, self._settings, self._seed, self._progress = task, settings, seed, progress
+        ends = (min(end, settings.rollouts) for end in itertools.accumulate(waves))
+        self._ends = (*ends, settings.rollouts)
+        self._params = SamplingParams(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
+        self._open: dict[str, _Prefix] = {}
+        self._n_open: dict[str, int] = {}
+        self.trials: list[PrefixTrials] = []
+
+    def request(self, prefix: _Prefix) -> Request:
+        """The next wave of rollouts from this prefix."""
+        drawn = len(prefix.rollouts)
+        end = next(e for e in self._ends if e > drawn)
+        draft = prefix.draft
+        request_id = f"{draft.id}/{prefix.i}/{drawn}"
+        self._open[request_id] = prefix
+        self._n_open[draft.id] = self._n_open.get(draft.id, 0) + 1
+        return Request(
+            id=request_id,
+            segments=solve_segments(prefix.problem.question, draft.steps[: prefix.i]),
+            seeds=tuple(stable_seed(self._seed, "rollouts", draft.id, prefix.i, k) for k in range(drawn, end)),
+            params=self._params,
+        )
+
+    def follow_up(self, result: Result) -> list[Request]:
+        """Grade a wave; then more of the same prefix, or the prefix before it, or nothing."""
+        before = self._open.pop(result.request.id)
+        prefix = dataclasses.replace(before, rollouts=before.rollouts + self._graded(before, result.completions))
+        more = self._next(prefix)
+        draft_id = prefix.draft.id
+        self._n_open[draft_id] -= 1
+        requests = [self.request(p) for p in more]
+        done = self._n_open[draft_id] == 0
+        self._progress.advance(int(done), tokens=sum(c.n_tokens for c in result.completions))
+        return requests
+
+    def _next(self, prefix: _Prefix) -> list[_Prefix]:
+        lazy = not self._settings.full_counts
+        success = next((n for n, r in enumerate(prefix.rollouts) if r.verdict == "right" and r.consistent), None)
+        if lazy and success is not None:
+            self._finish(prefix, prefix.rollouts[: success + 1])
+            return []
+        if len(prefix.rollouts) < self._settings.rollouts:
+            return [prefix]
+        self._finish(prefix, prefix.rollouts)
+        return [dataclasses.replace(prefix, i=prefix.i - 1, rollouts=())] if lazy and prefix.i > 1 else []
+
+    def _graded(self, prefix: _Prefix, completions: Sequence[Completion]) -> tuple[_Rollout, ...]:
+        kept = prefix.draft.steps[: prefix.i]
+        continuations = [split_steps(c.text) for c in completions]
+        verdicts = [self._task.grade(prefix.problem, (*kept, *steps)).verdict for steps in continuations]
+        consistent = consistent_rollouts(kept, continuations, self._settings.consistency, self._settings.consistency_steps)
+        return tuple(map(_Rollout, completions, verdicts, consistent))
+
+    def _finish(self, prefix: _Prefix, rollouts: Sequence[_Rollout]) -> None:
+        self.trials.append(
+            PrefixTrials(
+                solution_id=prefix.draft.id,
+                n_steps_kept=prefix.i,
+                completions=tuple(r.completion.text for r in rollouts),
+                correct=tuple(r.verdict for r in rollouts),
+                consistent=tuple(r.consistent for r in rollouts),
+                n_tokens=sum(r.completion.n_tokens for r in rollouts),
+                exhausted=len(rollouts) == self._settings.rollouts,
+            )
+        )

@@ -1,0 +1,17 @@
+"""Fixtures shared by all tests. Helper modules beside this file (`fakes`) can be imported from every test folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with the real data sets: $GLORE_DATA, or shared/data beside the checkout. Skips where there is none."""
+    folder = Path(os.environ.get("GLORE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no data at {folder}; set GLORE_DATA to the folder that holds gsm8k/ and svamp/")
+    return folder
