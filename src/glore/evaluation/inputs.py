@@ -1,0 +1,156 @@
+"""What the evaluation reads: records of one run (or several, pooled), and an index over them.
+
+Nothing here touches a disk. `pool` makes one bundle of several runs by prefixing every id, so that every table is
+computed by the same code on one seed or on five; questions with the same text stay one cluster for the intervals.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Sequence
+
+from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores
+from glore.rerank import aggregate
+from glore.statistics import Estimate, Resampler, wilson
+
+__all__ = ["REFINERS", "REWARD_MODELS", "EvaluationInputs", "EvaluationOptions", "Index", "pool"]
+
+REWARD_MODELS = ("orm", "balanced_orm", "sorm")
+REFINERS = ("global", "local_orm", "local_sorm")
+"""Values of `Solution.source` of a refinement: global; local, marked by the ORM; local, marked by the SORM."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EvaluationOptions:
+    """The settings that the tables depend on."""
+
+    threshold: float = 0.5
+    aggregate: str = "final"
+    best_of: int = 3
+    bootstrap_samples: int = 2000
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EvaluationInputs:
+    """All records that the tables are made of. Empty tuples are allowed: what can't be computed is left out of the tables."""
+
+    name: str
+    problems: tuple[Problem, ...]
+    """Test questions."""
+    drafts: tuple[Solution, ...]
+    """Greedy solutions of the final student, one per question."""
+    samples: tuple[Solution, ...]
+    """K samples of the final student per question, in order of k."""
+    sft_drafts: tuple[Solution, ...] = ()
+    sft_samples: tuple[Solution, ...] = ()
+    refinements: tuple[Solution, ...] = ()
+    """Of the drafts; `source` is one of REFINERS. A draft without a bad step has no local refinement."""
+    scores: tuple[StepScores, ...] = ()
+    """`model` is one of REWARD_MODELS; of drafts, samples and refinements alike."""
+    draft_labels: tuple[StepLabels, ...] = ()
+    """Of the test drafts, rule `sorm`."""
+    draft_truth: tuple[StepLabels, ...] = ()
+    """Of the test drafts, rule `truth`, where the task knows it."""
+    train_drafts: tuple[Solution, ...] = ()
+    train_trials: tuple[PrefixTrials, ...] = ()
+    train_labels: tuple[StepLabels, ...] = ()
+    """Of training drafts, rule `sorm`, with `kept` after balancing."""
+    train_truth: tuple[StepLabels, ...] = ()
+
+
+class Index:
+    """Look-ups over the records, and the shared bootstrap over test questions."""
+
+    def __init__(self, inputs: EvaluationInputs, options: EvaluationOptions) -> None:
+        self.options = options
+        self.cluster_of = {p.id: " ".join(p.question.split()) for p in inputs.problems}
+        """Problem id → what is drawn as a whole by the bootstrap: the question, however many seeds asked it."""
+        known = self.cluster_of.keys()
+        self.drafts = [s for s in inputs.drafts if s.problem_id in known]
+        self.samples_of = _grouped(inputs.samples)
+        self.refinement_of = {(s.draft_id, s.source): s for s in inputs.refinements}
+        self._scores = {(s.model, s.solution_id): s.p_correct for s in inputs.scores}
+        self.resampler = Resampler(self.cluster_of.values(), n_draws=options.bootstrap_samples, seed=options.seed)
+
+    def units(self, solutions: Sequence[Solution]) -> list[str]:
+        """The cluster of every solution."""
+        return [self.cluster_of[s.problem_id] for s in solutions]
+
+    def share(self, solutions: Sequence[Solution], flags: Sequence[bool]) -> Estimate:
+        """Share of flagged solutions: Wilson's interval, or the bootstrap where several belong to one question."""
+        units = self.units(solutions)
+        if len(set(units)) == len(units):
+            return wilson(sum(flags), len(flags))
+        return self.resampler.mean(units, [float(f) for f in flags])
+
+    def step_scores(self, model: str, solution: Solution) -> tuple[float, ...] | None:
+        """Probability after every step, or none where this model did not score it."""
+        return self._scores.get((model, solution.id))
+
+    def score(self, model: str, solution: Solution) -> float | None:
+        """One score of a whole solution, by the run's aggregate."""
+        steps = self.step_scores(model, solution)
+        return None if steps is None else aggregate(steps, self.options.aggregate)
+
+    def final(self, model: str, solution: Solution) -> float | None:
+        """Probability after the last step."""
+        steps = self.step_scores(model, solution)
+        return steps[-1] if steps else None
+
+
+def _grouped(solutions: Sequence[Solution]) -> dict[str, list[Solution]]:
+    out: dict[str, list[Solution]] = defaultdict(list)
+    for solution in solutions:
+        out[solution.problem_id].append(solution)
+    return dict(out)
+
+
+def pool(bundles: Sequence[EvaluationInputs]) -> EvaluationInputs:
+    """One bundle of several runs (seeds). Ids get the run's position as prefix; orders are kept."""
+    if len(bundles) == 1:
+        return bundles[0]
+    renamed = [_renamed(bundle, f"{i}/") for i, bundle in enumerate(bundles)]
+    return EvaluationInputs(
+        name=" + ".join(b.name for b in bundles),
+        problems=tuple(r for b in renamed for r in b.problems),
+        drafts=tuple(r for b in renamed for r in b.drafts),
+        samples=tuple(r for b in renamed for r in b.samples),
+        sft_drafts=tuple(r for b in renamed for r in b.sft_drafts),
+        sft_samples=tuple(r for b in renamed for r in b.sft_samples),
+        refinements=tuple(r for b in renamed for r in b.refinements),
+        scores=tuple(r for b in renamed for r in b.scores),
+        draft_labels=tuple(r for b in renamed for r in b.draft_labels),
+        draft_truth=tuple(r for b in renamed for r in b.draft_truth),
+        train_drafts=tuple(r for b in renamed for r in b.train_drafts),
+        train_trials=tuple(r for b in renamed for r in b.train_trials),
+        train_labels=tuple(r for b in renamed for r in b.train_labels),
+        train_truth=tuple(r for b in renamed for r in b.train_truth),
+    )
+
+
+def _renamed(bundle: EvaluationInputs, prefix: str) -> EvaluationInputs:
+    def solution(s: Solution) -> Solution:
+        draft_id = None if s.draft_id is None else prefix + s.draft_id
+        return dataclasses.replace(s, id=prefix + s.id, problem_id=prefix + s.problem_id, draft_id=draft_id)
+
+    def labels(found: Sequence[StepLabels]) -> tuple[StepLabels, ...]:
+        return tuple(dataclasses.replace(r, solution_id=prefix + r.solution_id) for r in found)
+
+    return EvaluationInputs(
+        name=bundle.name,
+        problems=tuple(dataclasses.replace(p, id=prefix + p.id) for p in bundle.problems),
+        drafts=tuple(solution(s) for s in bundle.drafts),
+        samples=tuple(solution(s) for s in bundle.samples),
+        sft_drafts=tuple(solution(s) for s in bundle.sft_drafts),
+        sft_samples=tuple(solution(s) for s in bundle.sft_samples),
+        refinements=tuple(solution(s) for s in bundle.refinements),
+        scores=tuple(dataclasses.replace(s, solution_id=prefix + s.solution_id) for s in bundle.scores),
+        draft_labels=labels(bundle.draft_labels),
+        draft_truth=labels(bundle.draft_truth),
+        train_drafts=tuple(solution(s) for s in bundle.train_drafts),
+        train_trials=tuple(dataclasses.replace(t, solution_id=prefix + t.solution_id) for t in bundle.train_trials),
+        train_labels=labels(bundle.train_labels),
+        train_truth=labels(bundle.train_truth),
+    )

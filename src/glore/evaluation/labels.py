@@ -1,0 +1,160 @@
+"""App. G: do the labels made from rollouts agree with the exact truth, and what does each post-processing step do?
+
+The ablation derives the labels again from the kept rollouts, so it costs no sampling. Without propagation the labels
+need all K rollouts at every step; after a lazy scan too few drafts could be labelled, and not a fair choice of them, so
+such a row has counts but no agreement.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from glore.config import LabelSettings
+from glore.evaluation.inputs import EvaluationInputs, Index
+from glore.records import Solution, StepLabels
+from glore.statistics import Estimate, Resampler
+from glore.where import label_drafts
+
+__all__ = ["AgreementRow", "StepBalance", "label_agreement", "step_balance"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AgreementRow:
+    """Labels of one rule against the exact truth (a step is true while no step up to it is false)."""
+
+    where: str
+    """`train` or `test` drafts."""
+    rule: str
+    """`as used`, or what was switched off."""
+    agreement: Estimate
+    """n: steps."""
+    balanced: Estimate
+    """Mean of the agreements on true and on false steps."""
+    wrong_drafts: Estimate
+    """Agreement on wrong drafts alone, before the answer line: labels of right drafts follow from their answer."""
+    called_good: Estimate
+    """Share of false steps labelled good."""
+    called_bad: Estimate
+    """Share of true steps labelled bad."""
+    n_drafts: int
+    n_unlabelled: int
+    """Drafts this rule could not label."""
+    n_positive: int
+    n_negative: int
+    n_kept_positive: int
+    """After balancing."""
+    n_kept_negative: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StepBalance:
+    """Training labels at one place of the solution, before and after balancing."""
+
+    step: int
+    """0-based."""
+    n_positive: int
+    n_negative: int
+    n_kept_positive: int
+    n_kept_negative: int
+
+
+def label_agreement(inputs: EvaluationInputs, index: Index, rule: LabelSettings | None) -> tuple[AgreementRow, ...]:
+    """One row per rule on the training drafts, and the labels as used on the test drafts. Empty where no truth is known."""
+    rows = []
+    if inputs.train_truth:
+        n_draws, seed = index.options.bootstrap_samples, index.options.seed
+        resampler = Resampler((d.problem_id for d in inputs.train_drafts), n_draws=n_draws, seed=seed)
+        for name, labels in _labellings(inputs, rule, seed):
+            row = _row("train", name, inputs.train_drafts, labels, inputs.train_truth, resampler, None)
+            rows.append(_without_numbers(row) if rows and row.n_unlabelled > rows[0].n_unlabelled else row)
+    if inputs.draft_truth and inputs.draft_labels:
+        rows.append(_row("test", "as used", index.drafts, inputs.draft_labels, inputs.draft_truth, index.resampler, index.cluster_of))
+    return tuple(rows)
+
+
+def _without_numbers(row: AgreementRow) -> AgreementRow:
+    none = Estimate(None, None, None, 0)
+    return dataclasses.replace(row, agreement=none, balanced=none, wrong_drafts=none, called_good=none, called_bad=none)
+
+
+def step_balance(inputs: EvaluationInputs) -> tuple[StepBalance, ...]:
+    """Label counts per place in the solution, over the training drafts."""
+    counts: Counter[tuple[int, bool, bool]] = Counter()
+    for record in inputs.train_labels:
+        if record.labels is not None:
+            kept = record.kept if record.kept is not None else (True,) * len(record.labels)
+            counts.update((i, label, k) for i, (label, k) in enumerate(zip(record.labels, kept, strict=True)))
+    n_steps = max((i for i, _, _ in counts), default=-1) + 1
+    return tuple(
+        StepBalance(
+            step=i,
+            n_positive=counts[i, True, True] + counts[i, True, False],
+            n_negative=counts[i, False, True] + counts[i, False, False],
+            n_kept_positive=counts[i, True, True],
+            n_kept_negative=counts[i, False, True],
+        )
+        for i in range(n_steps)
+    )
+
+
+def _labellings(inputs: EvaluationInputs, rule: LabelSettings | None, seed: int) -> list[tuple[str, Sequence[StepLabels]]]:
+    """The labels as used, then derived again with each step of the post-processing switched off."""
+    found: list[tuple[str, Sequence[StepLabels]]] = [("as used", inputs.train_labels)]
+    changes: dict[str, dict[str, object]] = {
+        "no consistency check": {"consistency": "off"},
+        "no propagation": {"propagate": False},
+        "neither": {"consistency": "off", "propagate": False},
+        "no balancing": {"balance": False},
+    }
+    if inputs.train_trials and rule is not None:
+        for name, change in changes.items():
+            if all(getattr(rule, key) != value for key, value in change.items()):
+                other = rule.model_copy(update=change)
+                found.append((name, label_drafts(inputs.train_drafts, inputs.train_trials, other, seed=seed).labels))
+    return found
+
+
+def _row(
+    where: str,
+    name: str,
+    drafts: Sequence[Solution],
+    labels: Sequence[StepLabels],
+    truth: Sequence[StepLabels],
+    resampler: Resampler,
+    cluster_of: dict[str, str] | None,
+) -> AgreementRow:
+    label_of, truth_of = ({r.solution_id: r for r in records} for records in (labels, truth))
+    units: list[str] = []
+    columns: list[tuple[float, ...]] = []
+    for draft in drafts:
+        ours, exact = label_of.get(draft.id), truth_of.get(draft.id)
+        if ours is None or exact is None or ours.labels is None or exact.labels is None or len(ours.labels) != len(exact.labels):
+            continue
+        units += [cluster_of[draft.problem_id] if cluster_of is not None else draft.problem_id] * len(ours.labels)
+        for i, (label, true) in enumerate(zip(ours.labels, exact.labels, strict=True)):
+            inside = draft.correct == "wrong" and i < len(ours.labels) - 1
+            columns.append((true and label, true, not true and not label, not true, inside and label == true, inside))
+    table = np.asarray(columns, dtype=np.float64).reshape(len(units), 6)
+    n_true, n_false, n_inside = (int(table[:, c].sum()) for c in (1, 3, 5))
+    records = [label_of[d.id] for d in drafts if d.id in label_of]
+    flags = [pair for r in records if r.labels is not None for pair in zip(r.labels, r.kept or (True,) * len(r.labels), strict=True)]
+    estimate = resampler.estimate
+    return AgreementRow(
+        where=where,
+        rule=name,
+        agreement=estimate(units, table, lambda s: (s[..., 0] + s[..., 2]) / (s[..., 1] + s[..., 3])),
+        balanced=estimate(units, table, lambda s: (s[..., 0] / s[..., 1] + s[..., 2] / s[..., 3]) / 2),
+        wrong_drafts=dataclasses.replace(estimate(units, table, lambda s: s[..., 4] / s[..., 5]), n=n_inside),
+        called_good=dataclasses.replace(estimate(units, table, lambda s: 1 - s[..., 2] / s[..., 3]), n=n_false),
+        called_bad=dataclasses.replace(estimate(units, table, lambda s: 1 - s[..., 0] / s[..., 1]), n=n_true),
+        n_drafts=len(records),
+        n_unlabelled=sum(r.labels is None for r in records),
+        n_positive=sum(label for label, _ in flags),
+        n_negative=sum(not label for label, _ in flags),
+        n_kept_positive=sum(label and kept for label, kept in flags),
+        n_kept_negative=sum(not label and kept for label, kept in flags),
+    )

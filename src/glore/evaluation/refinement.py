@@ -1,0 +1,209 @@
+"""Table 3, Fig. 3 and Fig. 4: what refinement repairs, what it breaks, and what is left after the reward model chose.
+
+Wrong drafts are those graded `wrong`; ungraded ones are counted apart and never called wrong. A draft in which no step
+falls to the threshold has no local refinement: it stays as it is, and that is counted. A refinement that could not be
+graded is not right, and is counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from glore.evaluation.inputs import REFINERS, Index
+from glore.records import Solution
+from glore.rerank import choose
+from glore.statistics import Difference, Estimate
+
+__all__ = [
+    "FixedDifference",
+    "FixedRow",
+    "Overlap",
+    "RefineRow",
+    "RerankDifference",
+    "RerankRow",
+    "candidates_of",
+    "fixed_shares",
+    "overlap",
+    "refine_outcomes",
+    "reranked",
+]
+
+UNIONS = (("global", "local_orm"), ("global", "local_sorm"))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FixedRow:
+    """Table 3: share of wrong drafts that at least one of the refiners turns into a right solution."""
+
+    refiners: tuple[str, ...]
+    fixed: Estimate
+    """n: wrong drafts."""
+    n_without: int
+    """Wrong drafts for which one of the refiners made no refinement."""
+    n_unknown: int
+    """Refinements of wrong drafts that could not be graded."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FixedDifference:
+    """Paired difference of two rows of Table 3 on the same wrong drafts."""
+
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    difference: Difference
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RefineRow:
+    """Fig. 3: one refiner applied without a reranker. The four counts add up to the drafts."""
+
+    refiner: str
+    all_drafts: Estimate
+    """Accuracy when every draft is replaced by its refinement."""
+    only_wrong: Estimate
+    """Accuracy when only the drafts that are not right are (a perfect judge decides when)."""
+    orm_gated: Estimate | None
+    """Accuracy when the ORM decides when (at most the threshold); none without an ORM."""
+    fixed: int
+    broken: int
+    still_right: int
+    still_wrong: int
+    unrefined: int
+    """Of all drafts, those without a refinement by this refiner."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RerankRow:
+    """Fig. 4: one way to arrive at an answer."""
+
+    way: str
+    """`greedy`, `best_of`, `reranked`, `perfect`, `perfect_best_of`."""
+    accuracy: Estimate
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RerankDifference:
+    """Paired difference of two ways on the same questions."""
+
+    first: str
+    second: str
+    difference: Difference
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Overlap:
+    """Wrong drafts by who fixes them: global and local (marked by the SORM)."""
+
+    both: int
+    only_global: int
+    only_local: int
+    neither: int
+
+
+def fixed_shares(index: Index) -> tuple[tuple[FixedRow, ...], tuple[FixedDifference, ...]]:
+    """Table 3. No reranker."""
+    present = _present(index)
+    wrong = [d for d in index.drafts if d.correct == "wrong"]
+    groups = [(r,) for r in present] + [u for u in UNIONS if set(u) <= set(present)]
+    rows, fixed_of = [], {}
+    for group in groups:
+        refined = [[index.refinement_of.get((d.id, r)) for r in group] for d in wrong]
+        fixed_of[group] = [any(_right(s) for s in found) for found in refined]
+        n_unknown = sum(s is not None and s.correct == "unknown" for found in refined for s in found)
+        n_without = sum(any(s is None for s in found) for found in refined)
+        rows.append(FixedRow(group, index.share(wrong, fixed_of[group]), n_without, n_unknown))
+    pairs: list[tuple[tuple[str, ...], tuple[str, ...]]] = [(u, (r,)) for u in UNIONS for r in u]
+    pairs += [(("local_sorm",), ("local_orm",)), (("local_sorm",), ("global",))]
+    units = index.units(wrong)
+    compared = [
+        FixedDifference(a, b, index.resampler.paired(units, [float(x) for x in fixed_of[a]], [float(x) for x in fixed_of[b]]))
+        for a, b in pairs
+        if a in fixed_of and b in fixed_of
+    ]
+    return tuple(rows), tuple(compared)
+
+
+def refine_outcomes(index: Index) -> tuple[RefineRow, ...]:
+    """Fig. 3, for every refiner that made something."""
+    return tuple(_refine_row(index, refiner) for refiner in _present(index))
+
+
+def _refine_row(index: Index, refiner: str) -> RefineRow:
+    before = [d.correct == "right" for d in index.drafts]
+    made = [index.refinement_of.get((d.id, refiner)) for d in index.drafts]
+    after = [b if s is None else _right(s) for b, s in zip(before, made, strict=True)]
+    scores = [index.final("orm", d) for d in index.drafts]
+    gated = [a if p is not None and p <= index.options.threshold else b for a, b, p in zip(after, before, scores, strict=True)]
+    return RefineRow(
+        refiner=refiner,
+        all_drafts=index.share(index.drafts, after),
+        only_wrong=index.share(index.drafts, [b or a for a, b in zip(after, before, strict=True)]),
+        orm_gated=index.share(index.drafts, gated) if any(p is not None for p in scores) else None,
+        fixed=sum(a and not b for a, b in zip(after, before, strict=True)),
+        broken=sum(b and not a for a, b in zip(after, before, strict=True)),
+        still_right=sum(a and b for a, b in zip(after, before, strict=True)),
+        still_wrong=sum(not a and not b for a, b in zip(after, before, strict=True)),
+        unrefined=sum(s is None for s in made),
+    )
+
+
+def candidates_of(index: Index, draft: Solution) -> list[Solution]:
+    """What the reranker chooses among: draft, global, local marked by the SORM (where there is one), in this order."""
+    refined = (index.refinement_of.get((draft.id, r)) for r in ("global", "local_sorm"))
+    return [draft, *(s for s in refined if s is not None)]
+
+
+def reranked(index: Index) -> tuple[tuple[RerankRow, ...], tuple[RerankDifference, ...]]:
+    """Fig. 4. Empty where there is no ORM or no refinement."""
+    if not _present(index) or not any(index.score("orm", d) is not None for d in index.drafts):
+        return (), ()
+    right_of: dict[str, list[bool]] = {"greedy": [], "best_of": [], "reranked": [], "perfect": [], "perfect_best_of": []}
+    for draft in index.drafts:
+        candidates = candidates_of(index, draft)
+        sampled = index.samples_of.get(draft.problem_id, [])[: index.options.best_of]
+        right_of["greedy"].append(_right(draft))
+        right_of["reranked"].append(_right(_best(index, candidates)))
+        right_of["perfect"].append(any(_right(c) for c in candidates))
+        right_of["best_of"].append(bool(sampled) and _right(_best(index, sampled)))
+        right_of["perfect_best_of"].append(any(_right(s) for s in sampled))
+    if not any(index.samples_of.get(d.problem_id) for d in index.drafts):
+        del right_of["best_of"], right_of["perfect_best_of"]
+    units = index.units(index.drafts)
+    pairs = [
+        ("reranked", "greedy"),
+        ("reranked", "best_of"),
+        ("perfect", "reranked"),
+        ("perfect", "best_of"),
+        ("perfect", "perfect_best_of"),
+    ]
+    compared = [
+        RerankDifference(a, b, index.resampler.paired(units, [float(x) for x in right_of[a]], [float(x) for x in right_of[b]]))
+        for a, b in pairs
+        if a in right_of and b in right_of
+    ]
+    return tuple(RerankRow(way, index.share(index.drafts, right)) for way, right in right_of.items()), tuple(compared)
+
+
+def overlap(index: Index) -> Overlap | None:
+    """Who fixes which wrong draft; none unless both refiners made something."""
+    if not {"global", "local_sorm"} <= set(_present(index)):
+        return None
+    wrong = [d for d in index.drafts if d.correct == "wrong"]
+    fixed = [tuple(_right(index.refinement_of.get((d.id, r))) for r in ("global", "local_sorm")) for d in wrong]
+    return Overlap(fixed.count((True, True)), fixed.count((True, False)), fixed.count((False, True)), fixed.count((False, False)))
+
+
+def _present(index: Index) -> list[str]:
+    sources = {source for _, source in index.refinement_of}
+    return [r for r in REFINERS if r in sources]
+
+
+def _right(solution: Solution | None) -> bool:
+    return solution is not None and solution.correct == "right"
+
+
+def _best(index: Index, candidates: Sequence[Solution]) -> Solution:
+    """The ORM's choice; what it did not score can't win. Ties: the first."""
+    scores = [index.score("orm", c) for c in candidates]
+    return candidates[choose([-1.0 if s is None else s for s in scores])]

@@ -1,0 +1,94 @@
+"""Accuracy against K: reranking by each reward model, majority vote, and pass@K (method 6, "Rerank curves").
+
+With n samples per question, the curve at K < n is the expectation over all K-subsets of them, not the luck of the first
+K. For reranking and pass@K it is exact and closed: sort by score, and the sample of rank r (0-based) is the best of a
+random subset with probability C(n−1−r, K−1) / C(n, K). Majority has no such form; it is the mean over a few seeded
+subsets (all K = n samples: exact).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+from glore.evaluation.inputs import REWARD_MODELS, Index
+from glore.records import Solution
+from glore.statistics import Estimate
+
+__all__ = ["CurvePoint", "majority", "pass_at_k", "rerank_at_k", "rerank_curves"]
+
+MAJORITY_SUBSETS = 16
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """Accuracy of one way of choosing among K samples."""
+
+    way: str
+    """`orm`, `balanced_orm`, `sorm`, `majority` or `pass`."""
+    k: int
+    accuracy: Estimate
+
+
+def rerank_curves(index: Index) -> tuple[CurvePoint, ...]:
+    """All curves on K = 1, 2, 4, … and the number of samples; questions without samples are left out."""
+    sampled = [(d.problem_id, index.samples_of[d.problem_id]) for d in index.drafts if index.samples_of.get(d.problem_id)]
+    if not sampled:
+        return ()
+    units = [index.cluster_of[problem_id] for problem_id, _ in sampled]
+    groups = [samples for _, samples in sampled]
+    n = min(len(g) for g in groups)
+    models = [m for m in REWARD_MODELS if all(index.score(m, s) is not None for g in groups for s in g)]
+    points = []
+    for k in _grid(n):
+        for model in models:
+            points.append((model, k, [rerank_at_k([index.score(model, s) or 0.0 for s in g], _rights(g), k) for g in groups]))
+        points.append(("majority", k, [_majority_at_k(g, k, index.options.seed) for g in groups]))
+        points.append(("pass", k, [pass_at_k(len(g), sum(_rights(g)), k) for g in groups]))
+    return tuple(CurvePoint(way, k, index.resampler.mean(units, values)) for way, k, values in points)
+
+
+def pass_at_k(n: int, n_right: int, k: int) -> float:
+    """Unbiased chance that at least one of k samples is right, from n samples of which n_right are."""
+    return 1 - math.comb(n - n_right, k) / math.comb(n, k)
+
+
+def rerank_at_k(scores: Sequence[float], right: Sequence[bool], k: int) -> float:
+    """Expected correctness of the best-scored one of k random samples out of all; ties go to the lowest index."""
+    n = len(scores)
+    order = sorted(range(n), key=lambda i: (-scores[i], i))
+    total = math.comb(n, k)
+    return sum(math.comb(n - 1 - rank, k - 1) / total for rank, i in enumerate(order) if right[i])
+
+
+def majority(samples: Sequence[Solution]) -> Solution | None:
+    """A sample with the most frequent answer; ties: the answer reached first. None where no sample has an answer."""
+    counts = Counter(s.answer for s in samples if s.answer is not None)
+    if not counts:
+        return None
+    most = max(counts.values())
+    return next(s for s in samples if s.answer is not None and counts[s.answer] == most)
+
+
+def _majority_at_k(samples: Sequence[Solution], k: int, seed: int) -> float:
+    n = len(samples)
+    if k == n:
+        subsets = [list(range(n))]
+    else:
+        # Seeded by the question alone, so that adding one question changes no other's subsets.
+        rng = random.Random(f"{seed}/{samples[0].problem_id}/{k}")
+        subsets = [sorted(rng.sample(range(n), k)) for _ in range(MAJORITY_SUBSETS)]
+    voted = [majority([samples[i] for i in subset]) for subset in subsets]
+    return sum(v is not None and v.correct == "right" for v in voted) / len(voted)
+
+
+def _grid(n: int) -> list[int]:
+    """1, 2, 4, … and n."""
+    return [*(2**i for i in range(n.bit_length()) if 2**i < n), n]
+
+
+def _rights(samples: Sequence[Solution]) -> list[bool]:
+    return [s.correct == "right" for s in samples]

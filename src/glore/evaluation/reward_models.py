@@ -1,0 +1,215 @@
+"""Tables 1 and 2: how well the reward models judge steps and final answers, and whether their probabilities are honest.
+
+A step (or an answer) is called good when its probability is above the threshold, as in inference. Two numbers each:
+*natural* (share judged right) and *class-balanced* (mean of the recalls of good and bad), because half of the natural
+number is the class mix of the student. Step accuracy is reported over the steps before the answer line (`intermediate`,
+chosen: the answer line is Table 2) and over all steps; against the labels made from rollouts (what the paper has) and,
+where the task knows it, against the exact truth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from glore.evaluation.inputs import REWARD_MODELS, EvaluationInputs, Index
+from glore.records import StepLabels
+from glore.statistics import Difference, Estimate, FloatArray
+
+__all__ = ["Calibration", "CalibrationBin", "JudgeDifference", "JudgeRow", "calibrations", "final_accuracy", "step_accuracy"]
+
+N_BINS = 10
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class JudgeRow:
+    """One reward model as a judge of yes/no questions."""
+
+    model: str
+    against: str
+    """`labels` (from rollouts), `truth` (exact), or `answer` (Table 2)."""
+    scope: str
+    """`intermediate`, `all` or `final`."""
+    natural: Estimate
+    balanced: Estimate
+    false_positive_rate: Estimate
+    """Share of bad ones called good; n: bad ones."""
+    false_negative_rate: Estimate
+    """Share of good ones called bad; n: good ones."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class JudgeDifference:
+    """Paired difference of two reward models on the same steps or answers, class-balanced and natural."""
+
+    first: str
+    second: str
+    against: str
+    scope: str
+    balanced: Difference
+    natural: Difference
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CalibrationBin:
+    """Cases whose probability falls into [low, high)."""
+
+    low: float
+    high: float
+    n: int
+    mean_p: float | None
+    share_good: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Calibration:
+    """Reliability of one model's probabilities."""
+
+    model: str
+    what: str
+    bins: tuple[CalibrationBin, ...]
+    n: int
+    expected_error: float
+    """Mean |share good − mean probability| over the bins, weighted by n."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Cases:
+    """U yes/no cases: cluster, truth, and per model whether it is called good, with its probability."""
+
+    units: list[str]
+    good: list[bool]
+    p: dict[str, list[float]]
+
+
+def step_accuracy(inputs: EvaluationInputs, index: Index) -> tuple[tuple[JudgeRow, ...], tuple[JudgeDifference, ...]]:
+    """Table 1, on the (Q, D) set."""
+    rows: list[JudgeRow] = []
+    differences: list[JudgeDifference] = []
+    for against, labels in (("labels", inputs.draft_labels), ("truth", inputs.draft_truth)):
+        for scope in ("intermediate", "all"):
+            cases = _step_cases(index, labels, scope)
+            found, compared = _judge(index, cases, against, scope)
+            rows += found
+            differences += compared
+    return tuple(rows), tuple(differences)
+
+
+def final_accuracy(index: Index) -> tuple[tuple[JudgeRow, ...], tuple[JudgeDifference, ...]]:
+    """Table 2: the probability after the last step against the draft's verdict; ungraded drafts are left out."""
+    rows, differences = _judge(index, _final_cases(index), "answer", "final")
+    return tuple(rows), tuple(differences)
+
+
+def calibrations(inputs: EvaluationInputs, index: Index) -> tuple[Calibration, ...]:
+    """Reliability of every model on final answers of the drafts, and on steps against the labels and the truth."""
+    out = []
+    for what, cases in (
+        ("final answers of drafts", _final_cases(index)),
+        ("steps against labels", _step_cases(index, inputs.draft_labels, "all")),
+        ("steps against truth", _step_cases(index, inputs.draft_truth, "all")),
+    ):
+        out += [_calibration(model, what, p, cases.good) for model, p in cases.p.items() if p]
+    return tuple(out)
+
+
+def _step_cases(index: Index, labels: Sequence[StepLabels], scope: str) -> _Cases:
+    """Steps that are labelled and scored by every model present, so that all rows stand on the same steps."""
+    label_of = {r.solution_id: r.labels for r in labels}
+    scored = [d for d in index.drafts if label_of.get(d.id)]
+    models = [m for m in REWARD_MODELS if any(index.step_scores(m, d) for d in scored)]
+    cases = _Cases([], [], {m: [] for m in models})
+    for draft in scored:
+        truth = label_of[draft.id]
+        p_of = {m: index.step_scores(m, draft) for m in models}
+        if truth is None or any(p is None or len(p) != len(truth) for p in p_of.values()):
+            continue
+        n = len(truth) - 1 if scope == "intermediate" else len(truth)
+        cases.units.extend([index.cluster_of[draft.problem_id]] * n)
+        cases.good.extend(truth[:n])
+        for model, p in p_of.items():
+            cases.p[model].extend((p or ())[:n])
+    return cases
+
+
+def _final_cases(index: Index) -> _Cases:
+    graded = [d for d in index.drafts if d.correct != "unknown"]
+    models = [m for m in REWARD_MODELS if any(index.final(m, d) is not None for d in graded)]
+    cases = _Cases([], [], {m: [] for m in models})
+    for draft in graded:
+        finals = {m: index.final(m, draft) for m in models}
+        if any(p is None for p in finals.values()):
+            continue
+        cases.units.append(index.cluster_of[draft.problem_id])
+        cases.good.append(draft.correct == "right")
+        for model, p in finals.items():
+            cases.p[model].append(p or 0.0)
+    return cases
+
+
+def _judge(index: Index, cases: _Cases, against: str, scope: str) -> tuple[list[JudgeRow], list[JudgeDifference]]:
+    if not cases.units:
+        return [], []
+    good = np.asarray(cases.good, dtype=np.float64)
+    called = {m: (np.asarray(p) > index.options.threshold).astype(np.float64) for m, p in cases.p.items()}
+    rows = [_row(index, cases.units, good, c, model, against, scope) for model, c in called.items()]
+    pairs = [(a, b) for a, b in (("sorm", "orm"), ("sorm", "balanced_orm"), ("balanced_orm", "orm")) if a in called and b in called]
+    return rows, [_difference(index, cases.units, good, (a, called[a]), (b, called[b]), against, scope) for a, b in pairs]
+
+
+def _row(index: Index, units: list[str], good: FloatArray, called: FloatArray, model: str, against: str, scope: str) -> JudgeRow:
+    bad = 1 - good
+    columns = np.stack([good * called, good, bad * (1 - called), bad], axis=1)
+    estimate = index.resampler.estimate
+    false_positive = estimate(units, columns, lambda s: 1 - s[..., 2] / s[..., 3])
+    false_negative = estimate(units, columns, lambda s: 1 - s[..., 0] / s[..., 1])
+    return JudgeRow(
+        model=model,
+        against=against,
+        scope=scope,
+        natural=estimate(units, columns, lambda s: (s[..., 0] + s[..., 2]) / (s[..., 1] + s[..., 3])),
+        balanced=estimate(units, columns, lambda s: (s[..., 0] / s[..., 1] + s[..., 2] / s[..., 3]) / 2),
+        false_positive_rate=dataclasses.replace(false_positive, n=int(bad.sum())),
+        false_negative_rate=dataclasses.replace(false_negative, n=int(good.sum())),
+    )
+
+
+def _difference(
+    index: Index,
+    units: list[str],
+    good: FloatArray,
+    first: tuple[str, FloatArray],
+    second: tuple[str, FloatArray],
+    against: str,
+    scope: str,
+) -> JudgeDifference:
+    bad = 1 - good
+    (first_name, a), (second_name, b) = first, second
+    columns = np.stack([good * a, bad * (1 - a), good * b, bad * (1 - b), good, bad], axis=1)
+    balanced = index.resampler.estimate(
+        units, columns, lambda s: ((s[..., 0] - s[..., 2]) / s[..., 4] + (s[..., 1] - s[..., 3]) / s[..., 5]) / 2
+    )
+    natural = index.resampler.paired(units, list(np.equal(a, good).astype(float)), list(np.equal(b, good).astype(float)))
+    return JudgeDifference(
+        first_name,
+        second_name,
+        against,
+        scope,
+        balanced=Difference(balanced.value, balanced.low, balanced.high, balanced.n, 0, 0, None),
+        natural=natural,
+    )
+
+
+def _calibration(model: str, what: str, p: Sequence[float], good: Sequence[bool]) -> Calibration:
+    p_U, good_U = np.asarray(p, dtype=np.float64), np.asarray(good, dtype=np.float64)
+    row_U = np.minimum((p_U * N_BINS).astype(int), N_BINS - 1)
+    bins, error = [], 0.0
+    for i in range(N_BINS):
+        inside = row_U == i
+        n = int(inside.sum())
+        mean_p, share = (float(p_U[inside].mean()), float(good_U[inside].mean())) if n else (None, None)
+        bins.append(CalibrationBin(i / N_BINS, (i + 1) / N_BINS, n, mean_p, share))
+        error += n * abs(mean_p - share) if mean_p is not None and share is not None else 0.0
+    return Calibration(model, what, tuple(bins), len(p_U), error / max(1, len(p_U)))

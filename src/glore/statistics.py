@@ -1,0 +1,156 @@
+"""Intervals for shares and for paired differences (method 6: every accuracy carries a 95 % interval and n).
+
+Three tools, and which one is for what:
+
+- `wilson`: a share of independent yes/no outcomes (one draft per question).
+- `Resampler`: anything whose units hang together, by a bootstrap that draws whole *clusters* with replacement. Steps of
+  one solution, samples of one question and the same question under several seeds are one cluster, so that thousands of
+  correlated steps don't pretend to be thousands of observations. All estimates of one `Resampler` share the same draws.
+- `mcnemar_p`: the exact two-sided test of two yes/no outcomes on the same questions.
+
+Axes: B bootstrap draws, C clusters, U units (rows handed in), M columns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Difference", "Estimate", "FloatArray", "Resampler", "mcnemar_p", "wilson"]
+
+FloatArray = npt.NDArray[np.float64]
+Statistic = Callable[[FloatArray], FloatArray]
+"""Column sums [..., M] → value [...]."""
+
+Z_95 = 1.959963984540054
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its 95 % interval. All three are none where there was nothing to measure (n = 0)."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    """Observations behind it (questions, drafts or steps, as the table says)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Difference:
+    """First minus second on the same units, with its 95 % interval."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    gained: int
+    """Units that only the first gets right (0 for measures that are not yes/no)."""
+    lost: int
+    """Units that only the second gets right."""
+    p: float | None
+    """Exact two-sided McNemar p over gained and lost; none for measures that are not yes/no and for units that hang together."""
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Is the whole interval on one side of zero?"""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+def wilson(successes: int, n: int) -> Estimate:
+    """Wilson's score interval for `successes` out of `n`."""
+    assert 0 <= successes <= n
+    if n == 0:
+        return Estimate(None, None, None, 0)
+    share = successes / n
+    denominator = 1 + Z_95**2 / n
+    centre = (share + Z_95**2 / (2 * n)) / denominator
+    half = Z_95 * math.sqrt(share * (1 - share) / n + Z_95**2 / (4 * n**2)) / denominator
+    # At 0 and n rounding may leave the bound a hair inside the share.
+    return Estimate(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), n)
+
+
+def mcnemar_p(gained: int, lost: int) -> float:
+    """Exact two-sided binomial test that gains and losses are equally likely."""
+    n, smaller = gained + lost, min(gained, lost)
+    if n == 0:
+        return 1.0
+    tail = sum(math.comb(n, k) for k in range(smaller + 1))
+    return min(1.0, 2 * tail / 2**n) if n < 1000 else min(1.0, _log_tail_p(n, smaller))
+
+
+def _log_tail_p(n: int, smaller: int) -> float:
+    """2 · P(X ≤ smaller) for X ~ Binomial(n, 1/2) without integers of thousands of digits in a float division."""
+    logs = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2) for k in range(smaller + 1)]
+    top = max(logs)
+    return 2 * math.exp(top) * sum(math.exp(x - top) for x in logs)
+
+
+class Resampler:
+    """A bootstrap over clusters; deterministic in (clusters, n_draws, seed)."""
+
+    def __init__(self, clusters: Iterable[str], *, n_draws: int = 2000, seed: int = 0) -> None:
+        self._row = {key: i for i, key in enumerate(dict.fromkeys(clusters))}
+        self._n_draws = n_draws
+        self._seed = seed
+        self._weights_BC: FloatArray | None = None
+
+    @property
+    def n_clusters(self) -> int:
+        """Clusters that are drawn from."""
+        return len(self._row)
+
+    def estimate(self, units: Sequence[str], columns_UM: FloatArray, statistic: Statistic) -> Estimate:
+        """Value and percentile interval of `statistic` of the column sums; `units` names each row's cluster.
+
+        Draws in which the statistic is undefined (for example no bad step at all) are left out.
+        """
+        if len(units) == 0:
+            return Estimate(None, None, None, 0)
+        sums_CM = self._cluster_sums(units, columns_UM)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            value = float(statistic(sums_CM.sum(axis=0, keepdims=True))[0])
+            draws_B = statistic(self._weights() @ sums_CM)
+        draws_B = draws_B[np.isfinite(draws_B)]
+        if not math.isfinite(value) or draws_B.size == 0:
+            return Estimate(None, None, None, len(units))
+        low, high = np.quantile(draws_B, [0.025, 0.975])
+        return Estimate(value, float(low), float(high), len(units))
+
+    def mean(self, units: Sequence[str], values: Sequence[float]) -> Estimate:
+        """Mean over units."""
+        values_U = np.asarray(values, dtype=np.float64)
+        return self.estimate(units, np.stack([values_U, np.ones_like(values_U)], axis=1), _ratio)
+
+    def paired(self, units: Sequence[str], first: Sequence[float], second: Sequence[float]) -> Difference:
+        """Mean of `first` − mean of `second` on the same units; McNemar's p when both are yes/no and every unit is a cluster of its own."""
+        first_U, second_U = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+        assert first_U.shape == second_U.shape == (len(units),)
+        found = self.mean(units, list(first_U - second_U))
+        binary = bool(np.isin(first_U, (0, 1)).all() and np.isin(second_U, (0, 1)).all()) and len(units) > 0
+        gained, lost = (int((first_U > second_U).sum()), int((first_U < second_U).sum())) if binary else (0, 0)
+        p = mcnemar_p(gained, lost) if binary and len(set(units)) == len(units) else None
+        return Difference(found.value, found.low, found.high, found.n, gained, lost, p)
+
+    def _cluster_sums(self, units: Sequence[str], columns_UM: FloatArray) -> FloatArray:
+        sums_CM = np.zeros((len(self._row), columns_UM.shape[1]))
+        np.add.at(sums_CM, [self._row[u] for u in units], columns_UM)
+        return sums_CM
+
+    def _weights(self) -> FloatArray:
+        """How often each cluster was drawn, [B, C]; made once."""
+        if self._weights_BC is None:
+            rng = np.random.default_rng(self._seed)
+            n = len(self._row)
+            counts = (np.bincount(rng.integers(0, n, size=n), minlength=n) for _ in range(self._n_draws))
+            self._weights_BC = np.stack([c.astype(np.float64) for c in counts])
+        return self._weights_BC
+
+
+def _ratio(sums: FloatArray) -> FloatArray:
+    quotient: FloatArray = sums[..., 0] / sums[..., 1]
+    return quotient
