@@ -136,13 +136,7 @@ def _plan(stage: Stage, config: RunConfig, fingerprint: str, settings: dict[str,
         damage = check_stage_files(config.run_dir, folder, done)
         state, why = ("computed", damage) if damage else ("reused", "complete")
     elif done is not None:
-        old: dict[str, object] = {
-            "settings": done.settings,
-            "inputs": done.inputs,
-            "version": done.stage_version,
-            "schema": done.schema_version,
-        }
-        why = difference(old, new)
+        why = difference(dataclasses.asdict(done), new)
     elif started is not None and started.get("fingerprint") == fingerprint:
         state, why = "resumed", "unfinished"
     elif started is not None:

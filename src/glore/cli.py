@@ -1,0 +1,231 @@
+"""`glore run · refine · report · show`. Exit code 0: done; 1: a bug or a broken pipe; 2: a mistake in what was asked; 130: Ctrl-C.
+
+Imports wait until a command needs them, so that `glore --help` answers at once. Tables and results go to stdout;
+progress, notes and errors to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from glore.errors import DataError, GloreError, RunError, shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from glore.config import RunConfig
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="GLoRe: when, where and how to refine a language model's reasoning, with nothing but checkable final answers.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+REFINE_BATCH = 64
+"""Questions refined together; results of a batch are printed before the next begins."""
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A YAML file such as recipes/quickstart.yaml.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings to change, e.g. labels.rollouts=4.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be computed and what is reused.")] = False,
+) -> None:
+    """Run a recipe; run it again to go on where it stopped."""
+    with _outcome() as outcome:
+        from glore.config import load_config
+        from glore.pipeline import run_stages
+        from glore.progress import TerminalProgress
+        from glore.stages import build_stages
+        from glore.display import plan_table
+
+        config = load_config(recipe, overrides or [])
+        stages = build_stages(config)
+        console = _console()
+        if dry_run:
+            console.print(plan_table(run_stages(stages, config, until=until, dry_run=True), str(config.run_dir)))
+            return
+        outcome.log_dir = config.run_dir / "log"
+        outcome.on_interrupt = "everything committed is kept: run the same command to go on"
+        with TerminalProgress(log_file=config.run_dir / "log" / "run.log") as progress:
+            run_stages(stages, config, until=until, progress=progress)
+        if until is None:
+            _print_report(config.run_dir, console)
+        else:
+            console.print(f"done up to {until}; see: glore show {config.run_dir}")
+
+
+@app.command()
+def refine(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run: its folder, or its name below runs/.")],
+    question: Annotated[str | None, typer.Argument(help="The question; left out, it is read from stdin.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A JSONL file with a field `question` per line.")] = None,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object per question on stdout.")] = False,
+) -> None:
+    """Draft, find the first bad step, refine, choose: every intermediate value is shown."""
+    with _outcome() as outcome:
+        config = _open_run(run)
+        outcome.log_dir = config.run_dir / "log"
+        questions = _questions(question, file)
+        from glore.refiner import Refiner
+        from glore.display import refinement_json, refinement_text
+
+        refiner = Refiner.from_run(config.run_dir)
+        console = _console()
+        for start in range(0, len(questions), REFINE_BATCH):
+            for refinement in refiner.refine(questions[start : start + REFINE_BATCH]):
+                if jsonl:
+                    sys.stdout.write(refinement_json(refinement) + "\n")
+                else:
+                    console.print(refinement_text(refinement))
+            sys.stdout.flush()
+
+
+@app.command()
+def report(run: Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, or its name below runs/.")]) -> None:
+    """Print the tables and write the HTML report."""
+    with _outcome() as outcome:
+        config = _open_run(run)
+        outcome.log_dir = config.run_dir / "log"
+        _print_report(config.run_dir, _console())
+
+
+@app.command()
+def show(run: Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, or its name below runs/.")]) -> None:
+    """Stages of a run: state, counts, time, tokens."""
+    with _outcome() as outcome:
+        config = _open_run(run)
+        outcome.log_dir = config.run_dir / "log"
+        from glore.pipeline import plan_stages
+        from glore.stages import build_stages
+        from glore.display import stages_table
+
+        _console().print(stages_table(plan_stages(build_stages(config), config), config.run_dir))
+
+
+def main() -> None:
+    """Entry point of the `glore` command."""
+    app(prog_name="glore")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # A pipe has no width; 80 columns would fold the tables there.
+    width = None if sys.stdout.isatty() else 160
+    return Console(highlight=False, markup=False, emoji=False, width=width)
+
+
+def _print_report(run_dir: Path, console: Console) -> None:
+    from glore.report import build_report, print_tables
+
+    print_tables(run_dir, console)
+    path = build_report(run_dir)
+    console.print(f"report: {path}", soft_wrap=True)
+
+
+def _open_run(name: str) -> RunConfig:
+    """The settings of an existing run, from its folder or its name; the folder may have been moved since."""
+    for folder in (Path(name), Path("runs") / name):
+        if (folder / "config.yaml").is_file():
+            from glore.config import load_config
+
+            config = load_config(folder / "config.yaml")
+            place = folder.resolve() if folder.name in ("", "..") else folder
+            return config.model_copy(update={"runs_dir": str(place.parent), "name": place.name})
+    raise RunError(f"there is no run {shown(name)} (no config.yaml there or below runs/); give a folder that glore run made")
+
+
+def _questions(question: str | None, file: Path | None) -> list[str]:
+    """From the argument, a JSONL file, or stdin (JSONL if its first line is an object, else one question)."""
+    import json
+
+    if question is not None and file is not None:
+        raise DataError("give either a question or --file, not both")
+    if question is not None:
+        texts = [question]
+    else:
+        if file is None and sys.stdin.isatty():
+            raise DataError('no question: give one, as in glore refine RUN "How many …?", or pipe it in, or use --file')
+        where = str(file) if file else "stdin"
+        try:
+            text = file.read_text(encoding="utf-8") if file else sys.stdin.read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"can't read {where}: {getattr(error, 'strerror', None) or error}; give a UTF-8 JSONL file") from error
+        texts = [text]
+        if file is not None or text.lstrip().startswith("{"):
+            texts = []
+            for number, line in enumerate(text.splitlines(), start=1):
+                if not line.strip():
+                    continue
+                try:
+                    record = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise DataError(f"{where}, line {number}: not JSON ({shown(line, 40)}); write one object per line") from error
+                found = record.get("question") if isinstance(record, dict) else None
+                if not isinstance(found, str):
+                    raise DataError(f"{where}, line {number}: field question must be text, got {shown(found, 40)}")
+                texts.append(found)
+    texts = [t.strip() for t in texts]
+    if not texts or not all(texts):
+        raise DataError("a question is empty; give text, and no empty question fields")
+    return texts
+
+
+class _Outcome:
+    """Where a command's errors go."""
+
+    def __init__(self) -> None:
+        self.log_dir: Path | None = None
+        self.on_interrupt = ""
+
+
+@contextlib.contextmanager
+def _outcome() -> Iterator[_Outcome]:
+    """Turn what a command raises into one line on stderr and an exit code."""
+    outcome = _Outcome()
+    try:
+        yield outcome
+    except GloreError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail(f"stopped by Ctrl-C{'; ' if outcome.on_interrupt else ''}{outcome.on_interrupt}", 130)
+    except (typer.Exit, BrokenPipeError):
+        raise
+    except Exception as error:
+        log = _log_traceback(outcome.log_dir)
+        _fail(f"unexpected {type(error).__name__}: {shown(str(error), 200)}; this is a bug, its traceback is in {log}", 1)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    line = "".join(c if c.isprintable() else " " for c in message)
+    print(f"error: {line}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def _log_traceback(log_dir: Path | None) -> Path:
+    """Append the traceback in hand to the run's error log, or to a temporary file where that can't be written."""
+    folder = log_dir if log_dir is not None and log_dir.parent.is_dir() else Path(tempfile.gettempdir())
+    path = folder / ("error.log" if folder == log_dir else "glore-error.log")
+    try:
+        folder.mkdir(exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            traceback.print_exc(file=stream)
+    except OSError:
+        traceback.print_exc()
+        return Path("stderr")
+    return path
