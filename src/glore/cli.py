@@ -48,10 +48,10 @@ def run(
     """Run a recipe; run it again to go on where it stopped."""
     with _outcome() as outcome:
         from glore.config import load_config
+        from glore.display import plan_table
         from glore.pipeline import run_stages
         from glore.progress import TerminalProgress
         from glore.stages import build_stages
-        from glore.display import plan_table
 
         config = load_config(recipe, overrides or [])
         stages = build_stages(config)
@@ -81,8 +81,8 @@ def refine(
         config = _open_run(run)
         outcome.log_dir = config.run_dir / "log"
         questions = _questions(question, file)
-        from glore.refiner import Refiner
         from glore.display import refinement_json, refinement_text
+        from glore.refiner import Refiner
 
         refiner = Refiner.from_run(config.run_dir)
         console = _console()
@@ -110,9 +110,9 @@ def show(run: Annotated[str, typer.Argument(metavar="RUN", help="A run: its fold
     with _outcome() as outcome:
         config = _open_run(run)
         outcome.log_dir = config.run_dir / "log"
+        from glore.display import stages_table
         from glore.pipeline import plan_stages
         from glore.stages import build_stages
-        from glore.display import stages_table
 
         _console().print(stages_table(plan_stages(build_stages(config), config), config.run_dir))
 

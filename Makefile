@@ -1,0 +1,47 @@
+# make run     set up once, then run recipes/quickstart.yaml     (settings: make run ARGS="seed=1")
+# make test    set up once, then run the tests                   (options:  make test ARGS="-k pipeline")
+# make check   set up once, then lint, format and strict types
+#
+# Set-up needs Python 3.11 to 3.14 with venv and nothing else; everything goes into .venv. On Linux, PyPI's torch brings
+# CUDA along; for the CPU build: make TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys, venv, ensurepip; raise SystemExit(not (3, 11) <= sys.version_info[:2] < (3, 15))' >/dev/null 2>&1 \
+	&& { command -v $$p; break; }; done)
+TORCH_INDEX ?=
+ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+TORCH := $(shell grep '^torch==' requirements.lock)
+
+.PHONY: setup run test check clean
+.DEFAULT_GOAL := setup
+
+setup: $(READY)
+
+run: $(READY)
+	$(BIN)/glore run recipes/quickstart.yaml $(ARGS)
+
+# One thread a process: two processes of several spinning threads each would slow each other several times over.
+test: $(READY)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Written last, so an interrupted set-up is taken up again.
+$(READY): pyproject.toml requirements.lock
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.14 with venv found on PATH; install one (Debian: apt install python3 python3-venv) or give it: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@echo "setting up .venv with $(PYTHON) (a few minutes, once)"
+	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
+	@$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@$(PIP) install -r requirements.lock
+	@$(PIP) install --no-deps -e .
+	@touch $@
