@@ -1,0 +1,51 @@
+"""Solutions: from a completion to a graded record. Shared by everything that samples (student, refiners, inference)."""
+
+from __future__ import annotations
+
+from glore.prompts import split_steps
+from glore.records import Problem, Solution
+from glore.sampling.protocol import Completion
+from glore.tasks.protocol import Task
+
+__all__ = ["by_problem", "graded_solution", "same_text"]
+
+
+def graded_solution(
+    task: Task,
+    problem: Problem,
+    completion: Completion,
+    *,
+    solution_id: str,
+    source: str,
+    temperature: float,
+    draft_id: str | None = None,
+) -> Solution:
+    """The completion as steps, graded against the problem's answer."""
+    steps = split_steps(completion.text)
+    grade = task.grade(problem, steps)
+    return Solution(
+        id=solution_id,
+        problem_id=problem.id,
+        steps=steps,
+        answer=grade.answer,
+        correct=grade.verdict,
+        source=source,
+        draft_id=draft_id,
+        n_tokens=completion.n_tokens,
+        stop=completion.stop,
+        seed=completion.seed,
+        temperature=temperature,
+    )
+
+
+def by_problem(solutions: list[Solution]) -> dict[str, list[Solution]]:
+    """Problem id → its solutions, both in the order given."""
+    out: dict[str, list[Solution]] = {}
+    for solution in solutions:
+        out.setdefault(solution.problem_id, []).append(solution)
+    return out
+
+
+def same_text(steps: tuple[str, ...]) -> str:
+    """What two solutions must share to be duplicates: their text without surrounding blanks (method 1)."""
+    return "\n".join(step.strip() for step in steps).strip()
