@@ -7,6 +7,7 @@ drift apart. `SCHEMA_VERSION` goes into every stage's fingerprint: raise it when
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import types
@@ -214,8 +215,11 @@ def write_records(path: Path, kind: type[R], records: Sequence[R]) -> None:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"can't write {path}: {error.strerror or error}; free some space or choose another run folder, then run again") from error
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise RunError(
+            f"can't write {path}: {error.strerror or error}; free some space or choose another run folder, then run again"
+        ) from error
 
 
 def read_records(paths: Path | Iterable[Path], kind: type[R]) -> list[R]:
@@ -229,6 +233,8 @@ def read_records(paths: Path | Iterable[Path], kind: type[R]) -> list[R]:
         except (OSError, pa.ArrowException) as error:
             raise RunError(f"can't read {path}: {str(error).splitlines()[0]}; delete the file and run again to make it anew") from error
         if table.schema.names != expected.names:
-            raise RunError(f"{path} holds columns {table.schema.names}, but {kind.__name__} needs {expected.names}; delete its stage folder and run again")
+            raise RunError(
+                f"{path} holds columns {table.schema.names}, but {kind.__name__} needs {expected.names}; delete its stage folder and run again"
+            )
         out.extend(kind(**typing.cast(typing.Any, {k: _frozen(v) for k, v in row.items()})) for row in table.to_pylist())
     return out

@@ -1,0 +1,49 @@
+"""Steps and layouts: a solution survives text and back, and the mark stands where it should and only there."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glore.prompts import BAD_MARK, MAX_SOLUTION_CHARS, join_steps, mark_draft, refine_segments, solve_segments, split_steps
+
+line = st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=20).map(str.strip).filter(bool)
+steps = st.lists(line, max_size=6).map(tuple)
+
+
+@given(steps)
+def test_steps_survive_text_and_back(given_steps: tuple[str, ...]) -> None:
+    assert split_steps(join_steps(given_steps)) == given_steps
+
+
+def test_empty_lines_and_spaces_are_no_steps() -> None:
+    assert split_steps("  a  \n\n \t\nb\r\n#### 3") == ("a", "b", "#### 3")
+    assert split_steps("") == ()
+
+
+def test_endless_output_is_cut() -> None:
+    assert sum(map(len, split_steps("x" * (MAX_SOLUTION_CHARS + 5)))) == MAX_SOLUTION_CHARS
+
+
+@given(steps, st.data())
+def test_exactly_the_marked_step_is_marked(given_steps: tuple[str, ...], data: st.DataObject) -> None:
+    mark = data.draw(st.none() | st.integers(0, max(0, len(given_steps) - 1)))
+    marked = mark_draft(given_steps, mark)
+    assert [i for i, s in enumerate(marked) if s.startswith(BAD_MARK)] == ([mark] if mark is not None and given_steps else [])
+    assert tuple(s.removeprefix(f"{BAD_MARK} ") for s in marked) == given_steps
+
+
+def test_a_mark_the_model_wrote_is_removed() -> None:
+    assert mark_draft(("[BAD] a", "b [BAD] c"), 1) == ("a", "[BAD] b  c")
+
+
+def test_layouts() -> None:
+    assert solve_segments(" How many? ", ("a", "b")) == ("Question: How many?\nAnswer:\n", "a\n", "b\n")
+    assert refine_segments("Q", ("a", "b"), 1) == ("Question: Q\nDraft:\n", "a\n", "[BAD] b\n", "Answer:\n")
+
+
+@given(line, steps)
+def test_a_prefix_has_a_prefix_of_the_segments(question: str, given_steps: tuple[str, ...]) -> None:
+    whole = solve_segments(question, given_steps)
+    for i in range(len(given_steps) + 1):
+        assert solve_segments(question, given_steps[:i]) == whole[: i + 1]
