@@ -1,0 +1,147 @@
+"""The torch engine against `transformers.generate`, and against itself: alone, in any batch, in any order."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from glore.errors import EngineError
+from glore.sampling.protocol import Request, Result, SamplingParams, stable_seed
+from glore.sampling.torch_engine import TorchEngine
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_models import ARCHITECTURES, VOCAB, tiny_lm, tiny_tokenizer  # noqa: E402  # a helper beside this file
+
+GREEDY = SamplingParams(temperature=0.0, max_new_tokens=20)
+WARM = SamplingParams(temperature=1.0, max_new_tokens=25)
+
+
+def prompts(n: int, seed: int = 0, longest: int = 30) -> list[str]:
+    rng = random.Random(seed)
+    return [" ".join(f"w{rng.randrange(3, VOCAB)}" for _ in range(rng.randint(1, longest))) for _ in range(n)]
+
+
+def requests(n: int, k: int, params: SamplingParams = WARM) -> list[Request]:
+    return [Request(f"r{i}", (text,), tuple(stable_seed(i, j) for j in range(k)), params) for i, text in enumerate(prompts(n))]
+
+
+def texts(results: list[Result]) -> dict[str, tuple[str, ...]]:
+    return {r.request.id: tuple(c.text for c in r.completions) for r in results}
+
+
+def generated(architecture: str, text: str, params: SamplingParams) -> list[int]:
+    ids = tiny_tokenizer()(text, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        out = tiny_lm(architecture).generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=params.max_new_tokens, pad_token_id=0
+        )
+    return [int(t) for t in out[0, ids.shape[1] :]]
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_greedy_equals_generate_token_for_token(architecture: str) -> None:
+    tokenizer = tiny_tokenizer()
+    engine = TorchEngine.of(tiny_lm(architecture), tokenizer, max_rows=4)
+    assert engine.packed == (architecture != "bloom")
+    items = requests(9, 1, GREEDY)
+    got = {r.request.id: r.completions[0] for r in engine.run(items)}
+    for item in items:
+        expected = generated(architecture, item.segments[0], GREEDY)
+        completion = got[item.id]
+        assert completion.text == tokenizer.decode(expected, skip_special_tokens=True)
+        assert completion.n_tokens == len(expected)
+        assert completion.stop == ("eos" if expected[-1] == 1 else "length")
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "bloom"])
+@pytest.mark.parametrize("k", [1, 5])
+def test_a_completion_does_not_depend_on_batch_size_or_order(architecture: str, k: int) -> None:
+    model, tokenizer = tiny_lm(architecture), tiny_tokenizer()
+    items = requests(14, k)
+    reference = texts(list(TorchEngine.of(model, tokenizer, max_rows=1).run(items)))
+    for max_rows, shuffled in ((3, False), (16, True), (200, False)):
+        order = random.Random(max_rows).sample(items, len(items)) if shuffled else items
+        assert texts(list(TorchEngine.of(model, tokenizer, max_rows=max_rows).run(order))) == reference
+    assert len(reference) == 14
+    if k > 1:
+        assert any(len(set(t)) > 1 for t in reference.values())
+
+
+def test_requests_of_many_sizes_and_params_share_a_batch() -> None:
+    model, tokenizer = tiny_lm(), tiny_tokenizer()
+    rng = random.Random(5)
+    items = [
+        Request(
+            f"m{i}",
+            (text,),
+            tuple(stable_seed("m", i, j) for j in range(rng.choice([0, 1, 2, 7, 12]))),
+            SamplingParams(rng.choice([0.0, 0.5, 1.0]), rng.choice([1.0, 0.8]), rng.choice([0, 4]), rng.choice([1, 3, 30])),
+        )
+        for i, text in enumerate(prompts(20, seed=9))
+    ]
+    alone = texts([r for item in items for r in TorchEngine.of(model, tokenizer, max_rows=16).run([item])])
+    together = list(TorchEngine.of(model, tokenizer, max_rows=10).run(iter(items)))
+    assert texts(together) == alone
+    for result in together:
+        assert [c.seed for c in result.completions] == list(result.request.seeds)
+        for completion in result.completions:
+            assert completion.stop in ("eos", "length")
+            assert 1 <= completion.n_tokens <= result.request.params.max_new_tokens
+
+
+def test_follow_ups_join_the_running_batch_and_equal_requests_of_their_own() -> None:
+    model, tokenizer = tiny_lm(), tiny_tokenizer()
+    words = prompts(6, longest=12)
+
+    def request(i: int, kept: int) -> Request:
+        return Request(f"{i}:{kept}", (" ".join(words[i].split()[:kept]),), (stable_seed(i, kept, 0), stable_seed(i, kept, 1)), WARM)
+
+    def backwards(result: Result) -> list[Request]:
+        i, kept = map(int, result.request.id.split(":"))
+        return [request(i, kept - 1)] if kept > 1 else []
+
+    first = [request(i, len(text.split())) for i, text in enumerate(words)]
+    chained = texts(list(TorchEngine.of(model, tokenizer, max_rows=6).run(first, backwards)))
+    every = [request(i, kept) for i, text in enumerate(words) for kept in range(1, len(text.split()) + 1)]
+    assert chained == texts(list(TorchEngine.of(model, tokenizer, max_rows=32).run(every)))
+
+
+def test_the_source_is_read_lazily() -> None:
+    engine = TorchEngine.of(tiny_lm(), tiny_tokenizer(), max_rows=4)
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield Request(str(taken), (f"w{3 + taken % 50}",), (taken,), WARM)
+
+    stream = engine.run(endless())
+    for _ in range(10):
+        next(stream)
+    stream.close()
+    assert taken <= 10 + 5 * 4
+
+
+def test_length_stops_at_the_context_and_a_full_prompt_is_refused() -> None:
+    engine = TorchEngine.of(tiny_lm(), tiny_tokenizer(), max_rows=4)
+    long = " ".join(["w5"] * 126)
+    (result,) = engine.run([Request("long", (long,), tuple(range(8)), SamplingParams(max_new_tokens=50))])
+    assert all(c.n_tokens <= 2 for c in result.completions)
+    with pytest.raises(EngineError, match=r"'full'.* 128 tokens .*context is 128"):
+        list(engine.run([Request("full", (long + " w5 w5",), (1,), WARM)]))
+    with pytest.raises(EngineError, match="'none'.*empty"):
+        list(engine.run([Request("none", ("",), (1,), WARM)]))
+
+
+def test_broken_weights_are_an_error_and_not_nonsense() -> None:
+    model = tiny_lm()
+    engine = TorchEngine.of(model, tiny_tokenizer(), max_rows=4)
+    with torch.no_grad():
+        model.lm_head.weight[3] = float("nan")
+    with pytest.raises(EngineError, match="NaN"):
+        list(engine.run(requests(1, 1)))
