@@ -1,0 +1,91 @@
+"""What the tasks on given data have in common: rows from a folder, a file or the Hub, and a task over checked splits."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from glore.config import TaskSettings
+from glore.errors import ConfigError, DataError
+from glore.prompts import MAX_SOLUTION_CHARS, split_steps
+from glore.records import Problem
+from glore.tasks.grading import grade_answer, grade_number_answer, merge_answer_line
+from glore.tasks.latex import LatexChecker
+from glore.tasks.protocol import Grade
+from glore.tasks.source import Row, read_hub, read_jsonl
+from glore.tasks.splits import Splits
+
+__all__ = ["DatasetTask", "load_rows", "worked_steps"]
+
+
+@dataclasses.dataclass(slots=True)
+class DatasetTask:
+    """A task over problems that were read and checked beforehand."""
+
+    name: str
+    splits: Splits
+    checker: LatexChecker | None = None
+    """Also compare LaTeX answers."""
+
+    def problems(self, split: str) -> list[Problem]:
+        """All problems of `train`, `dev` or `test`, in file order."""
+        return list(self.splits.problems[split])
+
+    def grade(self, problem: Problem, steps: Sequence[str]) -> Grade:
+        """Compare the solution's final answer with the problem's."""
+        if self.checker is None:
+            return grade_number_answer(problem.answer, steps)
+        return grade_answer(problem.answer, steps, self.checker)
+
+    def close(self) -> None:
+        """End the worker that compares LaTeX, if there is one."""
+        if self.checker is not None:
+            self.checker.close()
+
+
+def load_rows(
+    settings: TaskSettings, hub_name: str | None, hub_config: str | None = None, single_file: bool = True
+) -> Mapping[str, list[Row]]:
+    """Rows of `train`, `test` and perhaps `dev`, or of `all` where there is a single file (`single_file` allows that).
+
+    Raises DataError for anything missing or malformed, ConfigError where the settings name no source or two.
+    """
+    if settings.path is not None and settings.hub is not None:
+        raise ConfigError("task.path and task.hub are both set; keep the one to read from")
+    if settings.path is not None:
+        return _from_path(Path(settings.path).expanduser(), settings.kind, single_file)
+    name = settings.hub or hub_name
+    if name is None:
+        raise ConfigError(f"task.kind {settings.kind} needs task.path (a folder with train.jsonl and test.jsonl, or one file) or task.hub")
+    found = read_hub(name, hub_config if name == hub_name else None, ("train", "validation", "dev", "test"))
+    parts = {"dev" if split == "validation" else split: rows for split, rows in found.items()}
+    if "train" in parts and "test" in parts:
+        return parts
+    if len(parts) == 1 and single_file:
+        return {"all": next(iter(parts.values()))}
+    raise DataError(f"{name} has the splits {sorted(parts) or 'none'}, but train and test are needed; check task.hub")
+
+
+def _from_path(path: Path, kind: str, single_file: bool) -> Mapping[str, list[Row]]:
+    if not path.exists():
+        raise DataError(f"task.path {path} does not exist; give the folder (or file) with the {kind} data")
+    if path.is_file():
+        if not single_file:
+            raise DataError(f"task.path {path} is a file, but {kind} needs the folder that holds train.jsonl and test.jsonl")
+        return {"all": read_jsonl(path)}
+    missing = [name for name in ("train.jsonl", "test.jsonl") if not (path / name).is_file()]
+    if missing:
+        raise DataError(f"{path} lacks {' and '.join(missing)}; put the {kind} data there as JSON lines, or correct task.path")
+    names = ["train", "test"] + (["dev"] if (path / "dev.jsonl").is_file() else [])
+    return {name: read_jsonl(path / f"{name}.jsonl") for name in names}
+
+
+def worked_steps(text: str, row: Row, field: str, merge: bool) -> tuple[str, ...]:
+    """A worked solution as steps. Raises DataError where it is longer than a solution may be."""
+    if len(text) > MAX_SOLUTION_CHARS:
+        raise DataError(
+            f"{row.where}: the field '{field}' has {len(text)} characters; at most {MAX_SOLUTION_CHARS} are read, so shorten it"
+        )
+    steps = split_steps(text)
+    return merge_answer_line(steps) if merge else steps

@@ -1,0 +1,36 @@
+"""GSM8K (Cobbe et al. 2021): worked solutions with `<<48/2=24>>` annotations and a last line `#### 18` (method 8)."""
+
+from __future__ import annotations
+
+from glore.config import TaskSettings
+from glore.errors import DataError, shown
+from glore.records import Problem
+from glore.tasks.dataset import DatasetTask, load_rows, worked_steps
+from glore.tasks.grading import find_answer, strip_annotations
+from glore.tasks.numbers import canonical, parse_number
+from glore.tasks.source import Row, text_field
+from glore.tasks.splits import Loaded, make_splits
+
+__all__ = ["load_gsm8k"]
+
+
+def load_gsm8k(settings: TaskSettings) -> DatasetTask:
+    """GSM8K from `task.path` or the Hub (openai/gsm8k). Raises DataError."""
+    rows = load_rows(settings, "openai/gsm8k", "main", single_file=False)
+    given = {split: [_problem(row, split, i, settings) for i, row in enumerate(part, start=1)] for split, part in rows.items()}
+    splits = make_splits(given, n_dev=settings.n_dev, max_train=settings.max_train, max_test=settings.max_test, overlap="drop")
+    return DatasetTask("gsm8k", splits)
+
+
+def _problem(row: Row, split: str, number: int, settings: TaskSettings) -> Loaded:
+    question, text = text_field(row, "question"), text_field(row, "answer")
+    steps = worked_steps(text, row, "answer", merge=settings.merge_answer_line)
+    found = find_answer(steps)
+    if found is None:
+        raise DataError(f"{row.where}: the field 'answer' has no final line '#### number'; add it")
+    gold = parse_number(found)
+    if gold is None:
+        raise DataError(f"{row.where}: the field 'answer' ends in {shown(found)}, which is not one number; correct the line after '####'")
+    if not settings.keep_annotations:
+        steps = strip_annotations(steps)
+    return Loaded(Problem(f"gsm8k-{split}-{number:05d}", question.strip(), canonical(gold), steps, split), row.where)

@@ -1,0 +1,70 @@
+"""SVAMP (Patel et al. 2021): 1,000 one-unknown stories, `Body` + `Question`, 700 to train on and 300 to test on (method 8).
+
+The authors' file holds all 1,000 in one array: its first 700 (70 % of another length) are train, the rest test. The Hub's
+ChilleD/SVAMP has as many but may cut otherwise. Worked solutions are not used (method 1: D_0 is empty here), although every
+problem brings an equation: `equations.equation_steps` turns it into steps for a base model trained from nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from glore.config import TaskSettings
+from glore.errors import DataError, shown
+from glore.records import Problem
+from glore.tasks.dataset import DatasetTask, load_rows
+from glore.tasks.numbers import canonical, parse_number
+from glore.tasks.source import Row, read_json_array, text_field
+from glore.tasks.splits import Loaded, make_splits
+
+__all__ = ["load_svamp", "svamp_question"]
+
+_TRAIN_SHARE = 0.7
+
+
+def load_svamp(settings: TaskSettings) -> DatasetTask:
+    """SVAMP from `task.path` or the Hub; with `task.scratch_path` also text to train a base model from nothing. Raises DataError."""
+    rows = _rows(settings)
+    given = {split: [_problem(row, split, i) for i, row in enumerate(part, start=1)] for split, part in rows.items()}
+    splits = make_splits(given, n_dev=settings.n_dev, max_train=settings.max_train, max_test=settings.max_test, overlap="drop")
+    if settings.scratch_path is None:
+        return DatasetTask("svamp", splits)
+    from glore.tasks.svamp_scratch import SvampFromScratch, read_templates
+
+    equations = {
+        problem.id: text_field(row, "Equation")
+        for part, items in rows.items()
+        for row, (problem, _) in zip(items, given[part], strict=True)
+    }
+    return SvampFromScratch("svamp", splits, None, read_templates(Path(settings.scratch_path).expanduser(), splits, equations))
+
+
+def svamp_question(body: str, question: str) -> str:
+    """Body and question as one text; a body that doesn't end a sentence gets a full stop."""
+    body = body.strip()
+    return f"{body}{'' if body.endswith(('.', '!', '?', ',')) else '.'} {question.strip()}"
+
+
+def _rows(settings: TaskSettings) -> Mapping[str, list[Row]]:
+    path = Path(settings.path).expanduser() if settings.path else None
+    if path is not None and (path / "SVAMP.json").is_file():
+        path = path / "SVAMP.json"
+    if path is not None and path.suffix == ".json" and path.is_file():
+        rows = {"all": read_json_array(path)}
+    else:
+        rows = dict(load_rows(settings, "ChilleD/SVAMP"))
+    if "all" in rows:
+        cut = round(len(rows["all"]) * _TRAIN_SHARE)
+        rows = {"train": rows["all"][:cut], "test": rows["all"][cut:]}
+    return rows
+
+
+def _problem(row: Row, split: str, number: int) -> Loaded:
+    question = svamp_question(text_field(row, "Body"), text_field(row, "Question"))
+    answer = text_field(row, "Answer")
+    gold = parse_number(answer)
+    if gold is None:
+        raise DataError(f"{row.where}: the field 'Answer' is {shown(answer)}, not one number; correct it")
+    name = text_field(row, "ID") if "ID" in row.fields else f"{split}-{number:05d}"
+    return Loaded(Problem(f"svamp-{name}", question, canonical(gold), None, split), row.where)
