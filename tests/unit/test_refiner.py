@@ -1,0 +1,93 @@
+"""Inference, every intermediate value against a scripted student, refiner and reward models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fakes import FunctionEngine
+from glore.errors import DataError, RunError
+from glore.refiner import MAX_QUESTION_CHARS, RefineOptions, Refiner
+from glore.sampling.protocol import Request
+
+SCORES = {"good": 0.9, "fine": 0.7, "bad": 0.3, "#### 3": 0.2, "#### 10": 0.8, "#### 11": 0.6, "#### 1,000": 0.95}
+
+
+class TableScorer:
+    """The probability after a step is looked up by its text."""
+
+    def score(self, items: list[tuple[str, tuple[str, ...]]]) -> list[tuple[float, ...]]:
+        return [tuple(SCORES[step] for step in steps) for _, steps in items]
+
+
+def _refiner(draft: str, **options: object) -> tuple[Refiner, FunctionEngine, FunctionEngine]:
+    def refine(request: Request, seed: int) -> str:
+        return "good\n#### 10" if request.id.endswith("/local") else "fine\n#### 11"
+
+    student, refiner = FunctionEngine(lambda request, seed: draft), FunctionEngine(refine)
+    return Refiner(student, refiner, TableScorer(), TableScorer(), RefineOptions(**options)), student, refiner  # type: ignore[arg-type] # test options
+
+
+def test_every_value_on_the_way() -> None:
+    refiner, student, engine = _refiner("good\nbad\n#### 3")
+    result = refiner("  How many? ")
+    assert result.question == "How many?"
+    assert result.draft == ("good", "bad", "#### 3")
+    assert result.orm_scores == result.sorm_scores == (0.9, 0.3, 0.2)
+    assert result.needs_work
+    assert result.marked_step == 1
+    assert result.candidate_kinds == ("draft", "global", "local")
+    assert result.candidates == (("good", "bad", "#### 3"), ("fine", "#### 11"), ("good", "#### 10"))
+    assert result.candidate_scores == (0.2, 0.6, 0.8)
+    assert (result.chosen, result.answer) == (2, "10")
+    assert result.n_tokens == 5 + 2 * 4
+    assert result.seconds > 0
+    assert student.requests[0].params.temperature == 0
+    prompts = {r.id: "".join(r.segments) for r in engine.requests}
+    assert "good\n[BAD] bad\n" in prompts["q0/local"]
+    assert "[BAD] good\nbad\n" in prompts["q0/global"]
+
+
+def test_without_a_bad_step_there_is_no_local_candidate() -> None:
+    result = _refiner("good\n#### 1,000")[0]("q")
+    assert not result.needs_work
+    assert result.marked_step is None
+    assert result.candidate_kinds == ("draft", "global")
+    assert (result.chosen, result.answer) == (0, "1000")
+
+
+def test_an_empty_draft_is_its_own_only_candidate() -> None:
+    result = _refiner("")[0]("q")
+    assert result.needs_work
+    assert (result.candidate_kinds, result.candidate_scores, result.answer) == (("draft",), (0.0,), None)
+
+
+def test_options_reach_their_places() -> None:
+    refiner, _, engine = _refiner("good\nbad\n#### 3", threshold=0.1, aggregate="min", mark_global=False, max_new_tokens=7)
+    result = refiner("q")
+    assert (result.needs_work, result.marked_step) == (False, None)
+    assert result.candidate_scores == (0.2, 0.6)
+    assert "[BAD]" not in "".join(engine.requests[0].segments)
+    assert engine.requests[0].params.max_new_tokens == 7
+
+
+def test_a_batch_keeps_its_order_and_no_question_is_fine() -> None:
+    refiner, _, _ = _refiner("good\n#### 3")
+    assert [r.question for r in refiner.refine(["a", "b", "c"])] == ["a", "b", "c"]
+    assert refiner.refine([]) == []
+
+
+@pytest.mark.parametrize(("question", "message"), [("  \n", "question 0 is empty"), ("x" * (MAX_QUESTION_CHARS + 1), "20,001 characters")])
+def test_bad_questions_are_refused(question: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        _refiner("good")[0](question)
+
+
+def test_a_folder_that_is_no_finished_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"holds no config\.yaml"):
+        Refiner.from_run(tmp_path)
+    (tmp_path / "config.yaml").write_text("name: x\n")
+    (tmp_path / "models" / "student").mkdir(parents=True)
+    with pytest.raises(RunError, match="has no refiner and no orm and no sorm yet"):
+        Refiner.from_run(tmp_path)
