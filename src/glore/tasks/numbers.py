@@ -18,6 +18,9 @@ MAX_NUMBER_CHARS = 300
 """A longer text is not read as a number."""
 MAX_DIGITS = 100
 """A number with more digits, or an exponent beyond ± this, is not read."""
+_MAX_PLACES = 60
+_MAX_SIZE = 10**_MAX_PLACES
+"""Nor is one whose numerator or denominator reaches this, so that every number that is read has a spelling that can be read."""
 
 
 class Number(NamedTuple):
@@ -104,6 +107,8 @@ def _value(match: re.Match[str]) -> Fraction | None:
         if not whole + decimals or len(exponent) > 4 or abs(int(exponent or 0)) > MAX_DIGITS:
             return None
         value = Fraction(int(whole + decimals), 10 ** len(decimals)) * Fraction(10) ** int(exponent or 0)
+    if max(value.numerator, value.denominator) >= _MAX_SIZE:
+        return None
     return -value if "-" in (part["sign"], part["sign2"]) else value
 
 
@@ -128,7 +133,7 @@ def canonical(number: Number) -> str:
 
 
 def _decimal_places(bottom: int) -> int | None:
-    """Decimals needed for a fraction in lowest terms with this denominator, none where they never end."""
+    """Decimals needed for a fraction in lowest terms with this denominator, none where they never end or are too many."""
     powers = []
     for prime in (2, 5):
         count = 0
@@ -136,7 +141,7 @@ def _decimal_places(bottom: int) -> int | None:
             bottom //= prime
             count += 1
         powers.append(count)
-    return max(powers) if bottom == 1 else None
+    return max(powers) if bottom == 1 and max(powers) <= _MAX_PLACES else None
 
 
 def same_number(gold: Number, found: Number) -> bool:

@@ -1,0 +1,165 @@
+"""The final answer is found where it stands; verdicts are right, wrong and unknown; no answer costs more than its limit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from glore.config import TaskSettings
+from glore.prompts import split_steps
+from glore.tasks import Grade, open_task
+from glore.tasks.grading import (
+    find_answer,
+    find_boxed,
+    grade_answer,
+    grade_number_answer,
+    merge_answer_line,
+    normalise_gold,
+    strip_annotations,
+)
+from glore.tasks.latex import LatexChecker
+
+
+@pytest.mark.parametrize(
+    ("text", "grade"),
+    [
+        ("9 + 9 = 18\n#### 18", Grade("right", "18")),
+        ("#### $18.00", Grade("right", "18")),
+        ("#### 18 apples\nThat is a lot: 19 would be more.", Grade("right", "18")),
+        ("#### 17\nNo, wait.\n#### 18", Grade("right", "18")),
+        ("#### 18\n#### 17", Grade("wrong", "17")),
+        ("She has 18. #### 18", Grade("right", "18")),
+        ("##### 18", Grade("right", "18")),
+        ("The answer is 18", Grade("wrong", None)),
+        ("#### 18\n####", Grade("wrong", None)),
+        ("####", Grade("wrong", None)),
+        ("", Grade("wrong", None)),
+        ("#### 18%", Grade("wrong", "18%")),
+        ("#### 0.18", Grade("wrong", "0.18")),
+        ("#### eighteen", Grade("unknown", "eighteen")),
+        ("#### 9**9**9**9", Grade("unknown", "9**9**9**9")),
+        ("#### 17 or 18", Grade("unknown", "17 or 18")),
+        ("#### nan", Grade("unknown", "nan")),
+        ("#### " + "9" * 10_000, Grade("unknown", "9" * 80)),
+    ],
+)
+def test_numbers(text: str, grade: Grade) -> None:
+    assert grade_number_answer("18", split_steps(text)) == grade
+
+
+def test_exact_decimals() -> None:
+    assert grade_number_answer("0.5", ["#### 1/2"]).verdict == "right"
+    assert grade_number_answer("1/3", ["#### 0.3333333333"]).verdict == "wrong"
+    assert grade_number_answer("25%", ["#### 0.25"]).verdict == "right"
+
+
+def test_boxes_are_found_with_their_braces() -> None:
+    assert find_boxed(r"so \boxed{1} and \boxed{\frac{1}{2}}.") == r"\frac{1}{2}"
+    assert find_boxed(r"\boxed 5$") == "5"
+    assert find_boxed(r"\fbox{7}") is None or find_boxed(r"\fbox{7}") == "7"
+    assert find_boxed(r"\boxed{\frac{1}{2}") is None
+    assert find_boxed("\\boxed{" * 3000) is None
+    assert find_answer([r"\boxed{3}", "#### 4"], boxed=True) == "4"
+    assert find_answer([r"so \boxed{3}"]) is None
+
+
+def test_annotations_go_as_a_whole_and_the_answer_line_can_be_merged() -> None:
+    assert strip_annotations(("48/2 = <<48/2=24>>24", "a << b")) == ("48/2 = 24", "a << b")
+    assert merge_answer_line(("a", "b", "#### 2")) == ("a", "b #### 2")
+    assert merge_answer_line(("#### 2",)) == ("#### 2",)
+
+
+def test_gold_answers_have_one_spelling() -> None:
+    spellings = {
+        r"$\frac{1}{2}$": "0.5",
+        r"\$1{,}234": "1234",
+        r"25\%": "25%",
+        r"\boxed{x^2}": "x^2",
+        "blue": None,
+        "17 or 18": None,
+        "": None,
+    }
+    assert {text: normalise_gold(text) for text in spellings} == spellings
+
+
+@pytest.fixture(scope="module")
+def checker() -> Iterator[LatexChecker]:
+    made = LatexChecker(limit_seconds=8)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("gold", "found", "verdict"),
+    [
+        ("x+1", "1+x", "right"),
+        (r"\frac{\sqrt{3}}{2}", r"$\sqrt{3}/2$", "right"),
+        ("7", r"\sqrt{49}", "right"),
+        ("(1,2)", "(1, 2)", "right"),
+        ("(1,2)", "(2,1)", "wrong"),
+        (r"\text{Evelyn}", "evelyn", "right"),
+        (r"\text{(C)}", "C", "right"),
+        (r"\text{Evelyn}", "Bob", "wrong"),
+        # What math-verify would get wrong by itself:
+        ("25", r"25\%", "wrong"),
+        ("0.25", r"25\%", "wrong"),
+        ("25", r"\sqrt{625}\%", "unknown"),
+        ("1000", "1e3", "right"),
+        ("1", "1e3", "wrong"),
+        ("-5", "−5", "right"),
+        ("3", "18 and 3", "unknown"),
+        ("x^2", "{" * 60, "unknown"),
+        ("x^2", "9" * 10_000, "unknown"),
+    ],
+)
+def test_latex(checker: LatexChecker, gold: str, found: str, verdict: str) -> None:
+    assert grade_answer(gold, [f"#### {found}"], checker).verdict == verdict
+
+
+def test_the_box_counts_without_an_answer_line(checker: LatexChecker) -> None:
+    assert grade_answer("0.5", [r"Hence $\boxed{\dfrac{1}{2}}$."], checker) == Grade("right", "0.5")
+    assert grade_answer("0.5", ["Hence one half."], checker) == Grade("wrong", None)
+
+
+def test_a_hostile_answer_is_stopped_and_the_next_one_is_graded_in_any_thread() -> None:
+    checker = LatexChecker(limit_seconds=3)
+    verdicts: list[str] = []
+
+    def work() -> None:
+        verdicts.extend(checker.check(gold, found) for gold, found in [("x+1", "1+x"), ("7", "9^{9^{9^{9^9}}}"), ("x+2", "2+x")])
+
+    thread = threading.Thread(target=work)
+    start = time.perf_counter()
+    thread.start()
+    thread.join(timeout=60)
+    assert verdicts == ["right", "unknown", "right"]
+    assert time.perf_counter() - start < 20
+    worker = checker._worker
+    assert worker is not None
+    checker.close()
+    assert worker.returncode is not None
+
+
+def test_a_killed_worker_is_replaced() -> None:
+    checker = LatexChecker(limit_seconds=5)
+    assert checker.check("x+1", "1+x") == "right"
+    assert checker._worker is not None
+    os.kill(checker._worker.pid, signal.SIGKILL)
+    assert checker.check("x+3", "3+x") == "unknown"
+    assert checker.check("x+2", "2+x") == "right"
+    checker.close()
+
+
+@pytest.mark.parametrize(("kind", "n_problems"), [("gsm8k", 8792), ("svamp", 1000)])
+def test_every_real_gold_answer_parses_and_grades_right(data_dir: Path, kind: str, n_problems: int) -> None:
+    task = open_task(TaskSettings.model_validate({"kind": kind, "path": str(data_dir / kind)}), seed=0)
+    problems = [problem for split in ("train", "dev", "test") for problem in task.problems(split)]
+    assert len(problems) == n_problems
+    wrong = [p.id for p in problems if task.grade(p, p.solution or (f"#### {p.answer}",)) != Grade("right", p.answer)]
+    assert wrong == []
