@@ -64,7 +64,7 @@ class StepBalance:
 
 def label_agreement(inputs: EvaluationInputs, index: Index, rule: LabelSettings | None) -> tuple[AgreementRow, ...]:
     """One row per rule on the training drafts, and the labels as used on the test drafts. Empty where no truth is known."""
-    rows = []
+    rows: list[AgreementRow] = []
     if inputs.train_truth:
         n_draws, seed = index.options.bootstrap_samples, index.options.seed
         resampler = Resampler((d.problem_id for d in inputs.train_drafts), n_draws=n_draws, seed=seed)

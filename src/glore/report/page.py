@@ -1,0 +1,205 @@
+"""One self-contained HTML page: no network, no fonts or scripts from elsewhere, every text escaped.
+
+The page's policy allows exactly the one script and the one style sheet that glore wrote, by their hashes, so that even a
+hole in the escaping would not let a model's text run.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import re
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+
+from glore.evaluation import Evaluation, EvaluationInputs
+from glore.progress import duration
+from glore.report.figures import figures
+from glore.report.solutions import embedded, solution_data
+from glore.report.summary import headline
+from glore.report.views import TableView, percent, points, table_views
+
+__all__ = ["RunFacts", "StageFacts", "render_page"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StageFacts:
+    """What one finished stage cost."""
+
+    name: str
+    seconds: float
+    tokens: int
+    counts: tuple[tuple[str, float], ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What the page says about the run besides its numbers."""
+
+    trained: str
+    """In plain words, what was trained on what."""
+    stages: tuple[StageFacts, ...]
+    config: str
+    """The resolved recipe."""
+    made_by: str
+    """Version line."""
+
+
+def render_page(evaluation: Evaluation, inputs: EvaluationInputs, facts: RunFacts) -> str:
+    """The whole page as text."""
+    style, script = _asset("page.css"), _asset("page.js")
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    body = "\n".join((_header(evaluation, facts), _figures(evaluation), _browser(), _tables(evaluation), _cost(facts), _footer(facts)))
+    data = embedded(solution_data(inputs, evaluation.options))
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<link rel="icon" href="data:,">
+<title>{escape(evaluation.name)} · glore report</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+<script type="application/json" id="solutions-data">{data}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def _asset(name: str) -> str:
+    return files("glore.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(content: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+
+
+def _header(e: Evaluation, facts: RunFacts) -> str:
+    sentences = "".join(f"<li>{_intervals(s)}</li>" for s in headline(e))
+    nav = "".join(
+        f'<a href="#{place}">{name}</a>'
+        for place, name in (
+            ("summary", "Summary"),
+            ("figures", "Figures"),
+            ("solutions", "Solutions"),
+            ("tables", "Tables"),
+            ("cost", "Time and tokens"),
+        )
+    )
+    return f"""<nav aria-label="Sections"><div class="wrap">{nav}</div></nav>
+<div class="wrap">
+<header id="summary"><h1>{escape(e.name)}</h1><p class="muted">{escape(facts.trained)}</p></header>
+<div class="tiles">{_tiles(e)}</div>
+<ul class="summary">{sentences}</ul>
+<p class="note">Square brackets: 95 % intervals. Differences are paired: the same questions under both.</p>"""
+
+
+def _tiles(e: Evaluation) -> str:
+    ways = {r.way: r.accuracy for r in e.figure4}
+    tiles: list[tuple[str, str, str]] = []
+    if "greedy" in ways and "reranked" in ways:
+        gain = next((d.difference for d in e.figure4_differences if (d.first, d.second) == ("reranked", "greedy")), None)
+        tiles += [("", percent(ways["greedy"]), "greedy draft, % right"), ("", percent(ways["reranked"]), "refined and reranked, % right")]
+        tiles.insert(0, ("main", points(gain), "points gained over the greedy draft"))
+    elif e.table5:
+        tiles.append(("main", percent(e.table5[-1].greedy), "greedy, % right"))
+    union = next((r for r in e.table3 if r.refiners == ("global", "local_sorm")), None)
+    if union is not None:
+        tiles.append(("", percent(union.fixed), "of wrong drafts fixed, global ∪ local, %"))
+    sorm = next((r for r in e.table1 if (r.model, r.scope) == ("sorm", "intermediate")), None)
+    if sorm is not None:
+        tiles.append(("", percent(sorm.balanced), "SORM step accuracy, class-balanced, %"))
+    return "".join(f'<div class="tile {kind}"><b>{_number(value)}</b><span>{escape(what)}</span></div>' for kind, value, what in tiles)
+
+
+def _number(value: str) -> str:
+    """The number large, its interval small beside it."""
+    number, _, interval = value.partition(" ")
+    return f"{escape(number)} <span>{escape(interval)}</span>"
+
+
+def _intervals(text: str) -> str:
+    """Escaped text with the intervals set back."""
+    return re.sub(r"(\[[^\]]*\])", r'<span class="muted">\1</span>', escape(text))
+
+
+def _figures(e: Evaluation) -> str:
+    shown = "".join(
+        f"<figure><h3>{escape(title)}</h3><figcaption>{escape(caption)}</figcaption>{drawing}</figure>"
+        for title, caption, drawing in figures(e)
+    )
+    return f'<section id="figures"><h2>Figures</h2><div class="figures">{shown}</div></section>'
+
+
+def _browser() -> str:
+    return """<section id="solutions"><h2>Solutions, step by step</h2>
+<noscript><p>The browser of solutions needs JavaScript; everything else on this page works without it.</p></noscript>
+<div class="controls"><span id="filters" class="controls"></span>
+<input id="search" type="search" placeholder="Search questions and steps" aria-label="Search questions and steps">
+<span id="shown" class="muted" role="status"></span></div>
+<div class="browser"><ul class="list panel" id="list" aria-label="Questions"></ul>
+<div class="panel detail" id="detail" aria-live="polite"></div></div>
+<p class="legend"><span>Probability of success after a step: 0<span class="ramp"></span>1; the step itself is tinted by the SORM</span>
+<span>✓ / ✗ the step is good or bad: by the exact truth where the task knows it, else by rollouts</span>
+<span>[BAD]: the first step that the SORM puts at or below the threshold</span></p></section>"""
+
+
+def _tables(e: Evaluation) -> str:
+    return f'<section id="tables"><h2>Tables</h2>{"".join(_table(view) for view in table_views(e))}</section>'
+
+
+def _table(view: TableView) -> str:
+    head = "".join(f'<th scope="col">{escape(c)}</th>' for c in view.columns)
+    rows = []
+    for i, row in enumerate(view.rows):
+        cells = "".join(f"<td>{_cell(c)}</td>" for c in row[1:])
+        kind = ' class="key"' if i in view.headline else ""
+        rows.append(f'<tr{kind}><th scope="row">{escape(row[0])}</th>{cells}</tr>')
+    note = f'<p class="note">{escape(view.note)}</p>' if view.note else ""
+    title = escape(view.title)
+    return (
+        f'<div class="table panel" id="{escape(view.id)}"><h3>{title}</h3>{note}'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></div>"
+    )
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"(\[[^\]]*\])", r"<i>\1</i>", escape(text))
+
+
+def _cost(facts: RunFacts) -> str:
+    if not facts.stages:
+        return '<section id="cost"></section>'
+    rows = [(s.name, duration(s.seconds), f"{s.tokens:,}" if s.tokens else "", _counts(s.counts)) for s in facts.stages]
+    rows.append(("total", duration(sum(s.seconds for s in facts.stages)), f"{sum(s.tokens for s in facts.stages):,}", ""))
+    head = "".join(f'<th scope="col">{c}</th>' for c in ("stage", "time", "tokens", "counts"))
+    shown = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(time)}</td><td>{tokens}</td><td class="wide">{escape(counts)}</td></tr>'
+        for name, time, tokens, counts in rows
+    )
+    return (
+        '<section id="cost"><h2>Time and tokens</h2><div class="table panel"><div class="scroll"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{shown}</tbody></table></div></div></section>"
+    )
+
+
+def _counts(counts: Sequence[tuple[str, float]]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:,.10g}" for name, value in counts)
+
+
+def _footer(facts: RunFacts) -> str:
+    return (
+        f"<details><summary>The resolved recipe</summary><pre>{escape(facts.config)}</pre></details>"
+        f"<footer>{escape(facts.made_by)} · Method: GLoRe, Havrilla et al. 2024 (arXiv 2402.10963). "
+        "The paper’s numbers are for orientation: other models, sizes and data.</footer></div>"
+    )

@@ -1,0 +1,104 @@
+"""The data of the solution browser: per question the draft with its scores and truth, the refinements, the choice.
+
+Bounded: so many questions, steps and characters go into the page, and the page says what it left out. Everything is data
+for `textContent`; nothing here is ever read as HTML.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from glore.evaluation.inputs import REFINERS, EvaluationInputs, EvaluationOptions, Index
+from glore.evaluation.refinement import candidates_of
+from glore.records import Problem, Solution, StepLabels
+from glore.rerank import choose
+from glore.where import first_bad_step
+
+__all__ = ["MAX_PROBLEMS", "embedded", "solution_data"]
+
+MAX_PROBLEMS = 400
+MAX_STEPS = 60
+MAX_CHARS = 600
+MAX_QUESTION_CHARS = 3000
+
+Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
+
+
+def solution_data(inputs: EvaluationInputs, options: EvaluationOptions) -> dict[str, Json]:
+    """What the page's script shows; the first `MAX_PROBLEMS` drafts."""
+    index = Index(inputs, options)
+    problem_of = {p.id: p for p in inputs.problems}
+    labels = {r.solution_id: r for r in inputs.draft_labels}
+    truth = {r.solution_id: r for r in inputs.draft_truth}
+    items: list[Json] = [_item(index, problem_of[d.problem_id], d, labels, truth) for d in index.drafts[:MAX_PROBLEMS]]
+    return {"items": items, "total": len(index.drafts), "threshold": options.threshold}
+
+
+def embedded(data: dict[str, Json]) -> str:
+    """JSON that can stand inside a `<script>` element: no character in it can end the element or start another."""
+    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _item(index: Index, problem: Problem, draft: Solution, labels: Mapping[str, StepLabels], truth: Mapping[str, StepLabels]) -> Json:
+    candidates = candidates_of(index, draft)
+    scores = [index.score("orm", c) for c in candidates]
+    chosen = choose([-1.0 if s is None else s for s in scores]) if any(s is not None for s in scores) else 0
+    shown = [draft, *(s for r in REFINERS if (s := index.refinement_of.get((draft.id, r))) is not None)]
+    picked = candidates[chosen]
+    return {
+        "id": problem.id,
+        "question": _cut(problem.question, MAX_QUESTION_CHARS),
+        "answer": _cut(problem.answer, MAX_CHARS),
+        "kind": _kind(draft, picked, candidates),
+        "mark": {source: _mark(index, draft, model) for source, model in (("local_orm", "orm"), ("local_sorm", "sorm"))},
+        "solutions": [_solution(index, s, s.id == picked.id, any(s.id == c.id for c in candidates), labels, truth) for s in shown],
+    }
+
+
+def _kind(draft: Solution, picked: Solution, candidates: list[Solution]) -> str:
+    before, after = draft.correct == "right", picked.correct == "right"
+    if before:
+        return "kept" if after else "broken"
+    if after:
+        return "fixed"
+    return "missed" if any(c.correct == "right" for c in candidates) else "unsolved"
+
+
+def _mark(index: Index, draft: Solution, model: str) -> int | None:
+    p = index.step_scores(model, draft)
+    return first_bad_step(p, index.options.threshold) if p is not None else None
+
+
+def _solution(
+    index: Index, solution: Solution, chosen: bool, candidate: bool, labels: Mapping[str, StepLabels], truth: Mapping[str, StepLabels]
+) -> Json:
+    orm, sorm = (index.step_scores(m, solution) or () for m in ("orm", "sorm"))
+    label, true = ((r.labels if (r := found.get(solution.id)) is not None else None) or () for found in (labels, truth))
+    steps: list[Json] = [
+        {"text": _cut(step, MAX_CHARS), "orm": _at(orm, i), "sorm": _at(sorm, i), "label": _at(label, i), "truth": _at(true, i)}
+        for i, step in enumerate(solution.steps[:MAX_STEPS])
+    ]
+    score = index.score("orm", solution)
+    return {
+        "source": solution.source if solution.draft_id else "draft",
+        "verdict": solution.correct,
+        "answer": None if solution.answer is None else _cut(solution.answer, 80),
+        "score": None if score is None else round(score, 3),
+        "chosen": chosen,
+        "candidate": candidate,
+        "more": max(0, len(solution.steps) - MAX_STEPS),
+        "steps": steps,
+    }
+
+
+def _at(values: tuple[float, ...] | tuple[bool, ...], i: int) -> float | bool | None:
+    if i >= len(values):
+        return None
+    value = values[i]
+    return value if isinstance(value, bool) else round(value, 3)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,65 @@
+"""What came out, in plain words. Says "no difference shown" when an interval includes zero."""
+
+from __future__ import annotations
+
+from glore.evaluation import Evaluation
+from glore.evaluation.refinement import RerankDifference
+from glore.report.views import percent, points
+from glore.statistics import Difference
+
+__all__ = ["headline"]
+
+
+def headline(e: Evaluation) -> list[str]:
+    """A few sentences, the most important first; fewer where parts of the run are missing."""
+    return [s for s in (_reranked(e), _best_of(e), _fixed(e), _steps(e), _labels(e), _student(e)) if s]
+
+
+def _reranked(e: Evaluation) -> str | None:
+    ways = {r.way: r.accuracy for r in e.figure4}
+    gain = _between(e.figure4_differences, "reranked", "greedy")
+    if gain is None:
+        return None
+    return (
+        f"Greedy drafts answer {percent(ways['greedy'])} % of {ways['greedy'].n} test questions; refined and reranked by the ORM, "
+        f"{percent(ways['reranked'])} %: {_verdict(gain)}."
+    )
+
+
+def _best_of(e: Evaluation) -> str | None:
+    gain = _between(e.figure4_differences, "reranked", "best_of")
+    return f"Against the best of {e.options.best_of} samples by the same ORM: {_verdict(gain)}." if gain else None
+
+
+def _fixed(e: Evaluation) -> str | None:
+    union = next((r for r in e.table3 if r.refiners == ("global", "local_sorm")), None)
+    if union is None or not union.fixed.n:
+        return None
+    return f"Global and local refinement together fix {percent(union.fixed)} % of the {union.fixed.n} wrong drafts."
+
+
+def _steps(e: Evaluation) -> str | None:
+    against = "labels" if any(d.against == "labels" for d in e.table1_differences) else "truth"
+    found = [d for d in e.table1_differences if (d.first, d.second, d.against, d.scope) == ("sorm", "orm", against, "intermediate")]
+    return f"Judging single steps, SORM against ORM (class-balanced): {_verdict(found[0].balanced)}." if found else None
+
+
+def _labels(e: Evaluation) -> str | None:
+    row = next((r for r in e.agreement if r.rule == "as used"), None)
+    if row is None or not row.agreement.n:
+        return None
+    return f"Step labels made without any human agree with the exact truth on {percent(row.agreement)} % of {row.agreement.n} steps."
+
+
+def _student(e: Evaluation) -> str | None:
+    return f"Expert iteration against supervised fine-tuning, greedy: {_verdict(e.ei_gain)}." if e.ei_gain else None
+
+
+def _between(differences: tuple[RerankDifference, ...], first: str, second: str) -> Difference | None:
+    return next((d.difference for d in differences if (d.first, d.second) == (first, second)), None)
+
+
+def _verdict(d: Difference) -> str:
+    if d.value is None:
+        return "nothing to compare"
+    return f"{points(d)} points" + ("" if d.excludes_zero else " (the interval includes zero: no difference shown)")

@@ -1,0 +1,59 @@
+"""A few shapes of SVG as text. Colours come from the page's style sheet through classes, so figures follow light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+__all__ = ["axis_label", "circle", "figure", "line", "path", "polygon", "rect", "text"]
+
+
+def figure(width: float, height: float, label: str, *shapes: str) -> str:
+    """A whole drawing; `label` is what a screen reader says."""
+    inside = "\n".join(shapes)
+    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">\n{inside}\n</svg>'
+
+
+def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    """A straight line."""
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
+
+
+def path(points: Sequence[tuple[float, float]], kind: str) -> str:
+    """An open polyline."""
+    return f'<polyline points="{_points(points)}" class="{kind}"/>'
+
+
+def polygon(points: Sequence[tuple[float, float]], kind: str) -> str:
+    """A closed area."""
+    return f'<polygon points="{_points(points)}" class="{kind}"/>'
+
+
+def circle(x: float, y: float, r: float, kind: str, title: str = "") -> str:
+    """A dot with an optional tooltip."""
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r:.1f}" class="{kind}">{_title(title)}</circle>'
+
+
+def rect(x: float, y: float, width: float, height: float, kind: str, title: str = "") -> str:
+    """A box with an optional tooltip."""
+    return (
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{max(0.0, height):.1f}" class="{kind}">{_title(title)}</rect>'
+    )
+
+
+def text(x: float, y: float, content: str, anchor: str = "start", kind: str = "") -> str:
+    """A label; `anchor` is start, middle or end."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(content)}</text>'
+
+
+def axis_label(x: float, y: float, content: str) -> str:
+    """The name of an axis, centred."""
+    return text(x, y, content, "middle", "muted")
+
+
+def _points(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
+def _title(title: str) -> str:
+    return f"<title>{escape(title)}</title>" if title else ""

@@ -1,0 +1,35 @@
+"""The tables in a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from glore.evaluation import Evaluation
+from glore.report.summary import headline
+from glore.report.views import TableView, table_views
+
+__all__ = ["print_evaluation"]
+
+MAIN_TABLES = ("figure4", "figure4-differences", "table3", "table1", "table2", "table5", "agreement", "counts")
+"""What fits a screen; the page shows the rest as well."""
+
+
+def print_evaluation(evaluation: Evaluation, console: Console) -> None:
+    """Print the main tables and the headline."""
+    for view in table_views(evaluation):
+        if view.id in MAIN_TABLES:
+            console.print(_rich(view))
+    for sentence in headline(evaluation):
+        console.print(Padding(Text(sentence), (0, 0, 0, 2)))
+
+
+def _rich(view: TableView) -> Table:
+    table = Table(title=Text(view.title, style="bold"), title_justify="left", caption=Text(view.note, style="dim"), caption_justify="left")
+    for i, name in enumerate(view.columns):
+        table.add_column(Text(name), justify="left" if i == 0 else "right", overflow="fold")
+    for number, row in enumerate(view.rows):
+        table.add_row(*(Text(cell, style="bold" if number in view.headline else "") for cell in row))
+    return table

@@ -1,0 +1,218 @@
+"""The tables, on records small enough to work out by hand, and on a made-up run."""
+
+import itertools
+import random
+
+import pytest
+from fake_records import fake_inputs, scores, solution
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glore.config import LabelSettings
+from glore.errors import RunError
+from glore.evaluation import EvaluationInputs, EvaluationOptions, evaluate, pool, read_evaluation, write_evaluation
+from glore.evaluation.rerank_curves import majority, pass_at_k, rerank_at_k
+from glore.records import Problem, StepLabels
+
+FAST = EvaluationOptions(bootstrap_samples=100)
+STEPS = ("a", "b", "#### 7")
+
+
+def problems(n):
+    return tuple(Problem(f"q{i}", f"question {i}", "7", None, "test") for i in range(n))
+
+
+def labels(item, *values, rule="sorm"):
+    return StepLabels(item.id, values, (True,) * len(values), values.index(False) if False in values else None, rule)
+
+
+def by(rows, **wanted):
+    found = [r for r in rows if all(getattr(r, k) == v for k, v in wanted.items())]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_tables_1_and_2_by_hand():
+    right, wrong, lost = solution("q0", "d", STEPS, "right"), solution("q1", "d", STEPS, "wrong"), solution("q2", "d", STEPS, "unknown")
+    inputs = EvaluationInputs(
+        name="hand",
+        problems=problems(3),
+        drafts=(right, wrong, lost),
+        samples=(),
+        draft_labels=(labels(right, True, True, True), labels(wrong, True, False, False), StepLabels(lost.id, None, None, None, "sorm")),
+        scores=(
+            *(scores(right, m, 0.9, p, 0.9) for m, p in (("orm", 0.2), ("sorm", 0.9))),
+            *(scores(wrong, m, *p) for m, p in (("orm", (0.5, 0.6, 0.1)), ("sorm", (0.9, 0.4, 0.7)))),
+            *(scores(lost, m, 0.9, 0.9, 0.9) for m in ("orm", "sorm")),
+        ),
+    )
+    e = evaluate(inputs, FAST)
+    orm = by(e.table1, model="orm", scope="intermediate", against="labels")
+    # Good steps: .9 (called good), .2 (bad), .5 (bad: at most the threshold). Bad step: .6 (called good).
+    assert (orm.natural.value, orm.natural.n) == (0.25, 4)
+    assert orm.balanced.value == pytest.approx((1 / 3 + 0) / 2)
+    assert (orm.false_positive_rate.value, orm.false_positive_rate.n) == (1.0, 1)
+    assert (orm.false_negative_rate.value, orm.false_negative_rate.n) == (pytest.approx(2 / 3), 3)
+    assert by(e.table1, model="sorm", scope="intermediate", against="labels").balanced.value == 1.0
+    assert by(e.table1, model="orm", scope="all", against="labels").natural.value == pytest.approx(0.5)
+    difference = by(e.table1_differences, first="sorm", second="orm", scope="intermediate")
+    assert difference.balanced.value == pytest.approx(1 - 1 / 6)
+    # The ungraded draft is in no cell of Table 2, and is counted.
+    assert (by(e.table2, model="orm").natural.value, by(e.table2, model="orm").natural.n) == (1.0, 2)
+    assert by(e.table2, model="sorm").false_positive_rate.value == 1.0
+    assert (e.counts.n_drafts_unknown, e.counts.n_drafts_wrong, e.counts.n_drafts_labelled) == (1, 1, 2)
+
+
+def hand_made_refinements():
+    """q0 right and broken by global; q1 fixed by global; q2 fixed by local+SORM; q3 by none; q4 ungraded."""
+    verdicts = ["right", "wrong", "wrong", "wrong", "unknown"]
+    drafts = [solution(f"q{i}", "d", STEPS, v) for i, v in enumerate(verdicts)]
+    made = {
+        "global": ["wrong", "right", "wrong", "unknown", "right"],
+        "local_orm": ["right", "wrong", "wrong", None, "wrong"],
+        "local_sorm": [None, "wrong", "right", "wrong", "wrong"],
+    }
+    refinements = [
+        solution(f"q{i}", source, STEPS, verdict, source, drafts[i].id)
+        for source, found in made.items()
+        for i, verdict in enumerate(found)
+        if verdict is not None
+    ]
+    samples = [solution(f"q{i}", f"s{k}", STEPS, "right" if (i, k) in {(3, 2), (0, 0)} else "wrong") for i in range(5) for k in range(4)]
+    # The ORM is right about global on q1, misled on q0, and ties on q2 (the draft, being first, wins).
+    orm = {
+        "d": [0.6, 0.2, 0.5, 0.2, 0.2],
+        "global": [0.7, 0.9, 0.1, 0.1, 0.1],
+        "local_orm": [0.1] * 5,
+        "local_sorm": [0.1, 0.1, 0.5, 0.1, 0.1],
+    }
+    scored = [scores(s, "orm", 0.1, 0.1, orm[s.id.split("/")[1]][int(s.problem_id[1])]) for s in (*drafts, *refinements)]
+    scored += [scores(s, "orm", 0.9, 0.9, 0.8 if s.id.endswith("s2") else 0.3) for s in samples]
+    return EvaluationInputs("hand", problems(5), tuple(drafts), tuple(samples), refinements=tuple(refinements), scores=tuple(scored))
+
+
+def test_table_3_by_hand():
+    e = evaluate(hand_made_refinements(), FAST)
+    assert {r.refiners: (r.fixed.value, r.fixed.n, r.n_without, r.n_unknown) for r in e.table3} == {
+        ("global",): (pytest.approx(1 / 3), 3, 0, 1),
+        ("local_orm",): (0.0, 3, 1, 0),
+        ("local_sorm",): (pytest.approx(1 / 3), 3, 0, 0),
+        ("global", "local_orm"): (pytest.approx(1 / 3), 3, 1, 1),
+        ("global", "local_sorm"): (pytest.approx(2 / 3), 3, 0, 1),
+    }
+    union = by(e.table3_differences, first=("global", "local_sorm"), second=("global",)).difference
+    assert (union.value, union.gained, union.lost) == (pytest.approx(1 / 3), 1, 0)
+    assert (e.overlap.both, e.overlap.only_global, e.overlap.only_local, e.overlap.neither) == (0, 1, 1, 1)
+
+
+def test_figure_3_by_hand():
+    row = by(evaluate(hand_made_refinements(), FAST).figure3, refiner="global")
+    # The ungraded draft became right: fixed, although it is no wrong draft of Table 3.
+    assert (row.fixed, row.broken, row.still_right, row.still_wrong, row.unrefined) == (2, 1, 0, 2, 0)
+    assert (row.all_drafts.value, row.only_wrong.value) == (pytest.approx(2 / 5), pytest.approx(3 / 5))
+    # The ORM lets q0 (.6) alone; q2 at exactly the threshold is refined.
+    assert row.orm_gated.value == pytest.approx(3 / 5)
+    local = by(evaluate(hand_made_refinements(), FAST).figure3, refiner="local_sorm")
+    assert (local.unrefined, local.still_right) == (1, 1)
+
+
+def test_figure_4_by_hand():
+    e = evaluate(hand_made_refinements(), FAST)
+    assert {r.way: r.accuracy.value for r in e.figure4} == {
+        "greedy": pytest.approx(1 / 5),
+        "reranked": pytest.approx(1 / 5),
+        "perfect": pytest.approx(4 / 5),
+        "best_of": pytest.approx(1 / 5),
+        "perfect_best_of": pytest.approx(2 / 5),
+    }
+    against_greedy = by(e.figure4_differences, first="reranked", second="greedy").difference
+    assert (against_greedy.value, against_greedy.gained, against_greedy.lost, against_greedy.p) == (0.0, 1, 1, 1.0)
+
+
+@given(
+    st.integers(1, 7).flatmap(lambda n: st.tuples(st.lists(st.booleans(), min_size=n, max_size=n), st.integers(1, n), st.integers(0, 99)))
+)
+def test_curves_equal_the_mean_over_all_subsets(case):
+    right, k, seed = case
+    n, rng = len(right), random.Random(seed)
+    score = [rng.choice((0.1, 0.5, 0.9)) for _ in range(n)]
+    subsets = list(itertools.combinations(range(n), k))
+    best = [right[max(s, key=lambda i: (score[i], -i))] for s in subsets]
+    assert rerank_at_k(score, right, k) == pytest.approx(sum(best) / len(best))
+    assert pass_at_k(n, sum(right), k) == pytest.approx(sum(any(right[i] for i in s) for s in subsets) / len(subsets))
+
+
+def test_majority_ties_go_to_the_answer_reached_first():
+    answers = [None, "3", "4", "4", "3", None, None]
+    votes = [solution("q", f"s{i}", STEPS, "wrong", answer=a) for i, a in enumerate(answers)]
+    assert majority(votes).answer == "3"
+    assert majority(votes[:4]).answer == "4"
+    assert majority([votes[0]]) is None
+
+
+def test_table_5_and_curves_agree_at_all_samples():
+    e = evaluate(fake_inputs(12, 8), FAST)
+    ei = by(e.table5, student="EI")
+    curve = {(p.way, p.k): p.accuracy.value for p in e.curves}
+    assert curve["pass", 8] == pytest.approx(ei.pass_k.value) == pytest.approx(ei.pass_8.value)
+    assert curve["orm", 8] == pytest.approx(ei.reranked.value)
+    assert curve["majority", 8] == pytest.approx(ei.majority.value)
+    assert curve["sorm", 1] == pytest.approx(ei.sampled.value)
+    assert e.ei_gain.value == pytest.approx(ei.greedy.value - by(e.table5, student="SFT").greedy.value)
+
+
+def test_label_agreement_and_its_ablation():
+    e = evaluate(fake_inputs(30), FAST, LabelSettings())
+    used, loose, none = (by(e.agreement, where="train", rule=r) for r in ("as used", "no consistency check", "no propagation"))
+    # Rollouts that ignore the prefix reach the right answer everywhere, so without the check every prefix looks good.
+    assert loose.wrong_drafts.value < used.wrong_drafts.value
+    assert loose.n_positive > used.n_positive
+    assert used.n_kept_positive + used.n_kept_negative < used.n_positive + used.n_negative
+    assert none.agreement.n == 0
+    assert none.n_unlabelled > used.n_unlabelled
+    assert by(e.agreement, where="test", rule="as used").agreement.n > 0
+    assert sum(b.n_positive for b in e.balance) == used.n_positive
+    assert sum(b.n_kept_negative for b in e.balance) == used.n_kept_negative
+
+
+def test_pooling_runs_keeps_every_record_and_the_pairing():
+    first, second = fake_inputs(10, seed=1), fake_inputs(10, seed=2)
+    both = evaluate(pool([first, second]), FAST)
+    parts = [evaluate(x, FAST) for x in (first, second)]
+    assert both.counts.n_drafts_right == sum(e.counts.n_drafts_right for e in parts)
+    ways = {r.way: r.accuracy.value for r in both.figure4}
+    for way, value in ways.items():
+        assert value == pytest.approx(sum(by(e.figure4, way=way).accuracy.value for e in parts) / 2)
+    assert pool([first]) is first
+
+
+def test_seeds_of_one_question_are_one_cluster():
+    run = fake_inputs(15, seed=3)
+    twice, once = evaluate(pool([run, run]), FAST), evaluate(run, FAST)
+    doubled, single = (
+        by(twice.figure4_differences, first="reranked", second="greedy"),
+        by(once.figure4_differences, first="reranked", second="greedy"),
+    )
+    assert doubled.difference.n == 2 * single.difference.n
+    assert (doubled.difference.low, doubled.difference.high) == pytest.approx((single.difference.low, single.difference.high))
+    assert single.difference.p is not None
+    assert doubled.difference.p is None
+
+
+def test_records_that_are_missing_leave_tables_out():
+    e = evaluate(EvaluationInputs("empty", problems(1), (solution("q0", "d", STEPS, "right"),), ()), FAST)
+    assert (e.table1, e.table2, e.table3, e.figure3, e.figure4, e.curves, e.calibrations, e.agreement, e.overlap) == ((),) * 8 + (None,)
+    assert by(e.table5, student="EI").greedy.value == 1.0
+    assert evaluate(EvaluationInputs("none", (), (), ()), FAST).counts.n_drafts == 0
+
+
+def test_json_round_trip_and_damage(tmp_path):
+    e = evaluate(fake_inputs(6), FAST, LabelSettings())
+    path = tmp_path / "report" / "evaluation.json"
+    write_evaluation(path, e)
+    assert read_evaluation(path) == e
+    path.write_text(path.read_text()[:-30])
+    with pytest.raises(RunError, match="not an evaluation"):
+        read_evaluation(path)
+    with pytest.raises(RunError, match="run the evaluate stage"):
+        read_evaluation(tmp_path / "nothing.json")
