@@ -157,12 +157,14 @@ class StageContext:
         return memory if memory is not None and memory.get("facts") == facts else None
 
     def _adopt(self, memory: Mapping[str, object]) -> None:
-        """Take over counts and seconds of an earlier attempt."""
-        counts, seconds = memory.get("counts"), memory.get("seconds")
+        """Take over counts, seconds and the models asked for from an earlier attempt."""
+        counts, seconds, models = memory.get("counts"), memory.get("seconds"), memory.get("models")
         if isinstance(counts, dict):
             self._counters[-1].update(counts)
         if isinstance(seconds, int | float):
             self.reused_seconds += seconds
+        if isinstance(models, list):
+            self._models.update(models)
 
     @contextlib.contextmanager
     def _remembered(self, name: str, facts: Mapping[str, object]) -> Iterator[Counter[str]]:
@@ -176,7 +178,8 @@ class StageContext:
             self._counters.pop()
             self._counters[-1].update(counter)
         seconds = time.monotonic() - begin + self.reused_seconds - reused_before
-        write_json(self.folder / f".{name}.json", {"facts": dict(facts), "counts": dict(counter), "seconds": round(seconds, 3)})
+        memory = {"facts": dict(facts), "counts": dict(counter), "seconds": round(seconds, 3), "models": sorted(self._models)}
+        write_json(self.folder / f".{name}.json", memory)
 
     def _drop_shards_from(self, part: str, n_shards: int) -> None:
         """Shards beyond the last come from an attempt with another shard size."""

@@ -72,7 +72,7 @@ def test_a_truncated_file_is_one_line(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "x.parquet"
     write_records(path, Problem, [Problem("a", "q", "1", ("s",), "train")])
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(RunError, match="x.parquet") as caught:
+    with pytest.raises(RunError, match=r"x\.parquet") as caught:
         read_records(path, Problem)
     assert "\n" not in str(caught.value)
 

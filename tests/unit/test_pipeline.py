@@ -1,0 +1,305 @@
+"""What fits is reused, what doesn't is made again and the reason said, and an interruption anywhere changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from small_stages import N_PROBLEMS, contents, small_config, small_stages
+
+from glore.config import RunConfig
+from glore.errors import ConfigError
+from glore.fingerprints import flat_settings
+from glore.pipeline import Stage, StageContext, plan_stages, run_stages
+from glore.records import Problem, StepScores, read_records
+from glore.runfolder import part_files, read_done
+
+
+class Notes:
+    """A Progress that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.lines: list[tuple[str, int]] = []
+        self.units: list[int] = []
+        self.tokens = 0
+
+    def begin(self, what: str, total: int, unit: str) -> None:
+        self.lines.append((what, total))
+        self.units.append(0)
+
+    def advance(self, n: int = 1, tokens: int = 0) -> None:
+        self.units[-1] += n
+        self.tokens += tokens
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+class Stopped(BaseException):
+    """Like KeyboardInterrupt: not an Exception."""
+
+
+def states(config: RunConfig, stages: Sequence[Stage] = ()) -> list[str]:
+    return [p.state for p in plan_stages(stages or small_stages(), config)]
+
+
+def test_a_run_leaves_records_marks_and_models(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    notes = Notes()
+    run_stages(small_stages(), config, progress=notes)
+    assert sorted(contents(config.run_dir)) == [
+        "config.yaml",
+        "models/student-1/weights",
+        "models/student-2/weights",
+        "stages/evaluate/done.json",
+        "stages/evaluate/part-00000.parquet",
+        "stages/sample/done.json",
+        *(f"stages/sample/train-0000{i}.parquet" for i in range(4)),
+        *(f"stages/sample/train-dev-0000{i}.parquet" for i in range(2)),
+        "stages/task/done.json",
+        "stages/task/part-00000.parquet",
+        "stages/train/done.json",
+    ]
+    done = read_done(config.run_dir / "stages" / "sample")
+    assert done is not None
+    assert (done.tokens, done.counts) == (10 * (N_PROBLEMS + 3), {"wrong": 4 + 2})
+    assert notes.lines == [("stage 2/4 sample · train", 7), ("stage 2/4 sample · train-dev", 3)]
+    assert (notes.units, notes.tokens) == ([7, 3], 100)
+    train = read_done(config.run_dir / "stages" / "train")
+    assert train is not None
+    assert sorted(train.models) == ["student-1", "student-2"]
+    assert train.tokens == 200
+    evaluate = read_done(config.run_dir / "stages" / "evaluate")
+    assert evaluate is not None
+    assert evaluate.models == {}, "a model that is only read belongs to the stage that made it"
+
+
+def test_running_again_computes_nothing(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    run_stages(small_stages(), config)
+    before = contents(config.run_dir)
+
+    def forbidden() -> None:
+        raise AssertionError("computed again")
+
+    assert [p.state for p in run_stages(small_stages(forbidden), config)] == ["reused"] * 4
+    assert contents(config.run_dir) == before
+
+
+@pytest.mark.parametrize("moment", range(13))
+def test_interrupted_anywhere_and_run_again_gives_the_same_bytes(tmp_path: Path, moment: int) -> None:
+    whole = small_config(tmp_path / "whole")
+    run_stages(small_stages(), whole)
+    config = small_config(tmp_path / "cut")
+    ticks = iter(range(1000))
+
+    def tick() -> None:
+        if next(ticks) == moment:
+            raise Stopped
+
+    for _ in range(2):
+        try:
+            run_stages(small_stages(tick), config)
+            break
+        except Stopped:
+            continue
+    got, expected = contents(config.run_dir), contents(whole.run_dir)
+    del got["config.yaml"], expected["config.yaml"]
+    assert got == expected
+    assert moment < 12 or next(ticks) == 12, "the last moment lies beyond the end of the run"
+
+
+def test_committed_shards_are_not_computed_again(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    ticks = iter(range(1000))
+
+    def tick() -> None:
+        if next(ticks) == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_stages(small_stages(tick), config)
+    assert states(config) == ["reused", "resumed", "computed", "computed"]
+    notes = Notes()
+    run_stages(small_stages(tick), config, progress=notes)
+    assert "  train: 2 of 4 shards are there already" in notes.notes
+    assert notes.lines[0] == ("stage 2/4 sample · train", 3)
+
+
+def test_a_changed_setting_recomputes_its_stage_and_what_follows_and_says_which(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    run_stages(small_stages(), config)
+    changed = small_config(tmp_path, student={"sft": {"learning_rate": 0.5}})
+    plans = plan_stages(small_stages(), changed)
+    assert [p.state for p in plans] == ["reused", "reused", "computed", "computed"]
+    assert plans[2].why == "student.sft.learning_rate 5e-05 → 0.5"
+    assert plans[3].why == "made from another train"
+    run_stages(small_stages(), changed)
+    fresh = small_config(tmp_path / "fresh", student={"sft": {"learning_rate": 0.5}})
+    run_stages(small_stages(), fresh)
+    got, expected = contents(changed.run_dir), contents(fresh.run_dir)
+    del got["config.yaml"], expected["config.yaml"]
+    assert got == expected
+
+
+def test_partial_shards_of_other_settings_are_not_used(tmp_path: Path) -> None:
+    ticks = iter(range(1000))
+
+    def tick() -> None:
+        if next(ticks) == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_stages(small_stages(tick), small_config(tmp_path))
+    changed = small_config(tmp_path, seed=5)
+    assert plan_stages(small_stages(), changed)[1].why.startswith("unfinished, but seed 0 → 5")
+    run_stages(small_stages(), changed)
+    fresh = small_config(tmp_path / "fresh", seed=5)
+    run_stages(small_stages(), fresh)
+    got, expected = contents(changed.run_dir), contents(fresh.run_dir)
+    del got["config.yaml"], expected["config.yaml"]
+    assert got == expected
+
+
+def test_settings_no_stage_reads_change_nothing(tmp_path: Path) -> None:
+    run_stages(small_stages(), small_config(tmp_path))
+    assert states(small_config(tmp_path, labels={"rollouts": 3})) == ["reused"] * 4
+
+
+def test_a_newer_stage_version_recomputes(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    run_stages(small_stages(), config)
+    stages = list(small_stages())
+    stages[1] = dataclasses.replace(stages[1], version=2)
+    plans = plan_stages(stages, config)
+    assert [p.state for p in plans] == ["reused", "computed", "computed", "computed"]
+    assert plans[1].why == "the stage's code has another version"
+
+
+def test_until_stops_after_its_stage_and_suggests_the_nearest(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    assert [p.name for p in run_stages(small_stages(), config, until="sample")] == ["task", "sample"]
+    assert states(config) == ["reused", "reused", "computed", "computed"]
+    with pytest.raises(ConfigError, match="did you mean sample"):
+        run_stages(small_stages(), config, until="smaple")
+    with pytest.raises(ConfigError, match="stages: task, sample, train, evaluate"):
+        run_stages(small_stages(), config, until="zzz")
+
+
+def test_a_dry_run_touches_nothing(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "not" / "there")
+    plans = run_stages(small_stages(), config, dry_run=True)
+    assert [p.tokens for p in plans] == [0, 100, 200, None]
+    assert not (tmp_path / "not").exists()
+
+
+def test_seconds_of_interrupted_attempts_are_kept(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    ticks = iter(range(1000))
+
+    def tick() -> None:
+        if next(ticks) == 4:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_stages(small_stages(tick), config)
+    shard = config.run_dir / "stages" / "sample" / ".train-00000.json"
+    memory = json.loads(shard.read_text())
+    shard.write_text(json.dumps({**memory, "seconds": 500.0}))
+    run_stages(small_stages(), config)
+    done = read_done(config.run_dir / "stages" / "sample")
+    assert done is not None
+    assert 500 < done.seconds < 510
+
+
+def test_another_shard_size_in_the_code_reuses_no_shard(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    problems = [Problem(str(i), "q", "1", None, "train") for i in range(6)]
+
+    def stage(shard_size: int, n_shards: int) -> Stage:
+        def run(context: StageContext) -> None:
+            made = iter(range(n_shards))
+
+            def work(shard: Sequence[Problem]) -> list[Problem]:
+                if next(made, None) is None:
+                    raise Stopped
+                return list(shard)
+
+            assert context.sharded(problems, shard_size, work, Problem) == problems
+
+        return Stage("s", (), lambda c: (), run)
+
+    with pytest.raises(Stopped):
+        run_stages([stage(1, 4)], config)
+    run_stages([stage(3, 2)], config)
+    files = part_files(config.run_dir / "stages" / "s", "part")
+    assert [p.name for p in files] == ["part-00000.parquet", "part-00001.parquet"]
+    assert read_records(files, Problem) == problems
+
+
+def test_no_items_is_one_empty_shard(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+
+    def run(context: StageContext) -> None:
+        assert context.sharded([], 4, lambda shard: list(shard), Problem) == []
+        assert context.read("s", Problem) == []
+
+    run_stages([Stage("s", (), lambda c: (), run)], config)
+
+
+def test_work_that_shows_its_own_progress_is_not_counted_twice(tmp_path: Path) -> None:
+    notes = Notes()
+
+    def run(context: StageContext) -> None:
+        def work(shard: Sequence[int]) -> list[StepScores]:
+            for _ in shard:
+                context.progress.advance(1, tokens=5)
+            context.count(tokens=5 * len(shard))
+            return []
+
+        context.sharded(range(10), 4, work, StepScores)
+
+    run_stages([Stage("s", (), lambda c: (), run)], small_config(tmp_path), progress=notes)
+    assert (notes.units, notes.tokens) == ([10], 50)
+
+
+def test_a_stage_reads_only_what_it_says_it_reads(tmp_path: Path) -> None:
+    task = small_stages()[0]
+    greedy = Stage("greedy", (), lambda c: (), lambda context: void(context.read("task", Problem)))
+    with pytest.raises(ValueError, match="not among its inputs"):
+        run_stages([task, greedy], small_config(tmp_path))
+
+
+def test_two_stages_cannot_make_one_model(tmp_path: Path) -> None:
+    def run(context: StageContext) -> None:
+        folder = context.model_dir("student")
+        if folder.exists():
+            folder.rename(folder.with_name(".old"))
+        folder.mkdir(parents=True)
+        (folder / "weights").write_text("x")
+
+    with pytest.raises(ValueError, match="both make models/student"):
+        run_stages([Stage(name, (), lambda c: (), run) for name in ("sft", "ei")], small_config(tmp_path))
+
+
+def test_stages_must_be_in_order(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must stand before it"):
+        plan_stages(small_stages()[::-1], small_config(tmp_path))
+
+
+def test_settings_are_named_by_their_place_in_the_recipe() -> None:
+    config = RunConfig(name="x")
+    flat = flat_settings((config.labels, config.student.ei, {"n": config.reward.samples}, 3), config)
+    assert flat["labels.rollouts"] == 8
+    assert flat["student.ei.max_rounds"] == 5
+    assert (flat["2.n"], flat["3"]) == (96, 3)
+    with pytest.raises(TypeError, match="sections and plain values"):
+        flat_settings(Path("x"), config)
+
+
+def void(_: object) -> None:
+    """Drop a value."""
