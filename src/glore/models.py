@@ -1,64 +1,242 @@
-"""Loading models and tokenizers (minimal stand-in by engineer C so that sampling runs; engineer B's file replaces it whole)."""
+"""Models and tokenizers on disk: load, prepare, encode, save. Shared by sampling and training.
+
+Loading is strict: a folder whose weights don't fill the requested kind of model is refused, where `from_pretrained`
+would quietly draw the missing head at random. Every failure is a ModelError in one line.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glore.errors import ModelError, shown
+from glore.errors import ConfigError, ModelError, shown
+from glore.prompts import BAD_MARK
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["encode_segments", "load_causal_lm", "load_step_model", "load_tokenizer", "pick_device"]
+__all__ = [
+    "STEP_LABELS",
+    "encode_many",
+    "encode_segments",
+    "load_causal_lm",
+    "load_step_model",
+    "load_tokenizer",
+    "new_step_model",
+    "pick_device",
+    "prepare_tokenizer",
+    "save_model",
+]
 
-
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer at `path`. Raises ModelError."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(str(path))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"can't load a tokenizer from {shown(str(path))}: {' '.join(str(error).split())[:200]}") from error
-
-
-def load_causal_lm(path: str | Path, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
-    """The causal language model at `path`. Raises ModelError."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    try:
-        return AutoModelForCausalLM.from_pretrained(str(path), dtype=getattr(torch, dtype)).to(device).eval()
-    except (OSError, ValueError) as error:
-        raise ModelError(f"can't load a model from {shown(str(path))}: {' '.join(str(error).split())[:200]}") from error
-
-
-def load_step_model(path: str | Path, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
-    """The step classifier at `path` (labels 0 = bad, 1 = good). Raises ModelError."""
-    import torch
-    from transformers import AutoModelForTokenClassification
-
-    try:
-        return AutoModelForTokenClassification.from_pretrained(str(path), dtype=getattr(torch, dtype), num_labels=2).to(device).eval()
-    except (OSError, ValueError) as error:
-        raise ModelError(f"can't load a model from {shown(str(path))}: {' '.join(str(error).split())[:200]}") from error
-
-
-def encode_segments(tokenizer: PreTrainedTokenizerBase, segments: Sequence[str]) -> list[int]:
-    """Each segment by itself without special tokens; BOS once in front if the tokenizer puts one there."""
-    ids: list[int] = []
-    probe = tokenizer("a")["input_ids"]
-    if tokenizer.bos_token_id is not None and probe and probe[0] == tokenizer.bos_token_id:
-        ids.append(int(tokenizer.bos_token_id))
-    for segment in segments:
-        ids.extend(tokenizer(segment, add_special_tokens=False)["input_ids"])
-    return ids
+STEP_LABELS = {0: "bad", 1: "good"}
+"""Classes of a step model (method 2)."""
+PAD_MARK = "[PAD]"
+DTYPES = ("float32", "bfloat16")
 
 
 def pick_device(name: str) -> str:
-    """`auto`: cuda when there is one, else cpu."""
+    """`auto`: cuda when there is one, else cpu. Raises ConfigError for a device that isn't there."""
     import torch
 
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device must be auto, cpu or cuda, got {shown(name)}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda was asked for, but torch sees no GPU here; use device=auto or cpu")
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer at `path` (a folder or Hub name). Raises ModelError, also for one without an end-of-text token."""
+    from transformers import AutoTokenizer
+
+    _check_folder(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path))
+    except Exception as error:
+        raise ModelError(f"can't load a tokenizer from {shown(str(path))}: {_line(error)}") from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"the tokenizer at {shown(str(path))} has no eos_token, so completions could not end; set one in its tokenizer_config.json"
+        )
+    return tokenizer
+
+
+def load_causal_lm(path: str | Path, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
+    """The causal language model at `path`, in eval mode on `device`. Raises ModelError."""
+    from transformers import AutoModelForCausalLM
+
+    return _load(AutoModelForCausalLM, "causal language model", path, dtype).to(pick_device(device)).eval()
+
+
+def load_step_model(path: str | Path, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
+    """A trained step classifier, in eval mode on `device`: logits (B, T, 2), class 0 bad, 1 good. Raises ModelError."""
+    from transformers import AutoModelForTokenClassification
+
+    model = _load(AutoModelForTokenClassification, "step classifier", path, dtype)
+    if model.config.num_labels != len(STEP_LABELS):
+        raise ModelError(
+            f"the step classifier at {shown(str(path))} has {model.config.num_labels} classes, not 2 (bad, good); train it with glore"
+        )
+    return model.to(pick_device(device)).eval()
+
+
+def new_step_model(base: str | Path, dtype: str = "float32") -> PreTrainedModel:
+    """A step classifier with the weights of a causal LM (or step classifier) and, where there is none yet, a fresh head.
+
+    The head is drawn from torch's global generator: seed it first. Raises ModelError.
+    """
+    from transformers import AutoModelForTokenClassification
+
+    return _load(AutoModelForTokenClassification, "step classifier", base, dtype, fresh=("score.", "classifier."))
+
+
+def _load(kind: object, what: str, path: str | Path, dtype: str, fresh: tuple[str, ...] = ()) -> PreTrainedModel:
+    """`kind.from_pretrained`, refusing weights that are missing unless their name starts with one of `fresh`."""
+    import torch
+    from transformers import AutoConfig
+
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}")
+    _check_folder(path)
+    with _quiet():
+        try:
+            config = AutoConfig.from_pretrained(str(path))
+            if fresh:
+                config.num_labels = len(STEP_LABELS)
+                config.id2label = dict(STEP_LABELS)
+                config.label2id = {name: i for i, name in STEP_LABELS.items()}
+                config.classifier_dropout = 0.0
+            model, info = kind.from_pretrained(str(path), config=config, dtype=getattr(torch, dtype), output_loading_info=True)  # type: ignore[attr-defined]  # an Auto class, untyped here
+        except Exception as error:
+            raise ModelError(f"can't load a {what} from {shown(str(path))}: {_line(error)}") from error
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(fresh or ("\0",)))
+    if missing:
+        made_as = ", ".join(config.architectures or ["unknown"])
+        raise ModelError(
+            f"{shown(str(path))} ({made_as}) is no {what}: it has no weights for {missing[0]}"
+            + (f" and {len(missing) - 1} more" if missing[1:] else "")
+        )
+    return model
+
+
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
+    """Make `[BAD]` one special token and see to a pad token; resize the embeddings if that made the vocabulary larger.
+
+    New rows are the mean of the old ones (no randomness). Returns the id of `[BAD]`. Idempotent. Raises ModelError.
+    """
+    import torch
+
+    special = list(tokenizer.all_special_tokens)
+    if BAD_MARK not in special:
+        tokenizer.add_special_tokens({"extra_special_tokens": [*(t for t in getattr(tokenizer, "extra_special_tokens", [])), BAD_MARK]})
+    if tokenizer.pad_token_id is None:
+        tokenizer.add_special_tokens({"pad_token": PAD_MARK})
+    bad_id = tokenizer.convert_tokens_to_ids(BAD_MARK)
+    if tokenizer(BAD_MARK, add_special_tokens=False)["input_ids"] != [bad_id]:
+        raise ModelError(
+            f"the tokenizer {shown(tokenizer.name_or_path)} does not keep {BAD_MARK} as one token; use a fast tokenizer (tokenizer.json)"
+        )
+    n_old = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > n_old:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        heads = {id(m): m for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
+        with torch.no_grad():
+            for head in heads.values():
+                head.weight[n_old:] = head.weight[:n_old].float().mean(dim=0).to(head.weight.dtype)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return int(bad_id)
+
+
+def encode_segments(tokenizer: PreTrainedTokenizerBase, segments: Sequence[str]) -> list[int]:
+    """Token ids of a prompt: each segment by itself without special tokens; BOS once in front if the tokenizer puts one there."""
+    return encode_many(tokenizer, [segments])[0]
+
+
+def encode_many(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[str]], bos: bool = True) -> list[list[int]]:
+    """`encode_segments` of many prompts in one call of the tokenizer (equal segments are encoded once); `bos=False` leaves BOS out."""
+    ids = {
+        text: tokens for texts in [list(dict.fromkeys(s for p in prompts for s in p if s))] for text, tokens in _encoded(tokenizer, texts)
+    }
+    head = _bos(tokenizer) if bos else []
+    return [[*head, *(token for segment in prompt if segment for token in ids[segment])] for prompt in prompts]
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> zip[tuple[str, list[int]]]:
+    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    return zip(texts, encoded, strict=True)
+
+
+def _bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    if tokenizer.bos_token_id is None:
+        return []
+    first = tokenizer("a")["input_ids"][:1]
+    return first if first == [tokenizer.bos_token_id] else []
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str) -> None:
+    """Write safetensors, tokenizer and the card (README.md) to a temporary folder, then rename; an old `folder` is replaced.
+
+    Raises ModelError when the disk refuses.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        with _quiet():
+            model.save_pretrained(str(temporary))
+            tokenizer.save_pretrained(str(temporary))
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+        for path in temporary.iterdir():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except Exception as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise ModelError(
+            f"can't write the model to {folder}: {_line(error)}; free some space or choose another run folder, then run again"
+        ) from error
+
+
+def _check_folder(path: str | Path) -> None:
+    """Refuse a missing or empty local folder before transformers takes its name for one on the Hub."""
+    text = str(path)
+    looks_local = isinstance(path, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1
+    if looks_local and not Path(text).is_dir():
+        raise ModelError(f"no model folder {shown(text)}; give the folder of a saved model, or a Hub name like Qwen/Qwen2.5-0.5B")
+    if Path(text).is_dir() and not (Path(text) / "config.json").is_file():
+        raise ModelError(f"the folder {shown(text)} holds no config.json, so no saved model; give the folder that save_pretrained wrote")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no load reports from transformers inside the block; what was set before comes back."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _line(error: Exception) -> str:
+    """The first sentence or so of an error, on one line."""
+    return shown_plain(" ".join(str(error).split()) or type(error).__name__)
+
+
+def shown_plain(text: str, limit: int = 200) -> str:
+    """`text` cut to `limit` printable characters."""
+    clean = "".join(c if c.isprintable() else "?" for c in text)
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"

@@ -1,0 +1,63 @@
+"""Which rows go into which batch, decided before training starts from (row lengths, seed) alone.
+
+Rows of like length share a batch, so little is padded: each epoch shuffles all rows, sorts windows of many batches by
+length, cuts batches, and shuffles the batches. Rows are padded on the right and the model gets no attention mask:
+under causal attention no real token sees the padding, and the mask-free path is the fast one. (Packing rows into one
+sequence would leak between rows on every path but one; see tests/parity/test_training_parity.py.)
+Axes: B rows of a batch, T padded length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from glore.training.examples import IGNORED, Row
+
+__all__ = ["PADDING_MULTIPLE", "pad_rows", "plan_batches"]
+
+WINDOW = 32
+"""Batches whose rows are sorted by length together."""
+PADDING_MULTIPLE = 8
+
+
+def plan_batches(lengths: Sequence[int], batch_size: int, epochs: float, n_batches: int, seed: int) -> list[tuple[int, ...]]:
+    """Row indices of every batch, in order, for the whole training.
+
+    `n_batches` > 0 asks for exactly so many; else there are as many as `epochs` (a part of the last epoch's batches for
+    a fraction). Depends on nothing but the arguments.
+    """
+    per_epoch = math.ceil(len(lengths) / batch_size)
+    wanted = n_batches or max(1, math.ceil(round(per_epoch * epochs, 6)))
+    plan: list[tuple[int, ...]] = []
+    epoch = 0
+    while len(plan) < wanted:
+        plan.extend(_one_epoch(lengths, batch_size, np.random.default_rng([seed, epoch])))
+        epoch += 1
+    return plan[:wanted]
+
+
+def _one_epoch(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    order = rng.permutation(len(lengths))
+    of = np.asarray(lengths)
+    batches: list[tuple[int, ...]] = []
+    for start in range(0, len(order), WINDOW * batch_size):
+        window = order[start : start + WINDOW * batch_size]
+        window = window[np.argsort(of[window], kind="stable")]
+        batches.extend(tuple(int(i) for i in window[at : at + batch_size]) for at in range(0, len(window), batch_size))
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def pad_rows(rows: Sequence[Row], pad_id: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Ids and targets of a batch, (B, T) each, padded on the right to a multiple of `PADDING_MULTIPLE`."""
+    longest = max(len(row.ids) for row in rows)
+    width = math.ceil(longest / PADDING_MULTIPLE) * PADDING_MULTIPLE
+    ids_BT = np.full((len(rows), width), pad_id, dtype=np.int64)
+    targets_BT = np.full((len(rows), width), IGNORED, dtype=np.int64)
+    for b, row in enumerate(rows):
+        ids_BT[b, : len(row.ids)] = row.ids
+        targets_BT[b, : len(row.targets)] = row.targets
+    return ids_BT, targets_BT

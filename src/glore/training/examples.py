@@ -1,0 +1,140 @@
+"""What a trainer is given, and how it becomes rows of token ids and targets. No torch here.
+
+A row's `targets` stand at the positions whose logits are scored: next-token ids for a language model, step labels for
+a step classifier, `IGNORED` elsewhere. So one loss serves both, and nothing is shifted later.
+Axes: T tokens of a row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from glore.models import encode_many
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["IGNORED", "LMExample", "Row", "StepExample", "TrainReport", "lm_rows", "step_rows"]
+
+IGNORED = -100
+"""Target of a position that takes no part in the loss (torch's own convention)."""
+CHUNK = 4096
+"""Examples encoded per call of the tokenizer."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LMExample:
+    """Text to learn: loss on the target and the end-of-text token that follows it; on everything where `prompt` is empty."""
+
+    prompt: tuple[str, ...]
+    target: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StepExample:
+    """A solution with one label per step: loss at the last token of each kept step (method 2)."""
+
+    prompt: tuple[str, ...]
+    steps: tuple[str, ...]
+    """L step segments (`prompts.step_text`)."""
+    labels: tuple[bool, ...]
+    kept: tuple[bool, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What a training run did."""
+
+    n_rows: int
+    """Rows trained on."""
+    n_dropped: int
+    """Examples left out: longer than `max_length`, or without a single target."""
+    n_tokens: int
+    """Tokens trained on, all epochs together, padding not counted."""
+    n_steps: int
+    """Optimiser steps."""
+    final_loss: float
+    """Mean training loss of the last tenth of the steps (at least one)."""
+    seconds: float
+    """Wall time of this process; after a resume, of the rest only."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One training row: token ids and targets, (T,) each."""
+
+    ids: npt.NDArray[np.int32]
+    targets: npt.NDArray[np.int32]
+
+
+E_ = TypeVar("E_", LMExample, StepExample)
+
+
+def lm_rows(
+    tokenizer: PreTrainedTokenizerBase, examples: Iterable[LMExample], max_length: int, *, loss_on_prompt: bool = False
+) -> tuple[list[Row], int]:
+    """Rows of language-model examples, and how many examples were left out as too long (or empty)."""
+    eos = int(tokenizer.eos_token_id)
+
+    def encode(chunk: list[LMExample]) -> list[Row]:
+        prompts = encode_many(tokenizer, [e.prompt for e in chunk])
+        targets = encode_many(tokenizer, [e.target for e in chunk], bos=False)
+        return [
+            _lm_row(prompt, [*target, eos], whole=loss_on_prompt or not example.prompt)
+            for example, prompt, target in zip(chunk, prompts, targets, strict=True)
+        ]
+
+    return _rows(examples, encode, max_length)
+
+
+def _lm_row(prompt: list[int], target: list[int], *, whole: bool) -> Row:
+    ids_T = np.array([*prompt, *target], dtype=np.int32)
+    targets_T = np.full_like(ids_T, IGNORED)
+    first = 0 if whole else max(len(prompt) - 1, 0)
+    targets_T[first:-1] = ids_T[first + 1 :]
+    return Row(ids_T, targets_T)
+
+
+def step_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[StepExample], max_length: int) -> tuple[list[Row], int]:
+    """Rows of step examples, and how many examples were left out (too long, or no kept step)."""
+
+    def encode(chunk: list[StepExample]) -> list[Row]:
+        prompts = encode_many(tokenizer, [e.prompt for e in chunk])
+        flat = encode_many(tokenizer, [(s,) for e in chunk for s in e.steps], bos=False)
+        rows, at = [], 0
+        for example, prompt in zip(chunk, prompts, strict=True):
+            rows.append(_step_row(example, prompt, flat[at : at + len(example.steps)]))
+            at += len(example.steps)
+        return rows
+
+    return _rows(examples, encode, max_length)
+
+
+def _step_row(example: StepExample, prompt: list[int], steps: Sequence[list[int]]) -> Row:
+    assert len(example.steps) == len(example.labels) == len(example.kept), "one label and one flag per step"
+    ids_T = np.array([*prompt, *(token for step in steps for token in step)], dtype=np.int32)
+    targets_T = np.full_like(ids_T, IGNORED)
+    end = len(prompt)
+    for step, label, kept in zip(steps, example.labels, example.kept, strict=True):
+        end += len(step)
+        if kept and step:
+            targets_T[end - 1] = int(label)
+    return Row(ids_T, targets_T)
+
+
+def _rows(examples: Iterable[E_], encode: Callable[[list[E_]], list[Row]], max_length: int) -> tuple[list[Row], int]:
+    rows: list[Row] = []
+    n_dropped = 0
+    todo = list(examples)
+    for start in range(0, len(todo), CHUNK):
+        for row in encode(todo[start : start + CHUNK]):
+            if len(row.ids) <= max_length and (row.targets != IGNORED).any():
+                rows.append(row)
+            else:
+                n_dropped += 1
+    return rows, n_dropped

@@ -1,0 +1,309 @@
+"""One training loop for every model here: rows in, trained weights out, on transformers.Trainer and accelerate.
+
+What is ours: batches are planned beforehand (`batches`), the loss is the mean over all scored positions of an optimiser
+step (however they fall into micro-batches and devices), a language model's logits are computed at scored positions
+only, Muon, and resuming only from a complete checkpoint of the very same job. A resumed run takes the steps that an
+uninterrupted one would have taken, with the same weights bit for bit on a CPU.
+Axes: B rows, T tokens, V vocabulary or classes, N scored positions of a batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from glore.config import TrainSettings
+from glore.errors import ConfigError, ModelError, shown
+from glore.models import pick_device
+from glore.progress import Progress
+from glore.training.batches import pad_rows, plan_batches
+from glore.training.examples import IGNORED, Row, TrainReport
+from glore.training.optimizers import MuonWithAdamW, split_parameters
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["TorchBatch", "fit", "seed_all", "start_step"]
+
+TorchBatch = dict[str, torch.Tensor]
+CHECKPOINTS = "checkpoints"
+
+
+def seed_all(seed: int) -> None:
+    """Seed python, numpy and torch (numpy takes 32 bits)."""
+    set_seed(seed % 2**32)
+
+
+def fit(
+    model: PreTrainedModel,
+    rows: Sequence[Row],
+    settings: TrainSettings,
+    *,
+    what: str,
+    pad_id: int,
+    n_dropped: int,
+    seed: int,
+    progress: Progress,
+    work_dir: Path,
+    device: str = "auto",
+    log_dir: Path | None = None,
+) -> TrainReport:
+    """Train `model` in place on `rows`. Checkpoints live in `work_dir/checkpoints`; trackers write to `log_dir` (none: `work_dir/log`).
+
+    Raises ModelError when there is nothing to train on or the loss stops being a number, ConfigError for an unknown tracker.
+    """
+    if not rows:
+        raise ModelError(
+            f"nothing to train on for {what}: 0 rows left, {n_dropped} dropped as longer than max_length={settings.max_length} tokens "
+            "or without a target; raise max_length or look at the stage before"
+        )
+    started = time.monotonic()
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    group = settings.gradient_accumulation * world
+    lengths = [len(row.ids) for row in rows]
+    plan = plan_batches(lengths, settings.batch_size, settings.epochs, settings.max_steps * group, seed)
+    batches = PlannedBatches(rows, plan, group, world, pad_id)
+    n_steps = math.ceil(len(plan) / group)
+    folder = work_dir / CHECKPOINTS
+    progress.begin(what, n_steps, "steps")
+    watch = Watch(what, progress, batches)
+    was_cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
+    model.config.use_cache = False
+    with _log_folder(log_dir or work_dir / "log"), _trainer_warnings():
+        arguments = _arguments(settings, folder, n_steps, seed, pick_device(device))
+        trainer = PlannedTrainer(settings, model=model, args=arguments, train_dataset=batches, data_collator=_only, callbacks=[watch])
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+        trainer.train(resume_from_checkpoint=_resume_point(folder, _job(settings, batches, seed, model)))
+    model.config.use_cache = True if was_cached is None else was_cached
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+        raise ModelError(
+            f"{what}: the weights are not finite after training; lower learning_rate ({settings.learning_rate:g}) or max_grad_norm"
+        )
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    last = losses[-max(1, len(losses) // 10) :]
+    n_tokens = sum(lengths[i] for batch in plan for i in batch)
+    return TrainReport(len(rows), n_dropped, n_tokens, n_steps, sum(last) / len(last), time.monotonic() - started)
+
+
+class PlannedBatches(Dataset[TorchBatch]):
+    """The planned batches as a dataset whose items are whole batches, padded."""
+
+    def __init__(self, rows: Sequence[Row], plan: Sequence[tuple[int, ...]], group: int, world: int, pad_id: int) -> None:
+        self.rows, self.plan, self.group, self.world, self.pad_id = rows, plan, group, world, pad_id
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, index: int) -> TorchBatch:
+        ids_BT, targets_BT = pad_rows([self.rows[i] for i in self.plan[index]], self.pad_id)
+        return {
+            "input_ids": torch.from_numpy(ids_BT),
+            "targets": torch.from_numpy(targets_BT),
+            # Gradients are averaged over devices, so each device's share is scaled up by their number.
+            "scale": torch.tensor(self.world / self.n_scored(index // self.group)),
+        }
+
+    def n_scored(self, step: int) -> int:
+        """Scored positions of all batches of an optimiser step."""
+        return sum(int((self.rows[i].targets != IGNORED).sum()) for batch in self._of(step) for i in batch)
+
+    def n_tokens(self, step: int) -> int:
+        """Tokens of an optimiser step, padding not counted."""
+        return sum(len(self.rows[i].ids) for batch in self._of(step) for i in batch)
+
+    def _of(self, step: int) -> Sequence[tuple[int, ...]]:
+        return self.plan[step * self.group : (step + 1) * self.group]
+
+
+class PlannedTrainer(Trainer):
+    """Trainer with our loss, and Muon where it is asked for."""
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, settings: TrainSettings, **arguments: Any) -> None:
+        self.settings = settings
+        super().__init__(**arguments)
+
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: TorchBatch, return_outputs: bool = False, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> Any:
+        """Summed cross entropy of the scored positions, over the number of them in the optimiser step."""
+        targets_BT = inputs["targets"]
+        scored_BT = targets_BT != IGNORED
+        with _scored_only(model, scored_BT):
+            outputs = model(input_ids=inputs["input_ids"])
+        logits = outputs.logits
+        logits_NV = logits[scored_BT] if logits.shape[:2] == targets_BT.shape else logits.flatten(0, -2)
+        loss = cross_entropy(logits_NV.float(), targets_BT[scored_BT], reduction="sum") * inputs["scale"]
+        return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW as transformers sets it up, or Muon for the hidden weights."""
+        if self.settings.optimizer == "adamw":
+            return super().create_optimizer(model)
+        hidden, other = split_parameters(self.model)
+        optimizer = MuonWithAdamW(hidden, other, self.settings.learning_rate, self.settings.weight_decay)
+        self.optimizer = optimizer
+        return optimizer
+
+
+@contextlib.contextmanager
+def _scored_only(model: torch.nn.Module, scored_BT: torch.Tensor) -> Iterator[None]:
+    """Let a language model's head see the scored positions only: (B, T, D) becomes (1, N, D) before the product with V columns.
+
+    The head is the costly part at large vocabularies, and what follows it (softcaps, scales) works element by element.
+    """
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]  # a method of PreTrainedModel
+    if head is None:
+        yield
+        return
+    handle = head.register_forward_pre_hook(lambda _, hidden: (hidden[0][scored_BT].unsqueeze(0), *hidden[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class Watch(TrainerCallback):
+    """Reports progress and stops a training whose loss is no number any more."""
+
+    def __init__(self, what: str, progress: Progress, batches: PlannedBatches) -> None:
+        self.what, self.progress, self.batches = what, progress, batches
+
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        """Steps done before a resume count as done."""
+        if state.global_step:
+            self.progress.note(f"{self.what}: resumed at step {state.global_step} of {state.max_steps}")
+            self.progress.advance(state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        """One more step."""
+        self.progress.advance(1, tokens=self.batches.n_tokens(state.global_step - 1))
+
+    def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Logged every step, before anything is saved."""
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise ModelError(
+                f"{self.what}: the loss is {loss} at step {state.global_step} of {state.max_steps}; "
+                f"lower learning_rate ({args.learning_rate:g}), or use float32 instead of bf16"
+            )
+
+
+def _arguments(settings: TrainSettings, folder: Path, n_steps: int, seed: int, device: str) -> TrainingArguments:
+    try:
+        return TrainingArguments(
+            output_dir=str(folder),
+            max_steps=n_steps,
+            per_device_train_batch_size=1,  # an item of the dataset is a batch
+            gradient_accumulation_steps=settings.gradient_accumulation,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="cosine_with_min_lr",
+            lr_scheduler_kwargs={"min_lr_rate": settings.min_learning_rate_ratio},
+            warmup_steps=round(settings.warmup_ratio * n_steps),
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+            bf16=settings.bf16,
+            activation_checkpointing=settings.gradient_checkpointing,
+            use_cpu=device == "cpu",
+            seed=seed % 2**32,
+            train_sampling_strategy="sequential",
+            remove_unused_columns=False,
+            log_level="error",
+            logging_strategy="steps",
+            logging_steps=1,
+            logging_nan_inf_filter=False,
+            disable_tqdm=True,
+            report_to=list(settings.report_to) or "none",
+            save_strategy="steps" if settings.save_steps else "no",
+            save_steps=settings.save_steps or 500,
+            save_total_limit=2,
+            eval_strategy="no",
+        )
+    except (ValueError, ImportError, RuntimeError) as error:
+        raise ConfigError(f"these training settings don't work here: {shown(' '.join(str(error).split()), 300)}") from error
+
+
+def _only(items: list[TorchBatch]) -> TorchBatch:
+    (batch,) = items
+    return batch
+
+
+def _job(settings: TrainSettings, batches: PlannedBatches, seed: int, model: PreTrainedModel) -> str:
+    """A fingerprint of everything that decides the weights: a checkpoint of another job is never continued."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(settings.model_dump_json(exclude={"save_steps", "report_to"}).encode())
+    digest.update(repr((seed, batches.world, batches.plan, [(n, tuple(p.shape)) for n, p in model.named_parameters()])).encode())
+    for row in batches.rows:
+        digest.update(row.ids.tobytes())
+        digest.update(row.targets.tobytes())
+    for p in model.parameters():
+        digest.update(p.detach().float().sum(dtype=torch.float64).cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _resume_point(folder: Path, job: str) -> str | None:
+    """The latest complete checkpoint of this job. Incomplete ones go; another job's go too."""
+    note = folder / "job.json"
+    if not note.is_file() or note.read_text(encoding="utf-8") != job:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        note.write_text(job, encoding="utf-8")
+    for path in sorted(folder.glob("checkpoint-*"), key=start_step, reverse=True):
+        try:
+            json.loads((path / "trainer_state.json").read_bytes())  # the Trainer writes it last
+            return str(path)
+        except (OSError, ValueError):
+            shutil.rmtree(path, ignore_errors=True)
+    return None
+
+
+def start_step(checkpoint: Path) -> int:
+    """The optimiser step a checkpoint folder was written after."""
+    number = checkpoint.name.rpartition("-")[2]
+    return int(number) if number.isdigit() else -1
+
+
+@contextlib.contextmanager
+def _log_folder(folder: Path) -> Iterator[None]:
+    """Where tensorboard writes; the Trainer takes it from the environment only."""
+    name = "TENSORBOARD_LOGGING_DIR"
+    before = os.environ.get(name)
+    os.environ[name] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+@contextlib.contextmanager
+def _trainer_warnings() -> Iterator[None]:
+    """Keep the Trainer's remarks about its own defaults away from users."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)

@@ -1,0 +1,46 @@
+"""LoRA through peft (an extra): wrap before training, merge before saving, so that nobody downstream needs peft."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from glore.config import LoraSettings
+from glore.errors import ConfigError, shown
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["merge_lora", "wrap_lora"]
+
+
+def wrap_lora(model: PreTrainedModel, settings: LoraSettings | None, bad_id: int, *, classifier: bool = False) -> PreTrainedModel:
+    """`model` with trainable low-rank adapters, or as it is for `None`. The embedding of `[BAD]` and a classifier's head train too.
+
+    Raises ConfigError when peft is missing or finds none of the target modules.
+    """
+    if settings is None:
+        return model
+    try:
+        from peft import LoraConfig, TaskType, get_peft_model
+    except ImportError as error:
+        raise ConfigError("lora needs peft, which is not installed; pip install 'glore[peft]', or set lora to null") from error
+    targets = settings.target_modules
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type=TaskType.TOKEN_CLS if classifier else TaskType.CAUSAL_LM,
+        trainable_token_indices=[bad_id],
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ConfigError(
+            f"lora does not fit this model: {shown(' '.join(str(error).split()), 200)}; look at lora.target_modules"
+        ) from error
+
+
+def merge_lora(model: PreTrainedModel) -> PreTrainedModel:
+    """The plain model with its adapters merged in."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
