@@ -73,7 +73,7 @@ def test_duplicates_are_dropped_and_contradictions_refused() -> None:
     same = [*TRAIN, loaded("Q1", name="again")]
     assert make_splits({"train": same, "test": TEST}, n_dev=10).n_duplicates == 1
     other = [*TRAIN, loaded("Q1", name="again", answer="2")]
-    with pytest.raises(DataError, match="line Q1: the same question as in train.jsonl, line q1 with another answer"):
+    with pytest.raises(DataError, match=r"line Q1: the same question as in train.jsonl, line q1 with another answer"):
         make_splits({"train": other, "test": TEST}, n_dev=10)
     assert make_splits({"train": other, "test": TEST}, n_dev=10, overlap="drop").n_duplicates == 1
 
@@ -84,7 +84,7 @@ def test_ids_must_differ_across_splits() -> None:
 
 
 def test_too_little_data() -> None:
-    with pytest.raises(DataError, match="n_dev is 50, but train has only 50 questions; lower task.n_dev"):
+    with pytest.raises(DataError, match=r"n_dev is 50, but train has only 50 questions; lower task.n_dev"):
         make_splits({"train": TRAIN, "test": TEST}, n_dev=50)
     with pytest.raises(DataError, match="no questions are left for test"):
         make_splits({"train": TRAIN, "test": []}, n_dev=10)

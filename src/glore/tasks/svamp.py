@@ -30,14 +30,13 @@ def load_svamp(settings: TaskSettings) -> DatasetTask:
     splits = make_splits(given, n_dev=settings.n_dev, max_train=settings.max_train, max_test=settings.max_test, overlap="drop")
     if settings.scratch_path is None:
         return DatasetTask("svamp", splits)
-    from glore.tasks.svamp_scratch import SvampFromScratch, read_templates
+    from glore.tasks.svamp_scratch import SvampFromScratch
+    from glore.tasks.svamp_templates import read_templates
 
-    equations = {
-        problem.id: text_field(row, "Equation")
-        for part, items in rows.items()
-        for row, (problem, _) in zip(items, given[part], strict=True)
-    }
-    return SvampFromScratch("svamp", splits, None, read_templates(Path(settings.scratch_path).expanduser(), splits, equations))
+    loaded = [(item.problem.id, row) for part, items in given.items() for item, row in zip(items, rows[part], strict=True)]
+    equations = {name: text_field(row, "Equation") for name, row in loaded}
+    templates = read_templates(Path(settings.scratch_path).expanduser(), splits, equations)
+    return SvampFromScratch("svamp", splits, templates=templates)
 
 
 def svamp_question(body: str, question: str) -> str:

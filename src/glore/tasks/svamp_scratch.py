@@ -1,0 +1,147 @@
+"""Text for a small base model trained from nothing, so that the whole method runs on SVAMP without a download.
+
+The numbers of a template (`svamp_templates`) are redrawn with as many digits each, such that every result on the way
+is a positive whole number; the equation becomes steps. Documents, endless and the same for a seed: problems to solve;
+arithmetic drills; and, since a refiner must be able to copy, which a model made from nothing can't, drafts to be written
+again, half of them with an error marked and corrected.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+from glore.errors import DataError
+from glore.prompts import refine_segments, solve_segments, step_text
+from glore.sampling.protocol import stable_seed
+from glore.tasks.dataset import DatasetTask
+from glore.tasks.equations import Equation, Operation, value_of, worked_lines
+from glore.tasks.grading import answer_line, find_answer
+from glore.tasks.numbers import Number, canonical, parse_number
+from glore.tasks.svamp_templates import MAX_RESULT, Template, Templates, filled, fits
+
+__all__ = ["SvampFromScratch", "redrawn"]
+
+Document = tuple[tuple[str, ...], tuple[str, ...]]
+"""Prompt segments and target segments."""
+
+_SVAMP_SHARE = 0.35
+_DRILL_SHARE = 0.2
+_COPY_SHARE = 0.2
+_MAX_DIGITS_DRAWN = 4
+_TRIES = 40
+
+
+@dataclass(slots=True)
+class SvampFromScratch(DatasetTask):
+    """SVAMP with text to train a base model on."""
+
+    templates: Templates = field(default_factory=lambda: Templates((), (), 0, 0))
+
+    def base_documents(self, seed: int) -> Iterator[Document]:
+        """Endless documents, deterministic per seed; no wording of a dev or test question is among them."""
+        rng = random.Random(stable_seed(seed, "svamp-base"))
+        while True:
+            kind = rng.random()
+            if kind < _DRILL_SHARE:
+                yield (), tuple(step_text(_drill(rng)) for _ in range(8))
+                continue
+            template = self._template(rng)
+            slots = redrawn(rng, template)
+            if slots is None:
+                continue
+            question, tree = filled(template, slots), template.tree
+            steps = worked_lines(tree, slots)
+            target = tuple(map(step_text, steps))
+            if kind < _DRILL_SHARE + _COPY_SHARE:
+                draft, mark = _spoiled(rng, tree, slots, steps) if rng.random() < 0.5 else (steps, None)
+                yield refine_segments(question, draft, mark), target
+            else:
+                yield solve_segments(question), target
+
+    def _template(self, rng: random.Random) -> Template:
+        pool = self.templates.svamp if rng.random() < _SVAMP_SHARE else self.templates.given
+        return rng.choice(pool or self.templates.given)
+
+
+def redrawn(rng: random.Random, template: Template) -> Mapping[str, Fraction] | None:
+    """New numbers for a template's slots; the old ones where no draw fits, none where they don't fit either."""
+    for _ in range(_TRIES if template.slots else 0):
+        slots = {name: _same_size(rng, value) for name, value in template.slots.items()}
+        try:
+            _mend(rng, template.tree, slots)
+        except DataError:
+            continue
+        if fits(template.tree, slots) and all(0 < value <= MAX_RESULT for value in slots.values()):
+            return slots
+    return template.slots if fits(template.tree, template.slots) else None
+
+
+def _same_size(rng: random.Random, value: Fraction) -> Fraction:
+    n_digits = min(len(str(int(abs(value)))), _MAX_DIGITS_DRAWN)
+    return Fraction(rng.randint(2, 9) if n_digits == 1 else rng.randint(10 ** (n_digits - 1), 10**n_digits - 1))
+
+
+def _mend(rng: random.Random, node: Equation, slots: dict[str, Fraction]) -> Fraction:
+    """Make differences positive and quotients whole by changing slots that stand in them directly; returns the node's value."""
+    if not isinstance(node, Operation):
+        return value_of(node, slots)
+    left, right = _mend(rng, node.left, slots), _mend(rng, node.right, slots)
+    if node.operator == "/" and isinstance(node.left, str) and right > 0 and (left / right).denominator != 1:
+        slots[node.left] = right * max(rng.randint(2, 9), round(left / right))
+    elif node.operator == "-" and left <= right:
+        if isinstance(node.left, str) and isinstance(node.right, str):
+            slots[node.left], slots[node.right] = right, left
+        elif isinstance(node.left, str):
+            slots[node.left] = right + left
+    return value_of(node, slots)
+
+
+def _spoiled(rng: random.Random, tree: Equation, slots: Mapping[str, Fraction], steps: Sequence[str]) -> tuple[Sequence[str], int]:
+    """A draft with a misreading or a slip, and the 0-based index of the step to mark (its first wrong one, or the first of all)."""
+    draft: Sequence[str] = steps
+    for _ in range(6):
+        spoiled = _changed(rng, tree, tuple(slots))
+        if fits(spoiled, slots) and worked_lines(spoiled, slots)[-1] != steps[-1]:
+            draft = worked_lines(spoiled, slots)
+            break
+    if draft is steps:
+        slip = _slipped(rng, steps[-1])
+        draft = (*steps[:-2], *(f"{line.rpartition('= ')[0]}= {slip}" for line in steps[-2:-1]), answer_line(slip))
+    pairs = zip(draft, steps, strict=False)
+    first_wrong = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(draft), len(steps)) - 1)
+    return draft, first_wrong if rng.random() < 0.7 else 0
+
+
+def _slipped(rng: random.Random, last: str) -> str:
+    """The answer of an answer line, a little off."""
+    number = parse_number(find_answer([last]) or "0")
+    return canonical(Number((number.value if number else Fraction(0)) + rng.choice((1, 2, 10))))
+
+
+def _changed(rng: random.Random, node: Equation, names: Sequence[str]) -> Equation:
+    """The tree with one operator or one number read wrongly."""
+    if not isinstance(node, Operation):
+        return rng.choice(names) if names else node
+    part = rng.random()
+    if part < 0.4:
+        return replace(node, operator=rng.choice("+-*/"))
+    if part < 0.5:
+        return Operation(node.operator, node.right, node.left)
+    if part < 0.75:
+        return replace(node, left=_changed(rng, node.left, names))
+    return replace(node, right=_changed(rng, node.right, names))
+
+
+def _drill(rng: random.Random) -> str:
+    operator = rng.choices("+-*/", (3, 4, 2, 3))[0]
+    big = rng.choices((9, 99, 999), (2, 5, 2))[0]
+    a, b = rng.randint(1, big), rng.randint(1, big)
+    if operator == "-":
+        a, b = max(a, b) + 1, min(a, b)
+    elif operator in "*/":
+        a, b = rng.randint(2, min(big, 99)), rng.randint(2, 99 if rng.random() < 0.3 else 12)
+        a = a * b if operator == "/" else a
+    return worked_lines(Operation(operator, Fraction(a), Fraction(b)), {})[0]

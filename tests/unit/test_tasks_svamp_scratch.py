@@ -1,0 +1,123 @@
+"""Base documents for SVAMP: sound, deterministic, and free of dev and test wordings."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from glore.config import TaskSettings
+from glore.errors import DataError
+from glore.prompts import BAD_MARK
+from glore.tasks import ScratchTask, open_task
+from glore.tasks.equations import parse_infix, parse_prefix, worked_lines
+from glore.tasks.svamp_scratch import SvampFromScratch, redrawn
+from glore.tasks.svamp_templates import Template
+
+HEADER = "Question,Numbers,Equation,Answer\n"
+SHARE = '"jo \'s mom shares number0 pens , among number1 kids . how many each ?",56.0 9.0,/ number0 number1,6.2\n'
+LEAK = "Tom had number0 pens . How many of kind number1 ?,7 10,+ number0 number1,17\n"
+LINE = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)\n")
+
+
+def svamp_row(i: int, wording: str = "Ann", answer: float | None = None) -> dict[str, object]:
+    numbers = f"{wording} had {3 * i + 5} pens and lost {i + 1}"
+    return {
+        "ID": f"chal-{i}",
+        "Body": numbers + "." * (i % 2),
+        "Question": f"How many of kind {wording} are left?",
+        "Equation": f"( {3 * i + 5}.0 - {i + 1}.0 )",
+        "Answer": 2.0 * i + 4 if answer is None else answer,
+    }
+
+
+def opened(tmp_path: Path, csv: str) -> SvampFromScratch:
+    rows = [svamp_row(i, f"Ann{chr(97 + i)}", answer=99 if i == 0 else None) for i in range(10)]
+    rows[9] |= {"Body": "Tom had 31 pens", "Question": "How many of kind 11?", "Equation": "( 31.0 + 11.0 )", "Answer": 42}
+    (tmp_path / "SVAMP.json").write_text(json.dumps(rows))
+    (tmp_path / "given.csv").write_text(csv, encoding="utf-8")
+    settings = TaskSettings(kind="svamp", path=str(tmp_path), n_dev=1, scratch_path=str(tmp_path / "given.csv"))
+    task = open_task(settings, seed=0)
+    assert isinstance(task, SvampFromScratch)
+    assert isinstance(task, ScratchTask)
+    return task
+
+
+def test_templates_are_untokenised_and_leaks_and_contradictions_left_out(tmp_path: Path) -> None:
+    templates = opened(tmp_path, HEADER + SHARE + LEAK).templates
+    assert [t.text for t in templates.given] == ["Jo's mom shares number0 pens, among number1 kids. How many each?"]
+    assert (templates.n_leaks, templates.n_unusable, len(templates.svamp)) == (1, 1, 5)
+    assert re.fullmatch(r"Ann\w had number0 pens and lost number1\. How many of kind Ann\w are left\?", templates.svamp[0].text)
+
+
+def test_documents_are_deterministic_and_every_worked_line_is_true(tmp_path: Path) -> None:
+    task = opened(tmp_path, HEADER + SHARE)
+    documents = list(itertools.islice(task.base_documents(1), 600))
+    assert documents == list(itertools.islice(task.base_documents(1), 600))
+    assert documents != list(itertools.islice(task.base_documents(2), 600))
+    compute = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": lambda a, b: a / b}
+    for prompt, target in documents:
+        assert "number0" not in "".join(prompt)
+        lines = target if not prompt else target[:-1]
+        for line in lines:
+            match = LINE.fullmatch(line)
+            assert match, line
+            assert compute[match[2]](int(match[1]), int(match[3])) == int(match[4])
+        if prompt:
+            assert target[-1] == f"#### {target[-2].split()[-1]}\n"
+    drafts = [(prompt, target) for prompt, target in documents if prompt and "Draft:" in prompt[0]]
+    marked = [(prompt, target) for prompt, target in drafts if any(BAD_MARK in segment for segment in prompt)]
+    assert 0.15 < len(drafts) / len(documents) < 0.25
+    assert 0.35 < len(marked) / len(drafts) < 0.65
+    for prompt, target in drafts:
+        assert (prompt[1:-1] == target) == ((prompt, target) not in marked)
+
+
+def test_redrawn_numbers_keep_their_size_and_give_positive_whole_results() -> None:
+    rng = random.Random(0)
+    tree = parse_prefix("/ - number0 number1 number2")
+    template = Template("", tree, {"number0": Fraction(48), "number1": Fraction(6), "number2": Fraction(7)})
+    fresh = [redrawn(rng, template) for _ in range(50)]
+    assert len({tuple(slots.values()) for slots in fresh if slots}) > 25
+    for slots in fresh:
+        assert slots is not None
+        results = [line.split("= ")[-1] for line in worked_lines(tree, slots)[:-1]]
+        assert all(result.isdecimal() and int(result) > 0 for result in results)
+        assert len(str(slots["number1"])) == len(str(slots["number2"])) == 1
+    assert redrawn(rng, Template("", parse_infix("( 5.0 - 7.0 )"), {})) is None
+
+
+@pytest.mark.parametrize(
+    ("csv", "complaint"),
+    [
+        ("", "line 1: the column Question, Numbers, Equation, Answer is missing"),
+        ("Question,Numbers\n", "line 1: the column Equation, Answer is missing"),
+        (HEADER, "has no usable problem"),
+        (HEADER + LEAK, "has no usable problem"),
+        (HEADER + SHARE + "q number0,,number0,1\n", "line 3: Question, Numbers and Equation must not be empty"),
+        (HEADER + "q number0,x,number0,1\n", "line 2: the column 'Numbers' has 'x'"),
+        (HEADER + "q number1,1,number0,1\n", "line 2: there is no number for number1"),
+        (HEADER + "q number0,1,+ number0,1\n", "line 2: the column 'Equation': the equation"),
+    ],
+)
+def test_malformed_csv(tmp_path: Path, csv: str, complaint: str) -> None:
+    with pytest.raises(DataError, match=complaint) as caught:
+        opened(tmp_path, csv)
+    assert str(tmp_path / "given.csv") in str(caught.value)
+
+
+def test_the_real_files_share_no_wording_with_the_test_set(data_dir: Path) -> None:
+    folder = data_dir / "svamp"
+    task = open_task(TaskSettings(kind="svamp", path=str(folder), n_dev=100, scratch_path=str(folder / "mawps_asdiv_train.csv")), seed=0)
+    assert isinstance(task, SvampFromScratch)
+    assert len(task.templates.given) == 3138
+    assert task.templates.n_leaks == 0
+    held = {re.sub(r"\d+", "#", p.question) for split in ("dev", "test") for p in task.problems(split)}
+    for prompt, _ in itertools.islice(task.base_documents(0), 3000):
+        if prompt:
+            assert re.sub(r"\d+", "#", prompt[0].removeprefix("Question: ").split("\n")[0]) not in held
