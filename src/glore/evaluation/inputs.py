@@ -95,9 +95,9 @@ class Index:
         return None if steps is None else aggregate(steps, self.options.aggregate)
 
     def final(self, model: str, solution: Solution) -> float | None:
-        """Probability after the last step."""
+        """Probability after the last step, 0 for a solution without steps; none where this model did not score it."""
         steps = self.step_scores(model, solution)
-        return steps[-1] if steps else None
+        return None if steps is None else steps[-1] if steps else 0.0
 
 
 def _grouped(solutions: Sequence[Solution]) -> dict[str, list[Solution]]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from pathlib import Path
+
+import yaml
 
 from glore.evaluation import EvaluationInputs
-from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores
+from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores, write_records
+from glore.runfolder import DoneMark, write_json, write_text
 
 HOSTILE = 'Tom & Ana\'s "pens" </script><script>document.title="owned"</script><img src=x onerror=alert(1)> \u2028 ünï'
 
@@ -109,3 +113,43 @@ def _train(fake: _Fake, out: dict[str, list], i: int) -> None:
 def _labels(made: Solution, labels: list[bool], rule: str, kept: list[bool] | None = None) -> StepLabels:
     first = labels.index(False) if False in labels else None
     return StepLabels(made.id, tuple(labels), tuple(kept or [True] * len(labels)), first, rule)
+
+
+def write_run(folder: Path, inputs: EvaluationInputs) -> Path:
+    """A finished-looking run folder with these records, as the stages lay it out."""
+    run_dir = folder / inputs.name
+    recipe = {"name": inputs.name, "runs_dir": str(folder), "evaluation": {"bootstrap_samples": 100}}
+    write_text(run_dir / "config.yaml", yaml.safe_dump(recipe))
+    drafts, refined = {d.id for d in inputs.drafts}, {s.id for s in inputs.refinements}
+    samples, sft = {s.id for s in inputs.samples}, {s.id for s in inputs.sft_samples}
+    parts: list[tuple[str, str, type, list]] = [
+        ("problems", "test", Problem, list(inputs.problems)),
+        ("test_drafts", "part", Solution, list(inputs.drafts)),
+        ("test_samples", "part", Solution, list(inputs.samples)),
+        ("sft_test_drafts", "part", Solution, list(inputs.sft_drafts)),
+        ("sft_test_samples", "part", Solution, list(inputs.sft_samples)),
+        ("test_labels", "part", StepLabels, list(inputs.draft_labels)),
+        ("test_labels", "truth", StepLabels, list(inputs.draft_truth)),
+        ("test_refinements", "truth", StepLabels, []),
+        ("samples", "part", Solution, list(inputs.train_drafts)),
+        ("rollouts", "part", PrefixTrials, list(inputs.train_trials)),
+        ("labels", "part", StepLabels, list(inputs.train_labels)),
+        ("labels", "truth", StepLabels, list(inputs.train_truth)),
+        ("test_scores", "sft_orm", StepScores, [s for s in inputs.scores if s.solution_id in sft and s.model == "orm"]),
+    ]
+    for source in ("global", "local_orm", "local_sorm"):
+        parts.append(("test_refinements", source, Solution, [s for s in inputs.refinements if s.source == source]))
+    for model in ("orm", "balanced_orm", "sorm"):
+        mine = [s for s in inputs.scores if s.model == model]
+        parts.append(("test_draft_scores", model, StepScores, [s for s in mine if s.solution_id in drafts]))
+        parts.append(("test_scores", f"samples_{model}", StepScores, [s for s in mine if s.solution_id in samples]))
+        parts.append(("test_scores", f"refined_{model}", StepScores, [s for s in mine if s.solution_id in refined]))
+    for stage, part, kind, records in parts:
+        write_records(run_dir / "stages" / stage / f"{part}-00000.parquet", kind, records)
+    return run_dir
+
+
+def finish_stage(run_dir: Path, stage: str, *, seconds: float, tokens: int, counts: dict[str, float]) -> None:
+    """A `done.json` for one stage."""
+    mark = DoneMark(stage, "f", {}, {}, 1, 1, counts, seconds, tokens, {}, {}, {}, "2026-01-01T00:00:00+00:00")
+    write_json(run_dir / "stages" / stage / "done.json", dataclasses.asdict(mark))
