@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from glore.prompts import split_steps
 from glore.records import Problem, Solution
 from glore.sampling.protocol import Completion
 from glore.tasks.protocol import Task
 
-__all__ = ["by_problem", "graded_solution", "same_text"]
+__all__ = ["by_problem", "first_of_each", "graded_solution", "same_text"]
 
 
 def graded_solution(
@@ -38,12 +40,17 @@ def graded_solution(
     )
 
 
-def by_problem(solutions: list[Solution]) -> dict[str, list[Solution]]:
+def by_problem(solutions: Sequence[Solution]) -> dict[str, list[Solution]]:
     """Problem id → its solutions, both in the order given."""
     out: dict[str, list[Solution]] = {}
     for solution in solutions:
         out.setdefault(solution.problem_id, []).append(solution)
     return out
+
+
+def first_of_each(solutions: Sequence[Solution], n: int) -> list[Solution]:
+    """The first n solutions of every problem, grouped by problem in the order of first appearance."""
+    return [s for group in by_problem(solutions).values() for s in group[:n]]
 
 
 def same_text(steps: tuple[str, ...]) -> str:

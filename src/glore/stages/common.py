@@ -1,0 +1,170 @@
+"""What the stages share: opening tasks and models when they are first needed, sampling and scoring shard by shard."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from glore.config import RunConfig
+from glore.pipeline import StageContext
+from glore.records import Problem, Solution, StepLabels, StepScores
+from glore.sampling.protocol import Engine, SamplingParams, stable_seed
+from glore.student import sample_solutions
+from glore.tasks.open import open_task
+from glore.tasks.protocol import OracleTask, Task
+from glore.where import truth_labels
+
+__all__ = [
+    "base_model",
+    "engine_key",
+    "estimated_questions",
+    "estimated_tokens",
+    "lazy_engine",
+    "problems_by_id",
+    "sample",
+    "score",
+    "shard_size",
+    "task_of",
+    "training_seed",
+    "truth_of",
+    "verdicts",
+]
+
+COMPLETIONS_PER_SHARD = 4096
+"""About so many completions are drawn between two commits: what a kill loses at most."""
+SCORES_PER_SHARD = 8192
+
+_USUAL_SIZES = {"gsm8k": (7473, 1319), "svamp": (700, 300), "math": (12000, 500), "jsonl": (1000, 200)}
+"""Questions of train and test, for estimates alone."""
+
+
+def task_of(ctx: StageContext) -> Task:
+    """The run's task."""
+    return open_task(ctx.config.task, ctx.seed)
+
+
+def problems_by_id(ctx: StageContext, *splits: str) -> dict[str, Problem]:
+    """Problems of these splits, as the first stage wrote them."""
+    return {p.id: p for split in splits for p in ctx.read("problems", Problem, split)}
+
+
+def base_model(ctx: StageContext) -> str | Path:
+    """The pretrained base: the recipe's, or the one trained from nothing in this run."""
+    return ctx.config.base.model or ctx.model_dir("base")
+
+
+def engine_key(config: RunConfig) -> dict[str, object]:
+    """The engine settings that results depend on; the others change speed alone."""
+    return {"engine.kind": config.engine.kind, "engine.dtype": config.engine.dtype}
+
+
+def training_seed(ctx: StageContext) -> int:
+    """A 31-bit seed of this stage's training."""
+    return stable_seed(ctx.seed, "training", ctx.name) >> 32
+
+
+def shard_size(completions_per_item: int) -> int:
+    """Items per shard."""
+    return min(2048, max(32, COMPLETIONS_PER_SHARD // max(1, completions_per_item)))
+
+
+def lazy_engine(ctx: StageContext, model: str | Path) -> Callable[[], Engine]:
+    """An engine that is loaded at first use: a stage whose shards are all there loads no model."""
+
+    @functools.cache
+    def opened() -> Engine:
+        from glore.sampling.open import open_engine
+
+        return open_engine(model, ctx.config.engine)
+
+    return opened
+
+
+def sample(
+    ctx: StageContext,
+    model: str | Path,
+    problems: Sequence[Problem],
+    *,
+    source: str,
+    n: int = 1,
+    temperature: float = 0.0,
+    part: str = "part",
+    prompted: bool = False,
+) -> list[Solution]:
+    """n solutions of every problem from a student (temperature 0: greedy), written to `part` of this stage."""
+    task, engine = task_of(ctx), lazy_engine(ctx, model)
+    params = SamplingParams(temperature=temperature, max_new_tokens=ctx.config.student.max_new_tokens)
+
+    def work(shard: Sequence[Problem]) -> list[Solution]:
+        solutions = sample_solutions(
+            engine(),
+            task,
+            shard,
+            n=n,
+            params=params,
+            seed=ctx.seed,
+            stage=ctx.name,
+            source=source,
+            progress=ctx.progress,
+            prompted=prompted,
+        )
+        ctx.count(tokens=sum(s.n_tokens for s in solutions))
+        return solutions
+
+    solutions = ctx.sharded(problems, shard_size(n), work, Solution, part, unit="questions")
+    ctx.count(**verdicts(solutions, part))
+    return solutions
+
+
+def verdicts(solutions: Iterable[Solution], part: str = "part") -> dict[str, int]:
+    """Counts for `done.json`: how many solutions, how many right, how many could not be graded, how many ran out of tokens."""
+    found = list(solutions)
+    prefix = "" if part == "part" else f"{part}_"
+    return {
+        f"{prefix}solutions": len(found),
+        f"{prefix}right": sum(s.correct == "right" for s in found),
+        f"{prefix}unknown": sum(s.correct == "unknown" for s in found),
+        f"{prefix}out_of_tokens": sum(s.stop == "length" for s in found),
+    }
+
+
+def score(
+    ctx: StageContext, model: str, solutions: Sequence[Solution], problems: Mapping[str, Problem], part: str = "part"
+) -> list[StepScores]:
+    """One record per solution from the reward model of that name, written to `part` of this stage."""
+
+    @functools.cache
+    def scorer() -> Callable[[Sequence[tuple[str, tuple[str, ...]]]], list[tuple[float, ...]]]:
+        from glore.sampling.scoring import StepScorer
+
+        return StepScorer(ctx.model_dir(model), ctx.config.engine).score
+
+    def work(shard: Sequence[Solution]) -> list[StepScores]:
+        scores = scorer()([(problems[s.problem_id].question, s.steps) for s in shard])
+        return [StepScores(s.id, model, p) for s, p in zip(shard, scores, strict=True)]
+
+    return ctx.sharded(solutions, SCORES_PER_SHARD, work, StepScores, part, unit="solutions")
+
+
+def truth_of(ctx: StageContext, solutions: Iterable[Solution], problems: Mapping[str, Problem]) -> list[StepLabels]:
+    """Exact step labels where the task knows the truth; empty elsewhere."""
+    task = task_of(ctx)
+    if not isinstance(task, OracleTask):
+        return []
+    return [truth_labels(s, task.step_truth(problems[s.problem_id], s.steps)) for s in solutions]
+
+
+def estimated_questions(config: RunConfig, split: str) -> int:
+    """About how many questions a split has."""
+    task = config.task
+    if task.kind == "stories":
+        return {"train": task.stories.n_train, "dev": task.stories.n_dev, "test": task.stories.n_test}[split]
+    train, test = _USUAL_SIZES[task.kind]
+    limits = {"train": min(train, task.max_train or train), "dev": task.n_dev, "test": min(test, task.max_test or test)}
+    return limits[split]
+
+
+def estimated_tokens(config: RunConfig, n_solutions: float) -> int:
+    """About how many tokens so many solutions have: a third of what they may have."""
+    return round(n_solutions * config.student.max_new_tokens / 3)

@@ -1,0 +1,139 @@
+"""Stages: samples of training questions, the reward models, verifying rollouts and step labels (methods 2 and 3)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from glore.config import LabelSettings, TrainSettings
+from glore.errors import RunError
+from glore.pipeline import StageContext
+from glore.prompts import solve_segments, step_text
+from glore.records import PrefixTrials, Problem, Solution, StepLabels
+from glore.sampling.protocol import stable_seed
+from glore.solutions import first_of_each
+from glore.stages.common import base_model, lazy_engine, problems_by_id, sample, shard_size, task_of, training_seed, truth_of
+from glore.when import balanced_solutions, orm_labels
+from glore.where import label_drafts, verify_prefixes
+
+__all__ = [
+    "label_train_drafts",
+    "roll_out",
+    "sample_train_questions",
+    "train_balanced_orm",
+    "train_drafts",
+    "train_orm",
+    "train_sorm",
+    "verify_train_drafts",
+]
+
+STEPS_PER_DRAFT = 6
+"""About so many prefixes of a draft are tried; decides the size of a shard alone."""
+
+
+def sample_train_questions(ctx: StageContext) -> None:
+    """K solutions of every chosen training question from the student."""
+    reward = ctx.config.reward
+    problems = ctx.read("problems", Problem, "train")
+    if reward.questions:
+        ranked = sorted(problems, key=lambda p: (stable_seed(ctx.seed, "reward questions", p.id), p.id))
+        chosen = {p.id for p in ranked[: reward.questions]}
+        problems = [p for p in problems if p.id in chosen]
+    sample(ctx, ctx.model_dir("student"), problems, source="student", n=reward.samples, temperature=reward.temperature)
+
+
+def train_orm(ctx: StageContext) -> None:
+    """ORM: every step has the label of the final answer."""
+    samples = ctx.read("samples", Solution)
+    _train_reward_model(ctx, "orm", samples, orm_labels(samples), ctx.config.reward.orm)
+
+
+def train_balanced_orm(ctx: StageContext) -> None:
+    """The same on as many right as wrong solutions of every question."""
+    samples = balanced_solutions(ctx.read("samples", Solution), ctx.seed)
+    _train_reward_model(ctx, "balanced_orm", samples, orm_labels(samples, "balanced_orm"), ctx.config.reward.orm)
+
+
+def train_drafts(ctx: StageContext) -> list[Solution]:
+    """The first `reward.draft_samples` samples of every question: the drafts that get step labels."""
+    return first_of_each(ctx.read("samples", Solution), ctx.config.reward.draft_samples)
+
+
+def verify_train_drafts(ctx: StageContext) -> None:
+    """Verifying rollouts from the prefixes of the training drafts."""
+    roll_out(ctx, train_drafts(ctx), problems_by_id(ctx, "train"), ctx.config.labels)
+
+
+def roll_out(ctx: StageContext, drafts: Sequence[Solution], problems: dict[str, Problem], settings: LabelSettings) -> list[PrefixTrials]:
+    """Raw outcomes for these drafts, committed shard by shard."""
+    task, engine = task_of(ctx), lazy_engine(ctx, ctx.model_dir("student"))
+
+    def work(shard: Sequence[Solution]) -> list[PrefixTrials]:
+        trials = verify_prefixes(engine(), task, problems, shard, settings, seed=ctx.seed, progress=ctx.progress)
+        ctx.count(tokens=sum(t.n_tokens for t in trials), rollouts=sum(len(t.completions) for t in trials))
+        return trials
+
+    trials = ctx.sharded(
+        drafts, shard_size(settings.rollouts * (STEPS_PER_DRAFT if settings.full_counts else 1)), work, PrefixTrials, unit="drafts"
+    )
+    full = sum(settings.rollouts * max(0, len(d.steps) - 1) for d in drafts)
+    ctx.count(drafts=len(drafts), prefixes=len(trials), full_count_rollouts=full)
+    return trials
+
+
+def label_train_drafts(ctx: StageContext) -> None:
+    """SORM labels, and the exact truth where the task knows it. Parts: `part`, `truth`."""
+    drafts = train_drafts(ctx)
+    labels, counts = label_drafts(drafts, ctx.read("rollouts", PrefixTrials), ctx.config.labels, seed=ctx.seed)
+    ctx.write(labels, StepLabels)
+    ctx.write(truth_of(ctx, drafts, problems_by_id(ctx, "train")), StepLabels, "truth")
+    ctx.count(**dataclasses.asdict(counts))
+
+
+def train_sorm(ctx: StageContext) -> None:
+    """SORM: step labels from verifying rollouts."""
+    _train_reward_model(ctx, "sorm", train_drafts(ctx), ctx.read("labels", StepLabels), ctx.config.reward.sorm)
+
+
+def _train_reward_model(
+    ctx: StageContext, name: str, solutions: Sequence[Solution], labels: Sequence[StepLabels], settings: TrainSettings
+) -> None:
+    from glore.training.examples import StepExample
+    from glore.training.steps import train_step_classifier
+
+    problems = problems_by_id(ctx, "train")
+    examples = [
+        StepExample(
+            prompt=solve_segments(problems[s.problem_id].question), steps=tuple(step_text(t) for t in s.steps), labels=r.labels, kept=r.kept
+        )
+        for s, r in zip(solutions, labels, strict=True)
+        if r.labels is not None and r.kept is not None and any(r.kept)
+    ]
+    n_good = sum(label and kept for e in examples for label, kept in zip(e.labels, e.kept, strict=True))
+    n_bad = sum(not label and kept for e in examples for label, kept in zip(e.labels, e.kept, strict=True))
+    if not n_good or not n_bad:
+        raise RunError(
+            f"the {name} has {n_good} good and {n_bad} bad steps to learn from and needs both: the student is right always or never; "
+            "choose harder or easier questions, or more samples (reward.samples)"
+        )
+    report = train_step_classifier(
+        ctx.model_dir("student") if ctx.config.reward.init == "student" else base_model(ctx),
+        examples,
+        settings,
+        ctx.model_dir(name),
+        seed=training_seed(ctx),
+        progress=ctx.progress,
+        work_dir=ctx.work_dir(),
+        dtype=ctx.config.base.dtype,
+        device=ctx.config.engine.device,
+        log_dir=ctx.run_dir / "log",
+    )
+    ctx.count(
+        good_steps=n_good,
+        bad_steps=n_bad,
+        rows=report.n_rows,
+        dropped=report.n_dropped,
+        steps=report.n_steps,
+        loss=report.final_loss,
+        tokens=report.n_tokens,
+    )

@@ -1,0 +1,283 @@
+"""The list of stages and what they hand to each other, with trainers and engines that only pretend."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import glore.sampling.open
+import glore.sampling.scoring
+import glore.stages.common
+import glore.training.causal
+import glore.training.steps
+from fakes import FunctionEngine, LastLineTask, problem
+from glore.config import EngineSettings, RunConfig
+from glore.errors import ConfigError, DataError, RunError
+from glore.evaluation import read_evaluation
+from glore.pipeline import run_stages
+from glore.records import PrefixTrials, Problem, RefinementPair, Solution, StepLabels, StepScores, read_records
+from glore.sampling.protocol import Engine, Request
+from glore.stages import build_stages, read_inputs
+from glore.training.examples import TrainReport
+
+SKILL = {"base": 0.3, "sft": 0.4, "ei1": 0.6, "ei2": 0.6, "ei3": 0.9, "student": 0.6, "refiner": 0.7}
+"""Chance of a right step, by model."""
+
+
+class Oracle(LastLineTask):
+    """Three true steps `k + 1 = …` lead to 10; says which steps are true."""
+
+    def step_truth(self, problem: Problem, steps: Sequence[str]) -> tuple[bool, ...]:
+        return tuple("false" not in s and s != "#### 3" for s in steps)
+
+
+def _problems() -> list[Problem]:
+    worked = ("1 + 1 = 2", "2 + 8 = 10", "#### 10")
+    train = [problem(f"train{n}", solution=worked if n % 3 == 0 else None) for n in range(12)]
+    return [*train, *(problem(f"dev{n}", split="dev") for n in range(10)), *(problem(f"test{n}", split="test") for n in range(8))]
+
+
+class World:
+    """Stands in for every model: remembers what was trained on what."""
+
+    def __init__(self) -> None:
+        self.trained: dict[str, list[object]] = {}
+        self.bases: dict[str, str] = {}
+        self.opened: Counter[str] = Counter()
+
+    def train(self, base: str | Path, examples: Sequence[object], settings: object, out_dir: Path, **more: object) -> object:
+        self.trained[out_dir.name], self.bases[out_dir.name] = list(examples), Path(base).name
+        out_dir.mkdir(parents=True, exist_ok=True)
+        (out_dir / "model.txt").write_text(out_dir.name)
+        return TrainReport(n_rows=len(examples), n_dropped=0, n_tokens=10, n_steps=1, final_loss=0.5, seconds=0.0)
+
+    def engine(self, model: str | Path, settings: EngineSettings) -> Engine:
+        name = Path(model).name
+        self.opened[name] += 1
+        skill = SKILL[name]
+
+        def answer(request: Request, seed: int) -> str:
+            rng = random.Random(seed)
+            right = all(rng.random() < skill for _ in range(2)) and not any("false" in s for s in request.segments)
+            lines = ["2 + 0 = 2", "1 + 1 = 2" if rng.random() < 0.5 else "3 - 1 = 2", "2 + 8 = 10" if right else "2 + 1 = 3 false"]
+            return "\n".join([*lines, "#### 10" if right else "#### 3"])
+
+        return FunctionEngine(answer)
+
+
+class Scorer:
+    def __init__(self, model: Path, settings: EngineSettings) -> None:
+        self._good = 0.9 if model.name == "orm" else 0.8
+
+    def score(self, items: Sequence[tuple[str, tuple[str, ...]]]) -> list[tuple[float, ...]]:
+        return [tuple(0.2 if "false" in s or s == "#### 3" else self._good for s in steps) for _, steps in items]
+
+
+def _pretend(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
+    monkeypatch.setattr(glore.stages.common, "open_task", lambda settings, seed: Oracle(_problems()))
+    monkeypatch.setattr(glore.sampling.open, "open_engine", world.engine)
+    monkeypatch.setattr(glore.sampling.scoring, "StepScorer", Scorer)
+    monkeypatch.setattr(glore.training.causal, "train_causal_lm", world.train)
+    monkeypatch.setattr(glore.training.steps, "train_step_classifier", world.train)
+    monkeypatch.setattr("glore.models.load_tokenizer", lambda path: None)
+    return world
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return _pretend(monkeypatch)
+
+
+def _config(tmp_path: Path, **student: object) -> RunConfig:
+    ei = {"samples": 6, "max_rounds": 3}
+    return RunConfig.model_validate(
+        {
+            "name": "t",
+            "runs_dir": str(tmp_path),
+            "base": {"model": "some/base"},
+            "student": {"ei": ei, **student},
+            "reward": {"samples": 6, "draft_samples": 4},
+            "labels": {"rollouts": 4},
+            "evaluation": {"samples": 4, "bootstrap_samples": 100},
+        }
+    )
+
+
+def _read(config: RunConfig, stage: str, kind: type[object], part: str = "part") -> list[object]:
+    return read_records(sorted((config.run_dir / "stages" / stage).glob(f"{part}-0*.parquet")), kind)  # type: ignore[type-var]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, RunConfig]]:
+    """One finished run for all tests that only read."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        world = _pretend(monkeypatch)
+        config = _config(tmp_path_factory.mktemp("runs"))
+        run_stages(build_stages(config), config)
+        yield world, config
+
+
+def test_expert_iteration_learns_from_the_base_and_stops_without_gain(finished: tuple[World, RunConfig]) -> None:
+    world, config = finished
+    assert world.bases["sft"] == world.bases["ei1"] == "base", "the base is fine-tuned again, not the last student"
+    assert len(world.trained["sft"]) == 4, "only a third of the training questions is worked"
+    right = [s for s in _read(config, "ei1_train", Solution, "right") if isinstance(s, Solution)]
+    assert right
+    assert {s.correct for s in right} == {"right"}
+    assert len({(s.problem_id, s.steps) for s in right}) == len(right)
+    assert len(world.trained["ei1"]) == 4 + len(right), "D_1 = R_1 and the worked solutions"
+    solved = {stage: [s.correct for s in _read(config, stage, Solution, "dev")] for stage in ("sft", "ei1_train", "ei2_train", "ei3_train")}  # type: ignore[attr-defined]
+    gains = [solved[b].count("right") - solved[a].count("right") for a, b in (("sft", "ei1_train"), ("ei1_train", "ei2_train"))]
+    stopped = next(n for n, gain in enumerate([*gains, 0], 1) if gain <= 0)
+    for r in range(stopped + 1, 4):
+        assert f"ei{r}" not in world.trained
+        assert _read(config, f"ei{r}_samples", Solution) == []
+    best = max(solved, key=lambda s: solved[s].count("right"))
+    assert (config.run_dir / "models/student/model.txt").read_text() == best.removesuffix("_train")
+
+
+def test_reward_models_learn_from_labels(finished: tuple[World, RunConfig]) -> None:
+    world, config = finished
+    samples = [s for s in _read(config, "samples", Solution) if isinstance(s, Solution)]
+    assert len(samples) == 12 * 6
+    assert len(world.trained["orm"]) == sum(bool(s.steps) for s in samples)
+    assert all(len(set(e.labels)) == 1 for e in world.trained["orm"])  # type: ignore[attr-defined]
+    n_right = sum(all(e.labels) for e in world.trained["balanced_orm"])  # type: ignore[attr-defined]
+    assert 2 * n_right == len(world.trained["balanced_orm"])
+    assert world.bases["orm"] == world.bases["sorm"] == "student"
+
+    labels = [r for r in _read(config, "labels", StepLabels) if isinstance(r, StepLabels)]
+    truth = [r for r in _read(config, "labels", StepLabels, "truth") if isinstance(r, StepLabels)]
+    assert [r.solution_id for r in labels] == [r.solution_id for r in truth]
+    assert len(labels) == 12 * 4
+    flags = Counter((i, x) for r in labels if r.labels and r.kept for i, (x, k) in enumerate(zip(r.labels, r.kept, strict=True)) if k)
+    assert all(flags[i, True] == flags[i, False] for i, _ in flags), "balanced per step"
+    trials = [t for t in _read(config, "rollouts", PrefixTrials) if isinstance(t, PrefixTrials)]
+    wrong = {s.id for s in samples if s.correct == "wrong"}
+    assert {t.solution_id for t in trials} <= wrong
+
+
+def test_refiner_learns_from_both_kinds(finished: tuple[World, RunConfig]) -> None:
+    world, config = finished
+    pairs = [p for p in _read(config, "pairs", RefinementPair) if isinstance(p, RefinementPair)]
+    kinds = Counter(p.kind for p in pairs)
+    assert kinds["local"] == kinds["global"] > 0
+    assert all(p.target_steps[-1] == "#### 10" for p in pairs)
+    for p in pairs:
+        if p.kind == "local" and p.marked_step is not None:
+            assert p.target_steps[: p.marked_step] == p.draft_steps[: p.marked_step]
+    assert len(world.trained["refiner"]) == len(pairs)
+    assert all(sum("[BAD]" in s for s in e.prompt) == 1 for e in world.trained["refiner"])  # type: ignore[attr-defined]
+
+
+def test_test_records_are_complete_and_make_tables(finished: tuple[World, RunConfig]) -> None:
+    _, config = finished
+    inputs = read_inputs(config.run_dir)
+    assert [len(x) for x in (inputs.problems, inputs.drafts, inputs.samples, inputs.sft_samples)] == [8, 8, 32, 32]
+    sources = Counter(s.source for s in inputs.refinements)
+    bad = sum("false" in "".join(d.steps) for d in inputs.drafts)
+    assert sources == {k: v for k, v in {"global": 8, "local_orm": bad, "local_sorm": bad}.items() if v}
+    assert all(s.draft_id in {d.id for d in inputs.drafts} for s in inputs.refinements)
+    scored = Counter(s.model for s in inputs.scores)
+    everything = 8 + 32 + len(inputs.refinements)
+    assert scored == {"orm": everything + 32, "balanced_orm": everything, "sorm": everything}
+    assert {r.rule for r in inputs.draft_truth} == {"truth"}
+    assert len(inputs.draft_truth) == 8 + len(inputs.refinements)
+    evaluation = read_evaluation(config.run_dir / "report" / "evaluation.json")
+    assert evaluation.counts.n_drafts == 8
+    assert evaluation.table1
+    assert evaluation.table5
+    ids = [
+        s.id for s in (*inputs.drafts, *inputs.samples, *inputs.sft_drafts, *inputs.sft_samples, *inputs.refinements, *inputs.train_drafts)
+    ]
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_second_run_computes_nothing_and_loads_no_model(finished: tuple[World, RunConfig]) -> None:
+    world, config = finished
+    before = world.opened.copy()
+    plans = run_stages(build_stages(config), config)
+    assert {p.state for p in plans} == {"reused"}
+    assert world.opened == before
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ({"evaluation": {"threshold": 0.4}}, {"test_refinements", "test_scores", "evaluate"}),
+        ({"engine": {"max_rows": 3}}, set()),
+        (
+            {"labels": {"balance": False}},
+            {"labels", "sorm", "pairs", "refiner", "test_draft_scores", "test_refinements", "test_scores", "evaluate"},
+        ),
+        ({"refiner": {"global_pairs": "all"}}, {"pairs", "refiner", "test_refinements", "test_scores", "evaluate"}),
+        ({"evaluation": {"aggregate": "min"}}, {"evaluate"}),
+    ],
+)
+def test_a_setting_recomputes_what_reads_it(
+    finished: tuple[World, RunConfig], change: dict[str, dict[str, object]], again: set[str]
+) -> None:
+    _, config = finished
+    data = config.model_dump()
+    for section, values in change.items():
+        data[section].update(values)
+    other = RunConfig.model_validate(data)
+    plans = run_stages(build_stages(other), other, dry_run=True)
+    assert {p.name for p in plans if p.state != "reused"} == again
+
+
+def test_prompted_bootstrap_has_no_sft_student(world: World, tmp_path: Path) -> None:
+    config = _config(tmp_path, bootstrap="prompt")
+    names = [s.name for s in build_stages(config)]
+    assert "sft_test_drafts" not in names
+    run_stages(build_stages(config), config)
+    assert "sft" not in world.trained
+    assert not (config.run_dir / "models" / "sft").exists()
+    assert world.opened["base"] == 2, "greedy on dev, and the samples of round 1"
+    assert len(world.trained["ei1"]) == len(_read(config, "ei1_train", Solution, "right")), "D_0 is empty"
+    assert (config.run_dir / "models/student/model.txt").read_text().startswith("ei")
+
+
+def test_bad_combinations_are_said(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = _config(tmp_path, bootstrap="prompt", ei={"max_rounds": 0})
+    with pytest.raises(ConfigError, match=r"at least one round of expert iteration"):
+        run_stages(build_stages(config), config)
+    unworked = [dataclasses.replace(p, solution=None) for p in _problems()]
+    monkeypatch.setattr(glore.stages.common, "open_task", lambda settings, seed: Oracle(unworked))
+    config = _config(tmp_path / "2")
+    with pytest.raises(DataError, match=r"set student\.bootstrap to prompt"):
+        run_stages(build_stages(config), config)
+    monkeypatch.setitem(SKILL, "base", 0.0)
+    config = _config(tmp_path / "3", bootstrap="prompt")
+    with pytest.raises(RunError, match=r"found no right solution among 72"):
+        run_stages(build_stages(config), config)
+
+
+def test_a_student_that_is_never_right_is_said(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SKILL:
+        monkeypatch.setitem(SKILL, name, 0.0)
+    config = _config(tmp_path)
+    with pytest.raises(RunError, match=r"the orm has 0 good and \d+ bad steps"):
+        run_stages(build_stages(config), config)
+
+
+def test_every_sampling_and_training_stage_has_an_estimate(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    plans = run_stages(build_stages(config), config, dry_run=True)
+    without = {p.name for p in plans if p.tokens is None}
+    assert without == {"problems", "student", "labels", "pairs", "refiner", "test_labels", "test_draft_scores", "test_scores", "evaluate"}
+    assert not config.run_dir.exists()
+
+
+def test_unused_record_kinds_stay_readable(finished: tuple[World, RunConfig]) -> None:
+    _, config = finished
+    for model in ("orm", "balanced_orm", "sorm"):
+        scores = [s for s in _read(config, "test_draft_scores", StepScores, model) if isinstance(s, StepScores)]
+        assert {s.model for s in scores} == {model}
+        assert len(scores) == 8
