@@ -14,7 +14,7 @@ from glore.sampling.protocol import Request, Result, SamplingParams, stable_seed
 from glore.sampling.torch_engine import TorchEngine
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tiny_models import ARCHITECTURES, VOCAB, tiny_lm, tiny_tokenizer  # noqa: E402  # a helper beside this file
+from tiny_models import ARCHITECTURES, VOCAB, tiny_lm, tiny_tokenizer  # a helper beside this file
 
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=20)
 WARM = SamplingParams(temperature=1.0, max_new_tokens=25)
@@ -134,7 +134,7 @@ def test_length_stops_at_the_context_and_a_full_prompt_is_refused() -> None:
     assert all(c.n_tokens <= 2 for c in result.completions)
     with pytest.raises(EngineError, match=r"'full'.* 128 tokens .*context is 128"):
         list(engine.run([Request("full", (long + " w5 w5",), (1,), WARM)]))
-    with pytest.raises(EngineError, match="'none'.*empty"):
+    with pytest.raises(EngineError, match=r"'none'.*empty"):
         list(engine.run([Request("none", ("",), (1,), WARM)]))
 
 

@@ -85,26 +85,26 @@ def _grown(needed: int, have: int) -> int:
 class Prefill:
     """Prompts read for the first time, packed behind one another.
 
-    `pad_BT` [B, T]: packed index of each prompt's tokens (0 beyond its end); `unpad_N` [N]: the inverse, into B*T;
-    `slots_B`: the node that each prompt becomes.
+    `pad` [B, T]: packed index of each prompt's tokens (0 beyond its end); `unpad` [N]: the inverse, into B*T;
+    `slots`: the node that each prompt becomes.
     """
 
     store: KeyValueStore
-    pad_BT: torch.Tensor
-    unpad_N: torch.Tensor
-    slots_B: torch.Tensor
+    pad: torch.Tensor
+    unpad: torch.Tensor
+    slots: torch.Tensor
 
     def attend(
         self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float, window: int | None, softcap: float | None
     ) -> torch.Tensor:
         """q [N, H*Q, D], k and v [N, H, D] → [N, H*Q, D]; stores the keys and values."""
-        n_prompts, n_tokens = self.pad_BT.shape
-        flat = self.pad_BT.view(-1)
+        n_prompts, n_tokens = self.pad.shape
+        flat = self.pad.view(-1)
         q_B, k_B, v_B = (x.index_select(0, flat).view(n_prompts, n_tokens, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
         self.store.layer(layer, k)
         node_k, node_v = self.store.node[layer]
-        node_k[self.slots_B, :, :n_tokens] = k_B
-        node_v[self.slots_B, :, :n_tokens] = v_B
+        node_k[self.slots, :, :n_tokens] = k_B
+        node_v[self.slots, :, :n_tokens] = v_B
         grouped = q_B.shape[1] != k_B.shape[1]
         if softcap is None and (window is None or n_tokens <= window):
             out = torch.nn.functional.scaled_dot_product_attention(q_B, k_B, v_B, is_causal=True, scale=scaling, enable_gqa=grouped)
@@ -115,25 +115,25 @@ class Prefill:
                 hidden = hidden | (at[None, :] <= at[:, None] - window)
             bias_TT = torch.zeros(n_tokens, n_tokens, device=q.device).masked_fill_(hidden, float("-inf"))
             out = _written_out(q_B, k_B, v_B, bias_TT, scaling, softcap)
-        return out.transpose(1, 2).reshape(n_prompts * n_tokens, *q.shape[1:]).index_select(0, self.unpad_N)
+        return out.transpose(1, 2).reshape(n_prompts * n_tokens, *q.shape[1:]).index_select(0, self.unpad)
 
 
 @dataclasses.dataclass(slots=True)
 class Decode:
     """One token for each of R rows.
 
-    `grid_PG` [P, G]: the rows of each node (0 where a node has fewer); `node_R`, `place_R` [R]: each row's place in the grid;
-    `write_R` [R]: own column that this token takes; `node_length_R`, `own_length_R` [R]: tokens that count, this one included.
+    `grid` [P, G]: the rows of each node (0 where a node has fewer); `node`, `place` [R]: each row's place in the grid;
+    `write` [R]: own column that this token takes; `node_length`, `own_length` [R]: tokens that count, this one included.
     """
 
     store: KeyValueStore
-    grid_PG: torch.Tensor
-    node_R: torch.Tensor
-    place_R: torch.Tensor
-    write_R: torch.Tensor
-    rows_R: torch.Tensor
-    node_length_R: torch.Tensor
-    own_length_R: torch.Tensor
+    grid: torch.Tensor
+    node: torch.Tensor
+    place: torch.Tensor
+    write: torch.Tensor
+    rows: torch.Tensor
+    node_length: torch.Tensor
+    own_length: torch.Tensor
     n_node_tokens: int
     n_own_tokens: int
     one_to_one: bool
@@ -146,21 +146,21 @@ class Decode:
         """q [R, H*Q, D], k and v [R, H, D] → [R, H*Q, D]; stores the keys and values."""
         n_rows, n_heads, size = k.shape
         n_queries = q.shape[1] // n_heads
-        n_nodes, n_group = self.grid_PG.shape
+        n_nodes, n_group = self.grid.shape
         n_node, n_own = self.n_node_tokens, self.n_own_tokens
         own_k, own_v = self.store.row[layer]
-        own_k[self.rows_R, :, self.write_R] = k
-        own_v[self.rows_R, :, self.write_R] = v
+        own_k[self.rows, :, self.write] = k
+        own_v[self.rows, :, self.write] = v
         node_k, node_v = self.store.node[layer]
         q = (q * scaling).view(n_rows, n_heads, n_queries, size)
         scores = q.new_empty(n_rows, n_heads, n_queries, n_node + n_own)
         if self.one_to_one:
             scores[..., :n_node] = q @ node_k[:n_rows, :, :n_node].transpose(2, 3)
         else:
-            q_grid = q[self.grid_PG].transpose(1, 2).reshape(n_nodes, n_heads, n_group * n_queries, size)
+            q_grid = q[self.grid].transpose(1, 2).reshape(n_nodes, n_heads, n_group * n_queries, size)
             of_grid = q_grid @ node_k[:n_nodes, :, :n_node].transpose(2, 3)
             of_grid = of_grid.view(n_nodes, n_heads, n_group, n_queries, n_node)
-            scores[..., :n_node] = of_grid[self.node_R, :, self.place_R]
+            scores[..., :n_node] = of_grid[self.node, :, self.place]
         scores[..., n_node:] = q @ own_k[:n_rows, :, :n_own].transpose(2, 3)
         if softcap is not None:
             scores = torch.tanh(scores / softcap) * softcap
@@ -170,18 +170,18 @@ class Decode:
         if self.one_to_one:
             out += weights[..., :n_node] @ node_v[:n_rows, :, :n_node]
         else:
-            to_grid = weights[..., :n_node][self.grid_PG].transpose(1, 2).reshape(n_nodes, n_heads, n_group * n_queries, n_node)
+            to_grid = weights[..., :n_node][self.grid].transpose(1, 2).reshape(n_nodes, n_heads, n_group * n_queries, n_node)
             of_grid = (to_grid @ node_v[:n_nodes, :, :n_node]).view(n_nodes, n_heads, n_group, n_queries, size)
-            out += of_grid[self.node_R, :, self.place_R]
+            out += of_grid[self.node, :, self.place]
         return out.view(n_rows, n_heads * n_queries, size)
 
     def bias(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
         """0 where a row may look, -inf where not: [R, 1, 1, node tokens + own tokens]; the same for all layers of one kind."""
         if (window or 0) not in self._bias:
-            device = self.node_length_R.device
+            device = self.node_length.device
             at_node = torch.arange(self.n_node_tokens, device=device)[None]
             at_own = torch.arange(self.n_own_tokens, device=device)[None]
-            node_length, own_length = self.node_length_R[:, None], self.own_length_R[:, None]
+            node_length, own_length = self.node_length[:, None], self.own_length[:, None]
             hidden_node, hidden_own = at_node >= node_length, at_own >= own_length
             if window is not None:
                 first = node_length + own_length - window

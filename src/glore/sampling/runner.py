@@ -108,13 +108,10 @@ def supports_packed(model: PreTrainedModel) -> bool:
             plain = [model(input_ids=torch.tensor([p], device=device), use_cache=False).logits[0].float() for p in prompts]
         runner = ModelRunner(model, max_rows=2)
         first = runner.prefill([p[:-1] for p in prompts], [0, 1])
-        batch = Decode(
-            runner.store,
-            *(torch.tensor(x, device=device) for x in ([[0], [1]], [0, 1], [0, 0], [0, 0], [0, 1], [4, 7], [1, 1])),
-            n_node_tokens=7,
-            n_own_tokens=1,
-            one_to_one=False,
+        grid, node, place, write, rows, lengths, own = (
+            torch.tensor(x, device=device) for x in ([[0], [1]], [0, 1], [0, 0], [0, 0], [0, 1], [4, 7], [1, 1])
         )
+        batch = Decode(runner.store, grid, node, place, write, rows, lengths, own, n_node_tokens=7, n_own_tokens=1, one_to_one=False)
         second = runner.decode(np.array([p[-1] for p in prompts]), np.array([4, 7]), batch)
     except (NotImplementedError, TypeError, ValueError, RuntimeError, KeyError, AttributeError, AssertionError, IndexError) as error:
         _log.info("plain decoding for %s: %s", type(model).__name__, error)

@@ -81,7 +81,7 @@ class TorchEngine:
             raise EngineError(f"request {shown(request.id)}: the prompt is empty; a model needs at least one token to continue")
         if params.max_new_tokens < 1 or params.temperature < 0 or params.top_k < 0 or not 0 < params.top_p <= 1:
             raise EngineError(
-                f"request {shown(request.id)}: max_new_tokens >= 1, temperature >= 0, top_k >= 0 and 0 < top_p <= 1 are needed, got {params}"
+                f"request {shown(request.id)}: max_new_tokens >= 1, temperature >= 0, top_k >= 0 and 0 < top_p <= 1 needed, got {params}"
             )
         room = self._context - len(tokens)
         if room < 1:
@@ -130,7 +130,7 @@ class _Batch:
     def _decode(self) -> list[Job]:
         rows = self.rows
         batch = rows.batch(self.runner.store, self.runner.device)
-        n_rows = batch.rows_R.shape[0]
+        n_rows = batch.rows.shape[0]
         logits = self.runner.decode(rows.last_tokens(n_rows), rows.positions(n_rows), batch)
         live = np.flatnonzero(rows.node[:n_rows] >= 0)
         if live.size < n_rows:
