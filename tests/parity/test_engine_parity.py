@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +10,7 @@ import torch
 from glore.errors import EngineError
 from glore.sampling.protocol import Request, Result, SamplingParams, stable_seed
 from glore.sampling.torch_engine import TorchEngine
-
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny_models import ARCHITECTURES, VOCAB, tiny_lm, tiny_tokenizer  # a helper beside this file
+from tiny_models import ARCHITECTURES, VOCAB, tiny_lm, tiny_tokenizer
 
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=20)
 WARM = SamplingParams(temperature=1.0, max_new_tokens=25)

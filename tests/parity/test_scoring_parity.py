@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +10,7 @@ import torch
 from glore.errors import EngineError
 from glore.prompts import solve_segments
 from glore.sampling.scoring import StepScorer
-
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny_models import VOCAB, tiny_step_model, tiny_tokenizer  # a helper beside this file
+from tiny_models import VOCAB, tiny_step_model, tiny_tokenizer
 
 
 def solutions(n: int) -> list[tuple[str, tuple[str, ...]]]:

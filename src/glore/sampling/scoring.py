@@ -57,7 +57,7 @@ class StepScorer:
         Raises EngineError when a solution does not fit into the model's context.
         """
         scores: list[tuple[float, ...]] = [()] * len(items)
-        encoded = {i: self._encode(i, question, steps) for i, (question, steps) in enumerate(items) if steps}
+        encoded = self._encode({i: solve_segments(question, steps) for i, (question, steps) in enumerate(items) if steps})
         order = sorted(encoded, key=lambda i: len(encoded[i][0]))
         start = 0
         while start < len(order):
@@ -70,26 +70,25 @@ class StepScorer:
             start = end
         return scores
 
-    def _encode(self, index: int, question: str, steps: tuple[str, ...]) -> tuple[list[int], list[int]]:
-        """Token ids and the index of each step's last token."""
-        from glore.models import encode_segments
+    def _encode(self, inputs: dict[int, tuple[str, ...]]) -> dict[int, tuple[list[int], list[int]]]:
+        """Per solution: token ids, and the index of each step's last token."""
+        from glore.models import encode_many
 
-        segments = solve_segments(question, steps)
-        ids = encode_segments(self.tokenizer, segments[:1])
-        ends = []
-        for segment in segments[1:]:
-            ids = ids + self._plain(segment)
-            ends.append(len(ids) - 1)
-        if len(ids) > self._context:
-            raise EngineError(
-                f"solution {index} of the batch has {len(ids)} tokens with its question and the reward model's context is {self._context}; "
-                "leave it out, or use a model with a longer context"
-            )
-        return ids, ends
-
-    def _plain(self, segment: str) -> list[int]:
-        ids: list[int] = self.tokenizer(segment, add_special_tokens=False)["input_ids"]
-        return ids
+        heads = encode_many(self.tokenizer, [segments[:1] for segments in inputs.values()])
+        steps = iter(encode_many(self.tokenizer, [(s,) for segments in inputs.values() for s in segments[1:]], bos=False))
+        encoded = {}
+        for (index, segments), ids in zip(inputs.items(), heads, strict=True):
+            ends = []
+            for _ in segments[1:]:
+                ids.extend(next(steps))
+                ends.append(len(ids) - 1)
+            if len(ids) > self._context:
+                raise EngineError(
+                    f"solution {index} of the batch has {len(ids)} tokens with its question and the reward model's context is "
+                    f"{self._context}; leave it out, or use a model with a longer context"
+                )
+            encoded[index] = ids, ends
+        return encoded
 
     @torch.inference_mode()
     def _batch(self, encoded: list[tuple[list[int], list[int]]]) -> list[tuple[float, ...]]:
