@@ -124,9 +124,9 @@ def tree_sizes(folder: Path) -> dict[str, int]:
 
 
 def model_signatures(run_dir: Path) -> dict[str, list[int]]:
-    """Model folder name → inode and time, which change when the folder is made anew."""
-    found = ((p.name, p.stat()) for p in sorted((run_dir / "models").glob("*")) if p.is_dir())
-    return {name: [stat.st_ino, stat.st_mtime_ns] for name, stat in found}
+    """Model folder name → inode of the folder and latest time of it and its files, which change when a model is made anew."""
+    folders = [p for p in sorted((run_dir / "models").glob("*")) if p.is_dir()]
+    return {p.name: [p.stat().st_ino, max(q.stat().st_mtime_ns for q in (p, *p.rglob("*")))] for p in folders}
 
 
 def check_stage_files(run_dir: Path, folder: Path, done: DoneMark) -> str | None:
@@ -151,13 +151,16 @@ def check_stage_files(run_dir: Path, folder: Path, done: DoneMark) -> str | None
 
 
 def clear_stage(run_dir: Path, folder: Path) -> None:
-    """Remove a stage's records and the models it made, `done.json` first, so that a half-cleared stage never looks complete."""
+    """Remove a stage's records and the models it made.
+
+    The models go first, since `done.json` names them; then the marks, so that a half-cleared stage never looks complete.
+    """
     done = read_done(folder)
     try:
-        (folder / "done.json").unlink(missing_ok=True)
-        (folder / "started.json").unlink(missing_ok=True)
         for model in done.models if done else ():
             shutil.rmtree(run_dir / "models" / model, ignore_errors=True)
+        (folder / "done.json").unlink(missing_ok=True)
+        (folder / "started.json").unlink(missing_ok=True)
         if folder.exists():
             shutil.rmtree(folder)
     except OSError as error:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas  # noqa: F401  # pyarrow imports it at its first table; once here saves it in every child
 import pyarrow.compute  # noqa: F401  # likewise
-from small_stages import contents, small_config, small_stages
 
 from glore.config import RunConfig
 from glore.pipeline import run_stages
+from small_stages import contents, small_config, small_stages
 
 
 class Countdown:
@@ -81,7 +81,7 @@ def main(folder: Path, stride: int) -> None:
             del got["config.yaml"]
             leftovers = [name for name in got if name.endswith(".tmp")]
             assert not [name for name in leftovers if name.startswith("stages/")], leftovers
-            assert {k: v for k, v in got.items() if k not in leftovers} == expected, (start, moment)
+            assert {k: v for k, v in got.items() if k not in leftovers} == expected, (start, moment, got.items() ^ expected.items())
     print(moments)
 
 

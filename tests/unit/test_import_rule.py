@@ -1,0 +1,115 @@
+"""The shape of the code: imports go downwards, concepts don't know each other, torch stays where models are.
+
+Read from the source with `ast`, so late imports inside functions count too; imports for type checkers only do not.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "glore"
+
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors", "statistics"),
+    ("records", "config", "progress", "sampling.protocol"),
+    ("tasks", "prompts", "pipeline", "fingerprints", "runfolder", "stagecontext", "solutions"),
+    ("models", "sampling", "training"),
+    ("student", "when", "where", "how", "rerank"),
+    ("refiner", "stages", "evaluation", "studies"),
+    ("report", "cli", "display"),
+)
+"""`sampling.protocol` is a contract like the records: it imports nothing of the engines behind it, so tasks may know it."""
+CONCEPTS = LAYERS[4]
+MAY_USE_TORCH = ("sampling", "training", "models")
+EVERYTHING = ("__init__", "__main__")
+"""The package's front door and `python -m glore` may name any part."""
+
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def part_of_module(name: str) -> str:
+    """The part of `LAYERS` that a module's dotted name (without `glore.`) belongs to."""
+    return name if name in LEVEL else name.split(".")[0]
+
+
+def part_of(path: Path) -> str:
+    return part_of_module(".".join(path.relative_to(SOURCE).with_suffix("").parts))
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Absolute names of all modules a file imports when it runs."""
+    found: set[str] = set()
+
+    class Visitor(ast.NodeVisitor):
+        def visit_If(self, node: ast.If) -> None:  # ast's own naming
+            if "TYPE_CHECKING" not in ast.unparse(node.test):
+                self.generic_visit(node)
+
+        def visit_Import(self, node: ast.Import) -> None:  # ast's own naming
+            found.update(alias.name for alias in node.names)
+
+        def visit_ImportFrom(self, node: ast.ImportFrom) -> None:  # ast's own naming
+            assert node.level == 0, f"{path}: relative import; write glore.… so that this test can read it"
+            assert node.module is not None
+            found.add(node.module)
+            if node.module == "glore":
+                found.update(f"glore.{alias.name}" for alias in node.names)
+
+    Visitor().visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+def imported_parts(path: Path) -> set[str]:
+    """The parts of glore (top-level modules and packages) that a file imports from outside its own part."""
+    parts = {part_of_module(name.removeprefix("glore.")) for name in imported_modules(path) if name.startswith("glore.")}
+    return parts - {part_of(path)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_go_only_downwards(path: Path) -> None:
+    part = part_of(path)
+    if part in EVERYTHING:
+        return
+    assert part in LEVEL, f"{part} has no place yet: give it one in LAYERS and in CONTRIBUTING.md"
+    upwards = sorted(p for p in imported_parts(path) if p in LEVEL and LEVEL[p] > LEVEL[part])
+    assert not upwards, f"{path.name} imports {upwards}, which stand above {part}"
+    if part in CONCEPTS:
+        assert not sorted(imported_parts(path) & set(CONCEPTS)), "concept modules don't know each other; compose them in stages or refiner"
+
+
+def test_parts_form_no_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for path in FILES:
+        if part_of(path) not in EVERYTHING:
+            graph.setdefault(part_of(path), set()).update(imported_parts(path) & set(LEVEL))
+    while graph:
+        leaves = [part for part, needs in graph.items() if not needs & set(graph)]
+        assert leaves, f"circle among {sorted(graph)}"
+        for part in leaves:
+            del graph[part]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_torch_stays_where_models_are(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imported_modules(path)}
+    if part_of(path) not in MAY_USE_TORCH:
+        assert not roots & {"torch", "transformers", "accelerate", "peft", "safetensors"}
+
+
+def test_the_command_line_starts_without_heavy_packages() -> None:
+    """`glore --help` must answer in under a second; these packages alone cost more."""
+    heavy = ("torch", "transformers", "datasets", "pandas", "pyarrow", "pydantic", "matplotlib", "numpy")
+    code = (
+        "import sys\nsys.argv = ['glore', '--help']\nimport glore.cli\n"
+        "try:\n    glore.cli.main()\nexcept SystemExit:\n    pass\n"
+        f"found = [m for m in {heavy} if m in sys.modules]\nassert not found, found\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: glore" in done.stdout
