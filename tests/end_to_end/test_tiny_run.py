@@ -1,0 +1,97 @@
+"""The whole method on a model of a few thousand weights, trained from nothing: it learns next to nothing, but every stage
+does its real work, and what one stage writes the next one reads."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from glore import Refiner, load_config, run
+from glore.config import RunConfig
+from glore.pipeline import run_stages
+from glore.records import StepLabels, read_records
+from glore.report import build_report
+from glore.stages import build_stages, read_inputs
+
+RECIPE = """
+name: tiny
+task:
+  stories: {people: [2, 2], steps: [1, 2], base_steps: 2, max_number: 10, extra_relations: 0, distractors: 0,
+            n_train: 60, n_dev: 20, n_test: 20, worked_share: 0.5}
+base:
+  scratch: {hidden_size: 64, n_layers: 2, n_heads: 2, intermediate_size: 128, max_positions: 512, vocab_size: 400, n_tokens: 100000,
+            train: &train {learning_rate: 3e-3, optimizer: muon, batch_size: 8, max_length: 256}}
+student: {sft: {<<: *train, epochs: 8}, ei: {samples: 4, max_rounds: 1}, ei_train: *train, max_new_tokens: 50}
+reward: {samples: 6, draft_samples: 3, orm: *train, sorm: *train}
+labels: {rollouts: 3, max_new_tokens: 50}
+refiner: {train: *train}
+evaluation: {samples: 4, bootstrap_samples: 100}
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """One run for all tests here."""
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "tiny.yaml").write_text(RECIPE)
+    config = load_config(folder / "tiny.yaml", [f"runs_dir={folder / 'runs'}"])
+    assert run(config) == config.run_dir
+    return config
+
+
+def test_every_stage_leaves_its_records(finished: RunConfig) -> None:
+    inputs = read_inputs(finished.run_dir)
+    assert len(inputs.drafts) == 20
+    assert len(inputs.samples) == 80
+    assert len(inputs.train_drafts) == len(inputs.train_labels) == len(inputs.train_truth) == 180
+    assert {s.model for s in inputs.scores} == {"orm", "balanced_orm", "sorm"}
+    labelled = [r for r in inputs.train_labels if r.labels is not None]
+    drafts = {d.id: d for d in inputs.train_drafts}
+    assert all(len(r.labels or ()) == len(drafts[r.solution_id].steps) for r in labelled)
+    assert all((r.labels or (False,))[-1] == (drafts[r.solution_id].correct == "right") for r in labelled)
+    for name in ("base", "sft", "ei1", "student", "orm", "balanced_orm", "sorm", "refiner"):
+        assert (finished.run_dir / "models" / name / "model.safetensors").is_file()
+
+
+def test_the_run_refines_questions(finished: RunConfig) -> None:
+    refiner = Refiner.from_run(finished.run_dir)
+    results = refiner.refine(["Ana has 3 pens. Tom has 2 more pens than Ana. How many pens does Tom have?", "Ana has 3 pens. How many?"])
+    for result in results:
+        assert result.candidates[0] == result.draft
+        assert len(result.orm_scores) == len(result.sorm_scores) == len(result.draft)
+        assert all(0 <= p <= 1 for p in (*result.orm_scores, *result.sorm_scores, *result.candidate_scores))
+        assert result.candidate_scores[result.chosen] == max(result.candidate_scores)
+    alone = refiner(results[1].question)
+    assert (alone.draft, alone.candidates, alone.chosen) == (results[1].draft, results[1].candidates, results[1].chosen)
+
+
+def test_the_report_is_one_file_without_network(finished: RunConfig) -> None:
+    text = build_report(finished.run_dir).read_text(encoding="utf-8")
+    assert "<html" in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert 'src="http' not in text
+
+
+def test_computing_stages_again_gives_the_same_bytes(finished: RunConfig, tmp_path: Path) -> None:
+    """From the samples on: sampling, training, labels, refinement and scores are deterministic."""
+    other = finished.model_copy(update={"runs_dir": str(tmp_path)})
+    shutil.copytree(finished.run_dir, other.run_dir)
+    names = [s.name for s in build_stages(finished)]
+    for name in names[names.index("samples") :]:
+        shutil.rmtree(other.run_dir / "stages" / name)
+    plans = run_stages(build_stages(other), other)
+    assert {p.name: p.state for p in plans} == {n: "reused" if names.index(n) < names.index("samples") else "computed" for n in names}
+    before, after = ({p.relative_to(c.run_dir): p.read_bytes() for p in c.run_dir.rglob("*.parquet")} for c in (finished, other))
+    assert before == after
+
+
+def test_another_labelling_rule_costs_no_sampling(finished: RunConfig, tmp_path: Path) -> None:
+    other = finished.model_copy(update={"runs_dir": str(tmp_path), "labels": finished.labels.model_copy(update={"balance": False})})
+    shutil.copytree(finished.run_dir, other.run_dir)
+    plans = {p.name: p.state for p in run_stages(build_stages(other), other, until="labels")}
+    assert plans["rollouts"] == "reused"
+    assert plans["labels"] == "computed"
+    labels = read_records(other.run_dir / "stages" / "labels" / "part-00000.parquet", StepLabels)
+    assert all(all(r.kept) for r in labels if r.kept is not None)
