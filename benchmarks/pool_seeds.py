@@ -16,7 +16,8 @@ from glore.config import load_config
 from glore.errors import GloreError
 from glore.evaluation import Evaluation, evaluate, pool
 from glore.report.summary import headline
-from glore.report.views import TableView, percent, points, table_views, to_markdown
+from glore.report.tables import table_views
+from glore.report.views import TableView, percent, points, to_markdown
 from glore.stages.testing import evaluation_options, read_inputs
 
 

@@ -22,7 +22,8 @@ from glore.report.figures import figures
 from glore.report.page import RunFacts, render_page
 from glore.report.solutions import MAX_PROBLEMS, MAX_STEPS, embedded, solution_data
 from glore.report.summary import headline
-from glore.report.views import percent, points, table_views, to_markdown
+from glore.report.tables import table_views
+from glore.report.views import percent, points, to_markdown
 from glore.statistics import Difference, Estimate
 
 FAST = EvaluationOptions(bootstrap_samples=100)

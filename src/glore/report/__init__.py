@@ -1,6 +1,7 @@
 """A run's records → terminal tables and one self-contained HTML page.
 
-views      the tables as text cells: one source for terminal, page and Markdown
+tables     the tables as text cells: one source for terminal, page and Markdown
+views      what such a table is, numbers as text, Markdown
 summary    what came out, in plain words
 figures    inline SVG, drawn with `svg`
 solutions  the data of the solution browser

@@ -40,9 +40,8 @@ def figures(e: Evaluation) -> list[Figure]:
     for model, what in (("orm", "final answers of drafts"), ("sorm", "steps against labels"), ("sorm", "steps against truth")):
         found = next((c for c in e.calibrations if c.model == model and c.what == what), None)
         if found is not None and found.n:
-            caption = (
-                f"Said against found; dots grow with n = {found.n}. Expected calibration error {100 * found.expected_error:.1f} points."
-            )
+            error = f"{100 * found.expected_error:.1f} points"
+            caption = f"Probability said against share found good, n = {found.n}. Expected calibration error {error}."
             out.append((f"Calibration: {MODEL_NAMES[model]}, {what}", caption, _calibration(found)))
     if e.balance:
         caption = "Training labels of the SORM at each place of a solution: left bar before, right bar after balancing."

@@ -19,7 +19,8 @@ from glore.progress import duration
 from glore.report.figures import figures
 from glore.report.solutions import embedded, solution_data
 from glore.report.summary import headline
-from glore.report.views import TableView, percent, points, table_views
+from glore.report.tables import table_views
+from glore.report.views import TableView, percent, points
 
 __all__ = ["RunFacts", "StageFacts", "render_page"]
 
@@ -182,7 +183,7 @@ def _cost(facts: RunFacts) -> str:
         return '<section id="cost"></section>'
     rows = [(s.name, duration(s.seconds), f"{s.tokens:,}" if s.tokens else "", _counts(s.counts)) for s in facts.stages]
     rows.append(("total", duration(sum(s.seconds for s in facts.stages)), f"{sum(s.tokens for s in facts.stages):,}", ""))
-    head = "".join(f'<th scope="col">{c}</th>' for c in ("stage", "time", "tokens", "counts"))
+    head = "".join(f'<th scope="col">{c}</th>' for c in ("stage", "time", "tokens")) + '<th scope="col" class="wide">counts</th>'
     shown = "".join(
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(time)}</td><td>{tokens}</td><td class="wide">{escape(counts)}</td></tr>'
         for name, time, tokens, counts in rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -9,7 +10,8 @@ from rich.text import Text
 
 from glore.evaluation import Evaluation
 from glore.report.summary import headline
-from glore.report.views import TableView, table_views
+from glore.report.tables import table_views
+from glore.report.views import TableView
 
 __all__ = ["print_evaluation"]
 
@@ -22,12 +24,14 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     for view in table_views(evaluation):
         if view.id in MAIN_TABLES:
             console.print(_rich(view))
+            console.print()
     for sentence in headline(evaluation):
         console.print(Padding(Text(sentence), (0, 0, 0, 2)))
 
 
 def _rich(view: TableView) -> Table:
-    table = Table(title=Text(view.title, style="bold"), title_justify="left", caption=Text(view.note, style="dim"), caption_justify="left")
+    title, note = Text(view.title, style="bold"), Text(view.note, style="dim")
+    table = Table(title=title, title_justify="left", caption=note, caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(view.columns):
         table.add_column(Text(name), justify="left" if i == 0 else "right", overflow="fold")
     for number, row in enumerate(view.rows):
