@@ -26,6 +26,7 @@ __all__ = [
     "RewardModelSettings",
     "RunConfig",
     "ScratchModelSettings",
+    "Settings",
     "StoriesSettings",
     "StudentSettings",
     "TaskSettings",
@@ -283,7 +284,9 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _combination(self) -> RunConfig:
         if self.base.model is None and self.task.kind not in ("stories", "svamp"):
-            raise ValueError(f"task.kind: {self.task.kind} has no text to train a base model from nothing; set base.model to a model name or folder")
+            raise ValueError(
+                f"task.kind: {self.task.kind} has no text to train a base model from nothing; set base.model to a model name or folder"
+            )
         if self.base.model is None and self.task.kind == "svamp" and self.task.scratch_path is None:
             raise ValueError("task.kind: svamp without base.model trains from nothing and needs task.scratch_path (the MAWPS/ASDiv-A CSV)")
         if self.evaluation.best_of > self.evaluation.samples:
@@ -302,7 +305,9 @@ def load_config(recipe: str | Path, overrides: tuple[str, ...] | list[str] = ())
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"can't read the recipe {path}: {getattr(error, 'strerror', None) or error}; give the path of a YAML file such as recipes/quickstart.yaml") from error
+        raise ConfigError(
+            f"can't read the recipe {path}: {getattr(error, 'strerror', None) or error}; give the path of a YAML file such as recipes/quickstart.yaml"
+        ) from error
     data = _parse_yaml(text, str(path))
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a recipe is a YAML mapping of settings, got {shown(data)}")
@@ -361,7 +366,9 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         field = model.model_fields.get(str(name))
         if field is None:
             return []
-        nested = [a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(a, type) and issubclass(a, BaseModel)]
+        nested = [
+            a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(a, type) and issubclass(a, BaseModel)
+        ]
         if not nested:
             return []
         model = nested[0]

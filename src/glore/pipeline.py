@@ -174,8 +174,7 @@ def _run_stage(stage: Stage, plan: StagePlan, stages: Sequence[Stage], config: R
     seconds = time.monotonic() - begin + context.reused_seconds
     counts = dict(context.counts)
     tokens = int(counts.pop("tokens", 0))
-    models = context.made_models()
-    _refuse_shared_models(stage, stages, run_dir, models)
+    models = _own_models(context.made_models(), plan, stages, run_dir)
     done = DoneMark(
         stage=stage.name,
         fingerprint=plan.fingerprint,
@@ -227,13 +226,16 @@ def _ancestors(stage: Stage, stages: Sequence[Stage]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _refuse_shared_models(stage: Stage, stages: Sequence[Stage], run_dir: Path, models: dict[str, dict[str, int]]) -> None:
-    """Two stages that write one model folder would invalidate each other for ever."""
-    for other in stages:
-        mark = read_done(run_dir / "stages" / other.name) if other.name != stage.name else None
-        shared = sorted(set(models) & set(mark.models)) if mark else []
-        if shared:
-            raise ValueError(f"stages {other.name} and {stage.name} both make models/{shared[0]}; give each its own name")
+def _own_models(models: dict[str, dict[str, int]], plan: StagePlan, stages: Sequence[Stage], run_dir: Path) -> dict[str, dict[str, int]]:
+    """Of the models that look new, those that no other stage has made."""
+    marks = [read_done(run_dir / "stages" / s.name) for s in stages if s.name != plan.name]
+    maker = {model: mark.stage for mark in marks if mark for model in mark.models}
+    shared = sorted(set(models) & set(maker))
+    # An unfinished run that was copied elsewhere has new inodes and times everywhere; otherwise this is a mistake in the
+    # list of stages, and the two would invalidate each other for ever.
+    if shared and plan.state == "computed":
+        raise ValueError(f"stages {maker[shared[0]]} and {plan.name} both make models/{shared[0]}; give each its own name")
+    return {model: files for model, files in models.items() if model not in maker}
 
 
 def _versions() -> dict[str, str]:

@@ -124,9 +124,9 @@ def tree_sizes(folder: Path) -> dict[str, int]:
 
 
 def model_signatures(run_dir: Path) -> dict[str, list[int]]:
-    """Model folder name → inode of the folder and latest time of it and its files, which change when a model is made anew."""
+    """Model folder name → inode of the folder and latest change of it and its files: different once a model is made anew."""
     folders = [p for p in sorted((run_dir / "models").glob("*")) if p.is_dir()]
-    return {p.name: [p.stat().st_ino, max(q.stat().st_mtime_ns for q in (p, *p.rglob("*")))] for p in folders}
+    return {p.name: [p.stat().st_ino, max(q.stat().st_ctime_ns for q in (p, *p.rglob("*")))] for p in folders}
 
 
 def check_stage_files(run_dir: Path, folder: Path, done: DoneMark) -> str | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from small_stages import N_PROBLEMS, contents, small_config, small_stages
 
 from glore.config import RunConfig
 from glore.errors import ConfigError
@@ -16,6 +16,7 @@ from glore.fingerprints import flat_settings
 from glore.pipeline import Stage, StageContext, plan_stages, run_stages
 from glore.records import Problem, StepScores, read_records
 from glore.runfolder import part_files, read_done
+from small_stages import N_PROBLEMS, contents, small_config, small_stages
 
 
 class Notes:
@@ -214,6 +215,25 @@ def test_seconds_of_interrupted_attempts_are_kept(tmp_path: Path) -> None:
     done = read_done(config.run_dir / "stages" / "sample")
     assert done is not None
     assert 500 < done.seconds < 510
+
+
+def test_an_unfinished_run_goes_on_where_it_was_copied_to(tmp_path: Path) -> None:
+    config, copy = small_config(tmp_path / "here"), small_config(tmp_path / "there")
+    ticks = iter(range(1000))
+
+    def tick() -> None:
+        if next(ticks) == 11:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_stages(small_stages(tick), config)
+    assert states(config) == ["reused", "reused", "reused", "resumed"]
+    shutil.copytree(config.run_dir, copy.run_dir)
+    run_stages(small_stages(), copy)
+    run_stages(small_stages(), config)
+    got, expected = contents(copy.run_dir), contents(config.run_dir)
+    del got["config.yaml"], expected["config.yaml"]
+    assert got == expected
 
 
 def test_another_shard_size_in_the_code_reuses_no_shard(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from glore.where import first_bad_step, label_drafts
 
 __all__ = [
     "evaluate_run",
+    "evaluation_options",
     "label_test_drafts",
     "read_inputs",
     "refine_test_drafts",

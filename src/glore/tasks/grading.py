@@ -16,6 +16,7 @@ from glore.tasks.protocol import Grade
 
 __all__ = [
     "ANSWER_MARK",
+    "MAX_LATEX_CHARS",
     "answer_line",
     "find_answer",
     "find_boxed",

@@ -19,7 +19,7 @@ from glore.tasks.equations import Equation, Operation, parse_infix, parse_prefix
 from glore.tasks.numbers import Number, canonical, parse_number
 from glore.tasks.splits import Splits, question_key
 
-__all__ = ["Template", "Templates", "filled", "fits", "read_templates"]
+__all__ = ["MAX_RESULT", "Template", "Templates", "filled", "fits", "read_templates"]
 
 MAX_RESULT = 99_999
 """No result on the way to an answer is larger."""

@@ -19,7 +19,7 @@ from glore.models import encode_many
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["IGNORED", "LMExample", "Row", "StepExample", "TrainReport", "lm_rows", "step_rows"]
+__all__ = ["CHUNK", "IGNORED", "LMExample", "Row", "StepExample", "TrainReport", "lm_rows", "step_rows"]
 
 IGNORED = -100
 """Target of a position that takes no part in the loss (torch's own convention)."""
