@@ -15,10 +15,11 @@ from typing import Protocol
 from glore.config import EngineSettings, EvaluationSettings, load_config
 from glore.errors import DataError, RunError, shown
 from glore.how import refine_request
-from glore.prompts import solve_segments, split_steps
+from glore.prompts import solve_segments
 from glore.records import Refinement
 from glore.rerank import aggregate, choose
 from glore.sampling.protocol import Engine, Request, SamplingParams, stable_seed
+from glore.solutions import completion_steps
 from glore.tasks.grading import find_answer, normalise_gold
 from glore.when import needs_work
 from glore.where import first_bad_step
@@ -173,7 +174,7 @@ class _Answers:
     @classmethod
     def of(cls, engine: Engine, requests: Sequence[Request]) -> _Answers:
         completions = {result.request.id: result.completions[0] for result in engine.run(requests)}
-        return cls({i: split_steps(c.text) for i, c in completions.items()}, {i: c.n_tokens for i, c in completions.items()})
+        return cls({i: completion_steps(c.text) for i, c in completions.items()}, {i: c.n_tokens for i, c in completions.items()})
 
 
 def _candidates(q: str, draft: Steps, refined: Mapping[str, Steps]) -> dict[str, Steps]:

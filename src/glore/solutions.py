@@ -9,7 +9,7 @@ from glore.records import Problem, Solution
 from glore.sampling.protocol import Completion
 from glore.tasks.protocol import Task
 
-__all__ = ["by_problem", "first_of_each", "graded_solution", "same_text"]
+__all__ = ["by_problem", "completion_steps", "first_of_each", "graded_solution", "same_text"]
 
 
 def graded_solution(
@@ -23,7 +23,7 @@ def graded_solution(
     draft_id: str | None = None,
 ) -> Solution:
     """The completion as steps, graded against the problem's answer."""
-    steps = split_steps(completion.text)
+    steps = completion_steps(completion.text)
     grade = task.grade(problem, steps)
     return Solution(
         id=solution_id,
@@ -38,6 +38,15 @@ def graded_solution(
         seed=completion.seed,
         temperature=temperature,
     )
+
+
+def completion_steps(text: str) -> tuple[str, ...]:
+    """The steps of a sampled text.
+
+    Bytes that are no text (U+FFFD) are dropped: they would take up to three times the tokens when the solution is read
+    again, so that a weak model's noise could outgrow the context of the models that score and refine it.
+    """
+    return split_steps(text.replace("\ufffd", ""))
 
 
 def by_problem(solutions: Sequence[Solution]) -> dict[str, list[Solution]]:
