@@ -306,7 +306,8 @@ def load_config(recipe: str | Path, overrides: tuple[str, ...] | list[str] = ())
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"can't read the recipe {path}: {getattr(error, 'strerror', None) or error}; give the path of a YAML file such as recipes/quickstart.yaml"
+            f"can't read the recipe {path}: {getattr(error, 'strerror', None) or error}; "
+            "give the path of a YAML file such as recipes/quickstart.yaml"
         ) from error
     data = _parse_yaml(text, str(path))
     if not isinstance(data, dict):
