@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fakes import LastLineTask, problem, solution
-
 from glore.sampling.protocol import Completion
 from glore.solutions import by_problem, completion_steps, first_of_each, graded_solution, same_text
 

@@ -174,16 +174,9 @@ def _dev_accuracies(ctx: StageContext, n_rounds: int) -> list[float]:
 
 
 def _copy_model(source: Path, target: Path) -> None:
-    """A copy under another name, whole or not at all; files are shared by hard links where the disk allows it."""
-
-    def link(src: str, dst: str) -> None:
-        try:
-            os.link(src, dst)
-        except OSError:
-            shutil.copy2(src, dst)
-
+    """A copy under another name, whole or not at all. No hard links: linking a file looks like a change to its model."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary, copy_function=link)
+    shutil.copytree(source, temporary)
     shutil.rmtree(target, ignore_errors=True)
     temporary.replace(target)
