@@ -26,7 +26,9 @@ _NODE_STEP = 32
 
 
 class KeyValueStore:
-    """Per layer: node keys/values [P, H, T, D] and row keys/values [R, H, T, D], grown on demand.
+    """Per layer: node keys [P, H, D, T] and values [P, H, T, D], row keys and values [R, H, D, T], grown on demand.
+
+    Tokens lie innermost wherever that made the products faster on a CPU (benchmarks/LOG.md).
 
     A CPU gives zeroed memory lazily, so what is never written costs nothing there.
     """
@@ -45,19 +47,28 @@ class KeyValueStore:
         if n_nodes > self.node_capacity or node_tokens > self.node_tokens:
             self.node_capacity = max(self.node_capacity, _grown(n_nodes, self.node_capacity))
             self.node_tokens = max(self.node_tokens, _grown(node_tokens, self.node_tokens))
-            self.node = {i: self._enlarge(kv, self.node_capacity, self.node_tokens) for i, kv in self.node.items()}
+            self.node = {
+                i: (_enlarged(k, self.node_capacity, 3, self.node_tokens), _enlarged(v, self.node_capacity, 2, self.node_tokens))
+                for i, (k, v) in self.node.items()
+            }
         if row_tokens > self.row_tokens:
             self.row_tokens = _grown(row_tokens, self.row_tokens)
-            self.row = {i: self._enlarge(kv, self.max_rows, self.row_tokens) for i, kv in self.row.items()}
+            self.row = {
+                i: (_enlarged(k, self.max_rows, 3, self.row_tokens), _enlarged(v, self.max_rows, 3, self.row_tokens))
+                for i, (k, v) in self.row.items()
+            }
 
     def layer(self, index: int, like: torch.Tensor) -> None:
         """Create layer `index` for keys like `like` [.., H, D] when it is seen first."""
         if index not in self.node:
             n_heads, size = like.shape[-2:]
-            node_shape = (self.node_capacity, n_heads, self.node_tokens, size)
-            row_shape = (self.max_rows, n_heads, self.row_tokens, size)
+            nodes, rows = self.node_capacity, self.max_rows
             # Zeros: masked columns still meet a weight of zero in the product, and zero times an uninitialised NaN is NaN.
-            self.node[index] = (like.new_zeros(node_shape), like.new_zeros(node_shape))
+            self.node[index] = (
+                like.new_zeros(nodes, n_heads, size, self.node_tokens),
+                like.new_zeros(nodes, n_heads, self.node_tokens, size),
+            )
+            row_shape = (rows, n_heads, size, self.row_tokens)
             self.row[index] = (like.new_zeros(row_shape), like.new_zeros(row_shape))
 
     @torch.inference_mode()
@@ -67,14 +78,13 @@ class KeyValueStore:
             for tensor in pair:
                 tensor[target] = tensor[source]
 
-    @staticmethod
-    def _enlarge(pair: tuple[torch.Tensor, torch.Tensor], n_slots: int, n_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        grown = []
-        for old in pair:
-            new = old.new_zeros(n_slots, old.shape[1], n_tokens, old.shape[3])
-            new[: old.shape[0], :, : old.shape[2]] = old
-            grown.append(new)
-        return grown[0], grown[1]
+
+def _enlarged(old: torch.Tensor, n_slots: int, token_axis: int, n_tokens: int) -> torch.Tensor:
+    shape = list(old.shape)
+    shape[0], shape[token_axis] = n_slots, n_tokens
+    new = old.new_zeros(shape)
+    new[tuple(slice(0, n) for n in old.shape)] = old
+    return new
 
 
 def _grown(needed: int, have: int) -> int:
@@ -103,7 +113,7 @@ class Prefill:
         q_B, k_B, v_B = (x.index_select(0, flat).view(n_prompts, n_tokens, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
         self.store.layer(layer, k)
         node_k, node_v = self.store.node[layer]
-        node_k[self.slots, :, :n_tokens] = k_B
+        node_k[self.slots, :, :, :n_tokens] = k_B.transpose(2, 3)
         node_v[self.slots, :, :n_tokens] = v_B
         grouped = q_B.shape[1] != k_B.shape[1]
         if softcap is None and (window is None or n_tokens <= window):
@@ -149,24 +159,24 @@ class Decode:
         n_nodes, n_group = self.grid.shape
         n_node, n_own = self.n_node_tokens, self.n_own_tokens
         own_k, own_v = self.store.row[layer]
-        own_k[self.rows, :, self.write] = k
-        own_v[self.rows, :, self.write] = v
+        own_k[self.rows, :, :, self.write] = k
+        own_v[self.rows, :, :, self.write] = v
         node_k, node_v = self.store.node[layer]
         q = (q * scaling).view(n_rows, n_heads, n_queries, size)
         scores = q.new_empty(n_rows, n_heads, n_queries, n_node + n_own)
         if self.one_to_one:
-            scores[..., :n_node] = q @ node_k[:n_rows, :, :n_node].transpose(2, 3)
+            scores[..., :n_node] = q @ node_k[:n_rows, ..., :n_node]
         else:
             q_grid = q[self.grid].transpose(1, 2).reshape(n_nodes, n_heads, n_group * n_queries, size)
-            of_grid = q_grid @ node_k[:n_nodes, :, :n_node].transpose(2, 3)
+            of_grid = q_grid @ node_k[:n_nodes, ..., :n_node]
             of_grid = of_grid.view(n_nodes, n_heads, n_group, n_queries, n_node)
             scores[..., :n_node] = of_grid[self.node, :, self.place]
-        scores[..., n_node:] = q @ own_k[:n_rows, :, :n_own].transpose(2, 3)
+        scores[..., n_node:] = q @ own_k[:n_rows, ..., :n_own]
         if softcap is not None:
             scores = torch.tanh(scores / softcap) * softcap
         scores += self.bias(window, scores.dtype)
         weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
-        out = weights[..., n_node:] @ own_v[:n_rows, :, :n_own]
+        out = weights[..., n_node:] @ own_v[:n_rows, ..., :n_own].transpose(2, 3)
         if self.one_to_one:
             out += weights[..., :n_node] @ node_v[:n_rows, :, :n_node]
         else:
