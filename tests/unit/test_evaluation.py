@@ -1,13 +1,14 @@
 """The tables, on records small enough to work out by hand, and on a made-up run."""
 
+import dataclasses
 import itertools
 import random
 
 import pytest
-from fake_records import fake_inputs, scores, solution
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fake_records import fake_inputs, scores, solution
 from glore.config import LabelSettings
 from glore.errors import RunError
 from glore.evaluation import EvaluationInputs, EvaluationOptions, evaluate, pool, read_evaluation, write_evaluation
@@ -103,6 +104,16 @@ def test_table_3_by_hand():
     union = by(e.table3_differences, first=("global", "local_sorm"), second=("global",)).difference
     assert (union.value, union.gained, union.lost) == (pytest.approx(1 / 3), 1, 0)
     assert (e.overlap.both, e.overlap.only_global, e.overlap.only_local, e.overlap.neither) == (0, 1, 1, 1)
+
+
+def test_a_local_refiner_that_marked_nothing_keeps_its_row():
+    inputs = hand_made_refinements()
+    kept = tuple(r for r in inputs.refinements if r.source != "local_sorm")
+    marked = tuple(scores(d, "sorm", 0.9, 0.9, 0.9) for d in inputs.drafts)
+    e = evaluate(dataclasses.replace(inputs, refinements=kept, scores=inputs.scores + marked), FAST)
+    row = by(e.table3, refiners=("local_sorm",))
+    assert (row.fixed.value, row.n_without) == (0.0, 3)
+    assert by(e.figure3, refiner="local_sorm").unrefined == 5
 
 
 def test_figure_3_by_hand():

@@ -195,8 +195,11 @@ def overlap(index: Index) -> Overlap | None:
 
 
 def _present(index: Index) -> list[str]:
+    """Refiners that were tried: a local one whose model marked no draft at all made nothing, and its row must say so."""
     sources = {source for _, source in index.refinement_of}
-    return [r for r in REFINERS if r in sources]
+    markers = {"local_orm": "orm", "local_sorm": "sorm"}
+    marked = {r for r, model in markers.items() if any(index.step_scores(model, d) is not None for d in index.drafts)}
+    return [r for r in REFINERS if r in sources | marked] if sources else []
 
 
 def _right(solution: Solution | None) -> bool:

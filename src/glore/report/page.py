@@ -195,7 +195,8 @@ def _cost(facts: RunFacts) -> str:
 
 
 def _counts(counts: Sequence[tuple[str, float]]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value:,.10g}" for name, value in counts)
+    names = ((name.removeprefix("n_").replace("_", " "), value) for name, value in counts)
+    return ", ".join(f"{name} {value:,.0f}" if float(value).is_integer() else f"{name} {value:.4g}" for name, value in names)
 
 
 def _footer(facts: RunFacts) -> str:
