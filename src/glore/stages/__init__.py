@@ -173,7 +173,7 @@ def _sorm_settings(c: RunConfig) -> Settings:
 
 def _pair_settings(c: RunConfig) -> Settings:
     own = {"refiner.global_mark": c.refiner.global_mark, "refiner.global_pairs": c.refiner.global_pairs}
-    return {**own, **_consistency(c), "reward.draft_samples": c.reward.draft_samples}
+    return {**own, **_consistency(c), "reward.draft_samples": c.reward.draft_samples, "student.bootstrap": c.student.bootstrap}
 
 
 def _refiner_settings(c: RunConfig) -> Settings:

@@ -47,10 +47,11 @@ def train_refiner(ctx: StageContext) -> None:
 
 
 def _right_solutions(ctx: StageContext) -> dict[str, list[Steps]]:
-    """Problem id → its distinct right solutions: the worked one, then the samples in their order."""
+    """Problem id → its distinct right solutions: the worked one where the student learned from it, then the samples in their order."""
+    worked = ctx.config.student.bootstrap == "sft"
     groups = by_problem([s for s in ctx.read("samples", Solution) if s.correct == "right"])
     right: dict[str, list[Steps]] = {}
     for problem in problems_by_id(ctx, "train").values():
-        found = [*([problem.solution] if problem.solution else []), *(s.steps for s in groups.get(problem.id, []))]
+        found = [*([problem.solution] if problem.solution and worked else []), *(s.steps for s in groups.get(problem.id, []))]
         right[problem.id] = list({same_text(steps): steps for steps in found}.values())
     return right
