@@ -30,6 +30,7 @@ from glore.config import TrainSettings
 from glore.errors import ConfigError, ModelError, shown
 from glore.models import pick_device
 from glore.progress import Progress
+from glore.training.allocator import keep_freed_memory
 from glore.training.batches import pad_rows, plan_batches
 from glore.training.examples import IGNORED, Row, TrainReport
 from glore.training.optimizers import MuonWithAdamW, split_parameters
@@ -81,11 +82,20 @@ def fit(
     folder = work_dir / CHECKPOINTS
     progress.begin(what, n_steps, "steps")
     watch = Watch(what, progress, batches)
+    on_cpu = pick_device(device) == "cpu"
+    if on_cpu:
+        keep_freed_memory()
+        if settings.bf16:
+            # torch's fused CPU attention is slow in bf16, backwards above all: written-out products took two thirds of its time here.
+            model.set_attn_implementation("eager")
     was_cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
     model.config.use_cache = False
     with _log_folder(log_dir or work_dir / "log"), _trainer_warnings():
-        arguments = _arguments(settings, folder, n_steps, seed, pick_device(device))
-        trainer = PlannedTrainer(settings, model=model, args=arguments, train_dataset=batches, data_collator=_only, callbacks=[watch])
+        try:
+            arguments = _arguments(settings, folder, n_steps, seed, on_cpu)
+            trainer = PlannedTrainer(settings, model=model, args=arguments, train_dataset=batches, data_collator=_only, callbacks=[watch])
+        except (ValueError, ImportError, RuntimeError) as error:
+            raise ConfigError(f"these training settings don't work here: {shown(' '.join(str(error).split()), 300)}") from error
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         trainer.train(resume_from_checkpoint=_resume_point(folder, _job(settings, batches, seed, model)))
@@ -205,38 +215,35 @@ class Watch(TrainerCallback):
             )
 
 
-def _arguments(settings: TrainSettings, folder: Path, n_steps: int, seed: int, device: str) -> TrainingArguments:
-    try:
-        return TrainingArguments(
-            output_dir=str(folder),
-            max_steps=n_steps,
-            per_device_train_batch_size=1,  # an item of the dataset is a batch
-            gradient_accumulation_steps=settings.gradient_accumulation,
-            learning_rate=settings.learning_rate,
-            lr_scheduler_type="cosine_with_min_lr",
-            lr_scheduler_kwargs={"min_lr_rate": settings.min_learning_rate_ratio},
-            warmup_steps=round(settings.warmup_ratio * n_steps),
-            weight_decay=settings.weight_decay,
-            max_grad_norm=settings.max_grad_norm,
-            bf16=settings.bf16,
-            activation_checkpointing=settings.gradient_checkpointing,
-            use_cpu=device == "cpu",
-            seed=seed % 2**32,
-            train_sampling_strategy="sequential",
-            remove_unused_columns=False,
-            log_level="error",
-            logging_strategy="steps",
-            logging_steps=1,
-            logging_nan_inf_filter=False,
-            disable_tqdm=True,
-            report_to=list(settings.report_to) or "none",
-            save_strategy="steps" if settings.save_steps else "no",
-            save_steps=settings.save_steps or 500,
-            save_total_limit=2,
-            eval_strategy="no",
-        )
-    except (ValueError, ImportError, RuntimeError) as error:
-        raise ConfigError(f"these training settings don't work here: {shown(' '.join(str(error).split()), 300)}") from error
+def _arguments(settings: TrainSettings, folder: Path, n_steps: int, seed: int, on_cpu: bool) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=n_steps,
+        per_device_train_batch_size=1,  # an item of the dataset is a batch
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": settings.min_learning_rate_ratio},
+        warmup_steps=round(settings.warmup_ratio * n_steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=settings.bf16,
+        activation_checkpointing=settings.gradient_checkpointing,
+        use_cpu=on_cpu,
+        seed=seed % 2**32,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        log_level="error",
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to=list(settings.report_to) or "none",
+        save_strategy="steps" if settings.save_steps else "no",
+        save_steps=settings.save_steps or 500,
+        save_total_limit=2,
+        eval_strategy="no",
+    )
 
 
 def _only(items: list[TorchBatch]) -> TorchBatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from glore.config import LoraSettings
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = ["merge_lora", "wrap_lora"]
+
+HEADS = ("score", "classifier")
+"""Names of a token classifier's head in transformers."""
 
 
 def wrap_lora(model: PreTrainedModel, settings: LoraSettings | None, bad_id: int, *, classifier: bool = False) -> PreTrainedModel:
@@ -31,10 +35,13 @@ def wrap_lora(model: PreTrainedModel, settings: LoraSettings | None, bad_id: int
         lora_dropout=settings.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type=TaskType.TOKEN_CLS if classifier else TaskType.CAUSAL_LM,
+        exclude_modules=list(HEADS) if classifier else None,  # a new head trains whole
         trainable_token_indices=[bad_id],
     )
     try:
-        return get_peft_model(model, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers for a name it deprecates
+            return get_peft_model(model, config)
     except ValueError as error:
         raise ConfigError(
             f"lora does not fit this model: {shown(' '.join(str(error).split()), 200)}; look at lora.target_modules"

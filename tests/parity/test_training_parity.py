@@ -1,0 +1,94 @@
+"""The trainer's fast paths against slow twins: row by row, without padding, with all logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from glore.config import TrainSettings
+from glore.progress import SilentProgress
+from glore.training.batches import plan_batches
+from glore.training.examples import IGNORED, Row
+from glore.training.fit import fit
+from tiny_models import ARCHITECTURES, tiny_lm, tiny_step_model
+
+
+def rows(n: int = 6, classes: int = 0) -> list[Row]:
+    rng = np.random.default_rng(0)
+    made = []
+    for length in rng.integers(4, 30, n):
+        ids = rng.integers(3, 61, length).astype(np.int32)
+        targets = np.append(ids[1:], IGNORED).astype(np.int32) if not classes else rng.integers(0, classes, length).astype(np.int32)
+        targets[: length // 2] = IGNORED
+        made.append(Row(ids, targets))
+    return made
+
+
+def slow_loss(model: torch.nn.Module, batch: list[Row]) -> torch.Tensor:
+    """Mean over the scored positions, one unpadded row at a time."""
+    total, n = torch.zeros(()), 0
+    for row in batch:
+        logits = model(input_ids=torch.tensor(row.ids[None].astype(np.int64))).logits[0]
+        targets = torch.tensor(row.targets.astype(np.int64))
+        total = total + cross_entropy(logits.float(), targets, reduction="sum", ignore_index=IGNORED)
+        n += int((targets != IGNORED).sum())
+    return total / n
+
+
+def slow_step(model: torch.nn.Module, batch: list[Row], settings: TrainSettings) -> float:
+    """One AdamW step by hand, as transformers sets it up; the loss before it."""
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+    loss = slow_loss(model, batch)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+    optimizer.step()
+    return loss.item()
+
+
+def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
+    """Padded and unpadded rows draw other dropout masks."""
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    return model
+
+
+def run_fit(model: torch.nn.Module, made: list[Row], settings: TrainSettings, tmp_path: Path) -> float:
+    common = {"what": "x", "pad_id": 0, "n_dropped": 0, "seed": 3, "progress": SilentProgress(), "work_dir": tmp_path, "device": "cpu"}
+    return fit(model, made, settings, **common).final_loss
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_padding_without_a_mask_and_scored_logits_only_change_nothing(architecture: str, tmp_path: Path) -> None:
+    made = rows()
+    settings = TrainSettings(batch_size=6, learning_rate=1e-3, warmup_ratio=0.0, max_steps=1)
+    fast, slow = without_dropout(tiny_lm(architecture)), without_dropout(tiny_lm(architecture))
+    assert run_fit(fast, made, settings, tmp_path) == pytest.approx(slow_step(slow, made, settings), rel=1e-5)
+    # Adam divides by the gradient's size: where a gradient is nearly zero its sign is rounding, so compare in bulk.
+    for a, b in zip(fast.parameters(), slow.parameters(), strict=True):
+        assert (a - b).abs().mean() < 2e-5
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2"])
+def test_step_loss_is_the_mean_over_kept_steps(architecture: str, tmp_path: Path) -> None:
+    made = rows(classes=2)
+    settings = TrainSettings(batch_size=6, learning_rate=1e-3, warmup_ratio=0.0, max_steps=1)
+    model, twin = without_dropout(tiny_step_model(architecture)), without_dropout(tiny_step_model(architecture))
+    assert run_fit(model, made, settings, tmp_path) == pytest.approx(slow_loss(twin, made).item(), rel=1e-5)
+
+
+def test_accumulated_batches_are_one_large_batch(tmp_path: Path) -> None:
+    made = rows(8)
+    large = TrainSettings(batch_size=8, learning_rate=1e-3, warmup_ratio=0.0, max_steps=1)
+    small = large.model_copy(update={"batch_size": 2, "gradient_accumulation": 4})
+    a, b = tiny_lm(), tiny_lm()
+    assert len(plan_batches([len(r.ids) for r in made], 2, 1, 4, 3)) == 4
+    assert run_fit(a, made, large, tmp_path / "a") == pytest.approx(run_fit(b, made, small, tmp_path / "b"), rel=1e-5)
+    for p, q in zip(a.parameters(), b.parameters(), strict=True):
+        assert (p - q).abs().mean() < 2e-5

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_training as tiny
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
+
+from glore import models
+from glore.errors import ConfigError, ModelError
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_base(tmp_path_factory.mktemp("base"))
+
+
+def test_segments_are_encoded_one_by_one() -> None:
+    tokenizer = tiny.tiny_tokenizer()
+    whole = models.encode_segments(tokenizer, ("Ana : 12\n", "Tom"))
+    assert whole == models.encode_segments(tokenizer, ("Ana : 12\n",)) + models.encode_segments(tokenizer, ("Tom",))
+    assert models.encode_segments(tokenizer, ()) == []
+    assert models.encode_many(tokenizer, [("Tom", "Tom"), (), ("",)]) == [2 * models.encode_segments(tokenizer, ("Tom",)), [], []]
+
+
+def test_bos_comes_once_in_front_where_the_tokenizer_uses_one() -> None:
+    from tokenizers import processors
+
+    tokenizer = tiny.tiny_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "[BOS]"})
+    plain = models.encode_segments(tokenizer, ("Ana", "Tom"))
+    assert tokenizer.bos_token_id not in plain, "a BOS that the tokenizer never prepends is not prepended"
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[BOS] $A", special_tokens=[("[BOS]", tokenizer.bos_token_id)]
+    )
+    assert models.encode_segments(tokenizer, ("Ana", "Tom")) == [tokenizer.bos_token_id, *plain]
+    assert models.encode_many(tokenizer, [("Ana", "Tom")], bos=False) == [plain]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])
+def test_prepare_adds_the_mark_and_a_pad_token_and_resizes(architecture: str) -> None:
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers import models as kinds
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(kinds.WordLevel({"<unk>": 0, "</s>": 1, "Ana": 2, "Tom": 3}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", eos_token="</s>")
+    model = tiny.tiny_model(architecture, 4)
+    before = model.get_input_embeddings().weight.detach().clone()
+    bad_id = models.prepare_tokenizer(tokenizer, model)
+    after = model.get_input_embeddings().weight.detach()
+    assert models.encode_segments(tokenizer, ("Ana\n", "[BAD] Tom\n")) == [2, bad_id, 3]
+    assert after.shape[0] == len(tokenizer) == 6
+    assert torch.equal(after[:4], before)
+    torch.testing.assert_close(after[bad_id], before.mean(dim=0))
+    assert model.get_output_embeddings().weight.shape[0] == 6
+    assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
+    assert models.prepare_tokenizer(tokenizer, model) == bad_id
+    assert len(tokenizer) == 6, "a second call changes nothing"
+
+
+def test_a_saved_model_comes_back_with_card_and_tokenizer(tmp_path: Path) -> None:
+    tokenizer = tiny.tiny_tokenizer()
+    model = tiny.tiny_model("llama", len(tokenizer))
+    folder = tmp_path / "student"
+    folder.mkdir()
+    (folder / "old").touch()
+    models.save_model(model, tokenizer, folder, "# card\n")
+    assert (folder / "README.md").read_text() == "# card\n"
+    assert (folder / "model.safetensors").is_file()
+    assert not (folder / "old").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["student"], "no temporary folder stays"
+    assert AutoTokenizer.from_pretrained(folder)("[BAD] 12").input_ids == tokenizer("[BAD] 12").input_ids
+    again = AutoModelForCausalLM.from_pretrained(folder)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_a_step_model_starts_from_a_causal_lm_and_its_head_from_the_seed(base: Path) -> None:
+    torch.manual_seed(3)
+    model = models.new_step_model(base)
+    torch.manual_seed(3)
+    assert torch.equal(models.new_step_model(base).score.weight, model.score.weight)
+    source = models.load_causal_lm(base)
+    assert torch.equal(model.model.embed_tokens.weight, source.model.embed_tokens.weight)
+    assert model.config.id2label == {0: "bad", 1: "good"}
+    assert model.dropout.p == 0.0
+
+
+def test_a_model_of_the_wrong_kind_is_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"LlamaForCausalLM\) is no step classifier: it has no weights for score"):
+        models.load_step_model(base)
+    tokenizer = tiny.tiny_tokenizer()
+    untied = AutoModelForTokenClassification.from_config(tiny.tiny_model("qwen2", len(tokenizer)).config)
+    models.save_model(untied, tokenizer, tmp_path / "orm", "")
+    with pytest.raises(ModelError, match=r"is no causal language model: it has no weights for lm_head"):
+        models.load_causal_lm(tmp_path / "orm")
+
+
+def test_what_is_missing_is_named_in_one_line(base: Path, tmp_path: Path) -> None:
+    for load in (models.load_causal_lm, models.load_tokenizer, models.load_step_model):
+        with pytest.raises(ModelError, match="no model folder") as missing:
+            load(tmp_path / "nowhere")
+        with pytest.raises(ModelError, match=r"holds no config\.json"):
+            load(tmp_path)
+        assert "\n" not in str(missing.value)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="can't load") as unreadable:
+        models.load_causal_lm(broken)
+    assert "\n" not in str(unreadable.value)
+    with pytest.raises(ConfigError, match="dtype must be one of float32, bfloat16, got 'int3'"):
+        models.load_causal_lm(base, dtype="int3")
+    with pytest.raises(ConfigError, match="device must be"):
+        models.pick_device("tpu")
+
+
+def test_truncated_weights_are_a_model_error(base: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(base, copy)
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="can't load a causal language model"):
+        models.load_causal_lm(copy)
+
+
+def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
+    tokenizer = tiny.tiny_tokenizer()
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ModelError, match="has no eos_token"):
+        models.load_tokenizer(tmp_path)

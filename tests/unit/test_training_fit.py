@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_training as tiny
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
+
+from glore.errors import ConfigError, ModelError
+from glore.models import encode_segments, load_tokenizer
+from glore.progress import SilentProgress
+from glore.training.causal import train_causal_lm
+from glore.training.optimizers import MuonWithAdamW, split_parameters
+from glore.training.steps import train_step_classifier
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing catches it."""
+
+
+class Recorder(SilentProgress):
+    """Counts, and dies at a step when asked to."""
+
+    def __init__(self, die_at: int = 0) -> None:
+        self.done, self.tokens, self.notes, self.die_at, self.total = 0, 0, [], die_at, 0
+
+    def begin(self, what: str, total: int, unit: str) -> None:
+        self.total = total
+
+    def advance(self, n: int = 1, tokens: int = 0) -> None:
+        self.done += n
+        self.tokens += tokens
+        if self.die_at and self.done == self.die_at:
+            raise Killed
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_base(tmp_path_factory.mktemp("base"))
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def train(base: Path, tmp_path: Path, name: str, progress: Recorder | None = None, work: str | None = None, **changes: object):
+    out = tmp_path / name
+    report = train_causal_lm(
+        base,
+        tiny.lm_examples(),
+        tiny.settings(**changes),
+        out,
+        seed=5,
+        progress=progress or Recorder(),
+        work_dir=tmp_path / (work or f"{name}-work"),
+    )
+    return report, out
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_training_learns_and_the_checkpoint_loads(architecture: str, optimizer: str, tmp_path: Path) -> None:
+    base = tiny.save_base(tmp_path / "base", architecture)
+    progress = Recorder()
+    report, out = train(base, tmp_path, "student", progress, epochs=8, optimizer=optimizer)
+    assert (report.n_rows, report.n_dropped, report.n_steps) == (10, 0, 24)
+    assert (progress.done, progress.total, progress.tokens) == (24, 24, report.n_tokens)
+    first = train(base, tmp_path, "first", max_steps=1, optimizer=optimizer)[0].final_loss
+    assert report.final_loss < 0.6 * first
+    assert AutoModelForCausalLM.from_pretrained(out).config.use_cache is True
+    assert AutoTokenizer.from_pretrained(out).convert_tokens_to_ids("[BAD]") == 2
+    assert "optimiser steps: 24" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_killed_training_resumes_to_the_same_bytes(base: Path, tmp_path: Path, optimizer: str) -> None:
+    changes = {"optimizer": optimizer, "save_steps": 2, "gradient_accumulation": 2, "epochs": 4}
+    whole, out = train(base, tmp_path, "whole", **changes)
+    with pytest.raises(Killed):
+        train(base, tmp_path, "killed", Recorder(die_at=5), work="w", **changes)
+    progress = Recorder()
+    resumed, again = train(base, tmp_path, "resumed", progress, work="w", **changes)
+    assert progress.notes == ["train resumed: resumed at step 4 of 6"]
+    assert progress.done == progress.total == 6
+    assert weights(out) == weights(again)
+    assert (whole.final_loss, whole.n_tokens) == (resumed.final_loss, resumed.n_tokens)
+
+
+def test_half_a_checkpoint_and_another_jobs_checkpoint_are_not_used(base: Path, tmp_path: Path) -> None:
+    _, out = train(base, tmp_path, "whole", save_steps=2)
+    with pytest.raises(Killed):
+        train(base, tmp_path, "killed", Recorder(die_at=5), work="w", save_steps=2)
+    (tmp_path / "w/checkpoints/checkpoint-4/trainer_state.json").write_text("{")
+    progress = Recorder()
+    _, again = train(base, tmp_path, "resumed", progress, work="w", save_steps=2)
+    assert progress.notes == ["train resumed: resumed at step 2 of 6"]
+    assert weights(out) == weights(again)
+    progress = Recorder()
+    train(base, tmp_path, "other", progress, work="w", save_steps=2, learning_rate=1e-3)
+    assert progress.notes == [], "other settings start from the beginning"
+
+
+def test_the_same_seed_gives_the_same_bytes(base: Path, tmp_path: Path) -> None:
+    assert weights(train(base, tmp_path, "a")[1]) == weights(train(base, tmp_path, "b")[1])
+
+
+def test_the_learning_rate_is_a_cosine_with_warmup_down_to_its_floor(base: Path, tmp_path: Path) -> None:
+    import json
+
+    train(base, tmp_path, "lr", epochs=10, save_steps=30, warmup_ratio=0.1, min_learning_rate_ratio=0.1)
+    state = json.loads((tmp_path / "lr-work/checkpoints/checkpoint-30/trainer_state.json").read_text())
+    rates = [entry["learning_rate"] for entry in state["log_history"]]
+    expected = [1e-2 * s / 3 for s in range(3)] + [1e-2 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (s - 3) / 27))) for s in range(3, 30)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+
+
+def test_muon_gets_the_hidden_matrices_and_adamw_the_rest() -> None:
+    for architecture in ("llama", "gpt_neox"):
+        model = tiny.tiny_model(architecture, 40)
+        names = {id(p): n for n, p in model.named_parameters()}
+        hidden, other = split_parameters(model)
+        assert all(p.ndim == 2 and "layers" in names[id(p)] for p in hidden)
+        assert {names[id(p)] for p in other if p.ndim == 2} <= {
+            "model.embed_tokens.weight",
+            "gpt_neox.embed_in.weight",
+            "embed_out.weight",
+            "lm_head.weight",
+        }
+        assert len(hidden) + len(other) == len(names)
+
+
+def test_muon_with_adamw_schedules_saves_and_loads_as_one() -> None:
+    def run(
+        n: int, state: dict[str, object] | None = None, start: list[torch.Tensor] | None = None
+    ) -> tuple[list[torch.Tensor], dict[str, object]]:
+        torch.manual_seed(0)
+        parameters = [torch.nn.Parameter(p.clone()) for p in start or [torch.randn(4, 6), torch.randn(6)]]
+        optimizer = MuonWithAdamW(parameters[:1], parameters[1:], lr=0.1, weight_decay=0.01)
+        if state is not None:
+            optimizer.load_state_dict(state)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05
+        for _ in range(n):
+            optimizer.zero_grad()
+            sum((p**2).sum() for p in parameters).backward()
+            optimizer.step()
+        assert [g["lr"] for part in optimizer.parts for g in part.param_groups] == [0.05, 0.05]
+        return [p.detach() for p in parameters], optimizer.state_dict()
+
+    whole, _ = run(4)
+    half, state = run(2)
+    rest, _ = run(2, state, half)
+    assert all(torch.equal(a, b) for a, b in zip(whole, rest, strict=True))
+
+
+def test_a_step_classifier_loads_plainly_and_separates_what_it_saw(base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "orm"
+    report = train_step_classifier(
+        base, tiny.step_examples(), tiny.settings(epochs=12), out, seed=1, progress=Recorder(), work_dir=tmp_path / "w"
+    )
+    assert report.n_rows == 16
+    assert report.final_loss < 0.2
+    model = AutoModelForTokenClassification.from_pretrained(out)
+    assert model.config.id2label == {0: "bad", 1: "good"}
+    assert model.config.classifier_dropout == 0.0
+    tokenizer = load_tokenizer(out)
+    for example in tiny.step_examples():
+        logits = model(input_ids=torch.tensor([encode_segments(tokenizer, (*example.prompt, *example.steps))])).logits[0]
+        assert bool(logits[-1].argmax()) == example.labels[-1]
+
+
+def test_lora_trains_adapters_and_saves_a_plain_model(base: Path, tmp_path: Path) -> None:
+    report, out = train(base, tmp_path, "student", lora={"r": 4}, epochs=1)
+    before, after = AutoModelForCausalLM.from_pretrained(base), AutoModelForCausalLM.from_pretrained(out)
+    assert report.n_steps == 3
+    names = dict(after.named_parameters())
+    assert set(names) == {n for n, _ in before.named_parameters()}
+    assert not torch.equal(names["model.layers.0.mlp.up_proj.weight"], dict(before.named_parameters())["model.layers.0.mlp.up_proj.weight"])
+    embeddings = torch.ne(names["model.embed_tokens.weight"], before.model.embed_tokens.weight).any(dim=1)
+    assert embeddings.nonzero().flatten().tolist() == [2], "of the embeddings only [BAD] moves"
+    assert not (out / "adapter_config.json").exists()
+    orm = tmp_path / "orm"
+    train_step_classifier(
+        base, tiny.step_examples(), tiny.settings(lora={"r": 4}), orm, seed=1, progress=Recorder(), work_dir=tmp_path / "w"
+    )
+    assert AutoModelForTokenClassification.from_pretrained(orm).score.weight.shape == (2, 32)
+
+
+def test_lora_without_peft_is_a_clear_error(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "peft", None)
+    with pytest.raises(ConfigError, match="lora needs peft, which is not installed"):
+        train(base, tmp_path, "student", lora={"r": 4})
+
+
+@pytest.mark.parametrize("changes", [{"bf16": True}, {"gradient_checkpointing": True}, {"bf16": True, "optimizer": "muon"}])
+def test_bf16_and_gradient_checkpointing_learn_nearly_the_same(base: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+    plain = train(base, tmp_path, "plain", epochs=2, optimizer=changes.get("optimizer", "adamw"))[0]
+    other = train(base, tmp_path, "other", epochs=2, **changes)[0]
+    assert other.final_loss == pytest.approx(plain.final_loss, rel=0.03)
+
+
+def test_tensorboard_writes_into_the_log_folder(base: Path, tmp_path: Path) -> None:
+    train(base, tmp_path, "student", report_to=("tensorboard",), epochs=1)
+    assert list((tmp_path / "student-work/log").glob("events*"))
+
+
+def test_errors_are_one_line_and_come_before_training(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"nothing to train on for train student: 0 rows left, 10 dropped as longer than max_length=16"):
+        train(base, tmp_path, "student", max_length=16)
+    with pytest.raises(ModelError, match="no model folder"):
+        train(tmp_path / "nowhere", tmp_path, "student")
+    with pytest.raises(ConfigError, match="these training settings don't work here"):
+        train(base, tmp_path, "student", report_to=("nosuchtracker",))
+    assert not (tmp_path / "student").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_training(base: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.model.layers[0].mlp.up_proj.weight.data[0, 0] = float("nan")
+    model.save_pretrained(tmp_path / "nan")
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "nan")
+    with pytest.raises(ModelError, match="the loss is nan at step 1 of 6; lower learning_rate"):
+        train(tmp_path / "nan", tmp_path, "student")
+    assert not (tmp_path / "student").exists()
