@@ -78,9 +78,11 @@ def test_training_learns_and_the_checkpoint_loads(architecture: str, optimizer: 
     assert "optimiser steps: 24" in (out / "README.md").read_text()
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_killed_training_resumes_to_the_same_bytes(base: Path, tmp_path: Path, optimizer: str) -> None:
-    changes = {"optimizer": optimizer, "save_steps": 2, "gradient_accumulation": 2, "epochs": 4}
+@pytest.mark.parametrize(
+    "change", [{}, {"optimizer": "muon"}, {"lora": {"r": 4, "dropout": 0.1}, "bf16": True}], ids=["adamw", "muon", "lora"]
+)
+def test_a_killed_training_resumes_to_the_same_bytes(base: Path, tmp_path: Path, change: dict[str, object]) -> None:
+    changes = {**change, "save_steps": 2, "gradient_accumulation": 2, "epochs": 4}
     whole, out = train(base, tmp_path, "whole", **changes)
     with pytest.raises(Killed):
         train(base, tmp_path, "killed", Recorder(die_at=5), work="w", **changes)

@@ -216,7 +216,7 @@ class Watch(TrainerCallback):
 
 
 def _arguments(settings: TrainSettings, folder: Path, n_steps: int, seed: int, on_cpu: bool) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=n_steps,
         per_device_train_batch_size=1,  # an item of the dataset is a batch
@@ -244,6 +244,9 @@ def _arguments(settings: TrainSettings, folder: Path, n_steps: int, seed: int, o
         save_total_limit=2,
         eval_strategy="no",
     )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # several GPUs take part through torchrun or accelerate, never through torch's DataParallel
+    return arguments
 
 
 def _only(items: list[TorchBatch]) -> TorchBatch:
