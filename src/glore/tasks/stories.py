@@ -42,11 +42,12 @@ TIMES = ("{a} has {k} times as many {items} as {b}.", "The number of {items} {a}
 TWICE = ("{a} has twice as many {items} as {b}.", "{b} has half as many {items} as {a}.", "{b} owns half the {items} that {a} owns.")
 PAIR = ("{a} and {b} have {k} {items} together.", "Together, {a} and {b} own {k} {items}.")
 SUM = ("{a} has as many {items} as {b} and {c} together.", "{b} and {c} together own just as many {items} as {a}.")
-GIVEN = ("{a} has {k} {items}.", "{a} owns {k} {items}.", "There are {k} {items} in the bag of {a}.")
+GIVEN = ("{a} has {k} {items}.", "{a} owns {k} {items}.", "{a} starts with {k} {items}.")
 IDLE = ("{a} also has {k} {other}.", "{a} is {k} years old.", "{a} likes {other}.", "{a} lives next to {b}.", "Last week {a} gave away {k} {other}.")
 ASK_ONE = ("How many {items} does {a} have?", "How many {items} are owned by {a}?")
 ASK_TOTAL = ("How many {items} do {a} and {b} have together?", "What is the total number of {items} of {a} and {b}?")
 ASK_DIFFERENCE = ("How many more {items} does {a} have than {b}?", "How many fewer {items} does {b} have than {a}?")
+ASK_EVERYONE = "How many {items} does everyone have?"
 MAX_STEP_CHARS = 200
 TOKEN = re.compile(r"\s*(\d+|[A-Za-z]+|[-+*/()=])")
 
@@ -149,11 +150,17 @@ class Stories:
 
     def _document(self, rng: random.Random) -> tuple[tuple[str, ...], tuple[str, ...]]:
         kind = rng.random()
-        if kind < 0.15:
+        if kind < 0.12:
             return (), (" ".join(_drill(rng, self.settings.max_number) for _ in range(6)) + "\n",)
-        story = draw_story(rng, self.settings, (1, max(1, self.settings.base_steps)))
-        question, steps = tell(rng, story, self.settings), self._merged(solve(rng, story))
-        if kind < 0.8:
+        if kind < 0.24:
+            return (), (_recall(rng, self.settings.max_number),)
+        easy = rng.random() < 0.6
+        settings = self.settings.model_copy(update={"people": (2, 3), "distractors": 0, "extra_relations": 0} if easy else {})
+        story = draw_story(rng, settings, (1, 2 if easy else self.settings.base_steps))
+        if kind < 0.6:
+            return solve_segments(tell(rng, story, settings, ask_everyone=True)), tuple(step_text(s) for s in work_out(rng, story))
+        question, steps = tell(rng, story, settings), self._merged(solve(rng, story))
+        if kind < 0.82:
             return solve_segments(question), tuple(step_text(s) for s in steps)
         return refine_segments(question, steps, None), tuple(step_text(s) for s in steps)
 
@@ -220,7 +227,7 @@ def _question(rng: random.Random, people: list[str], values: dict[str, int]) -> 
     kind = rng.random()
     if kind < 0.6 or first == second or values[first] == values[second]:
         return (first,)
-    if kind < 0.8:
+    if kind < 0.82:
         return (first, second, "total")
     return (first, second, "difference") if values[first] > values[second] else (second, first, "difference")
 
@@ -230,9 +237,14 @@ def solve(rng: random.Random, story: Story) -> list[str]:
     return min((_one_way(rng, story) for _ in range(4)), key=len)
 
 
-def _one_way(rng: random.Random, story: Story) -> list[str]:
+def work_out(rng: random.Random, story: Story) -> list[str]:
+    """Steps for every person's quantity, in a random valid order."""
+    return [line for _, _, line in _derive(rng, story, set(story.values))]
+
+
+def _derive(rng: random.Random, story: Story, asked: set[str]) -> list[tuple[str, set[str], str]]:
+    """Random valid steps until all of `asked` are known: (name, names it needs, step)."""
     known = {f.people[0] for f in story.facts if f.kind == "given"}
-    asked = set(story.asked[:2])
     lines: list[tuple[str, set[str], str]] = []
     ways = [way for fact in story.facts for way in fact.ways()]
     while not asked <= known:
@@ -242,9 +254,13 @@ def _one_way(rng: random.Random, story: Story) -> list[str]:
         name, text = rng.choice(usable)
         known.add(name)
         lines.append((name, _names(text), f"{name}: {text} = {_filled(text, story.values)} = {story.values[name]}"))
+    return lines
+
+
+def _one_way(rng: random.Random, story: Story) -> list[str]:
     steps: list[str] = []
-    needed = set(asked)
-    for name, sources, line in reversed(lines):
+    needed = set(story.asked[:2])
+    for name, sources, line in reversed(_derive(rng, story, set(needed))):
         if name in needed:
             needed |= sources
             steps.insert(0, line)
@@ -263,7 +279,7 @@ def _filled(text: str, values: dict[str, int]) -> str:
     return re.sub(r"[A-Z][a-z]+", lambda m: str(values[m.group()]), text)
 
 
-def tell(rng: random.Random, story: Story, settings: StoriesSettings) -> str:
+def tell(rng: random.Random, story: Story, settings: StoriesSettings, ask_everyone: bool = False) -> str:
     """The story as text: facts and irrelevant sentences shuffled, the question last."""
     sentences = [_say(rng, fact, story.items) for fact in story.facts]
     names = sorted(story.values)
@@ -272,7 +288,8 @@ def tell(rng: random.Random, story: Story, settings: StoriesSettings) -> str:
         other = rng.choice([i for i in ITEMS if i != story.items])
         sentences.append(rng.choice(IDLE).format(a=a, b=b, k=rng.randint(2, settings.max_number), other=other))
     rng.shuffle(sentences)
-    return " ".join([*sentences, _ask(rng, story)])
+    question = ASK_EVERYONE.format(items=story.items) if ask_everyone else _ask(rng, story)
+    return " ".join([*sentences, question])
 
 
 def _say(rng: random.Random, fact: Fact, items: str) -> str:
@@ -300,6 +317,13 @@ def _drill(rng: random.Random, limit: int) -> str:
         return f"{a} + {total - a} = {total}" if sign == "+" else f"{total} - {a} = {total - a}"
     k, a = rng.randint(2, 4), rng.randint(2, max(2, limit // 2))
     return f"{a} * {k} = {a * k}" if sign == "*" else f"{a * k} / {k} = {a}"
+
+
+def _recall(rng: random.Random, limit: int) -> str:
+    """A list of quantities, then the same list in another order: teaches a model made from nothing to look things up."""
+    entries = [f"{name} {rng.randint(2, limit)}" for name in rng.sample(NAMES, 6)]
+    again = rng.sample(entries, len(entries))
+    return f"{', '.join(entries)}. {', '.join(again)}.\n"
 
 
 def _is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str) -> bool:
