@@ -60,7 +60,7 @@ def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def run_fit(model: torch.nn.Module, made: list[Row], settings: TrainSettings, tmp_path: Path) -> float:
-    common = {"what": "x", "pad_id": 0, "n_dropped": 0, "seed": 3, "progress": SilentProgress(), "work_dir": tmp_path, "device": "cpu"}
+    common = {"name": "x", "pad_id": 0, "n_dropped": 0, "seed": 3, "progress": SilentProgress(), "work_dir": tmp_path, "device": "cpu"}
     return fit(model, made, settings, **common).final_loss
 
 

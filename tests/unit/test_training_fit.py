@@ -209,7 +209,7 @@ def test_bf16_and_gradient_checkpointing_learn_nearly_the_same(base: Path, tmp_p
 
 def test_tensorboard_writes_into_the_log_folder(base: Path, tmp_path: Path) -> None:
     train(base, tmp_path, "student", report_to=("tensorboard",), epochs=1)
-    assert list((tmp_path / "student-work/log").glob("events*"))
+    assert list((tmp_path / "student-work/log/student").glob("events*"))
 
 
 def test_errors_are_one_line_and_come_before_training(base: Path, tmp_path: Path) -> None:

@@ -40,12 +40,11 @@ def train_causal_lm(
     bad_id = prepare_tokenizer(tokenizer, model)
     rows, n_dropped = lm_rows(tokenizer, examples, settings.max_length)
     trained = wrap_lora(model, settings.lora, bad_id)
-    what = f"train {out_dir.name}"
     report = fit(
         trained,
         rows,
         settings,
-        what=what,
+        name=out_dir.name,
         pad_id=int(tokenizer.pad_token_id),
         n_dropped=n_dropped,
         seed=seed,

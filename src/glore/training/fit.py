@@ -10,11 +10,8 @@ Axes: B rows, T tokens, V vocabulary or classes, N scored positions of a batch.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import math
 import os
-import shutil
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -34,11 +31,12 @@ from glore.training.allocator import keep_freed_memory
 from glore.training.batches import pad_rows, plan_batches
 from glore.training.examples import IGNORED, Row, TrainReport
 from glore.training.optimizers import MuonWithAdamW, split_parameters
+from glore.training.resume import job_fingerprint, resume_point
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["TorchBatch", "fit", "seed_all", "start_step"]
+__all__ = ["fit", "seed_all"]
 
 TorchBatch = dict[str, torch.Tensor]
 CHECKPOINTS = "checkpoints"
@@ -54,7 +52,7 @@ def fit(
     rows: Sequence[Row],
     settings: TrainSettings,
     *,
-    what: str,
+    name: str,
     pad_id: int,
     n_dropped: int,
     seed: int,
@@ -63,10 +61,11 @@ def fit(
     device: str = "auto",
     log_dir: Path | None = None,
 ) -> TrainReport:
-    """Train `model` in place on `rows`. Checkpoints live in `work_dir/checkpoints`; trackers write to `log_dir` (none: `work_dir/log`).
+    """Train `model` in place on `rows`. Checkpoints live in `work_dir/checkpoints`, trackers write to `log_dir/name` (`work_dir/log/name`).
 
     Raises ModelError when there is nothing to train on or the loss stops being a number, ConfigError for an unknown tracker.
     """
+    what = f"train {name}"
     if not rows:
         raise ModelError(
             f"nothing to train on for {what}: 0 rows left, {n_dropped} dropped as longer than max_length={settings.max_length} tokens "
@@ -90,7 +89,7 @@ def fit(
             model.set_attn_implementation("eager")
     was_cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
     model.config.use_cache = False
-    with _log_folder(log_dir or work_dir / "log"), _trainer_warnings():
+    with _log_folder((log_dir or work_dir / "log") / name), _trainer_warnings():
         try:
             arguments = _arguments(settings, folder, n_steps, seed, on_cpu)
             trainer = PlannedTrainer(settings, model=model, args=arguments, train_dataset=batches, data_collator=_only, callbacks=[watch])
@@ -98,7 +97,7 @@ def fit(
             raise ConfigError(f"these training settings don't work here: {shown(' '.join(str(error).split()), 300)}") from error
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-        trainer.train(resume_from_checkpoint=_resume_point(folder, _job(settings, batches, seed, model)))
+        trainer.train(resume_from_checkpoint=resume_point(folder, job_fingerprint(settings, rows, plan, world, seed, model)))
     model.config.use_cache = True if was_cached is None else was_cached
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise ModelError(
@@ -252,41 +251,6 @@ def _arguments(settings: TrainSettings, folder: Path, n_steps: int, seed: int, o
 def _only(items: list[TorchBatch]) -> TorchBatch:
     (batch,) = items
     return batch
-
-
-def _job(settings: TrainSettings, batches: PlannedBatches, seed: int, model: PreTrainedModel) -> str:
-    """A fingerprint of everything that decides the weights: a checkpoint of another job is never continued."""
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(settings.model_dump_json(exclude={"save_steps", "report_to"}).encode())
-    digest.update(repr((seed, batches.world, batches.plan, [(n, tuple(p.shape)) for n, p in model.named_parameters()])).encode())
-    for row in batches.rows:
-        digest.update(row.ids.tobytes())
-        digest.update(row.targets.tobytes())
-    for p in model.parameters():
-        digest.update(p.detach().float().sum(dtype=torch.float64).cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _resume_point(folder: Path, job: str) -> str | None:
-    """The latest complete checkpoint of this job. Incomplete ones go; another job's go too."""
-    note = folder / "job.json"
-    if not note.is_file() or note.read_text(encoding="utf-8") != job:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        note.write_text(job, encoding="utf-8")
-    for path in sorted(folder.glob("checkpoint-*"), key=start_step, reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_bytes())  # the Trainer writes it last
-            return str(path)
-        except (OSError, ValueError):
-            shutil.rmtree(path, ignore_errors=True)
-    return None
-
-
-def start_step(checkpoint: Path) -> int:
-    """The optimiser step a checkpoint folder was written after."""
-    number = checkpoint.name.rpartition("-")[2]
-    return int(number) if number.isdigit() else -1
 
 
 @contextlib.contextmanager

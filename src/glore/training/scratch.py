@@ -61,7 +61,7 @@ def train_scratch_base(
         model,
         rows,
         settings.train,
-        what=f"train {out_dir.name}",
+        name=out_dir.name,
         pad_id=int(tokenizer.pad_token_id),
         n_dropped=n_dropped,
         seed=seed,

@@ -46,7 +46,7 @@ def train_step_classifier(
         trained,
         rows,
         settings,
-        what=f"train {out_dir.name}",
+        name=out_dir.name,
         pad_id=int(tokenizer.pad_token_id),
         n_dropped=n_dropped,
         seed=seed,
