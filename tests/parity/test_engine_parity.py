@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
 
+from glore.config import EngineSettings
 from glore.errors import EngineError
+from glore.sampling.open import open_engine
 from glore.sampling.protocol import Request, Result, SamplingParams, stable_seed
+from glore.sampling.scoring import StepScorer
 from glore.sampling.torch_engine import TorchEngine
-from tiny_models import ARCHITECTURES, VOCAB, tiny_lm, tiny_tokenizer
+from tiny_models import ARCHITECTURES, VOCAB, tiny_lm, tiny_step_model, tiny_tokenizer
 
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=20)
 WARM = SamplingParams(temperature=1.0, max_new_tokens=25)
@@ -141,3 +145,27 @@ def test_broken_weights_are_an_error_and_not_nonsense() -> None:
         model.lm_head.weight[3] = float("nan")
     with pytest.raises(EngineError, match="NaN"):
         list(engine.run(requests(1, 1)))
+
+
+def test_an_engine_opens_a_folder_and_leaves_no_special_tokens_in_texts(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    model = tiny_lm("mistral")
+    with torch.no_grad():
+        model.lm_head.weight[2] *= 3  # makes [BAD] (id 2) a token that is drawn
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    items = requests(12, 3)
+    engine = open_engine(tmp_path, EngineSettings(device="cpu", max_rows=8))
+    results = list(engine.run(items))
+    assert texts(results) == texts(list(TorchEngine.of(model, tokenizer, max_rows=5).run(items)))
+    completions = [c for r in results for c in r.completions]
+    assert all("[BAD]" not in c.text and "<eos>" not in c.text for c in completions)
+    assert any(len(c.text.split()) + (c.stop == "eos") < c.n_tokens for c in completions)
+
+
+def test_scoring_a_saved_model(tmp_path: Path) -> None:
+    tokenizer, model = tiny_tokenizer(), tiny_step_model()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    items = [("w3 w4", ("w5 w6", "w7")), ("w8", ())]
+    assert StepScorer(tmp_path, EngineSettings(device="cpu")).score(items) == StepScorer.of(model, tokenizer).score(items)
