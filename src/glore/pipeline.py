@@ -162,6 +162,8 @@ def _run_stage(stage: Stage, plan: StagePlan, stages: Sequence[Stage], config: R
         write_json(folder / "started.json", {**started, "models": model_signatures(run_dir)})
     context = StageContext(config, stage.name, _ancestors(stage, stages), progress)
     begin = time.monotonic()
+    # Takes the last stage's line down while this one opens its data and models.
+    progress.begin("working", 0, "")
     try:
         stage.run(context)
     except OSError as error:

@@ -94,7 +94,7 @@ class TerminalProgress:
         self._began = self._said = self._clock()
         if self.console.is_terminal:
             if self._live is None:
-                columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), _Stats(self.status))
+                columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=10), _Stats(self.status))
                 self._live = RichProgress(*columns, console=self.console, transient=True, refresh_per_second=4)
                 self._live.start()
             self._task = self._live.add_task(self._what, total=total or None)
@@ -116,8 +116,10 @@ class TerminalProgress:
         self._log(line)
 
     def status(self) -> str:
-        """Done of total, rate, tokens per second, time left."""
+        """Done of total, rate, tokens per second, time left; the time gone where there is nothing to count."""
         seconds = max(self._clock() - self._began, 1e-9)
+        if not self._total and not self._done:
+            return duration(seconds)
         parts = [f"{self._done}/{self._total} {self._unit}" if self._total else f"{self._done} {self._unit}"]
         if self._done:
             parts.append(f"{_short(self._done / seconds)}/s")
@@ -130,7 +132,8 @@ class TerminalProgress:
     def _finish(self) -> None:
         if not self._what:
             return
-        self._log(f"{self._what}: {self.status()}, took {duration(self._clock() - self._began)}")
+        if self._total or self._done:
+            self._log(f"{self._what}: {self.status()}, took {duration(self._clock() - self._began)}")
         if self._live is not None and self._task is not None:
             self._live.remove_task(self._task)
         self._what, self._task = "", None

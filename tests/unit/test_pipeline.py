@@ -29,8 +29,9 @@ class Notes:
         self.tokens = 0
 
     def begin(self, what: str, total: int, unit: str) -> None:
-        self.lines.append((what, total))
-        self.units.append(0)
+        if not what.endswith("working"):
+            self.lines.append((what, total))
+            self.units.append(0)
 
     def advance(self, n: int = 1, tokens: int = 0) -> None:
         self.units[-1] += n
