@@ -85,12 +85,12 @@ class StoriesSettings(Settings):
     """Smallest and largest number of people in a story."""
     steps: tuple[int, int] = (2, 4)
     """Fewest and most steps of a solution (the answer line not counted)."""
-    base_steps: int = Field(3, ge=1)
-    """Most steps of a story among the base model's documents."""
     max_number: int = Field(60, ge=10, le=999)
     """No quantity of a story is larger."""
     extra_relations: int = Field(1, ge=0, le=3)
     """Redundant relations: they give more than one way to a quantity."""
+    shuffled: float = Field(0.5, ge=0, le=1)
+    """Share of stories whose sentences stand in any order; in the others, what is needed first is told first."""
     distractors: int = Field(1, ge=0, le=3)
     """Most irrelevant sentences in a story."""
     n_train: int = Field(3000, ge=1)

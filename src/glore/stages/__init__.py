@@ -107,7 +107,7 @@ def _sft_tests() -> tuple[Stage, ...]:
 def _base_settings(c: RunConfig) -> Settings:
     if c.base.model is not None:
         return {"base.model": c.base.model, "base.dtype": c.base.dtype}
-    task = c.task.model_dump(exclude={"stories": {"n_train", "n_dev", "n_test", "worked_share"}})
+    task = c.task.model_dump(exclude={"stories": {"n_train", "worked_share"}})
     return {"base.dtype": c.base.dtype, "base.scratch": c.base.scratch, "task": task}
 
 

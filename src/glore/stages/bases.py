@@ -46,7 +46,7 @@ def make_base(ctx: StageContext) -> None:
     from glore.training.scratch import train_scratch_base
 
     report = train_scratch_base(
-        task.base_documents(ctx.seed),
+        task.base_document,
         base.scratch,
         ctx.model_dir("base"),
         seed=training_seed(ctx),

@@ -6,12 +6,16 @@ A task with an `oracle` also knows the truth of every step of any solution text 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from glore.records import Problem
 
-__all__ = ["Grade", "OracleTask", "ScratchTask", "Task"]
+__all__ = ["Document", "Grade", "OracleTask", "ScratchTask", "Task"]
+
+Document = tuple[tuple[str, bool], ...]
+"""Text for a base model in pieces, each with a flag: is it to be learnt (true), or only read?"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,6 +55,6 @@ class OracleTask(Protocol):
 class ScratchTask(Protocol):
     """A task that can supply the text a small base model is trained on from nothing."""
 
-    def base_documents(self, seed: int) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-        """Endless (prompt segments, target segments) documents: drills, short problems, copying. Deterministic per seed."""
+    def base_document(self, rng: random.Random, progress: float) -> Document:
+        """One document (drill, short problem, copying) from the generator's state and the share of training done, 0 to 1."""
         ...

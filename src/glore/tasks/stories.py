@@ -12,40 +12,40 @@ whatever the way or the order. Expressions are parsed by a small reader of our o
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from glore.config import StoriesSettings
-from glore.prompts import refine_segments, solve_segments, step_text
+from glore.prompts import refine_segments, solve_segments
 from glore.records import Problem
 from glore.sampling.protocol import stable_seed
+from glore.tasks.base_text import drill_pieces, problem_pieces
 from glore.tasks.grading import grade_number_answer
-from glore.tasks.protocol import Grade
+from glore.tasks.protocol import Document, Grade
 
 __all__ = ["Stories"]
 
-NAMES = ("Ana", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana", "Ivo", "Jan", "Kim", "Leo", "Mia", "Nora", "Omar", "Pia")
-ITEMS = ("pens", "cards", "coins", "books", "shells", "stamps", "apples", "marbles")
+NAMES = ("Ana", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana", "Ivo", "Jan", "Kim", "Leo")
+ITEMS = ("pens", "cards", "coins", "books", "shells", "stamps")
 MORE = (
     "{a} has {k} more {items} than {b}.",
-    "{a} owns {k} {items} more than {b}.",
+    "{a} owns {k} more than {b}.",
     "{b} has {k} fewer {items} than {a}.",
-    "{b} owns {k} {items} fewer than {a}.",
-    "Compared with {b}, {a} has {k} more {items}.",
-    "Compared with {a}, {b} has {k} fewer {items}.",
+    "{b} owns {k} fewer than {a}.",
 )
-TIMES = ("{a} has {k} times as many {items} as {b}.", "The number of {items} {a} owns is {k} times that of {b}.")
-TWICE = ("{a} has twice as many {items} as {b}.", "{b} has half as many {items} as {a}.", "{b} owns half the {items} that {a} owns.")
-PAIR = ("{a} and {b} have {k} {items} together.", "Together, {a} and {b} own {k} {items}.")
-SUM = ("{a} has as many {items} as {b} and {c} together.", "{b} and {c} together own just as many {items} as {a}.")
-GIVEN = ("{a} has {k} {items}.", "{a} owns {k} {items}.", "{a} starts with {k} {items}.")
-IDLE = ("{a} also has {k} {other}.", "{a} is {k} years old.", "{a} likes {other}.", "{a} lives next to {b}.", "Last week {a} gave away {k} {other}.")
+TIMES = ("{a} has {k} times as many {items} as {b}.",)
+TWICE = ("{a} has twice as many {items} as {b}.", "{b} has half as many {items} as {a}.")
+PAIR = ("{a} and {b} have {k} {items} together.", "Together {a} and {b} own {k}.")
+SUM = ("{a} has as many {items} as {b} and {c} together.",)
+GIVEN = ("{a} has {k} {items}.", "{a} owns {k} {items}.")
+IDLE = ("{a} also has {k} {other}.", "{a} is {k} years old.", "{a} likes {other}.", "{a} lives next to {b}.")
 ASK_ONE = ("How many {items} does {a} have?", "How many {items} are owned by {a}?")
-ASK_TOTAL = ("How many {items} do {a} and {b} have together?", "What is the total number of {items} of {a} and {b}?")
+ASK_TOTAL = ("How many {items} do {a} and {b} have together?", "What is the total of {a} and {b}?")
 ASK_DIFFERENCE = ("How many more {items} does {a} have than {b}?", "How many fewer {items} does {b} have than {a}?")
 ASK_EVERYONE = "How many {items} does everyone have?"
 MAX_STEP_CHARS = 200
@@ -142,27 +142,34 @@ class Stories:
         facts = json.loads(problem.meta)
         return tuple(_is_true(step, facts["values"], facts["asked"], problem.answer) for step in steps)
 
-    def base_documents(self, seed: int) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-        """Endless documents for a base model: drills, short stories, copying. (prompt segments, target segments)."""
-        rng = random.Random(stable_seed(self.seed, "stories-base", seed))
-        while True:
-            yield self._document(rng)
-
-    def _document(self, rng: random.Random) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def base_document(self, rng: random.Random, progress: float) -> Document:
+        """Drills, lists to recall, stories to work out, solve or copy; short stories first, the recipe's later (a curriculum)."""
         kind = rng.random()
-        if kind < 0.12:
-            return (), (" ".join(_drill(rng, self.settings.max_number) for _ in range(6)) + "\n",)
-        if kind < 0.24:
-            return (), (_recall(rng, self.settings.max_number),)
-        easy = rng.random() < 0.6
-        settings = self.settings.model_copy(update={"people": (2, 3), "distractors": 0, "extra_relations": 0} if easy else {})
-        story = draw_story(rng, settings, (1, 2 if easy else self.settings.base_steps))
-        if kind < 0.6:
-            return solve_segments(tell(rng, story, settings, ask_everyone=True)), tuple(step_text(s) for s in work_out(rng, story))
-        question, steps = tell(rng, story, settings), self._merged(solve(rng, story))
-        if kind < 0.82:
-            return solve_segments(question), tuple(step_text(s) for s in steps)
-        return refine_segments(question, steps, None), tuple(step_text(s) for s in steps)
+        if kind < 0.25:
+            return tuple(piece for _ in range(8) for piece in drill_pieces(_drill(rng, self.settings.max_number)))
+        if kind < 0.32:
+            return _recall(rng, self.settings.max_number)
+        hard = rng.random() < 0.8 * min(1.0, max(0.0, (progress - 0.2) / 0.3))
+        settings = self.settings if hard else self.settings.model_copy(update=_EASY | {"people": (2, 2 if progress < 0.2 else 3)})
+        while True:
+            story = draw_story(rng, settings, (1, self.settings.steps[1] if hard else 2))
+            everyone = kind < 0.66
+            question = tell(rng, story, settings, ask_everyone=everyone)
+            if question not in self._held_out:
+                break
+        if everyone:
+            return problem_pieces(solve_segments(question), work_out(rng, story))
+        steps = self._merged(solve(rng, story))
+        copying = progress > 0.2 and kind > 0.88
+        return problem_pieces(refine_segments(question, steps, None) if copying else solve_segments(question), steps)
+
+    @functools.cached_property
+    def _held_out(self) -> frozenset[str]:
+        """Questions of dev and test: no base document tells one of them."""
+        return frozenset(p.question for split in ("dev", "test") for p in self.problems(split))
+
+
+_EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.2}
 
 
 def draw_story(rng: random.Random, settings: StoriesSettings, n_steps: tuple[int, int]) -> Story:
@@ -192,13 +199,13 @@ def _draw(rng: random.Random, settings: StoriesSettings) -> Story | None:
 def _relate(rng: random.Random, new: str, known: list[str], values: dict[str, int], limit: int) -> Fact | None:
     """A fact that ties a new person to known ones, and the person's value. None where no value fits."""
     old = rng.choice(known)
-    kind = rng.choices(("more", "times", "pair", "sum"), (5, 2, 2, 1))[0]
+    kind = rng.choices(("more", "times", "pair", "sum"), (6, 2, 1, 1))[0]
     if kind == "sum" and len(known) > 1:
         b, c = rng.sample(known, 2)
         values[new] = values[b] + values[c]
         return Fact("sum", (new, b, c), 0) if values[new] <= limit else None
     if kind == "times":
-        k = rng.randint(2, 4)
+        k = rng.choice((2, 2, 3))
         if rng.random() < 0.5 and values[old] % k == 0:
             values[new] = values[old] // k
             return Fact("times", (old, new), k)
@@ -227,7 +234,7 @@ def _question(rng: random.Random, people: list[str], values: dict[str, int]) -> 
     kind = rng.random()
     if kind < 0.6 or first == second or values[first] == values[second]:
         return (first,)
-    if kind < 0.82:
+    if kind < 0.85:
         return (first, second, "total")
     return (first, second, "difference") if values[first] > values[second] else (second, first, "difference")
 
@@ -286,8 +293,9 @@ def tell(rng: random.Random, story: Story, settings: StoriesSettings, ask_everyo
     for _ in range(rng.randint(0, settings.distractors)):
         a, b = rng.sample(names, 2)
         other = rng.choice([i for i in ITEMS if i != story.items])
-        sentences.append(rng.choice(IDLE).format(a=a, b=b, k=rng.randint(2, settings.max_number), other=other))
-    rng.shuffle(sentences)
+        sentences.insert(rng.randint(0, len(sentences)), rng.choice(IDLE).format(a=a, b=b, k=rng.randint(2, settings.max_number), other=other))
+    if rng.random() < settings.shuffled:
+        rng.shuffle(sentences)
     question = ASK_EVERYONE.format(items=story.items) if ask_everyone else _ask(rng, story)
     return " ".join([*sentences, question])
 
@@ -319,11 +327,10 @@ def _drill(rng: random.Random, limit: int) -> str:
     return f"{a} * {k} = {a * k}" if sign == "*" else f"{a * k} / {k} = {a}"
 
 
-def _recall(rng: random.Random, limit: int) -> str:
-    """A list of quantities, then the same list in another order: teaches a model made from nothing to look things up."""
+def _recall(rng: random.Random, limit: int) -> Document:
+    """A list of quantities (read), then the same list in another order (learnt): so a model made from nothing learns to look things up."""
     entries = [f"{name} {rng.randint(2, limit)}" for name in rng.sample(NAMES, 6)]
-    again = rng.sample(entries, len(entries))
-    return f"{', '.join(entries)}. {', '.join(again)}.\n"
+    return (f"{', '.join(entries)}.\n", False), (f"{', '.join(rng.sample(entries, len(entries)))}.\n", True)
 
 
 def _is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str) -> bool:

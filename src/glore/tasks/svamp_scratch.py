@@ -9,23 +9,21 @@ again, half of them with an error marked and corrected.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from glore.errors import DataError
-from glore.prompts import refine_segments, solve_segments, step_text
-from glore.sampling.protocol import stable_seed
+from glore.prompts import refine_segments, solve_segments
+from glore.tasks.base_text import drill_pieces, problem_pieces
 from glore.tasks.dataset import DatasetTask
 from glore.tasks.equations import Equation, Operation, value_of, worked_lines
 from glore.tasks.grading import answer_line, find_answer
 from glore.tasks.numbers import Number, canonical, parse_number
+from glore.tasks.protocol import Document
 from glore.tasks.svamp_templates import MAX_RESULT, Template, Templates, filled, fits
 
 __all__ = ["SvampFromScratch", "redrawn"]
-
-Document = tuple[tuple[str, ...], tuple[str, ...]]
-"""Prompt segments and target segments."""
 
 _SVAMP_SHARE = 0.35
 _DRILL_SHARE = 0.2
@@ -40,26 +38,25 @@ class SvampFromScratch(DatasetTask):
 
     templates: Templates = field(default_factory=lambda: Templates((), (), 0, 0))
 
-    def base_documents(self, seed: int) -> Iterator[Document]:
-        """Endless documents, deterministic per seed; no wording of a dev or test question is among them."""
-        rng = random.Random(stable_seed(seed, "svamp-base"))
+    def base_document(self, rng: random.Random, progress: float) -> Document:
+        """A drill, a problem or a draft to write again; no wording of a dev or test question is among them."""
+        kind = rng.random()
+        if kind < _DRILL_SHARE:
+            return tuple(piece for _ in range(8) for piece in drill_pieces(_drill(rng)))
+        template, slots = self._filled(rng)
+        question, tree = filled(template, slots), template.tree
+        steps = worked_lines(tree, slots)
+        if kind < _DRILL_SHARE + _COPY_SHARE:
+            draft, mark = _spoiled(rng, tree, slots, steps) if rng.random() < 0.5 else (steps, None)
+            return problem_pieces(refine_segments(question, draft, mark), steps)
+        return problem_pieces(solve_segments(question), steps)
+
+    def _filled(self, rng: random.Random) -> tuple[Template, Mapping[str, Fraction]]:
         while True:
-            kind = rng.random()
-            if kind < _DRILL_SHARE:
-                yield (), tuple(step_text(_drill(rng)) for _ in range(8))
-                continue
             template = self._template(rng)
             slots = redrawn(rng, template)
-            if slots is None:
-                continue
-            question, tree = filled(template, slots), template.tree
-            steps = worked_lines(tree, slots)
-            target = tuple(map(step_text, steps))
-            if kind < _DRILL_SHARE + _COPY_SHARE:
-                draft, mark = _spoiled(rng, tree, slots, steps) if rng.random() < 0.5 else (steps, None)
-                yield refine_segments(question, draft, mark), target
-            else:
-                yield solve_segments(question), target
+            if slots is not None:
+                return template, slots
 
     def _template(self, rng: random.Random) -> Template:
         pool = self.templates.svamp if rng.random() < _SVAMP_SHARE else self.templates.given

@@ -24,31 +24,34 @@ WINDOW = 32
 PADDING_MULTIPLE = 8
 
 
-def plan_batches(lengths: Sequence[int], batch_size: int, epochs: float, n_batches: int, seed: int) -> list[tuple[int, ...]]:
+def plan_batches(
+    lengths: Sequence[int], batch_size: int, epochs: float, n_batches: int, seed: int, in_order: bool = False
+) -> list[tuple[int, ...]]:
     """Row indices of every batch, in order, for the whole training.
 
     `n_batches` > 0 asks for exactly so many; else there are as many as `epochs` (a part of the last epoch's batches for
-    a fraction). Depends on nothing but the arguments.
+    a fraction). `in_order` keeps the rows' order from window to window (a curriculum). Depends on nothing but the arguments.
     """
     per_epoch = math.ceil(len(lengths) / batch_size)
     wanted = n_batches or max(1, math.ceil(round(per_epoch * epochs, 6)))
     plan: list[tuple[int, ...]] = []
     epoch = 0
     while len(plan) < wanted:
-        plan.extend(_one_epoch(lengths, batch_size, np.random.default_rng([seed, epoch])))
+        plan.extend(_one_epoch(lengths, batch_size, np.random.default_rng([seed, epoch]), in_order))
         epoch += 1
     return plan[:wanted]
 
 
-def _one_epoch(lengths: Sequence[int], batch_size: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    order = rng.permutation(len(lengths))
+def _one_epoch(lengths: Sequence[int], batch_size: int, rng: np.random.Generator, in_order: bool) -> list[tuple[int, ...]]:
+    order = np.arange(len(lengths)) if in_order else rng.permutation(len(lengths))
     of = np.asarray(lengths)
     batches: list[tuple[int, ...]] = []
     for start in range(0, len(order), WINDOW * batch_size):
         window = order[start : start + WINDOW * batch_size]
         window = window[np.argsort(of[window], kind="stable")]
-        batches.extend(tuple(int(i) for i in window[at : at + batch_size]) for at in range(0, len(window), batch_size))
-    return [batches[i] for i in rng.permutation(len(batches))]
+        cut = [tuple(int(i) for i in window[at : at + batch_size]) for at in range(0, len(window), batch_size)]
+        batches.extend(cut[i] for i in rng.permutation(len(cut)))
+    return batches if in_order else [batches[i] for i in rng.permutation(len(batches))]
 
 
 def pad_rows(rows: Sequence[Row], pad_id: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from glore.models import encode_many
+from glore.tasks.protocol import Document
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["CHUNK", "IGNORED", "LMExample", "Row", "StepExample", "TrainReport", "lm_rows", "step_rows"]
+__all__ = ["CHUNK", "IGNORED", "LMExample", "Row", "StepExample", "TrainReport", "document_rows", "lm_rows", "step_rows"]
 
 IGNORED = -100
 """Target of a position that takes no part in the loss (torch's own convention)."""
@@ -72,12 +73,10 @@ class Row:
     targets: npt.NDArray[np.int32]
 
 
-E_ = TypeVar("E_", LMExample, StepExample)
+E_ = TypeVar("E_", LMExample, StepExample, Document)
 
 
-def lm_rows(
-    tokenizer: PreTrainedTokenizerBase, examples: Iterable[LMExample], max_length: int, *, loss_on_prompt: bool = False
-) -> tuple[list[Row], int]:
+def lm_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[LMExample], max_length: int) -> tuple[list[Row], int]:
     """Rows of language-model examples, and how many examples were left out as too long (or empty)."""
     eos = int(tokenizer.eos_token_id)
 
@@ -85,18 +84,29 @@ def lm_rows(
         prompts = encode_many(tokenizer, [e.prompt for e in chunk])
         targets = encode_many(tokenizer, [e.target for e in chunk], bos=False)
         return [
-            _lm_row(prompt, [*target, eos], whole=loss_on_prompt or not example.prompt)
+            _lm_row([(prompt, not example.prompt), ([*target, eos], True)])
             for example, prompt, target in zip(chunk, prompts, targets, strict=True)
         ]
 
     return _rows(examples, encode, max_length)
 
 
-def _lm_row(prompt: list[int], target: list[int], *, whole: bool) -> Row:
-    ids_T = np.array([*prompt, *target], dtype=np.int32)
+def document_rows(tokenizer: PreTrainedTokenizerBase, documents: Sequence[Document], max_length: int) -> tuple[list[Row], int]:
+    """Rows of base documents, and how many were left out as too long. Every document ends in the end-of-text token."""
+    eos = int(tokenizer.eos_token_id)
+
+    def encode(chunk: list[Document]) -> list[Row]:
+        flat = iter(encode_many(tokenizer, [(text,) for document in chunk for text, _ in document], bos=False))
+        return [_lm_row([*((next(flat), learnt) for _, learnt in document), ([eos], True)]) for document in chunk]
+
+    return _rows(documents, encode, max_length)
+
+
+def _lm_row(pieces: Sequence[tuple[list[int], bool]]) -> Row:
+    ids_T = np.array([token for tokens, _ in pieces for token in tokens], dtype=np.int32)
+    learnt_T = np.array([flag for tokens, flag in pieces for _ in tokens], dtype=bool)
     targets_T = np.full_like(ids_T, IGNORED)
-    first = 0 if whole else max(len(prompt) - 1, 0)
-    targets_T[first:-1] = ids_T[first + 1 :]
+    targets_T[:-1] = np.where(learnt_T[1:], ids_T[1:], IGNORED)
     return Row(ids_T, targets_T)
 
 

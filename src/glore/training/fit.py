@@ -60,8 +60,10 @@ def fit(
     work_dir: Path,
     device: str = "auto",
     log_dir: Path | None = None,
+    in_order: bool = False,
 ) -> TrainReport:
     """Train `model` in place on `rows`. Checkpoints live in `work_dir/checkpoints`, trackers write to `log_dir/name` (`work_dir/log/name`).
+    `in_order` keeps the order of the rows (`plan_batches`).
 
     Raises ModelError when there is nothing to train on or the loss stops being a number, ConfigError for an unknown tracker.
     """
@@ -75,7 +77,7 @@ def fit(
     world = int(os.environ.get("WORLD_SIZE", "1"))
     group = settings.gradient_accumulation * world
     lengths = [len(row.ids) for row in rows]
-    plan = plan_batches(lengths, settings.batch_size, settings.epochs, settings.max_steps * group, seed)
+    plan = plan_batches(lengths, settings.batch_size, settings.epochs, settings.max_steps * group, seed, in_order)
     batches = PlannedBatches(rows, plan, group, world, pad_id)
     n_steps = math.ceil(len(plan) / group)
     folder = work_dir / CHECKPOINTS

@@ -1,13 +1,13 @@
 """A small base model from nothing: byte-level BPE with single digits, and a small Llama trained on a task's documents.
 
-Digits are tokens, so that arithmetic is done on digits; a space before a digit is a token of its own, so that `12` is
-the same two tokens wherever it stands; a newline is one token, so that a step ends in the same token everywhere.
+Digits are tokens, so that arithmetic is done on digits; a number's first digit takes the space before it along, which keeps
+rows short; a newline is one token, so that a step ends in the same token everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,25 +17,28 @@ from glore.models import save_model
 from glore.progress import Progress
 from glore.prompts import BAD_MARK
 from glore.training.card import model_card
-from glore.training.examples import CHUNK, LMExample, Row, TrainReport, lm_rows
+from glore.tasks.protocol import Document
+from glore.training.examples import Row, TrainReport, document_rows
 from glore.training.fit import fit, seed_all
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Document", "train_scratch_base", "train_tokenizer"]
+__all__ = ["DrawDocument", "train_scratch_base", "train_tokenizer"]
 
-Document = tuple[tuple[str, ...], tuple[str, ...]]
-"""Prompt segments and target segments."""
+DrawDocument = Callable[[random.Random, float], Document]
+"""A task's `base_document`: a document from a generator and the share of training done."""
 PAD, EOS = "[PAD]", "[EOS]"
+CHUNK = 512
+"""Documents encoded together."""
 TOKENIZER_DOCUMENTS = 8192
 """Documents that the tokenizer is trained on."""
-PIECES = r"\n|\d| ?\p{L}+| ?[^\s\p{L}\d]+|\s"
-"""What a token may at most span: a newline, one digit, a word or run of signs with the space before it, one space."""
+PIECES = r"\n| ?\d| ?\p{L}+| ?[^\s\p{L}\d]+|\s"
+"""What a token may at most span: a newline; one digit, word or run of signs with the space before it; one space."""
 
 
 def train_scratch_base(
-    documents: Iterator[Document],
+    draw: DrawDocument,
     settings: ScratchModelSettings,
     out_dir: Path,
     *,
@@ -45,17 +48,18 @@ def train_scratch_base(
     device: str = "auto",
     log_dir: Path | None = None,
 ) -> TrainReport:
-    """Train tokenizer and model on the first `settings.n_tokens` tokens of `documents`; loss on every token, prompts too.
+    """Train tokenizer and model on `settings.n_tokens` tokens of documents, in the order drawn; loss on the pieces to be learnt.
 
     Saved to `out_dir` as a Hugging Face folder. Raises ModelError, ConfigError.
     """
     if settings.train.lora is not None:
         raise ConfigError("base.scratch.train.lora: a model trained from nothing has no weights to adapt; set it to null")
     seed_all(seed)
-    sample = list(islice(documents, TOKENIZER_DOCUMENTS))
+    rng = random.Random(seed)
+    sample = [draw(rng, n / TOKENIZER_DOCUMENTS) for n in range(TOKENIZER_DOCUMENTS)]
     progress.note(f"train {out_dir.name}: tokenizer from {len(sample)} documents")
     tokenizer = _kept_tokenizer(work_dir / "tokenizer", sample, settings.vocab_size, settings.max_positions)
-    rows, n_dropped = _take_rows(tokenizer, _chained(sample, documents), settings)
+    rows, n_dropped = _take_rows(tokenizer, draw, rng, settings)
     model = new_llama(settings, tokenizer)
     report = fit(
         model,
@@ -69,28 +73,24 @@ def train_scratch_base(
         work_dir=work_dir,
         device=device,
         log_dir=log_dir,
+        in_order=True,
     )
     n_parameters = sum(p.numel() for p in model.parameters())
-    what = f"Small Llama ({n_parameters} parameters) trained from nothing on generated documents (loss on every token)."
+    what = f"Small Llama ({n_parameters} parameters) trained from nothing on generated documents."
     save_model(model, tokenizer, out_dir, model_card(out_dir.name, what, settings, report, seed))
     return report
 
 
-def _chained(first: list[Document], rest: Iterator[Document]) -> Iterator[Document]:
-    yield from first
-    yield from rest
-
-
-def _take_rows(tokenizer: PreTrainedTokenizerBase, documents: Iterator[Document], settings: ScratchModelSettings) -> tuple[list[Row], int]:
-    """Rows of the first documents that hold `n_tokens` tokens together."""
+def _take_rows(
+    tokenizer: PreTrainedTokenizerBase, draw: DrawDocument, rng: random.Random, settings: ScratchModelSettings
+) -> tuple[list[Row], int]:
+    """Rows of documents that hold `n_tokens` tokens together."""
     rows: list[Row] = []
     n_tokens = n_dropped = 0
     longest = min(settings.train.max_length, settings.max_positions)
     while n_tokens < settings.n_tokens:
-        chunk = [LMExample(prompt, target) for prompt, target in islice(documents, CHUNK)]
-        if not chunk:
-            break
-        new, too_long = lm_rows(tokenizer, chunk, longest, loss_on_prompt=True)
+        # Small chunks: the share of training done, which a curriculum follows, is known after each.
+        new, too_long = document_rows(tokenizer, [draw(rng, n_tokens / settings.n_tokens) for _ in range(CHUNK)], longest)
         n_dropped += too_long
         if not new and not rows:
             raise ModelError(
@@ -107,7 +107,7 @@ def _take_rows(tokenizer: PreTrainedTokenizerBase, documents: Iterator[Document]
 def _kept_tokenizer(folder: Path, sample: list[Document], vocab_size: int, max_length: int) -> PreTrainedTokenizerBase:
     """The tokenizer of an earlier, killed attempt in this work folder, or a new one."""
     if not (folder / "done").is_file():
-        train_tokenizer(("".join((*prompt, *target)) for prompt, target in sample), vocab_size, max_length).save_pretrained(str(folder))
+        train_tokenizer(("".join(text for text, _ in document) for document in sample), vocab_size, max_length).save_pretrained(str(folder))
         (folder / "done").touch()
     from transformers import PreTrainedTokenizerFast
 
@@ -140,7 +140,10 @@ def train_tokenizer(texts: Iterator[str], vocab_size: int, max_length: int) -> P
 
 
 def new_llama(settings: ScratchModelSettings, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """A Llama with random weights from torch's global generator; input and output embeddings tied."""
+    """A Llama with random weights from torch's global generator; input and output embeddings apart.
+
+    Weights start at a standard deviation of 0.1, the size that suits so narrow a model: with the usual 0.02 it learnt later here.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     return LlamaForCausalLM(
@@ -151,7 +154,8 @@ def new_llama(settings: ScratchModelSettings, tokenizer: PreTrainedTokenizerBase
             num_attention_heads=settings.n_heads,
             intermediate_size=settings.intermediate_size,
             max_position_embeddings=settings.max_positions,
-            tie_word_embeddings=True,
+            tie_word_embeddings=False,
+            initializer_range=0.1,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
