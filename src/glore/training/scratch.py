@@ -16,8 +16,8 @@ from glore.errors import ConfigError, ModelError
 from glore.models import save_model
 from glore.progress import Progress
 from glore.prompts import BAD_MARK
-from glore.training.card import model_card
 from glore.tasks.protocol import Document
+from glore.training.card import model_card
 from glore.training.examples import Row, TrainReport, document_rows
 from glore.training.fit import fit, seed_all
 

@@ -1,0 +1,85 @@
+"""Is a step true? A small reader of our own: bounded, exact, and nothing is evaluated as code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+__all__ = ["is_true"]
+
+MAX_STEP_CHARS = 200
+TOKEN = re.compile(r"\s*(\d+|[A-Za-z]+|[-+*/()=])")
+
+
+def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str) -> bool:
+    """Truth of one line; merged answer lines (`… #### 19`) must be true in both halves."""
+    if len(step) > MAX_STEP_CHARS:
+        return False
+    body, mark, final = step.partition("####")
+    if mark:
+        if _value(final, {}) != Fraction(answer):
+            return False
+        if not body.strip():
+            return True
+    label, colon, rest = body.partition(":")
+    target = _true_value(label.strip(), values, asked)
+    if not colon or target is None or "=" not in rest:
+        return False
+    return all(_value(part, values) == target for part in rest.split("="))
+
+
+def _true_value(label: str, values: dict[str, int], asked: Sequence[str]) -> Fraction | None:
+    """The true value of what a step names."""
+    if label == "Difference" and len(asked) == 3 and asked[2] == "difference":
+        return Fraction(values[asked[0]] - values[asked[1]])
+    names = label.split(" and ")
+    if len(set(names)) != len(names) or not all(name in values for name in names):
+        return None
+    return Fraction(sum(values[name] for name in names))
+
+
+def _value(text: str, values: dict[str, int]) -> Fraction | None:
+    """Value of an expression of numbers, known names, + - * / and brackets. None where it is not one."""
+    tokens, position = [], 0
+    text = text.strip()
+    while position < len(text):
+        match = TOKEN.match(text, position)
+        if match is None or len(match.group(1)) > 12:
+            return None
+        tokens.append(match.group(1))
+        position = match.end()
+    try:
+        value, rest = _sum(tokens, values)
+    except (ValueError, IndexError, KeyError, ZeroDivisionError, RecursionError):
+        return None
+    return value if not rest else None
+
+
+def _sum(tokens: list[str], values: dict[str, int]) -> tuple[Fraction, list[str]]:
+    value, tokens = _product(tokens, values)
+    while tokens and tokens[0] in "+-":
+        sign, (term, rest) = tokens[0], _product(tokens[1:], values)
+        value, tokens = (value + term if sign == "+" else value - term), rest
+    return value, tokens
+
+
+def _product(tokens: list[str], values: dict[str, int]) -> tuple[Fraction, list[str]]:
+    value, tokens = _atom(tokens, values)
+    while tokens and tokens[0] in "*/":
+        sign, (factor, rest) = tokens[0], _atom(tokens[1:], values)
+        value, tokens = (value * factor if sign == "*" else value / factor), rest
+    return value, tokens
+
+
+def _atom(tokens: list[str], values: dict[str, int]) -> tuple[Fraction, list[str]]:
+    head = tokens[0]
+    if head == "(":
+        value, rest = _sum(tokens[1:], values)
+        if rest[0] != ")":
+            raise ValueError("bracket")
+        return value, rest[1:]
+    if head == "-":
+        value, rest = _atom(tokens[1:], values)
+        return -value, rest
+    return (Fraction(int(head)) if head.isdigit() else Fraction(values[head])), tokens[1:]

@@ -1,0 +1,101 @@
+"""`Stories`: the built-in task, from settings and a seed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+from collections.abc import Sequence
+
+from glore.config import StoriesSettings
+from glore.prompts import refine_segments, solve_segments
+from glore.records import Problem
+from glore.sampling.protocol import stable_seed
+from glore.tasks.base_text import drill_pieces, problem_pieces
+from glore.tasks.grading import grade_number_answer
+from glore.tasks.protocol import Document, Grade
+from glore.tasks.stories.draw import draw_story
+from glore.tasks.stories.drills import drill, recall
+from glore.tasks.stories.oracle import is_true
+from glore.tasks.stories.solve import solve, work_out
+from glore.tasks.stories.tell import tell
+
+__all__ = ["Stories"]
+
+_EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.2}
+"""Shorter and plainer stories for the first part of training."""
+
+
+class Stories:
+    """The built-in task (`Task`, `OracleTask` and `ScratchTask`)."""
+
+    name = "stories"
+
+    def __init__(self, settings: StoriesSettings, seed: int, merge_answer_line: bool = False) -> None:
+        self.settings = settings
+        self.seed = seed
+        self.merge_answer_line = merge_answer_line
+
+    def problems(self, split: str) -> list[Problem]:
+        """Problems of a split; a question of an earlier split (test, dev, train in this order) is never drawn again."""
+        seen: set[str] = set()
+        out: list[Problem] = []
+        for name, n in (("test", self.settings.n_test), ("dev", self.settings.n_dev), ("train", self.settings.n_train)):
+            out = []
+            index = 0
+            while len(out) < n:
+                problem = self._problem(name, index, len(out))
+                index += 1
+                if problem.question not in seen:
+                    seen.add(problem.question)
+                    out.append(problem)
+            if name == split:
+                break
+        return out
+
+    def _problem(self, split: str, index: int, number: int) -> Problem:
+        rng = random.Random(stable_seed(self.seed, "stories", split, index))
+        story = draw_story(rng, self.settings, self.settings.steps)
+        solution = None
+        if split == "train" and rng.random() < self.settings.worked_share:
+            solution = tuple(self._merged(solve(rng, story)))
+        meta = json.dumps({"values": story.values, "asked": story.asked}, separators=(",", ":"))
+        return Problem(f"stories-{split}-{number:05d}", tell(rng, story, self.settings), str(story.answer), solution, split, meta)
+
+    def _merged(self, steps: list[str]) -> list[str]:
+        return [*steps[:-2], f"{steps[-2]} {steps[-1]}"] if self.merge_answer_line and len(steps) > 1 else steps
+
+    def grade(self, problem: Problem, steps: Sequence[str]) -> Grade:
+        """The number after the last `####` against the story's answer."""
+        return grade_number_answer(problem.answer, steps)
+
+    def step_truth(self, problem: Problem, steps: Sequence[str]) -> tuple[bool, ...]:
+        """L flags: is this step's statement true? Exact; a line that can't be read is false."""
+        facts = json.loads(problem.meta)
+        return tuple(is_true(step, facts["values"], facts["asked"], problem.answer) for step in steps)
+
+    def base_document(self, rng: random.Random, progress: float) -> Document:
+        """Drills, lists to recall, stories to work out, solve or copy; short stories first, the recipe's later (a curriculum)."""
+        kind = rng.random()
+        if kind < 0.25:
+            return tuple(piece for _ in range(8) for piece in drill_pieces(drill(rng, self.settings.max_number)))
+        if kind < 0.32:
+            return recall(rng, self.settings.max_number)
+        hard = rng.random() < 0.8 * min(1.0, max(0.0, (progress - 0.2) / 0.3))
+        settings = self.settings if hard else self.settings.model_copy(update=_EASY | {"people": (2, 2 if progress < 0.2 else 3)})
+        while True:
+            story = draw_story(rng, settings, (1, self.settings.steps[1] if hard else 2))
+            everyone = kind < 0.66
+            question = tell(rng, story, settings, ask_everyone=everyone)
+            if question not in self._held_out:
+                break
+        if everyone:
+            return problem_pieces(solve_segments(question), work_out(rng, story))
+        steps = self._merged(solve(rng, story))
+        copying = progress > 0.2 and kind > 0.88
+        return problem_pieces(refine_segments(question, steps, None) if copying else solve_segments(question), steps)
+
+    @functools.cached_property
+    def _held_out(self) -> frozenset[str]:
+        """Questions of dev and test: no base document tells one of them."""
+        return frozenset(p.question for split in ("dev", "test") for p in self.problems(split))

@@ -1,0 +1,38 @@
+"""Names, things and wordings of the stories."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ASK_DIFFERENCE",
+    "ASK_EVERYONE",
+    "ASK_ONE",
+    "ASK_TOTAL",
+    "GIVEN",
+    "IDLE",
+    "ITEMS",
+    "MORE",
+    "NAMES",
+    "PAIR",
+    "SUM",
+    "TIMES",
+    "TWICE",
+]
+
+NAMES = ("Ana", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana", "Ivo", "Jan", "Kim", "Leo")
+ITEMS = ("pens", "cards", "coins", "books", "shells", "stamps")
+MORE = (
+    "{a} has {k} more {items} than {b}.",
+    "{a} owns {k} more than {b}.",
+    "{b} has {k} fewer {items} than {a}.",
+    "{b} owns {k} fewer than {a}.",
+)
+TIMES = ("{a} has {k} times as many {items} as {b}.",)
+TWICE = ("{a} has twice as many {items} as {b}.", "{b} has half as many {items} as {a}.")
+PAIR = ("{a} and {b} have {k} {items} together.", "Together {a} and {b} own {k}.")
+SUM = ("{a} has as many {items} as {b} and {c} together.",)
+GIVEN = ("{a} has {k} {items}.", "{a} owns {k} {items}.")
+IDLE = ("{a} also has {k} {other}.", "{a} is {k} years old.", "{a} likes {other}.", "{a} lives next to {b}.")
+ASK_ONE = ("How many {items} does {a} have?", "How many {items} are owned by {a}?")
+ASK_TOTAL = ("How many {items} do {a} and {b} have together?", "What is the total of {a} and {b}?")
+ASK_DIFFERENCE = ("How many more {items} does {a} have than {b}?", "How many fewer {items} does {b} have than {a}?")
+ASK_EVERYONE = "How many {items} does everyone have?"
