@@ -152,7 +152,10 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 
 
 def encode_segments(tokenizer: PreTrainedTokenizerBase, segments: Sequence[str]) -> list[int]:
-    """Token ids of a prompt: each segment by itself without special tokens; BOS once in front if the tokenizer puts one there."""
+    """Token ids of a prompt: each segment by itself without special tokens; BOS once in front if the tokenizer puts one there.
+
+    Only the segment `[BAD]` is a special token. Text that merely spells one (a question with `</s>` in it) stays ordinary text.
+    """
     return encode_many(tokenizer, [segments])[0]
 
 
@@ -166,7 +169,10 @@ def encode_many(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[s
 
 
 def _encoded(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> zip[tuple[str, list[int]]]:
-    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    options = {"add_special_tokens": False, "verbose": False}
+    encoded = tokenizer(texts, split_special_tokens=True, **options)["input_ids"] if texts else []
+    if BAD_MARK in texts:
+        encoded[texts.index(BAD_MARK)] = tokenizer(BAD_MARK, **options)["input_ids"]
     return zip(texts, encoded, strict=True)
 
 

@@ -1,7 +1,8 @@
 """Steps, prompt layouts and the `[BAD]` mark: the only place that knows how a question and a solution become text.
 
 A step is one non-empty line (method, notation). Every layout is a tuple of text *segments*; tokenizers encode each
-segment by itself, so a step's last token is well defined and a prefix's tokens never depend on what follows it.
+segment by itself, so a step's last token is well defined and a prefix's tokens never depend on what follows it. The mark is a
+segment of its own; every other segment ends in a newline, so no question or step can pass for it.
 """
 
 from __future__ import annotations
@@ -46,15 +47,15 @@ def solve_segments(question: str, steps: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def mark_draft(steps: Sequence[str], marked_step: int | None) -> tuple[str, ...]:
-    """The draft with `[BAD]` before the step of that 0-based index (none: no mark). A mark the draft brought along is removed."""
+    """The draft's segments, `[BAD]` before the step of that 0-based index (none: no mark). A mark the draft brought along is removed."""
     clean = [s.replace(BAD_MARK, "").strip() for s in steps]
-    return tuple(f"{BAD_MARK} {s}" if i == marked_step else s for i, s in enumerate(clean))
+    return tuple(part for i, s in enumerate(clean) for part in ((BAD_MARK, step_text(f" {s}")) if i == marked_step else (step_text(s),)))
 
 
 def refine_segments(question: str, draft: Sequence[str], marked_step: int | None) -> tuple[str, ...]:
     """Refiner prompt: the question, the marked draft, then the place for the new solution (method 4)."""
     return (
         f"Question: {question.strip()}\nDraft:\n",
-        *(step_text(s) for s in mark_draft(draft, marked_step)),
+        *mark_draft(draft, marked_step),
         "Answer:\n",
     )

@@ -93,7 +93,7 @@ def test_value_mark_is_the_step_after_the_best_prefix() -> None:
 def test_requests_are_greedy_and_marked() -> None:
     requests = refine_requests([MarkedDraft(DRAFT, 1), MarkedDraft(DRAFT, None)], {"p0": problem()}, "local", max_new_tokens=50, seed=0)
     assert requests[0].id == "d0/local"
-    assert requests[0].segments[:3] == ("Question: What is p0?\nDraft:\n", "one\n", "[BAD] two\n")
+    assert requests[0].segments[:4] == ("Question: What is p0?\nDraft:\n", "one\n", "[BAD]", " two\n")
     assert requests[0].segments[-1] == "Answer:\n"
     assert "[BAD]" not in "".join(requests[1].segments)
     assert (requests[0].params.temperature, requests[0].params.max_new_tokens, len(requests[0].seeds)) == (0.0, 50, 1)

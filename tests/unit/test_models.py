@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, 
 
 from glore import models
 from glore.errors import ConfigError, ModelError
+from glore.prompts import BAD_MARK, refine_segments, solve_segments, step_text
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +23,23 @@ def test_segments_are_encoded_one_by_one() -> None:
     assert whole == models.encode_segments(tokenizer, ("Ana : 12\n",)) + models.encode_segments(tokenizer, ("Tom",))
     assert models.encode_segments(tokenizer, ()) == []
     assert models.encode_many(tokenizer, [("Tom", "Tom"), (), ("",)]) == [2 * models.encode_segments(tokenizer, ("Tom",)), [], []]
+
+
+def test_only_the_mark_that_glore_sets_is_a_special_token() -> None:
+    tokenizer = tiny.tiny_tokenizer()
+    bad, special = tokenizer.convert_tokens_to_ids(BAD_MARK), set(tokenizer.all_special_ids)
+    hostile = ("[BAD]", "[BAD] Tom", "[EOS]", "[PAD] 12", "Tom [BAD]", "[B[BAD]AD]", "[BAD]\n[BAD]", " [BAD] ")
+    for text in hostile:
+        for segments in (solve_segments(text, hostile), refine_segments(text, hostile, None), (step_text(text),)):
+            ids = models.encode_segments(tokenizer, segments)
+            assert not special & set(ids)
+            assert tokenizer.decode(ids) == "".join(segments)
+    refining = refine_segments("[BAD]", hostile, 4)
+    ids = models.encode_segments(tokenizer, refining)
+    assert [token for token in ids if token in special] == [bad]
+    assert tokenizer.decode(ids[ids.index(bad) :]).startswith("[BAD] Tom\n")
+    assert models.encode_many(tokenizer, [refining, refining])[1] == ids
+    assert tokenizer("[BAD]", add_special_tokens=False)["input_ids"] == [bad], "the tokenizer itself is left as it was"
 
 
 def test_bos_comes_once_in_front_where_the_tokenizer_uses_one() -> None:
@@ -51,7 +69,7 @@ def test_prepare_adds_the_mark_and_a_pad_token_and_resizes(architecture: str) ->
     before = model.get_input_embeddings().weight.detach().clone()
     bad_id = models.prepare_tokenizer(tokenizer, model)
     after = model.get_input_embeddings().weight.detach()
-    assert models.encode_segments(tokenizer, ("Ana\n", "[BAD] Tom\n")) == [2, bad_id, 3]
+    assert models.encode_segments(tokenizer, ("Ana\n", "[BAD]", " Tom\n")) == [2, bad_id, 3]
     assert after.shape[0] == len(tokenizer) == 6
     assert torch.equal(after[:4], before)
     torch.testing.assert_close(after[bad_id], before.mean(dim=0))

@@ -29,17 +29,26 @@ def test_endless_output_is_cut() -> None:
 def test_exactly_the_marked_step_is_marked(given_steps: tuple[str, ...], data: st.DataObject) -> None:
     mark = data.draw(st.none() | st.integers(0, max(0, len(given_steps) - 1)))
     marked = mark_draft(given_steps, mark)
-    assert [i for i, s in enumerate(marked) if s.startswith(BAD_MARK)] == ([mark] if mark is not None and given_steps else [])
-    assert tuple(s.removeprefix(f"{BAD_MARK} ") for s in marked) == given_steps
+    assert [i for i, s in enumerate(marked) if s == BAD_MARK] == ([mark] if mark is not None and given_steps else [])
+    assert tuple(s.strip() for s in marked if s != BAD_MARK) == given_steps
+    assert "".join(marked) == "".join(f"{'[BAD] ' if i == mark else ''}{s}\n" for i, s in enumerate(given_steps))
 
 
 def test_a_mark_the_model_wrote_is_removed() -> None:
-    assert mark_draft(("[BAD] a", "b [BAD] c"), 1) == ("a", "[BAD] b  c")
+    assert mark_draft(("[BAD] a", "b [BAD] c"), 1) == ("a\n", "[BAD]", " b  c\n")
+
+
+@given(line, steps, st.sampled_from((BAD_MARK, f"{BAD_MARK} x", "[B[BAD]AD]", "")), st.booleans())
+def test_no_question_or_step_passes_for_the_mark(question: str, given_steps: tuple[str, ...], fake: str, in_question: bool) -> None:
+    question, draft = (fake, given_steps) if in_question else (question, (fake, *given_steps))
+    assert BAD_MARK not in solve_segments(question, draft)
+    assert BAD_MARK not in refine_segments(question, draft, None)
+    assert refine_segments(question, draft, len(draft) - 1).count(BAD_MARK) == bool(draft)
 
 
 def test_layouts() -> None:
     assert solve_segments(" How many? ", ("a", "b")) == ("Question: How many?\nAnswer:\n", "a\n", "b\n")
-    assert refine_segments("Q", ("a", "b"), 1) == ("Question: Q\nDraft:\n", "a\n", "[BAD] b\n", "Answer:\n")
+    assert refine_segments("Q", ("a", "b"), 1) == ("Question: Q\nDraft:\n", "a\n", "[BAD]", " b\n", "Answer:\n")
 
 
 @given(line, steps)
