@@ -11,7 +11,8 @@ __all__ = ["open_task"]
 def open_task(settings: TaskSettings, seed: int) -> Task:
     """Read and check all problems. `seed` draws the built-in stories; given data doesn't depend on it.
 
-    Raises DataError where data is missing or malformed (file, line, field and mend), ConfigError where no source is named.
+    Raises DataError where data is missing or malformed (file, line, field and mend), ConfigError where no source is named or no
+    story meets the settings.
     """
     if settings.kind == "stories":
         from glore.tasks.stories import Stories

@@ -5,19 +5,30 @@ from __future__ import annotations
 import random
 
 from glore.config import StoriesSettings
+from glore.errors import ConfigError
 from glore.tasks.stories.solve import solve
 from glore.tasks.stories.story import Fact, Story
 from glore.tasks.stories.words import ITEMS, NAMES
 
 __all__ = ["draw_story"]
 
+MAX_DRAWS = 20_000
+"""Draws until settings count as impossible: two seconds or so; every thirtieth draw or so is kept with settings that are of use."""
+
 
 def draw_story(rng: random.Random, settings: StoriesSettings, n_steps: tuple[int, int]) -> Story:
-    """A story whose shortest found solution has a number of steps (answer line not counted) in the range `n_steps`."""
-    while True:
+    """A story whose shortest found solution has a number of steps (answer line not counted) in the range `n_steps`.
+
+    Raises ConfigError where `MAX_DRAWS` draws held none.
+    """
+    for _ in range(MAX_DRAWS):
         story = _drawn(rng, settings)
         if story and n_steps[0] <= len(solve(rng, story)) - 1 <= n_steps[1]:
             return story
+    raise ConfigError(
+        f"task.stories: {MAX_DRAWS} drawn stories held none with {n_steps[0]} to {n_steps[1]} steps for people={list(settings.people)}, "
+        f"max_number={settings.max_number}; widen steps or people, or raise max_number"
+    )
 
 
 def _drawn(rng: random.Random, settings: StoriesSettings) -> Story | None:

@@ -11,6 +11,7 @@ __all__ = ["drill", "recall"]
 
 
 def drill(rng: random.Random, limit: int) -> str:
+    """One line like `12 + 7 = 19`, with sums up to twice `limit`."""
     sign = rng.choice("++--*/")
     if sign in "+-":
         total = rng.randint(4, 2 * limit)

@@ -9,6 +9,7 @@ from fractions import Fraction
 __all__ = ["is_true"]
 
 MAX_STEP_CHARS = 200
+"""Longer lines are false; so an expression can't grow huge or nest deep."""
 TOKEN = re.compile(r"\s*(\d+|[A-Za-z]+|[-+*/()=])")
 
 

@@ -51,8 +51,10 @@ class Story:
 
 
 def names_in(text: str) -> set[str]:
+    """The names in an expression."""
     return set(re.findall(r"[A-Z][a-z]+", text))
 
 
 def filled(text: str, values: dict[str, int]) -> str:
+    """The expression with numbers for names."""
     return re.sub(r"[A-Z][a-z]+", lambda m: str(values[m.group()]), text)

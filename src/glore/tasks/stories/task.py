@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 
 from glore.config import StoriesSettings
+from glore.errors import DataError
 from glore.prompts import refine_segments, solve_segments
 from glore.records import Problem
 from glore.sampling.protocol import stable_seed
@@ -24,10 +25,12 @@ __all__ = ["Stories"]
 
 _EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.2}
 """Shorter and plainer stories for the first part of training."""
+MAX_REPEATS = 1000
+"""Draws in a row that give no new question until there count as none left."""
 
 
 class Stories:
-    """The built-in task (`Task`, `OracleTask` and `ScratchTask`)."""
+    """The built-in task (`Task`, `OracleTask` and `ScratchTask`). Raises ConfigError for settings that no story meets."""
 
     name = "stories"
 
@@ -35,18 +38,25 @@ class Stories:
         self.settings = settings
         self.seed = seed
         self.merge_answer_line = merge_answer_line
+        draw_story(random.Random(stable_seed(seed, "stories", "check")), settings, settings.steps)
 
     def problems(self, split: str) -> list[Problem]:
-        """Problems of a split; a question of an earlier split (test, dev, train in this order) is never drawn again."""
+        """Problems of a split; a question of an earlier split (test, dev, train in this order) is never drawn again.
+
+        Raises DataError where the settings don't yield that many different questions.
+        """
         seen: set[str] = set()
         out: list[Problem] = []
         for name, n in (("test", self.settings.n_test), ("dev", self.settings.n_dev), ("train", self.settings.n_train)):
             out = []
-            index = 0
+            index = repeats = 0
             while len(out) < n:
                 problem = self._problem(name, index, len(out))
                 index += 1
-                if problem.question not in seen:
+                repeats = repeats + 1 if problem.question in seen else 0
+                if repeats == MAX_REPEATS:
+                    raise self._exhausted(f"only {len(out)} of {n} {name} questions are different from all others")
+                if not repeats:
                     seen.add(problem.question)
                     out.append(problem)
             if name == split:
@@ -61,6 +71,13 @@ class Stories:
             solution = tuple(self._merged(solve(rng, story)))
         meta = json.dumps({"values": story.values, "asked": story.asked}, separators=(",", ":"))
         return Problem(f"stories-{split}-{number:05d}", tell(rng, story, self.settings), str(story.answer), solution, split, meta)
+
+    def _exhausted(self, what: str) -> DataError:
+        s = self.settings
+        return DataError(
+            f"task.stories: {what} with people={list(s.people)}, steps={list(s.steps)}, max_number={s.max_number}, "
+            f"distractors={s.distractors}; lower n_test, n_dev or n_train, or raise one of the others"
+        )
 
     def _merged(self, steps: list[str]) -> list[str]:
         return [*steps[:-2], f"{steps[-2]} {steps[-1]}"] if self.merge_answer_line and len(steps) > 1 else steps
@@ -83,12 +100,14 @@ class Stories:
             return recall(rng, self.settings.max_number)
         hard = rng.random() < 0.8 * min(1.0, max(0.0, (progress - 0.2) / 0.3))
         settings = self.settings if hard else self.settings.model_copy(update=_EASY | {"people": (2, 2 if progress < 0.2 else 3)})
-        while True:
+        everyone = kind < 0.66
+        for _ in range(MAX_REPEATS):
             story = draw_story(rng, settings, (1, self.settings.steps[1] if hard else 2))
-            everyone = kind < 0.66
             question = tell(rng, story, settings, ask_everyone=everyone)
             if question not in self._held_out:
                 break
+        else:
+            raise self._exhausted("nearly all short questions belong to dev or test, so none are left for the base model")
         if everyone:
             return problem_pieces(solve_segments(question), work_out(rng, story))
         steps = self._merged(solve(rng, story))
