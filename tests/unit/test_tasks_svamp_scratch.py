@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 import re
@@ -16,6 +15,7 @@ from glore.errors import DataError
 from glore.prompts import BAD_MARK
 from glore.tasks import ScratchTask, open_task
 from glore.tasks.equations import parse_infix, parse_prefix, worked_lines
+from glore.tasks.protocol import Document
 from glore.tasks.svamp_scratch import SvampFromScratch, redrawn
 from glore.tasks.svamp_templates import Template
 
@@ -48,6 +48,15 @@ def opened(tmp_path: Path, csv: str) -> SvampFromScratch:
     return task
 
 
+def drawn(task: SvampFromScratch, seed: int, n: int) -> list[Document]:
+    rng = random.Random(seed)
+    return [task.base_document(rng, i / n) for i in range(n)]
+
+
+def pieces(document: Document, learnt: bool) -> list[str]:
+    return [text for text, flag in document if flag == learnt]
+
+
 def test_templates_are_untokenised_and_leaks_and_contradictions_left_out(tmp_path: Path) -> None:
     templates = opened(tmp_path, HEADER + SHARE + LEAK).templates
     assert [t.text for t in templates.given] == ["Jo's mom shares number0 pens, among number1 kids. How many each?"]
@@ -57,25 +66,34 @@ def test_templates_are_untokenised_and_leaks_and_contradictions_left_out(tmp_pat
 
 def test_documents_are_deterministic_and_every_worked_line_is_true(tmp_path: Path) -> None:
     task = opened(tmp_path, HEADER + SHARE)
-    documents = list(itertools.islice(task.base_documents(1), 600))
-    assert documents == list(itertools.islice(task.base_documents(1), 600))
-    assert documents != list(itertools.islice(task.base_documents(2), 600))
+    documents = drawn(task, 1, 600)
+    assert documents == drawn(task, 1, 600)
+    assert documents != drawn(task, 2, 600)
     compute = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": lambda a, b: a / b}
-    for prompt, target in documents:
-        assert "number0" not in "".join(prompt)
-        lines = target if not prompt else target[:-1]
+    marked = drafts = drills = 0
+    for document in documents:
+        read, steps = pieces(document, learnt=False), pieces(document, learnt=True)
+        assert "number0" not in "".join(read)
+        drill = not read[0].startswith("Question: ")
+        lines = [a + b for a, b in zip(read, steps, strict=True)] if drill else steps[:-1]
         for line in lines:
             match = LINE.fullmatch(line)
             assert match, line
             assert compute[match[2]](int(match[1]), int(match[3])) == int(match[4])
-        if prompt:
-            assert target[-1] == f"#### {target[-2].split()[-1]}\n"
-    drafts = [(prompt, target) for prompt, target in documents if prompt and "Draft:" in prompt[0]]
-    marked = [(prompt, target) for prompt, target in drafts if any(BAD_MARK in segment for segment in prompt)]
-    assert 0.15 < len(drafts) / len(documents) < 0.25
-    assert 0.35 < len(marked) / len(drafts) < 0.65
-    for prompt, target in drafts:
-        assert (prompt[1:-1] == target) == ((prompt, target) not in marked)
+        drills += drill
+        if drill:
+            assert len(lines) == 8
+            assert all(text.endswith("=") for text in read), "a drill's question is read up to the sign, its result is learnt"
+            continue
+        assert steps[-1] == f"#### {steps[-2].split()[-1]}\n"
+        if "Draft:" in read[0]:
+            drafts += 1
+            marked += BAD_MARK in read
+            assert (read[1:-1] == steps) == (BAD_MARK not in read)
+            assert read[-1] == "Answer:\n"
+    assert 0.15 < drills / len(documents) < 0.25
+    assert 0.15 < drafts / len(documents) < 0.25
+    assert 0.35 < marked / drafts < 0.65
 
 
 def test_redrawn_numbers_keep_their_size_and_give_positive_whole_results() -> None:
@@ -118,6 +136,6 @@ def test_the_real_files_share_no_wording_with_the_test_set(data_dir: Path) -> No
     assert len(task.templates.given) == 3138
     assert task.templates.n_leaks == 0
     held = {re.sub(r"\d+", "#", p.question) for split in ("dev", "test") for p in task.problems(split)}
-    for prompt, _ in itertools.islice(task.base_documents(0), 3000):
-        if prompt:
-            assert re.sub(r"\d+", "#", prompt[0].removeprefix("Question: ").split("\n")[0]) not in held
+    for document in drawn(task, 0, 3000):
+        wording = document[0][0].removeprefix("Question: ").split("\n")[0]
+        assert re.sub(r"\d+", "#", wording) not in held

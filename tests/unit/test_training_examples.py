@@ -5,8 +5,8 @@ import tiny_training as tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glore.training.batches import pad_rows, plan_batches
-from glore.training.examples import IGNORED, LMExample, Row, StepExample, lm_rows, step_rows
+from glore.training.batches import WINDOW, pad_rows, plan_batches
+from glore.training.examples import IGNORED, LMExample, Row, StepExample, document_rows, lm_rows, step_rows
 
 TOKENIZER = tiny.tiny_tokenizer()
 
@@ -27,8 +27,24 @@ def test_only_target_tokens_and_their_end_are_scored() -> None:
 def test_without_a_prompt_everything_is_scored() -> None:
     (row,), _ = lm_rows(TOKENIZER, [LMExample((), ("12\n",))], 96)
     assert row.targets.tolist() == [*row.ids[1:].tolist(), IGNORED]
-    (whole,), _ = lm_rows(TOKENIZER, [LMExample(("Ana",), ("12\n",))], 96, loss_on_prompt=True)
-    assert whole.targets.tolist() == [*whole.ids[1:].tolist(), IGNORED]
+
+
+def test_of_a_document_only_the_learnt_pieces_and_the_end_are_scored() -> None:
+    document = (("Ana : ", False), ("12\n", True), ("7 + 7 =", False), (" 14\n", True), ("Tom", False))
+    (row,), n_dropped = document_rows(TOKENIZER, [document], 96)
+    tokens = [(token, learnt) for text, learnt in document for token in ids(text)] + [(TOKENIZER.eos_token_id, True)]
+    assert n_dropped == 0
+    assert row.ids.tolist() == [token for token, _ in tokens]
+    assert row.targets.tolist() == [token if learnt else IGNORED for token, learnt in tokens[1:]] + [IGNORED]
+
+
+def test_documents_keep_their_order_and_long_ones_are_counted() -> None:
+    documents = [((f"{i}\n", i % 2 == 0),) for i in range(20)]
+    rows, n_dropped = document_rows(TOKENIZER, [*documents[:10], (("Ana " * 200, True),), *documents[10:]], 96)
+    assert n_dropped == 1
+    assert [TOKENIZER.decode(row.ids, skip_special_tokens=True) for row in rows] == [f"{i}\n" for i in range(20)]
+    learnt = [int((row.targets != IGNORED).sum()) for row in rows]
+    assert learnt == [len(ids(f"{i}\n")) if i % 2 == 0 else 1 for i in range(20)], "the end alone where nothing is learnt"
 
 
 def test_a_step_is_scored_at_its_last_token_if_it_is_kept() -> None:
@@ -66,6 +82,24 @@ def test_the_seed_shuffles_and_the_length_groups() -> None:
     assert plan != plan_batches(lengths, 16, 1, 0, seed=2)
     padded = sum(len(batch) * max(lengths[i] for i in batch) for batch in plan)
     assert padded < 1.1 * sum(lengths)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=700), st.integers(1, 7), st.integers(0, 99))
+def test_in_order_no_row_leaves_its_window(lengths: list[int], batch_size: int, seed: int) -> None:
+    plan = plan_batches(lengths, batch_size, 1, 0, seed, in_order=True)
+    rows = [i for batch in plan for i in batch]
+    assert sorted(rows) == list(range(len(lengths)))
+    size = WINDOW * batch_size
+    assert [i // size for i in rows] == sorted(i // size for i in rows), "windows follow each other"
+    assert plan == plan_batches(lengths, batch_size, 1, 0, seed, in_order=True)
+
+
+def test_in_order_lengths_are_still_grouped_and_batches_of_a_window_shuffled() -> None:
+    lengths = np.random.default_rng(0).integers(10, 200, 640).tolist()
+    plan = plan_batches(lengths, 16, 1, 0, seed=1, in_order=True)
+    assert sum(len(batch) * max(lengths[i] for i in batch) for batch in plan) < 1.1 * sum(lengths)
+    assert plan != plan_batches(lengths, 16, 1, 0, seed=2, in_order=True)
+    assert sorted(plan) == sorted(plan_batches(lengths, 16, 1, 0, seed=2, in_order=True))
 
 
 def test_a_fraction_of_an_epoch_and_a_number_of_batches() -> None:
