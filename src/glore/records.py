@@ -178,7 +178,7 @@ def _arrow_type(annotation: object) -> tuple[pa.DataType, bool]:
         assert len(inner) == 1, f"unsupported union {annotation}"
         return _arrow_type(inner[0])[0], True
     if origin is tuple:
-        assert len(arguments) == 2 and arguments[1] is Ellipsis, f"unsupported tuple {annotation}"
+        assert arguments[1:] == (Ellipsis,), f"unsupported tuple {annotation}"
         inner_type, inner_null = _arrow_type(arguments[0])
         return pa.list_(pa.field("item", inner_type, nullable=inner_null)), False
     plain = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
@@ -234,7 +234,8 @@ def read_records(paths: Path | Iterable[Path], kind: type[R]) -> list[R]:
             raise RunError(f"can't read {path}: {str(error).splitlines()[0]}; delete the file and run again to make it anew") from error
         if table.schema.names != expected.names:
             raise RunError(
-                f"{path} holds columns {table.schema.names}, but {kind.__name__} needs {expected.names}; delete its stage folder and run again"
+                f"{path} holds columns {table.schema.names}, but {kind.__name__} needs {expected.names}; "
+                "delete its stage folder and run again"
             )
         out.extend(kind(**typing.cast(typing.Any, {k: _frozen(v) for k, v in row.items()})) for row in table.to_pylist())
     return out

@@ -18,7 +18,7 @@ from glore.stages import build_stages, read_inputs
 RECIPE = """
 name: tiny
 task:
-  stories: {people: [2, 2], steps: [1, 2], base_steps: 2, max_number: 10, extra_relations: 0, distractors: 0,
+  stories: {people: [2, 2], steps: [1, 2], max_number: 10, extra_relations: 0, distractors: 0,
             n_train: 60, n_dev: 20, n_test: 20, worked_share: 0.5}
 base:
   scratch: {hidden_size: 64, n_layers: 2, n_heads: 2, intermediate_size: 128, max_positions: 512, vocab_size: 400, n_tokens: 100000,
