@@ -91,6 +91,8 @@ class StoriesSettings(Settings):
     """Redundant relations: they give more than one way to a quantity."""
     shuffled: float = Field(0.5, ge=0, le=1)
     """Share of stories whose sentences stand in any order; in the others, what is needed first is told first."""
+    turned: float = Field(0.15, ge=0, le=1)
+    """Share of relations told the other way round, with the person who is known already as the subject."""
     distractors: int = Field(1, ge=0, le=3)
     """Most irrelevant sentences in a story."""
     n_train: int = Field(3000, ge=1)

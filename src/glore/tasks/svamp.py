@@ -1,8 +1,8 @@
 """SVAMP (Patel et al. 2021): 1,000 one-unknown stories, `Body` + `Question`, 700 to train on and 300 to test on (method 8).
 
 The authors' file holds all 1,000 in one array: its first 700 (70 % of another length) are train, the rest test. The Hub's
-ChilleD/SVAMP has as many but may cut otherwise. Worked solutions are not used (method 1: D_0 is empty here), although every
-problem brings an equation: `equations.equation_steps` turns it into steps for a base model trained from nothing.
+ChilleD/SVAMP has as many but may cut otherwise. Worked solutions are not used (method 1: D_0 is empty here). Only where the
+base model is trained from nothing (`task.scratch_path`) do the training problems' equations become worked solutions.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from glore.config import TaskSettings
 from glore.errors import DataError, shown
 from glore.records import Problem
 from glore.tasks.dataset import DatasetTask, load_rows
+from glore.tasks.equations import equation_steps
+from glore.tasks.grading import answer_line
 from glore.tasks.numbers import canonical, parse_number
 from glore.tasks.source import Row, read_json_array, text_field
 from glore.tasks.splits import Loaded, make_splits
@@ -26,7 +28,8 @@ _TRAIN_SHARE = 0.7
 def load_svamp(settings: TaskSettings) -> DatasetTask:
     """SVAMP from `task.path` or the Hub; with `task.scratch_path` also text to train a base model from nothing. Raises DataError."""
     rows = _rows(settings)
-    given = {split: [_problem(row, split, i) for i, row in enumerate(part, start=1)] for split, part in rows.items()}
+    worked = settings.scratch_path is not None
+    given = {split: [_problem(row, split, i, worked) for i, row in enumerate(part, start=1)] for split, part in rows.items()}
     splits = make_splits(given, n_dev=settings.n_dev, max_train=settings.max_train, max_test=settings.max_test, overlap="drop")
     if settings.scratch_path is None:
         return DatasetTask("svamp", splits)
@@ -59,11 +62,18 @@ def _rows(settings: TaskSettings) -> Mapping[str, list[Row]]:
     return rows
 
 
-def _problem(row: Row, split: str, number: int) -> Loaded:
+def _problem(row: Row, split: str, number: int, worked: bool) -> Loaded:
     question = svamp_question(text_field(row, "Body"), text_field(row, "Question"))
     answer = text_field(row, "Answer")
     gold = parse_number(answer)
     if gold is None:
         raise DataError(f"{row.where}: the field 'Answer' is {shown(answer)}, not one number; correct it")
     name = text_field(row, "ID") if "ID" in row.fields else f"{split}-{number:05d}"
-    return Loaded(Problem(f"svamp-{name}", question, canonical(gold), None, split), row.where)
+    solution = _worked(text_field(row, "Equation"), canonical(gold)) if worked and split != "test" else None
+    return Loaded(Problem(f"svamp-{name}", question, canonical(gold), solution, split), row.where)
+
+
+def _worked(equation: str, gold: str) -> tuple[str, ...] | None:
+    """The equation as steps; none where it contradicts the answer (one of 1,000 does)."""
+    steps = equation_steps(equation)
+    return steps if steps[-1] == answer_line(gold) else None

@@ -12,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ from glore.progress import Progress
 from glore.training.allocator import keep_freed_memory
 from glore.training.batches import pad_rows, plan_batches
 from glore.training.examples import IGNORED, Row, TrainReport
+from glore.training.lanes import N_LANES, Lanes
 from glore.training.optimizers import MuonWithAdamW, split_parameters
 from glore.training.resume import job_fingerprint, resume_point
 
@@ -91,7 +94,7 @@ def fit(
             model.set_attn_implementation("eager")
     was_cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
     model.config.use_cache = False
-    with _log_folder((log_dir or work_dir / "log") / name), _trainer_warnings():
+    with _log_folder((log_dir or work_dir / "log") / name), _trainer_warnings(), _without_denormals():
         try:
             arguments = _arguments(settings, folder, n_steps, seed, on_cpu)
             trainer = PlannedTrainer(settings, model=model, args=arguments, train_dataset=batches, data_collator=_only, callbacks=[watch])
@@ -99,7 +102,10 @@ def fit(
             raise ConfigError(f"these training settings don't work here: {shown(' '.join(str(error).split()), 300)}") from error
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-        trainer.train(resume_from_checkpoint=resume_point(folder, job_fingerprint(settings, rows, plan, world, seed, model)))
+        try:
+            trainer.train(resume_from_checkpoint=resume_point(folder, job_fingerprint(settings, rows, plan, world, seed, model)))
+        finally:
+            trainer.close()
     model.config.use_cache = True if was_cached is None else was_cached
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise ModelError(
@@ -149,6 +155,21 @@ class PlannedTrainer(Trainer):
     def __init__(self, settings: TrainSettings, **arguments: Any) -> None:
         self.settings = settings
         super().__init__(**arguments)
+        self.scored_only = ScoredOnly(self.model)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        # Dropout draws from one generator, whose order two threads would race for; checkpointing recomputes on other threads.
+        plain = all(m.p == 0 for m in self.model.modules() if isinstance(m, torch.nn.Dropout)) and not settings.gradient_checkpointing
+        self.lanes = Lanes(trained) if self.args.use_cpu and plain and self.args.world_size == 1 else None
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: TorchBatch, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Forward and backward, on a CPU with a lane for each half of the rows."""
+        if self.lanes is None or len(inputs["input_ids"]) < N_LANES:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        parts = [inputs | {key: inputs[key][lane::N_LANES] for key in ("input_ids", "targets")} for lane in range(N_LANES)]
+        return self.lanes.backward([partial(self.compute_loss, model, part) for part in parts])
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: TorchBatch, return_outputs: bool = False, num_items_in_batch: torch.Tensor | int | None = None
@@ -156,12 +177,18 @@ class PlannedTrainer(Trainer):
         """Summed cross entropy of the scored positions, over the number of them in the optimiser step."""
         targets_BT = inputs["targets"]
         scored_BT = targets_BT != IGNORED
-        with _scored_only(model, scored_BT):
+        with self.scored_only(scored_BT):
             outputs = model(input_ids=inputs["input_ids"])
         logits = outputs.logits
         logits_NV = logits[scored_BT] if logits.shape[:2] == targets_BT.shape else logits.flatten(0, -2)
         loss = cross_entropy(logits_NV.float(), targets_BT[scored_BT], reduction="sum") * inputs["scale"]
         return (loss, outputs) if return_outputs else loss
+
+    def close(self) -> None:
+        """Leave the model as it was, and no thread behind."""
+        self.scored_only.close()
+        if self.lanes is not None:
+            self.lanes.close()
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW as transformers sets it up, or Muon for the hidden weights."""
@@ -173,21 +200,34 @@ class PlannedTrainer(Trainer):
         return optimizer
 
 
-@contextlib.contextmanager
-def _scored_only(model: torch.nn.Module, scored_BT: torch.Tensor) -> Iterator[None]:
+class ScoredOnly:
     """Let a language model's head see the scored positions only: (B, T, D) becomes (1, N, D) before the product with V columns.
 
     The head is the costly part at large vocabularies, and what follows it (softcaps, scales) works element by element.
     """
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]  # a method of PreTrainedModel
-    if head is None:
-        yield
-        return
-    handle = head.register_forward_pre_hook(lambda _, hidden: (hidden[0][scored_BT].unsqueeze(0), *hidden[1:]))
-    try:
-        yield
-    finally:
-        handle.remove()
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._here = threading.local()  # each lane has a mask of its own
+        head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]  # a method of PreTrainedModel
+        self._handle = head.register_forward_pre_hook(self._cut) if head is not None else None
+
+    def close(self) -> None:
+        """Take the hook away again."""
+        if self._handle is not None:
+            self._handle.remove()
+
+    @contextlib.contextmanager
+    def __call__(self, scored_BT: torch.Tensor) -> Iterator[None]:
+        """Cut down to these positions while this is open."""
+        self._here.scored_BT = scored_BT
+        try:
+            yield
+        finally:
+            self._here.scored_BT = None
+
+    def _cut(self, _: torch.nn.Module, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        scored_BT = getattr(self._here, "scored_BT", None)
+        return None if scored_BT is None else (hidden[0][scored_BT].unsqueeze(0), *hidden[1:])
 
 
 class Watch(TrainerCallback):
@@ -268,6 +308,16 @@ def _log_folder(folder: Path) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+@contextlib.contextmanager
+def _without_denormals() -> Iterator[None]:
+    """Numbers below float32's normal range count as zero: on a CPU they cost a hundred times as much, and gradients hold many late on."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 @contextlib.contextmanager

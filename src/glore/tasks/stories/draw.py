@@ -12,6 +12,8 @@ from glore.tasks.stories.words import ITEMS, NAMES
 
 __all__ = ["draw_story"]
 
+CHAINED = 0.7
+"""Share of people who are related to the one told just before, not to any earlier one."""
 MAX_DRAWS = 20_000
 """Draws until settings count as impossible: two seconds or so; every thirtieth draw or so is kept with settings that are of use."""
 
@@ -34,7 +36,7 @@ def draw_story(rng: random.Random, settings: StoriesSettings, n_steps: tuple[int
 def _drawn(rng: random.Random, settings: StoriesSettings) -> Story | None:
     people = rng.sample(NAMES, rng.randint(*settings.people))
     values = {people[0]: rng.randint(2, settings.max_number)}
-    facts = [Fact("given", (people[0],), values[people[0]])]
+    facts = [Fact("given", (people[0],), values[people[0]], people[0])]
     for person in people[1:]:
         fact = _relate(rng, person, list(values), values, settings.max_number)
         if fact is None:
@@ -49,26 +51,26 @@ def _drawn(rng: random.Random, settings: StoriesSettings) -> Story | None:
 
 def _relate(rng: random.Random, new: str, known: list[str], values: dict[str, int], limit: int) -> Fact | None:
     """A fact that ties a new person to known ones, and the person's value. None where no value fits."""
-    old = rng.choice(known)
+    old = known[-1] if rng.random() < CHAINED else rng.choice(known)
     kind = rng.choices(("more", "times", "pair", "sum"), (6, 2, 1, 1))[0]
     if kind == "sum" and len(known) > 1:
         b, c = rng.sample(known, 2)
         values[new] = values[b] + values[c]
-        return Fact("sum", (new, b, c), 0) if values[new] <= limit else None
+        return Fact("sum", (new, b, c), 0, new) if values[new] <= limit else None
     if kind == "times":
+        if rng.random() < 0.5 and values[old] % 2 == 0:
+            values[new] = values[old] // 2
+            return Fact("times", (old, new), 2, new)
         k = rng.choice((2, 2, 3))
-        if rng.random() < 0.5 and values[old] % k == 0:
-            values[new] = values[old] // k
-            return Fact("times", (old, new), k)
         values[new] = values[old] * k
-        return Fact("times", (new, old), k) if values[new] <= limit else None
+        return Fact("times", (new, old), k, new) if values[new] <= limit else None
     values[new] = rng.randint(2, limit)
     if values[new] == values[old]:
         return None
     if kind == "pair":
-        return Fact("pair", (new, old), values[new] + values[old])
+        return Fact("pair", (new, old), values[new] + values[old], new)
     high, low = (new, old) if values[new] > values[old] else (old, new)
-    return Fact("more", (high, low), values[high] - values[low])
+    return Fact("more", (high, low), values[high] - values[low], new)
 
 
 def _redundant(rng: random.Random, values: dict[str, int]) -> Fact | None:
@@ -76,8 +78,8 @@ def _redundant(rng: random.Random, values: dict[str, int]) -> Fact | None:
     if values[a] == values[b]:
         return None
     if rng.random() < 0.3:
-        return Fact("pair", (a, b), values[a] + values[b])
-    return Fact("more", (a, b) if values[a] > values[b] else (b, a), abs(values[a] - values[b]))
+        return Fact("pair", (a, b), values[a] + values[b], a)
+    return Fact("more", (a, b) if values[a] > values[b] else (b, a), abs(values[a] - values[b]), a)
 
 
 def _question(rng: random.Random, people: list[str], values: dict[str, int]) -> tuple[str, ...]:

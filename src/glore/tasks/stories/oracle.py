@@ -32,8 +32,9 @@ def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str
 
 def _true_value(label: str, values: dict[str, int], asked: Sequence[str]) -> Fraction | None:
     """The true value of what a step names."""
-    if label == "Difference" and len(asked) == 3 and asked[2] == "difference":
-        return Fraction(values[asked[0]] - values[asked[1]])
+    if len(asked) == 3 and label.lower() == asked[2]:
+        first, second = values[asked[0]], values[asked[1]]
+        return Fraction(first + second if asked[2] == "total" else first - second)
     names = label.split(" and ")
     if len(set(names)) != len(names) or not all(name in values for name in names):
         return None

@@ -43,6 +43,6 @@ def _one_way(rng: random.Random, story: Story) -> list[str]:
             steps.insert(0, line)
     if len(story.asked) == 3:
         a, b, kind = story.asked
-        text, label = (f"{a} + {b}", f"{a} and {b}") if kind == "total" else (f"{a} - {b}", "Difference")
-        steps.append(f"{label}: {text} = {filled(text, story.values)} = {story.answer}")
+        sign = "+" if kind == "total" else "-"
+        steps.append(f"{kind.capitalize()}: {story.values[a]} {sign} {story.values[b]} = {story.answer}")
     return [*steps, f"#### {story.answer}"]

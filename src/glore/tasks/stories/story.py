@@ -15,6 +15,8 @@ class Fact:
     kind: str
     people: tuple[str, ...]
     k: int
+    new: str
+    """The person whose quantity it tells, given the others'."""
 
     def ways(self) -> tuple[tuple[str, str], ...]:
         """(name, expression) for every quantity that this fact yields from the others."""

@@ -23,8 +23,12 @@ from glore.tasks.stories.tell import tell
 
 __all__ = ["Stories"]
 
-_EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.2}
-"""Shorter and plainer stories for the first part of training."""
+_EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.0}
+"""Plainer stories, for the first part of training and for the short ones with a question."""
+DOCUMENTS = ("drills", "recall", "work out", "solve", "copy")
+EARLY = (25, 7, 38, 30, 0)
+LATE = (14, 4, 48, 19, 15)
+"""Shares of the kinds of base documents, in the first fifth of training and after it."""
 MAX_REPEATS = 1000
 """Draws in a row that give no new question until there count as none left."""
 
@@ -92,15 +96,19 @@ class Stories:
         return tuple(is_true(step, facts["values"], facts["asked"], problem.answer) for step in steps)
 
     def base_document(self, rng: random.Random, progress: float) -> Document:
-        """Drills, lists to recall, stories to work out, solve or copy; short stories first, the recipe's later (a curriculum)."""
-        kind = rng.random()
-        if kind < 0.25:
-            return tuple(piece for _ in range(8) for piece in drill_pieces(drill(rng, self.settings.max_number)))
-        if kind < 0.32:
-            return recall(rng, self.settings.max_number)
-        hard = rng.random() < 0.8 * min(1.0, max(0.0, (progress - 0.2) / 0.3))
+        """Drills, lists to recall, stories to work out as a whole (short ones first, the recipe's later), short ones to solve or copy.
+
+        No document answers the question of a story as long as the recipe's: that is left to fine-tuning and expert iteration.
+        """
+        limit = self.settings.max_number
+        (kind,) = rng.choices(DOCUMENTS, EARLY if progress < 0.2 else LATE)
+        if kind == "drills":
+            return tuple(piece for _ in range(8) for piece in drill_pieces(drill(rng, limit)))
+        if kind == "recall":
+            return recall(rng, limit)
+        everyone = kind == "work out"
+        hard = everyone and rng.random() < 0.8 * min(1.0, max(0.0, (progress - 0.2) / 0.3))
         settings = self.settings if hard else self.settings.model_copy(update=_EASY | {"people": (2, 2 if progress < 0.2 else 3)})
-        everyone = kind < 0.66
         for _ in range(MAX_REPEATS):
             story = draw_story(rng, settings, (1, self.settings.steps[1] if hard else 2))
             question = tell(rng, story, settings, ask_everyone=everyone)
@@ -111,8 +119,7 @@ class Stories:
         if everyone:
             return problem_pieces(solve_segments(question), work_out(rng, story))
         steps = self._merged(solve(rng, story))
-        copying = progress > 0.2 and kind > 0.88
-        return problem_pieces(refine_segments(question, steps, None) if copying else solve_segments(question), steps)
+        return problem_pieces(refine_segments(question, steps, None) if kind == "copy" else solve_segments(question), steps)
 
     @functools.cached_property
     def _held_out(self) -> frozenset[str]:

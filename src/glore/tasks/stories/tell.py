@@ -7,14 +7,29 @@ from collections.abc import Sequence
 
 from glore.config import StoriesSettings
 from glore.tasks.stories.story import Fact, Story
-from glore.tasks.stories.words import ASK_DIFFERENCE, ASK_EVERYONE, ASK_ONE, ASK_TOTAL, GIVEN, IDLE, ITEMS, MORE, PAIR, SUM, TIMES, TWICE
+from glore.tasks.stories.words import (
+    ASK_DIFFERENCE,
+    ASK_EVERYONE,
+    ASK_ONE,
+    ASK_TOTAL,
+    FEWER,
+    GIVEN,
+    HALF,
+    IDLE,
+    ITEMS,
+    MORE,
+    PAIR,
+    SUM,
+    TIMES,
+    TWICE,
+)
 
 __all__ = ["tell"]
 
 
 def tell(rng: random.Random, story: Story, settings: StoriesSettings, ask_everyone: bool = False) -> str:
-    """The story as text: facts and irrelevant sentences shuffled, the question last."""
-    sentences = [_say(rng, fact, story.items) for fact in story.facts]
+    """The story as text: facts in the order drawn, irrelevant sentences among them (or all of it shuffled), the question last."""
+    sentences = [_say(rng, fact, story.items, settings.turned) for fact in story.facts]
     names = sorted(story.values)
     for _ in range(rng.randint(0, settings.distractors)):
         a, b = rng.sample(names, 2)
@@ -28,15 +43,21 @@ def tell(rng: random.Random, story: Story, settings: StoriesSettings, ask_everyo
     return " ".join([*sentences, question])
 
 
-def _say(rng: random.Random, fact: Fact, items: str) -> str:
+def _say(rng: random.Random, fact: Fact, items: str, turned: float) -> str:
     a, b, c = (*fact.people, "", "")[:3]
-    if fact.kind == "times" and fact.k == 2:
-        templates: Sequence[str] = TWICE
-    else:
-        templates = {"given": GIVEN, "more": MORE, "times": TIMES, "pair": PAIR, "sum": SUM}[fact.kind]
     if fact.kind in ("pair", "sum") and rng.random() < 0.5:
         a, b, c = (b, a, c) if fact.kind == "pair" else (a, c, b)
-    return rng.choice(templates).format(a=a, b=b, c=c, k=fact.k, items=items)
+    return rng.choice(_wordings(fact, rng.random() < turned)).format(a=a, b=b, c=c, k=fact.k, items=items)
+
+
+def _wordings(fact: Fact, turned: bool) -> Sequence[str]:
+    """Wordings with the new person as the subject, or, `turned`, with the other one where there is such a wording."""
+    first = (fact.people[0] == fact.new) != turned
+    if fact.kind == "more":
+        return MORE if first else FEWER
+    if fact.kind == "times" and fact.k == 2:
+        return TWICE if first else HALF
+    return {"given": GIVEN, "times": TIMES, "pair": PAIR, "sum": SUM}[fact.kind]
 
 
 def _ask(rng: random.Random, story: Story) -> str:

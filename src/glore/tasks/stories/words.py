@@ -1,4 +1,4 @@
-"""Names, things and wordings of the stories."""
+"""Names, things and wordings of the stories. In a wording of a relation, the person named first is its subject."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ __all__ = [
     "ASK_EVERYONE",
     "ASK_ONE",
     "ASK_TOTAL",
+    "FEWER",
     "GIVEN",
+    "HALF",
     "IDLE",
     "ITEMS",
     "MORE",
@@ -20,14 +22,11 @@ __all__ = [
 
 NAMES = ("Ana", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana", "Ivo", "Jan", "Kim", "Leo")
 ITEMS = ("pens", "cards", "coins", "books", "shells", "stamps")
-MORE = (
-    "{a} has {k} more {items} than {b}.",
-    "{a} owns {k} more than {b}.",
-    "{b} has {k} fewer {items} than {a}.",
-    "{b} owns {k} fewer than {a}.",
-)
+MORE = ("{a} has {k} more {items} than {b}.", "{a} owns {k} more than {b}.")
+FEWER = ("{b} has {k} fewer {items} than {a}.", "{b} owns {k} fewer than {a}.")
 TIMES = ("{a} has {k} times as many {items} as {b}.",)
-TWICE = ("{a} has twice as many {items} as {b}.", "{b} has half as many {items} as {a}.")
+TWICE = ("{a} has twice as many {items} as {b}.",)
+HALF = ("{b} has half as many {items} as {a}.",)
 PAIR = ("{a} and {b} have {k} {items} together.", "Together {a} and {b} own {k}.")
 SUM = ("{a} has as many {items} as {b} and {c} together.",)
 GIVEN = ("{a} has {k} {items}.", "{a} owns {k} {items}.")
