@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from glore.tasks.protocol import Document
-from glore.tasks.stories.words import NAMES
+from glore.tasks.stories.words import FEWER, ITEMS, MORE, NAMES
 
 __all__ = ["drill", "recall"]
 
@@ -22,6 +22,16 @@ def drill(rng: random.Random, limit: int) -> str:
 
 
 def recall(rng: random.Random, limit: int) -> Document:
-    """A list of quantities (read), then the same list in another order (learnt): so a model made from nothing learns to look things up."""
-    entries = [f"{name} {rng.randint(2, limit)}" for name in rng.sample(NAMES, 6)]
-    return (f"{', '.join(entries)}.\n", False), (f"{', '.join(rng.sample(entries, len(entries)))}.\n", True)
+    """A list (read), then the same list in another order (learnt): so a model made from nothing learns to look things up."""
+    names = rng.sample(NAMES, 6)
+    if rng.random() < 0.3:
+        entries = [f"{name} {rng.randint(2, limit)}." for name in names]
+    else:
+        items = rng.choice(ITEMS)
+        wording = (*MORE, *FEWER)
+        entries = [
+            rng.choice(wording).format(a=a, b=b, k=rng.randint(1, limit), items=items)
+            for a, b in zip(names[:4], rng.sample(names, 4), strict=True)
+            if a != b
+        ]
+    return (f"{' '.join(entries)}\n", False), (f"{' '.join(rng.sample(entries, len(entries)))}\n", True)

@@ -26,8 +26,8 @@ __all__ = ["Stories"]
 _EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.0}
 """Plainer stories, for the first part of training and for the short ones with a question."""
 DOCUMENTS = ("drills", "recall", "work out", "solve", "copy")
-EARLY = (25, 7, 38, 30, 0)
-LATE = (14, 4, 48, 19, 15)
+EARLY = (22, 18, 35, 25, 0)
+LATE = (12, 6, 48, 19, 15)
 """Shares of the kinds of base documents, in the first fifth of training and after it."""
 MAX_REPEATS = 1000
 """Draws in a row that give no new question until there count as none left."""
