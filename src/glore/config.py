@@ -179,6 +179,9 @@ class ExpertIterationSettings(Settings):
 
     samples: int = Field(96, ge=1)
     """K solutions per training question and round."""
+    questions: int = Field(0, ge=0)
+    """Training questions to sample from; 0: all. They are the last of the seeded order whose first `reward.questions` the reward
+    models use: where both fit, the reward models learn from questions that the student was not trained on."""
     temperature: float = Field(1.0, gt=0)
     max_rounds: int = Field(5, ge=0, le=20)
     min_gain: float = Field(0.005, ge=0)

@@ -121,7 +121,7 @@ def _sft_settings(c: RunConfig) -> Settings:
 
 def _round_settings(c: RunConfig) -> Settings:
     ei = c.student.ei
-    own = {"student.ei.samples": ei.samples, "student.ei.temperature": ei.temperature, "student.ei.min_gain": ei.min_gain}
+    own = {f"student.ei.{key}": getattr(ei, key) for key in ("samples", "questions", "temperature", "min_gain")}
     return {"student.bootstrap": c.student.bootstrap, **own, **_greedy_settings(c)}
 
 
@@ -214,7 +214,8 @@ def _estimate_sft(c: RunConfig) -> int:
 
 
 def _estimate_round(c: RunConfig) -> int:
-    return estimated_tokens(c, estimated_questions(c, "train") * c.student.ei.samples)
+    n_train = estimated_questions(c, "train")
+    return estimated_tokens(c, min(c.student.ei.questions or n_train, n_train) * c.student.ei.samples)
 
 
 def _estimate_samples(c: RunConfig) -> int:

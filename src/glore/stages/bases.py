@@ -12,7 +12,7 @@ from glore.errors import ConfigError, DataError, RunError
 from glore.pipeline import StageContext
 from glore.prompts import solve_segments, step_text
 from glore.records import Problem, Solution
-from glore.stages.common import base_model, problems_by_id, sample, task_of, training_seed
+from glore.stages.common import base_model, problems_by_id, sample, seeded_choice, task_of, training_seed
 from glore.student import best_round, capped, goes_on, new_right
 from glore.tasks.protocol import ScratchTask
 
@@ -80,7 +80,7 @@ def sample_round(ctx: StageContext, round_: int) -> None:
         return
     settings = ctx.config.student.ei
     model, prompted = _student(ctx, round_ - 1)
-    problems = ctx.read("problems", Problem, "train")
+    problems = seeded_choice(ctx, ctx.read("problems", Problem, "train"), settings.questions, last=True)
     sample(ctx, model, problems, source="student", n=settings.samples, temperature=settings.temperature, prompted=prompted)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "problems_by_id",
     "sample",
     "score",
+    "seeded_choice",
     "shard_size",
     "task_of",
     "training_seed",
@@ -153,6 +154,15 @@ def truth_of(ctx: StageContext, solutions: Iterable[Solution], problems: Mapping
     if not isinstance(task, OracleTask):
         return []
     return [truth_labels(s, task.step_truth(problems[s.problem_id], s.steps)) for s in solutions]
+
+
+def seeded_choice(ctx: StageContext, problems: Sequence[Problem], n: int, *, last: bool = False) -> list[Problem]:
+    """The first (or last) `n` of the problems in the run's seeded order, in their own order; 0: all."""
+    if not n or n >= len(problems):
+        return list(problems)
+    ranked = sorted(problems, key=lambda p: (stable_seed(ctx.seed, "reward questions", p.id), p.id))
+    chosen = {p.id for p in (ranked[-n:] if last else ranked[:n])}
+    return [p for p in problems if p.id in chosen]
 
 
 def estimated_questions(config: RunConfig, split: str) -> int:

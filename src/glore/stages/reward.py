@@ -10,9 +10,8 @@ from glore.errors import RunError
 from glore.pipeline import StageContext
 from glore.prompts import solve_segments, step_text
 from glore.records import PrefixTrials, Problem, Solution, StepLabels
-from glore.sampling.protocol import stable_seed
 from glore.solutions import first_of_each
-from glore.stages.common import base_model, lazy_engine, problems_by_id, sample, shard_size, task_of, training_seed, truth_of
+from glore.stages.common import base_model, lazy_engine, problems_by_id, sample, seeded_choice, shard_size, task_of, training_seed, truth_of
 from glore.when import balanced_solutions, orm_labels
 from glore.where import label_drafts, verify_prefixes
 
@@ -34,11 +33,7 @@ STEPS_PER_DRAFT = 6
 def sample_train_questions(ctx: StageContext) -> None:
     """K solutions of every chosen training question from the student."""
     reward = ctx.config.reward
-    problems = ctx.read("problems", Problem, "train")
-    if reward.questions:
-        ranked = sorted(problems, key=lambda p: (stable_seed(ctx.seed, "reward questions", p.id), p.id))
-        chosen = {p.id for p in ranked[: reward.questions]}
-        problems = [p for p in problems if p.id in chosen]
+    problems = seeded_choice(ctx, ctx.read("problems", Problem, "train"), reward.questions)
     sample(ctx, ctx.model_dir("student"), problems, source="student", n=reward.samples, temperature=reward.temperature)
 
 

@@ -43,6 +43,6 @@ def _one_way(rng: random.Random, story: Story) -> list[str]:
             steps.insert(0, line)
     if len(story.asked) == 3:
         a, b, kind = story.asked
-        sign = "+" if kind == "total" else "-"
-        steps.append(f"{kind.capitalize()}: {story.values[a]} {sign} {story.values[b]} = {story.answer}")
+        text = f"{a} + {b}" if kind == "total" else f"{a} - {b}"
+        steps.append(f"{kind.capitalize()}: {text} = {filled(text, story.values)} = {story.answer}")
     return [*steps, f"#### {story.answer}"]
