@@ -317,6 +317,7 @@ def load_config(recipe: str | Path, overrides: tuple[str, ...] | list[str] = ())
     data = _parse_yaml(text, str(path))
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a recipe is a YAML mapping of settings, got {shown(data)}")
+    data = {key: _unshared(value) for key, value in data.items()}
     for override in overrides:
         _apply(data, override)
     try:
@@ -330,6 +331,13 @@ def _parse_yaml(text: str, where: str) -> object:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())[:200]}") from error
+
+
+def _unshared(node: object) -> object:
+    """A copy in which every YAML alias has become a value of its own, so that an override changes one place only."""
+    if isinstance(node, dict):
+        return {key: _unshared(value) for key, value in node.items()}
+    return [_unshared(value) for value in node] if isinstance(node, list) else node
 
 
 def _apply(data: dict[object, object], override: str) -> None:

@@ -85,3 +85,10 @@ def test_settings_are_inert_and_frozen() -> None:
     assert config.run_dir == Path("runs/x")
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 3  # type: ignore[misc]  # the point of the test
+
+
+def test_an_override_changes_one_of_two_places_that_share_a_yaml_anchor(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: x\nreward:\n  orm: &verify {epochs: 1}\n  sorm: *verify\n", encoding="utf-8")
+    reward = load_config(recipe, ["reward.sorm.epochs=4"]).reward
+    assert (reward.orm.epochs, reward.sorm.epochs) == (1, 4)
