@@ -345,9 +345,9 @@ def test_base_documents_learn_only_what_follows_from_what_was_read() -> None:
         assert document[0][1] is False
         assert learnt.endswith("\n")
         if not read.startswith("Question"):
-            kinds["recall" if "," in read else "drill"] += 1
-            if "," in read:
-                assert sorted(re.findall(r"\w+ \d+", read)) == sorted(re.findall(r"\w+ \d+", learnt))
+            kinds["recall" if "." in read else "drill"] += 1
+            if "." in read:
+                assert sorted(re.findall(r"\w[^.]+\.", read)) == sorted(re.findall(r"\w[^.]+\.", learnt))
             else:
                 assert all(
                     is_true(f"Ana:{a} {b.strip()}", {"Ana": int(b)}, ("Ana",), "0") for (a, _), (b, _) in list(pairwise(document))[::2]
