@@ -15,7 +15,7 @@ __all__ = ["draw_story"]
 CHAINED = 0.7
 """Share of people who are related to the one told just before, not to any earlier one."""
 MAX_DRAWS = 20_000
-"""Draws until settings count as impossible: two seconds or so; every thirtieth draw or so is kept with settings that are of use."""
+"""Draws until settings count as impossible: two seconds or so, far more than the usual settings need."""
 
 
 def draw_story(rng: random.Random, settings: StoriesSettings, n_steps: tuple[int, int]) -> Story:
