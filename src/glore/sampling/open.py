@@ -14,7 +14,18 @@ __all__ = ["open_engine"]
 
 
 def open_engine(model_path: str | Path, settings: EngineSettings) -> Engine:
-    """The engine that `settings.kind` names, over the model at `model_path`. Raises ModelError when it can't be loaded."""
+    """The engine that `settings.kind` names, over the model at `model_path` (a folder or Hub name).
+
+    Raises ModelError when the model can't be loaded, EngineError when the engine's server, package or cluster isn't there.
+    """
+    if settings.kind == "http":
+        from glore.sampling.http_engine import HttpEngine
+
+        return HttpEngine(model_path, settings)
+    if settings.kind == "vllm":
+        from glore.sampling.vllm_engine import VllmEngine
+
+        return VllmEngine(model_path, settings)
     from glore.sampling.torch_engine import TorchEngine
 
     return TorchEngine(model_path, settings)

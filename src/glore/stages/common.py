@@ -56,8 +56,14 @@ def base_model(ctx: StageContext) -> str | Path:
 
 
 def engine_key(config: RunConfig) -> dict[str, object]:
-    """The engine settings that results depend on; the others change speed alone."""
-    return {"engine.kind": config.engine.kind, "engine.dtype": config.engine.dtype}
+    """The engine settings that results depend on; the others change speed alone. A pool of engines draws what one of them draws."""
+    sampler = config.engine.sampler
+    key: dict[str, object] = {"engine.kind": sampler.kind, "engine.dtype": config.engine.dtype}
+    if sampler.dtype != config.engine.dtype:
+        key["engine.inner.dtype"] = sampler.dtype
+    if sampler.kind == "http":
+        key |= {"engine.prompt": sampler.prompt, "engine.siblings": sampler.siblings, "engine.extensions": sampler.extensions}
+    return key
 
 
 def training_seed(ctx: StageContext) -> int:

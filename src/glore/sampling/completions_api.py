@@ -1,0 +1,221 @@
+"""One call of an OpenAI-compatible `/v1/completions`: what is sent, what is tried again, what comes back checked.
+
+Tried again, with growing waits and seeded jitter: no connection, a connection that breaks, a time-out, an answer that is not
+what it should be, and the statuses in `PASSING`. A `Retry-After` of the server is kept. Every other status is final. An answer
+is read only up to a size that its request can need. The API key goes into one header and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import httpx2
+
+from glore.errors import EngineError, shown
+from glore.sampling.protocol import stable_seed
+
+if TYPE_CHECKING:
+    from glore.config import EngineSettings
+
+__all__ = ["Answer", "Choice", "CompletionsApi", "Payload"]
+
+Payload = dict[str, object]
+
+PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+"""Statuses after which another try may do."""
+FIRST_WAIT_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 30.0
+LONGEST_RETRY_AFTER_SECONDS = 120.0
+CONNECT_SECONDS = 10.0
+BASE_BYTES, BYTES_PER_TOKEN = 1 << 20, 256
+"""Bounds of an answer: so much, and so much for every token that may be drawn."""
+STOPS = {"stop": "eos", "eos": "eos", "eos_token": "eos", "length": "length"}
+"""The server's `finish_reason` → ours."""
+
+
+class Choice(NamedTuple):
+    """One completion as the server gave it."""
+
+    text: str
+    stop: str
+    """`eos` or `length`."""
+
+
+class Answer(NamedTuple):
+    """The completions of a call, in the order of their index."""
+
+    choices: tuple[Choice, ...]
+    n_tokens: int | None
+    """Of all choices together, as the server counts them; none where it doesn't say."""
+
+
+class _PassingError(Exception):
+    """Another try may do. `wait`: seconds the server asked for."""
+
+    def __init__(self, message: str, wait: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+class CompletionsApi:
+    """A model on a server."""
+
+    def __init__(self, url: str, model: str, settings: EngineSettings, start: str) -> None:
+        """`url` ends before `/completions`; `start` says, in errors, how to serve the model."""
+        self.url, self.model = url.rstrip("/"), model
+        self._settings, self._start = settings, start
+        key = os.environ.get(settings.api_key_env, "")
+        # Answers are small; uncompressed ones can't grow behind the limit on their size.
+        self._headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        self._key_hint = f"{'the one in ' if key else 'none is set: export '}{settings.api_key_env}{'' if key else '=…'}"
+
+    def client(self) -> httpx2.AsyncClient:
+        """A client for `complete`, which closes what is open when it is left."""
+        n = self._settings.concurrency
+        timeout = httpx2.Timeout(self._settings.timeout_seconds, connect=CONNECT_SECONDS, pool=None)
+        return httpx2.AsyncClient(
+            headers=self._headers, timeout=timeout, limits=httpx2.Limits(max_connections=n, max_keepalive_connections=n)
+        )
+
+    def check(self) -> None:
+        """Make sure that the server is there and serves the model; wait for it as long as the settings say. Raises EngineError."""
+        end = time.monotonic() + self._settings.wait_seconds
+        while (problem := self._problem()) is not None:
+            if time.monotonic() >= end:
+                raise EngineError(problem)
+            time.sleep(min(2.0, max(0.05, end - time.monotonic())))
+
+    async def complete(self, client: httpx2.AsyncClient, payload: Payload, what: str) -> Answer:
+        """The answer to `payload` (of `n` completions). `what` names the request in errors and seeds the jitter. Raises EngineError."""
+        tries = self._settings.retries + 1
+        for number in range(1, tries + 1):
+            try:
+                async with asyncio.timeout(self._settings.timeout_seconds):
+                    return await self._try(client, payload, what)
+            except TimeoutError:
+                failure = _PassingError(f"no answer within {self._settings.timeout_seconds:g} s (engine.timeout_seconds)")
+            except httpx2.HTTPError as error:
+                failure = _PassingError(f"{type(error).__name__}: {' '.join(str(error).split()) or 'no connection'}")
+            except _PassingError as error:
+                failure = error
+            if number < tries:
+                jitter = stable_seed("back-off", what, number) / 2**63
+                wait = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (number - 1)) * (0.5 + jitter)
+                await asyncio.sleep(max(wait, min(failure.wait, LONGEST_RETRY_AFTER_SECONDS)))
+        raise EngineError(
+            f"{self.url}/completions, request {shown(what)}: given up after {tries} tries, the last: {shown(str(failure), 200)}; "
+            f"see that the server is well ({self._start}), then run again: finished shards are kept"
+        )
+
+    async def _try(self, client: httpx2.AsyncClient, payload: Payload, what: str) -> Answer:
+        n, most_tokens = payload.get("n", 1), payload["max_tokens"]
+        assert isinstance(n, int)
+        assert isinstance(most_tokens, int)
+        limit = BASE_BYTES + BYTES_PER_TOKEN * n * most_tokens
+        async with client.stream("POST", f"{self.url}/completions", json=payload) as response:
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > limit:
+                    raise EngineError(f"{self.url}/completions, request {shown(what)}: the answer is larger than {limit:,} bytes, refused")
+        if response.status_code in PASSING:
+            raise _PassingError(f"status {response.status_code} {_message(bytes(body))}", _retry_after(response.headers))
+        if response.status_code != 200:
+            raise EngineError(
+                f"{self.url}/completions, request {shown(what)}: status {response.status_code} {_message(bytes(body))}; "
+                + self._mend(response.status_code)
+            )
+        return _answer(bytes(body), n)
+
+    def _problem(self) -> str | None:
+        """Why the model can't be used right now; none: it can, or the server has no list of its models."""
+        where = f"{self.url}/models"
+        try:
+            with httpx2.stream("GET", where, headers=self._headers, timeout=CONNECT_SECONDS) as response:
+                body = _beginning(response.iter_bytes())
+        except httpx2.InvalidURL as error:
+            raise EngineError(f"{where} is no address: {error}; write engine.url like http://localhost:8000/v1") from error
+        except httpx2.HTTPError as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            return f"no server at {self.url} ({shown(reason)}); {self._start}"
+        if response.status_code in (404, 405, 501):
+            return None
+        if response.status_code != 200:
+            return f"{where}: status {response.status_code} {_message(body)}; {self._mend(response.status_code)}"
+        served = _served(body)
+        if served is None or self.model in served:
+            return None
+        return f"{self.url} serves {shown(', '.join(served), 200) if served else 'no model'} and not {shown(self.model)}; {self._start}"
+
+    def _mend(self, status: int) -> str:
+        if status in (401, 403):
+            return f"the server wants another API key ({self._key_hint})"
+        if status in (404, 405):
+            return f"see that engine.url is right (vLLM's ends in /v1) and that the server has the model {shown(self.model)} (engine.model)"
+        if status in (400, 413, 422):
+            return (
+                "the server can't do such a request: if it takes no token ids, set engine.prompt=text; if it refuses top_k, "
+                "engine.extensions=false; if it is too long, lower max_new_tokens or serve a longer context"
+            )
+        return f"see the server's log ({self._start})"
+
+
+def _answer(body: bytes, n: int) -> Answer:
+    """The checked contents of an answer. Raises _PassingError: a proxy or a dying server may have cut it."""
+    try:
+        data = json.loads(body)
+    except ValueError as error:
+        raise _PassingError(f"the answer is not JSON: {shown(body[:80].decode('utf-8', 'replace'))}") from error
+    choices = data.get("choices") if isinstance(data, dict) else None
+    if not isinstance(choices, list) or len(choices) != n or not all(isinstance(c, dict) for c in choices):
+        raise _PassingError(f"the answer has not the {n} choices asked for: {shown(body[:80].decode('utf-8', 'replace'))}")
+    ordered = sorted(choices, key=lambda c: c["index"]) if all(isinstance(c.get("index"), int) for c in choices) else choices
+    usage = data.get("usage")
+    counted = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return Answer(tuple(_choice(c) for c in ordered), counted if isinstance(counted, int) and counted > 0 else None)
+
+
+def _choice(choice: Mapping[str, object]) -> Choice:
+    text, reason = choice.get("text"), choice.get("finish_reason")
+    if not isinstance(text, str) or not isinstance(reason, str) or reason not in STOPS:
+        raise _PassingError(f"a choice with text {shown(text, 40)} and finish_reason {shown(reason, 40)}, not one of {', '.join(STOPS)}")
+    return Choice(text, STOPS[reason])
+
+
+def _beginning(chunks: Iterable[bytes]) -> bytes:
+    """What comes, up to the size of a bounded answer."""
+    body = bytearray()
+    for chunk in chunks:
+        body += chunk
+        if len(body) > BASE_BYTES:
+            break
+    return bytes(body)
+
+
+def _served(body: bytes) -> list[str] | None:
+    with contextlib.suppress(ValueError, AttributeError, KeyError, TypeError):
+        return [str(m["id"]) for m in json.loads(body)["data"]]
+    return None
+
+
+def _message(body: bytes) -> str:
+    """What a server says about a failure, short: OpenAI's `error.message`, or the beginning of whatever came."""
+    with contextlib.suppress(ValueError, AttributeError, KeyError, TypeError):
+        data = json.loads(body)
+        found = data["error"] if "error" in data else data.get("message", data.get("detail"))
+        return shown(str(found["message"] if isinstance(found, dict) else found), 200)
+    return shown(body[:200].decode("utf-8", "replace"), 120)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    try:
+        seconds = float(headers.get("retry-after", "0"))
+    except ValueError:
+        return 0.0
+    return seconds if seconds >= 0 else 0.0

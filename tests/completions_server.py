@@ -1,0 +1,147 @@
+"""A completions server for tests: a tiny random model behind OpenAI's HTTP interface, with faults on demand.
+
+    python completions_server.py MODEL_FOLDER NAME [KEY]
+
+prints its port. `POST /faults` with a JSON list sets what goes wrong at the *first* try of every request, chosen in turn: a
+status (429, 500, 400, …), `drop` (the connection breaks in the middle), `slow`, `malformed`, `short`, `abort`, `huge`, `none`.
+`GET /log` gives the bodies received so far, and how many were being answered at once at most.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from glore.config import EngineSettings
+from glore.sampling.protocol import Request, SamplingParams
+from glore.sampling.torch_engine import TorchEngine
+
+
+class State:
+    def __init__(self, folder: Path, name: str, key: str) -> None:
+        self.engine = TorchEngine(folder, EngineSettings(device="cpu", max_rows=16))
+        self.name, self.key = name, key
+        self.drawing, self.changing = threading.Lock(), threading.Lock()
+        self.faults: list[object] = []
+        self.seen: dict[str, object] = {}
+        self.log: list[dict[str, object]] = []
+        self.n_open = self.most_open = 0
+
+    def fault(self, body: str) -> object:
+        """What goes wrong with this request: something at its first try only, unless it is a status below 429."""
+        with self.changing:
+            if not self.faults:
+                return "none"
+            first = body not in self.seen
+            fault = self.seen.setdefault(body, self.faults[len(self.seen) % len(self.faults)])
+            return fault if first or (isinstance(fault, int) and fault < 429) or fault == "huge" else "none"
+
+    def draw(self, body: dict[str, object]) -> list[dict[str, object]]:
+        prompt, n = body["prompt"], body.get("n", 1)
+        text = prompt if isinstance(prompt, str) else self.engine.tokenizer.decode(prompt)
+        params = SamplingParams(body["temperature"], body["top_p"], max(0, body.get("top_k", 0)), body["max_tokens"])
+        with self.drawing:
+            (result,) = self.engine.run([Request("r", (text,), tuple(body["seed"] + i for i in range(n)), params)])
+        return [
+            {"index": i, "text": c.text, "finish_reason": "stop" if c.stop == "eos" else "length", "n": c.n_tokens}
+            for i, c in enumerate(result.completions)
+        ]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    state: State
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def reply(self, status: int, data: object, headers: dict[str, str] | None = None) -> None:
+        body = data if isinstance(data, bytes) else json.dumps(data).encode()
+        self.send_response(status)
+        for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.wfile.write(body)
+
+    def allowed(self) -> bool:
+        if not self.state.key or self.headers.get("Authorization") == f"Bearer {self.state.key}":
+            return True
+        self.reply(401, {"error": {"message": "wrong key"}})
+        return False
+
+    def do_GET(self) -> None:  # the name is http.server's
+        if self.path == "/log":
+            self.reply(200, {"log": self.state.log, "most_open": self.state.most_open})
+        elif self.path != "/v1/models":
+            self.reply(404, {"detail": "Not Found"})
+        elif self.allowed():
+            self.reply(200, {"data": [{"id": self.state.name}]})
+
+    def do_POST(self) -> None:  # the name is http.server's
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        if self.path == "/faults":
+            self.state.faults, self.state.seen, self.state.log, self.state.most_open = json.loads(body), {}, [], 0
+            self.reply(200, {})
+        elif self.path != "/v1/completions":
+            self.reply(404, {"detail": "Not Found"})
+        elif self.allowed():
+            with self.state.changing:
+                self.state.n_open += 1
+                self.state.most_open = max(self.state.most_open, self.state.n_open)
+            try:
+                self.complete(body)
+            finally:
+                with self.state.changing:
+                    self.state.n_open -= 1
+
+    def complete(self, body: str) -> None:
+        data = json.loads(body)
+        self.state.log.append(data)
+        if data["model"] != self.state.name:
+            self.reply(404, {"error": {"message": f"The model `{data['model']}` does not exist."}})
+            return
+        fault = self.state.fault(body)
+        if isinstance(fault, int):
+            self.reply(fault, {"error": {"message": f"fault {fault}\n on demand"}}, {"Retry-After": "0"})
+            return
+        if fault == "slow":
+            time.sleep(1.5)
+        if fault == "huge":
+            self.reply(200, b" " * (4 << 20))
+            return
+        choices = self.state.draw(data)
+        n_tokens = sum(c.pop("n") for c in choices)
+        answer = {"choices": choices[::-1], "usage": {"completion_tokens": n_tokens}}
+        if fault == "drop":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b'{"choices": [')
+            self.close_connection = True
+        elif fault == "malformed":
+            self.reply(200, b"<html>it works</html>")
+        elif fault == "short":
+            self.reply(200, {"choices": []})
+        elif fault == "abort":
+            self.reply(200, {"choices": [{**c, "finish_reason": "abort"} for c in choices]})
+        else:
+            self.reply(200, answer)
+
+
+def main() -> None:
+    folder, name, key = sys.argv[1], sys.argv[2], (sys.argv[3] if len(sys.argv) > 3 else "")
+    Handler.state = State(Path(folder), name, key)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    print(server.server_address[1], flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

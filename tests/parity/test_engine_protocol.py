@@ -1,0 +1,147 @@
+"""One protocol, every engine: the same requests draw the same completions, in any order, with follow-ups, through any kind."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import fake_vllm
+from engine_kinds import WARM, Server, by_id, requests_of, save_tiny_model, seeds, serving
+from glore.config import EngineSettings
+from glore.errors import EngineError
+from glore.sampling.open import open_engine
+from glore.sampling.protocol import Engine, Request, Result, SamplingParams
+from glore.sampling.torch_engine import TorchEngine
+
+KINDS = ("torch", "http", "http-text", "http-together", "vllm")
+Open = Callable[[], Engine]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "student")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    with serving(folder, "student") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path) -> TorchEngine:
+    return TorchEngine(folder, EngineSettings(device="cpu", max_rows=64))
+
+
+def settings_of(kind: str, request: pytest.FixtureRequest) -> EngineSettings:
+    if kind == "torch":
+        return EngineSettings(device="cpu", max_rows=8)
+    if kind == "vllm":
+        fake_vllm.install(request.getfixturevalue("monkeypatch"))
+        return EngineSettings(kind="vllm", max_rows=4)
+    running: Server = request.getfixturevalue("server")
+    running.faults()
+    variants = {
+        "http": EngineSettings(kind="http", url=running.url, concurrency=8),
+        "http-text": EngineSettings(kind="http", url=running.url, concurrency=3, prompt="text", extensions=False),
+        "http-together": EngineSettings(kind="http", url=running.url + "/", concurrency=1, siblings="together"),
+    }
+    return variants[kind]
+
+
+@pytest.fixture(params=KINDS)
+def engine(request: pytest.FixtureRequest, folder: Path) -> Engine:
+    return open_engine(folder, settings_of(request.param, request))
+
+
+def test_an_engine_draws_what_the_torch_engine_draws_in_any_order(
+    engine: Engine, reference: TorchEngine, request: pytest.FixtureRequest
+) -> None:
+    together = "together" in request.node.name
+    items = requests_of(12, 1 if together else 3)
+    expected = by_id(list(reference.run(items)))
+    assert by_id(list(engine.run(items))) == expected
+    assert by_id(list(engine.run(iter(items[::-1])))) == expected
+    assert len({c for r in expected.values() for c in r}) > 12 * (0 if together else 2)
+
+
+def test_completions_come_in_the_order_of_the_seeds_with_tokens_and_stop(engine: Engine) -> None:
+    items = requests_of(6, 4, SamplingParams(temperature=1.0, top_p=0.9, top_k=30, max_new_tokens=3))
+    results = list(engine.run(items))
+    assert sorted(r.request.id for r in results) == [f"r{i}" for i in range(6)]
+    for result in results:
+        assert result.request in items
+        assert [c.seed for c in result.completions] == list(result.request.seeds)
+        for c in result.completions:
+            # Special tokens count and don't show.
+            assert 3 >= c.n_tokens >= len(c.text.split()) + (c.stop == "eos")
+            assert c.n_tokens == 3 or c.stop == "eos"
+
+
+def test_greedy_needs_no_seed_and_takes_all_sizes(engine: Engine, reference: TorchEngine) -> None:
+    items = [
+        dataclasses.replace(r, seeds=seeds(9, n), params=SamplingParams(0.0, max_new_tokens=1 + n))
+        for r, n in zip(requests_of(5, 0), (0, 1, 2, 5, 1), strict=True)
+    ]
+    got = by_id(list(engine.run(items)))
+    assert got == by_id(list(reference.run(items)))
+    assert got["r0"] == ()
+
+
+def test_follow_ups_equal_requests_of_their_own(engine: Engine, reference: TorchEngine) -> None:
+    def one(i: int, kept: int) -> Request:
+        return Request(f"{i}:{kept}", tuple(f"w{10 + i + j} " for j in range(kept)), seeds(10 * i + kept, 1), WARM)
+
+    asked: list[str] = []
+
+    def backwards(result: Result) -> list[Request]:
+        asked.append(result.request.id)
+        i, kept = map(int, result.request.id.split(":"))
+        return [one(i, kept - 1)] if kept > 1 else []
+
+    chained = by_id(list(engine.run((one(i, 4) for i in range(5)), backwards)))
+    assert chained == by_id(list(reference.run([one(i, kept) for i in range(5) for kept in range(1, 5)])))
+    assert sorted(asked) == sorted(chained)
+
+
+def test_a_request_without_seeds_is_answered_and_followed(engine: Engine) -> None:
+    empty, full = requests_of(2, 2)
+    empty = dataclasses.replace(empty, seeds=())
+    results = list(engine.run([empty], lambda result: [full] if result.request.id == "r0" else []))
+    assert [(r.request.id, len(r.completions)) for r in results] == [("r0", 0), ("r1", 2)]
+    assert list(engine.run([])) == []
+
+
+@pytest.mark.parametrize("segments", [(), ("",), ("", "")])
+def test_an_empty_prompt_is_an_error_that_names_the_request(engine: Engine, segments: tuple[str, ...]) -> None:
+    with pytest.raises(EngineError, match=r"'bad'.*prompt is empty"):
+        list(engine.run([*requests_of(3, 1), Request("bad", segments, (1,), WARM)]))
+    assert len(list(engine.run(requests_of(2, 1)))) == 2
+
+
+@pytest.mark.parametrize("params", [SamplingParams(-1.0), SamplingParams(1.0, 0.0), SamplingParams(max_new_tokens=0)])
+def test_parameters_without_meaning_are_refused(engine: Engine, params: SamplingParams) -> None:
+    with pytest.raises(EngineError, match=r"'r0'.*max_new_tokens >= 1"):
+        list(engine.run(requests_of(1, 1, params)))
+
+
+def test_an_endless_source_is_read_as_it_is_needed_and_left_early(engine: Engine) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Request]:
+        nonlocal taken
+        for i in itertools.count():
+            taken += 1
+            yield dataclasses.replace(requests_of(50, 1)[i % 50], id=f"e{i}")
+
+    stream = engine.run(endless())
+    for _ in range(10):
+        next(stream)
+    stream.close()  # type: ignore[attr-defined]  # engines are generators
+    assert taken <= 10 + 5 * 16
+    items = requests_of(4, 1)
+    assert len(by_id(list(engine.run(items)))) == 4

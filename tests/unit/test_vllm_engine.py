@@ -1,0 +1,82 @@
+"""The vLLM engine against a stand-in with vLLM's signatures. What it draws is held by tests/parity/test_engine_protocol.py."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+
+import pytest
+
+import fake_vllm
+from engine_kinds import WARM, by_id, requests_of, save_tiny_model
+from glore.config import EngineSettings
+from glore.errors import EngineError, ModelError
+from glore.sampling.protocol import Request
+from glore.sampling.vllm_engine import VllmEngine
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "student")
+
+
+def test_settings_reach_vllm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_vllm.install(monkeypatch)
+    VllmEngine(folder, EngineSettings(kind="vllm", dtype="bfloat16", max_rows=7, tensor_parallel=2, gpu_memory=0.5, context=64))
+    assert fake_vllm.LLMEngine.made.args == fake_vllm.EngineArgs(
+        model=str(folder),
+        dtype="bfloat16",
+        tensor_parallel_size=2,
+        gpu_memory_utilization=0.5,
+        max_model_len=64,
+        max_num_seqs=7,
+        enable_prefix_caching=True,
+        disable_log_stats=True,
+    )
+
+
+def test_leaving_early_aborts_what_is_under_way_and_the_engine_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_vllm.install(monkeypatch)
+    engine = VllmEngine(folder, EngineSettings(kind="vllm", max_rows=4))
+    stream = engine.run(Request(str(i), ("w5",), (i,), WARM) for i in itertools.count())
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]  # a generator
+    inside = fake_vllm.LLMEngine.made
+    assert inside.most_open == 8
+    assert len(inside.aborted) >= 5
+    assert not inside.open
+    items = requests_of(3, 2)
+    assert by_id(list(engine.run(items))) == by_id(list(VllmEngine(folder, EngineSettings(kind="vllm")).run(items)))
+
+
+def test_what_vllm_refuses_is_an_error_that_names_the_request(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_vllm.install(monkeypatch)
+    engine = VllmEngine(folder, EngineSettings(kind="vllm", context=16))
+    with pytest.raises(EngineError, match=r"request 'long': vLLM refuses it: .*length 16.* is longer than the maximum"):
+        list(engine.run([*requests_of(2, 2), Request("long", ("w5 " * 16,), (1, 2), WARM)]))
+    assert not fake_vllm.LLMEngine.made.open
+
+
+def test_an_aborted_completion_and_a_model_that_does_not_load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_vllm.install(monkeypatch)
+    engine = VllmEngine(folder, EngineSettings(kind="vllm"))
+    completion = fake_vllm.CompletionOutput(0, "", [], finish_reason="abort")
+    monkeypatch.setattr(
+        fake_vllm.LLMEngine, "step", lambda self: [fake_vllm.RequestOutput(next(iter(self.open)), None, [], None, [completion], True)]
+    )
+    with pytest.raises(EngineError, match="request 'r0': vLLM ended it with 'abort'"):
+        list(engine.run(requests_of(1, 1)))
+
+    def out_of_memory(_: object) -> None:
+        raise RuntimeError("CUDA out of\nmemory")
+
+    monkeypatch.setattr(fake_vllm.LLMEngine, "from_engine_args", out_of_memory)
+    with pytest.raises(ModelError, match=r"vLLM can't load .*CUDA out of memory"):
+        VllmEngine(folder, EngineSettings(kind="vllm"))
+
+
+def test_without_vllm_the_error_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(EngineError, match=r"needs the package vllm.*pip install 'glore\[vllm\]'.*engine.kind=http"):
+        VllmEngine(folder, EngineSettings(kind="vllm"))
