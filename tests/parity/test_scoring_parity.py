@@ -22,19 +22,44 @@ def solutions(n: int) -> list[tuple[str, tuple[str, ...]]]:
     return [(words(15), tuple(words(6) for _ in range(rng.randint(0, 5)))) for _ in range(n)]
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral", "gemma2"])
-def test_batched_scores_equal_one_pass_per_prefix(architecture: str) -> None:
+def drafts(n_questions: int, n_each: int) -> list[tuple[str, tuple[str, ...]]]:
+    """Several solutions of each question, some of which begin alike."""
+    rng = random.Random(2)
+    items = []
+    for _ in range(n_questions):
+        question, *steps = (" ".join(f"w{rng.randrange(3, VOCAB)}" for _ in range(rng.randint(1, 20))) for _ in range(7))
+        for _ in range(n_each):
+            kept = rng.randint(0, 4)
+            items.append((question, (*steps[:kept], *rng.sample(steps, rng.randint(1, 3)))))
+    return items
+
+
+def slow_scores(architecture: str, items: list[tuple[str, tuple[str, ...]]]) -> list[list[float]]:
+    """One forward pass a prefix, through transformers' own attention."""
     model, tokenizer = tiny_step_model(architecture), tiny_tokenizer()
-    items = solutions(12)
-    scores = StepScorer.of(model, tokenizer, scoring_tokens=256).score(items)
+    scores = []
+    for question, steps in items:
+        parts = [
+            [t for s in solve_segments(question, steps[: i + 1]) for t in tokenizer(s, add_special_tokens=False)["input_ids"]]
+            for i in range(len(steps))
+        ]
+        with torch.inference_mode():
+            scores.append([float(torch.softmax(model(input_ids=torch.tensor([ids])).logits[0, -1], -1)[1]) for ids in parts])
+    return scores
+
+
+@pytest.mark.parametrize("way", ["native", "paged", "plain"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral", "gemma2"])
+def test_scores_equal_one_pass_per_prefix(architecture: str, way: str) -> None:
+    items = solutions(8) + drafts(3, 4)
+    scorer = StepScorer.of(tiny_step_model(architecture), tiny_tokenizer(), scoring_tokens=256, ways=(way,))
+    if way == "native" and scorer.way != "native":
+        pytest.skip("the compiled forward pass does not know this model, or there is no C compiler")
+    scores = scorer.score(items)
     assert [len(s) for s in scores] == [len(steps) for _, steps in items]
     assert () in scores
-    for (question, steps), got in zip(items, scores, strict=True):
-        for i in range(len(steps)):
-            ids = [t for s in solve_segments(question, steps[: i + 1]) for t in tokenizer(s, add_special_tokens=False)["input_ids"]]
-            with torch.inference_mode():
-                logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
-            assert got[i] == pytest.approx(float(torch.softmax(logits, -1)[1]), abs=1e-5)
+    for got, expected in zip(scores, slow_scores(architecture, items), strict=True):
+        assert got == pytest.approx(expected, abs=1e-5)
     values = [p for s in scores for p in s]
     assert max(values) - min(values) > 0.1
 

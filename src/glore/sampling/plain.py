@@ -35,7 +35,7 @@ def plain_waves(
     """Draw everything in `waiting` (which may grow meanwhile); yields each request when all its completions are there."""
     rest: list[tuple[Job, int]] = []
     while rest or waiting:
-        length = len(rest[0][0].tokens) if rest else waiting.next_length()
+        length = rest[0][0].n_tokens if rest else waiting.next_length()
         while len(rest) < max_rows and waiting.next_length() == length:
             job = waiting.pop()
             assert job is not None
@@ -63,7 +63,7 @@ def _wave(
     seeds = np.array([job.request.seeds[i] for job, i in rows], np.uint64)
     limit = np.array([job.max_new for job, _ in rows])
     device = next(model.parameters()).device
-    given = torch.tensor([job.tokens for job, _ in rows], device=device)
+    given = torch.tensor([[t for chunk in job.chunks for t in chunk] for job, _ in rows], device=device)
     cache = None
     alive = np.ones(len(rows), bool)
     ended = np.zeros(len(rows), bool)

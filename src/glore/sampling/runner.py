@@ -1,126 +1,127 @@
-"""Feeds a transformers model packed tokens through our attention, and finds out whether the model allows it.
+"""Feeds a transformers model batches of paged tokens, in the fastest way that gives the model's own logits.
 
-`ModelRunner` knows tensors and the model, not requests: prompts in, next-token logits out.
-Axes: B prompts, N packed tokens, R rows, V vocabulary, T tokens.
+Three ways: the compiled forward pass (native.c; Llama-like models on a CPU), transformers' own forward pass through our
+attention (`glore.sampling.attention`), or neither; then callers fall back on plain forward passes. A way is taken only if its
+logits agree with the model's plain forward pass on a few tokens.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from glore.sampling.attention import ATTENTION_NAME, Decode, KeyValueStore, Prefill, register
+from glore.sampling.attention import ATTENTION_NAME, KeyValues, Reading, register
+from glore.sampling.batch import Batch, prompt_batches
+from glore.sampling.native import Library, library
+from glore.sampling.native_call import NativeModel
+from glore.sampling.tree import PAGE_SIZE, PageTree, cut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["ModelRunner", "supports_packed"]
+__all__ = ["ModelRunner"]
 
-_PREFILL_TOKENS = 4096
-"""Padded prompt tokens of one forward pass."""
 _log = logging.getLogger(__name__)
+_MISFITS = (NotImplementedError, TypeError, ValueError, RuntimeError, KeyError, AttributeError, AssertionError, IndexError)
 
 
 class ModelRunner:
-    """One model and the keys and values of what it is reading."""
+    """One model. `way`: `native`, `paged`, or `plain` (then `forward` can't be used)."""
 
-    def __init__(self, model: PreTrainedModel, max_rows: int) -> None:
-        register()
-        model.set_attn_implementation(ATTENTION_NAME)
+    def __init__(self, model: PreTrainedModel, ways: tuple[str, ...] = ("native", "paged")) -> None:
         self.model = model
         self.device = next(model.parameters()).device
-        self.store = KeyValueStore(max_rows)
+        self._native: NativeModel | None = None
+        self._library: Library | None = None
+        self._keep = "logits_to_keep" in inspect.signature(model.forward).parameters
+        if next(iter(ways), "") == "plain":
+            ways = ()
+        self.way = next((way for way in ways if self._fits(way)), "plain")
 
-    def prefill(self, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> torch.Tensor:
-        """Read each prompt into its node slot. Returns the next-token logits [B, V] in float32."""
-        self.store.reserve(max(slots) + 1, max(len(p) for p in prompts), 1)
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        logits: list[torch.Tensor] = []
-        start = 0
-        while start < len(order):
-            end = start + 1
-            while end < len(order) and (end + 1 - start) * len(prompts[order[end]]) <= _PREFILL_TOKENS:
-                end += 1
-            chosen = order[start:end]
-            logits.append(self._prefill([prompts[i] for i in chosen], [slots[i] for i in chosen]))
-            start = end
-        back = torch.empty(len(order), dtype=torch.int64)
-        back[torch.tensor(order)] = torch.arange(len(order))
-        return torch.cat(logits)[back.to(self.device)]
-
-    def _prefill(self, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> torch.Tensor:
-        lengths = np.array([len(p) for p in prompts])
-        n_tokens = int(lengths.max())
-        ends = np.cumsum(lengths)
-        inside_BT = np.arange(n_tokens)[None] < lengths[:, None]
-        pad_BT = np.where(inside_BT, (ends - lengths)[:, None] + np.arange(n_tokens)[None], 0)
-        batch = Prefill(
-            self.store,
-            torch.from_numpy(pad_BT).to(self.device),
-            torch.from_numpy(np.flatnonzero(inside_BT)).to(self.device),
-            torch.tensor(slots, device=self.device),
-        )
-        positions = np.broadcast_to(np.arange(n_tokens), inside_BT.shape)[inside_BT]
-        tokens = np.concatenate([np.asarray(p, np.int64) for p in prompts])
-        return self._forward(tokens, positions, batch, torch.from_numpy(ends - 1).to(self.device))
-
-    def decode(self, tokens: npt.NDArray[np.int64], positions: npt.NDArray[np.int64], batch: Decode) -> torch.Tensor:
-        """One more token for each row [R]. Returns the next-token logits [R, V] in float32."""
-        return self._forward(tokens, positions, batch, 0)
+    def pages_for(self, n_pages: int) -> KeyValues:
+        """Room for the keys and values of so many pages, all layers (committed as it is used on a CPU)."""
+        return KeyValues(n_pages, PAGE_SIZE if self._library is not None else 1)
 
     @torch.inference_mode()
-    def _forward(
-        self,
-        tokens: npt.NDArray[np.int64],
-        positions: npt.NDArray[np.int64],
-        batch: Prefill | Decode,
-        logits_to_keep: torch.Tensor | int,
-    ) -> torch.Tensor:
+    def forward(self, batch: Batch, store: KeyValues, n_threads: int = 1) -> torch.Tensor:
+        """Logits [S, V] of the selected queries in float32; keys and values go to the store.
+
+        `n_threads`: of the compiled code; torch has its own setting.
+        """
+        if self.way == "native":
+            assert self._native is not None
+            if not self._native.current:
+                self._native = NativeModel(self.model, self._native.library)
+            pairs = [store.layer(i, self._native.like) for i in range(self._native.n_layers)]
+            return self._native.forward(batch, pairs, n_threads)
+        selected = torch.from_numpy(batch.selected.astype(np.int64)).to(self.device)
         output = self.model(
-            input_ids=torch.from_numpy(tokens).to(self.device)[None],
-            position_ids=torch.from_numpy(positions).to(self.device)[None],
+            input_ids=torch.from_numpy(batch.tokens.astype(np.int64)).to(self.device)[None],
+            position_ids=torch.from_numpy(batch.positions.astype(np.int64)).to(self.device)[None],
             use_cache=False,
-            logits_to_keep=logits_to_keep,
-            glore_batch=batch,
+            glore_reading=Reading(store, batch, self.device, self._library),
+            **({"logits_to_keep": selected} if self._keep else {}),
         )
-        logits: torch.Tensor = output.logits[0]
+        logits: torch.Tensor = output.logits[0] if self._keep else output.logits[0, selected]
         return logits.float()
 
-
-def supports_packed(model: PreTrainedModel) -> bool:
-    """Whether the model gives the same logits packed through our attention as in its plain forward pass (tried on a few tokens)."""
-    before = model.config._attn_implementation
-    if before == ATTENTION_NAME:
-        return True
-    rope = getattr(model.config, "rope_parameters", None) or {}
-    if "dynamic" in str(rope) or "longrope" in str(rope):
-        return False  # their frequencies depend on the longest position in the batch
-    n_vocab = model.get_input_embeddings().weight.shape[0]
-    prompts = [[(7 * i + 3) % n_vocab for i in range(5)], [(11 * i + 1) % n_vocab for i in range(8)]]
-    device = next(model.parameters()).device
-    try:
-        with torch.inference_mode():
-            plain = [model(input_ids=torch.tensor([p], device=device), use_cache=False).logits[0].float() for p in prompts]
-        runner = ModelRunner(model, max_rows=2)
-        first = runner.prefill([p[:-1] for p in prompts], [0, 1])
-        grid, node, place, write, rows, lengths, own = (
-            torch.tensor(x, device=device) for x in ([[0], [1]], [0, 1], [0, 0], [0, 0], [0, 1], [4, 7], [1, 1])
-        )
-        batch = Decode(runner.store, grid, node, place, write, rows, lengths, own, n_node_tokens=7, n_own_tokens=1, one_to_one=False)
-        second = runner.decode(np.array([p[-1] for p in prompts]), np.array([4, 7]), batch)
-    except (NotImplementedError, TypeError, ValueError, RuntimeError, KeyError, AttributeError, AssertionError, IndexError) as error:
-        _log.info("plain decoding for %s: %s", type(model).__name__, error)
-        model.set_attn_implementation(before)
+    def _fits(self, way: str) -> bool:
+        """Set `way` up; whether it gives the model's own logits, for a prompt read at once and in two parts."""
+        before = self.model.config._attn_implementation
+        parameter = next(self.model.parameters())
+        on_cpu = self.device.type == "cpu"
+        self._library = library() if on_cpu and (way == "native" or parameter.dtype == torch.float32) else None
+        self.way = way
+        rope = getattr(self.model.config, "rope_parameters", None) or {}
+        try:
+            if "dynamic" in str(rope) or "longrope" in str(rope):
+                raise NotImplementedError("rotary frequencies that depend on the longest position of the batch")
+            if before != ATTENTION_NAME:
+                expected = self._plain_logits()
+            if way == "native":
+                if self._library is None:
+                    return False
+                self._native = NativeModel(self.model, self._library)
+            else:
+                register()
+                self.model.set_attn_implementation(ATTENTION_NAME)
+                if before == ATTENTION_NAME:
+                    return True
+            if before == ATTENTION_NAME:
+                return False  # nothing to compare with
+            tolerance = 1e-3 if parameter.dtype == torch.float32 else 0.15
+            if torch.allclose(self._paged_logits(), expected, rtol=tolerance, atol=tolerance):
+                return True
+            _log.info("%s: the logits of the %s way differ", type(self.model).__name__, way)
+        except _MISFITS as error:
+            _log.info("%s can't be read the %s way: %s", type(self.model).__name__, way, error)
+        self._native = None
+        self.model.set_attn_implementation(before)
         return False
-    tolerance = 1e-3 if plain[0].dtype == torch.float32 and next(model.parameters()).dtype == torch.float32 else 0.15
-    close = all(
-        torch.allclose(fast[i], plain[i][at], rtol=tolerance, atol=tolerance) for fast, at in ((first, -2), (second, -1)) for i in range(2)
-    )
-    if not close:
-        model.set_attn_implementation(before)
-    return close
+
+    def _texts(self) -> list[list[list[int]]]:
+        """Segments of two texts that begin alike."""
+        n_vocab = self.model.get_input_embeddings().weight.shape[0]
+        head, one, other = ([(a * i + b) % n_vocab for i in range(n)] for a, b, n in ((7, 3, 18), (11, 1, 3), (5, 2, 1)))
+        return [[head, one], [head, other]]
+
+    @torch.inference_mode()
+    def _plain_logits(self) -> torch.Tensor:
+        texts = [torch.tensor([[*segments[0], *segments[1]]], device=self.device) for segments in self._texts()]
+        return torch.stack([self.model(input_ids=ids, use_cache=False).logits[0, -1].float() for ids in texts])
+
+    def _paged_logits(self) -> torch.Tensor:
+        tree = PageTree(8)
+        store = self.pages_for(8)
+        logits = {}
+        for segments in self._texts():
+            found = tree.acquire(cut(segments))
+            assert found is not None
+            for batch, nodes in prompt_batches(tree, found[1], [found[0]], max_tokens=17):
+                for node, row in zip(nodes, self.forward(batch, store), strict=True):
+                    logits[node] = row
+        return torch.stack(list(logits.values()))

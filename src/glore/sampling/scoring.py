@@ -1,14 +1,15 @@
 """Step scores from a reward model: the probability of "good" after every step, all steps of a solution in one forward pass.
 
-Method 2: two-class token classification read at the last token of each step. Batches hold solutions of like length up to a
-budget of padded tokens; padding stands on the right, where a causal model never looks back from, so no mask is needed and a
-batched score equals a single one up to rounding.
-Axes: B solutions, T tokens, S steps.
+Method 2: two-class token classification read at the last token of each step. Solutions lie in a prefix tree
+(`glore.sampling.tree`): the tokens of a question, and of the steps that several of its solutions begin with, are computed once.
+A score in company equals a single one up to rounding.
+Axes: B solutions, T tokens, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,10 @@ import torch
 
 from glore.errors import EngineError
 from glore.prompts import solve_segments
+from glore.sampling.attention import KeyValues
+from glore.sampling.batch import prompt_batches
+from glore.sampling.runner import ModelRunner
+from glore.sampling.tree import PAGE_SIZE, Node, PageTree, cut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["StepScorer"]
 
 _GOOD = 1
+_PASS_TOKENS = 2048
+"""Tokens of one forward pass."""
 
 
 class StepScorer:
@@ -39,17 +46,35 @@ class StepScorer:
         self._set_up(model, tokenizer, settings.scoring_tokens)
 
     @classmethod
-    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, scoring_tokens: int = 16384) -> StepScorer:
+    def of(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        scoring_tokens: int = 16384,
+        ways: tuple[str, ...] = ("native", "paged"),
+    ) -> StepScorer:
         """A scorer over a model that is loaded already."""
         scorer = cls.__new__(cls)
-        scorer._set_up(model, tokenizer, scoring_tokens)
+        scorer._set_up(model, tokenizer, scoring_tokens, ways)
         return scorer
 
-    def _set_up(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, scoring_tokens: int) -> None:
+    def _set_up(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        scoring_tokens: int,
+        ways: tuple[str, ...] = ("native", "paged"),
+    ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.scoring_tokens = scoring_tokens
+        self._runner = ModelRunner(self.model, ways)
         self._context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
+
+    @property
+    def way(self) -> str:
+        """How the model is read (`glore.sampling.runner`)."""
+        return self._runner.way
 
     def score(self, items: Sequence[tuple[str, tuple[str, ...]]]) -> list[tuple[float, ...]]:
         """For each (question, steps): p(good) after each step, in the order given. No steps: an empty tuple.
@@ -58,48 +83,91 @@ class StepScorer:
         """
         scores: list[tuple[float, ...]] = [()] * len(items)
         encoded = self._encode({i: solve_segments(question, steps) for i, (question, steps) in enumerate(items) if steps})
-        order = sorted(encoded, key=lambda i: len(encoded[i][0]))
-        start = 0
-        while start < len(order):
-            end = start + 1
-            while end < len(order) and (end + 1 - start) * len(encoded[order[end]][0]) <= self.scoring_tokens:
-                end += 1
-            chosen = order[start:end]
-            for i, values in zip(chosen, self._batch([encoded[i] for i in chosen]), strict=True):
-                scores[i] = values
-            start = end
+        score = self._in_rows if self._runner.way == "plain" else self._in_a_tree
+        for i, values in score(encoded):
+            scores[i] = values
         return scores
 
-    def _encode(self, inputs: dict[int, tuple[str, ...]]) -> dict[int, tuple[list[int], list[int]]]:
-        """Per solution: token ids, and the index of each step's last token."""
+    def _encode(self, inputs: dict[int, tuple[str, ...]]) -> dict[int, list[list[int]]]:
+        """Per solution: token ids of the question and of each step."""
         from glore.models import encode_many
 
         heads = encode_many(self.tokenizer, [segments[:1] for segments in inputs.values()])
         steps = iter(encode_many(self.tokenizer, [(s,) for segments in inputs.values() for s in segments[1:]], bos=False))
         encoded = {}
-        for (index, segments), ids in zip(inputs.items(), heads, strict=True):
-            ends = []
-            for _ in segments[1:]:
-                ids.extend(next(steps))
-                ends.append(len(ids) - 1)
-            if len(ids) > self._context:
+        for (index, segments), head in zip(inputs.items(), heads, strict=True):
+            encoded[index] = [head, *(next(steps) for _ in segments[1:])]
+            n_tokens = sum(map(len, encoded[index]))
+            if n_tokens > self._context:
                 raise EngineError(
-                    f"solution {index} of the batch has {len(ids)} tokens with its question and the reward model's context is "
+                    f"solution {index} of the batch has {n_tokens} tokens with its question and the reward model's context is "
                     f"{self._context}; leave it out, or use a model with a longer context"
                 )
-            encoded[index] = ids, ends
         return encoded
 
+    def _in_a_tree(self, encoded: dict[int, list[list[int]]]) -> Iterator[tuple[int, tuple[float, ...]]]:
+        """Solutions of one question next to each other; whatever they have in common is computed once."""
+        order = sorted(encoded, key=lambda i: encoded[i])
+        longest = max((len(cut(parts)) for parts in encoded.values()), default=0)
+        tree = PageTree(max(longest, -(-2 * self.scoring_tokens // PAGE_SIZE)))
+        store = self._runner.pages_for(tree.n_pages)
+        new: list[Node] = []
+        reached: list[tuple[int, Node]] = []
+        n_tokens = 0
+        for i in order:
+            chunks = cut(encoded[i])
+            found = tree.acquire(chunks) if n_tokens < self.scoring_tokens else None
+            if found is None:
+                yield from self._read(tree, store, new, reached, encoded)
+                new, reached, n_tokens = [], [], 0
+                found = tree.acquire(chunks)
+                assert found is not None
+            leaf, fresh = found
+            new.extend(fresh)
+            reached.append((i, leaf))
+            n_tokens += sum(len(node.tokens) for node in fresh)
+        yield from self._read(tree, store, new, reached, encoded)
+
+    def _read(
+        self, tree: PageTree, store: KeyValues, new: list[Node], reached: list[tuple[int, Node]], encoded: dict[int, list[list[int]]]
+    ) -> Iterator[tuple[int, tuple[float, ...]]]:
+        """Fill the new nodes, each with p(good) after its last token; then collect the solutions' scores from the nodes."""
+        for batch, nodes in prompt_batches(tree, new, new, _PASS_TOKENS):
+            logits = self._runner.forward(batch, store, torch.get_num_threads())
+            for node, value in zip(nodes, torch.softmax(logits, dim=-1)[:, _GOOD].tolist(), strict=True):
+                node.value = value
+        for i, leaf in reached:
+            values = {node.end: node.value for node in leaf.chain()}
+            ends = itertools.accumulate(map(len, encoded[i]))
+            next(ends)
+            yield i, tuple(values[end] for end in ends)
+            tree.release(leaf)
+
+    def _in_rows(self, encoded: dict[int, list[list[int]]]) -> Iterator[tuple[int, tuple[float, ...]]]:
+        """One row a solution, rows of like length together up to a budget of padded tokens.
+
+        Padding stands on the right, where a causal model never looks back from, so no mask is needed.
+        """
+        order = sorted(encoded, key=lambda i: sum(map(len, encoded[i])))
+        start = 0
+        while start < len(order):
+            end = start + 1
+            while end < len(order) and (end + 1 - start) * sum(map(len, encoded[order[end]])) <= self.scoring_tokens:
+                end += 1
+            chosen = order[start:end]
+            yield from zip(chosen, self._batch([encoded[i] for i in chosen]), strict=True)
+            start = end
+
     @torch.inference_mode()
-    def _batch(self, encoded: list[tuple[list[int], list[int]]]) -> list[tuple[float, ...]]:
-        longest = max(len(ids) for ids, _ in encoded)
-        ids_BT = np.zeros((len(encoded), longest), np.int64)
-        for row, (ids, _) in enumerate(encoded):
-            ids_BT[row, : len(ids)] = ids
+    def _batch(self, encoded: list[list[list[int]]]) -> list[tuple[float, ...]]:
+        ends = [list(itertools.accumulate(map(len, parts))) for parts in encoded]
+        ids_BT = np.zeros((len(encoded), max(e[-1] for e in ends)), np.int64)
+        for row, parts in enumerate(encoded):
+            ids_BT[row, : ends[row][-1]] = [t for part in parts for t in part]
         device = next(self.model.parameters()).device
         logits_BTC = self.model(input_ids=torch.from_numpy(ids_BT).to(device), use_cache=False).logits
-        rows = torch.tensor([row for row, (_, ends) in enumerate(encoded) for _ in ends], device=device)
-        at = torch.tensor([end for _, ends in encoded for end in ends], device=device)
+        rows = torch.tensor([row for row, e in enumerate(ends) for _ in e[1:]], device=device)
+        at = torch.tensor([end - 1 for e in ends for end in e[1:]], device=device)
         good = torch.softmax(logits_BTC[rows, at].float(), dim=-1)[:, _GOOD].cpu().tolist()
         values = iter(good)
-        return [tuple(next(values) for _ in ends) for _, ends in encoded]
+        return [tuple(next(values) for _ in e[1:]) for e in ends]

@@ -5,35 +5,42 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from glore.sampling.protocol import Completion, Request, Result
+from glore.sampling.tree import Chunk
 
 if TYPE_CHECKING:
     import torch
 
+    from glore.sampling.tree import Node
+
 __all__ = ["Job", "Waiting"]
+
+_FIRST, _FOLLOW_UP, _SOURCE = range(3)
 
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Job:
-    """One request on its way: encoded prompt, seeds begun, completions so far."""
+    """One request on its way: encoded prompt, seeds still to begin, completions so far."""
 
     request: Request
-    tokens: list[int]
+    chunks: list[Chunk]
+    """The prompt's tokens, a page at a time."""
+    n_tokens: int
     max_new: int
     completions: list[Completion | None]
-    n_begun: int = 0
+    pending: deque[int]
+    """Indices of the seeds that have no row yet."""
     n_done: int = 0
-    node: int = -1
+    queued: bool = False
+    """Whether it is in the queue."""
+    leaf: Node | None = None
+    """Where the prompt ends in the tree, held until every seed has begun."""
     logits: torch.Tensor | None = None
-    """Next-token logits after the prompt [V], kept until every seed has begun."""
-
-    @property
-    def n_waiting(self) -> int:
-        """Seeds that have no row yet."""
-        return len(self.request.seeds) - self.n_begun
+    """Next-token logits after the prompt [V], likewise."""
 
     def finish(self, index: int, token_ids: list[int], text: str, by_end: bool) -> bool:
         """Completion `index` is drawn. Returns whether it was the last of the request."""
@@ -47,17 +54,20 @@ class Job:
 
 
 class Waiting:
-    """Requests that have no row yet, longest prompt first; takes more from the source as they run low.
+    """Requests that have no row yet; takes more from the source as they run low.
 
-    Between two and four times `max_rows` seeds are held, so that an endless source is fine.
+    Requests put back come first, then those that were added on the way (what they share is still stored), then the source's, in
+    its order; with `by_length` the longest prompt first. Between two and four times `max_rows` seeds are held, so that an
+    endless source is fine.
     """
 
-    def __init__(self, source: Iterable[Request], encode: Callable[[Request], Job], max_rows: int) -> None:
+    def __init__(self, source: Iterable[Request], encode: Callable[[Request], Job], max_rows: int, by_length: bool = False) -> None:
         self._source = iter(source)
         self._open = True
         self._encode = encode
         self._low, self._high = 2 * max_rows, 4 * max_rows
-        self._heap: list[tuple[int, int, Job]] = []
+        self._by_length = by_length
+        self._heap: list[tuple[int, int, Job, int]] = []
         self._count = itertools.count()
         self._n_seeds = 0
 
@@ -68,24 +78,30 @@ class Waiting:
     def add(self, requests: Iterable[Request]) -> None:
         """Put requests into the queue."""
         for request in requests:
-            self._push(request)
+            self._push(self._encode(request), _FOLLOW_UP)
+
+    def put_back(self, job: Job) -> None:
+        """A job some of whose seeds lost their rows, or never got one."""
+        if not job.queued:
+            self._push(job, _FIRST)
 
     def pop(self) -> Job | None:
         """The next request, or none."""
         if not self:
             return None
-        job = heapq.heappop(self._heap)[2]
-        self._n_seeds -= len(job.request.seeds)
+        _, _, job, n_seeds = heapq.heappop(self._heap)
+        job.queued = False
+        self._n_seeds -= n_seeds
         return job
 
     def next_length(self) -> int:
         """Prompt tokens of the request that `pop` would give, 0 if there is none."""
-        return len(self._heap[0][2].tokens) if self else 0
+        return self._heap[0][2].n_tokens if self else 0
 
-    def _push(self, request: Request) -> None:
-        job = self._encode(request)
-        self._n_seeds += len(request.seeds)
-        heapq.heappush(self._heap, (-len(job.tokens), next(self._count), job))
+    def _push(self, job: Job, rank: int) -> None:
+        job.queued = True
+        self._n_seeds += len(job.pending)
+        heapq.heappush(self._heap, (-job.n_tokens if self._by_length else rank, next(self._count), job, len(job.pending)))
 
     def _refill(self) -> None:
         if not self._open or (self._heap and self._n_seeds >= self._low):
@@ -95,4 +111,4 @@ class Waiting:
             if request is None:
                 self._open = False
                 return
-            self._push(request)
+            self._push(self._encode(request), _SOURCE)

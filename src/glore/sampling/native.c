@@ -1,0 +1,511 @@
+/* Attention over a tree of pages, and the whole forward pass of Llama-like models, for one or more CPU cores.
+
+   Compiled at first use by glore.sampling.native with the machine's own C compiler (GCC or Clang vector extensions, no
+   other dependency); where there is none, the same work is done by torch (glore.sampling.attention). float32 throughout.
+
+   Words. A *page* holds the keys and values of up to PAGE consecutive tokens of one layer: keys [H, D, PAGE] (a vector of
+   tokens per channel), values [H, PAGE, D]. A *query* is one token that is being computed: it writes its own key and value
+   to one page and attends to the pages of its chain (every token of a prompt is stored once, whoever continues it).
+   Queries that stand next to each other and share the beginning of their chains go through those pages together, so that
+   each key and value is loaded once for up to BLOCK of them. D is padded to a multiple of PAGE with zeros. */
+
+#include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define VL 16
+#define MR 12
+#elif defined(__AVX2__)
+#define VL 8
+#define MR 6
+#else
+#define VL 4
+#define MR 8
+#endif
+#define NR (2 * VL)   /* columns of a weight panel */
+#define PAGE 16       /* tokens of a page */
+#define PV (PAGE / VL)
+#define BLOCK 8       /* queries x query heads that go through a page together */
+#define CHUNK 96      /* rows whose activations stay in the cache */
+#define MAX_THREADS 64
+
+typedef float vec __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+#define INLINE static inline __attribute__((always_inline))
+#define LOAD(p) (*(const vec *)(p))
+#define STORE(p, v) (*(vec *)(p) = (v))
+
+typedef struct {
+    const float *input_norm, *qkv, *qkv_bias, *q_norm, *k_norm, *out, *out_bias, *mlp_norm, *gate_up, *down;
+    int64_t window; /* tokens a query may look back, itself included; 0: all */
+} Layer;
+
+typedef struct {
+    int64_t n_layers, hidden, n_heads, n_kv, head_dim, inter, n_out;
+    const float *embed, *final_norm, *head, *head_bias, *cosine, *sine;
+    const Layer *layers;
+    double eps, scale;
+} Model;
+
+typedef struct {
+    int64_t n, n_selected, stride, dependent; /* dependent: queries of one batch read each other's keys (prompts) */
+    const int32_t *tokens, *positions;        /* [n] */
+    const int32_t *write_page, *write_offset; /* [n]; page -1: the key and value are there already */
+    const int32_t *chain, *n_pages, *n_last;  /* [n]: row of `table`; pages of it that count; tokens of the last page that count */
+    const int32_t *table;                     /* [chains, stride] page numbers */
+    const int32_t *fill, *start;              /* [pages]: tokens in a page, position of its first */
+    float **keys, **values;                   /* [layers] */
+    const int32_t *selected;                  /* [n_selected] queries whose logits are wanted */
+    float *logits;                            /* [n_selected, n_out] */
+} Batch;
+
+typedef struct {
+    int64_t n_heads, n_kv, head_dim, padded, window;
+    float scale, softcap;
+} Heads;
+
+/* ---- elementwise ---- */
+
+INLINE vec splat(float x) { return x - (vec){0}; }
+
+/* e^x within 2 ulp for x <= 0 or moderate; Cephes' polynomial. */
+INLINE vec vexp(vec x) {
+    ivec low = x < splat(-87.0f), high = x > splat(88.0f);
+    x = (vec)(((ivec)splat(-87.0f) & low) | ((ivec)splat(88.0f) & high) | ((ivec)x & ~(low | high)));
+    vec half = (vec)(((ivec)x & INT32_MIN) | (ivec)splat(0.5f));
+    ivec whole = __builtin_convertvector(x * 1.44269504088896341f + half, ivec);
+    vec n = __builtin_convertvector(whole, vec);
+    vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vec p = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    ivec scale = (whole + 127) << 23;
+    return p * (vec)scale;
+}
+
+static void rms_norm(const float *x, const float *weight, float *out, int64_t n, float eps) {
+    float total = 0;
+    for (int64_t i = 0; i < n; i++) total += x[i] * x[i];
+    float inverse = 1.0f / sqrtf(total / (float)n + eps);
+    for (int64_t i = 0; i < n; i++) out[i] = x[i] * inverse * weight[i];
+}
+
+/* ---- matrix products: out [m, n] from rows a [m, k] and panels w [n / NR][k][NR] ---- */
+
+enum { SET, ADD, GATED };
+
+#define MICRO(R)                                                                                              \
+    static void micro_##R(const float *a, int64_t lda, const float *w, int64_t k, float *tile) {              \
+        vec acc[R][2];                                                                                        \
+        for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = (vec){0};                                         \
+        for (int64_t i = 0; i < k; i++, w += NR) {                                                            \
+            vec w0 = LOAD(w), w1 = LOAD(w + VL);                                                              \
+            _Pragma("GCC unroll 12") for (int r = 0; r < R; r++) {                                            \
+                vec s = splat(a[r * lda + i]);                                                                \
+                acc[r][0] += s * w0;                                                                          \
+                acc[r][1] += s * w1;                                                                          \
+            }                                                                                                 \
+        }                                                                                                     \
+        _Pragma("GCC unroll 12") for (int r = 0; r < R; r++) {                                                \
+            STORE(tile + r * NR, acc[r][0]);                                                                  \
+            STORE(tile + r * NR + VL, acc[r][1]);                                                             \
+        }                                                                                                     \
+    }
+MICRO(1) MICRO(2) MICRO(3) MICRO(4) MICRO(5) MICRO(6)
+#if MR > 6
+MICRO(7) MICRO(8)
+#endif
+#if MR > 8
+MICRO(9) MICRO(10) MICRO(11) MICRO(12)
+#endif
+typedef void (*Micro)(const float *, int64_t, const float *, int64_t, float *);
+static const Micro MICROS[MR + 1] = {
+    0, micro_1, micro_2, micro_3, micro_4, micro_5, micro_6,
+#if MR > 6
+    micro_7, micro_8,
+#endif
+#if MR > 8
+    micro_9, micro_10, micro_11, micro_12,
+#endif
+};
+
+/* SET: out = a w + bias; ADD: out += a w + bias; GATED: panels hold VL gate and VL up columns, out = silu(gate) * up. */
+static void product(const float *a, int64_t lda, const float *w, const float *bias, int64_t m, int64_t n, int64_t k, float *out,
+                    int64_t ldo, int mode) {
+    float tile[MR * NR];
+    int64_t n_blocks = (m + MR - 1) / MR;
+    int64_t n_panels = mode == GATED ? (n + VL - 1) / VL : (n + NR - 1) / NR;
+    for (int64_t panel = 0; panel < n_panels; panel++, w += k * NR) {
+        for (int64_t block = 0; block < n_blocks; block++) {
+            int64_t from = m * block / n_blocks, rows = m * (block + 1) / n_blocks - from;
+            MICROS[rows](a + from * lda, lda, w, k, tile);
+            int64_t width = mode == GATED ? VL : NR, column = panel * width;
+            if (width > n - column) width = n - column;
+            for (int64_t r = 0; r < rows; r++) {
+                float *to = out + (from + r) * ldo + column;
+                const float *t = tile + r * NR;
+                if (mode == GATED) {
+                    vec gate = LOAD(t), value = gate / (1.0f + vexp(-gate)) * LOAD(t + VL);
+                    if (width == VL) STORE(to, value);
+                    else for (int64_t c = 0; c < width; c++) to[c] = value[c];
+                } else {
+                    for (int64_t c = 0; c < width; c++) {
+                        float value = t[c] + (bias ? bias[column + c] : 0.0f);
+                        to[c] = mode == ADD ? to[c] + value : value;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* Weights [n, k] (row-major, as nn.Linear keeps them) into panels; rows beyond n are zero. `up`: second half of gated panels. */
+void glore_pack(const float *w, const float *up, int64_t n, int64_t k, float *out) {
+    int64_t width = up ? VL : NR;
+    for (int64_t column = 0; column < n; column += width, out += k * NR)
+        for (int64_t i = 0; i < k; i++)
+            for (int64_t c = 0; c < NR; c++) {
+                const float *from = up && c >= VL ? up : w;
+                int64_t row = column + (up && c >= VL ? c - VL : c);
+                out[i * NR + c] = row < n ? from[row * k + i] : 0.0f;
+            }
+}
+
+int64_t glore_packed_size(int64_t n, int64_t k, int64_t gated) { return (n + (gated ? VL : NR) - 1) / (gated ? VL : NR) * k * NR; }
+
+/* ---- attention ---- */
+
+/* Scores of R queries against the PAGE keys of one page. */
+#define SCORES(R)                                                                                            \
+    INLINE void scores_##R(const float *key, const float *const *q, int64_t d, float *const *out, int64_t at) { \
+        vec acc[R][PV];                                                                                      \
+        for (int r = 0; r < R; r++) for (int p = 0; p < PV; p++) acc[r][p] = (vec){0};                       \
+        for (int64_t i = 0; i < d; i++) {                                                                    \
+            _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) {                                            \
+                vec s = splat(q[r][i]);                                                                      \
+                for (int p = 0; p < PV; p++) acc[r][p] += s * LOAD(key + i * PAGE + p * VL);                 \
+            }                                                                                                \
+        }                                                                                                    \
+        for (int r = 0; r < R; r++) for (int p = 0; p < PV; p++) STORE(out[r] + at + p * VL, acc[r][p]);     \
+    }
+SCORES(1) SCORES(2) SCORES(4) SCORES(8)
+
+/* Scores of one query against four pages. */
+INLINE void scores_four(const float *const *key, const float *q, int64_t d, float *out) {
+    vec acc[4][PV];
+    for (int r = 0; r < 4; r++) for (int p = 0; p < PV; p++) acc[r][p] = (vec){0};
+    for (int64_t i = 0; i < d; i++) {
+        vec s = splat(q[i]);
+        for (int r = 0; r < 4; r++) for (int p = 0; p < PV; p++) acc[r][p] += s * LOAD(key[r] + i * PAGE + p * VL);
+    }
+    for (int r = 0; r < 4; r++) for (int p = 0; p < PV; p++) STORE(out + r * PAGE + p * VL, acc[r][p]);
+}
+
+/* out[r] += weights[r] x values over some pages, R queries and NR channels at a time. */
+#define SUMS(R)                                                                                                            \
+    INLINE void sums_##R(const float *values, int64_t stride, const int32_t *pages, int64_t n, int64_t d, float *const *w, \
+                         float *const *out) {                                                                              \
+        for (int64_t c = 0; c < d; c += PAGE) {                                                                            \
+            vec acc[R][PV];                                                                                                \
+            for (int r = 0; r < R; r++) for (int p = 0; p < PV; p++) acc[r][p] = LOAD(out[r] + c + p * VL);                \
+            for (int64_t j = 0; j < n; j++) {                                                                              \
+                const float *value = values + pages[j] * stride + c;                                                       \
+                for (int64_t t = 0; t < PAGE; t++) {                                                                       \
+                    _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) {                                                  \
+                        vec s = splat(w[r][j * PAGE + t]);                                                                 \
+                        for (int p = 0; p < PV; p++) acc[r][p] += s * LOAD(value + t * d + p * VL);                        \
+                    }                                                                                                      \
+                }                                                                                                          \
+            }                                                                                                              \
+            for (int r = 0; r < R; r++) for (int p = 0; p < PV; p++) STORE(out[r] + c + p * VL, acc[r][p]);                \
+        }                                                                                                                  \
+    }
+SUMS(1) SUMS(2) SUMS(4) SUMS(8)
+
+/* One query over its own pages: even and odd tokens apart, so that two sums run side by side. */
+INLINE void sums_own(const float *values, int64_t stride, const int32_t *pages, int64_t n, int64_t d, const float *w, float *out) {
+    int64_t c = 0;
+    for (; c + 2 * PAGE <= d; c += 2 * PAGE) {
+        vec acc[2][2 * PV];
+        for (int p = 0; p < 2 * PV; p++) { acc[0][p] = LOAD(out + c + p * VL); acc[1][p] = (vec){0}; }
+        for (int64_t j = 0; j < n; j++) {
+            const float *value = values + pages[j] * stride + c;
+            for (int64_t t = 0; t < PAGE; t += 2)
+                for (int p = 0; p < 2 * PV; p++) {
+                    acc[0][p] += splat(w[j * PAGE + t]) * LOAD(value + t * d + p * VL);
+                    acc[1][p] += splat(w[j * PAGE + t + 1]) * LOAD(value + (t + 1) * d + p * VL);
+                }
+        }
+        for (int p = 0; p < 2 * PV; p++) STORE(out + c + p * VL, acc[0][p] + acc[1][p]);
+    }
+    for (; c < d; c += PAGE)
+        for (int64_t j = 0; j < n; j++)
+            for (int64_t t = 0; t < PAGE; t++)
+                for (int p = 0; p < PV; p++)
+                    STORE(out + c + p * VL, LOAD(out + c + p * VL) + splat(w[j * PAGE + t]) * LOAD(values + pages[j] * stride + t * d + c + p * VL));
+}
+
+/* Hide what query i may not see, then softmax without the division; returns the sum. */
+static float weigh(const Batch *b, const Heads *h, int64_t i, const int32_t *pages, float *s) {
+    int64_t n = b->n_pages[i], first = h->window > 0 ? b->positions[i] - h->window + 1 : 0;
+    for (int64_t j = 0; j < n; j++) {
+        int64_t end = j == n - 1 ? b->n_last[i] : b->fill[pages[j]], begin = first - b->start[pages[j]];
+        if (h->softcap > 0) for (int64_t t = 0; t < PAGE; t++) s[j * PAGE + t] = tanhf(s[j * PAGE + t] / h->softcap) * h->softcap;
+        for (int64_t t = end; t < PAGE; t++) s[j * PAGE + t] = -INFINITY;
+        for (int64_t t = 0; t < begin && t < PAGE; t++) s[j * PAGE + t] = -INFINITY;
+    }
+    vec most = LOAD(s), total = (vec){0};
+    for (int64_t t = VL; t < n * PAGE; t += VL) { vec x = LOAD(s + t); ivec more = x > most; most = (vec)(((ivec)x & more) | ((ivec)most & ~more)); }
+    float top = most[0];
+    for (int l = 1; l < VL; l++) if (most[l] > top) top = most[l];
+    for (int64_t t = 0; t < n * PAGE; t += VL) {
+        vec x = LOAD(s + t);
+        vec e = (vec)((ivec)vexp(x - top) & ~(x < splat(-1e30f))); /* a NaN stays one */
+        STORE(s + t, e);
+        total += e;
+    }
+    float sum = 0;
+    for (int l = 0; l < VL; l++) sum += total[l];
+    return sum;
+}
+
+/* Queries [from, to): q [.., n_heads, padded] (scaled) -> out [.., n_heads * head_dim]. `scores` holds BLOCK rows of stride * PAGE. */
+static void attend(const Batch *b, const Heads *h, const float *K, const float *V, const float *q, int64_t from, int64_t to, float *scores,
+                   float *sums, float *out) {
+    int64_t d = h->padded, size = d * PAGE, stride = h->n_kv * size, group = h->n_heads / h->n_kv, width = b->stride * PAGE;
+    int64_t n_together = group >= BLOCK ? 1 : BLOCK / group;
+    for (int64_t i = from; i < to; i += n_together) {
+        int64_t m = to - i < n_together ? to - i : n_together, common = b->n_pages[i];
+        const int32_t *pages = b->table + b->chain[i] * b->stride;
+        for (int64_t r = 1; r < m; r++) {
+            const int32_t *other = b->table + b->chain[i + r] * b->stride;
+            int64_t n = b->n_pages[i + r] < common ? b->n_pages[i + r] : common, same = 0;
+            if (other == pages) same = n;
+            else while (same < n && other[same] == pages[same]) same++;
+            common = same;
+        }
+        for (int64_t head = 0; head < h->n_kv; head++) {
+            const float *keys = K + head * size, *values = V + head * size;
+            for (int64_t first = 0; first < m * group; first += BLOCK) {
+                int64_t rows = m * group - first < BLOCK ? m * group - first : BLOCK;
+                const float *query[BLOCK];
+                float *score[BLOCK], *sum[BLOCK], total[BLOCK];
+                for (int64_t r = 0; r < rows; r++) {
+                    int64_t which = i + (first + r) / group, of = head * group + (first + r) % group;
+                    query[r] = q + ((which - from) * h->n_heads + of) * d;
+                    score[r] = scores + r * width;
+                    sum[r] = sums + r * d;
+                    memset(sum[r], 0, d * sizeof(float));
+                }
+                for (int64_t j = 0; j < common; j++) {
+                    const float *key = keys + pages[j] * stride;
+                    int64_t r = 0;
+                    for (; r + 8 <= rows; r += 8) scores_8(key, query + r, d, score + r, j * PAGE);
+                    for (; r + 4 <= rows; r += 4) scores_4(key, query + r, d, score + r, j * PAGE);
+                    for (; r + 2 <= rows; r += 2) scores_2(key, query + r, d, score + r, j * PAGE);
+                    for (; r < rows; r++) scores_1(key, query + r, d, score + r, j * PAGE);
+                }
+                for (int64_t r = 0; r < rows; r++) {
+                    int64_t which = i + (first + r) / group, n = b->n_pages[which], j = common;
+                    const int32_t *own = b->table + b->chain[which] * b->stride;
+                    for (; j + 4 <= n; j += 4) {
+                        const float *four[4] = {keys + own[j] * stride, keys + own[j + 1] * stride, keys + own[j + 2] * stride, keys + own[j + 3] * stride};
+                        scores_four(four, query[r], d, score[r] + j * PAGE);
+                    }
+                    for (; j < n; j++) scores_1(keys + own[j] * stride, query + r, d, score + r, j * PAGE);
+                    total[r] = weigh(b, h, which, own, score[r]);
+                    sums_own(values, stride, own + common, n - common, d, score[r] + common * PAGE, sum[r]);
+                }
+                int64_t r = 0;
+                for (; r + 8 <= rows; r += 8) sums_8(values, stride, pages, common, d, score + r, sum + r);
+                for (; r + 4 <= rows; r += 4) sums_4(values, stride, pages, common, d, score + r, sum + r);
+                for (; r + 2 <= rows; r += 2) sums_2(values, stride, pages, common, d, score + r, sum + r);
+                for (; r < rows; r++) sums_1(values, stride, pages, common, d, score + r, sum + r);
+                for (r = 0; r < rows; r++) {
+                    int64_t which = i + (first + r) / group, of = head * group + (first + r) % group;
+                    float *to_ = out + ((which - from) * h->n_heads + of) * h->head_dim, inverse = 1.0f / total[r];
+                    for (int64_t c = 0; c < h->head_dim; c++) to_[c] = sum[r][c] * inverse;
+                }
+            }
+        }
+    }
+}
+
+static void write(const Batch *b, const Heads *h, float *K, float *V, int64_t i, int64_t head, const float *key, const float *value) {
+    if (b->write_page[i] < 0) return;
+    int64_t at = (b->write_page[i] * h->n_kv + head) * h->padded * PAGE;
+    float *k = K + at + b->write_offset[i], *v = V + at + b->write_offset[i] * h->padded;
+    for (int64_t c = 0; c < h->head_dim; c++) k[c * PAGE] = key[c];
+    memcpy(v, value, h->head_dim * sizeof(float));
+}
+
+/* ---- threads ---- */
+
+typedef struct {
+    int n;
+    int arrived, round;
+} Barrier;
+
+static void wait_all(Barrier *b) {
+    if (b->n == 1) return;
+    int round = __atomic_load_n(&b->round, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(&b->arrived, 1, __ATOMIC_ACQ_REL) == b->n) {
+        __atomic_store_n(&b->arrived, 0, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&b->round, 1, __ATOMIC_RELEASE);
+        return;
+    }
+    for (int spins = 0; __atomic_load_n(&b->round, __ATOMIC_ACQUIRE) == round; spins++) if (spins > 2000) sched_yield();
+}
+
+typedef struct {
+    const Model *m;
+    const Batch *b;
+    Heads heads;
+    Barrier *barrier;
+    void (*work)(void *);
+    int index;
+    float *x, *q;       /* shared [n, hidden], [n, n_heads, padded] */
+    float *memory;      /* own scratch */
+    const float *in_q, *in_k, *in_v;
+    float *out;
+    int64_t layer;
+} Job;
+
+static int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static void rotate(const float *x, const float *cosine, const float *sine, int64_t d, float scale, float *out) {
+    int64_t half = d / 2;
+    for (int64_t c = 0; c < half; c++) {
+        float a = x[c], z = x[c + half];
+        out[c] = (a * cosine[c] - z * sine[c]) * scale;
+        out[c + half] = (z * cosine[c + half] + a * sine[c + half]) * scale;
+    }
+}
+
+static int64_t scratch_size(const Model *m, const Batch *b, const Heads *h) {
+    int64_t qkv = (h->n_heads + 2 * h->n_kv) * h->head_dim;
+    return CHUNK * (at_least(m->hidden, h->n_heads * h->head_dim) + at_least(qkv, m->inter)) + BLOCK * (b->stride * PAGE + h->padded) + 2 * h->head_dim;
+}
+
+static void forward(void *argument) {
+    Job *job = argument;
+    const Model *m = job->m;
+    const Batch *b = job->b;
+    Heads h = job->heads;
+    int64_t begin = b->n * job->index / job->barrier->n, end = b->n * (job->index + 1) / job->barrier->n;
+    int64_t d = h.head_dim, n_q = h.n_heads * d, n_k = h.n_kv * d, hidden = m->hidden;
+    float *x = job->x, *narrow = job->memory, *wide = narrow + CHUNK * at_least(hidden, n_q), *scores = wide + CHUNK * at_least(n_q + 2 * n_k, m->inter);
+    float *sums = scores + BLOCK * b->stride * PAGE, *head = sums + BLOCK * h.padded;
+    for (int64_t i = begin; i < end; i++) memcpy(x + i * hidden, m->embed + b->tokens[i] * hidden, hidden * sizeof(float));
+    for (int64_t l = 0; l < m->n_layers; l++) {
+        const Layer *layer = m->layers + l;
+        float *K = b->keys[l], *V = b->values[l];
+        h.window = layer->window;
+        for (int64_t from = begin; from < end; from += CHUNK) {
+            int64_t rows = end - from < CHUNK ? end - from : CHUNK;
+            for (int64_t r = 0; r < rows; r++) rms_norm(x + (from + r) * hidden, layer->input_norm, narrow + r * hidden, hidden, (float)m->eps);
+            product(narrow, hidden, layer->qkv, layer->qkv_bias, rows, n_q + 2 * n_k, hidden, wide, n_q + 2 * n_k, SET);
+            for (int64_t r = 0; r < rows; r++) {
+                int64_t i = from + r;
+                float *qkv = wide + r * (n_q + 2 * n_k);
+                const float *cosine = m->cosine + b->positions[i] * d, *sine = m->sine + b->positions[i] * d;
+                for (int64_t j = 0; j < h.n_heads; j++) {
+                    float *of = qkv + j * d, *to = job->q + (i * h.n_heads + j) * h.padded;
+                    if (layer->q_norm) rms_norm(of, layer->q_norm, of, d, (float)m->eps);
+                    rotate(of, cosine, sine, d, h.scale, to);
+                    memset(to + d, 0, (h.padded - d) * sizeof(float));
+                }
+                for (int64_t j = 0; j < h.n_kv; j++) {
+                    float *of = qkv + n_q + j * d;
+                    if (layer->k_norm) rms_norm(of, layer->k_norm, of, d, (float)m->eps);
+                    rotate(of, cosine, sine, d, 1.0f, head);
+                    write(b, &h, K, V, i, j, head, qkv + n_q + n_k + j * d);
+                }
+            }
+        }
+        if (b->dependent) wait_all(job->barrier);
+        for (int64_t from = begin; from < end; from += CHUNK) {
+            int64_t rows = end - from < CHUNK ? end - from : CHUNK;
+            attend(b, &h, K, V, job->q + from * h.n_heads * h.padded, from, from + rows, scores, sums, narrow);
+            product(narrow, n_q, layer->out, layer->out_bias, rows, hidden, n_q, x + from * hidden, hidden, ADD);
+            for (int64_t r = 0; r < rows; r++) rms_norm(x + (from + r) * hidden, layer->mlp_norm, narrow + r * hidden, hidden, (float)m->eps);
+            product(narrow, hidden, layer->gate_up, 0, rows, m->inter, hidden, wide, m->inter, GATED);
+            product(wide, m->inter, layer->down, 0, rows, hidden, m->inter, x + from * hidden, hidden, ADD);
+        }
+    }
+    wait_all(job->barrier);
+    begin = b->n_selected * job->index / job->barrier->n, end = b->n_selected * (job->index + 1) / job->barrier->n;
+    for (int64_t from = begin; from < end; from += CHUNK) {
+        int64_t rows = end - from < CHUNK ? end - from : CHUNK;
+        for (int64_t r = 0; r < rows; r++) rms_norm(x + b->selected[from + r] * hidden, m->final_norm, narrow + r * hidden, hidden, (float)m->eps);
+        product(narrow, hidden, m->head, m->head_bias, rows, m->n_out, hidden, b->logits + from * m->n_out, m->n_out, SET);
+    }
+}
+
+static void attend_only(void *argument) {
+    Job *job = argument;
+    const Batch *b = job->b;
+    Heads h = job->heads;
+    int64_t begin = b->n * job->index / job->barrier->n, end = b->n * (job->index + 1) / job->barrier->n, d = h.head_dim;
+    float *K = b->keys[job->layer], *V = b->values[job->layer];
+    for (int64_t i = begin; i < end; i++) {
+        for (int64_t j = 0; j < h.n_kv; j++) write(b, &h, K, V, i, j, job->in_k + (i * h.n_kv + j) * d, job->in_v + (i * h.n_kv + j) * d);
+        for (int64_t j = 0; j < h.n_heads; j++) {
+            float *to = job->q + (i * h.n_heads + j) * h.padded;
+            const float *from = job->in_q + (i * h.n_heads + j) * d;
+            for (int64_t c = 0; c < h.padded; c++) to[c] = c < d ? from[c] * h.scale : 0.0f;
+        }
+    }
+    wait_all(job->barrier);
+    attend(b, &h, K, V, job->q + begin * h.n_heads * h.padded, begin, end, job->memory, job->memory + BLOCK * b->stride * PAGE,
+           job->out + begin * h.n_heads * d);
+}
+
+static void *begin_when_all_are_there(void *argument) {
+    Job *job = argument;
+    while (__atomic_load_n(&job->barrier->n, __ATOMIC_ACQUIRE) == 0) sched_yield();
+    job->work(job);
+    return 0;
+}
+
+static int run(void (*work)(void *), Job job, int64_t n_threads, int64_t n_x, int64_t n_q, int64_t n_scratch) {
+    if (n_threads > MAX_THREADS) n_threads = MAX_THREADS;
+    if (n_threads > job.b->n) n_threads = job.b->n;
+    if (n_threads < 1) return 0;
+    float *memory = aligned_alloc(64, ((n_x + n_q + n_threads * n_scratch) * sizeof(float) + 63) / 64 * 64);
+    if (!memory) return 1;
+    Barrier barrier = {0, 0, 0};
+    Job jobs[MAX_THREADS];
+    pthread_t threads[MAX_THREADS];
+    int started = 1;
+    job.barrier = &barrier, job.x = memory, job.q = memory + n_x, job.work = work;
+    for (int t = 0; t < n_threads; t++) jobs[t] = job, jobs[t].index = t, jobs[t].memory = memory + n_x + n_q + t * n_scratch;
+    while (started < n_threads && pthread_create(&threads[started], 0, begin_when_all_are_there, &jobs[started]) == 0) started++;
+    __atomic_store_n(&barrier.n, started, __ATOMIC_RELEASE); /* fewer than wanted share the work among them */
+    work(&jobs[0]);
+    for (int t = 1; t < started; t++) pthread_join(threads[t], 0);
+    free(memory);
+    return 0;
+}
+
+/* 0: done; 1: no memory. */
+int glore_forward(const Model *m, const Batch *b, int64_t n_threads) {
+    Heads h = {m->n_heads, m->n_kv, m->head_dim, (m->head_dim + PAGE - 1) / PAGE * PAGE, 0, (float)m->scale, 0};
+    Job job = {.m = m, .b = b, .heads = h};
+    return run(forward, job, n_threads, b->n * m->hidden, b->n * m->n_heads * h.padded, scratch_size(m, b, &h));
+}
+
+/* One layer's attention for models whose forward pass is transformers': q [n, n_heads, D], k and v [n, n_kv, D] -> out [n, n_heads, D]. */
+int glore_attend(const Batch *b, int64_t layer, const float *q, const float *k, const float *v, float *out, int64_t n_heads, int64_t n_kv,
+                 int64_t head_dim, double scale, double softcap, int64_t window, int64_t n_threads) {
+    Heads h = {n_heads, n_kv, head_dim, (head_dim + PAGE - 1) / PAGE * PAGE, window, (float)scale, (float)softcap};
+    Job job = {.b = b, .heads = h, .in_q = q, .in_k = k, .in_v = v, .out = out, .layer = layer};
+    return run(attend_only, job, n_threads, 0, b->n * n_heads * h.padded, BLOCK * (b->stride * PAGE + h.padded));
+}

@@ -1,0 +1,174 @@
+"""Requests that share prefixes: the same texts as `generate` and as requests of their own, each token computed once, memory bounded."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import glore.sampling.runner
+from glore.errors import EngineError
+from glore.sampling.protocol import Request, Result, SamplingParams, stable_seed
+from glore.sampling.runner import ModelRunner
+from glore.sampling.stream import Stream
+from glore.sampling.torch_engine import TorchEngine
+from glore.sampling.tree import PAGE_SIZE
+from glore.sampling.waiting import Waiting
+from tiny_models import ARCHITECTURES, VOCAB, tiny_lm, tiny_tokenizer
+
+GREEDY = SamplingParams(temperature=0.0, max_new_tokens=20)
+WARM = SamplingParams(temperature=1.0, max_new_tokens=25)
+NATIVE = ("llama", "mistral", "qwen2", "qwen3")
+WAYS = [(a, "native") for a in NATIVE] + [(a, way) for a in sorted(ARCHITECTURES) if a != "bloom" for way in ("paged", "torch")]
+
+
+def engine_of(architecture: str, way: str, monkeypatch: pytest.MonkeyPatch, **options: int) -> TorchEngine:
+    """`torch`: the paged way without compiled code."""
+    if way == "torch":
+        monkeypatch.setattr(glore.sampling.runner, "library", lambda: None)
+    elif glore.sampling.runner.library() is None:
+        pytest.skip("no C compiler here, or switched off")
+    engine = TorchEngine.of(tiny_lm(architecture), tiny_tokenizer(), ways=("native",) if way == "native" else ("paged",), **options)
+    assert engine.runner.way == ("native" if way == "native" else "paged")
+    return engine
+
+
+def prefixes(n_questions: int, params: SamplingParams, k: int = 1, seed: int = 0) -> list[Request]:
+    """Every prefix of two drafts of each question; one question in three stands alone."""
+    rng = random.Random(seed)
+
+    def words(longest: int) -> str:
+        return " ".join(f"w{rng.randrange(3, VOCAB)}" for _ in range(rng.randint(1, longest)))
+
+    items = []
+    for q in range(n_questions):
+        head = words(40)
+        for d in range(2 if q % 3 else 1):
+            steps = [words(18) for _ in range(3 if q % 3 else 0)]
+            for i in range(len(steps) + 1):
+                seeds = tuple(stable_seed(q, d, i, j) for j in range(k))
+                items.append(Request(f"{q}/{d}/{i}", (head, *steps[:i]), seeds, params))
+    return items
+
+
+def texts(results: list[Result]) -> dict[str, tuple[str, ...]]:
+    return {r.request.id: tuple(c.text for c in r.completions) for r in results}
+
+
+@pytest.mark.parametrize(("architecture", "way"), WAYS)
+def test_greedy_with_shared_prefixes_equals_generate(architecture: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = prefixes(3, GREEDY)
+    got = texts(list(engine_of(architecture, way, monkeypatch, max_rows=7).run(items)))
+    tokenizer, model = tiny_tokenizer(), tiny_lm(architecture)
+    for item in items:
+        ids = tokenizer(" ".join(item.segments), return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20, pad_token_id=0)
+        assert got[item.id][0] == tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize(("architecture", "way"), [("llama", "native"), ("gemma2", "paged"), ("qwen2", "torch")])
+def test_a_completion_is_the_same_alone_in_any_batch_and_with_little_memory(
+    architecture: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = prefixes(5, WARM, k=4)
+    alone = texts([r for item in items for r in engine_of(architecture, way, monkeypatch, max_rows=1).run([item])])
+    for max_rows, shuffled, cache_tokens in ((16, False, 4096), (200, True, 4096), (16, True, 200)):
+        order = random.Random(max_rows).sample(items, len(items)) if shuffled else items
+        engine = engine_of(architecture, way, monkeypatch, max_rows=max_rows, cache_tokens=cache_tokens)
+        assert texts(list(engine.run(order))) == alone
+    assert any(len(set(t)) > 1 for t in alone.values())
+
+
+def stream_of(engine: TorchEngine, items: list[Request]) -> Stream:
+    waiting = Waiting(items, engine.job, engine.max_rows)
+    return Stream(engine.runner, waiting, engine.max_rows, engine.n_pages, engine.is_end, engine.texts)
+
+
+def test_every_token_is_computed_once_and_memory_stays_bounded() -> None:
+    items = prefixes(6, WARM, k=3)
+    engine = TorchEngine.of(tiny_lm(), tiny_tokenizer(), max_rows=32, cache_tokens=8192)
+    stream = stream_of(engine, items)
+    distinct = {(item.segments[:i]): len(item.segments[i - 1].split()) for item in items for i in range(1, len(item.segments) + 1)}
+    assert sum(1 for _ in stream.run()) == len(items)
+    assert stream.tree.n_computed == sum(distinct.values())
+    assert stream.tree.n_asked > 2 * stream.tree.n_computed
+
+    small = TorchEngine.of(tiny_lm(), tiny_tokenizer(), max_rows=32, cache_tokens=192)
+    stream = stream_of(small, items)
+    for _ in stream.run():
+        assert 0 <= stream.tree.n_reachable <= stream.tree.n_pages == 12
+    assert stream.tree.n_reachable == 12  # nothing is held when all is done
+    assert stream.tree.n_computed > sum(distinct.values())  # some were evicted and computed again
+    assert all(t.shape[0] == 12 for pair in stream._store.layers.values() for t in pair)
+
+
+def test_out_of_memory_shrinks_the_batch_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = prefixes(4, WARM, k=4)
+    engine = TorchEngine.of(tiny_lm(), tiny_tokenizer(), max_rows=16)
+    expected = texts(list(engine.run(items)))
+    forward, calls, sizes = ModelRunner.forward, Counter[str](), []
+
+    def failing(self: ModelRunner, batch, store, n_threads: int = 1):
+        calls["forward"] += 1
+        if calls["forward"] in (1, 9, 40):
+            raise MemoryError if calls["forward"] == 9 else RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to …")
+        sizes.append(batch.selected.size)
+        return forward(self, batch, store, n_threads)
+
+    monkeypatch.setattr(ModelRunner, "forward", failing)
+    assert texts(list(engine.run(items))) == expected
+    assert max(sizes[60:]) <= 2
+
+    def never(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ModelRunner, "forward", never)
+    with pytest.raises(EngineError, match="not enough memory"):
+        list(engine.run(items))
+
+
+def test_a_prompt_that_can_never_fit_is_refused() -> None:
+    engine = TorchEngine.of(tiny_lm(), tiny_tokenizer(), max_rows=4, cache_tokens=64)
+    long = " ".join(["w4"] * 50)
+    with pytest.raises(EngineError, match=r"'long'.* 50 tokens and 20 new ones .* 64 tokens"):
+        list(engine.run([Request("long", (long,), (1,), GREEDY)]))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_samples_follow_the_models_distribution(shared: bool) -> None:
+    """Chi-square over two drawn tokens, the prompt alone or in the company of its prefixes."""
+    segments = ("w5 w9 w21", "w7 w33", "w40 w3")
+    params = SamplingParams(max_new_tokens=2)
+    request = Request("it", segments, tuple(stable_seed("chi", i) for i in range(6000)), params)
+    company = [Request(str(i), segments[:i], tuple(range(50)), params) for i in (1, 2)] if shared else []
+    engine = TorchEngine.of(tiny_lm("llama", seed=3), tiny_tokenizer(), max_rows=512)
+    engine.texts = lambda rows: [" ".join(map(str, row)) for row in rows]  # type: ignore[method-assign]  # ids, special ones too
+    results = {r.request.id: r for r in engine.run([*company, request])}
+    drawn = [[int(t) for t in c.text.split()] for c in results["it"].completions]
+
+    def check(counts: Counter[int], prefix: list[int]) -> None:
+        with torch.inference_mode():
+            probs = torch.softmax(tiny_lm("llama", seed=3)(input_ids=torch.tensor([prefix])).logits[0, -1].double(), -1).numpy()
+        expected = probs * counts.total()
+        seen = np.array([counts[i] for i in range(VOCAB)])
+        likely = expected >= 5
+        chi_square = float(((seen[likely] - expected[likely]) ** 2 / expected[likely]).sum())
+        freedom = int(likely.sum())
+        assert freedom > 3
+        assert chi_square < freedom + 4.5 * (2 * freedom) ** 0.5 + 5  # far beyond 99.99 %
+
+    ids = tiny_tokenizer()(" ".join(segments))["input_ids"]
+    firsts = Counter(d[0] for d in drawn)
+    check(firsts, ids)
+    first = next(t for t, _ in firsts.most_common() if t != 1)
+    check(Counter(d[1] for d in drawn if d[0] == first), [*ids, first])
+
+
+def test_pages_are_as_large_as_native_code_thinks() -> None:
+    source = Path(glore.sampling.runner.__file__).with_name("native.c").read_text(encoding="utf-8")
+    assert f"#define PAGE {PAGE_SIZE} " in source
