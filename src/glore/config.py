@@ -214,7 +214,8 @@ class EngineSettings(Settings):
     inner: EngineSettings | None = None
     """ray: what each worker runs; none: torch with this section's device, dtype and max_rows."""
     address: str | None = None
-    """ray: the cluster, such as `auto` or `10.0.0.1:6379`; none: the one in RAY_ADDRESS, else one on this machine."""
+    """ray: the cluster, such as `auto` or `10.0.0.1:6379`; none: the one in RAY_ADDRESS or already running here, else a new one
+    on this machine; `local`: a new one in any case."""
     cpus_per_worker: float = Field(1.0, ge=0)
     gpus_per_worker: float = Field(0.0, ge=0)
     """ray: what each worker takes of its machine."""

@@ -26,6 +26,10 @@ def open_engine(model_path: str | Path, settings: EngineSettings) -> Engine:
         from glore.sampling.vllm_engine import VllmEngine
 
         return VllmEngine(model_path, settings)
+    if settings.kind == "ray":
+        from glore.sampling.ray_engine import RayEngine
+
+        return RayEngine(model_path, settings)
     from glore.sampling.torch_engine import TorchEngine
 
     return TorchEngine(model_path, settings)

@@ -1,0 +1,177 @@
+"""A pool of engines on a simulated cluster: the same records as one process, whatever dies, hangs or is left early."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import toy_engine
+from engine_kinds import WARM, by_id, requests_of, save_tiny_model, seeds
+from glore.config import EngineSettings
+from glore.errors import EngineError, ModelError
+from glore.sampling import ray_engine
+from glore.sampling.open import open_engine
+from glore.sampling.protocol import Request, Result
+from glore.sampling.ray_engine import RayEngine
+from glore.sampling.torch_engine import TorchEngine
+from toy_engine import OpenToy, ToyEngine, notes
+
+ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+
+from ray.cluster_utils import Cluster  # noqa: E402  (only where there is Ray)
+
+TWO = EngineSettings(kind="ray", workers=2, retries=2, inner=EngineSettings(device="cpu", max_rows=4))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head without room for workers, and two machines for one worker each."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        cluster.add_node(num_cpus=1)
+        cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    ray.cloudpickle.register_pickle_by_value(toy_engine)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def pool(tmp_path: Path, settings: EngineSettings = TWO, **toy: object) -> RayEngine:
+    return RayEngine.of(OpenToy(str(tmp_path), **toy), settings)
+
+
+def expected(items: list[Request]) -> dict[str, object]:
+    return by_id(list(ToyEngine().run(items)))
+
+
+def test_results_are_those_of_one_process(cluster: Cluster, tmp_path: Path) -> None:
+    items = [Request(f"q{i}.{j}", (f"question {i}\n", f"step {j}\n"), seeds(i, 2), WARM) for i in range(20) for j in range(4)]
+    engine = pool(tmp_path)
+    assert by_id(list(engine.run(items))) == expected(items)
+    assert len(notes(tmp_path, "drawn-")) >= len(items)
+    empty = Request("empty", ("x",), (), WARM)
+    assert [len(r.completions) for r in engine.run([empty, items[0], items[0]], lambda r: [])] == [0, 2, 2]
+
+
+def test_follow_ups_run_here_and_are_drawn_there(cluster: Cluster, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def one(i: int, kept: int) -> Request:
+        return Request(f"{i}:{kept}", (f"question {i}", f"{kept}"), seeds(i, kept % 2), WARM)
+
+    def backwards(result: Result) -> list[Request]:
+        asked.append(result.request.id)
+        i, kept = map(int, result.request.id.split(":"))
+        return [one(i, kept - 1)] if kept > 1 else []
+
+    got = by_id(list(pool(tmp_path).run((one(i, 6) for i in range(10)), backwards)))
+    assert got == expected([one(i, kept) for i in range(10) for kept in range(1, 7)])
+    assert sorted(asked) == sorted(got)
+
+
+def test_workers_that_die_or_fail_are_replaced_and_nothing_is_missing(cluster: Cluster, tmp_path: Path) -> None:
+    items = [Request(name, (f"question {i}",), seeds(i, 2), WARM) for i, name in enumerate([*map(str, range(30)), "die", "raise", "last"])]
+    got = list(pool(tmp_path, n_failing=1).run(items))
+    assert by_id(got) == expected(items)
+    assert len(got) == len(items)
+    assert len(notes(tmp_path, "opened")) >= 4
+
+
+@pytest.mark.slow
+def test_a_request_that_kills_every_worker_is_an_error_in_the_end(cluster: Cluster, tmp_path: Path) -> None:
+    items = [Request(name, (name,), (1,), WARM) for name in ("a", "poison", "b")]
+    with pytest.raises(EngineError, match=r"was lost with its worker 2 times, the last: .*finished shards are kept") as caught:
+        list(pool(tmp_path, TWO.model_copy(update={"retries": 1})).run(items))
+    assert len(str(caught.value)) < 900
+
+
+def test_errors_of_the_engine_come_through_as_they_are(cluster: Cluster, tmp_path: Path) -> None:
+    engine = pool(tmp_path)
+    with pytest.raises(EngineError, match=r"^request 'bad': the prompt is empty$"):
+        list(engine.run([Request("bad", ("",), (1,), WARM)]))
+    assert len(list(engine.run([Request("good", ("x",), (1,), WARM)]))) == 1
+
+
+@pytest.mark.slow
+def test_workers_that_can_not_start_are_an_error_in_the_end(cluster: Cluster, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"could be started, the last: 'OSError: worker . has no disk'"):
+        list(pool(tmp_path, TWO.model_copy(update={"retries": 1}), n_failing=99).run([Request("a", ("x",), (1,), WARM)]))
+
+
+def test_a_slow_worker_does_not_hold_the_end(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_engine, "IDLE_SECONDS", 0.2)
+    items = [Request(f"r{i}", (f"question {i}",), (i,), WARM) for i in range(12)]
+    engine = pool(tmp_path, first_seconds=20.0)
+    list(engine.run(items[:1]))  # whoever is ready first
+    begin = time.monotonic()
+    got = list(engine.run(items))
+    assert time.monotonic() - begin < 60, "about six of twelve requests at 20 s each"
+    assert by_id(got) == expected(items)
+    assert len(got) == 12
+
+
+def test_an_endless_source_left_early_stops_the_workers(cluster: Cluster, tmp_path: Path) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Request]:
+        nonlocal taken
+        for taken in itertools.count(1):
+            yield Request(f"e{taken}", (f"question {taken}",), (taken,), WARM)
+
+    engine = pool(tmp_path, seconds=0.02)
+    stream = engine.run(endless())
+    for _ in range(30):
+        next(stream)
+    stream.close()  # type: ignore[attr-defined]  # a generator
+    assert taken <= 30 + 2 * 3 * 4 + 4
+    time.sleep(0.5)
+    before = len(notes(tmp_path, "drawn"))
+    time.sleep(0.3)
+    assert len(notes(tmp_path, "drawn")) == before
+    items = [Request("a", ("x",), (1,), WARM)]
+    assert by_id(list(engine.run(items))) == expected(items)
+
+
+def test_no_room_in_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="takes 1 CPU and 1 GPU, and the Ray cluster has 2 CPU and 0 GPU"):
+        RayEngine.of(OpenToy(str(tmp_path)), TWO.model_copy(update={"gpus_per_worker": 1.0}))
+    with pytest.raises(ModelError, match="sends a folder"):
+        RayEngine("some/hub-name", TWO.model_copy(update={"ship_models": True}))
+
+
+def test_a_machine_is_removed_in_the_middle(cluster: Cluster, tmp_path: Path) -> None:
+    third = cluster.add_node(num_cpus=2)
+    items = [Request(f"q{i}.{j}", (f"question {i}\n", f"step {j}\n"), seeds(i, 2), WARM) for i in range(30) for j in range(3)]
+    engine = pool(tmp_path, TWO.model_copy(update={"workers": 4}), seconds=0.03)
+    got = []
+    for result in engine.run(items):
+        got.append(result)
+        if len(got) == 20:
+            cluster.remove_node(third, allow_graceful=False)
+    assert by_id(got) == expected(items)
+    assert len(got) == len(items)
+
+
+@pytest.mark.slow
+def test_a_model_sent_to_two_machines_one_of_which_is_removed(cluster: Cluster, tmp_path: Path) -> None:
+    third = cluster.add_node(num_cpus=1)
+    folder = save_tiny_model(tmp_path / "student")
+    items = requests_of(150, 4)
+    one = by_id(list(TorchEngine(folder, EngineSettings(device="cpu", max_rows=4)).run(items)))
+    engine = open_engine(folder, TWO.model_copy(update={"ship_models": True, "workers": 3}))
+    got = []
+    for result in engine.run(items):
+        got.append(result)
+        if len(got) == 40:
+            cluster.remove_node(third, allow_graceful=False)
+    assert by_id(got) == one
+    assert len(got) == len(items)
