@@ -78,14 +78,6 @@ def test_follow_ups_run_here_and_are_drawn_there(cluster: Cluster, tmp_path: Pat
     assert sorted(asked) == sorted(got)
 
 
-def test_workers_that_die_or_fail_are_replaced_and_nothing_is_missing(cluster: Cluster, tmp_path: Path) -> None:
-    items = [Request(name, (f"question {i}",), seeds(i, 2), WARM) for i, name in enumerate([*map(str, range(30)), "die", "raise", "last"])]
-    got = list(pool(tmp_path, n_failing=1).run(items))
-    assert by_id(got) == expected(items)
-    assert len(got) == len(items)
-    assert len(notes(tmp_path, "opened")) >= 4
-
-
 @pytest.mark.slow
 def test_a_request_that_kills_every_worker_is_an_error_in_the_end(cluster: Cluster, tmp_path: Path) -> None:
     items = [Request(name, (name,), (1,), WARM) for name in ("a", "poison", "b")]
@@ -159,6 +151,14 @@ def test_a_machine_is_removed_in_the_middle(cluster: Cluster, tmp_path: Path) ->
             cluster.remove_node(third, allow_graceful=False)
     assert by_id(got) == expected(items)
     assert len(got) == len(items)
+
+
+def test_workers_that_die_or_fail_are_replaced_and_nothing_is_missing(cluster: Cluster, tmp_path: Path) -> None:
+    items = [Request(name, (f"question {i}",), seeds(i, 2), WARM) for i, name in enumerate([*map(str, range(30)), "die", "raise", "last"])]
+    got = list(pool(tmp_path, n_failing=1).run(items))
+    assert by_id(got) == expected(items)
+    assert len(got) == len(items)
+    assert len(notes(tmp_path, "opened")) >= 4
 
 
 @pytest.mark.slow

@@ -59,8 +59,7 @@ def test_what_a_lost_worker_had_goes_to_others_until_it_was_lost_too_often() -> 
     book.place()
     assert sorted(r.id for w in (0, 1) for r in book.unsent(w)) == [f"{i}.0" for i in range(6)]
     with pytest.raises(EngineError, match=r"'\d\.0' was lost with its worker 2 times, the last: 'fire'"):
-        for worker in (0, 1):
-            book.lose(worker, "fire")
+        book.lose(0, "fire")
 
 
 def test_with_no_worker_requests_wait() -> None:
