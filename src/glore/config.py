@@ -358,6 +358,9 @@ class RunConfig(Settings):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     runs_dir: str = "runs"
     seed: int = Field(0, ge=0)
+    launch: str = ""
+    """How trainings are started on several devices, such as `accelerate launch --config_file recipes/accelerate/fsdp.yaml`; empty: on one
+    device, in this process. An optimiser step then has batch_size × gradient_accumulation × devices rows."""
     task: TaskSettings = TaskSettings()
     base: BaseModelSettings = BaseModelSettings()
     engine: EngineSettings = EngineSettings()

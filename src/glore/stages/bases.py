@@ -140,6 +140,7 @@ def train_lm(
             dtype=ctx.config.base.dtype,
             device=ctx.config.engine.device,
             log_dir=ctx.run_dir / "log",
+            launch=ctx.config.launch,
         )
         ctx.count(rows=report.n_rows, dropped=report.n_dropped, steps=report.n_steps, loss=report.final_loss, tokens=report.n_tokens)
 

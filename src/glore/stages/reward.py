@@ -122,6 +122,7 @@ def _train_reward_model(
         dtype=ctx.config.base.dtype,
         device=ctx.config.engine.device,
         log_dir=ctx.run_dir / "log",
+        launch=ctx.config.launch,
     )
     ctx.count(
         good_steps=n_good,

@@ -31,6 +31,7 @@ from glore.models import pick_device
 from glore.progress import Progress
 from glore.training.allocator import keep_freed_memory
 from glore.training.batches import pad_rows, plan_batches
+from glore.training.distributed import gather_weights, is_sharded
 from glore.training.examples import IGNORED, Row, TrainReport
 from glore.training.lanes import N_LANES, Lanes
 from glore.training.optimizers import MuonWithAdamW, split_parameters
@@ -103,11 +104,15 @@ def fit(
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         try:
-            trainer.train(resume_from_checkpoint=resume_point(folder, job_fingerprint(settings, rows, plan, world, seed, model)))
+            with arguments.main_process_first(local=False):
+                checkpoint = resume_point(folder, job_fingerprint(settings, rows, plan, world, seed, model))
+            sharded = is_sharded(trainer, settings)
+            trainer.train(resume_from_checkpoint=checkpoint)
+            gather_weights(trainer, sharded, work_dir)
         finally:
             trainer.close()
     model.config.use_cache = True if was_cached is None else was_cached
-    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+    if not sharded and not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise ModelError(
             f"{what}: the weights are not finite after training; lower learning_rate ({settings.learning_rate:g}) or max_grad_norm"
         )

@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from glore.config import TrainSettings
-from glore.models import load_tokenizer, new_step_model, prepare_tokenizer, save_model
+from glore.models import load_step_model, load_tokenizer, new_step_model, prepare_tokenizer, save_model
 from glore.progress import Progress
 from glore.training.card import model_card
+from glore.training.distributed import is_first, wait_for_all, whole_folder
 from glore.training.examples import StepExample, TrainReport, step_rows
 from glore.training.fit import fit, seed_all
+from glore.training.job import Job, launched
 from glore.training.lora import merge_lora, wrap_lora
 
 __all__ = ["train_step_classifier"]
@@ -31,11 +33,16 @@ def train_step_classifier(
     dtype: str = "float32",
     device: str = "auto",
     log_dir: Path | None = None,
+    launch: str = "",
 ) -> TrainReport:
     """Train a step classifier with the weights of the causal LM `base`; saved to `out_dir` for plain AutoModelForTokenClassification.
 
-    The new head depends on `seed` alone. Resumes as `train_causal_lm` does. Raises ModelError, ConfigError.
+    The new head depends on `seed` alone. Resumes and launches as `train_causal_lm` does. Raises ModelError, ConfigError.
     """
+    if launch:
+        logs = None if log_dir is None else str(log_dir)
+        job = Job("steps", str(base), settings, str(out_dir), seed, str(work_dir), dtype, device, logs)
+        return launched(launch, job, examples, progress)
     seed_all(seed)
     tokenizer = load_tokenizer(base)
     model = new_step_model(base, dtype)
@@ -58,5 +65,8 @@ def train_step_classifier(
     card = model_card(
         out_dir.name, f"Step classifier (0 bad, 1 good, at the last token of each step), started from {base}.", settings, report, seed
     )
-    save_model(merge_lora(trained), tokenizer, out_dir, card)
+    if is_first():
+        whole = whole_folder(work_dir)
+        save_model(merge_lora(trained) if whole is None else load_step_model(whole, dtype), tokenizer, out_dir, card)
+    wait_for_all()
     return report

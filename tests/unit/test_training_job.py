@@ -1,0 +1,114 @@
+"""Trainings started by a launcher: two processes train one model, the first alone writes, and errors come back whole."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_training as tiny
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from glore.errors import ConfigError, ModelError
+from glore.progress import SilentProgress
+from glore.training.causal import train_causal_lm
+from glore.training.examples import TrainReport
+from glore.training.steps import train_step_classifier
+
+ACCELERATE = Path(__file__).parents[2] / "recipes" / "accelerate"
+
+
+class Recorder(SilentProgress):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[str, int, str]] = []
+        self.done = 0
+        self.tokens = 0
+
+    def begin(self, what: str, total: int, unit: str) -> None:
+        self.begun.append((what, total, unit))
+
+    def advance(self, n: int = 1, tokens: int = 0) -> None:
+        self.done += n
+        self.tokens += tokens
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_base(tmp_path_factory.mktemp("base"))
+
+
+def train(base: Path, folder: Path, launch: str, progress: Recorder | None = None, **changes: object) -> TrainReport:
+    return train_causal_lm(
+        base,
+        tiny.lm_examples(),
+        tiny.settings(batch_size=2, **changes),
+        folder / "out",
+        seed=5,
+        progress=progress or Recorder(),
+        work_dir=folder / "work",
+        device="cpu",
+        launch=launch,
+    )
+
+
+def test_two_processes_train_what_one_trains_in_two_micro_steps(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    progress = Recorder()
+    two = train(base, tmp_path / "two", f"torchrun --nproc_per_node 2 --master_addr 127.0.0.1 --master_port {port}", progress, save_steps=2)
+    one = train(base, tmp_path / "one", "", gradient_accumulation=2)
+    assert (two.n_steps, two.n_rows, two.n_tokens) == (one.n_steps, one.n_rows, one.n_tokens)
+    assert two.final_loss == pytest.approx(one.final_loss, abs=1e-4)
+    a, b = (load_file(tmp_path / name / "out" / "model.safetensors") for name in ("two", "one"))
+    assert a.keys() == b.keys()
+    assert max(float((a[k] - b[k]).abs().max()) for k in a) < 1e-4
+    assert progress.begun == [("train out", two.n_steps, "steps")]
+    assert (progress.done, progress.tokens) == (two.n_steps, two.n_tokens)
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["out", "work"]
+    with torch.inference_mode():
+        logits = AutoModelForCausalLM.from_pretrained(tmp_path / "two" / "out")(torch.tensor([[3, 4, 5]])).logits
+    assert torch.isfinite(logits).all()
+
+
+def test_a_step_classifier_as_a_job_is_the_one_trained_here(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    for name, launch in (("job", sys.executable), ("here", "")):
+        train_step_classifier(
+            base,
+            tiny.step_examples(),
+            tiny.settings(),
+            tmp_path / name,
+            seed=5,
+            progress=Recorder(),
+            work_dir=tmp_path / f"{name}-work",
+            device="cpu",
+            launch=launch,
+        )
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("job", "here"))
+    assert max(float((a[k] - b[k]).abs().max()) for k in a) < 1e-5
+
+
+def test_errors_of_a_job_are_those_of_a_training_here(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"^no model folder") as caught:
+        train(tmp_path / "none", tmp_path, sys.executable)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="can't start 'no-such-launcher': No such file"):
+        train(base, tmp_path, "no-such-launcher --fast")
+    with pytest.raises(ModelError, match=r"ended with code 2: .*output\.log"):
+        train(base, tmp_path, f"{sys.executable} --no-such-option")
+
+
+@pytest.mark.parametrize("path", sorted(ACCELERATE.glob("*.yaml")), ids=lambda p: p.stem)
+def test_accelerate_takes_the_shipped_configurations(path: Path) -> None:
+    config = load_config_from_file(str(path))
+    assert config.num_processes == 8
+    assert config.distributed_type.value == {"ddp": "MULTI_GPU", "fsdp": "FSDP", "zero3": "DEEPSPEED"}[path.stem]
