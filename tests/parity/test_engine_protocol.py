@@ -17,7 +17,7 @@ from glore.sampling.open import open_engine
 from glore.sampling.protocol import Engine, Request, Result, SamplingParams
 from glore.sampling.torch_engine import TorchEngine
 
-KINDS = ("torch", "http", "http-text", "http-together", "vllm")
+KINDS = ("torch", "http", "http-text", "http-together", "vllm", pytest.param("ray", marks=pytest.mark.slow))
 Open = Callable[[], Engine]
 
 
@@ -53,8 +53,19 @@ def settings_of(kind: str, request: pytest.FixtureRequest) -> EngineSettings:
     return variants[kind]
 
 
+@pytest.fixture(scope="module")
+def ray_pool(folder: Path) -> Iterator[Engine]:
+    """Two workers on this machine; they take a while to start, so all tests share them."""
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    inner = EngineSettings(device="cpu", max_rows=4)
+    yield open_engine(folder, EngineSettings(kind="ray", workers=2, address="local", cpus_per_worker=0.5, inner=inner))
+    ray.shutdown()
+
+
 @pytest.fixture(params=KINDS)
 def engine(request: pytest.FixtureRequest, folder: Path) -> Engine:
+    if request.param == "ray":
+        return request.getfixturevalue("ray_pool")
     return open_engine(folder, settings_of(request.param, request))
 
 

@@ -1,4 +1,4 @@
-"""Sampling from an OpenAI-compatible completions server: vLLM, SGLang, llama.cpp, or glore's own (docs/engines.md).
+"""Sampling from an OpenAI-compatible completions server: vLLM, SGLang, llama.cpp, … (docs/engines.md).
 
 Calls run side by side on an event loop in a thread, at most `concurrency` at once; requests are read from the source as places
 become free, follow-ups first, because the server still holds their prefix. Every completion is a call of its own with its
