@@ -18,6 +18,7 @@ import pytest
 from engine_kinds import Server, by_id, requests_of, save_tiny_model, serving
 from glore.config import EngineSettings
 from glore.errors import EngineError
+from glore.models import encode_segments, load_tokenizer
 from glore.sampling import completions_api
 from glore.sampling.http_engine import HttpEngine
 from glore.sampling.torch_engine import TorchEngine
@@ -71,8 +72,8 @@ def test_what_is_sent(server: Server, folder: Path) -> None:
     (item,) = requests_of(1, 2)
     list(HttpEngine(folder, http(server)).run([item]))
     sent, _ = server.log()
-    tokens = TorchEngine(folder, EngineSettings(device="cpu")).job(item).tokens
-    same = {"model": "student", "prompt": list(tokens), "max_tokens": 12, "temperature": 1.0, "top_p": 1.0}
+    tokens = encode_segments(load_tokenizer(folder), item.segments)
+    same = {"model": "student", "prompt": tokens, "max_tokens": 12, "temperature": 1.0, "top_p": 1.0}
     assert sorted(s["seed"] for s in sent) == sorted(item.seeds)
     assert all(s == {**same, "seed": s["seed"], "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0} for s in sent)
     server.faults()
