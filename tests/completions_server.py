@@ -1,10 +1,11 @@
 """A completions server for tests: a tiny random model behind OpenAI's HTTP interface, with faults on demand.
 
-    python completions_server.py MODEL_FOLDER NAME [KEY]
+    python completions_server.py FOLDER NAME [KEY]
 
-prints its port. `POST /faults` with a JSON list sets what goes wrong at the *first* try of every request, chosen in turn: a
-status (429, 500, 400, …), `drop` (the connection breaks in the middle), `slow`, `malformed`, `short`, `abort`, `huge`, `none`.
-`GET /log` gives the bodies received so far, and how many were being answered at once at most.
+serves the model FOLDER under that name, or, where NAME is empty, every model in FOLDER as it appears, and prints its port.
+`POST /faults` with a JSON list sets what goes wrong at the *first* try of every request, chosen in turn: a status (429, 500,
+400, …), `drop` (the connection breaks in the middle), `slow`, `malformed`, `short`, `abort`, `huge`, `none`. `GET /log` gives the
+bodies received so far, and how many were being answered at once at most.
 """
 
 from __future__ import annotations
@@ -17,20 +18,50 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import glore.models
 from glore.config import EngineSettings
 from glore.sampling.protocol import Request, SamplingParams
 from glore.sampling.torch_engine import TorchEngine
 
+IDS = "\0ids "
+"""Begins a segment that holds token ids."""
+encode_text = glore.models.encode_many
+
+
+def encode(tokenizer: object, prompts: list[tuple[str, ...]], bos: bool = True) -> list[list[int]]:
+    """As `encode_many`, and token ids as they are."""
+    return [
+        [int(i) for i in p[0].removeprefix(IDS).split()] if p and p[0].startswith(IDS) else encode_text(tokenizer, [p], bos)[0]
+        for p in prompts
+    ]
+
+
+glore.models.encode_many = encode
+
 
 class State:
     def __init__(self, folder: Path, name: str, key: str) -> None:
-        self.engine = TorchEngine(folder, EngineSettings(device="cpu", max_rows=16))
-        self.name, self.key = name, key
+        self.folder, self.name, self.key = folder, name, key
+        self.engines: dict[tuple[Path, int], TorchEngine] = {}
         self.drawing, self.changing = threading.Lock(), threading.Lock()
         self.faults: list[object] = []
         self.seen: dict[str, object] = {}
         self.log: list[dict[str, object]] = []
         self.n_open = self.most_open = 0
+        if name:
+            self.engine(name)
+
+    def names(self) -> list[str]:
+        """The models there are now."""
+        return [self.name] if self.name else sorted(p.parent.name for p in self.folder.glob("[!.]*/config.json"))
+
+    def engine(self, name: str) -> TorchEngine:
+        """An engine over what the model's folder holds now."""
+        folder = self.folder if self.name else self.folder / name
+        key = (folder, (folder / "model.safetensors").stat().st_mtime_ns)
+        if key not in self.engines:
+            self.engines[key] = TorchEngine(folder, EngineSettings(device="cpu", max_rows=16))
+        return self.engines[key]
 
     def fault(self, body: str) -> object:
         """What goes wrong with this request: something at its first try only, unless it is a status below 429."""
@@ -43,10 +74,11 @@ class State:
 
     def draw(self, body: dict[str, object]) -> list[dict[str, object]]:
         prompt, n = body["prompt"], body.get("n", 1)
-        text = prompt if isinstance(prompt, str) else self.engine.tokenizer.decode(prompt)
+        text = prompt if isinstance(prompt, str) else IDS + " ".join(map(str, prompt))
         params = SamplingParams(body["temperature"], body["top_p"], max(0, body.get("top_k", 0)), body["max_tokens"])
         with self.drawing:
-            (result,) = self.engine.run([Request("r", (text,), tuple(body["seed"] + i for i in range(n)), params)])
+            engine = self.engine(body["model"])
+            (result,) = engine.run([Request("r", (text,), tuple(body["seed"] + i for i in range(n)), params)])
         return [
             {"index": i, "text": c.text, "finish_reason": "stop" if c.stop == "eos" else "length", "n": c.n_tokens}
             for i, c in enumerate(result.completions)
@@ -81,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path != "/v1/models":
             self.reply(404, {"detail": "Not Found"})
         elif self.allowed():
-            self.reply(200, {"data": [{"id": self.state.name}]})
+            self.reply(200, {"data": [{"id": name} for name in self.state.names()]})
 
     def do_POST(self) -> None:  # the name is http.server's
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
@@ -103,7 +135,7 @@ class Handler(BaseHTTPRequestHandler):
     def complete(self, body: str) -> None:
         data = json.loads(body)
         self.state.log.append(data)
-        if data["model"] != self.state.name:
+        if data["model"] not in self.state.names():
             self.reply(404, {"error": {"message": f"The model `{data['model']}` does not exist."}})
             return
         fault = self.state.fault(body)
