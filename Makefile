@@ -1,6 +1,7 @@
 # make run     set up once, then run recipes/quickstart.yaml     (settings: make run ARGS="seed=1")
 # make test    set up once, then run the tests                   (options:  make test ARGS="-k pipeline")
 # make check   set up once, then lint, format and strict types
+# make bench   set up once, then measure the sampler             (options:  make bench ARGS="--only rollouts --sizes 1M")
 #
 # Set-up needs Python 3.11 to 3.14 with venv and nothing else; everything goes into .venv. On Linux, PyPI's torch brings
 # CUDA along; for the CPU build: make TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -16,7 +17,7 @@ READY := .venv/ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: setup run test check clean
+.PHONY: setup run test check bench clean
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -32,6 +33,9 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(READY)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.sampling $(ARGS)
 
 clean:
 	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

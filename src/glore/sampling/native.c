@@ -37,6 +37,7 @@ typedef float vec __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 #define INLINE static inline __attribute__((always_inline))
 #define LOAD(p) (*(const vec *)(p))
+#define FMA(a, b, c) ((a) * (b) + (c))
 #define STORE(p, v) (*(vec *)(p) = (v))
 
 typedef struct {
@@ -230,26 +231,34 @@ INLINE void scores_four(const float *const *key, const float *q, int64_t d, floa
 SUMS(1) SUMS(2) SUMS(4) SUMS(8)
 
 /* One query over its own pages: even and odd tokens apart, so that two sums run side by side. */
-INLINE void sums_own(const float *values, int64_t stride, const int32_t *pages, int64_t n, int64_t d, const float *w, float *out) {
+INLINE void sums_own(const float *values, int64_t stride, const int32_t *pages, int64_t n, int64_t last, int64_t d, const float *w, float *out) {
     int64_t c = 0;
     for (; c + 2 * PAGE <= d; c += 2 * PAGE) {
-        vec acc[2][2 * PV];
-        for (int p = 0; p < 2 * PV; p++) { acc[0][p] = LOAD(out + c + p * VL); acc[1][p] = (vec){0}; }
+        vec even[2 * PV], odd[2 * PV];
+        for (int p = 0; p < 2 * PV; p++) even[p] = LOAD(out + c + p * VL), odd[p] = (vec){0};
         for (int64_t j = 0; j < n; j++) {
-            const float *value = values + pages[j] * stride + c;
-            for (int64_t t = 0; t < PAGE; t += 2)
-                for (int p = 0; p < 2 * PV; p++) {
-                    acc[0][p] += splat(w[j * PAGE + t]) * LOAD(value + t * d + p * VL);
-                    acc[1][p] += splat(w[j * PAGE + t + 1]) * LOAD(value + (t + 1) * d + p * VL);
-                }
+            const float *value = values + pages[j] * stride + c, *weight = w + j * PAGE, *end = weight + (j == n - 1 ? (last + 1) / 2 * 2 : PAGE);
+            _Pragma("GCC unroll 1") for (; weight < end; weight += 2, value += 2 * d) {
+                vec a = splat(weight[0]), b = splat(weight[1]);
+                for (int p = 0; p < 2 * PV; p++) even[p] = FMA(a, LOAD(value + p * VL), even[p]);
+                for (int p = 0; p < 2 * PV; p++) odd[p] = FMA(b, LOAD(value + d + p * VL), odd[p]);
+            }
         }
-        for (int p = 0; p < 2 * PV; p++) STORE(out + c + p * VL, acc[0][p] + acc[1][p]);
+        for (int p = 0; p < 2 * PV; p++) STORE(out + c + p * VL, even[p] + odd[p]);
     }
     for (; c < d; c += PAGE)
         for (int64_t j = 0; j < n; j++)
             for (int64_t t = 0; t < PAGE; t++)
-                for (int p = 0; p < PV; p++)
-                    STORE(out + c + p * VL, LOAD(out + c + p * VL) + splat(w[j * PAGE + t]) * LOAD(values + pages[j] * stride + t * d + c + p * VL));
+                for (int p = 0; p < PV; p++) {
+                    float *at = out + c + p * VL;
+                    STORE(at, FMA(splat(w[j * PAGE + t]), LOAD(values + pages[j] * stride + t * d + c + p * VL), LOAD(at)));
+                }
+}
+
+/* Ask for pages [from, to) of a chain, one head: they come from far away, each is read by one query only. */
+INLINE void fetch(const float *base, int64_t stride, const int32_t *pages, int64_t from, int64_t to, int64_t size) {
+    for (int64_t j = from; j < to; j++)
+        for (int64_t c = 0; c < size; c += 16) __builtin_prefetch(base + pages[j] * stride + c, 0, 2);
 }
 
 /* Hide what query i may not see, then softmax without the division; returns the sum. */
@@ -315,13 +324,18 @@ static void attend(const Batch *b, const Heads *h, const float *K, const float *
                 for (int64_t r = 0; r < rows; r++) {
                     int64_t which = i + (first + r) / group, n = b->n_pages[which], j = common;
                     const int32_t *own = b->table + b->chain[which] * b->stride;
+                    fetch(values, stride, own, common, n, size);
+                    if (r + 1 < rows) {
+                        int64_t next = i + (first + r + 1) / group;
+                        fetch(keys, stride, b->table + b->chain[next] * b->stride, common, b->n_pages[next], size);
+                    }
                     for (; j + 4 <= n; j += 4) {
                         const float *four[4] = {keys + own[j] * stride, keys + own[j + 1] * stride, keys + own[j + 2] * stride, keys + own[j + 3] * stride};
                         scores_four(four, query[r], d, score[r] + j * PAGE);
                     }
                     for (; j < n; j++) scores_1(keys + own[j] * stride, query + r, d, score + r, j * PAGE);
                     total[r] = weigh(b, h, which, own, score[r]);
-                    sums_own(values, stride, own + common, n - common, d, score[r] + common * PAGE, sum[r]);
+                    sums_own(values, stride, own + common, n - common, b->n_last[which], d, score[r] + common * PAGE, sum[r]);
                 }
                 int64_t r = 0;
                 for (; r + 8 <= rows; r += 8) sums_8(values, stride, pages, common, d, score + r, sum + r);
@@ -468,6 +482,18 @@ static void attend_only(void *argument) {
            job->out + begin * h.n_heads * d);
 }
 
+/* Kept between calls of a thread: fresh memory would have to be paged in every time. */
+static float *workspace(int64_t n) {
+    static __thread float *memory = 0;
+    static __thread int64_t size = 0;
+    if (n > size) {
+        free(memory);
+        memory = aligned_alloc(64, (n * sizeof(float) + 63) / 64 * 64);
+        size = memory ? n : 0;
+    }
+    return memory;
+}
+
 static void *begin_when_all_are_there(void *argument) {
     Job *job = argument;
     while (__atomic_load_n(&job->barrier->n, __ATOMIC_ACQUIRE) == 0) sched_yield();
@@ -479,7 +505,7 @@ static int run(void (*work)(void *), Job job, int64_t n_threads, int64_t n_x, in
     if (n_threads > MAX_THREADS) n_threads = MAX_THREADS;
     if (n_threads > job.b->n) n_threads = job.b->n;
     if (n_threads < 1) return 0;
-    float *memory = aligned_alloc(64, ((n_x + n_q + n_threads * n_scratch) * sizeof(float) + 63) / 64 * 64);
+    float *memory = workspace(n_x + n_q + n_threads * n_scratch);
     if (!memory) return 1;
     Barrier barrier = {0, 0, 0};
     Job jobs[MAX_THREADS];
@@ -491,7 +517,6 @@ static int run(void (*work)(void *), Job job, int64_t n_threads, int64_t n_x, in
     __atomic_store_n(&barrier.n, started, __ATOMIC_RELEASE); /* fewer than wanted share the work among them */
     work(&jobs[0]);
     for (int t = 1; t < started; t++) pthread_join(threads[t], 0);
-    free(memory);
     return 0;
 }
 

@@ -100,6 +100,7 @@ class NativeModel:
         if (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default") not in _ROPES:
             raise NotImplementedError("rotary positions that depend on the batch")
         self._model, self.library = model, library
+        self._parameters = list(model.parameters())
         self._base = model.base_model
         layers = list(self._base.get_submodule("layers").children())
         head = "lm_head" if _maybe(model, "lm_head.weight") is not None else "score"
@@ -138,7 +139,7 @@ class NativeModel:
         return torch.from_numpy(logits)
 
     def _fingerprint(self) -> tuple[int, ...]:
-        return tuple(x for p in self._model.parameters() for x in (p.data_ptr(), p._version))
+        return tuple(x for p in self._parameters for x in (p.data_ptr(), p._version))
 
     @torch.no_grad()
     def _rotary(self, n_positions: int) -> None:

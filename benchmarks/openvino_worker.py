@@ -1,0 +1,46 @@
+"""Runs in OpenVINO's own environment: exports a model, then draws what is asked for on its standard input, a line at a time."""
+
+import json
+import sys
+from pathlib import Path
+
+
+def main(source: str) -> None:
+    try:
+        import numpy as np
+        import openvino as ov
+        import openvino_genai as genai
+        from optimum.intel import OVModelForCausalLM
+
+        target = str(Path(source).with_name("exported"))
+        OVModelForCausalLM.from_pretrained(source, export=True, compile=False, load_in_8bit=False).save_pretrained(target)
+        scheduler = genai.SchedulerConfig()
+        scheduler.enable_prefix_caching = True
+        scheduler.cache_size = 1
+        scheduler.max_num_seqs = 256
+        scheduler.max_num_batched_tokens = 4096
+        precise = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "INFERENCE_NUM_THREADS": 1}
+        pipeline = genai.ContinuousBatchingPipeline(target, scheduler, "CPU", precise)
+    except Exception as error:
+        print("error", " ".join(str(error).split())[:300], flush=True)
+        return
+    print("ready", flush=True)
+    for line in sys.stdin:
+        prompts, settings = [], []
+        for ids, k, n_new in json.loads(line):
+            one = genai.GenerationConfig()
+            one.max_new_tokens, one.num_return_sequences = n_new, k
+            one.ignore_eos = one.do_sample = True
+            one.temperature = 1.0
+            one.eos_token_id, one.stop_token_ids = 1, {1}
+            prompts.append(ov.Tensor(np.array([ids], np.int64)))
+            settings.append(one)
+        try:
+            results = pipeline.generate(prompts, settings)
+        except Exception as error:
+            print("error", " ".join(str(error).split())[:300], flush=True)
+            return
+        print("done", sum(len(r.m_generation_ids) for r in results), flush=True)
+
+
+main(sys.argv[1])

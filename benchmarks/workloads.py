@@ -1,0 +1,114 @@
+"""Random models of three sizes, a tokenizer of whole words, and drafts of realistic lengths: the same for every contender.
+
+Lengths are those of the quickstart's stories: questions of 60–90 tokens, drafts of 4–6 steps of 9–14 tokens. A random model does
+not know when to stop, so end-of-text is switched off and every rollout has the number of tokens that its draft has left.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForTokenClassification, PreTrainedTokenizerFast
+
+from glore.sampling.protocol import Request, SamplingParams, stable_seed
+
+VOCAB = 512
+SIZES = {"1M": (128, 384, 4, 4), "3M": (192, 576, 6, 6), "15M": (384, 1024, 8, 6)}
+"""hidden size, intermediate size, layers, heads"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Draft:
+    """A question and the steps of a draft, as words of one token each."""
+
+    question: str
+    steps: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ask:
+    """k continuations of n_new tokens each from the text of all segments."""
+
+    segments: tuple[str, ...]
+    k: int
+    n_new: int
+
+    @property
+    def ids(self) -> list[int]:
+        """Token ids of the prompt."""
+        return [int(word[1:]) for segment in self.segments for word in segment.split()]
+
+
+def config(size: str, **more: object) -> LlamaConfig:
+    hidden, inter, layers, heads = SIZES[size]
+    return LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=hidden,
+        intermediate_size=inter,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=512,
+        eos_token_id=None,
+        bos_token_id=None,
+        pad_token_id=0,
+        **more,
+    )
+
+
+def language_model(size: str) -> LlamaForCausalLM:
+    """The same weights at every call."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config(size)).eval()
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    return model
+
+
+def reward_model(size: str) -> LlamaForTokenClassification:
+    torch.manual_seed(1)
+    return LlamaForTokenClassification(config(size, num_labels=2)).eval()
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Words w3 … w511; no end-of-text token."""
+    vocab = {"<pad>": 0, "<eos>": 1, "[BAD]": 2} | {f"w{i}": i for i in range(3, VOCAB)}
+    fast = Tokenizer(models.WordLevel(vocab, unk_token="w3"))
+    fast.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=fast, pad_token="<pad>", clean_up_tokenization_spaces=False)
+
+
+def drafts(n_questions: int, n_each: int, seed: int = 0) -> list[Draft]:
+    """`n_each` drafts of every question."""
+    rng = random.Random(seed)
+
+    def words(n: int) -> str:
+        return " ".join(f"w{rng.randrange(3, VOCAB)}" for _ in range(n))
+
+    made = []
+    for _ in range(n_questions):
+        question = words(rng.randint(60, 90))
+        made.extend(Draft(question, tuple(words(rng.randint(9, 14)) for _ in range(rng.randint(4, 6)))) for _ in range(n_each))
+    return made
+
+
+def prefix_asks(of: list[Draft], k: int = 8) -> list[Ask]:
+    """Full counts: k rollouts from every prefix of every draft."""
+    return [Ask((d.question, *d.steps[:i]), k, sum(len(s.split()) for s in d.steps[i:])) for d in of for i in range(1, len(d.steps))]
+
+
+def draft_asks(of: list[Draft], k: int) -> list[Ask]:
+    """k drafts of every question, as long as the first of its drafts."""
+    first = {d.question: d for d in reversed(of)}
+    return [Ask((q,), k, sum(len(s.split()) for s in d.steps)) for q, d in first.items()]
+
+
+def requests(asks: list[Ask]) -> list[Request]:
+    """The same for a glore engine."""
+    return [
+        Request(str(n), ask.segments, tuple(stable_seed("bench", n, k) for k in range(ask.k)), SamplingParams(max_new_tokens=ask.n_new))
+        for n, ask in enumerate(asks)
+    ]
