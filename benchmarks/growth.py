@@ -37,9 +37,8 @@ def _child(size: str, n_drafts: int, n_threads: int) -> tuple[float, int, float,
 
 def table(size: str, smallest: int = 8) -> None:
     """1, 4 and 16 times the drafts; one and two threads."""
-    print(
-        f"\n### Growth, {size}, verifying rollouts\n\n| drafts | rollouts | threads | seconds | per second | peak memory, MiB (before the work) |"
-    )
+    print(f"\n### Growth, {size}, verifying rollouts\n")
+    print("| drafts | rollouts | threads | seconds | per second | peak memory, MiB (before) |")
     print("|---|---|---|---|---|---|")
     for times in (1, 4, 16):
         for n_threads in (1, 2):

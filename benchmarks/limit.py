@@ -68,8 +68,7 @@ def table(size: str, asks: list[Ask], n_rounds: int) -> None:
         if n:
             shares.append(_operations(size, asks) / rate / seconds)
             rates.append(rate)
-    print(
-        f"\n### Share of the limit, {size}\n\n| operations | rate of the matrices alone | share of the limit (rounds from–to) |\n|---|---|---|"
-    )
+    print(f"\n### Share of the limit, {size}\n")
+    print("| operations | rate of the matrices alone | share of the limit (rounds from–to) |\n|---|---|---|")
     print(f"| {_operations(size, asks) / 1e9:.1f} G | {statistics.median(rates) / 1e9:.0f} G/s ", end="")
     print(f"| {statistics.median(shares):.0%} ({min(shares):.0%}–{max(shares):.0%}) |", flush=True)

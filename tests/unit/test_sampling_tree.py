@@ -71,3 +71,16 @@ def test_pages_are_never_given_twice(steps: list[tuple[str, list[int], int]]) ->
         assert len(set(taken)) == len(taken)
         assert not in_use & set(taken)
         assert tree.n_reachable == 9 - len(in_use) - len(taken)
+
+
+def test_what_nobody_uses_any_more_does_not_fill_the_memory() -> None:
+    tree = PageTree(10_000)
+    highest = 0
+    for i in range(3000):
+        found = tree.acquire([(i,)])
+        assert found is not None
+        highest = max(highest, *found[0].pages)
+        tree.release(found[0])
+    assert 200 < highest < 300
+    assert tree.acquire([(2999,)]) is not None
+    assert tree.n_computed == 3000

@@ -18,6 +18,8 @@ __all__ = ["PAGE_SIZE", "Chunk", "Node", "PageTree", "cut"]
 
 PAGE_SIZE = 16
 """Tokens of a page (native.c has the same number): one AVX-512 register of float32."""
+_KEPT_PAGES = 256
+"""So many pages that nobody uses any more are kept in any case."""
 
 Chunk = tuple[int, ...]
 
@@ -69,6 +71,8 @@ class PageTree:
         self._n_kept = 0
         """Nodes that someone uses, the root among them."""
         self._n_own = 0
+        self._n_touched = 0
+        """Pages that were ever handed out: the first so many, since they are handed out in order."""
         self.n_computed = 0
         """Prompt tokens stored so far."""
         self.n_asked = 0
@@ -149,18 +153,28 @@ class PageTree:
         self._n_own -= len(pages)
 
     def _pages(self, n: int) -> list[int] | None:
-        while len(self._free) < n:
-            if not self._idle:
-                return None
-            node, _ = self._idle.popitem(last=False)
-            parent = node.parent
-            assert parent is not None
-            del parent.children[node.tokens]
-            self._free.append(node.pages[-1])
-            self._rest(parent)
-        pages = self._free[len(self._free) - n :]
-        del self._free[len(self._free) - n :]
-        return pages[::-1]
+        while len(self._free) < n and self._idle:
+            self._evict()
+        if len(self._free) < n:
+            return None
+        pages: list[int] = []
+        for _ in range(n):
+            # Memory that was never used is taken only while less is kept in vain than in use.
+            n_used = self._n_kept + self._n_own + len(pages)
+            n_in_vain = self._n_touched - n_used - (len(self._free) - (self.n_pages - self._n_touched))
+            if self._free[-1] >= self._n_touched and self._idle and n_in_vain > max(n_used, _KEPT_PAGES):
+                self._evict()
+            pages.append(self._free.pop())
+            self._n_touched = max(self._n_touched, pages[-1] + 1)
+        return pages
+
+    def _evict(self) -> None:
+        node, _ = self._idle.popitem(last=False)
+        parent = node.parent
+        assert parent is not None
+        del parent.children[node.tokens]
+        self._free.append(node.pages[-1])
+        self._rest(parent)
 
     def _rest(self, node: Node) -> None:
         """Offer a node that nobody uses and nothing follows for eviction."""
