@@ -15,6 +15,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 #define VL 16
@@ -46,7 +49,7 @@ typedef struct {
 } Layer;
 
 typedef struct {
-    int64_t n_layers, hidden, n_heads, n_kv, head_dim, inter, n_out;
+    int64_t n_layers, hidden, n_heads, n_kv, head_dim, inter, n_out, half; /* half: weights in bfloat16, two to a word */
     const float *embed, *final_norm, *head, *head_bias, *cosine, *sine;
     const Layer *layers;
     double eps, scale;
@@ -102,51 +105,101 @@ static void rms_norm(const float *x, const float *weight, float *out, int64_t n,
 
 enum { SET, ADD, GATED };
 
-#define MICRO(R)                                                                                              \
-    static void micro_##R(const float *a, int64_t lda, const float *w, int64_t k, float *tile) {              \
-        vec acc[R][2];                                                                                        \
-        for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = (vec){0};                                         \
-        for (int64_t i = 0; i < k; i++, w += NR) {                                                            \
-            vec w0 = LOAD(w), w1 = LOAD(w + VL);                                                              \
-            _Pragma("GCC unroll 12") for (int r = 0; r < R; r++) {                                            \
-                vec s = splat(a[r * lda + i]);                                                                \
-                acc[r][0] += s * w0;                                                                          \
-                acc[r][1] += s * w1;                                                                          \
-            }                                                                                                 \
-        }                                                                                                     \
-        _Pragma("GCC unroll 12") for (int r = 0; r < R; r++) {                                                \
-            STORE(tile + r * NR, acc[r][0]);                                                                  \
-            STORE(tile + r * NR + VL, acc[r][1]);                                                             \
-        }                                                                                                     \
+/* WORD: what is loaded for one row and one step of k; STEP: its product with a vector of weights, added to a sum. */
+#define MICRO(NAME, R, WORD, STEP)                                                                             \
+    static void NAME##R(const void *rows, int64_t lda, const float *w, int64_t k, float *tile) {               \
+        const WORD *a = rows;                                                                                  \
+        vec acc[R][2];                                                                                         \
+        for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = (vec){0};                                          \
+        for (int64_t i = 0; i < k; i++, w += NR) {                                                             \
+            vec w0 = LOAD(w), w1 = LOAD(w + VL);                                                               \
+            _Pragma("GCC unroll 12") for (int r = 0; r < R; r++) {                                             \
+                acc[r][0] = STEP(acc[r][0], a[r * lda + i], w0);                                               \
+                acc[r][1] = STEP(acc[r][1], a[r * lda + i], w1);                                               \
+            }                                                                                                  \
+        }                                                                                                      \
+        _Pragma("GCC unroll 12") for (int r = 0; r < R; r++) {                                                 \
+            STORE(tile + r * NR, acc[r][0]);                                                                   \
+            STORE(tile + r * NR + VL, acc[r][1]);                                                              \
+        }                                                                                                      \
     }
-MICRO(1) MICRO(2) MICRO(3) MICRO(4) MICRO(5) MICRO(6)
-#if MR > 6
-MICRO(7) MICRO(8)
+#if MR == 12
+#define MICROS(NAME, WORD, STEP)                                                                               \
+    MICRO(NAME, 1, WORD, STEP) MICRO(NAME, 2, WORD, STEP) MICRO(NAME, 3, WORD, STEP) MICRO(NAME, 4, WORD, STEP) \
+    MICRO(NAME, 5, WORD, STEP) MICRO(NAME, 6, WORD, STEP) MICRO(NAME, 7, WORD, STEP) MICRO(NAME, 8, WORD, STEP) \
+    MICRO(NAME, 9, WORD, STEP) MICRO(NAME, 10, WORD, STEP) MICRO(NAME, 11, WORD, STEP) MICRO(NAME, 12, WORD, STEP)
+#define LIST(NAME) {0, NAME##1, NAME##2, NAME##3, NAME##4, NAME##5, NAME##6, NAME##7, NAME##8, NAME##9, NAME##10, NAME##11, NAME##12}
+#elif MR == 8
+#define MICROS(NAME, WORD, STEP)                                                                               \
+    MICRO(NAME, 1, WORD, STEP) MICRO(NAME, 2, WORD, STEP) MICRO(NAME, 3, WORD, STEP) MICRO(NAME, 4, WORD, STEP) \
+    MICRO(NAME, 5, WORD, STEP) MICRO(NAME, 6, WORD, STEP) MICRO(NAME, 7, WORD, STEP) MICRO(NAME, 8, WORD, STEP)
+#define LIST(NAME) {0, NAME##1, NAME##2, NAME##3, NAME##4, NAME##5, NAME##6, NAME##7, NAME##8}
+#else
+#define MICROS(NAME, WORD, STEP)                                                                               \
+    MICRO(NAME, 1, WORD, STEP) MICRO(NAME, 2, WORD, STEP) MICRO(NAME, 3, WORD, STEP) MICRO(NAME, 4, WORD, STEP) \
+    MICRO(NAME, 5, WORD, STEP) MICRO(NAME, 6, WORD, STEP)
+#define LIST(NAME) {0, NAME##1, NAME##2, NAME##3, NAME##4, NAME##5, NAME##6}
 #endif
-#if MR > 8
-MICRO(9) MICRO(10) MICRO(11) MICRO(12)
+#define STEP_SINGLE(sum, a, w) ((sum) + (a) * (w))
+MICROS(micro_, float, STEP_SINGLE)
+typedef void (*Micro)(const void *, int64_t, const float *, int64_t, float *);
+static const Micro SINGLE[MR + 1] = LIST(micro_);
+
+#if defined(__AVX512BF16__)
+#define STEP_HALF(sum, a, w) ((vec)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)_mm512_set1_epi32(a), (__m512bh)(w)))
+MICROS(half_, int32_t, STEP_HALF)
+static const Micro HALF[MR + 1] = LIST(half_);
 #endif
-typedef void (*Micro)(const float *, int64_t, const float *, int64_t, float *);
-static const Micro MICROS[MR + 1] = {
-    0, micro_1, micro_2, micro_3, micro_4, micro_5, micro_6,
-#if MR > 6
-    micro_7, micro_8,
+
+INLINE uint32_t to_half(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fc0; /* a NaN stays one */
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+/* Whether products in bfloat16 (sums in float32) are compiled in. */
+int64_t glore_has_half(void) {
+#if defined(__AVX512BF16__)
+    return 1;
+#else
+    return 0;
 #endif
-#if MR > 8
-    micro_9, micro_10, micro_11, micro_12,
+}
+
+/* Rows [m, k] to bfloat16, two to a word [m, (k + 1) / 2]. */
+static void halve(const float *a, int64_t lda, int64_t m, int64_t k, int32_t *out) {
+    for (int64_t r = 0; r < m; r++, a += lda) {
+        int64_t i = 0;
+#if defined(__AVX512BF16__)
+        for (; i + 16 <= k; i += 16, out += 8) _mm256_storeu_si256((__m256i *)out, (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(a + i)));
 #endif
-};
+        for (; i < k; i += 2) *out++ = (int32_t)(to_half(a[i]) | (i + 1 < k ? to_half(a[i + 1]) << 16 : 0));
+    }
+}
 
 /* SET: out = a w + bias; ADD: out += a w + bias; GATED: panels hold VL gate and VL up columns, out = silu(gate) * up. */
 static void product(const float *a, int64_t lda, const float *w, const float *bias, int64_t m, int64_t n, int64_t k, float *out,
-                    int64_t ldo, int mode) {
+                    int64_t ldo, int mode, int32_t *half) {
     float tile[MR * NR];
+    const int32_t *rows_of = (const int32_t *)a;
+    const Micro *micros = SINGLE;
+#if defined(__AVX512BF16__)
+    if (half) {
+        halve(a, lda, m, k, half);
+        k = lda = (k + 1) / 2;
+        rows_of = half;
+        micros = HALF;
+    }
+#else
+    (void)half;
+#endif
     int64_t n_blocks = (m + MR - 1) / MR;
     int64_t n_panels = mode == GATED ? (n + VL - 1) / VL : (n + NR - 1) / NR;
     for (int64_t panel = 0; panel < n_panels; panel++, w += k * NR) {
         for (int64_t block = 0; block < n_blocks; block++) {
             int64_t from = m * block / n_blocks, rows = m * (block + 1) / n_blocks - from;
-            MICROS[rows](a + from * lda, lda, w, k, tile);
+            micros[rows](rows_of + from * lda, lda, w, k, tile);
             int64_t width = mode == GATED ? VL : NR, column = panel * width;
             if (width > n - column) width = n - column;
             for (int64_t r = 0; r < rows; r++) {
@@ -168,14 +221,16 @@ static void product(const float *a, int64_t lda, const float *w, const float *bi
 }
 
 /* Weights [n, k] (row-major, as nn.Linear keeps them) into panels; rows beyond n are zero. `up`: second half of gated panels. */
-void glore_pack(const float *w, const float *up, int64_t n, int64_t k, float *out) {
-    int64_t width = up ? VL : NR;
-    for (int64_t column = 0; column < n; column += width, out += k * NR)
-        for (int64_t i = 0; i < k; i++)
+void glore_pack(const float *w, const float *up, int64_t n, int64_t k, int64_t half, float *out) {
+    int64_t width = up ? VL : NR, n_steps = half ? (k + 1) / 2 : k;
+    for (int64_t column = 0; column < n; column += width, out += n_steps * NR)
+        for (int64_t i = 0; i < n_steps; i++)
             for (int64_t c = 0; c < NR; c++) {
-                const float *from = up && c >= VL ? up : w;
                 int64_t row = column + (up && c >= VL ? c - VL : c);
-                out[i * NR + c] = row < n ? from[row * k + i] : 0.0f;
+                const float *from = (up && c >= VL ? up : w) + row * k;
+                if (row >= n) out[i * NR + c] = 0.0f;
+                else if (!half) out[i * NR + c] = from[i];
+                else halve(from + 2 * i, 0, 1, k - 2 * i < 2 ? 1 : 2, (int32_t *)out + i * NR + c);
             }
 }
 
@@ -405,7 +460,8 @@ static void rotate(const float *x, const float *cosine, const float *sine, int64
 
 static int64_t scratch_size(const Model *m, const Batch *b, const Heads *h) {
     int64_t qkv = (h->n_heads + 2 * h->n_kv) * h->head_dim;
-    return CHUNK * (at_least(m->hidden, h->n_heads * h->head_dim) + at_least(qkv, m->inter)) + BLOCK * (b->stride * PAGE + h->padded) + 2 * h->head_dim;
+    return CHUNK * (at_least(m->hidden, h->n_heads * h->head_dim) + at_least(qkv, m->inter)) + BLOCK * (b->stride * PAGE + h->padded) + 2 * h->head_dim
+        + CHUNK * (at_least(at_least(m->hidden, m->inter), h->n_heads * h->head_dim) + 1) / 2;
 }
 
 static void forward(void *argument) {
@@ -417,6 +473,7 @@ static void forward(void *argument) {
     int64_t d = h.head_dim, n_q = h.n_heads * d, n_k = h.n_kv * d, hidden = m->hidden;
     float *x = job->x, *narrow = job->memory, *wide = narrow + CHUNK * at_least(hidden, n_q), *scores = wide + CHUNK * at_least(n_q + 2 * n_k, m->inter);
     float *sums = scores + BLOCK * b->stride * PAGE, *head = sums + BLOCK * h.padded;
+    int32_t *half = m->half ? (int32_t *)(head + 2 * d) : 0;
     for (int64_t i = begin; i < end; i++) memcpy(x + i * hidden, m->embed + b->tokens[i] * hidden, hidden * sizeof(float));
     for (int64_t l = 0; l < m->n_layers; l++) {
         const Layer *layer = m->layers + l;
@@ -425,7 +482,7 @@ static void forward(void *argument) {
         for (int64_t from = begin; from < end; from += CHUNK) {
             int64_t rows = end - from < CHUNK ? end - from : CHUNK;
             for (int64_t r = 0; r < rows; r++) rms_norm(x + (from + r) * hidden, layer->input_norm, narrow + r * hidden, hidden, (float)m->eps);
-            product(narrow, hidden, layer->qkv, layer->qkv_bias, rows, n_q + 2 * n_k, hidden, wide, n_q + 2 * n_k, SET);
+            product(narrow, hidden, layer->qkv, layer->qkv_bias, rows, n_q + 2 * n_k, hidden, wide, n_q + 2 * n_k, SET, half);
             for (int64_t r = 0; r < rows; r++) {
                 int64_t i = from + r;
                 float *qkv = wide + r * (n_q + 2 * n_k);
@@ -448,10 +505,10 @@ static void forward(void *argument) {
         for (int64_t from = begin; from < end; from += CHUNK) {
             int64_t rows = end - from < CHUNK ? end - from : CHUNK;
             attend(b, &h, K, V, job->q + from * h.n_heads * h.padded, from, from + rows, scores, sums, narrow);
-            product(narrow, n_q, layer->out, layer->out_bias, rows, hidden, n_q, x + from * hidden, hidden, ADD);
+            product(narrow, n_q, layer->out, layer->out_bias, rows, hidden, n_q, x + from * hidden, hidden, ADD, half);
             for (int64_t r = 0; r < rows; r++) rms_norm(x + (from + r) * hidden, layer->mlp_norm, narrow + r * hidden, hidden, (float)m->eps);
-            product(narrow, hidden, layer->gate_up, 0, rows, m->inter, hidden, wide, m->inter, GATED);
-            product(wide, m->inter, layer->down, 0, rows, hidden, m->inter, x + from * hidden, hidden, ADD);
+            product(narrow, hidden, layer->gate_up, 0, rows, m->inter, hidden, wide, m->inter, GATED, half);
+            product(wide, m->inter, layer->down, 0, rows, hidden, m->inter, x + from * hidden, hidden, ADD, half);
         }
     }
     wait_all(job->barrier);
@@ -459,7 +516,7 @@ static void forward(void *argument) {
     for (int64_t from = begin; from < end; from += CHUNK) {
         int64_t rows = end - from < CHUNK ? end - from : CHUNK;
         for (int64_t r = 0; r < rows; r++) rms_norm(x + b->selected[from + r] * hidden, m->final_norm, narrow + r * hidden, hidden, (float)m->eps);
-        product(narrow, hidden, m->head, m->head_bias, rows, m->n_out, hidden, b->logits + from * m->n_out, m->n_out, SET);
+        product(narrow, hidden, m->head, m->head_bias, rows, m->n_out, hidden, b->logits + from * m->n_out, m->n_out, SET, half);
     }
 }
 

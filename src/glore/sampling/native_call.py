@@ -37,7 +37,7 @@ class _Layer(ctypes.Structure):
 
 class _Model(ctypes.Structure):
     _fields_ = (
-        *((name, _NUMBER) for name in ("n_layers", "hidden", "n_heads", "n_kv", "head_dim", "inter", "n_out")),
+        *((name, _NUMBER) for name in ("n_layers", "hidden", "n_heads", "n_kv", "head_dim", "inter", "n_out", "half")),
         *((name, _WORD) for name in ("embed", "final_norm", "head", "head_bias", "cosine", "sine")),
         ("layers", ctypes.POINTER(_Layer)),
         ("eps", ctypes.c_double),
@@ -88,7 +88,7 @@ def _packed(batch: Batch, keys: npt.NDArray[np.uint64], values: npt.NDArray[np.u
 
 
 class NativeModel:
-    """The weights of a Llama, Mistral, Qwen2 or Qwen3 model, laid out for native.c, in float32.
+    """The weights of a Llama, Mistral, Qwen2 or Qwen3 model, laid out for native.c: in float32, or in bfloat16 if they are so.
 
     Raises NotImplementedError for any other model. `current` says whether the model's weights are still those laid out.
     """
@@ -101,6 +101,8 @@ class NativeModel:
             raise NotImplementedError("rotary positions that depend on the batch")
         self._model, self.library = model, library
         self._parameters = list(model.parameters())
+        self.half = next(model.parameters()).dtype == torch.bfloat16 and bool(library.glore_has_half())
+        """Products of bfloat16 weights and inputs, summed in float32; all else stays float32."""
         self._base = model.base_model
         layers = list(self._base.get_submodule("layers").children())
         head = "lm_head" if _maybe(model, "lm_head.weight") is not None else "score"
@@ -114,7 +116,7 @@ class NativeModel:
         self.n_out = model.get_parameter(f"{head}.weight").shape[0]
         self._layers = (_Layer * self.n_layers)(*map(self._layer, layers))
         self._c = _Model(
-            *(self.n_layers, config.hidden_size, heads, kv, size, config.intermediate_size, self.n_out),
+            *(self.n_layers, config.hidden_size, heads, kv, size, config.intermediate_size, self.n_out, int(self.half)),
             self._plain(self._base.get_parameter("embed_tokens.weight")),
             self._plain(self._base.get_parameter("norm.weight")),
             self._panels(model.get_parameter(f"{head}.weight")),
@@ -183,8 +185,9 @@ class NativeModel:
     def _panels(self, weight: torch.Tensor, up: torch.Tensor | None = None) -> int:
         rows, columns = weight.shape
         sources = [w.detach().float().contiguous() for w in (weight, up) if w is not None]
-        out = torch.empty(self.library.glore_packed_size(rows, columns, int(up is not None)))
-        self.library.glore_pack(sources[0].data_ptr(), sources[1].data_ptr() if up is not None else None, rows, columns, out.data_ptr())
+        out = torch.empty(self.library.glore_packed_size(rows, (columns + 1) // 2 if self.half else columns, int(up is not None)))
+        second = sources[1].data_ptr() if up is not None else None
+        self.library.glore_pack(sources[0].data_ptr(), second, rows, columns, int(self.half), out.data_ptr())
         self._kept.append(out)
         return out.data_ptr()
 

@@ -42,6 +42,11 @@ class ModelRunner:
             ways = ()
         self.way = next((way for way in ways if self._fits(way)), "plain")
 
+    @property
+    def half(self) -> bool:
+        """Whether products are computed in bfloat16 by the compiled code."""
+        return self._native is not None and self._native.half
+
     def pages_for(self, n_pages: int) -> KeyValues:
         """Room for the keys and values of so many pages, all layers (committed as it is used on a CPU)."""
         return KeyValues(n_pages, PAGE_SIZE if self._library is not None else 1)
