@@ -25,11 +25,13 @@ from glore.sampling.torch_engine import TorchEngine
 
 QUESTIONS = {"1M": 8, "3M": 5, "15M": 3}
 """Questions of the sampling workloads; two drafts each."""
+PART = {"1M": 1, "3M": 2, "15M": 3}
+"""`generate` gets every so-manieth prompt: it takes the others' time many times over, and a rate does not need all."""
 
 
-def engine_work(size: str, asks: list[Ask]) -> Callable[[], float]:
+def engine_work(size: str, asks: list[Ask], dtype: torch.dtype = torch.float32) -> Callable[[], float]:
     """Our engine drawing all of `asks`."""
-    engine = TorchEngine.of(language_model(size), tokenizer())
+    engine = TorchEngine.of(language_model(size).to(dtype), tokenizer())
     todo = requests(asks)
 
     def work() -> float:
@@ -44,9 +46,11 @@ def contenders(size: str, asks: list[Ask], rows: int, openvino: str | None) -> t
     # A rate per rollout does not need all of them; the slowest get a part.
     part = asks[:: max(1, len(asks) // 4)]
     small = [Ask(a.segments, min(a.k, 8), a.n_new) for a in part]
+    fewer = asks[:: PART[size]]
     others = [
-        Contender(f"`generate`, prompt repeated, {rows} rows", functools.partial(peers.generate_repeated, model, asks, rows)),
-        Contender(f"`generate`, one prefill, {rows} rows", functools.partial(peers.generate_prefilled, model, asks, rows)),
+        Contender("glore, bfloat16 weights", engine_work(size, asks, torch.bfloat16)),
+        Contender(f"`generate`, prompt repeated, {rows} rows", functools.partial(peers.generate_repeated, model, fewer, rows)),
+        Contender(f"`generate`, one prefill, {rows} rows", functools.partial(peers.generate_prefilled, model, fewer, rows)),
     ]
     continuous = language_model(size)
     try:
