@@ -1,6 +1,6 @@
 """`python -m benchmarks.sampling`: the sampler against its peers, every table in one run on the same models, prompts and seeds.
 
-One thread everywhere unless a table says otherwise; medians of interleaved rounds. About a quarter of an hour on two cores;
+One thread everywhere unless a table says otherwise; medians of interleaved rounds;
 `--only rollouts` (drafts, labels, scoring, limit, growth) runs one table, `--sizes 1M` some models.
 """
 
