@@ -88,6 +88,12 @@ class StoriesSettings(Settings):
     """Fewest and most steps of a solution (the answer line not counted)."""
     max_number: int = Field(60, ge=10, le=999)
     """No quantity of a story is larger."""
+    unknown: tuple[int, int] = (0, 1)
+    """Fewest and most people whose number the story doesn't tell, only what some changes would make of it: easier to check than to find."""
+    unknown_changes: tuple[int, int] = (2, 3)
+    """Fewest and most such changes."""
+    changes: tuple[int, int] = (1, 2)
+    """Fewest and most changes of a stated number."""
     extra_relations: int = Field(1, ge=0, le=3)
     """Redundant relations: they give more than one way to a quantity."""
     shuffled: float = Field(0.5, ge=0, le=1)
@@ -142,6 +148,8 @@ class ScratchModelSettings(Settings):
     n_heads: int = Field(4, ge=1)
     intermediate_size: int = Field(384, ge=16)
     max_positions: int = Field(1024, ge=128)
+    rope_theta: float = Field(300.0, gt=1)
+    """Base of the rotary positions. Texts are short here: with the usual 10,000 most angles hardly turn, and reading is learnt later."""
     vocab_size: int = Field(1024, ge=300)
     n_tokens: int = Field(3_600_000, ge=1)
     """Tokens of base documents to train on."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from glore.prompts import step_text
 from glore.tasks.protocol import Document
 
-__all__ = ["drill_pieces", "problem_pieces"]
+__all__ = ["checked_pieces", "drill_pieces", "problem_pieces"]
 
 
 def drill_pieces(line: str) -> Document:
@@ -22,3 +22,9 @@ def drill_pieces(line: str) -> Document:
 def problem_pieces(prompt: Sequence[str], steps: Sequence[str]) -> Document:
     """A prompt in its segments (read) and the steps of its solution (learnt)."""
     return (*((segment, False) for segment in prompt), *((step_text(step), True) for step in steps))
+
+
+def checked_pieces(prompt: Sequence[str], steps: Sequence[str], truth: Sequence[bool]) -> Document:
+    """A prompt and the steps of a draft (read), after each step whether all is right so far (learnt)."""
+    lines = ((step_text(step), "Right\n" if all(truth[: i + 1]) else "Wrong\n") for i, step in enumerate(steps))
+    return (*((segment, False) for segment in prompt), *(piece for step, verdict in lines for piece in ((step, False), (verdict, True))))

@@ -156,6 +156,7 @@ def new_llama(settings: ScratchModelSettings, tokenizer: PreTrainedTokenizerBase
             max_position_embeddings=settings.max_positions,
             tie_word_embeddings=False,
             initializer_range=0.1,
+            rope_parameters={"rope_type": "default", "rope_theta": settings.rope_theta},
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,

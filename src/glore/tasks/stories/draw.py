@@ -7,25 +7,35 @@ import random
 from glore.config import StoriesSettings
 from glore.errors import ConfigError
 from glore.tasks.stories.solve import solve
-from glore.tasks.stories.story import Fact, Story
+from glore.tasks.stories.story import Change, Fact, Story, states
 from glore.tasks.stories.words import ITEMS, NAMES
 
-__all__ = ["draw_story"]
+__all__ = ["draw_changes", "draw_story"]
 
 CHAINED = 0.7
 """Share of people who are related to the one told just before, not to any earlier one."""
+APART = 0.3
+"""Share of later people who are told without relation to others."""
+PLAIN = 0.4
+"""Share of people told alone whose number is simply stated."""
 MAX_DRAWS = 20_000
 """Draws until settings count as impossible: two seconds or so, far more than the usual settings need."""
 
 
 def draw_story(rng: random.Random, settings: StoriesSettings, n_steps: tuple[int, int]) -> Story:
-    """A story whose shortest found solution has a number of steps (answer line not counted) in the range `n_steps`.
+    """A story whose shortest found solution has a number of steps (answer line not counted) in the range `n_steps`
+    and works out every person whose number is not told.
 
     Raises ConfigError where `MAX_DRAWS` draws held none.
     """
     for _ in range(MAX_DRAWS):
         story = _drawn(rng, settings)
-        if story and n_steps[0] <= len(solve(rng, story)) - 1 <= n_steps[1]:
+        if story is None:
+            continue
+        steps = solve(rng, story)
+        worked_out = {step.partition(":")[0] for step in steps}
+        unknown = {fact.new for fact in story.facts if fact.kind == "unknown"}
+        if n_steps[0] <= len(steps) - 1 <= n_steps[1] and unknown <= worked_out:
             return story
     raise ConfigError(
         f"task.stories: {MAX_DRAWS} drawn stories held none with {n_steps[0]} to {n_steps[1]} steps for people={list(settings.people)}, "
@@ -35,10 +45,14 @@ def draw_story(rng: random.Random, settings: StoriesSettings, n_steps: tuple[int
 
 def _drawn(rng: random.Random, settings: StoriesSettings) -> Story | None:
     people = rng.sample(NAMES, rng.randint(*settings.people))
-    values = {people[0]: rng.randint(2, settings.max_number)}
-    facts = [Fact("given", (people[0],), values[people[0]], people[0])]
-    for person in people[1:]:
-        fact = _relate(rng, person, list(values), values, settings.max_number)
+    values: dict[str, int] = {}
+    facts: list[Fact] = []
+    unknown = set(rng.sample(people, min(len(people), rng.randint(*settings.unknown))))
+    for person in people:
+        if person in unknown or not values or rng.random() < APART:
+            fact = _tell_alone(rng, person, person in unknown, values, settings)
+        else:
+            fact = _relate(rng, person, list(values), values, settings.max_number)
         if fact is None:
             return None
         facts.append(fact)
@@ -47,6 +61,27 @@ def _drawn(rng: random.Random, settings: StoriesSettings) -> Story | None:
         if extra and not any(set(extra.people) == set(f.people) for f in facts):
             facts.append(extra)
     return Story(values, tuple(facts), _question(rng, people, values), rng.choice(ITEMS))
+
+
+def _tell_alone(rng: random.Random, person: str, unknown: bool, values: dict[str, int], settings: StoriesSettings) -> Fact | None:
+    """A fact about one person only: a number, what changes made of a number, or (`unknown`) what changes would make of the number."""
+    limit = settings.max_number
+    number = rng.randint(2, limit)
+    if not unknown and rng.random() < PLAIN:
+        values[person] = number
+        return Fact("given", (person,), number, person)
+    changes = draw_changes(rng, number, rng.randint(*(settings.unknown_changes if unknown else settings.changes)), limit)
+    if changes is None:
+        return None
+    end = states(number, changes)[-1]
+    values[person] = number if unknown else end
+    return Fact("unknown", (person,), end, person, changes) if unknown else Fact("changes", (person,), number, person, changes)
+
+
+def draw_changes(rng: random.Random, number: int, n: int, limit: int) -> tuple[Change, ...] | None:
+    """`n` changes that keep the number between 1 and `limit`; None where the drawn ones don't."""
+    changes = tuple((rng.choice("+-"), rng.randint(1, limit // 2)) for _ in range(n))
+    return changes if all(1 <= state <= limit for state in states(number, changes)) else None
 
 
 def _relate(rng: random.Random, new: str, known: list[str], values: dict[str, int], limit: int) -> Fact | None:
@@ -83,7 +118,7 @@ def _redundant(rng: random.Random, values: dict[str, int]) -> Fact | None:
 
 
 def _question(rng: random.Random, people: list[str], values: dict[str, int]) -> tuple[str, ...]:
-    first, second = rng.sample(people[1:], 1)[0], rng.choice(people)
+    first, second = rng.choice(people[1:]), rng.choice(people)
     kind = rng.random()
     if kind < 0.6 or first == second or values[first] == values[second]:
         return (first,)

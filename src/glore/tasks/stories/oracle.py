@@ -14,7 +14,11 @@ TOKEN = re.compile(r"\s*(\d+|[A-Za-z]+|[-+*/()=])")
 
 
 def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str) -> bool:
-    """Truth of one line; merged answer lines (`… #### 19`) must be true in both halves."""
+    """Truth of one line: everything it states is true. Merged answer lines (`… #### 19`) must be true in both halves.
+
+    A line is `label: clause, clause, so name = number`: in each clause all sides of `=` are equal, a number behind a name is that
+    person's, and what the line ends with is the true number of what it names.
+    """
     if len(step) > MAX_STEP_CHARS:
         return False
     body, mark, final = step.partition("####")
@@ -27,7 +31,14 @@ def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str
     target = _true_value(label.strip(), values, asked)
     if not colon or target is None or "=" not in rest:
         return False
-    return all(_value(part, values) == target for part in rest.split("="))
+    last: Fraction | None = None
+    for clause in rest.split(","):
+        text = clause.strip()
+        sides = [_value(side, values) for side in (text[3:] if text.startswith("so ") else text).split("=")]
+        last = sides[0]
+        if len(sides) < 2 or last is None or any(side != last for side in sides):
+            return False
+    return last == target
 
 
 def _true_value(label: str, values: dict[str, int], asked: Sequence[str]) -> Fraction | None:
@@ -84,4 +95,11 @@ def _atom(tokens: list[str], values: dict[str, int]) -> tuple[Fraction, list[str
     if head == "-":
         value, rest = _atom(tokens[1:], values)
         return -value, rest
-    return (Fraction(int(head)) if head.isdigit() else Fraction(values[head])), tokens[1:]
+    if head.isdigit():
+        return Fraction(int(head)), tokens[1:]
+    value, rest = Fraction(values[head]), tokens[1:]
+    if rest and rest[0].isdigit():  # `Ana 12` says that Ana's number is 12
+        if int(rest[0]) != value:
+            raise ValueError("not that person's number")
+        rest = rest[1:]
+    return value, rest

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 
-from glore.tasks.stories.story import Story, filled, names_in
+from glore.tasks.stories.story import Story, Way
 
 __all__ = ["solve", "work_out"]
+
+REORDERED = 0.1
+"""Share of steps that don't follow the order in which the story is told."""
 
 
 def solve(rng: random.Random, story: Story) -> list[str]:
@@ -16,33 +19,33 @@ def solve(rng: random.Random, story: Story) -> list[str]:
 
 def work_out(rng: random.Random, story: Story) -> list[str]:
     """Steps for every person's quantity, in a random valid order."""
-    return [line for _, _, line in _derive(rng, story, set(story.values))]
+    return [way.line for way in _derive(rng, story, set(story.values))]
 
 
-def _derive(rng: random.Random, story: Story, asked: set[str]) -> list[tuple[str, set[str], str]]:
-    """Random valid steps until all of `asked` are known: (name, names it needs, step)."""
+def _derive(rng: random.Random, story: Story, asked: set[str]) -> list[Way]:
+    """Random valid steps until all of `asked` are known."""
     known = {f.people[0] for f in story.facts if f.kind == "given"}
-    lines: list[tuple[str, set[str], str]] = []
-    ways = [way for fact in story.facts for way in fact.ways()]
+    taken: list[Way] = []
+    ways = [way for fact in story.facts for way in fact.ways(story.values)]
     while not asked <= known:
-        usable = [(name, text) for name, text in ways if name not in known and names_in(text) <= known]
-        if not usable:  # can't happen: every person was tied to known ones
+        usable = [way for way in ways if way.name not in known and known.issuperset(way.needs)]
+        if not usable:  # can't happen: every person is told alone or tied to known ones
             raise AssertionError("a story that can't be solved")
-        name, text = rng.choice(usable)
-        known.add(name)
-        lines.append((name, names_in(text), f"{name}: {text} = {filled(text, story.values)} = {story.values[name]}"))
-    return lines
+        way = rng.choice(usable) if rng.random() < REORDERED else usable[0]
+        known.add(way.name)
+        taken.append(way)
+    return taken
 
 
 def _one_way(rng: random.Random, story: Story) -> list[str]:
     steps: list[str] = []
     needed = set(story.asked[:2])
-    for name, sources, line in reversed(_derive(rng, story, set(needed))):
-        if name in needed:
-            needed |= sources
-            steps.insert(0, line)
+    for way in reversed(_derive(rng, story, set(needed))):
+        if way.name in needed:
+            needed |= set(way.needs)
+            steps.insert(0, way.line)
     if len(story.asked) == 3:
         a, b, kind = story.asked
-        text = f"{a} + {b}" if kind == "total" else f"{a} - {b}"
-        steps.append(f"{kind.capitalize()}: {text} = {filled(text, story.values)} = {story.answer}")
+        sign = "+" if kind == "total" else "-"
+        steps.append(f"{kind.capitalize()}: {a} {story.values[a]} {sign} {b} {story.values[b]} = {story.answer}")
     return [*steps, f"#### {story.answer}"]

@@ -1,36 +1,74 @@
-"""What a story is: people with hidden quantities, facts that relate them, a question."""
+"""What a story is: people with quantities, facts that say or relate them, a question."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-__all__ = ["Fact", "Story", "filled", "names_in"]
+__all__ = ["Change", "Fact", "Story", "Way", "chain", "equation", "states"]
+
+Change = tuple[str, int]
+"""`("+", 7)` or `("-", 4)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One line of a solution: how a quantity follows from others."""
+
+    name: str
+    needs: tuple[str, ...]
+    """People whose quantities must be known."""
+    clauses: tuple[str, ...]
+    """`a + b = c` each; a known person's number has the name before it."""
+
+    @property
+    def line(self) -> str:
+        return f"{self.name}: {', '.join(self.clauses)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One relation. `kind`: given (a = k), more (a = b + k), times (a = b * k), pair (a + b = k), sum (a = b + c)."""
+    """One fact. `kind`: given (a = k), more (a = b + k), times (a = b * k), pair (a + b = k), sum (a = b + c),
+    changes (a is what `changes` make of k), unknown (`changes` would make k of a)."""
 
     kind: str
     people: tuple[str, ...]
     k: int
     new: str
     """The person whose quantity it tells, given the others'."""
+    changes: tuple[Change, ...] = ()
 
-    def ways(self) -> tuple[tuple[str, str], ...]:
-        """(name, expression) for every quantity that this fact yields from the others."""
+    @property
+    def alone(self) -> bool:
+        """Whether it tells its person's quantity without another's."""
+        return self.kind in ("given", "changes", "unknown")
+
+    def ways(self, values: dict[str, int]) -> tuple[Way, ...]:
+        """A line for every quantity that this fact yields (none for a number that the story states)."""
+        a, b, c = (*self.people, "", "")[:3]
+        k, value = self.k, values
         if self.kind == "given":
             return ()
-        a, b = self.people[:2]
+        if self.kind in ("changes", "unknown"):
+            start = k if self.kind == "changes" else value[a]
+            asked = (f"{equation(a, self.changes)} = {k}",) if self.kind == "unknown" else ()
+            return (Way(a, (), (*asked, *chain(start, self.changes), f"so {a} = {value[a]}")),)
+
+        def known(name: str) -> str:
+            return f"{name} {value[name]}"
+
         if self.kind == "more":
-            return (a, f"{b} + {self.k}"), (b, f"{a} - {self.k}")
-        if self.kind == "times":
-            return (a, f"{b} * {self.k}"), (b, f"{a} / {self.k}")
-        if self.kind == "pair":
-            return (a, f"{self.k} - {b}"), (b, f"{self.k} - {a}")
-        c = self.people[2]
-        return (a, f"{b} + {c}"), (b, f"{a} - {c}"), (c, f"{a} - {b}")
+            pairs = [(a, b, f"{known(b)} + {k}"), (b, a, f"{known(a)} - {k}")]
+        elif self.kind == "times":
+            pairs = [(a, b, f"{known(b)} * {k}"), (b, a, f"{known(a)} / {k}")]
+        elif self.kind == "pair":
+            pairs = [(a, b, f"{k} - {known(b)}"), (b, a, f"{k} - {known(a)}")]
+        else:
+            return (
+                Way(a, (b, c), (f"{known(b)} + {known(c)} = {value[a]}",)),
+                Way(b, (a, c), (f"{known(a)} - {known(c)} = {value[b]}",)),
+                Way(c, (a, b), (f"{known(a)} - {known(b)} = {value[c]}",)),
+            )
+        return tuple(Way(name, (source,), (f"{text} = {value[name]}",)) for name, source, text in pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +90,20 @@ class Story:
         return first + second if self.asked[2] == "total" else first - second
 
 
-def names_in(text: str) -> set[str]:
-    """The names in an expression."""
-    return set(re.findall(r"[A-Z][a-z]+", text))
+def states(start: int, changes: tuple[Change, ...]) -> list[int]:
+    """The numbers from `start` through every change."""
+    out = [start]
+    for sign, k in changes:
+        out.append(out[-1] + k if sign == "+" else out[-1] - k)
+    return out
 
 
-def filled(text: str, values: dict[str, int]) -> str:
-    """The expression with numbers for names."""
-    return re.sub(r"[A-Z][a-z]+", lambda m: str(values[m.group()]), text)
+def equation(name: str, changes: tuple[Change, ...]) -> str:
+    """`Ana + 7 - 4`."""
+    return " ".join((name, *(f"{sign} {k}" for sign, k in changes)))
+
+
+def chain(start: int, changes: tuple[Change, ...]) -> tuple[str, ...]:
+    """`12 + 7 = 19`, `19 - 4 = 15`."""
+    passed = states(start, changes)
+    return tuple(f"{x} {sign} {k} = {y}" for x, (sign, k), y in zip(passed, changes, passed[1:], strict=False))

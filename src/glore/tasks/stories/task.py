@@ -12,23 +12,27 @@ from glore.errors import DataError
 from glore.prompts import refine_segments, solve_segments
 from glore.records import Problem
 from glore.sampling.protocol import stable_seed
-from glore.tasks.base_text import drill_pieces, problem_pieces
+from glore.tasks.base_text import checked_pieces, problem_pieces
 from glore.tasks.grading import grade_number_answer
 from glore.tasks.protocol import Document, Grade
 from glore.tasks.stories.draw import draw_story
-from glore.tasks.stories.drills import drill, recall
+from glore.tasks.stories.drills import drill
 from glore.tasks.stories.oracle import is_true
+from glore.tasks.stories.slips import slipped
 from glore.tasks.stories.solve import solve, work_out
+from glore.tasks.stories.story import Story
 from glore.tasks.stories.tell import tell
 
 __all__ = ["Stories"]
 
 _EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.0}
 """Plainer stories, for the first part of training and for the short ones with a question."""
-DOCUMENTS = ("drills", "recall", "work out", "solve", "copy")
-EARLY = (22, 18, 35, 25, 0)
-LATE = (12, 6, 48, 19, 15)
+DOCUMENTS = ("drills", "work out", "solve", "copy", "mend", "check")
+EARLY = (26, 46, 28, 0, 0, 0)
+LATE = (16, 40, 15, 7, 10, 12)
 """Shares of the kinds of base documents, in the first fifth of training and after it."""
+SPOILED = {"mend": 1.0, "check": 0.6}
+"""Share of drafts with a slip in them."""
 MAX_REPEATS = 1000
 """Draws in a row that give no new question until there count as none left."""
 
@@ -96,16 +100,13 @@ class Stories:
         return tuple(is_true(step, facts["values"], facts["asked"], problem.answer) for step in steps)
 
     def base_document(self, rng: random.Random, progress: float) -> Document:
-        """Drills, lists to recall, stories to work out as a whole (short ones first, the recipe's later), short ones to solve or copy.
+        """Drills; stories to work out as a whole (short ones first, the recipe's later); short ones to solve, copy, mend or check.
 
         No document answers the question of a story as long as the recipe's: that is left to fine-tuning and expert iteration.
         """
-        limit = self.settings.max_number
         (kind,) = rng.choices(DOCUMENTS, EARLY if progress < 0.2 else LATE)
         if kind == "drills":
-            return tuple(piece for _ in range(8) for piece in drill_pieces(drill(rng, limit)))
-        if kind == "recall":
-            return recall(rng, limit)
+            return tuple(piece for _ in range(8) for piece in drill(rng, self.settings))
         everyone = kind == "work out"
         hard = everyone and rng.random() < 0.8 * min(1.0, max(0.0, (progress - 0.2) / 0.3))
         settings = self.settings if hard else self.settings.model_copy(update=_EASY | {"people": (2, 2 if progress < 0.2 else 3)})
@@ -119,7 +120,19 @@ class Stories:
         if everyone:
             return problem_pieces(solve_segments(question), work_out(rng, story))
         steps = self._merged(solve(rng, story))
-        return problem_pieces(refine_segments(question, steps, None) if kind == "copy" else solve_segments(question), steps)
+        wrong = slipped(rng, story) if kind in ("mend", "check") and rng.random() < SPOILED[kind] else None
+        draft = self._merged(solve(rng, wrong)) if wrong else steps
+        if kind == "check":
+            return checked_pieces(solve_segments(question), draft, self._truth(story, draft))
+        if kind == "solve":
+            return problem_pieces(solve_segments(question), steps)
+        truth = self._truth(story, draft)
+        mark = rng.choice((0, truth.index(False))) if False in truth else None
+        return problem_pieces(refine_segments(question, draft, mark), steps)
+
+    @staticmethod
+    def _truth(story: Story, steps: Sequence[str]) -> list[bool]:
+        return [is_true(step, story.values, story.asked, str(story.answer)) for step in steps]
 
     @functools.cached_property
     def _held_out(self) -> frozenset[str]:

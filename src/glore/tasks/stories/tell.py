@@ -6,22 +6,27 @@ import random
 from collections.abc import Sequence
 
 from glore.config import StoriesSettings
-from glore.tasks.stories.story import Fact, Story
+from glore.tasks.stories.story import Change, Fact, Story
 from glore.tasks.stories.words import (
+    AND_MORE,
     ASK_DIFFERENCE,
     ASK_EVERYONE,
     ASK_ONE,
     ASK_TOTAL,
+    CHANGED,
     FEWER,
     GIVEN,
     HALF,
     IDLE,
     ITEMS,
+    LESS,
     MORE,
     PAIR,
     SUM,
     TIMES,
     TWICE,
+    UNKNOWN,
+    VERBS,
 )
 
 __all__ = ["tell"]
@@ -47,17 +52,25 @@ def _say(rng: random.Random, fact: Fact, items: str, turned: float) -> str:
     a, b, c = (*fact.people, "", "")[:3]
     if fact.kind in ("pair", "sum") and rng.random() < 0.5:
         a, b, c = (b, a, c) if fact.kind == "pair" else (a, c, b)
-    return rng.choice(_wordings(fact, rng.random() < turned)).format(a=a, b=b, c=c, k=fact.k, items=items)
+    return rng.choice(_wordings(fact, rng.random() < turned)).format(
+        a=a, b=b, c=c, k=fact.k, items=items, changes=_changes_text(rng, fact.changes)
+    )
+
+
+def _changes_text(rng: random.Random, changes: Sequence[Change]) -> str:
+    return " and ".join(f"{rng.choice(VERBS[sign])} {k}" for sign, k in changes)
 
 
 def _wordings(fact: Fact, turned: bool) -> Sequence[str]:
     """Wordings with the new person as the subject, or, `turned`, with the other one where there is such a wording."""
     first = (fact.people[0] == fact.new) != turned
     if fact.kind == "more":
-        return MORE if first else FEWER
+        if turned:
+            return (*MORE, *FEWER)
+        return AND_MORE if first else LESS
     if fact.kind == "times" and fact.k == 2:
         return TWICE if first else HALF
-    return {"given": GIVEN, "times": TIMES, "pair": PAIR, "sum": SUM}[fact.kind]
+    return {"given": GIVEN, "times": TIMES, "pair": PAIR, "sum": SUM, "changes": CHANGED, "unknown": UNKNOWN}[fact.kind]
 
 
 def _ask(rng: random.Random, story: Story) -> str:

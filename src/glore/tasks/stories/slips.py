@@ -1,0 +1,65 @@
+"""Stories as somebody misreads them: one number is off, and all that follows from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+from glore.tasks.stories.story import Fact, Story, states
+
+__all__ = ["slipped"]
+
+FARTHEST = 5
+"""A misread number is off by at most so much."""
+
+
+def slipped(rng: random.Random, story: Story) -> Story | None:
+    """The story with one fact misread and every number worked out from that; its solutions are wrong drafts of the true story.
+
+    None where the misreading leads to no whole, positive numbers.
+    """
+    victim = rng.choice([fact for fact in story.facts if fact.kind not in ("given", "sum")] or [story.facts[0]])
+    off = rng.choice((-1, 1)) * rng.randint(1, FARTHEST)
+    facts: list[Fact] = []
+    values: dict[str, int] = {}
+    for fact in story.facts:
+        if fact.new in values:
+            continue  # a redundant fact: no longer true
+        value: int | None
+        if fact.kind == "unknown":
+            value = story.values[fact.new] + (off if fact is victim else 0)
+            heard = fact
+        else:
+            heard = _misheard(rng, fact, off) if fact is victim else fact
+            value = _value(heard, values)
+        if value is None or value < 1 or any(state < 0 for state in states(heard.k if heard.kind == "changes" else value, heard.changes)):
+            return None
+        values[fact.new] = value
+        facts.append(heard)
+    wrong = Story(values, tuple(facts), story.asked, story.items)
+    return wrong if wrong.answer > 0 else None
+
+
+def _misheard(rng: random.Random, fact: Fact, off: int) -> Fact:
+    if not fact.changes:
+        return dataclasses.replace(fact, k=max(1, fact.k + off))
+    at = rng.randrange(len(fact.changes))
+    sign, k = fact.changes[at]
+    return dataclasses.replace(fact, changes=(*fact.changes[:at], (sign, max(1, k + off)), *fact.changes[at + 1 :]))
+
+
+def _value(fact: Fact, values: dict[str, int]) -> int | None:
+    """The new person's number from the fact and the others' numbers."""
+    if fact.kind == "given":
+        return fact.k
+    if fact.kind == "changes":
+        return states(fact.k, fact.changes)[-1]
+    others = [values[name] for name in fact.people if name != fact.new]
+    first = fact.new == fact.people[0]
+    if fact.kind == "more":
+        return others[0] + fact.k if first else others[0] - fact.k
+    if fact.kind == "times":
+        if first:
+            return others[0] * fact.k
+        return others[0] // fact.k if others[0] % fact.k == 0 else None
+    return fact.k - others[0] if fact.kind == "pair" else sum(others)
