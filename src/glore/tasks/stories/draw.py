@@ -16,8 +16,10 @@ CHAINED = 0.7
 """Share of people who are related to the one told just before, not to any earlier one."""
 APART = 0.3
 """Share of later people who are told without relation to others."""
-PLAIN = 0.4
+PLAIN = 0.25
 """Share of people told alone whose number is simply stated."""
+TIED = 0.8
+"""Share of later people with an untold number who are tied to another's number."""
 MAX_DRAWS = 20_000
 """Draws until settings count as impossible: two seconds or so, far more than the usual settings need."""
 
@@ -47,7 +49,7 @@ def _drawn(rng: random.Random, settings: StoriesSettings) -> Story | None:
     people = rng.sample(NAMES, rng.randint(*settings.people))
     values: dict[str, int] = {}
     facts: list[Fact] = []
-    unknown = set(rng.sample(people, min(len(people), rng.randint(*settings.unknown))))
+    unknown = set(rng.sample(people[1:], min(len(people) - 1, rng.randint(*settings.unknown))))
     for person in people:
         if person in unknown or not values or rng.random() < APART:
             fact = _tell_alone(rng, person, person in unknown, values, settings)
@@ -70,18 +72,20 @@ def _tell_alone(rng: random.Random, person: str, unknown: bool, values: dict[str
     if not unknown and rng.random() < PLAIN:
         values[person] = number
         return Fact("given", (person,), number, person)
-    changes = draw_changes(rng, number, rng.randint(*(settings.unknown_changes if unknown else settings.changes)), limit)
-    if changes is None:
+    changes = draw_changes(rng, rng.randint(*(settings.unknown_changes if unknown else settings.changes)), limit)
+    if unknown and values and rng.random() < TIED:
+        other = rng.choice(list(values))
+        changes[rng.randrange(len(changes))] = Change(rng.choice("+-"), values[other], other)
+    passed = states(number, changes)
+    if min(passed) < 1 or max(passed) > limit:
         return None
-    end = states(number, changes)[-1]
-    values[person] = number if unknown else end
-    return Fact("unknown", (person,), end, person, changes) if unknown else Fact("changes", (person,), number, person, changes)
+    values[person] = number if unknown else passed[-1]
+    return Fact("unknown" if unknown else "changes", (person,), passed[-1] if unknown else number, person, tuple(changes))
 
 
-def draw_changes(rng: random.Random, number: int, n: int, limit: int) -> tuple[Change, ...] | None:
-    """`n` changes that keep the number between 1 and `limit`; None where the drawn ones don't."""
-    changes = tuple((rng.choice("+-"), rng.randint(1, limit // 2)) for _ in range(n))
-    return changes if all(1 <= state <= limit for state in states(number, changes)) else None
+def draw_changes(rng: random.Random, n: int, limit: int) -> list[Change]:
+    """`n` changes; what they make of a number is for the caller to check."""
+    return [Change(rng.choice("+-"), rng.randint(1, limit // 2)) for _ in range(n)]
 
 
 def _relate(rng: random.Random, new: str, known: list[str], values: dict[str, int], limit: int) -> Fact | None:

@@ -22,8 +22,8 @@ def drill(rng: random.Random, settings: StoriesSettings) -> Document:
     limit = settings.max_number
     if rng.random() < BACKWARDS:
         number = rng.randint(2, limit)
-        changes = draw_changes(rng, number, rng.randint(*settings.unknown_changes), limit)
-        if changes:
+        changes = tuple(draw_changes(rng, rng.randint(*settings.unknown_changes), limit))
+        if all(1 <= state <= limit for state in states(number, changes)):
             asked = f"{equation(rng.choice(NAMES), changes)} = {states(number, changes)[-1]},"
             return (asked, False), (f" {', '.join(chain(number, changes))}\n", True)
     sign = rng.choice("++--*/")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
+from dataclasses import replace
 
 from glore.tasks.stories.story import Fact, Story, states
 
@@ -27,8 +27,11 @@ def slipped(rng: random.Random, story: Story) -> Story | None:
             continue  # a redundant fact: no longer true
         value: int | None
         if fact.kind == "unknown":
-            value = story.values[fact.new] + (off if fact is victim else 0)
-            heard = fact
+            # A tie to a misread number moves the number found, as it would for somebody who reasons on.
+            changes = tuple(replace(c, k=values[c.of]) if c.of else c for c in fact.changes)
+            moved = states(0, fact.changes)[-1] - states(0, changes)[-1]
+            value = story.values[fact.new] + moved + (off if fact is victim else 0)
+            heard = replace(fact, changes=changes)
         else:
             heard = _misheard(rng, fact, off) if fact is victim else fact
             value = _value(heard, values)
@@ -42,10 +45,10 @@ def slipped(rng: random.Random, story: Story) -> Story | None:
 
 def _misheard(rng: random.Random, fact: Fact, off: int) -> Fact:
     if not fact.changes:
-        return dataclasses.replace(fact, k=max(1, fact.k + off))
+        return replace(fact, k=max(1, fact.k + off))
     at = rng.randrange(len(fact.changes))
-    sign, k = fact.changes[at]
-    return dataclasses.replace(fact, changes=(*fact.changes[:at], (sign, max(1, k + off)), *fact.changes[at + 1 :]))
+    change = fact.changes[at]
+    return replace(fact, changes=(*fact.changes[:at], replace(change, k=max(1, change.k + off)), *fact.changes[at + 1 :]))
 
 
 def _value(fact: Fact, values: dict[str, int]) -> int | None:

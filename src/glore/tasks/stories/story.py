@@ -6,8 +6,15 @@ from dataclasses import dataclass
 
 __all__ = ["Change", "Fact", "Story", "Way", "chain", "equation", "states"]
 
-Change = tuple[str, int]
-"""`("+", 7)` or `("-", 4)`."""
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A number added or taken away."""
+
+    sign: str
+    k: int
+    of: str = ""
+    """The person whose number it is; empty: the story states it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,8 @@ class Fact:
         if self.kind in ("changes", "unknown"):
             start = k if self.kind == "changes" else value[a]
             asked = (f"{equation(a, self.changes)} = {k}",) if self.kind == "unknown" else ()
-            return (Way(a, (), (*asked, *chain(start, self.changes), f"so {a} = {value[a]}")),)
+            needs = tuple(change.of for change in self.changes if change.of)
+            return (Way(a, needs, (*asked, *chain(start, self.changes), f"so {a} = {value[a]}")),)
 
         def known(name: str) -> str:
             return f"{name} {value[name]}"
@@ -93,17 +101,17 @@ class Story:
 def states(start: int, changes: tuple[Change, ...]) -> list[int]:
     """The numbers from `start` through every change."""
     out = [start]
-    for sign, k in changes:
-        out.append(out[-1] + k if sign == "+" else out[-1] - k)
+    for change in changes:
+        out.append(out[-1] + change.k if change.sign == "+" else out[-1] - change.k)
     return out
 
 
 def equation(name: str, changes: tuple[Change, ...]) -> str:
-    """`Ana + 7 - 4`."""
-    return " ".join((name, *(f"{sign} {k}" for sign, k in changes)))
+    """`Ana + 7 - Tom 4`."""
+    return " ".join((name, *(f"{c.sign} {c.of} {c.k}" if c.of else f"{c.sign} {c.k}" for c in changes)))
 
 
 def chain(start: int, changes: tuple[Change, ...]) -> tuple[str, ...]:
     """`12 + 7 = 19`, `19 - 4 = 15`."""
     passed = states(start, changes)
-    return tuple(f"{x} {sign} {k} = {y}" for x, (sign, k), y in zip(passed, changes, passed[1:], strict=False))
+    return tuple(f"{x} {c.sign} {c.k} = {y}" for x, c, y in zip(passed, changes, passed[1:], strict=False))

@@ -58,7 +58,7 @@ def _say(rng: random.Random, fact: Fact, items: str, turned: float) -> str:
 
 
 def _changes_text(rng: random.Random, changes: Sequence[Change]) -> str:
-    return " and ".join(f"{rng.choice(VERBS[sign])} {k}" for sign, k in changes)
+    return " and ".join(f"{rng.choice(VERBS[c.sign])} {f'as many as {c.of} has' if c.of else c.k}" for c in changes)
 
 
 def _wordings(fact: Fact, turned: bool) -> Sequence[str]:
