@@ -21,7 +21,9 @@ from glore.tasks import OracleTask, ScratchTask, open_task
 from glore.tasks.stories import Stories, draw, task, words
 from glore.tasks.stories.draw import draw_story
 from glore.tasks.stories.oracle import is_true
+from glore.tasks.stories.slips import slipped
 from glore.tasks.stories.solve import solve, work_out
+from glore.tasks.stories.story import states
 from glore.tasks.stories.tell import tell
 
 SMALL = {"n_train": 60, "n_dev": 20, "n_test": 40}
@@ -39,7 +41,7 @@ def people_of(problem: Problem) -> dict[str, int]:
 
 
 def true(step: str, asked: tuple[str, ...] = ("Ana",), answer: str = "19") -> bool:
-    return is_true(step, VALUES, asked, answer)
+    return is_true(step, VALUES, ("Ana", "Tom", "total") if step.startswith("Total") else asked, answer)
 
 
 def test_the_same_seed_gives_the_same_stories_and_another_one_others() -> None:
@@ -90,9 +92,43 @@ def test_numbers_distractors_relations_and_order_follow_the_settings() -> None:
     assert set(sentences[0]) == {4}
     assert set(sentences[3]) == {4, 5, 6, 7}
     assert {p.question.count(".") for p in plain(extra_relations=3)} > {4, 5, 6}
-    given_first = [bool(re.match(r"[A-Z][a-z]+ (has|owns) \d+( [a-z]+)?\.", p.question)) for p in plain(shuffled=0)]
-    assert all(given_first)
-    assert 0.05 < sum(bool(re.match(r"[A-Z][a-z]+ (has|owns) \d+( [a-z]+)?\.", p.question)) for p in plain(shuffled=1)) / 60 < 0.6
+    ordered = [told_in_order(p) for p in plain(shuffled=0)]
+    assert all(ordered)
+    assert 0.05 < sum(told_in_order(p) for p in plain(shuffled=1)) / 60 < 0.6
+
+
+def told_in_order(problem: Problem) -> bool:
+    """Whether no sentence but those about the first person stands before that person's."""
+    first = next(iter(people_of(problem)))
+    return first in problem.question.split(".")[0] and not re.search(
+        r"as many|what|together|Together|times|half|twice", problem.question.split(".")[0]
+    )
+
+
+def test_numbers_to_find_are_as_many_as_asked_and_always_needed() -> None:
+    for n in (0, 1, 2):
+        drawn = stories(unknown=(n, n), people=(3, 4), steps=(2, 4), worked_share=1, extra_relations=0)
+        for problem in drawn.problems("train"):
+            hidden = re.findall(r"(?:If|Had) ([A-Z][a-z]+) ", problem.question)
+            assert len(hidden) == n
+            worked_out = {step.partition(":")[0] for step in problem.solution or ()}
+            assert set(hidden) <= worked_out
+
+
+@given(seeds)
+def test_a_slipped_story_gives_a_draft_that_is_wrong_from_the_slip_on_where_it_matters(seed: int) -> None:
+    rng = random.Random(seed)
+    settings = StoriesSettings(people=(2, 4), steps=(2, 4), unknown=(1, 1))
+    story = draw_story(rng, settings, (2, 4))
+    wrong = slipped(rng, story)
+    if wrong is None:
+        return
+    truth = [is_true(step, story.values, story.asked, str(story.answer)) for step in solve(rng, wrong)]
+    assert list(wrong.values) == list(story.values)
+    changed = {name for name in story.values if wrong.values[name] != story.values[name]}
+    if not truth[-1]:
+        assert changed
+        assert not all(truth[:-1])
 
 
 def plain(**knobs: object) -> list[Problem]:
@@ -126,6 +162,11 @@ def test_every_fact_is_true_and_every_way_and_order_leads_to_the_answer(seed: in
     story = draw_story(rng, StoriesSettings(people=(2, 6), steps=(1, 6), extra_relations=3, max_number=40), (1, 6))
     for fact in story.facts:
         a, b, c = (*(story.values[name] for name in fact.people), 0, 0)[:3]
+        if fact.kind in ("changes", "unknown"):
+            start, end = (fact.k, a) if fact.kind == "changes" else (a, fact.k)
+            assert states(start, fact.changes)[-1] == end
+            assert all(change.k == story.values[change.of] for change in fact.changes if change.of)
+            continue
         left, right = {"given": (a, fact.k), "more": (a, b + fact.k), "times": (a, b * fact.k), "pair": (a + b, fact.k), "sum": (a, b + c)}[
             fact.kind
         ]
@@ -137,7 +178,7 @@ def test_every_fact_is_true_and_every_way_and_order_leads_to_the_answer(seed: in
         known = {f.people[0] for f in story.facts if f.kind == "given"}
         for step in steps:
             label, _, rest = step.partition(":")
-            assert set(re.findall(r"[A-Z][a-z]+", rest)) <= known, "a step uses what is known by then only"
+            assert set(re.findall(r"[A-Z][a-z]+", rest)) - {label} <= known, "a step uses what is known by then only"
             known.add(label)
     told = tell(rng, story, StoriesSettings(), ask_everyone=seed % 2 == 0)
     assert set(story.values) <= set(re.findall(r"[A-Z][a-z]+", told))
@@ -163,6 +204,10 @@ def test_every_fact_is_true_and_every_way_and_order_leads_to_the_answer(seed: in
         "Bo: 1 + 3 = 4",
         "#### 19",
         "Ana: 12 + 7 = 19 #### 19",
+        "Ana: Tom 12 + 7 = 19",
+        "Ana: 12 + 8 = 20, 20 - 1 = 19, so Ana = 19",
+        "Tom: Tom + 7 - Bo 4 = 15, 12 + 7 = 19, 19 - 4 = 15, so Tom = 12",
+        "Total: Ana 19 + Tom 12 = 31",
     ],
 )
 def test_any_true_way_in_any_order_is_true(step: str) -> None:
@@ -226,6 +271,14 @@ BOMBS = [
         "Ana: ²19 = 19",
         "I don't know",
         "[BAD] Ana: 12 + 7 = 19",
+        "Ana: Tom 13 + 6 = 19",
+        "Ana: Tom 12 + Bo 7 = 19",
+        "Ana: 12 + 8 = 20, 20 - 2 = 18, so Ana = 19, so Ana = 18",
+        "Ana: 12 + 8 = 21, 20 - 1 = 19, so Ana = 19",
+        "Ana: 12 + 8 = 20, so Tom = 12",
+        "Tom: Tom + 7 = 18, 12 + 7 = 19, so Tom = 12",
+        "Ana: 12 + 7 = 19,",
+        "Ana: so = 19",
         "Ana = 12 + 7 = 19",
         *(f"Ana: {bomb} = 20" for bomb in BOMBS),
         *(f"#### {bomb}0" for bomb in BOMBS),
