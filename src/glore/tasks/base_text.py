@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from glore.prompts import step_text
 from glore.tasks.protocol import Document
 
-__all__ = ["checked_pieces", "drill_pieces", "problem_pieces"]
+__all__ = ["checked_pieces", "drill_pieces", "problem_pieces", "verdict"]
 
 
 def drill_pieces(line: str) -> Document:
@@ -26,5 +26,10 @@ def problem_pieces(prompt: Sequence[str], steps: Sequence[str]) -> Document:
 
 def checked_pieces(prompt: Sequence[str], steps: Sequence[str], truth: Sequence[bool]) -> Document:
     """A prompt and the steps of a draft (read), after each step whether all is right so far (learnt)."""
-    lines = ((step_text(step), "Right\n" if all(truth[: i + 1]) else "Wrong\n") for i, step in enumerate(steps))
-    return (*((segment, False) for segment in prompt), *(piece for step, verdict in lines for piece in ((step, False), (verdict, True))))
+    lines = ((step_text(step), verdict(all(truth[: i + 1]))) for i, step in enumerate(steps))
+    return (*((segment, False) for segment in prompt), *(piece for step, word in lines for piece in ((step, False), (word, True))))
+
+
+def verdict(right: bool) -> str:
+    """The line that says whether all before it is right."""
+    return step_text("Right" if right else "Wrong")

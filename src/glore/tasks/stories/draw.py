@@ -62,7 +62,7 @@ def _drawn(rng: random.Random, settings: StoriesSettings) -> Story | None:
         extra = _redundant(rng, values)
         if extra and not any(set(extra.people) == set(f.people) for f in facts):
             facts.append(extra)
-    return Story(values, tuple(facts), _question(rng, people, values), rng.choice(ITEMS))
+    return Story(values, tuple(facts), _question(rng, people, values, settings.max_number), rng.choice(ITEMS))
 
 
 def _tell_alone(rng: random.Random, person: str, unknown: bool, values: dict[str, int], settings: StoriesSettings) -> Fact | None:
@@ -121,11 +121,11 @@ def _redundant(rng: random.Random, values: dict[str, int]) -> Fact | None:
     return Fact("more", (a, b) if values[a] > values[b] else (b, a), abs(values[a] - values[b]), a)
 
 
-def _question(rng: random.Random, people: list[str], values: dict[str, int]) -> tuple[str, ...]:
+def _question(rng: random.Random, people: list[str], values: dict[str, int], limit: int) -> tuple[str, ...]:
     first, second = rng.choice(people[1:]), rng.choice(people)
     kind = rng.random()
     if kind < 0.6 or first == second or values[first] == values[second]:
         return (first,)
-    if kind < 0.85:
+    if kind < 0.85 and values[first] + values[second] <= limit:
         return (first, second, "total")
     return (first, second, "difference") if values[first] > values[second] else (second, first, "difference")

@@ -3,33 +3,61 @@
 from __future__ import annotations
 
 import random
+import re
 
 from glore.config import StoriesSettings
-from glore.tasks.base_text import drill_pieces
+from glore.prompts import step_text
+from glore.tasks.base_text import verdict
 from glore.tasks.protocol import Document
 from glore.tasks.stories.draw import draw_changes
 from glore.tasks.stories.story import chain, equation, states
-from glore.tasks.stories.words import NAMES
 
-__all__ = ["drill"]
+__all__ = ["drill", "scribbled"]
 
+FARTHEST = 3
+"""A number scribbled over differs by at most so much."""
 BACKWARDS = 0.5
 """Share of drills that find a number from what changes would make of it."""
+CHECKED = 0.6
+"""Share of drills that say whether a line is right."""
 
 
 def drill(rng: random.Random, settings: StoriesSettings) -> Document:
-    """One line like `12 + 7 = 19`, with sums up to twice the largest number, or like `Ana + 7 = 19, 12 + 7 = 19`."""
+    """One line like `12 + 7 = 19` or `? + 7 = 19, 12 + 7 = 19, ? = 12`, to go on with or to judge."""
+    asked, found = _backwards(rng, settings) if rng.random() < BACKWARDS else _forwards(rng, settings.max_number)
+    if rng.random() >= CHECKED:
+        return (asked, False), (step_text(found), True)
+    line = asked + found
+    read = scribbled(rng, line) if rng.random() < 0.5 else line
+    return (step_text(read), False), (verdict(read == line), True)
+
+
+def scribbled(rng: random.Random, line: str) -> str:
+    """The line with another number for one of its numbers."""
+    numbers = list(re.finditer(r"\d+", line))
+    if not numbers:
+        return line
+    place = rng.choice(numbers)
+    number = int(place.group())
+    other = rng.choice([n for n in range(max(0, number - FARTHEST), number + FARTHEST + 1) if n != number])
+    return f"{line[: place.start()]}{other}{line[place.end() :]}"
+
+
+def _backwards(rng: random.Random, settings: StoriesSettings) -> tuple[str, str]:
     limit = settings.max_number
-    if rng.random() < BACKWARDS:
+    while True:
         number = rng.randint(2, limit)
         changes = tuple(draw_changes(rng, rng.randint(*settings.unknown_changes), limit))
         if all(1 <= state <= limit for state in states(number, changes)):
-            asked = f"{equation(rng.choice(NAMES), changes)} = {states(number, changes)[-1]},"
-            return (asked, False), (f" {', '.join(chain(number, changes))}\n", True)
-    sign = rng.choice("++--*/")
+            return f"{equation(changes)} = {states(number, changes)[-1]},", f" {', '.join(chain(number, changes))}, ? = {number}"
+
+
+def _forwards(rng: random.Random, limit: int) -> tuple[str, str]:
+    sign = rng.choice("+++---*/")
     if sign in "+-":
-        total = rng.randint(4, 2 * limit)
-        a = rng.randint(2, total - 2)
-        return drill_pieces(f"{a} + {total - a} = {total}" if sign == "+" else f"{total} - {a} = {total - a}")
-    k, a = rng.randint(2, 4), rng.randint(2, max(2, limit // 2))
-    return drill_pieces(f"{a} * {k} = {a * k}" if sign == "*" else f"{a * k} / {k} = {a}")
+        total = rng.randint(3, limit)
+        a = rng.randint(1, total - 1)
+        return (f"{a} + {total - a} =", f" {total}") if sign == "+" else (f"{total} - {a} =", f" {total - a}")
+    k = rng.randint(2, 3)
+    a = rng.randint(1, limit // k)
+    return (f"{a} * {k} =", f" {a * k}") if sign == "*" else (f"{a * k} / {k} =", f" {a}")

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 __all__ = ["is_true"]
 
 MAX_STEP_CHARS = 200
 """Longer lines are false; so an expression can't grow huge or nest deep."""
-TOKEN = re.compile(r"\s*(\d+|[A-Za-z]+|[-+*/()=])")
+TOKEN = re.compile(r"\s*(\d+|[A-Za-z]+|[-+*/()=?])")
 
 
 def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str) -> bool:
     """Truth of one line: everything it states is true. Merged answer lines (`… #### 19`) must be true in both halves.
 
-    A line is `label: clause, clause, so name = number`: in each clause all sides of `=` are equal, a number behind a name is that
-    person's, and what the line ends with is the true number of what it names.
+    A line is `label: clause, clause`: in each clause all sides of `=` are equal, `?` is the number of what the line names, a number
+    behind a name is that person's, and what the last clause comes to is the true number of what the line names.
     """
     if len(step) > MAX_STEP_CHARS:
         return False
@@ -31,10 +31,10 @@ def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str
     target = _true_value(label.strip(), values, asked)
     if not colon or target is None or "=" not in rest:
         return False
+    known = {**values, "?": target}
     last: Fraction | None = None
     for clause in rest.split(","):
-        text = clause.strip()
-        sides = [_value(side, values) for side in (text[3:] if text.startswith("so ") else text).split("=")]
+        sides = [_value(side, known) for side in clause.split("=")]
         last = sides[0]
         if len(sides) < 2 or last is None or any(side != last for side in sides):
             return False
@@ -43,7 +43,7 @@ def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str
 
 def _true_value(label: str, values: dict[str, int], asked: Sequence[str]) -> Fraction | None:
     """The true value of what a step names."""
-    if len(asked) == 3 and label.lower() == asked[2]:
+    if len(asked) == 3 and label in ("Asked", asked[2].capitalize()):
         first, second = values[asked[0]], values[asked[1]]
         return Fraction(first + second if asked[2] == "total" else first - second)
     names = label.split(" and ")
@@ -52,7 +52,7 @@ def _true_value(label: str, values: dict[str, int], asked: Sequence[str]) -> Fra
     return Fraction(sum(values[name] for name in names))
 
 
-def _value(text: str, values: dict[str, int]) -> Fraction | None:
+def _value(text: str, values: Mapping[str, int | Fraction]) -> Fraction | None:
     """Value of an expression of numbers, known names, + - * / and brackets. None where it is not one."""
     tokens, position = [], 0
     text = text.strip()
@@ -69,7 +69,7 @@ def _value(text: str, values: dict[str, int]) -> Fraction | None:
     return value if not rest else None
 
 
-def _sum(tokens: list[str], values: dict[str, int]) -> tuple[Fraction, list[str]]:
+def _sum(tokens: list[str], values: Mapping[str, int | Fraction]) -> tuple[Fraction, list[str]]:
     value, tokens = _product(tokens, values)
     while tokens and tokens[0] in "+-":
         sign, (term, rest) = tokens[0], _product(tokens[1:], values)
@@ -77,7 +77,7 @@ def _sum(tokens: list[str], values: dict[str, int]) -> tuple[Fraction, list[str]
     return value, tokens
 
 
-def _product(tokens: list[str], values: dict[str, int]) -> tuple[Fraction, list[str]]:
+def _product(tokens: list[str], values: Mapping[str, int | Fraction]) -> tuple[Fraction, list[str]]:
     value, tokens = _atom(tokens, values)
     while tokens and tokens[0] in "*/":
         sign, (factor, rest) = tokens[0], _atom(tokens[1:], values)
@@ -85,7 +85,7 @@ def _product(tokens: list[str], values: dict[str, int]) -> tuple[Fraction, list[
     return value, tokens
 
 
-def _atom(tokens: list[str], values: dict[str, int]) -> tuple[Fraction, list[str]]:
+def _atom(tokens: list[str], values: Mapping[str, int | Fraction]) -> tuple[Fraction, list[str]]:
     head = tokens[0]
     if head == "(":
         value, rest = _sum(tokens[1:], values)

@@ -57,9 +57,11 @@ class Fact:
             return ()
         if self.kind in ("changes", "unknown"):
             start = k if self.kind == "changes" else value[a]
-            asked = (f"{equation(a, self.changes)} = {k}",) if self.kind == "unknown" else ()
+            clauses = chain(start, self.changes)
+            if self.kind == "unknown":
+                clauses = (f"{equation(self.changes)} = {k}", *clauses, f"? = {start}")
             needs = tuple(change.of for change in self.changes if change.of)
-            return (Way(a, needs, (*asked, *chain(start, self.changes), f"so {a} = {value[a]}")),)
+            return (Way(a, needs, clauses),)
 
         def known(name: str) -> str:
             return f"{name} {value[name]}"
@@ -106,9 +108,9 @@ def states(start: int, changes: tuple[Change, ...]) -> list[int]:
     return out
 
 
-def equation(name: str, changes: tuple[Change, ...]) -> str:
-    """`Ana + 7 - Tom 4`."""
-    return " ".join((name, *(f"{c.sign} {c.of} {c.k}" if c.of else f"{c.sign} {c.k}" for c in changes)))
+def equation(changes: tuple[Change, ...]) -> str:
+    """`? + 7 - Tom 4`."""
+    return " ".join(("?", *(f"{c.sign} {c.of} {c.k}" if c.of else f"{c.sign} {c.k}" for c in changes)))
 
 
 def chain(start: int, changes: tuple[Change, ...]) -> tuple[str, ...]:

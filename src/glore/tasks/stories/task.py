@@ -16,7 +16,7 @@ from glore.tasks.base_text import checked_pieces, problem_pieces
 from glore.tasks.grading import grade_number_answer
 from glore.tasks.protocol import Document, Grade
 from glore.tasks.stories.draw import draw_story
-from glore.tasks.stories.drills import drill
+from glore.tasks.stories.drills import drill, scribbled
 from glore.tasks.stories.oracle import is_true
 from glore.tasks.stories.slips import slipped
 from glore.tasks.stories.solve import solve, work_out
@@ -28,11 +28,13 @@ __all__ = ["Stories"]
 _EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.0}
 """Plainer stories, for the first part of training and for the short ones with a question."""
 DOCUMENTS = ("drills", "work out", "solve", "copy", "mend", "check")
-EARLY = (26, 46, 28, 0, 0, 0)
-LATE = (16, 40, 15, 7, 10, 12)
+EARLY = (50, 30, 20, 0, 0, 0)
+LATE = (28, 32, 12, 4, 8, 16)
 """Shares of the kinds of base documents, in the first fifth of training and after it."""
 SPOILED = {"mend": 1.0, "check": 0.6}
 """Share of drafts with a slip in them."""
+SCRIBBLED = 0.5
+"""Share of slips that are a wrong number with nothing that follows from it."""
 MAX_REPEATS = 1000
 """Draws in a row that give no new question until there count as none left."""
 
@@ -122,6 +124,9 @@ class Stories:
         steps = self._merged(solve(rng, story))
         wrong = slipped(rng, story) if kind in ("mend", "check") and rng.random() < SPOILED[kind] else None
         draft = self._merged(solve(rng, wrong)) if wrong else steps
+        if wrong and rng.random() < SCRIBBLED:
+            at = rng.randrange(len(steps))
+            draft = [*steps[:at], scribbled(rng, steps[at]), *steps[at + 1 :]]
         if kind == "check":
             return checked_pieces(solve_segments(question), draft, self._truth(story, draft))
         if kind == "solve":
