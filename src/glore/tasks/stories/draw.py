@@ -59,7 +59,7 @@ def _drawn(rng: random.Random, settings: StoriesSettings) -> Story | None:
             return None
         facts.append(fact)
     for _ in range(rng.randint(0, settings.extra_relations)):
-        extra = _redundant(rng, values)
+        extra = _redundant(rng, values, settings.max_number)
         if extra and not any(set(extra.people) == set(f.people) for f in facts):
             facts.append(extra)
     return Story(values, tuple(facts), _question(rng, people, values, settings.max_number), rng.choice(ITEMS))
@@ -107,16 +107,16 @@ def _relate(rng: random.Random, new: str, known: list[str], values: dict[str, in
     if values[new] == values[old]:
         return None
     if kind == "pair":
-        return Fact("pair", (new, old), values[new] + values[old], new)
+        return Fact("pair", (new, old), values[new] + values[old], new) if values[new] + values[old] <= limit else None
     high, low = (new, old) if values[new] > values[old] else (old, new)
     return Fact("more", (high, low), values[high] - values[low], new)
 
 
-def _redundant(rng: random.Random, values: dict[str, int]) -> Fact | None:
+def _redundant(rng: random.Random, values: dict[str, int], limit: int) -> Fact | None:
     a, b = rng.sample(sorted(values), 2)
     if values[a] == values[b]:
         return None
-    if rng.random() < 0.3:
+    if rng.random() < 0.3 and values[a] + values[b] <= limit:
         return Fact("pair", (a, b), values[a] + values[b], a)
     return Fact("more", (a, b) if values[a] > values[b] else (b, a), abs(values[a] - values[b]), a)
 
