@@ -6,6 +6,7 @@ import json
 import random
 import re
 import time
+from collections import Counter
 from fractions import Fraction
 from itertools import pairwise
 
@@ -41,7 +42,7 @@ def people_of(problem: Problem) -> dict[str, int]:
 
 
 def true(step: str, asked: tuple[str, ...] = ("Ana",), answer: str = "19") -> bool:
-    return is_true(step, VALUES, ("Ana", "Tom", "total") if step.startswith("Total") else asked, answer)
+    return is_true(step, VALUES, ("Ana", "Tom", "total") if step.startswith(("Total", "Asked")) else asked, answer)
 
 
 def test_the_same_seed_gives_the_same_stories_and_another_one_others() -> None:
@@ -205,9 +206,10 @@ def test_every_fact_is_true_and_every_way_and_order_leads_to_the_answer(seed: in
         "#### 19",
         "Ana: 12 + 7 = 19 #### 19",
         "Ana: Tom 12 + 7 = 19",
-        "Ana: 12 + 8 = 20, 20 - 1 = 19, so Ana = 19",
-        "Tom: Tom + 7 - Bo 4 = 15, 12 + 7 = 19, 19 - 4 = 15, so Tom = 12",
+        "Ana: 12 + 8 = 20, 20 - 1 = 19",
+        "Tom: ? + 7 - Bo 4 = 15, 12 + 7 = 19, 19 - 4 = 15, ? = 12",
         "Total: Ana 19 + Tom 12 = 31",
+        "Asked: Ana 19 + Tom 12 = 31",
     ],
 )
 def test_any_true_way_in_any_order_is_true(step: str) -> None:
@@ -273,12 +275,14 @@ BOMBS = [
         "[BAD] Ana: 12 + 7 = 19",
         "Ana: Tom 13 + 6 = 19",
         "Ana: Tom 12 + Bo 7 = 19",
-        "Ana: 12 + 8 = 20, 20 - 2 = 18, so Ana = 19, so Ana = 18",
-        "Ana: 12 + 8 = 21, 20 - 1 = 19, so Ana = 19",
-        "Ana: 12 + 8 = 20, so Tom = 12",
-        "Tom: Tom + 7 = 18, 12 + 7 = 19, so Tom = 12",
+        "Ana: 12 + 8 = 20, 20 - 2 = 18",
+        "Ana: 12 + 8 = 21, 20 - 1 = 19",
+        "Ana: 12 + 8 = 20, Tom = 12",
+        "Tom: ? + 7 = 18, 12 + 7 = 19, ? = 12",
+        "Tom: ? + 7 = 19, 12 + 7 = 19, ? = 13",
         "Ana: 12 + 7 = 19,",
-        "Ana: so = 19",
+        "Ana: ? = 20",
+        "Zoe: ? = ?",
         "Ana = 12 + 7 = 19",
         *(f"Ana: {bomb} = 20" for bomb in BOMBS),
         *(f"#### {bomb}0" for bomb in BOMBS),
@@ -305,9 +309,9 @@ def test_redundant_relations_open_other_routes_and_all_of_them_are_true() -> Non
         settings = StoriesSettings(people=(3, 5), steps=(2, 4), extra_relations=extra_relations)
         for _ in range(30):
             story = draw_story(rng, settings, settings.steps)
-            routes = [work_out(random.Random(i), story) for i in range(12)] + [solve(random.Random(i), story)[:-1] for i in range(12)]
+            routes = [work_out(random.Random(i), story) for i in range(60)] + [solve(random.Random(i), story)[:-1] for i in range(12)]
             assert all(is_true(step, story.values, story.asked, str(story.answer)) for route in routes for step in route)
-            found += len({frozenset(route) for route in routes[:12]}) > 1
+            found += len({frozenset(route) for route in routes[:60]}) > 1
         return found
 
     assert several(0) == 0
@@ -390,28 +394,34 @@ def test_base_documents_hold_no_dev_or_test_question_even_if_that_leaves_none(mo
 
 
 def test_base_documents_learn_only_what_follows_from_what_was_read() -> None:
-    drawn, rng = stories(people=(2, 5), steps=(1, 4)), random.Random(1)
-    kinds = {"drill": 0, "recall": 0, "solve": 0, "copy": 0}
+    drawn, rng = stories(people=(2, 5), steps=(1, 4), unknown=(0, 1)), random.Random(1)
+    kinds: Counter[str] = Counter()
     for i in range(600):
         document = drawn.base_document(rng, i / 600)
         read, learnt = ("".join(text for text, flag in document if flag == wanted) for wanted in (False, True))
         assert document[0][1] is False
         assert learnt.endswith("\n")
         if not read.startswith("Question"):
-            kinds["recall" if "." in read else "drill"] += 1
-            if "." in read:
-                assert sorted(re.findall(r"\w[^.]+\.", read)) == sorted(re.findall(r"\w[^.]+\.", learnt))
-            else:
-                assert all(
-                    is_true(f"Ana:{a} {b.strip()}", {"Ana": int(b)}, ("Ana",), "0") for (a, _), (b, _) in list(pairwise(document))[::2]
-                )
+            for (asked, _), (found, flag) in list(pairwise(document))[::2]:
+                assert flag
+                judged = found in ("Right\n", "Wrong\n")
+                line = asked if judged else asked + found
+                end = re.findall(r"\d+", line)[-1]
+                assert is_true(f"Ana: {line.strip()}", {"Ana": int(end)}, ("Ana",), "0") == (found != "Wrong\n"), line
+                kinds[f"drill {found.strip()}" if judged else "drill"] += 1
             continue
-        copying = "Draft:" in read
-        kinds["copy" if copying else "solve"] += 1
         steps = [text for text, flag in document if flag]
         assert all(step == step_text(step.strip()) for step in steps)
-        if copying:
-            assert [text for text, flag in document if not flag][1:] == [*steps, "Answer:\n"]
+        if set(steps) <= {"Right\n", "Wrong\n"}:
+            assert "Right\n" not in steps[steps.index("Wrong\n") :] if "Wrong\n" in steps else True
+            kinds["check Wrong" if "Wrong\n" in steps else "check Right"] += 1
+        elif "Draft:" in read:
+            same = [text for text, flag in document if not flag][1:] == [*steps, "Answer:\n"]
+            assert same or "[BAD]" in read or "####" in read
+            kinds["copy" if same else "mend"] += 1
+        else:
+            kinds["solve"] += 1
+    assert len(kinds) == 8
     assert min(kinds.values()) > 10, kinds
 
 
@@ -426,4 +436,4 @@ def test_base_documents_get_harder() -> None:
 
     early, middle, late = mean_length(0.1), mean_length(0.35), mean_length(0.9)
     assert early < middle < late
-    assert late > 1.5 * early
+    assert late > 1.3 * early
