@@ -28,9 +28,10 @@ __all__ = ["Stories"]
 _EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.0}
 """Plainer stories, for the first part of training and for the short ones with a question."""
 DOCUMENTS = ("drills", "work out", "solve", "copy", "mend", "check")
-EARLY = (50, 30, 20, 0, 0, 0)
-LATE = (28, 32, 12, 4, 8, 16)
-"""Shares of the kinds of base documents, in the first fifth of training and after it."""
+SHARES = ((0.18, (100, 0, 0, 0, 0, 0)), (0.3, (35, 40, 25, 0, 0, 0)), (1.0, (25, 34, 12, 4, 9, 16)))
+"""Shares of the kinds of base documents up to a share of training. Drills first: judging a line is only learnt where many lines are judged."""
+EASY_UNTIL, HARD_FROM = SHARES[1][0], 0.5
+"""Stories are plain and short up to the one share of training; from the other on, most are as hard as the recipe's."""
 SPOILED = {"mend": 1.0, "check": 0.6}
 """Share of drafts with a slip in them."""
 SCRIBBLED = 0.5
@@ -106,12 +107,12 @@ class Stories:
 
         No document answers the question of a story as long as the recipe's: that is left to fine-tuning and expert iteration.
         """
-        (kind,) = rng.choices(DOCUMENTS, EARLY if progress < 0.2 else LATE)
+        (kind,) = rng.choices(DOCUMENTS, next(shares for until, shares in SHARES if progress <= until))
         if kind == "drills":
             return tuple(piece for _ in range(8) for piece in drill(rng, self.settings))
         everyone = kind == "work out"
-        hard = everyone and rng.random() < 0.8 * min(1.0, max(0.0, (progress - 0.2) / 0.3))
-        settings = self.settings if hard else self.settings.model_copy(update=_EASY | {"people": (2, 2 if progress < 0.2 else 3)})
+        hard = everyone and rng.random() < 0.8 * min(1.0, max(0.0, (progress - EASY_UNTIL) / (HARD_FROM - EASY_UNTIL)))
+        settings = self.settings if hard else self.settings.model_copy(update=_EASY | {"people": (2, 2 if progress < EASY_UNTIL else 3)})
         for _ in range(MAX_REPEATS):
             story = draw_story(rng, settings, (1, self.settings.steps[1] if hard else 2))
             question = tell(rng, story, settings, ask_everyone=everyone)
