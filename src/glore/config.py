@@ -114,6 +114,13 @@ class StoriesSettings(Settings):
             raise ValueError(f"people must be two numbers with 2 <= smallest <= largest <= 8, got {list(self.people)}")
         if not 1 <= self.steps[0] <= self.steps[1] <= self.people[1]:
             raise ValueError(f"steps must be two numbers with 1 <= fewest <= most <= the largest number of people, got {list(self.steps)}")
+        if not 0 <= self.unknown[0] <= self.unknown[1] < self.people[0]:
+            raise ValueError(
+                f"unknown must be two numbers with 0 <= fewest <= most < the smallest number of people, got {list(self.unknown)}"
+            )
+        for name, low_high in (("unknown_changes", self.unknown_changes), ("changes", self.changes)):
+            if not 1 <= low_high[0] <= low_high[1] <= 4:
+                raise ValueError(f"{name} must be two numbers with 1 <= fewest <= most <= 4, got {list(low_high)}")
         return self
 
 

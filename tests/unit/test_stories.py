@@ -358,6 +358,12 @@ def test_products_bind_closer_and_all_else_goes_from_left_to_right(tail: list[tu
 def test_settings_that_no_story_meets_are_refused_when_the_task_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="steps must be two numbers"):
         StoriesSettings(people=(2, 2), steps=(3, 3))
+    with pytest.raises(
+        ValueError, match=r"unknown must be two numbers with 0 <= fewest <= most < the smallest number of people, got \[0, 2\]"
+    ):
+        StoriesSettings(people=(2, 4), unknown=(0, 2))
+    with pytest.raises(ValueError, match=r"unknown_changes must be two numbers with 1 <= fewest <= most <= 4, got \[0, 2\]"):
+        StoriesSettings(unknown_changes=(0, 2))
     monkeypatch.setattr(draw, "MAX_DRAWS", 5)
     rare = StoriesSettings(people=(2, 8), steps=(8, 8), max_number=10, extra_relations=3)
     with pytest.raises(ConfigError, match=r"5 drawn stories held none with 8 to 8 steps for people=\[2, 8\], max_number=10; widen steps"):
