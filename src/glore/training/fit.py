@@ -29,7 +29,7 @@ from glore.config import TrainSettings
 from glore.errors import ConfigError, ModelError, shown
 from glore.models import pick_device
 from glore.progress import Progress
-from glore.training.allocator import keep_freed_memory
+from glore.training.allocator import keep_freed_memory, release_freed_memory
 from glore.training.batches import pad_rows, plan_batches
 from glore.training.distributed import gather_weights, is_sharded
 from glore.training.examples import IGNORED, Row, TrainReport
@@ -235,6 +235,10 @@ class ScoredOnly:
         return None if scored_BT is None else (hidden[0][scored_BT].unsqueeze(0), *hidden[1:])
 
 
+STEPS_BETWEEN_RELEASES = 50
+"""On a CPU, freed memory is given back after so many steps."""
+
+
 class Watch(TrainerCallback):
     """Reports progress and stops a training whose loss is no number any more."""
 
@@ -250,6 +254,8 @@ class Watch(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
         """One more step."""
         self.progress.advance(1, tokens=self.batches.n_tokens(state.global_step - 1))
+        if args.use_cpu and (state.global_step % STEPS_BETWEEN_RELEASES == 0 or state.global_step == state.max_steps):
+            release_freed_memory()
 
     def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Logged every step, before anything is saved."""
