@@ -76,7 +76,7 @@ def _tell_alone(rng: random.Random, person: str, unknown: bool, values: dict[str
     if unknown and values and rng.random() < TIED:
         other = rng.choice(list(values))
         changes[rng.randrange(len(changes))] = Change(rng.choice("+-"), values[other], other)
-    passed = states(number, changes)
+    passed = states(number, tuple(changes))
     if min(passed) < 1 or max(passed) > limit:
         return None
     values[person] = number if unknown else passed[-1]

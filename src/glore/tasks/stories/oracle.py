@@ -31,7 +31,7 @@ def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str
     target = _true_value(label.strip(), values, asked)
     if not colon or target is None or "=" not in rest:
         return False
-    known = {**values, "?": target}
+    known: dict[str, int | Fraction] = {**values, "?": target}
     last: Fraction | None = None
     for clause in rest.split(","):
         sides = [_value(side, known) for side in clause.split("=")]
