@@ -235,7 +235,7 @@ class ScoredOnly:
         return None if scored_BT is None else (hidden[0][scored_BT].unsqueeze(0), *hidden[1:])
 
 
-STEPS_BETWEEN_RELEASES = 50
+STEPS_BETWEEN_RELEASES = 10
 """On a CPU, freed memory is given back after so many steps."""
 
 
