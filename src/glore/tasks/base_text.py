@@ -24,12 +24,12 @@ def problem_pieces(prompt: Sequence[str], steps: Sequence[str]) -> Document:
     return (*((segment, False) for segment in prompt), *((step_text(step), True) for step in steps))
 
 
-def checked_pieces(prompt: Sequence[str], lines: Sequence[str], truth: Sequence[bool]) -> Document:
-    """A prompt and lines of solutions (read), after each line whether it is right (learnt)."""
-    judged = ((step_text(line), verdict(right)) for line, right in zip(lines, truth, strict=True))
-    return (*((segment, False) for segment in prompt), *(piece for line, word in judged for piece in ((line, False), (word, True))))
+def checked_pieces(prompt: Sequence[str], steps: Sequence[str], truth: Sequence[bool]) -> Document:
+    """A prompt and the steps of a draft (read), after each step whether all is right so far (learnt)."""
+    lines = ((step_text(step), verdict(all(truth[: i + 1]))) for i, step in enumerate(steps))
+    return (*((segment, False) for segment in prompt), *(piece for step, word in lines for piece in ((step, False), (word, True))))
 
 
 def verdict(right: bool) -> str:
-    """The line that says whether the one before it is right."""
+    """The line that says whether all before it is right."""
     return step_text("Right" if right else "Wrong")

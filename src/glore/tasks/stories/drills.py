@@ -16,7 +16,7 @@ __all__ = ["drill", "scribbled"]
 
 FARTHEST = 3
 """A number scribbled over differs by at most so much."""
-BACKWARDS = 0.5
+BACKWARDS = 0.35
 """Share of drills that find a number from what changes would make of it."""
 CHECKED = 0.6
 """Share of drills that say whether a line is right."""

@@ -28,14 +28,14 @@ __all__ = ["Stories"]
 _EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.0}
 """Plainer stories, for the first part of training and for the short ones with a question."""
 DOCUMENTS = ("drills", "work out", "solve", "copy", "mend", "check")
-SHARES = ((0.18, (100, 0, 0, 0, 0, 0)), (0.3, (35, 40, 25, 0, 0, 0)), (1.0, (22, 30, 10, 3, 9, 26)))
+SHARES = ((0.18, (100, 0, 0, 0, 0, 0)), (0.3, (35, 40, 25, 0, 0, 0)), (1.0, (25, 34, 12, 4, 9, 16)))
 """Shares of the kinds of base documents up to a share of training. Drills first: judging is only learnt where many lines are judged."""
 EASY_UNTIL, HARD_FROM = SHARES[1][0], 0.5
 """Stories are plain and short up to the one share of training; from the other on, most are as hard as the recipe's."""
+SPOILED = {"mend": 1.0, "check": 0.6}
+"""Share of drafts with a slip in them."""
 SCRIBBLED = 0.5
 """Share of slips that are a wrong number with nothing that follows from it."""
-JUDGED = 3
-"""How often each line of a story is judged in one document, with and without a slip."""
 MAX_REPEATS = 1000
 """Draws in a row that give no new question until there count as none left."""
 
@@ -110,7 +110,7 @@ class Stories:
         (kind,) = rng.choices(DOCUMENTS, next(shares for until, shares in SHARES if progress <= until))
         if kind == "drills":
             return tuple(piece for _ in range(8) for piece in drill(rng, self.settings))
-        everyone = kind in ("work out", "check")
+        everyone = kind == "work out"
         hard = everyone and rng.random() < 0.8 * min(1.0, max(0.0, (progress - EASY_UNTIL) / (HARD_FROM - EASY_UNTIL)))
         settings = self.settings if hard else self.settings.model_copy(update=_EASY | {"people": (2, 2 if progress < EASY_UNTIL else 3)})
         for _ in range(MAX_REPEATS):
@@ -120,33 +120,21 @@ class Stories:
                 break
         else:
             raise self._exhausted("nearly all short questions belong to dev or test, so none are left for the base model")
-        if kind == "check":
-            lines = self._lines_to_judge(rng, story)
-            return checked_pieces(solve_segments(question), lines, self._truth(story, lines))
         if everyone:
             return problem_pieces(solve_segments(question), work_out(rng, story))
         steps = self._merged(solve(rng, story))
-        wrong = slipped(rng, story) if kind == "mend" else None
+        wrong = slipped(rng, story) if kind in ("mend", "check") and rng.random() < SPOILED[kind] else None
         draft = self._merged(solve(rng, wrong)) if wrong else steps
         if wrong and rng.random() < SCRIBBLED:
             at = rng.randrange(len(steps))
             draft = [*steps[:at], scribbled(rng, steps[at]), *steps[at + 1 :]]
+        if kind == "check":
+            return checked_pieces(solve_segments(question), draft, self._truth(story, draft))
         if kind == "solve":
             return problem_pieces(solve_segments(question), steps)
         truth = self._truth(story, draft)
         mark = rng.choice((0, truth.index(False))) if False in truth else None
         return problem_pieces(refine_segments(question, draft, mark), steps)
-
-    def _lines_to_judge(self, rng: random.Random, story: Story) -> list[str]:
-        """Lines for every person, right or with a slip, in the order of a solution, several times over."""
-        lines: list[str] = []
-        for _ in range(JUDGED):
-            wrong = slipped(rng, story)
-            misread = {line.partition(":")[0]: line for line in work_out(rng, wrong)} if wrong else {}
-            for line in work_out(rng, story):
-                slip = rng.random()
-                lines.append(line if slip > 0.5 else scribbled(rng, line) if slip > 0.2 else misread.get(line.partition(":")[0], line))
-        return lines
 
     @staticmethod
     def _truth(story: Story, steps: Sequence[str]) -> list[bool]:
