@@ -10,19 +10,24 @@ from glore.sampling.protocol import Request
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["checked_tokens"]
+__all__ = ["check", "checked_tokens"]
 
 
 def checked_tokens(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
     """The prompt's token ids, segment by segment. Raises EngineError naming the request."""
     from glore.models import encode_segments
 
+    tokens = encode_segments(tokenizer, request.segments)
+    check(request, len(tokens))
+    return tokens
+
+
+def check(request: Request, n_tokens: int) -> None:
+    """Refuse a request whose parameters mean nothing or whose prompt has no tokens. Raises EngineError naming the request."""
     params = request.params
     if params.max_new_tokens < 1 or params.temperature < 0 or params.top_k < 0 or not 0 < params.top_p <= 1:
         raise EngineError(
             f"request {shown(request.id)}: max_new_tokens >= 1, temperature >= 0, top_k >= 0 and 0 < top_p <= 1 needed, got {params}"
         )
-    tokens = encode_segments(tokenizer, request.segments)
-    if not tokens:
+    if not n_tokens:
         raise EngineError(f"request {shown(request.id)}: the prompt is empty; a model needs at least one token to continue")
-    return tokens

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from glore.errors import EngineError, shown
+from glore.sampling.encoding import check
 from glore.sampling.plain import plain_waves
 from glore.sampling.protocol import FollowUp, Request, Result
 from glore.sampling.rows import Ints
@@ -105,19 +106,13 @@ class TorchEngine:
         """The request, encoded and checked. Raises EngineError naming the request."""
         from glore.models import encode_many
 
-        params = request.params
         # Segment by segment, so that pages begin where segments do; BOS goes with the first.
         segments = [s for s in request.segments if s]
         parts = encode_many(self.tokenizer, [(s,) for s in segments[:1]] or [()]) + encode_many(
             self.tokenizer, [(s,) for s in segments[1:]], bos=False
         )
         n_tokens = sum(map(len, parts))
-        if not n_tokens:
-            raise EngineError(f"request {shown(request.id)}: the prompt is empty; a model needs at least one token to continue")
-        if params.max_new_tokens < 1 or params.temperature < 0 or params.top_k < 0 or not 0 < params.top_p <= 1:
-            raise EngineError(
-                f"request {shown(request.id)}: max_new_tokens >= 1, temperature >= 0, top_k >= 0 and 0 < top_p <= 1 needed, got {params}"
-            )
+        check(request, n_tokens)
         room = self._context - n_tokens
         if room < 1:
             raise EngineError(
@@ -125,7 +120,7 @@ class TorchEngine:
                 "shorten the prompt or use a model with a longer context"
             )
         chunks = cut(parts)
-        max_new = min(params.max_new_tokens, room)
+        max_new = min(request.params.max_new_tokens, room)
         if self.packed and len(chunks) + -(-max_new // PAGE_SIZE) > self.n_pages:
             raise EngineError(
                 f"request {shown(request.id)}: {n_tokens} tokens and {max_new} new ones don't fit into the {self.n_pages * PAGE_SIZE} "

@@ -44,11 +44,6 @@ class Fact:
     """The person whose quantity it tells, given the others'."""
     changes: tuple[Change, ...] = ()
 
-    @property
-    def alone(self) -> bool:
-        """Whether it tells its person's quantity without another's."""
-        return self.kind in ("given", "changes", "unknown")
-
     def ways(self, values: dict[str, int]) -> tuple[Way, ...]:
         """A line for every quantity that this fact yields (none for a number that the story states)."""
         a, b, c = (*self.people, "", "")[:3]
