@@ -1,0 +1,153 @@
+"""A run, whole: the parts of the method, and what must fit together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from glore.config.engine import EngineSettings
+from glore.config.section import Settings
+from glore.config.task import TaskSettings
+from glore.config.training import BaseModelSettings, TrainSettings
+
+__all__ = [
+    "EvaluationSettings",
+    "ExpertIterationSettings",
+    "LabelSettings",
+    "RefinerSettings",
+    "RewardModelSettings",
+    "RunConfig",
+    "StudentSettings",
+]
+
+
+class ExpertIterationSettings(Settings):
+    """Method 1: sample, keep what is right, fine-tune the base again."""
+
+    samples: int = Field(96, ge=1)
+    """K solutions per training question and round."""
+    questions: int = Field(0, ge=0)
+    """Training questions to sample from; 0: all. They are the last of the seeded order whose first `reward.questions` the reward
+    models use: where both fit, the reward models learn from questions that the student was not trained on."""
+    temperature: float = Field(1.0, gt=0)
+    max_rounds: int = Field(5, ge=0, le=20)
+    min_gain: float = Field(0.005, ge=0)
+    """Stop when greedy accuracy on dev gains less than this (a share)."""
+    max_per_question: int = Field(0, ge=0)
+    """At most so many distinct right solutions of a question go into fine-tuning (all rounds together); 0: all."""
+
+
+class StudentSettings(Settings):
+    """SFT and expert iteration."""
+
+    bootstrap: Literal["sft", "prompt"] = "sft"
+    """`sft`: fine-tune on worked solutions first; `prompt`: none there, sample from the 1-shot prompted base."""
+    sft: TrainSettings = TrainSettings()
+    ei: ExpertIterationSettings = ExpertIterationSettings()
+    ei_train: TrainSettings = TrainSettings()
+    max_new_tokens: int = Field(300, ge=8)
+
+
+class RewardModelSettings(Settings):
+    """Data and training of ORM, Balanced ORM and SORM."""
+
+    questions: int = Field(0, ge=0)
+    """Training questions that are sampled from; 0: all."""
+    samples: int = Field(96, ge=1)
+    """K solutions per question for the ORM."""
+    draft_samples: int = Field(8, ge=1)
+    """Of those, so many drafts per question get SORM labels."""
+    temperature: float = Field(1.0, gt=0)
+    init: Literal["student", "base"] = "student"
+    """Which weights the reward models start from."""
+    orm: TrainSettings = TrainSettings()
+    sorm: TrainSettings = TrainSettings()
+
+
+class LabelSettings(Settings):
+    """Method 3: SORM labels."""
+
+    rollouts: int = Field(8, ge=1)
+    """K verifying rollouts per prefix."""
+    temperature: float = Field(1.0, gt=0)
+    max_new_tokens: int = Field(300, ge=8)
+    consistency: Literal["number", "substring", "off"] = "number"
+    """Match results on number boundaries (chosen), by literal substring (the paper), or not at all."""
+    consistency_steps: Literal["all", "last"] = "all"
+    """Results of all steps of the prefix, or of its last step only."""
+    propagate: bool = True
+    balance: bool = True
+    full_counts: bool = False
+    """Draw all K rollouts at every step instead of the exact backward scan (needed for soft labels and `propagate: false`)."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> LabelSettings:
+        if not self.propagate and not self.full_counts:
+            raise ValueError("propagate: false needs full_counts: true, because the backward scan only finds the last positive step")
+        return self
+
+
+class RefinerSettings(Settings):
+    """Method 4: pairs and training of the joint refiner."""
+
+    init: Literal["student", "base"] = "base"
+    global_mark: Literal["first", "none"] = "first"
+    """`[BAD]` before S_1 in global pairs (chosen), or no mark."""
+    global_pairs: Literal["one", "all"] = "one"
+    """Each wrong draft with one random right solution (chosen), or with all."""
+    train: TrainSettings = TrainSettings()
+
+
+class EvaluationSettings(Settings):
+    """Method 5 and 6: inference and evaluation."""
+
+    threshold: float = Field(0.5, gt=0, lt=1)
+    """T: a step with SORM at most this is bad; a draft with ORM at most this needs work."""
+    aggregate: Literal["final", "mean", "weighted_mean", "weighted_mean_literal", "min", "product", "mean_last_two"] = "final"
+    """Step scores to one score, for reranking (App. D)."""
+    samples: int = Field(96, ge=3)
+    """K samples per test question for the rerank curves and pass@K."""
+    best_of: int = Field(3, ge=1)
+    temperature: float = Field(1.0, gt=0)
+    label_full_counts: bool = False
+    bootstrap_samples: int = Field(2000, ge=100)
+
+
+class RunConfig(Settings):
+    """One run, whole."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    runs_dir: str = "runs"
+    seed: int = Field(0, ge=0)
+    launch: str = ""
+    """How trainings are started on several devices, such as `accelerate launch --config_file recipes/accelerate/fsdp.yaml`; empty: on one
+    device, in this process. An optimiser step then has batch_size × gradient_accumulation × devices rows."""
+    task: TaskSettings = TaskSettings()
+    base: BaseModelSettings = BaseModelSettings()
+    engine: EngineSettings = EngineSettings()
+    student: StudentSettings = StudentSettings()
+    reward: RewardModelSettings = RewardModelSettings()
+    labels: LabelSettings = LabelSettings()
+    refiner: RefinerSettings = RefinerSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @property
+    def run_dir(self) -> Path:
+        """The run folder: `runs_dir/name`."""
+        return Path(self.runs_dir) / self.name
+
+    @model_validator(mode="after")
+    def _combination(self) -> RunConfig:
+        if self.base.model is None and self.task.kind not in ("stories", "svamp"):
+            raise ValueError(
+                f"task.kind: {self.task.kind} has no text to train a base model from nothing; set base.model to a model name or folder"
+            )
+        if self.base.model is None and self.task.kind == "svamp" and self.task.scratch_path is None:
+            raise ValueError("task.kind: svamp without base.model trains from nothing and needs task.scratch_path (the MAWPS/ASDiv-A CSV)")
+        if self.evaluation.best_of > self.evaluation.samples:
+            raise ValueError(f"evaluation.best_of ({self.evaluation.best_of}) can't exceed evaluation.samples ({self.evaluation.samples})")
+        if self.reward.draft_samples > self.reward.samples:
+            raise ValueError(f"reward.draft_samples ({self.reward.draft_samples}) can't exceed reward.samples ({self.reward.samples})")
+        return self

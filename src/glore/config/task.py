@@ -1,0 +1,79 @@
+"""Settings of the task: where problems come from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from glore.config.section import Settings
+
+__all__ = ["StoriesSettings", "TaskSettings"]
+
+
+class StoriesSettings(Settings):
+    """Difficulty knobs of the built-in task."""
+
+    people: tuple[int, int] = (3, 5)
+    """Smallest and largest number of people in a story."""
+    steps: tuple[int, int] = (2, 4)
+    """Fewest and most steps of a solution (the answer line not counted)."""
+    max_number: int = Field(60, ge=10, le=999)
+    """No quantity of a story is larger."""
+    unknown: tuple[int, int] = (0, 1)
+    """Fewest and most people whose number the story doesn't tell, only what some changes would make of it: easier to check than to find."""
+    unknown_changes: tuple[int, int] = (2, 3)
+    """Fewest and most such changes."""
+    changes: tuple[int, int] = (1, 2)
+    """Fewest and most changes of a stated number."""
+    extra_relations: int = Field(1, ge=0, le=3)
+    """Redundant relations: they give more than one way to a quantity."""
+    shuffled: float = Field(0.5, ge=0, le=1)
+    """Share of stories whose sentences stand in any order; in the others, what is needed first is told first."""
+    turned: float = Field(0.15, ge=0, le=1)
+    """Share of relations told the other way round, with the person who is known already as the subject."""
+    distractors: int = Field(1, ge=0, le=3)
+    """Most irrelevant sentences in a story."""
+    n_train: int = Field(3000, ge=1)
+    n_dev: int = Field(300, ge=1)
+    n_test: int = Field(600, ge=1)
+    worked_share: float = Field(0.1, ge=0, le=1)
+    """Share of the training questions that come with a worked solution."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> StoriesSettings:
+        if not 2 <= self.people[0] <= self.people[1] <= 8:
+            raise ValueError(f"people must be two numbers with 2 <= smallest <= largest <= 8, got {list(self.people)}")
+        if not 1 <= self.steps[0] <= self.steps[1] <= self.people[1]:
+            raise ValueError(f"steps must be two numbers with 1 <= fewest <= most <= the largest number of people, got {list(self.steps)}")
+        if not 0 <= self.unknown[0] <= self.unknown[1] < self.people[0]:
+            raise ValueError(
+                f"unknown must be two numbers with 0 <= fewest <= most < the smallest number of people, got {list(self.unknown)}"
+            )
+        for name, low_high in (("unknown_changes", self.unknown_changes), ("changes", self.changes)):
+            if not 1 <= low_high[0] <= low_high[1] <= 4:
+                raise ValueError(f"{name} must be two numbers with 1 <= fewest <= most <= 4, got {list(low_high)}")
+        return self
+
+
+class TaskSettings(Settings):
+    """Where problems come from."""
+
+    kind: Literal["stories", "gsm8k", "svamp", "math", "jsonl"] = "stories"
+    path: str | None = None
+    """A file or folder with the data. For `gsm8k`: a folder with train.jsonl and test.jsonl; `svamp`: SVAMP.json or its
+    folder; `math` and `jsonl`: a folder with train.jsonl, test.jsonl and perhaps dev.jsonl (or one file, split by hash)."""
+    hub: str | None = None
+    """A dataset name on the Hugging Face Hub, instead of `path`. None of both: the task's usual Hub name."""
+    n_dev: int = Field(500, ge=1)
+    """Questions held out of *train* for the stopping rule and for tuning (real data without a dev split)."""
+    max_train: int | None = Field(None, ge=1)
+    max_test: int | None = Field(None, ge=1)
+    """Use only the first so many questions (order fixed by a hash, so it is a random subset)."""
+    keep_annotations: bool = True
+    """GSM8K: keep `<<48/2=24>>` in worked solutions, or strip them as a whole."""
+    merge_answer_line: bool = False
+    """Let the answer line `#### N` be part of the step before (method, notation)."""
+    scratch_path: str | None = None
+    """`svamp`: the MAWPS/ASDiv-A CSV that a base model trained from nothing learns from."""
+    stories: StoriesSettings = StoriesSettings()

@@ -1,0 +1,79 @@
+"""Settings of one training, and of the base model that trainings start from."""
+
+from __future__ import annotations
+
+from typing import Literal, Union
+
+from pydantic import Field, model_validator
+
+from glore.config.section import Settings
+
+__all__ = ["BaseModelSettings", "LoraSettings", "ScratchModelSettings", "TrainSettings"]
+
+
+class LoraSettings(Settings):
+    """Low-rank adaptation through peft (extra `peft`). The adapter is merged into the saved model."""
+
+    r: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: Union[Literal["all-linear"], tuple[str, ...]] = "all-linear"
+
+
+class TrainSettings(Settings):
+    """One training run on transformers.Trainer."""
+
+    epochs: float = Field(1.0, gt=0)
+    max_steps: int = Field(0, ge=0)
+    """Optimiser steps; 0: as many as `epochs` gives."""
+    learning_rate: float = Field(5e-5, gt=0)
+    min_learning_rate_ratio: float = Field(0.01, ge=0, le=1)
+    """The cosine ends at this share of `learning_rate` (App. C: 5e-5 → 5e-7)."""
+    warmup_ratio: float = Field(0.03, ge=0, le=0.5)
+    batch_size: int = Field(64, ge=1)
+    """Rows per device and micro-step."""
+    gradient_accumulation: int = Field(1, ge=1)
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`: Muon for the 2-D hidden weights, AdamW for embeddings, head and vectors."""
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    max_length: int = Field(1024, ge=16)
+    """Longer rows are left out and counted."""
+    lora: LoraSettings | None = None
+    save_steps: int = Field(0, ge=0)
+    """Checkpoint inside the stage every so many optimiser steps; 0: none, the stage starts again when killed."""
+    report_to: tuple[str, ...] = ()
+    """Trackers of transformers.Trainer: `tensorboard`, `trackio`, …"""
+
+
+class ScratchModelSettings(Settings):
+    """A small Llama trained from nothing inside the run (needs a task that supplies base documents)."""
+
+    hidden_size: int = Field(128, ge=16)
+    n_layers: int = Field(4, ge=1)
+    n_heads: int = Field(4, ge=1)
+    intermediate_size: int = Field(384, ge=16)
+    max_positions: int = Field(1024, ge=128)
+    rope_theta: float = Field(300.0, gt=1)
+    """Base of the rotary positions. Texts are short here: with the usual 10,000 most angles hardly turn, and reading is learnt later."""
+    vocab_size: int = Field(1024, ge=300)
+    n_tokens: int = Field(3_600_000, ge=1)
+    """Tokens of base documents to train on."""
+    train: TrainSettings = TrainSettings(learning_rate=3e-3, optimizer="muon", batch_size=64)
+
+    @model_validator(mode="after")
+    def _heads(self) -> ScratchModelSettings:
+        if self.hidden_size % (2 * self.n_heads):
+            raise ValueError(f"hidden_size must be a multiple of 2 * n_heads, got {self.hidden_size} and {self.n_heads}")
+        return self
+
+
+class BaseModelSettings(Settings):
+    """The pretrained base: a Hugging Face causal LM, or a small one trained from nothing."""
+
+    model: str | None = None
+    """A folder or Hub name for `AutoModelForCausalLM`; none: train `scratch`."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    scratch: ScratchModelSettings = ScratchModelSettings()
