@@ -1,10 +1,8 @@
 """One training loop for every model here: rows in, trained weights out, on transformers.Trainer and accelerate.
 
-What is ours: batches are planned beforehand (`batches`), the loss is the mean over all scored positions of an optimiser
-step (however they fall into micro-batches and devices), a language model's logits are computed at scored positions
-only, Muon, and resuming only from a complete checkpoint of the very same job. A resumed run takes the steps that an
-uninterrupted one would have taken, with the same weights bit for bit on a CPU.
-Axes: B rows, T tokens, V vocabulary or classes, N scored positions of a batch.
+What is ours: batches are planned beforehand (`batches`), the loss (`trainer`), Muon (`optimizers`), and resuming only from
+a complete checkpoint of the very same job (`resume`). A resumed run takes the steps that an uninterrupted one would have
+taken, with the same weights bit for bit on a CPU.
 """
 
 from __future__ import annotations
@@ -12,37 +10,31 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import cross_entropy
-from torch.utils.data import Dataset
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments, set_seed
 
 from glore.config import TrainSettings
 from glore.errors import ConfigError, ModelError, shown
 from glore.models import pick_device
 from glore.progress import Progress
 from glore.training.allocator import keep_freed_memory, release_freed_memory
-from glore.training.batches import pad_rows, plan_batches
+from glore.training.batches import plan_batches
 from glore.training.distributed import gather_weights, is_sharded
-from glore.training.examples import IGNORED, Row, TrainReport
-from glore.training.lanes import N_LANES, Lanes
-from glore.training.optimizers import MuonWithAdamW, split_parameters
+from glore.training.examples import Row, TrainReport
 from glore.training.resume import job_fingerprint, resume_point
+from glore.training.trainer import PlannedBatches, PlannedTrainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = ["fit", "seed_all"]
 
-TorchBatch = dict[str, torch.Tensor]
 CHECKPOINTS = "checkpoints"
 
 
@@ -98,7 +90,7 @@ def fit(
     with _log_folder((log_dir or work_dir / "log") / name), _trainer_warnings(), _without_denormals():
         try:
             arguments = _arguments(settings, folder, n_steps, seed, on_cpu)
-            trainer = PlannedTrainer(settings, model=model, args=arguments, train_dataset=batches, data_collator=_only, callbacks=[watch])
+            trainer = PlannedTrainer(settings, model=model, args=arguments, train_dataset=batches, callbacks=[watch])
         except (ValueError, ImportError, RuntimeError) as error:
             raise ConfigError(f"these training settings don't work here: {shown(' '.join(str(error).split()), 300)}") from error
         trainer.remove_callback(PrinterCallback)
@@ -120,119 +112,6 @@ def fit(
     last = losses[-max(1, len(losses) // 10) :]
     n_tokens = sum(lengths[i] for batch in plan for i in batch)
     return TrainReport(len(rows), n_dropped, n_tokens, n_steps, sum(last) / len(last), time.monotonic() - started)
-
-
-class PlannedBatches(Dataset[TorchBatch]):
-    """The planned batches as a dataset whose items are whole batches, padded."""
-
-    def __init__(self, rows: Sequence[Row], plan: Sequence[tuple[int, ...]], group: int, world: int, pad_id: int) -> None:
-        self.rows, self.plan, self.group, self.world, self.pad_id = rows, plan, group, world, pad_id
-
-    def __len__(self) -> int:
-        return len(self.plan)
-
-    def __getitem__(self, index: int) -> TorchBatch:
-        ids_BT, targets_BT = pad_rows([self.rows[i] for i in self.plan[index]], self.pad_id)
-        return {
-            "input_ids": torch.from_numpy(ids_BT),
-            "targets": torch.from_numpy(targets_BT),
-            # Gradients are averaged over devices, so each device's share is scaled up by their number.
-            "scale": torch.tensor(self.world / self.n_scored(index // self.group)),
-        }
-
-    def n_scored(self, step: int) -> int:
-        """Scored positions of all batches of an optimiser step."""
-        return sum(int((self.rows[i].targets != IGNORED).sum()) for batch in self._of(step) for i in batch)
-
-    def n_tokens(self, step: int) -> int:
-        """Tokens of an optimiser step, padding not counted."""
-        return sum(len(self.rows[i].ids) for batch in self._of(step) for i in batch)
-
-    def _of(self, step: int) -> Sequence[tuple[int, ...]]:
-        return self.plan[step * self.group : (step + 1) * self.group]
-
-
-class PlannedTrainer(Trainer):
-    """Trainer with our loss, and Muon where it is asked for."""
-
-    loss_is_scaled_for_ga = True
-
-    def __init__(self, settings: TrainSettings, **arguments: Any) -> None:
-        self.settings = settings
-        super().__init__(**arguments)
-        self.scored_only = ScoredOnly(self.model)
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        # Dropout draws from one generator, whose order two threads would race for; checkpointing recomputes on other threads.
-        plain = all(m.p == 0 for m in self.model.modules() if isinstance(m, torch.nn.Dropout)) and not settings.gradient_checkpointing
-        self.lanes = Lanes(trained) if self.args.use_cpu and plain and self.args.world_size == 1 else None
-
-    def training_step(
-        self, model: torch.nn.Module, inputs: TorchBatch, num_items_in_batch: torch.Tensor | int | None = None
-    ) -> torch.Tensor:
-        """Forward and backward, on a CPU with a lane for each half of the rows."""
-        if self.lanes is None or len(inputs["input_ids"]) < N_LANES:
-            return super().training_step(model, inputs, num_items_in_batch)
-        model.train()
-        parts = [inputs | {key: inputs[key][lane::N_LANES] for key in ("input_ids", "targets")} for lane in range(N_LANES)]
-        return self.lanes.backward([partial(self.compute_loss, model, part) for part in parts])
-
-    def compute_loss(
-        self, model: torch.nn.Module, inputs: TorchBatch, return_outputs: bool = False, num_items_in_batch: torch.Tensor | int | None = None
-    ) -> Any:
-        """Summed cross entropy of the scored positions, over the number of them in the optimiser step."""
-        targets_BT = inputs["targets"]
-        scored_BT = targets_BT != IGNORED
-        with self.scored_only(scored_BT):
-            outputs = model(input_ids=inputs["input_ids"])
-        logits = outputs.logits
-        logits_NV = logits[scored_BT] if logits.shape[:2] == targets_BT.shape else logits.flatten(0, -2)
-        loss = cross_entropy(logits_NV.float(), targets_BT[scored_BT], reduction="sum") * inputs["scale"]
-        return (loss, outputs) if return_outputs else loss
-
-    def close(self) -> None:
-        """Leave the model as it was, and no thread behind."""
-        self.scored_only.close()
-        if self.lanes is not None:
-            self.lanes.close()
-
-    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW as transformers sets it up, or Muon for the hidden weights."""
-        if self.settings.optimizer == "adamw":
-            return super().create_optimizer(model)
-        hidden, other = split_parameters(self.model)
-        optimizer = MuonWithAdamW(hidden, other, self.settings.learning_rate, self.settings.weight_decay)
-        self.optimizer = optimizer
-        return optimizer
-
-
-class ScoredOnly:
-    """Let a language model's head see the scored positions only: (B, T, D) becomes (1, N, D) before the product with V columns.
-
-    The head is the costly part at large vocabularies, and what follows it (softcaps, scales) works element by element.
-    """
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._here = threading.local()  # each lane has a mask of its own
-        head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]  # a method of PreTrainedModel
-        self._handle = head.register_forward_pre_hook(self._cut) if head is not None else None
-
-    def close(self) -> None:
-        """Take the hook away again."""
-        if self._handle is not None:
-            self._handle.remove()
-
-    @contextlib.contextmanager
-    def __call__(self, scored_BT: torch.Tensor) -> Iterator[None]:
-        """Cut down to these positions while this is open."""
-        self._here.scored_BT = scored_BT
-        try:
-            yield
-        finally:
-            self._here.scored_BT = None
-
-    def _cut(self, _: torch.nn.Module, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-        scored_BT = getattr(self._here, "scored_BT", None)
-        return None if scored_BT is None else (hidden[0][scored_BT].unsqueeze(0), *hidden[1:])
 
 
 STEPS_BETWEEN_RELEASES = 10
@@ -299,11 +178,6 @@ def _arguments(settings: TrainSettings, folder: Path, n_steps: int, seed: int, o
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # several GPUs take part through torchrun or accelerate, never through torch's DataParallel
     return arguments
-
-
-def _only(items: list[TorchBatch]) -> TorchBatch:
-    (batch,) = items
-    return batch
 
 
 @contextlib.contextmanager
