@@ -27,7 +27,7 @@ run: $(READY)
 
 # One thread a process: two processes of several spinning threads each would slow each other several times over.
 test: $(READY)
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

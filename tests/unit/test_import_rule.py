@@ -104,7 +104,7 @@ def test_torch_stays_where_models_are(path: Path) -> None:
 
 def test_the_command_line_starts_without_heavy_packages() -> None:
     """`glore --help` must answer in under a second; these packages alone cost more."""
-    heavy = ("torch", "transformers", "datasets", "pandas", "pyarrow", "pydantic", "matplotlib", "numpy")
+    heavy = ("torch", "transformers", "datasets", "pandas", "pyarrow", "pydantic", "numpy")
     code = (
         "import sys\nsys.argv = ['glore', '--help']\nimport glore.cli\n"
         "try:\n    glore.cli.main()\nexcept SystemExit:\n    pass\n"
