@@ -19,7 +19,7 @@ from typing import Literal, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from glore.errors import RunError
+from glore.errors import RunError, shown
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -223,7 +223,12 @@ def write_records(path: Path, kind: type[R], records: Sequence[R]) -> None:
 
 
 def read_records(paths: Path | Iterable[Path], kind: type[R]) -> list[R]:
-    """Read records back from one Parquet file or several, in order. Raises RunError for an unreadable or foreign file."""
+    """Read records back from one Parquet file or several, in order.
+
+    Raises RunError for an unreadable or foreign file, TypeError for a path given as a bare string.
+    """
+    if isinstance(paths, str):  # type checkers refuse it; others would be told that the file "r" can't be read
+        raise TypeError(f"read_records takes a pathlib.Path or several, got the string {shown(paths)}; wrap it in Path(…)")
     files = [paths] if isinstance(paths, Path) else list(paths)
     expected = schema_of(kind)
     out: list[R] = []

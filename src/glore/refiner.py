@@ -105,8 +105,11 @@ class Refiner:
     def refine(self, questions: Sequence[str]) -> list[Refinement]:
         """Refine questions in one batch, results in their order; `problem_id` is `q0`, `q1`, …
 
-        Raises DataError for an empty or oversized question, EngineError where one does not fit into a model's context.
+        Raises DataError for an empty or oversized question, EngineError where one does not fit into a model's context, TypeError
+        for a single string, whose letters would be questions.
         """
+        if isinstance(questions, str):
+            raise TypeError(f"refine takes several questions, got the string {shown(questions)}; call the refiner itself, or give a list")
         begin = time.monotonic()
         asked = {f"q{n}": _checked(question, n) for n, question in enumerate(questions)}
         options = self.options

@@ -67,6 +67,14 @@ def test_files_are_read_in_the_given_order(tmp_path: Path) -> None:
     assert [p.id for p in read_records([tmp_path / f"p-{i}.parquet" for i in (2, 0, 1)], Problem)] == ["2", "0", "1"]
 
 
+def test_a_bare_string_is_not_taken_for_a_list_of_letters(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    write_records(path, Problem, [Problem("a", "q", "1", None, "train")])
+    with pytest.raises(TypeError, match=r"pathlib\.Path or several, got the string '.*; wrap it in Path"):
+        read_records(str(path), Problem)  # type: ignore[arg-type]  # what is tested
+    assert [p.id for p in read_records([path], Problem)] == ["a"]
+
+
 @pytest.mark.parametrize("keep", [0, 3, 40, -1])
 def test_a_truncated_file_is_one_line(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "x.parquet"

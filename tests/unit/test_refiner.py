@@ -78,6 +78,13 @@ def test_a_batch_keeps_its_order_and_no_question_is_fine() -> None:
     assert refiner.refine([]) == []
 
 
+def test_one_question_is_not_taken_for_a_batch_of_letters() -> None:
+    refiner, student, _ = _refiner("good\n#### 3")
+    with pytest.raises(TypeError, match="several questions, got the string 'How many'"):
+        refiner.refine("How many")
+    assert student.requests == []
+
+
 @pytest.mark.parametrize(("question", "message"), [("  \n", "question 0 is empty"), ("x" * (MAX_QUESTION_CHARS + 1), "20,001 characters")])
 def test_bad_questions_are_refused(question: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
