@@ -4,8 +4,9 @@
 
 serves the model FOLDER under that name, or, where NAME is empty, every model in FOLDER as it appears, and prints its port.
 `POST /faults` with a JSON list sets what goes wrong at the *first* try of every request, chosen in turn: a status (429, 500,
-400, …), `drop` (the connection breaks in the middle), `slow`, `malformed`, `short`, `abort`, `huge`, `none`. `GET /log` gives the
-bodies received so far, and how many were being answered at once at most.
+400, …), `drop` (the connection breaks in the middle), `slow`, `malformed`, `short`, `abort`, `none`; or at every try: `huge`,
+`silent` (neither log-probabilities nor the reason of a stop), `few` (too few log-probabilities). `GET /log` gives the bodies
+received so far, and how many were being answered at once at most.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from glore.config import EngineSettings
 from glore.sampling.protocol import Request, SamplingParams
 from glore.sampling.torch_engine import TorchEngine
 
+LASTING = ("huge", "silent", "few")
 IDS = "\0ids "
 """Begins a segment that holds token ids."""
 encode_text = glore.models.encode_many
@@ -70,17 +72,22 @@ class State:
                 return "none"
             first = body not in self.seen
             fault = self.seen.setdefault(body, self.faults[len(self.seen) % len(self.faults)])
-            return fault if first or (isinstance(fault, int) and fault < 429) or fault == "huge" else "none"
+            return fault if first or (isinstance(fault, int) and fault < 429) or fault in LASTING else "none"
 
     def draw(self, body: dict[str, object]) -> list[dict[str, object]]:
         prompt, n = body["prompt"], body.get("n", 1)
         text = prompt if isinstance(prompt, str) else IDS + " ".join(map(str, prompt))
-        params = SamplingParams(body["temperature"], body["top_p"], max(0, body.get("top_k", 0)), body["max_tokens"])
+        params = SamplingParams(
+            *(body["temperature"], body["top_p"], max(0, body.get("top_k", 0)), body["max_tokens"]),
+            *(body.get("stop", ""), "logprobs" in body),
+        )
         with self.drawing:
             engine = self.engine(body["model"])
             (result,) = engine.run([Request("r", (text,), tuple(body["seed"] + i for i in range(n)), params)])
         return [
-            {"index": i, "text": c.text, "finish_reason": "stop" if c.stop == "eos" else "length", "n": c.n_tokens}
+            {"index": i, "text": c.text, "finish_reason": "length" if c.stop == "length" else "stop", "n": c.n_tokens}
+            | ({"logprobs": {"token_logprobs": c.logprobs}} if c.logprobs else {})
+            | ({"stop_reason": body["stop"] if c.stop == "stop" else None} if "stop" in body else {})
             for i, c in enumerate(result.completions)
         ]
 
@@ -160,6 +167,11 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, b"<html>it works</html>")
         elif fault == "short":
             self.reply(200, {"choices": []})
+        elif fault == "silent":
+            hidden = [{k: v for k, v in c.items() if k not in ("logprobs", "stop_reason")} for c in choices]
+            self.reply(200, {**answer, "choices": hidden})
+        elif fault == "few":
+            self.reply(200, {**answer, "choices": [{**c, "logprobs": {"content": [{"logprob": -1.0}]}} for c in choices]})
         elif fault == "abort":
             self.reply(200, {"choices": [{**c, "finish_reason": "abort"} for c in choices]})
         else:

@@ -32,6 +32,8 @@ class SamplingParams:
     top_k: int = 0
     seed: int | None = None
     max_tokens: int | None = 16
+    stop: str | list[str] | None = None
+    logprobs: int | None = None
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
 
     def __post_init__(self) -> None:
@@ -54,12 +56,19 @@ class EngineArgs:
 
 
 @dataclasses.dataclass
+class Logprob:
+    logprob: float
+    rank: int | None = None
+    decoded_token: str | None = None
+
+
+@dataclasses.dataclass
 class CompletionOutput:
     index: int
     text: str
     token_ids: list[int]
     cumulative_logprob: float | None = None
-    logprobs: None = None
+    logprobs: list[dict[int, Logprob]] | None = None
     finish_reason: str | None = None
     stop_reason: int | str | None = None
 
@@ -116,11 +125,16 @@ class LLMEngine:
         outputs = []
         for name in list(self.open)[-3:][::-1]:
             tokens, params = self.open.pop(name)
-            ours = OurParams(params.temperature, params.top_p, params.top_k, params.max_tokens)
+            assert params.stop is None or isinstance(params.stop, list)
+            stop = (params.stop or [""])[0]
+            ours = OurParams(params.temperature, params.top_p, params.top_k, params.max_tokens, stop, params.logprobs is not None)
             (result,) = self._engine.run([Request(name, (self._engine.tokenizer.decode(tokens),), (params.seed,), ours)])
             (drawn,) = result.completions
-            reason = "stop" if drawn.stop == "eos" else "length"
-            completion = CompletionOutput(0, drawn.text, [0] * drawn.n_tokens, finish_reason=reason)
+            reason = "length" if drawn.stop == "length" else "stop"
+            ids = list(range(drawn.n_tokens))
+            told = None if drawn.logprobs is None else [{-1: Logprob(0.0), i: Logprob(x)} for i, x in zip(ids, drawn.logprobs, strict=True)]
+            stopped_by = stop if drawn.stop == "stop" else None
+            completion = CompletionOutput(0, drawn.text, ids, logprobs=told, finish_reason=reason, stop_reason=stopped_by)
             outputs.append(RequestOutput(name, None, tokens, None, [completion], True))
         return outputs
 

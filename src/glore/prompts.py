@@ -12,6 +12,7 @@ from collections.abc import Sequence
 __all__ = [
     "BAD_MARK",
     "MAX_SOLUTION_CHARS",
+    "STEP_END",
     "join_steps",
     "mark_draft",
     "refine_segments",
@@ -25,6 +26,10 @@ MAX_SOLUTION_CHARS = 20_000
 """Longer model output is cut here before it is parsed."""
 
 
+STEP_END = "\n"
+"""Ends every step; as `SamplingParams.stop` it makes a completion one step (an empty one where a model begins with an empty line)."""
+
+
 def split_steps(text: str) -> tuple[str, ...]:
     """The steps of a solution text: its non-empty lines, stripped."""
     lines = (line.strip() for line in text[:MAX_SOLUTION_CHARS].splitlines())
@@ -33,7 +38,7 @@ def split_steps(text: str) -> tuple[str, ...]:
 
 def step_text(step: str) -> str:
     """A step as it stands in a prompt or target."""
-    return f"{step}\n"
+    return f"{step}{STEP_END}"
 
 
 def join_steps(steps: Sequence[str]) -> str:

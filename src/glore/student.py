@@ -10,6 +10,7 @@ Duplicates are exact: the same text without surrounding blanks, per question and
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 
@@ -126,4 +127,4 @@ def _first_answer(completion: Completion) -> Completion:
     """The completion up to the end of its first answer line: a base that was not fine-tuned goes on with the next question."""
     before, mark, after = completion.text.partition("\nQuestion:")[0].partition("####")
     text = before + mark + after.partition("\n")[0]
-    return Completion(text=text, n_tokens=completion.n_tokens, stop=completion.stop, seed=completion.seed)
+    return dataclasses.replace(completion, text=text)

@@ -140,6 +140,54 @@ def test_parameters_without_meaning_are_refused(engine: Engine, params: Sampling
         list(engine.run(requests_of(1, 1, params)))
 
 
+STOPS = ("7", " w2", "w30 ", "nowhere")
+
+
+def stopped(stop: str, kept: str, n: int = 8) -> list[Request]:
+    """Warm requests of one seed that end at `stop`; `kept` begins their names."""
+    params = SamplingParams(temperature=1.0, max_new_tokens=15, stop=stop)
+    return [dataclasses.replace(r, id=f"{kept}{r.id}", seeds=r.seeds[:1]) for r in requests_of(n, 2, params)]
+
+
+def test_a_stop_ends_a_completion_where_its_text_comes_to_it(
+    engine: Engine, reference: TorchEngine, request: pytest.FixtureRequest
+) -> None:
+    items = [r for stop in STOPS for r in stopped(stop, f"{stop}:")]
+    if "http-text" in request.node.name:
+        with pytest.raises(EngineError, match=r"request '7:r0': this engine does not know stop: .*engine.extensions=true"):
+            list(engine.run(items))
+        return
+    got = {r.request.id: r.completions[0] for r in engine.run(items)}
+    assert got == {r.request.id: r.completions[0] for r in reference.run(items)}
+    whole = by_id(list(reference.run(stopped("", ""))))
+    for stop in STOPS:
+        for name, ((text, n_tokens, why, _),) in whole.items():
+            short = got[f"{stop}:{name}"]
+            before, mark, after = text.partition(stop)
+            assert short.text == before
+            assert short.stop == ("stop" if mark else why)
+            assert short.n_tokens <= n_tokens - len(after.split()) + 1
+    assert {c.stop for c in got.values()} == {"stop", "eos", "length"}
+
+
+def test_log_probabilities_come_one_for_each_token_and_change_nothing(
+    engine: Engine, reference: TorchEngine, request: pytest.FixtureRequest
+) -> None:
+    plain = requests_of(6, 1 if "together" in request.node.name else 2)
+    asked = [dataclasses.replace(r, params=dataclasses.replace(r.params, temperature=0.7, top_k=20, logprobs=True)) for r in plain]
+    silent = [dataclasses.replace(r, params=dataclasses.replace(r.params, logprobs=False)) for r in asked]
+    got, expected = ({r.request.id: r.completions for r in e.run(asked)} for e in (engine, reference))
+    if "http-text" not in request.node.name:  # a server that is sent no top_k
+        assert by_id(list(engine.run(silent))) == by_id(list(reference.run(silent))) == by_id(list(reference.run(asked)))
+        for name, completions in got.items():
+            for one, other in zip(completions, expected[name], strict=True):
+                assert (one.text, one.n_tokens, one.stop) == (other.text, other.n_tokens, other.stop)
+                assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+    told = [c for completions in got.values() for c in completions]
+    assert all(c.logprobs is not None and len(c.logprobs) == c.n_tokens and max(c.logprobs) < 0 for c in told)
+    assert all(c.logprobs is None for r in engine.run(silent) for c in r.completions)
+
+
 def test_an_endless_source_is_read_as_it_is_needed_and_left_early(engine: Engine) -> None:
     taken = 0
 

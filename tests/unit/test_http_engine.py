@@ -21,6 +21,7 @@ from glore.errors import EngineError
 from glore.models import encode_segments, load_tokenizer
 from glore.sampling import completions_api
 from glore.sampling.http_engine import HttpEngine
+from glore.sampling.protocol import SamplingParams
 from glore.sampling.torch_engine import TorchEngine
 
 TESTS = Path(__file__).parents[1]
@@ -77,6 +78,10 @@ def test_what_is_sent(server: Server, folder: Path) -> None:
     assert sorted(s["seed"] for s in sent) == sorted(item.seeds)
     assert all(s == {**same, "seed": s["seed"], "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0} for s in sent)
     server.faults()
+    list(HttpEngine(folder, http(server)).run(requests_of(1, 1, SamplingParams(max_new_tokens=5, stop="7", logprobs=True))))
+    (only,), _ = server.log()
+    assert (only["stop"], only["logprobs"]) == ("7", 1)
+    server.faults()
     list(HttpEngine(folder, http(server, prompt="text", siblings="together", extensions=False)).run([item]))
     assert server.log()[0] == [{**same, "prompt": "".join(item.segments), "seed": item.seeds[0], "n": 2}]
 
@@ -108,6 +113,24 @@ def test_it_gives_up_after_the_last_try_and_says_what_was_last(server: Server, f
     message = one_line(caught, server.url)
     assert words in message
     assert "given up after 1 tries" in message
+
+
+@pytest.mark.parametrize(
+    ("fault", "params", "words"),
+    [
+        ("silent", SamplingParams(max_new_tokens=9, logprobs=True), "the server gives no log-probabilities; sample without logprobs"),
+        ("silent", SamplingParams(max_new_tokens=40, stop="w"), "does not tell the end of a text from a stop; sample without stop"),
+        ("few", SamplingParams(max_new_tokens=9, logprobs=True), "1 log-probabilities for "),
+    ],
+)
+def test_what_a_server_does_not_tell_is_an_error(server: Server, folder: Path, fault: str, params: SamplingParams, words: str) -> None:
+    server.faults(fault)
+    with pytest.raises(EngineError) as caught:
+        list(HttpEngine(folder, http(server)).run(requests_of(1, 1, params)))
+    message = one_line(caught, server.url)
+    assert words in message
+    assert "'r0'" in message
+    assert len(server.log()[0]) == 1
 
 
 def test_results_before_a_failure_are_handed_out(server: Server, folder: Path) -> None:

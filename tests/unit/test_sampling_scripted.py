@@ -67,3 +67,14 @@ def test_the_source_is_read_lazily() -> None:
     for _ in range(6):
         next(stream)
     assert len(taken) <= 10
+
+
+def test_a_stop_cuts_the_text_and_log_probabilities_are_refused() -> None:
+    engine = ScriptedEngine({"a": ["1 2 3\n4 5 6\n7", "8 9"]})
+    params = SamplingParams(max_new_tokens=5, stop="\n")
+    (result,) = engine.run([Request("a", ("a",), (1, 2), params)])
+    assert [(c.text, c.n_tokens, c.stop) for c in result.completions] == [("1 2 3", 3, "stop"), ("8 9", 3, "eos")]
+    (result,) = engine.run([Request("a", ("a",), (1,), SamplingParams(max_new_tokens=2, stop="\n"))])
+    assert (result.completions[0].text, result.completions[0].stop) == ("1 2", "length")
+    with pytest.raises(EngineError, match="request 'a': this engine does not know logprobs: a script has no probabilities"):
+        list(engine.run([Request("a", ("a",), (1,), SamplingParams(logprobs=True))]))

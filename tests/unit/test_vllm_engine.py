@@ -12,7 +12,7 @@ import fake_vllm
 from engine_kinds import WARM, by_id, requests_of, save_tiny_model
 from glore.config import EngineSettings
 from glore.errors import EngineError, ModelError
-from glore.sampling.protocol import Request
+from glore.sampling.protocol import Request, SamplingParams
 from glore.sampling.vllm_engine import VllmEngine
 
 
@@ -58,7 +58,7 @@ def test_what_vllm_refuses_is_an_error_that_names_the_request(folder: Path, monk
     assert not fake_vllm.LLMEngine.made.open
 
 
-def test_an_aborted_completion_and_a_model_that_does_not_load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_aborted_completion_no_log_probabilities_and_a_model_that_does_not_load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_vllm.install(monkeypatch)
     engine = VllmEngine(folder, EngineSettings(kind="vllm"))
     completion = fake_vllm.CompletionOutput(0, "", [], finish_reason="abort")
@@ -67,6 +67,10 @@ def test_an_aborted_completion_and_a_model_that_does_not_load(folder: Path, monk
     )
     with pytest.raises(EngineError, match="request 'r0': vLLM ended it with 'abort'"):
         list(engine.run(requests_of(1, 1)))
+
+    completion = fake_vllm.CompletionOutput(0, "w3", [3], finish_reason="length")
+    with pytest.raises(EngineError, match="request 'r0': vLLM gave no log-probabilities; sample without logprobs"):
+        list(VllmEngine(folder, EngineSettings(kind="vllm")).run(requests_of(1, 1, SamplingParams(logprobs=True))))
 
     def out_of_memory(_: object) -> None:
         raise RuntimeError("CUDA out of\nmemory")

@@ -44,7 +44,9 @@ class Choice(NamedTuple):
 
     text: str
     stop: str
-    """`eos` or `length`."""
+    """`eos`, `stop` or `length`."""
+    logprobs: tuple[float, ...] | None = None
+    """Of the drawn tokens, where they were asked for."""
 
 
 class Answer(NamedTuple):
@@ -61,6 +63,10 @@ class _PassingError(Exception):
     def __init__(self, message: str, wait: float = 0.0) -> None:
         super().__init__(message)
         self.wait = wait
+
+
+class _SilentError(Exception):
+    """The server does not tell what was asked for; another try won't help."""
 
 
 class CompletionsApi:
@@ -131,7 +137,10 @@ class CompletionsApi:
                 f"{self.url}/completions, request {shown(what)}: status {response.status_code} {_message(bytes(body))}; "
                 + self._mend(response.status_code)
             )
-        return _answer(bytes(body), n)
+        try:
+            return _answer(bytes(body), n, payload)
+        except _SilentError as error:
+            raise EngineError(f"{self.url}/completions, request {shown(what)}: {error}") from error
 
     def _problem(self) -> str | None:
         """Why the model can't be used right now; none: it can, or the server has no list of its models."""
@@ -166,8 +175,11 @@ class CompletionsApi:
         return f"see the server's log ({self._start})"
 
 
-def _answer(body: bytes, n: int) -> Answer:
-    """The checked contents of an answer. Raises _PassingError: a proxy or a dying server may have cut it."""
+def _answer(body: bytes, n: int, payload: Payload) -> Answer:
+    """The checked contents of an answer to `payload`.
+
+    Raises _PassingError (a proxy or a dying server may have cut it) and _SilentError.
+    """
     try:
         data = json.loads(body)
     except ValueError as error:
@@ -178,14 +190,35 @@ def _answer(body: bytes, n: int) -> Answer:
     ordered = sorted(choices, key=lambda c: c["index"]) if all(isinstance(c.get("index"), int) for c in choices) else choices
     usage = data.get("usage")
     counted = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    return Answer(tuple(_choice(c) for c in ordered), counted if isinstance(counted, int) and counted > 0 else None)
+    return Answer(tuple(_choice(c, payload) for c in ordered), counted if isinstance(counted, int) and counted > 0 else None)
 
 
-def _choice(choice: Mapping[str, object]) -> Choice:
+def _choice(choice: Mapping[str, object], payload: Payload) -> Choice:
     text, reason = choice.get("text"), choice.get("finish_reason")
     if not isinstance(text, str) or not isinstance(reason, str) or reason not in STOPS:
         raise _PassingError(f"a choice with text {shown(text, 40)} and finish_reason {shown(reason, 40)}, not one of {', '.join(STOPS)}")
-    return Choice(text, STOPS[reason])
+    stop, logprobs = STOPS[reason], None
+    if "logprobs" in payload:
+        logprobs = _logprobs(choice.get("logprobs"))
+        if logprobs is None:
+            raise _SilentError("the server gives no log-probabilities; sample without logprobs, or serve the model with vLLM")
+    if stop == "eos" and "stop" in payload:
+        # vLLM's word, or SGLang's: the stop string, else a token id or nothing.
+        reasons = [choice[name] for name in ("stop_reason", "matched_stop") if name in choice]
+        if not reasons:
+            raise _SilentError("the server does not tell the end of a text from a stop; sample without stop, or serve the model with vLLM")
+        stop = "stop" if isinstance(reasons[0], str) else "eos"
+    return Choice(text.partition(str(payload["stop"]))[0] if "stop" in payload else text, stop, logprobs)
+
+
+def _logprobs(given: object) -> tuple[float, ...] | None:
+    """The drawn tokens' log-probabilities in OpenAI's form, or in that of its chat interface (llama.cpp)."""
+    if not isinstance(given, dict):
+        return None
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        values = given["token_logprobs"] if "token_logprobs" in given else [token["logprob"] for token in given["content"]]
+        return tuple(float(x) for x in values)
+    return None
 
 
 def _beginning(chunks: Iterable[bytes]) -> bytes:

@@ -13,7 +13,7 @@ import torch
 
 from glore.errors import EngineError
 
-__all__ = ["DrawSettings", "draw"]
+__all__ = ["DrawSettings", "draw", "log_probs"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,6 +51,12 @@ def draw(logits_RV: torch.Tensor, uniform_R: npt.NDArray[np.float32], settings: 
     if hot.all():
         return tokens_R
     return torch.where(torch.from_numpy(hot).to(device), tokens_R, logits_RV.argmax(dim=-1))
+
+
+def log_probs(logits_RV: torch.Tensor, tokens_R: torch.Tensor) -> torch.Tensor:
+    """Natural logarithm of each row's token under the model's own distribution (temperature 1, no filter) [R] float32."""
+    logits_RV = logits_RV.float()
+    return logits_RV.gather(1, tokens_R[:, None])[:, 0] - logits_RV.logsumexp(dim=-1)
 
 
 def _filter(probs_RV: torch.Tensor, settings: DrawSettings) -> torch.Tensor:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from glore.errors import EngineError, shown
 from glore.sampling.completions_api import Answer, Choice, CompletionsApi, Payload
 from glore.sampling.encoding import checked_tokens
-from glore.sampling.protocol import Completion, FollowUp, Request, Result
+from glore.sampling.protocol import Completion, FollowUp, Request, Result, SamplingParams
 
 if TYPE_CHECKING:
     import httpx2
@@ -32,6 +32,10 @@ __all__ = ["HttpEngine"]
 
 T = TypeVar("T")
 
+_LACKS = {
+    "stop": "servers that know OpenAI's parameters only don't tell a stop from the end of the text; use engine.extensions=true with "
+    "one that does (vLLM, SGLang), or sample without it"
+}
 STOP_SECONDS = 5.0
 """Calls under way get so long to close their connections when a run ends early."""
 
@@ -86,7 +90,7 @@ class HttpEngine:
         yield result
 
     def _job(self, request: Request) -> _Job:
-        tokens = checked_tokens(self.tokenizer, request)
+        tokens = checked_tokens(self.tokenizer, request, {} if self._settings.extensions else _LACKS)
         return _Job(request, tokens if self._settings.prompt == "tokens" else "".join(request.segments), [None] * len(request.seeds))
 
     def _calls_of(self, job: _Job) -> list[_Call]:
@@ -106,6 +110,11 @@ class HttpEngine:
         }
         if n > 1:
             payload["n"] = n
+        if params.stop:
+            payload["stop"] = params.stop
+        if params.logprobs:
+            # The number of likeliest tokens wanted beside the drawn one: vLLM would take 0, llama.cpp reads that as "no".
+            payload["logprobs"] = 1
         if self._settings.extensions:
             payload |= {"top_k": params.top_k or -1, "min_p": 0.0, "repetition_penalty": 1.0}
         return payload
@@ -114,17 +123,24 @@ class HttpEngine:
         """Keep an answer. Returns whether its request is done."""
         job = call.job
         for index, choice in enumerate(answer.choices, call.first):
-            counted = answer.n_tokens if call.n == 1 else None
-            n_tokens = counted or self._n_tokens(choice, job.request.params.max_new_tokens)
-            job.completions[index] = Completion(choice.text, n_tokens, choice.stop, job.request.seeds[index])
+            told = len(choice.logprobs or ()) or None
+            counted = answer.n_tokens if call.n == 1 else told
+            if told is not None and counted not in (None, told):
+                raise EngineError(
+                    f"{self.api.url}/completions, request {shown(_label(call))}: {told} log-probabilities for {counted} tokens; "
+                    "sample without logprobs, or serve the model with vLLM"
+                )
+            n_tokens = counted or told or self._n_tokens(choice, job.request.params)
+            job.completions[index] = Completion(choice.text, n_tokens, choice.stop, job.request.seeds[index], choice.logprobs)
         job.n_done += call.n
         return job.n_done == len(job.completions)
 
-    def _n_tokens(self, choice: Choice, most: int) -> int:
+    def _n_tokens(self, choice: Choice, params: SamplingParams) -> int:
         """Where the server has only a sum: what the text has, encoded again (special tokens inside it don't show)."""
         if choice.stop == "length":
-            return most
-        return len(self.tokenizer(choice.text, add_special_tokens=False)["input_ids"]) + 1
+            return params.max_new_tokens
+        drawn = choice.text + (params.stop if choice.stop == "stop" else "")
+        return max(1, len(self.tokenizer(drawn, add_special_tokens=False)["input_ids"]) + (choice.stop == "eos"))
 
 
 @dataclasses.dataclass(slots=True, eq=False)

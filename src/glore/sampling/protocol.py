@@ -2,8 +2,9 @@
 
 Guarantees every engine gives (tests/parity holds them): a completion depends only on (model, prompt, params, seed),
 never on batch size, batch mates, order, or restarts (up to floating-point ties between engines and batch shapes, which
-can flip a token whose cumulative probability falls within rounding error of the random number); `follow_up` may add
-requests as results arrive; results come as they finish, in any order.
+can flip a token whose cumulative probability falls within rounding error of the random number); with `stop` its text is what
+comes before the stop in the text without it; `follow_up` may add requests as results arrive; results come as they finish, in any
+order. An engine that has no log-probabilities, or can't stop, refuses such a request.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ class SamplingParams:
     top_k: int = 0
     """0: off."""
     max_new_tokens: int = 300
+    stop: str = ""
+    """End a completion where its text first holds this, and leave this and what follows out; "": off (`glore.prompts.STEP_END`)."""
+    logprobs: bool = False
+    """Whether to give `Completion.logprobs`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,10 +50,13 @@ class Completion:
 
     text: str
     n_tokens: int
-    """Tokens drawn, the end-of-text token included."""
+    """Tokens drawn, the end-of-text token and those of `SamplingParams.stop` included."""
     stop: str
-    """`eos`, or `length` when `max_new_tokens` (or the model's context) ran out."""
+    """`eos`; `stop` where the text came to `SamplingParams.stop`; `length` when `max_new_tokens` (or the model's context) ran out."""
     seed: int
+    logprobs: tuple[float, ...] | None = None
+    """Natural logarithm of each drawn token's probability [n_tokens], none if not asked for. As vLLM's default (`raw_logprobs`)
+    it is the model's own probability: before temperature, top-k and top-p."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -38,7 +38,12 @@ class RowTable:
         self.temperature = np.zeros(max_rows, np.float32)
         self.top_k = np.zeros(max_rows, np.int64)
         self.top_p = np.ones(max_rows, np.float32)
+        self.stops = np.zeros(max_rows, bool)
+        """Whether the row ends at a stop string."""
+        self.tells = np.zeros(max_rows, bool)
+        """Whether log-probabilities are wanted."""
         self.tokens = np.zeros((max_rows, 64), np.int64)
+        self.logprobs = np.zeros((max_rows, 64), np.float32)
         self.prompt_length = np.zeros(max_rows, np.int32)
         self.prompt_pages = np.zeros(max_rows, np.int32)
         self.leaf_page = np.zeros(max_rows, np.int32)
@@ -63,6 +68,7 @@ class RowTable:
             self.seed[slot] = job.request.seeds[index]
             self.max_new[slot] = job.max_new
             self.temperature[slot], self.top_k[slot], self.top_p[slot] = params.temperature, params.top_k, params.top_p
+            self.stops[slot], self.tells[slot] = bool(params.stop), params.logprobs
             n_pages = len(leaf.pages)
             self._widen(n_pages + 1)
             self.prompt_length[slot], self.prompt_pages[slot], self.leaf_page[slot] = leaf.end, n_pages, leaf.pages[-1]
@@ -88,8 +94,22 @@ class RowTable:
         at = self.n_drawn[slots]
         if at.max() >= self.tokens.shape[1]:
             self.tokens = np.concatenate([self.tokens, np.zeros_like(self.tokens)], axis=1)
+            self.logprobs = np.concatenate([self.logprobs, np.zeros_like(self.logprobs)], axis=1)
         self.tokens[slots, at] = tokens
         self.n_drawn[slots] = at + 1
+
+    def note(self, slots: Ints, logprobs: npt.NDArray[np.float32]) -> None:
+        """Log-probabilities of the tokens that were appended last."""
+        self.logprobs[slots, self.n_drawn[slots] - 1] = logprobs
+
+    def drawn(self, slot: int) -> list[int]:
+        """The row's tokens so far."""
+        tokens: list[int] = self.tokens[slot, : self.n_drawn[slot]].tolist()
+        return tokens
+
+    def told(self, slot: int) -> tuple[float, ...] | None:
+        """Their log-probabilities, if wanted."""
+        return tuple(self.logprobs[slot, : self.n_drawn[slot]].tolist()) if self.tells[slot] else None
 
     def drop(self, slots: Ints) -> None:
         """Those rows are finished or give way; their slots and pages are free."""

@@ -1,7 +1,7 @@
 """An engine without a model, for tests: answers come from a function or a table, everything else is as real engines do it.
 
 Requests are read lazily, `follow_up` may add more at any time, results come in any order (shuffled on demand, to prove that
-a caller does not lean on the order). Tokens are counted as words, and one more for the end of the text.
+a caller does not lean on the order). Tokens are counted as words, and one more for the end of the text (none for a stop).
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from glore.errors import EngineError, shown
+from glore.sampling.encoding import check
 from glore.sampling.protocol import Completion, FollowUp, Request, Result
 
 __all__ = ["ScriptedEngine"]
 
 Script = Callable[[Request, int], str]
+_LACKS = {"logprobs": "a script has no probabilities; sample without it, or from a model"}
 
 
 class ScriptedEngine:
@@ -48,6 +50,7 @@ class ScriptedEngine:
             yield result
 
     def _answer(self, request: Request) -> Result:
+        check(request, len("".join(request.segments)), _LACKS)
         self.requests.append(request)
         completions = tuple(
             self._complete(request, seed, self._script_text(request, index, seed)) for index, seed in enumerate(request.seeds)
@@ -60,6 +63,11 @@ class ScriptedEngine:
 
     def _complete(self, request: Request, seed: int, text: str) -> Completion:
         limit = request.params.max_new_tokens
+        if request.params.stop:
+            before, mark, _ = text.partition(request.params.stop)
+            n_words = len((before + mark).split())
+            if mark and n_words <= limit:
+                return Completion(before, max(1, n_words), "stop", seed)
         lines = text.splitlines(keepends=True)
         if len(text.split()) + 1 <= limit:
             return Completion(text, len(text.split()) + 1, "eos", seed)

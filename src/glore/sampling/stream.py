@@ -13,9 +13,10 @@ import torch
 
 from glore.errors import EngineError
 from glore.sampling.batch import prompt_batches
-from glore.sampling.draw import draw
+from glore.sampling.draw import draw, log_probs
 from glore.sampling.rows import Ints, RowTable
 from glore.sampling.runner import ModelRunner
+from glore.sampling.stops import StopFinder
 from glore.sampling.tree import Node, PageTree
 from glore.sampling.waiting import Job, Waiting
 
@@ -40,6 +41,7 @@ class Stream:
     ) -> None:
         self._runner, self._waiting = runner, waiting
         self._is_end, self._texts = is_end, texts
+        self._stops = StopFinder(texts)
         self._n_pages, self._n_threads = n_pages, torch.get_num_threads()
         self._live: dict[Job, None] = {}
         """Requests that have begun and are not done."""
@@ -134,23 +136,38 @@ class Stream:
     def _advance(self, slots: Ints, logits_RV: torch.Tensor) -> list[Job]:
         """Draw one token for each of the rows and take out those that end. Returns the requests that are done."""
         rows = self.rows
-        tokens = draw(logits_RV, rows.noise(slots), rows.draw_settings(slots)).cpu().numpy()
+        chosen = draw(logits_RV, rows.noise(slots), rows.draw_settings(slots))
+        tokens = chosen.cpu().numpy()
         rows.append(slots, tokens)
+        if (tells := rows.tells[slots]).any():
+            wanted = torch.from_numpy(np.flatnonzero(tells)).to(logits_RV.device)
+            rows.note(slots[tells], log_probs(logits_RV[wanted], chosen[wanted]).cpu().numpy())
         ended = self._is_end(tokens)
-        over = np.flatnonzero(ended | (rows.n_drawn[slots] >= rows.max_new[slots]))
-        if not over.size:
+        stopped = self._stopped(slots[rows.stops[slots] & ~ended])
+        over = ended | (rows.n_drawn[slots] >= rows.max_new[slots])
+        if stopped:
+            over |= np.isin(slots, list(stopped))
+        if not over.any():
             return []
         places = slots[over].tolist()
-        drawn = [rows.tokens[s, : rows.n_drawn[s]].tolist() for s in places]
+        whole = [slot for slot in places if slot not in stopped]
+        texts = stopped | dict(zip(whole, self._texts([rows.drawn(slot) for slot in whole]), strict=True))
         done = []
-        for slot, ids, by_end, text in zip(places, drawn, ended[over].tolist(), self._texts(drawn), strict=True):
+        for slot, by_end in zip(places, ended[over].tolist(), strict=True):
             job = rows.jobs[slot]
             assert job is not None
-            if job.finish(int(rows.seed_index[slot]), ids, text, by_end):
+            stop = "stop" if slot in stopped else "eos" if by_end else "length"
+            if job.finish(int(rows.seed_index[slot]), int(rows.n_drawn[slot]), texts[slot], stop, rows.told(slot)):
                 done.append(job)
                 del self._live[job]
         rows.drop(slots[over])
         return done
+
+    def _stopped(self, slots: Ints) -> dict[int, str]:
+        """Those of the rows whose text has come to its stop: slot → the text before it."""
+        jobs = [(slot, job) for slot in slots.tolist() if (job := self.rows.jobs[slot]) is not None]
+        found = self._stops.cut([(self.rows.drawn(slot), job.request.params.stop) for slot, job in jobs])
+        return {slot: text for (slot, _), text in zip(jobs, found, strict=True) if text is not None}
 
     def _give_way(self, slots: Ints) -> None:
         """Take those rows out; their seeds are drawn again from the start when there is room."""

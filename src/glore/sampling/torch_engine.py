@@ -135,6 +135,8 @@ class TorchEngine:
 
     def texts(self, token_rows: list[list[int]]) -> list[str]:
         """Token rows as text, special tokens left out."""
+        if not token_rows:  # transformers reads this as one text
+            return []
         return [str(t) for t in self.tokenizer.batch_decode(token_rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)]
 
 

@@ -90,6 +90,8 @@ class VllmEngine:
                 top_p=params.top_p,
                 top_k=params.top_k,
                 max_tokens=params.max_new_tokens,
+                stop=[params.stop] if params.stop else None,
+                logprobs=0 if params.logprobs else None,
                 seed=seed,
                 output_kind=self._vllm.RequestOutputKind.FINAL_ONLY,
             )
@@ -125,13 +127,25 @@ class _Open:
         drawn = output.outputs[0]
         if drawn.finish_reason not in STOPS:
             raise EngineError(f"request {shown(job.request.id)}: vLLM ended it with {shown(drawn.finish_reason)} and no completion")
-        job.completions[index] = Completion(drawn.text, len(drawn.token_ids), STOPS[drawn.finish_reason], job.request.seeds[index])
+        stop = "stop" if job.request.params.stop and isinstance(drawn.stop_reason, str) else STOPS[drawn.finish_reason]
+        logprobs = None
+        if job.request.params.logprobs:
+            if drawn.logprobs is None:
+                raise EngineError(f"request {shown(job.request.id)}: vLLM gave no log-probabilities; sample without logprobs")
+            logprobs = tuple(at[token].logprob for at, token in zip(drawn.logprobs, drawn.token_ids, strict=True))
+        job.completions[index] = Completion(drawn.text, len(drawn.token_ids), stop, job.request.seeds[index], logprobs)
         job.n_done += 1
         return job if job.n_done == len(job.completions) else None
 
 
 def _followed(result: Result, follow_up: FollowUp | None) -> Iterable[Request]:
     return () if follow_up is None else follow_up(result)
+
+
+class Logprob(Protocol):
+    """What is read of vLLM's class of this name."""
+
+    logprob: float
 
 
 class CompletionOutput(Protocol):
@@ -141,6 +155,10 @@ class CompletionOutput(Protocol):
     token_ids: Sequence[int]
     """The end-of-text token included."""
     finish_reason: str | None
+    stop_reason: int | str | None
+    """The stop string that was met; a token id, or none, where the text ended."""
+    logprobs: Sequence[Mapping[int, Logprob]] | None
+    """For each drawn token: at least its own."""
 
 
 class RequestOutput(Protocol):

@@ -42,9 +42,9 @@ class Job:
     logits: torch.Tensor | None = None
     """Next-token logits after the prompt [V], likewise."""
 
-    def finish(self, index: int, token_ids: list[int], text: str, by_end: bool) -> bool:
+    def finish(self, index: int, n_tokens: int, text: str, stop: str, logprobs: tuple[float, ...] | None) -> bool:
         """Completion `index` is drawn. Returns whether it was the last of the request."""
-        self.completions[index] = Completion(text, len(token_ids), "eos" if by_end else "length", self.request.seeds[index])
+        self.completions[index] = Completion(text, n_tokens, stop, self.request.seeds[index], logprobs)
         self.n_done += 1
         return self.n_done == len(self.completions)
 
