@@ -15,6 +15,7 @@ from glore.progress import SilentProgress
 from glore.training.batches import plan_batches
 from glore.training.examples import IGNORED, Row
 from glore.training.fit import fit
+from glore.training.setup import TrainingSetup
 from tiny_models import ARCHITECTURES, tiny_lm, tiny_step_model
 
 
@@ -60,8 +61,8 @@ def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def run_fit(model: torch.nn.Module, made: list[Row], settings: TrainSettings, tmp_path: Path) -> float:
-    common = {"name": "x", "pad_id": 0, "n_dropped": 0, "seed": 3, "progress": SilentProgress(), "work_dir": tmp_path, "device": "cpu"}
-    return fit(model, made, settings, **common).final_loss
+    setup = TrainingSetup(out_dir=tmp_path / "x", work_dir=tmp_path, seed=3, progress=SilentProgress(), device="cpu")
+    return fit(model, made, settings, setup, pad_id=0, n_dropped=0).final_loss
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))

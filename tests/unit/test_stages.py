@@ -13,8 +13,7 @@ import pytest
 import glore.sampling.open
 import glore.sampling.scoring
 import glore.stages.common
-import glore.training.causal
-import glore.training.steps
+import glore.training.finetune
 from fakes import FunctionEngine, LastLineTask, problem
 from glore.config import EngineSettings, RunConfig
 from glore.errors import ConfigError, DataError, RunError
@@ -24,6 +23,7 @@ from glore.records import PrefixTrials, Problem, RefinementPair, Solution, StepL
 from glore.sampling.protocol import Engine, Request
 from glore.stages import build_stages, read_inputs
 from glore.training.examples import TrainReport
+from glore.training.setup import TrainingSetup
 
 SKILL = {"base": 0.3, "sft": 0.4, "ei1": 0.6, "ei2": 0.6, "ei3": 0.9, "student": 0.6, "refiner": 0.7}
 """Chance of a right step, by model."""
@@ -50,7 +50,8 @@ class World:
         self.bases: dict[str, str] = {}
         self.opened: Counter[str] = Counter()
 
-    def train(self, base: str | Path, examples: Sequence[object], settings: object, out_dir: Path, **more: object) -> object:
+    def train(self, base: str | Path, examples: Sequence[object], settings: object, setup: TrainingSetup) -> object:
+        out_dir = setup.out_dir
         self.trained[out_dir.name], self.bases[out_dir.name] = list(examples), Path(base).name
         out_dir.mkdir(parents=True, exist_ok=True)
         (out_dir / "model.txt").write_text(out_dir.name)
@@ -83,8 +84,8 @@ def _pretend(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(glore.stages.common, "open_task", lambda settings, seed: Oracle(_problems()))
     monkeypatch.setattr(glore.sampling.open, "open_engine", world.engine)
     monkeypatch.setattr(glore.sampling.scoring, "StepScorer", Scorer)
-    monkeypatch.setattr(glore.training.causal, "train_causal_lm", world.train)
-    monkeypatch.setattr(glore.training.steps, "train_step_classifier", world.train)
+    monkeypatch.setattr(glore.training.finetune, "train_causal_lm", world.train)
+    monkeypatch.setattr(glore.training.finetune, "train_step_classifier", world.train)
     monkeypatch.setattr("glore.models.load_tokenizer", lambda path: None)
     return world
 

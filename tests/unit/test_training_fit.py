@@ -12,9 +12,10 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, 
 from glore.errors import ConfigError, ModelError
 from glore.models import encode_segments, load_tokenizer
 from glore.progress import SilentProgress
-from glore.training.causal import train_causal_lm
+from glore.training.examples import TrainReport
+from glore.training.finetune import train_causal_lm, train_step_classifier
 from glore.training.optimizers import MuonWithAdamW, split_parameters
-from glore.training.steps import train_step_classifier
+from glore.training.setup import TrainingSetup
 
 
 class Killed(BaseException):
@@ -51,16 +52,13 @@ def weights(folder: Path) -> bytes:
 
 def train(base: Path, tmp_path: Path, name: str, progress: Recorder | None = None, work: str | None = None, **changes: object):
     out = tmp_path / name
-    report = train_causal_lm(
-        base,
-        tiny.lm_examples(),
-        tiny.settings(**changes),
-        out,
-        seed=5,
-        progress=progress or Recorder(),
-        work_dir=tmp_path / (work or f"{name}-work"),
-    )
-    return report, out
+    setup = TrainingSetup(out_dir=out, work_dir=tmp_path / (work or f"{name}-work"), seed=5, progress=progress or Recorder())
+    return train_causal_lm(base, tiny.lm_examples(), tiny.settings(**changes), setup), out
+
+
+def train_orm(base: Path, tmp_path: Path, **changes: object) -> tuple[TrainReport, Path]:
+    setup = TrainingSetup(out_dir=tmp_path / "orm", work_dir=tmp_path / "w", seed=1, progress=Recorder())
+    return train_step_classifier(base, tiny.step_examples(), tiny.settings(**changes), setup), setup.out_dir
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])
@@ -162,10 +160,7 @@ def test_muon_with_adamw_schedules_saves_and_loads_as_one() -> None:
 
 
 def test_a_step_classifier_loads_plainly_and_separates_what_it_saw(base: Path, tmp_path: Path) -> None:
-    out = tmp_path / "orm"
-    report = train_step_classifier(
-        base, tiny.step_examples(), tiny.settings(epochs=12), out, seed=1, progress=Recorder(), work_dir=tmp_path / "w"
-    )
+    report, out = train_orm(base, tmp_path, epochs=12)
     assert report.n_rows == 16
     assert report.final_loss < 0.2
     model = AutoModelForTokenClassification.from_pretrained(out)
@@ -187,10 +182,7 @@ def test_lora_trains_adapters_and_saves_a_plain_model(base: Path, tmp_path: Path
     embeddings = torch.ne(names["model.embed_tokens.weight"], before.model.embed_tokens.weight).any(dim=1)
     assert embeddings.nonzero().flatten().tolist() == [2], "of the embeddings only [BAD] moves"
     assert not (out / "adapter_config.json").exists()
-    orm = tmp_path / "orm"
-    train_step_classifier(
-        base, tiny.step_examples(), tiny.settings(lora={"r": 4}), orm, seed=1, progress=Recorder(), work_dir=tmp_path / "w"
-    )
+    _, orm = train_orm(base, tmp_path, lora={"r": 4})
     assert AutoModelForTokenClassification.from_pretrained(orm).score.weight.shape == (2, 32)
 
 

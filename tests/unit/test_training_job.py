@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import socket
 import sys
 from pathlib import Path
@@ -15,9 +17,9 @@ from transformers import AutoModelForCausalLM
 
 from glore.errors import ConfigError, ModelError
 from glore.progress import SilentProgress
-from glore.training.causal import train_causal_lm
 from glore.training.examples import TrainReport
-from glore.training.steps import train_step_classifier
+from glore.training.finetune import train_causal_lm, train_step_classifier
+from glore.training.setup import TrainingSetup
 
 ACCELERATE = Path(__file__).parents[2] / "recipes" / "accelerate"
 
@@ -44,17 +46,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(base: Path, folder: Path, launch: str, progress: Recorder | None = None, **changes: object) -> TrainReport:
-    return train_causal_lm(
-        base,
-        tiny.lm_examples(),
-        tiny.settings(batch_size=2, **changes),
-        folder / "out",
-        seed=5,
-        progress=progress or Recorder(),
-        work_dir=folder / "work",
-        device="cpu",
-        launch=launch,
+    setup = TrainingSetup(
+        out_dir=folder / "out", work_dir=folder / "work", seed=5, progress=progress or Recorder(), device="cpu", launch=launch
     )
+    return train_causal_lm(base, tiny.lm_examples(), tiny.settings(batch_size=2, **changes), setup)
 
 
 def test_two_processes_train_what_one_trains_in_two_micro_steps(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,19 +77,15 @@ def test_a_step_classifier_as_a_job_is_the_one_trained_here(base: Path, tmp_path
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
     for name, launch in (("job", sys.executable), ("here", "")):
-        train_step_classifier(
-            base,
-            tiny.step_examples(),
-            tiny.settings(),
-            tmp_path / name,
-            seed=5,
-            progress=Recorder(),
-            work_dir=tmp_path / f"{name}-work",
-            device="cpu",
-            launch=launch,
+        setup = TrainingSetup(
+            out_dir=tmp_path / name, work_dir=tmp_path / f"{name}-work", seed=5, progress=Recorder(), device="cpu", launch=launch
         )
+        train_step_classifier(base, tiny.step_examples(), tiny.settings(), setup)
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("job", "here"))
     assert max(float((a[k] - b[k]).abs().max()) for k in a) < 1e-5
+    handed_over = json.loads((tmp_path / "job-work" / "job" / "job.json").read_text())["setup"]
+    known = {f.name for f in dataclasses.fields(TrainingSetup)}
+    assert set(handed_over) == known - {"progress", "launch"}, "a field that is not handed over would keep its default in a job"
 
 
 def test_errors_of_a_job_are_those_of_a_training_here(base: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from glore.tasks.protocol import Document
 from glore.training import scratch as training
 from glore.training.examples import Row, TrainReport
 from glore.training.scratch import DrawDocument, train_scratch_base
+from glore.training.setup import TrainingSetup
 
 TOKENIZER = tiny.tiny_tokenizer()
 
@@ -29,7 +30,8 @@ def draw(rng: random.Random, progress: float) -> Document:
 
 
 def train(out: Path, draw: DrawDocument = draw, **changes: object) -> TrainReport:
-    return train_scratch_base(draw, scratch(**changes), out, seed=1, progress=SilentProgress(), work_dir=out.with_name(f"{out.name}.work"))
+    setup = TrainingSetup(out_dir=out, work_dir=out.with_name(f"{out.name}.work"), seed=1, progress=SilentProgress())
+    return train_scratch_base(draw, scratch(**changes), setup)
 
 
 @given(st.text(max_size=60))

@@ -12,7 +12,7 @@ from glore.errors import ConfigError, DataError, RunError
 from glore.pipeline import StageContext
 from glore.prompts import solve_segments, step_text
 from glore.records import Problem, Solution
-from glore.stages.common import base_model, problems_by_id, sample, seeded_choice, task_of, training_seed
+from glore.stages.common import base_model, count_training, problems_by_id, sample, seeded_choice, task_of, training_setup
 from glore.student import best_round, capped, goes_on, new_right
 from glore.tasks.protocol import ScratchTask
 
@@ -45,16 +45,7 @@ def make_base(ctx: StageContext) -> None:
         raise ConfigError(f"task {task.name} has no text to train a base model from nothing; set base.model to a model name or folder")
     from glore.training.scratch import train_scratch_base
 
-    report = train_scratch_base(
-        task.base_document,
-        base.scratch,
-        ctx.model_dir("base"),
-        seed=training_seed(ctx),
-        progress=ctx.progress,
-        work_dir=ctx.work_dir(),
-        device=ctx.config.engine.device,
-        log_dir=ctx.run_dir / "log",
-    )
+    report = train_scratch_base(task.base_document, base.scratch, training_setup(ctx, "base"))
     ctx.count(rows=report.n_rows, steps=report.n_steps, loss=report.final_loss, tokens=report.n_tokens)
 
 
@@ -125,24 +116,12 @@ def train_lm(
     ctx: StageContext, name: str, pairs: Sequence[tuple[Steps, Steps]], settings: TrainSettings, base: str | Path | None = None
 ) -> None:
     """Fine-tune a causal LM (the base, unless told otherwise) on (prompt segments, target steps) into `models/NAME`."""
-    from glore.training.causal import train_causal_lm
     from glore.training.examples import LMExample
+    from glore.training.finetune import train_causal_lm
 
     def work() -> None:
-        report = train_causal_lm(
-            base or base_model(ctx),
-            [LMExample(prompt=prompt, target=tuple(step_text(s) for s in target)) for prompt, target in pairs],
-            settings,
-            ctx.model_dir(name),
-            seed=training_seed(ctx),
-            progress=ctx.progress,
-            work_dir=ctx.work_dir(),
-            dtype=ctx.config.base.dtype,
-            device=ctx.config.engine.device,
-            log_dir=ctx.run_dir / "log",
-            launch=ctx.config.launch,
-        )
-        ctx.count(rows=report.n_rows, dropped=report.n_dropped, steps=report.n_steps, loss=report.final_loss, tokens=report.n_tokens)
+        examples = [LMExample(prompt=prompt, target=tuple(step_text(s) for s in target)) for prompt, target in pairs]
+        count_training(ctx, train_causal_lm(base or base_model(ctx), examples, settings, training_setup(ctx, name)))
 
     ctx.once("train", work)
 

@@ -13,10 +13,13 @@ from glore.sampling.protocol import Engine, SamplingParams, stable_seed
 from glore.student import sample_solutions
 from glore.tasks.open import open_task
 from glore.tasks.protocol import OracleTask, Task
+from glore.training.examples import TrainReport
+from glore.training.setup import TrainingSetup
 from glore.where import truth_labels
 
 __all__ = [
     "base_model",
+    "count_training",
     "engine_key",
     "estimated_questions",
     "estimated_tokens",
@@ -27,7 +30,7 @@ __all__ = [
     "seeded_choice",
     "shard_size",
     "task_of",
-    "training_seed",
+    "training_setup",
     "truth_of",
     "verdicts",
 ]
@@ -66,9 +69,23 @@ def engine_key(config: RunConfig) -> dict[str, object]:
     return key
 
 
-def training_seed(ctx: StageContext) -> int:
-    """A 31-bit seed of this stage's training."""
-    return stable_seed(ctx.seed, "training", ctx.name) >> 32
+def training_setup(ctx: StageContext, name: str) -> TrainingSetup:
+    """Where and how this stage trains `models/NAME`."""
+    return TrainingSetup(
+        out_dir=ctx.model_dir(name),
+        work_dir=ctx.work_dir(),
+        log_dir=ctx.run_dir / "log",
+        seed=stable_seed(ctx.seed, "training", ctx.name) >> 32,  # 31 bits
+        progress=ctx.progress,
+        dtype=ctx.config.base.dtype,
+        device=ctx.config.engine.device,
+        launch=ctx.config.launch,
+    )
+
+
+def count_training(ctx: StageContext, report: TrainReport) -> None:
+    """Counts for `done.json` of a fine-tuning."""
+    ctx.count(rows=report.n_rows, dropped=report.n_dropped, steps=report.n_steps, loss=report.final_loss, tokens=report.n_tokens)
 
 
 def shard_size(completions_per_item: int) -> int:

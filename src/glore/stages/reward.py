@@ -11,7 +11,18 @@ from glore.pipeline import StageContext
 from glore.prompts import solve_segments, step_text
 from glore.records import PrefixTrials, Problem, Solution, StepLabels
 from glore.solutions import first_of_each
-from glore.stages.common import base_model, lazy_engine, problems_by_id, sample, seeded_choice, shard_size, task_of, training_seed, truth_of
+from glore.stages.common import (
+    base_model,
+    count_training,
+    lazy_engine,
+    problems_by_id,
+    sample,
+    seeded_choice,
+    shard_size,
+    task_of,
+    training_setup,
+    truth_of,
+)
 from glore.when import balanced_solutions, orm_labels
 from glore.where import label_drafts, verify_prefixes
 
@@ -94,7 +105,7 @@ def _train_reward_model(
     ctx: StageContext, name: str, solutions: Sequence[Solution], labels: Sequence[StepLabels], settings: TrainSettings
 ) -> None:
     from glore.training.examples import StepExample
-    from glore.training.steps import train_step_classifier
+    from glore.training.finetune import train_step_classifier
 
     problems = problems_by_id(ctx, "train")
     examples = [
@@ -111,25 +122,6 @@ def _train_reward_model(
             f"the {name} has {n_good} good and {n_bad} bad steps to learn from and needs both: the student is right always or never; "
             "choose harder or easier questions, or more samples (reward.samples)"
         )
-    report = train_step_classifier(
-        ctx.model_dir("student") if ctx.config.reward.init == "student" else base_model(ctx),
-        examples,
-        settings,
-        ctx.model_dir(name),
-        seed=training_seed(ctx),
-        progress=ctx.progress,
-        work_dir=ctx.work_dir(),
-        dtype=ctx.config.base.dtype,
-        device=ctx.config.engine.device,
-        log_dir=ctx.run_dir / "log",
-        launch=ctx.config.launch,
-    )
-    ctx.count(
-        good_steps=n_good,
-        bad_steps=n_bad,
-        rows=report.n_rows,
-        dropped=report.n_dropped,
-        steps=report.n_steps,
-        loss=report.final_loss,
-        tokens=report.n_tokens,
-    )
+    start = ctx.model_dir("student") if ctx.config.reward.init == "student" else base_model(ctx)
+    ctx.count(good_steps=n_good, bad_steps=n_bad)
+    count_training(ctx, train_step_classifier(start, examples, settings, training_setup(ctx, name)))

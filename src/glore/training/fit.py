@@ -28,6 +28,7 @@ from glore.training.batches import plan_batches
 from glore.training.distributed import gather_weights, is_sharded
 from glore.training.examples import Row, TrainReport
 from glore.training.resume import job_fingerprint, resume_point
+from glore.training.setup import TrainingSetup
 from glore.training.trainer import PlannedBatches, PlannedTrainer
 
 if TYPE_CHECKING:
@@ -47,22 +48,19 @@ def fit(
     model: PreTrainedModel,
     rows: Sequence[Row],
     settings: TrainSettings,
+    setup: TrainingSetup,
     *,
-    name: str,
     pad_id: int,
     n_dropped: int,
-    seed: int,
-    progress: Progress,
-    work_dir: Path,
-    device: str = "auto",
-    log_dir: Path | None = None,
     in_order: bool = False,
 ) -> TrainReport:
-    """Train `model` in place on `rows`. Checkpoints live in `work_dir/checkpoints`, trackers write to `log_dir/name` (`work_dir/log/name`).
-    `in_order` keeps the order of the rows (`plan_batches`).
+    """Train `model` in place on `rows`; nothing is saved but checkpoints, in `setup.work_dir/checkpoints`.
+
+    `n_dropped` examples did not become rows. `in_order` keeps the order of the rows (`plan_batches`).
 
     Raises ModelError when there is nothing to train on or the loss stops being a number, ConfigError for an unknown tracker.
     """
+    name, seed, work_dir = setup.out_dir.name, setup.seed, setup.work_dir
     what = f"train {name}"
     if not rows:
         raise ModelError(
@@ -77,9 +75,9 @@ def fit(
     batches = PlannedBatches(rows, plan, group, world, pad_id)
     n_steps = math.ceil(len(plan) / group)
     folder = work_dir / CHECKPOINTS
-    progress.begin(what, n_steps, "steps")
-    watch = Watch(what, progress, batches)
-    on_cpu = pick_device(device) == "cpu"
+    setup.progress.begin(what, n_steps, "steps")
+    watch = Watch(what, setup.progress, batches)
+    on_cpu = pick_device(setup.device) == "cpu"
     if on_cpu:
         keep_freed_memory()
         if settings.bf16:
@@ -87,7 +85,7 @@ def fit(
             model.set_attn_implementation("eager")
     was_cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
     model.config.use_cache = False
-    with _log_folder((log_dir or work_dir / "log") / name), _trainer_warnings(), _without_denormals():
+    with _log_folder((setup.log_dir or work_dir / "log") / name), _trainer_warnings(), _without_denormals():
         try:
             arguments = _arguments(settings, folder, n_steps, seed, on_cpu)
             trainer = PlannedTrainer(settings, model=model, args=arguments, train_dataset=batches, callbacks=[watch])

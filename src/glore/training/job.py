@@ -22,40 +22,32 @@ from glore.errors import ConfigError, GloreError, ModelError, shown
 from glore.progress import Progress, SilentProgress
 from glore.training.distributed import is_first
 from glore.training.examples import LMExample, StepExample, TrainReport
+from glore.training.setup import TrainingSetup
 
-__all__ = ["Job", "launched"]
+__all__ = ["launched"]
 
 Kind = Literal["causal", "steps"]
 MARK = "@glore "
 """Begins a line of progress."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Job:
-    """What `train_causal_lm` and `train_step_classifier` are given, but for the examples."""
-
-    kind: Kind
-    base: str
-    settings: TrainSettings
-    out_dir: str
-    seed: int
-    work_dir: str
-    dtype: str
-    device: str
-    log_dir: str | None
-
-
-def launched(launch: str, job: Job, examples: Iterable[LMExample] | Iterable[StepExample], progress: Progress) -> TrainReport:
-    """Carry the job out with this launcher. Raises ConfigError (no such command), or what the job failed with."""
-    folder = Path(job.work_dir) / "job"
+def launched(
+    kind: Kind,
+    base: str | Path,
+    examples: Iterable[LMExample] | Iterable[StepExample],
+    settings: TrainSettings,
+    setup: TrainingSetup,
+) -> TrainReport:
+    """Carry a training out with `setup.launch`. Raises ConfigError (no such command), or what the job failed with."""
+    folder = setup.work_dir / "job"
     folder.mkdir(parents=True, exist_ok=True)
     for old in ("report.json", "error.json"):
         (folder / old).unlink(missing_ok=True)
     with (folder / "examples.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(dataclasses.asdict(example), ensure_ascii=False) + "\n" for example in examples)
-    plain = {**{f.name: getattr(job, f.name) for f in dataclasses.fields(job)}, "settings": job.settings.model_dump(mode="json")}
-    (folder / "job.json").write_text(json.dumps(plain), encoding="utf-8")
-    command = [*shlex.split(launch), "-m", "glore.training.job", str(folder.resolve())]
+    job = {"kind": kind, "base": str(base), "settings": settings.model_dump(mode="json"), "setup": _plain(setup)}
+    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    command = [*shlex.split(setup.launch), "-m", "glore.training.job", str(folder.resolve())]
     environment = {**os.environ, "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))}
     last: deque[str] = deque(maxlen=20)
     try:
@@ -69,7 +61,7 @@ def launched(launch: str, job: Job, examples: Iterable[LMExample] | Iterable[Ste
             assert process.stdout is not None
             for line in process.stdout:
                 if line.startswith(MARK):
-                    _show(json.loads(line.removeprefix(MARK)), progress)
+                    _show(json.loads(line.removeprefix(MARK)), setup.progress)
                 elif line.strip():
                     last.append(line.strip())
         except BaseException:
@@ -117,49 +109,39 @@ class _Printed:
         print(MARK + json.dumps(event), flush=True)
 
 
+def _plain(setup: TrainingSetup) -> dict[str, object]:
+    """What goes into the job's file: all but who watches and the launcher."""
+    return {
+        "out_dir": str(setup.out_dir),
+        "work_dir": str(setup.work_dir),
+        "log_dir": None if setup.log_dir is None else str(setup.log_dir),
+        "seed": setup.seed,
+        "dtype": setup.dtype,
+        "device": setup.device,
+    }
+
+
 def _carry_out(folder: Path) -> None:
-    plain = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    job = Job(**{**plain, "settings": TrainSettings.model_validate(plain["settings"])})
-    lines = (folder / "examples.jsonl").read_text(encoding="utf-8").splitlines()
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     progress: Progress = _Printed() if is_first() else SilentProgress()
-    report = _train(job, [json.loads(line) for line in lines], progress)
+    paths = {key: Path(job["setup"][key]) for key in ("out_dir", "work_dir", "log_dir") if job["setup"][key] is not None}
+    setup = TrainingSetup(**{**job["setup"], **paths, "progress": progress})
+    lines = (folder / "examples.jsonl").read_text(encoding="utf-8").splitlines()
+    report = _train(job["kind"], job["base"], [json.loads(line) for line in lines], TrainSettings.model_validate(job["settings"]), setup)
     if is_first():
         temporary = folder / "report.tmp"
         temporary.write_text(json.dumps(dataclasses.asdict(report)), encoding="utf-8")
         temporary.replace(folder / "report.json")
 
 
-def _train(job: Job, examples: list[dict[str, list[str]]], progress: Progress) -> TrainReport:
-    from glore.training.causal import train_causal_lm
-    from glore.training.steps import train_step_classifier
+def _train(kind: Kind, base: str, examples: list[dict[str, list[str]]], settings: TrainSettings, setup: TrainingSetup) -> TrainReport:
+    from glore.training.finetune import train_causal_lm, train_step_classifier
 
-    out_dir, work_dir, log_dir = Path(job.out_dir), Path(job.work_dir), Path(job.log_dir) if job.log_dir else None
     tuples = [{key: tuple(value) for key, value in example.items()} for example in examples]
-    if job.kind == "causal":
-        return train_causal_lm(
-            job.base,
-            [LMExample(prompt=e["prompt"], target=e["target"]) for e in tuples],
-            job.settings,
-            out_dir,
-            seed=job.seed,
-            progress=progress,
-            work_dir=work_dir,
-            dtype=job.dtype,
-            device=job.device,
-            log_dir=log_dir,
-        )
-    return train_step_classifier(
-        job.base,
-        [StepExample(e["prompt"], e["steps"], tuple(map(bool, e["labels"])), tuple(map(bool, e["kept"]))) for e in tuples],
-        job.settings,
-        out_dir,
-        seed=job.seed,
-        progress=progress,
-        work_dir=work_dir,
-        dtype=job.dtype,
-        device=job.device,
-        log_dir=log_dir,
-    )
+    if kind == "causal":
+        return train_causal_lm(base, [LMExample(prompt=e["prompt"], target=e["target"]) for e in tuples], settings, setup)
+    steps = [StepExample(e["prompt"], e["steps"], tuple(map(bool, e["labels"])), tuple(map(bool, e["kept"]))) for e in tuples]
+    return train_step_classifier(base, steps, settings, setup)
 
 
 def main() -> None:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from glore.config import ScratchModelSettings
 from glore.errors import ConfigError, ModelError
 from glore.models import save_model
-from glore.progress import Progress
 from glore.prompts import BAD_MARK
 from glore.tasks.protocol import Document
 from glore.training.card import model_card
 from glore.training.examples import Row, TrainReport, document_rows
 from glore.training.fit import fit, seed_all
+from glore.training.setup import TrainingSetup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,47 +37,26 @@ PIECES = r"\n| ?\d| ?\p{L}+| ?[^\s\p{L}\d]+|\s"
 """What a token may at most span: a newline; one digit, word or run of signs with the space before it; one space."""
 
 
-def train_scratch_base(
-    draw: DrawDocument,
-    settings: ScratchModelSettings,
-    out_dir: Path,
-    *,
-    seed: int,
-    progress: Progress,
-    work_dir: Path,
-    device: str = "auto",
-    log_dir: Path | None = None,
-) -> TrainReport:
+def train_scratch_base(draw: DrawDocument, settings: ScratchModelSettings, setup: TrainingSetup) -> TrainReport:
     """Train tokenizer and model on `settings.n_tokens` tokens of documents, in the order drawn; loss on the pieces to be learnt.
 
-    Saved to `out_dir` as a Hugging Face folder. Raises ModelError, ConfigError.
+    Saved to `setup.out_dir` as a Hugging Face folder. In float32 and in this process, whatever `setup` says of dtype and launch.
+    Raises ModelError, ConfigError.
     """
     if settings.train.lora is not None:
         raise ConfigError("base.scratch.train.lora: a model trained from nothing has no weights to adapt; set it to null")
-    seed_all(seed)
-    rng = random.Random(seed)
+    seed_all(setup.seed)
+    rng = random.Random(setup.seed)
+    name = setup.out_dir.name
     sample = [draw(rng, n / TOKENIZER_DOCUMENTS) for n in range(TOKENIZER_DOCUMENTS)]
-    progress.note(f"train {out_dir.name}: tokenizer from {len(sample)} documents")
-    tokenizer = _kept_tokenizer(work_dir / "tokenizer", sample, settings.vocab_size, settings.max_positions)
+    setup.progress.note(f"train {name}: tokenizer from {len(sample)} documents")
+    tokenizer = _kept_tokenizer(setup.work_dir / "tokenizer", sample, settings.vocab_size, settings.max_positions)
     rows, n_dropped = _take_rows(tokenizer, draw, rng, settings)
     model = new_llama(settings, tokenizer)
-    report = fit(
-        model,
-        rows,
-        settings.train,
-        name=out_dir.name,
-        pad_id=int(tokenizer.pad_token_id),
-        n_dropped=n_dropped,
-        seed=seed,
-        progress=progress,
-        work_dir=work_dir,
-        device=device,
-        log_dir=log_dir,
-        in_order=True,
-    )
+    report = fit(model, rows, settings.train, setup, pad_id=int(tokenizer.pad_token_id), n_dropped=n_dropped, in_order=True)
     n_parameters = sum(p.numel() for p in model.parameters())
     what = f"Small Llama ({n_parameters} parameters) trained from nothing on generated documents."
-    save_model(model, tokenizer, out_dir, model_card(out_dir.name, what, settings, report, seed))
+    save_model(model, tokenizer, setup.out_dir, model_card(name, what, settings, report, setup.seed))
     return report
 
 
