@@ -1,22 +1,67 @@
-"""Fingerprints: what a stage's result was made from, as one short hash, and what changed, in words."""
+"""Fingerprints: what a stage's result was made from, as one short hash, and what changed, in words.
+
+Seen are settings, input stages, the stage's and the records' version, the release of glore, and the content of local data.
+Not seen are other packages' versions, code changed within a release, and what is behind a name on the Hub or `base.model`.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.metadata
 import json
+import platform
 from collections.abc import Mapping
+from pathlib import Path
 
 from pydantic import BaseModel
 
 from glore.config import RunConfig
-from glore.errors import shown
+from glore.errors import DataError, shown
 
-__all__ = ["difference", "fingerprint_of", "flat_settings"]
+__all__ = ["difference", "digest_of_files", "fingerprint_of", "flat_settings", "package_versions", "release_of"]
+
+MAX_DIGEST_BYTES = 2**30
+"""Of a larger file only so much is read for its digest."""
 
 
 def fingerprint_of(data: object) -> str:
     """A short hash of JSON-like data, the same on every machine."""
     return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=10).hexdigest()
+
+
+def digest_of_files(files: Mapping[str, Path]) -> str:
+    """A short hash of files: of the name each has here, its size, and its first `MAX_DIGEST_BYTES`. Raises DataError."""
+    digest = hashlib.blake2b(digest_size=10)
+    for name, path in sorted(files.items()):
+        try:
+            with path.open("rb") as stream:
+                digest.update(f"{name}\0{path.stat().st_size}\0".encode())
+                left = MAX_DIGEST_BYTES
+                while chunk := stream.read(min(left, 2**20)):
+                    digest.update(chunk)
+                    left -= len(chunk)
+        except OSError as error:
+            raise DataError(f"can't read {path}: {error.strerror or error}; check the settings below task") from error
+    return digest.hexdigest()
+
+
+@functools.cache
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that results depend on, where they are installed."""
+    out = {"python": platform.python_version()}
+    for name in ("glore", "torch", "transformers", "accelerate", "pyarrow", "math-verify"):
+        try:
+            out[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return out
+
+
+def release_of(versions: object) -> str:
+    """The first two numbers of glore's version: a third one promises the same results. `unknown` where it is not installed."""
+    version = versions.get("glore") if isinstance(versions, dict) else None
+    return ".".join(str(version).split(".")[:2]) if version else "unknown"
 
 
 def flat_settings(value: object, config: RunConfig) -> dict[str, object]:
@@ -54,7 +99,9 @@ def flat_settings(value: object, config: RunConfig) -> dict[str, object]:
 
 
 def difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:
-    """Why a fingerprint no longer fits, in words. Both hold `settings`, `inputs`, `stage_version` and `schema_version`."""
+    """Why a fingerprint no longer fits, in words. Both hold `settings`, `inputs`, `stage_version`, `schema_version`
+    and `versions`.
+    """
     before, now = _mapping(old, "settings"), _mapping(new, "settings")
     reasons = [
         f"{key} {shown(before[key], 30) if key in before else 'unset'} → {shown(now[key], 30) if key in now else 'unset'}"
@@ -69,6 +116,8 @@ def difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:
         reasons.append("the stage's code has another version")
     if old.get("schema_version") != new["schema_version"]:
         reasons.append("the records have another schema")
+    if release_of(old.get("versions")) != release_of(new["versions"]):
+        reasons.append(f"made by glore {release_of(old.get('versions'))}, this is {release_of(new['versions'])}")
     if len(reasons) > 4:
         reasons[4:] = [f"and {len(reasons) - 4} more"]
     return "; ".join(reasons) or "made under another fingerprint"

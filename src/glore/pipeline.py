@@ -1,9 +1,10 @@
 """Runs stages in order: fingerprints, shards, resume. Knows no machine learning.
 
-A stage is complete when its `done.json` is there and holds the fingerprint of the settings the stage reads, its inputs'
-fingerprints, its version and the records' schema version. Anything else is made again, and the reason is said. An
-unfinished stage goes on from the shards it has committed, if they were made under the same fingerprint. Stages must be
-deterministic: then a run that was killed anywhere and started again holds the same bytes as one that was not.
+A stage is complete when its `done.json` is there and holds the fingerprint of the settings the stage reads, the content of
+the data it reads from outside the run, its inputs' fingerprints, its version, the records' schema version and glore's release.
+Anything else is made again, and the reason is said. An unfinished stage goes on from the shards it has committed, if they
+were made under the same fingerprint. Stages must be deterministic: then a run that was killed anywhere and started again
+holds the same bytes as one that was not.
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ import dataclasses
 import datetime
 import difflib
 import errno
-import importlib.metadata
-import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +23,7 @@ import yaml
 
 from glore.config import RunConfig
 from glore.errors import ConfigError, RunError, shown
-from glore.fingerprints import difference, fingerprint_of, flat_settings
+from glore.fingerprints import difference, fingerprint_of, flat_settings, package_versions, release_of
 from glore.progress import Progress, SilentProgress, duration
 from glore.records import SCHEMA_VERSION
 from glore.runfolder import (
@@ -58,6 +57,8 @@ class Stage:
     run: Callable[[StageContext], None]
     version: int = 1
     """Raise it when the stage's code changes what comes out."""
+    contents: Callable[[RunConfig], Mapping[str, str | None]] | None = None
+    """What it reads from outside the run: setting that names it → hash of the content. None: not there now, so it can't have changed."""
     estimate: Callable[[RunConfig], int] | None = None
     """Tokens the stage will generate or train on, roughly, for `--dry-run`."""
 
@@ -72,6 +73,7 @@ class StagePlan:
     why: str
     fingerprint: str
     settings: dict[str, object]
+    """Dotted path → value, and `content of PATH` → hash."""
     inputs: dict[str, str]
     """Input stage → fingerprint."""
     tokens: int | None
@@ -113,24 +115,22 @@ def run_stages(
 
 def plan_stages(stages: Sequence[Stage], config: RunConfig) -> tuple[StagePlan, ...]:
     """What running these stages would do. Reads the run folder, changes nothing."""
-    fingerprints: dict[str, str] = {}
-    plans = []
+    plans: dict[str, StagePlan] = {}
     for stage in stages:
-        unknown = [name for name in stage.inputs if name not in fingerprints]
-        if unknown or stage.name in fingerprints:
+        unknown = [name for name in stage.inputs if name not in plans]
+        if unknown or stage.name in plans:
             raise ValueError(f"stage {stage.name}: its name must be new and its inputs must stand before it, got {unknown or stage.name}")
-        settings = {"seed": config.seed, **flat_settings(stage.settings(config), config)}
-        inputs = {name: fingerprints[name] for name in stage.inputs}
-        fingerprint = fingerprint_of([stage.name, stage.version, SCHEMA_VERSION, settings, inputs])
-        fingerprints[stage.name] = fingerprint
-        plans.append(_plan(stage, config, fingerprint, settings, inputs))
-    return tuple(plans)
+        plans[stage.name] = _plan(stage, config, {name: plans[name].fingerprint for name in stage.inputs})
+    return tuple(plans.values())
 
 
-def _plan(stage: Stage, config: RunConfig, fingerprint: str, settings: dict[str, object], inputs: dict[str, str]) -> StagePlan:
+def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str]) -> StagePlan:
     folder = config.run_dir / "stages" / stage.name
     done, started = read_done(folder), read_json(folder / "started.json")
-    new = {"settings": settings, "inputs": inputs, "stage_version": stage.version, "schema_version": SCHEMA_VERSION}
+    earlier = started if done is None else dataclasses.asdict(done)
+    settings = {"seed": config.seed, **flat_settings(stage.settings(config), config), **_contents(stage, config, earlier)}
+    fingerprint = fingerprint_of([stage.name, stage.version, SCHEMA_VERSION, release_of(package_versions()), settings, inputs])
+    new = _made_from(stage, settings, inputs)
     state: State = "computed"
     if done is not None and done.fingerprint == fingerprint:
         damage = check_stage_files(config.run_dir, folder, done)
@@ -147,18 +147,32 @@ def _plan(stage: Stage, config: RunConfig, fingerprint: str, settings: dict[str,
     return StagePlan(stage.name, state, why, fingerprint, settings, inputs, tokens, done if state == "reused" else None)
 
 
+def _contents(stage: Stage, config: RunConfig, earlier: Mapping[str, object] | None) -> dict[str, str]:
+    """Hashes of what the stage reads from outside; where that isn't there now, the hash that an earlier attempt noted."""
+    settings = (earlier or {}).get("settings")
+    noted = settings if isinstance(settings, dict) else {}
+    found = stage.contents(config) if stage.contents else {}
+    hashes = {f"content of {name}": content for name, content in found.items()}
+    return {key: content or str(noted[key]) for key, content in hashes.items() if content or key in noted}
+
+
+def _made_from(stage: Stage, settings: dict[str, object], inputs: dict[str, str]) -> dict[str, object]:
+    """What a mark says about the making of a stage, besides its fingerprint."""
+    return {
+        "settings": settings,
+        "inputs": inputs,
+        "stage_version": stage.version,
+        "schema_version": SCHEMA_VERSION,
+        "versions": package_versions(),
+    }
+
+
 def _run_stage(stage: Stage, plan: StagePlan, stages: Sequence[Stage], config: RunConfig, progress: Progress) -> None:
     run_dir = config.run_dir
     folder = run_dir / "stages" / stage.name
     if plan.state == "computed":
         clear_stage(run_dir, folder)
-        started = {
-            "fingerprint": plan.fingerprint,
-            "settings": plan.settings,
-            "inputs": plan.inputs,
-            "version": stage.version,
-            "schema": SCHEMA_VERSION,
-        }
+        started = {"fingerprint": plan.fingerprint, **_made_from(stage, plan.settings, plan.inputs)}
         write_json(folder / "started.json", {**started, "models": model_signatures(run_dir)})
     context = StageContext(config, stage.name, _ancestors(stage, stages), progress)
     begin = time.monotonic()
@@ -189,7 +203,7 @@ def _run_stage(stage: Stage, plan: StagePlan, stages: Sequence[Stage], config: R
         tokens=tokens,
         files={p.name: p.stat().st_size for p in sorted(folder.glob("*.parquet"))},
         models=models,
-        versions=_versions(),
+        versions=package_versions(),
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     write_json(folder / "done.json", dataclasses.asdict(done))
@@ -238,16 +252,6 @@ def _own_models(models: dict[str, dict[str, int]], plan: StagePlan, stages: Sequ
     if shared and plan.state == "computed":
         raise ValueError(f"stages {maker[shared[0]]} and {plan.name} both make models/{shared[0]}; give each its own name")
     return {model: files for model, files in models.items() if model not in maker}
-
-
-def _versions() -> dict[str, str]:
-    out = {"python": platform.python_version()}
-    for name in ("glore", "torch", "transformers", "accelerate", "pyarrow", "math-verify"):
-        try:
-            out[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return out
 
 
 class _Labelled:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import glore.pipeline
 from glore.config import RunConfig
 from glore.errors import ConfigError
 from glore.fingerprints import flat_settings
@@ -158,7 +159,7 @@ def test_partial_shards_of_other_settings_are_not_used(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run_stages(small_stages(tick), small_config(tmp_path))
     changed = small_config(tmp_path, seed=5)
-    assert plan_stages(small_stages(), changed)[1].why.startswith("unfinished, but seed 0 → 5")
+    assert plan_stages(small_stages(), changed)[1].why == "unfinished, but seed 0 → 5; made from another task"
     run_stages(small_stages(), changed)
     fresh = small_config(tmp_path / "fresh", seed=5)
     run_stages(small_stages(), fresh)
@@ -180,6 +181,52 @@ def test_a_newer_stage_version_recomputes(tmp_path: Path) -> None:
     plans = plan_stages(stages, config)
     assert [p.state for p in plans] == ["reused", "computed", "computed", "computed"]
     assert plans[1].why == "the stage's code has another version"
+
+
+def with_contents(folder: Path) -> tuple[Stage, ...]:
+    """The small stages, the first of which reads a file from outside the run."""
+    file = folder / "data.txt"
+    first, *others = small_stages()
+    return dataclasses.replace(first, contents=lambda c: {"task.path": file.read_text() if file.exists() else None}), *others
+
+
+def test_changed_data_recomputes_and_data_that_is_gone_does_not(tmp_path: Path) -> None:
+    config, stages = small_config(tmp_path), with_contents(tmp_path)
+    assert "content of task.path" not in plan_stages(stages, config)[0].settings
+    (tmp_path / "data.txt").write_text("old")
+    run_stages(stages, config)
+    assert states(config, stages) == ["reused"] * 4
+    (tmp_path / "data.txt").write_text("new")
+    plans = plan_stages(stages, config)
+    assert [p.state for p in plans] == ["computed"] * 4
+    assert [p.why for p in plans[:2]] == ["content of task.path 'old' → 'new'", "made from another task"]
+    (tmp_path / "data.txt").unlink()
+    assert states(config, stages) == ["reused"] * 4, "a finished run needs its data no more"
+
+
+def test_changed_data_does_not_go_on_with_an_unfinished_stage(tmp_path: Path) -> None:
+    def stopped(context: StageContext) -> None:
+        raise Stopped
+
+    config, (first, *others) = small_config(tmp_path), with_contents(tmp_path)
+    (tmp_path / "data.txt").write_text("old")
+    with pytest.raises(Stopped):
+        run_stages((dataclasses.replace(first, run=stopped), *others), config)
+    assert plan_stages((first, *others), config)[0].state == "resumed"
+    (tmp_path / "data.txt").write_text("new")
+    plan = plan_stages((first, *others), config)[0]
+    assert (plan.state, plan.why) == ("computed", "unfinished, but content of task.path 'old' → 'new'")
+
+
+def test_another_release_recomputes_and_another_patch_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config(tmp_path)
+    for version, expected in (("0.1.0", "computed"), ("0.1.7", "reused"), ("0.2.0", "computed")):
+        monkeypatch.setattr(glore.pipeline, "package_versions", lambda version=version: {"glore": version})
+        plans = plan_stages(small_stages(), config)
+        assert [p.state for p in plans] == [expected] * 4, version
+        if version == "0.1.0":
+            run_stages(small_stages(), config)
+    assert plans[0].why == "made by glore 0.1, this is 0.2"
 
 
 def test_until_stops_after_its_stage_and_suggests_the_nearest(tmp_path: Path) -> None:

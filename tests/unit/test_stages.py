@@ -18,10 +18,11 @@ from fakes import FunctionEngine, LastLineTask, problem
 from glore.config import EngineSettings, RunConfig
 from glore.errors import ConfigError, DataError, RunError
 from glore.evaluation import read_evaluation
-from glore.pipeline import run_stages
+from glore.pipeline import plan_stages, run_stages
 from glore.records import PrefixTrials, Problem, RefinementPair, Solution, StepLabels, StepScores, read_records
 from glore.sampling.protocol import Engine, Request
 from glore.stages import build_stages, read_inputs
+from glore.tasks import open_task
 from glore.training.examples import TrainReport
 from glore.training.setup import TrainingSetup
 
@@ -266,6 +267,32 @@ def test_a_student_that_is_never_right_is_said(world: World, tmp_path: Path, mon
     config = _config(tmp_path)
     with pytest.raises(RunError, match=r"the orm has 0 good and \d+ bad steps"):
         run_stages(build_stages(config), config)
+
+
+def test_edited_data_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(glore.stages.common, "open_task", open_task)  # the true one, while `finished` pretends
+    monkeypatch.setattr("glore.models.load_tokenizer", lambda path: None)
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(f'{{"question": "What is {n} + 1?", "answer": {n + 1}}}\n' for n in range(40)))
+    task = {"kind": "jsonl", "path": str(file), "n_dev": 5}
+    config = RunConfig.model_validate({"name": "t", "runs_dir": str(tmp_path), "task": task, "base": {"model": "some/base"}})
+    stages = build_stages(config)
+
+    def answers() -> dict[str, str]:
+        problems = [p for split in ("train", "dev", "test") for p in _read(config, "problems", Problem, split)]
+        return {p.question: p.answer for p in problems if isinstance(p, Problem)}
+
+    run_stages(stages, config, until="base")
+    assert answers()["What is 3 + 1?"] == "4"
+    assert [p.state for p in plan_stages(stages[:2], config)] == ["reused", "reused"]
+    file.write_text(file.read_text().replace('"answer": 4}', '"answer": 5}'))
+    plans = run_stages(stages, config, until="base")
+    assert plans[0].why.startswith("content of task.path '")
+    assert plans[1].state == "reused", "a given base reads no data"
+    assert answers()["What is 3 + 1?"] == "5"
+    assert plan_stages(stages[:3], config)[2].why == "no result yet"
+    file.rename(tmp_path / "gone.jsonl")
+    assert [p.state for p in plan_stages(stages[:2], config)] == ["reused", "reused"]
 
 
 def test_every_sampling_and_training_stage_has_an_estimate(tmp_path: Path) -> None:

@@ -10,10 +10,13 @@ from typing import NoReturn
 
 import pytest
 
+import glore.fingerprints
 from glore.config import TaskSettings
 from glore.errors import ConfigError, DataError
+from glore.fingerprints import digest_of_files
 from glore.records import Problem
 from glore.tasks import Grade, Task, open_task
+from glore.tasks.open import data_contents
 from glore.tasks.source import MAX_LINE_BYTES
 
 
@@ -153,6 +156,48 @@ def test_malformed_array(tmp_path: Path, text: str, complaint: str) -> None:
     (tmp_path / "SVAMP.json").write_text(text)
     with pytest.raises(DataError, match=complaint):
         opened("svamp", tmp_path)
+
+
+def test_the_content_of_local_data_is_what_a_task_reads(tmp_path: Path) -> None:
+    def content(**settings: object) -> dict[str, str | None]:
+        return data_contents(TaskSettings.model_validate({"kind": "svamp", "path": str(tmp_path), **settings}), base_text=True)
+
+    folder(tmp_path, b"a\n", b"b\n")
+    seen = [content()["task.path"]]
+    assert content() == {"task.path": seen[0]}
+    (tmp_path / "notes.txt").write_text("read by nobody")
+    assert content()["task.path"] == seen[0]
+    for change in (
+        lambda: (tmp_path / "train.jsonl").write_bytes(b"c\n"),
+        lambda: (tmp_path / "dev.jsonl").write_bytes(b""),
+        lambda: (tmp_path / "SVAMP.json").write_bytes(b"[]"),
+        lambda: (tmp_path / "train.jsonl").unlink(),
+    ):
+        change()
+        seen.append(content()["task.path"])
+    assert len(set(seen)) == 5
+    gsm8k = content(kind="gsm8k")
+    (tmp_path / "SVAMP.json").write_bytes(b"[1]")
+    assert content(kind="gsm8k") == gsm8k, "another task's file"
+    file = str(tmp_path / "test.jsonl")
+    assert content(path=file, scratch_path=str(tmp_path / "none.csv")) == {
+        "task.path": content(path=file)["task.path"],
+        "task.scratch_path": None,
+    }
+    assert content(kind="stories") == content(path=None, hub="some/data") == {}
+
+
+def test_of_a_huge_file_the_beginning_and_the_size_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(glore.fingerprints, "MAX_DIGEST_BYTES", 2**20 + 3)
+    file, digests = tmp_path / "x", []
+    for content in (b"a" * 2**21, b"b" + b"a" * (2**21 - 1), b"a" * 2**20 + b"b" + b"a" * (2**20 - 1), b"a" * 2**21 + b"a"):
+        file.write_bytes(content)
+        digests.append(digest_of_files({"": file}))
+    assert len(set(digests)) == 4
+    file.write_bytes(b"a" * (2**21 - 1) + b"b")
+    assert digest_of_files({"": file}) == digests[0], "the price of the bound"
+    with pytest.raises(DataError, match=r"can't read .*: No such file or directory; check the settings below task"):
+        digest_of_files({"": tmp_path / "none"})
 
 
 def test_missing_places(tmp_path: Path) -> None:

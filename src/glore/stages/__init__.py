@@ -7,7 +7,8 @@
     common     opening tasks and models, sampling and scoring shard by shard
 
 A stage names the settings it reads, so that a change to any other setting leaves its result in place. Which engine rows or
-devices are used is not among them: they change speed alone.
+devices are used is not among them: they change speed alone. The two stages that read local data name it in `contents`, so that a
+changed file counts as a changed setting; the others follow from them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from glore.pipeline import Stage
 from glore.stages import bases, refining, reward, testing
 from glore.stages.common import engine_key, estimated_questions, estimated_tokens
 from glore.stages.testing import evaluation_options, read_inputs
+from glore.tasks.open import data_contents
 
 __all__ = ["build_stages", "evaluation_options", "read_inputs"]
 
@@ -36,8 +38,15 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
     trained = ("sft", *(f"ei{r}_train" for r in rounds))
     sft_tests = _sft_tests() if config.student.bootstrap == "sft" else ()
     return (
-        Stage("problems", (), lambda c: c.task, bases.read_problems),
-        Stage("base", (), _base_settings, bases.make_base, estimate=lambda c: 0 if c.base.model else c.base.scratch.n_tokens),
+        Stage("problems", (), lambda c: c.task, bases.read_problems, contents=lambda c: data_contents(c.task)),
+        Stage(
+            "base",
+            (),
+            _base_settings,
+            bases.make_base,
+            contents=lambda c: {} if c.base.model else data_contents(c.task, base_text=True),
+            estimate=lambda c: 0 if c.base.model else c.base.scratch.n_tokens,
+        ),
         Stage("sft", ("problems", "base"), _sft_settings, bases.run_sft, estimate=_estimate_sft),
         *(stage for r in rounds for stage in _round(r)),
         Stage("student", trained, _student_settings, bases.select_student),

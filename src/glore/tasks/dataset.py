@@ -16,7 +16,10 @@ from glore.tasks.protocol import Grade
 from glore.tasks.source import Row, read_hub, read_jsonl
 from glore.tasks.splits import Splits
 
-__all__ = ["DatasetTask", "load_rows", "worked_steps"]
+__all__ = ["SPLIT_FILES", "DatasetTask", "load_rows", "worked_steps"]
+
+SPLIT_FILES = {"train": "train.jsonl", "test": "test.jsonl", "dev": "dev.jsonl"}
+"""What a data folder holds; `dev` may be missing."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -74,11 +77,11 @@ def _from_path(path: Path, kind: str, single_file: bool) -> Mapping[str, list[Ro
         if not single_file:
             raise DataError(f"task.path {path} is a file, but {kind} needs the folder that holds train.jsonl and test.jsonl")
         return {"all": read_jsonl(path)}
-    missing = [name for name in ("train.jsonl", "test.jsonl") if not (path / name).is_file()]
+    there = {split: path / name for split, name in SPLIT_FILES.items() if (path / name).is_file()}
+    missing = [SPLIT_FILES[split] for split in ("train", "test") if split not in there]
     if missing:
         raise DataError(f"{path} lacks {' and '.join(missing)}; put the {kind} data there as JSON lines, or correct task.path")
-    names = ["train", "test"] + (["dev"] if (path / "dev.jsonl").is_file() else [])
-    return {name: read_jsonl(path / f"{name}.jsonl") for name in names}
+    return {split: read_jsonl(file) for split, file in there.items()}
 
 
 def worked_steps(text: str, row: Row, field: str, merge: bool) -> tuple[str, ...]:

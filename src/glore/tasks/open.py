@@ -1,11 +1,15 @@
-"""`open_task`: from settings to a task whose problems are read and checked."""
+"""`open_task`: from settings to a task whose problems are read and checked; `data_contents`: what local data holds, as hashes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from glore.config import TaskSettings
+from glore.fingerprints import digest_of_files
 from glore.tasks.protocol import Task
 
-__all__ = ["open_task"]
+__all__ = ["data_contents", "open_task"]
 
 
 def open_task(settings: TaskSettings, seed: int) -> Task:
@@ -33,3 +37,25 @@ def open_task(settings: TaskSettings, seed: int) -> Task:
     from glore.tasks.jsonl import load_jsonl
 
     return load_jsonl(settings)
+
+
+def data_contents(settings: TaskSettings, *, base_text: bool = False) -> dict[str, str | None]:
+    """A short hash of the files behind `task.path` and, with `base_text`, `task.scratch_path`; none where nothing is there now.
+
+    Empty for the built-in stories and for the Hub. Raises DataError for a file that can't be read.
+    """
+    if settings.kind == "stories":
+        return {}
+    from glore.tasks.dataset import SPLIT_FILES
+    from glore.tasks.svamp import WHOLE_FILE
+
+    names = (*SPLIT_FILES.values(), *((WHOLE_FILE,) if settings.kind == "svamp" else ()))
+    given = {"task.path": settings.path, "task.scratch_path": settings.scratch_path if base_text else None}
+    return {name: _content(Path(path).expanduser(), names) for name, path in given.items() if path is not None}
+
+
+def _content(place: Path, names: Iterable[str]) -> str | None:
+    """Of a file, or of the files of these names in a folder."""
+    if place.is_dir():
+        return digest_of_files({name: place / name for name in names if (place / name).is_file()})
+    return digest_of_files({"": place}) if place.is_file() else None

@@ -20,7 +20,10 @@ from glore.tasks.numbers import canonical, parse_number
 from glore.tasks.source import Row, read_json_array, text_field
 from glore.tasks.splits import Loaded, make_splits
 
-__all__ = ["load_svamp", "svamp_question"]
+__all__ = ["WHOLE_FILE", "load_svamp", "svamp_question"]
+
+WHOLE_FILE = "SVAMP.json"
+"""The authors' file, all problems in one."""
 
 _TRAIN_SHARE = 0.7
 
@@ -50,8 +53,8 @@ def svamp_question(body: str, question: str) -> str:
 
 def _rows(settings: TaskSettings) -> Mapping[str, list[Row]]:
     path = Path(settings.path).expanduser() if settings.path else None
-    if path is not None and (path / "SVAMP.json").is_file():
-        path = path / "SVAMP.json"
+    if path is not None and (path / WHOLE_FILE).is_file():
+        path = path / WHOLE_FILE
     if path is not None and path.suffix == ".json" and path.is_file():
         rows = {"all": read_json_array(path)}
     else:
