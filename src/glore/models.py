@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
-    "STEP_LABELS",
     "encode_many",
     "encode_segments",
     "load_causal_lm",

@@ -13,7 +13,6 @@ __all__ = [
     "BAD_MARK",
     "MAX_SOLUTION_CHARS",
     "STEP_END",
-    "join_steps",
     "mark_draft",
     "refine_segments",
     "solve_segments",
@@ -39,11 +38,6 @@ def split_steps(text: str) -> tuple[str, ...]:
 def step_text(step: str) -> str:
     """A step as it stands in a prompt or target."""
     return f"{step}{STEP_END}"
-
-
-def join_steps(steps: Sequence[str]) -> str:
-    """Steps back to text, one per line."""
-    return "".join(step_text(s) for s in steps)
 
 
 def solve_segments(question: str, steps: Sequence[str] = ()) -> tuple[str, ...]:

@@ -99,11 +99,6 @@ class Resampler:
         self._seed = seed
         self._weights_BC: FloatArray | None = None
 
-    @property
-    def n_clusters(self) -> int:
-        """Clusters that are drawn from."""
-        return len(self._row)
-
     def estimate(self, units: Sequence[str], columns_UM: FloatArray, statistic: Statistic) -> Estimate:
         """Value and percentile interval of `statistic` of the column sums; `units` names each row's cluster.
 

@@ -21,7 +21,7 @@ from glore.sampling.protocol import Completion, Engine, Request, SamplingParams,
 from glore.solutions import graded_solution, same_text
 from glore.tasks.protocol import Task
 
-__all__ = ["ONE_SHOT", "best_round", "capped", "goes_on", "new_right", "sample_solutions"]
+__all__ = ["best_round", "capped", "goes_on", "new_right", "sample_solutions"]
 
 Steps = tuple[str, ...]
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from fakes import FunctionEngine, LastLineTask, problem, solution
 from glore.config import LabelSettings
 from glore.progress import SilentProgress
-from glore.prompts import join_steps
 from glore.records import PrefixTrials, Solution
 from glore.sampling.protocol import Request
 from glore.where import expected_rollouts, good_traces, label_drafts, numbers, verify_prefixes
@@ -29,7 +28,7 @@ def _rollout(request: Request, seed: int) -> str:
 
 def _draft(name: str, n_steps: int, verdict: str, rng: random.Random) -> Solution:
     lines = [f"{rng.randint(1, 99)} + 1 = {rng.randint(1, 99)}" for _ in range(n_steps)]
-    return solution(join_steps([*lines[:-1], "#### 10" if verdict == "right" else "#### 3"]), verdict, name)
+    return solution("\n".join([*lines[:-1], "#### 10" if verdict == "right" else "#### 3"]), verdict, name)
 
 
 def _scan(drafts: list[Solution], rule: LabelSettings, seed: int, waves: tuple[int, ...] = (1, 3)) -> tuple[list[PrefixTrials], int]:

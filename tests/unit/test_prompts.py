@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glore.prompts import BAD_MARK, MAX_SOLUTION_CHARS, join_steps, mark_draft, refine_segments, solve_segments, split_steps
+from glore.prompts import BAD_MARK, MAX_SOLUTION_CHARS, mark_draft, refine_segments, solve_segments, split_steps, step_text
 
 line = st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=20).map(str.strip).filter(bool)
 steps = st.lists(line, max_size=6).map(tuple)
@@ -13,7 +13,7 @@ steps = st.lists(line, max_size=6).map(tuple)
 
 @given(steps)
 def test_steps_survive_text_and_back(given_steps: tuple[str, ...]) -> None:
-    assert split_steps(join_steps(given_steps)) == given_steps
+    assert split_steps("".join(map(step_text, given_steps))) == given_steps
 
 
 def test_empty_lines_and_spaces_are_no_steps() -> None:

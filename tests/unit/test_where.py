@@ -14,18 +14,21 @@ from glore.progress import SilentProgress
 from glore.records import PrefixTrials
 from glore.sampling.protocol import Request
 from glore.where import (
-    agreement,
     balance_mask,
+    consistent_rollouts,
     expected_rollouts,
     first_bad_step,
     good_traces,
-    is_consistent,
     label_drafts,
     numbers,
     step_result,
     truth_labels,
     verify_prefixes,
 )
+
+
+def is_consistent(prefix: tuple[str, ...], rollout: tuple[str, ...], how: str = "number", steps: str = "all") -> bool:
+    return consistent_rollouts(prefix, [rollout], how, steps)[0]
 
 
 @pytest.mark.parametrize(
@@ -132,10 +135,6 @@ def test_truth_labels_are_negative_after_the_first_false_step() -> None:
     labels = truth_labels(DRAFT, (True, False, True, True))
     assert labels.labels == (True, False, False, False)
     assert (labels.first_error, labels.rule) == (1, "truth")
-    other, _ = label_drafts([DRAFT], [_trial(3, ["8 + 2 = 10\n#### 10"], ["right"])], LabelSettings(balance=False), seed=0)
-    assert other[0].labels == (True, True, True, False)
-    assert agreement(other, [labels]) == (2, 4)
-    assert agreement(other, []) == (0, 0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.lists(st.booleans(), min_size=1, max_size=6)), max_size=25), st.integers(0, 3))

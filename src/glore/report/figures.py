@@ -14,7 +14,7 @@ from glore.evaluation.reward_models import Calibration
 from glore.report import svg
 from glore.report.views import MODEL_NAMES, REFINER_NAMES, WAY_NAMES, percent
 
-__all__ = ["Figure", "figures"]
+__all__ = ["figures"]
 
 WIDTH = 480.0
 Figure = tuple[str, str, str]

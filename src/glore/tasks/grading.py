@@ -24,7 +24,6 @@ __all__ = [
     "grade_number_answer",
     "merge_answer_line",
     "normalise_gold",
-    "plain_latex",
     "strip_annotations",
 ]
 

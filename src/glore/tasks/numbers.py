@@ -12,7 +12,7 @@ import unicodedata
 from fractions import Fraction
 from typing import NamedTuple
 
-__all__ = ["MAX_DIGITS", "MAX_NUMBER_CHARS", "Number", "canonical", "parse_number", "same_number"]
+__all__ = ["MAX_DIGITS", "Number", "canonical", "parse_number", "same_number"]
 
 MAX_NUMBER_CHARS = 300
 """A longer text is not read as a number."""

@@ -17,7 +17,7 @@ from typing import NamedTuple, cast
 
 from glore.errors import DataError, shown
 
-__all__ = ["MAX_FILE_BYTES", "MAX_LINE_BYTES", "Row", "optional_text", "read_hub", "read_json_array", "read_jsonl", "text_field"]
+__all__ = ["MAX_LINE_BYTES", "Row", "optional_text", "read_hub", "read_json_array", "read_jsonl", "text_field"]
 
 MAX_LINE_BYTES = 2**20
 MAX_FILE_BYTES = 2**28

@@ -20,7 +20,7 @@ from glore.tasks.numbers import canonical, parse_number
 from glore.tasks.source import Row, read_json_array, text_field
 from glore.tasks.splits import Loaded, make_splits
 
-__all__ = ["WHOLE_FILE", "load_svamp", "svamp_question"]
+__all__ = ["WHOLE_FILE", "load_svamp"]
 
 WHOLE_FILE = "SVAMP.json"
 """The authors' file, all problems in one."""

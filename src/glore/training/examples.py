@@ -20,7 +20,7 @@ from glore.tasks.protocol import Document
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["CHUNK", "IGNORED", "LMExample", "Row", "StepExample", "TrainReport", "document_rows", "lm_rows", "step_rows"]
+__all__ = ["IGNORED", "LMExample", "Row", "StepExample", "TrainReport", "document_rows", "lm_rows", "step_rows"]
 
 IGNORED = -100
 """Target of a position that takes no part in the loss (torch's own convention)."""

@@ -2,7 +2,7 @@
 
 consistency    does a verifying rollout use the results of the prefix it continues?
 scan           verifying rollouts from the prefixes of drafts, backwards, ending at the first success
-labels         rollouts → step labels, truth labels, agreement
+labels         rollouts → step labels, truth labels
 balance        per-length balancing as a mask over steps
 """
 
@@ -11,21 +11,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from glore.where.balance import balance_mask
-from glore.where.consistency import consistent_rollouts, is_consistent, numbers, step_result
-from glore.where.labels import Agreement, LabelCounts, LabelledDrafts, agreement, good_traces, label_drafts, truth_labels
+from glore.where.consistency import consistent_rollouts, numbers, step_result
+from glore.where.labels import LabelCounts, LabelledDrafts, good_traces, label_drafts, truth_labels
 from glore.where.scan import expected_rollouts, verify_prefixes
 
 __all__ = [
-    "Agreement",
     "LabelCounts",
     "LabelledDrafts",
-    "agreement",
     "balance_mask",
     "consistent_rollouts",
     "expected_rollouts",
     "first_bad_step",
     "good_traces",
-    "is_consistent",
     "label_drafts",
     "numbers",
     "step_result",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-__all__ = ["consistent_rollouts", "is_consistent", "numbers", "step_result"]
+__all__ = ["consistent_rollouts", "numbers", "step_result"]
 
 _NUMBER = re.compile(r"(?P<sign>[-−]\s?)?\$?(?P<value>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)", re.ASCII)
 _ANNOTATION = re.compile(r"<<([^<>]*)>>")
@@ -33,13 +33,11 @@ def numbers(text: str) -> frozenset[str]:
     return frozenset(_canonical(n) for n in _written(text))
 
 
-def is_consistent(prefix: Sequence[str], rollout: Sequence[str], how: str = "number", steps: str = "all") -> bool:
-    """Whether the rollout's steps use the results of the prefix's steps; the arguments are those of `LabelSettings`."""
-    return consistent_rollouts(prefix, [rollout], how, steps)[0]
-
-
 def consistent_rollouts(prefix: Sequence[str], rollouts: Sequence[Sequence[str]], how: str = "number", steps: str = "all") -> list[bool]:
-    """`is_consistent` for many rollouts of one prefix: what the prefix itself leaves unused is worked out once."""
+    """Per rollout of one prefix, whether its steps use the results of the prefix's steps; `how` and `steps` are those of `LabelSettings`.
+
+    What the prefix itself leaves unused is worked out once.
+    """
     if how == "off":
         return [True] * len(rollouts)
     checked = range(len(prefix)) if steps == "all" else range(len(prefix))[-1:]

@@ -20,7 +20,7 @@ from glore.records import PrefixTrials, Solution, StepLabels
 from glore.where.balance import balance_mask
 from glore.where.consistency import consistent_rollouts
 
-__all__ = ["Agreement", "LabelCounts", "LabelledDrafts", "agreement", "good_traces", "label_drafts", "truth_labels"]
+__all__ = ["LabelCounts", "LabelledDrafts", "good_traces", "label_drafts", "truth_labels"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,13 +54,6 @@ class LabelledDrafts(NamedTuple):
     counts: LabelCounts
 
 
-class Agreement(NamedTuple):
-    """Steps on which two labellings agree (App. G), of the drafts that both could label."""
-
-    n_agreeing: int
-    n_steps: int
-
-
 def label_drafts(
     drafts: Sequence[Solution], trials: Sequence[PrefixTrials], rule: LabelSettings, *, seed: int, name: str = "sorm"
 ) -> LabelledDrafts:
@@ -88,13 +81,6 @@ def truth_labels(solution: Solution, truth: Sequence[bool]) -> StepLabels:
     """Labels from a task that knows the truth of every step: after the first false statement every step is negative."""
     labels = tuple(all(truth[: i + 1]) for i in range(len(truth)))
     return _record(solution.id, labels, (True,) * len(labels), "truth")
-
-
-def agreement(labels: Sequence[StepLabels], truth: Sequence[StepLabels]) -> Agreement:
-    """How many steps have the same label in both; drafts are matched by id."""
-    known = {t.solution_id: t.labels for t in truth}
-    pairs = [(a, b) for x in labels if x.labels is not None and (y := known.get(x.solution_id)) for a, b in zip(x.labels, y, strict=True)]
-    return Agreement(sum(a == b for a, b in pairs), len(pairs))
 
 
 def _sampled_labels(draft: Solution, trials: Sequence[PrefixTrials], rule: LabelSettings) -> tuple[bool, ...] | None:
