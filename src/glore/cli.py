@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from glore.errors import DataError, GloreError, RunError, shown
+from glore.errors import DataError, GloreError, RunError, printable, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -212,8 +212,7 @@ def _outcome() -> Iterator[_Outcome]:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    line = "".join(c if c.isprintable() else " " for c in message)
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     raise typer.Exit(code)
 
 

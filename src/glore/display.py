@@ -10,8 +10,9 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from glore.errors import printable
 from glore.pipeline import StagePlan
-from glore.progress import duration, printable
+from glore.progress import duration
 from glore.prompts import BAD_MARK
 from glore.records import Refinement
 from glore.runfolder import read_done

@@ -13,7 +13,7 @@ models are shortened by `shown`, so that a hostile or huge value can neither flo
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "DataError", "EngineError", "GloreError", "ModelError", "RunError", "shown"]
+__all__ = ["ConfigError", "DataError", "EngineError", "GloreError", "ModelError", "RunError", "printable", "shown"]
 
 
 class GloreError(Exception):
@@ -44,3 +44,9 @@ def shown(value: object, limit: int = 80) -> str:
     """`repr(value)` cut to `limit` characters, for use in a message."""
     text = ascii(value[: limit * 2]) if isinstance(value, str) else repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def printable(text: str, limit: int = 2000) -> str:
+    """One line of `text` without control characters (a file or a model may hold terminal escapes), cut to `limit`."""
+    clean = "".join(c if c.isprintable() else " " for c in text[:limit])
+    return clean if len(text) <= limit else clean + "…"

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glore.errors import ConfigError, ModelError, shown
+from glore.errors import ConfigError, ModelError, printable, shown
 from glore.prompts import BAD_MARK
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "new_step_model",
     "pick_device",
     "prepare_tokenizer",
+    "quiet",
     "save_model",
 ]
 
@@ -101,7 +102,7 @@ def _load(kind: object, what: str, path: str | Path, dtype: str, fresh: tuple[st
     if dtype not in DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}")
     _check_folder(path)
-    with _quiet():
+    with quiet():
         try:
             config = AutoConfig.from_pretrained(str(path))
             if fresh:
@@ -192,7 +193,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        with _quiet():
+        with quiet():
             model.save_pretrained(str(temporary))
             tokenizer.save_pretrained(str(temporary))
         (temporary / "README.md").write_text(card, encoding="utf-8")
@@ -221,7 +222,7 @@ def _check_folder(path: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and no load reports from transformers inside the block; what was set before comes back."""
     from transformers.utils import logging
 
@@ -238,10 +239,4 @@ def _quiet() -> Iterator[None]:
 
 def _line(error: Exception) -> str:
     """The first sentence or so of an error, on one line."""
-    return shown_plain(" ".join(str(error).split()) or type(error).__name__)
-
-
-def shown_plain(text: str, limit: int = 200) -> str:
-    """`text` cut to `limit` printable characters."""
-    clean = "".join(c if c.isprintable() else "?" for c in text)
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+    return printable(" ".join(str(error).split()) or type(error).__name__, 200)

@@ -18,7 +18,9 @@ from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-__all__ = ["Progress", "SilentProgress", "TerminalProgress", "duration", "printable"]
+from glore.errors import printable
+
+__all__ = ["Progress", "SilentProgress", "TerminalProgress", "duration"]
 
 PLAIN_INTERVAL_SECONDS = 10.0
 
@@ -164,12 +166,6 @@ class _Stats(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         return Text(self._status())
-
-
-def printable(text: str, limit: int = 2000) -> str:
-    """One line of `text` without control characters (a file or a model may hold terminal escapes), cut to `limit`."""
-    clean = "".join(c if c.isprintable() else " " for c in text[:limit])
-    return clean if len(text) <= limit else clean + "…"
 
 
 def duration(seconds: float) -> str:

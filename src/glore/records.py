@@ -7,9 +7,7 @@ drift apart. `SCHEMA_VERSION` goes into every stage's fingerprint: raise it when
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -20,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glore.errors import RunError, shown
+from glore.files import replacing
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -200,26 +199,14 @@ def _frozen(value: object) -> object:
 
 
 def write_records(path: Path, kind: type[R], records: Sequence[R]) -> None:
-    """Write `records` to a Parquet file: temporary name, fsync, rename. An existing file is replaced whole.
+    """Write `records` to a Parquet file, whole or not at all. An existing file is replaced.
 
     The bytes depend on the records alone. Raises RunError when the disk refuses.
     """
     names = [f.name for f in dataclasses.fields(typing.cast(typing.Any, kind))]
     table = pa.table({n: [getattr(r, n) for r in records] for n in names}, schema=schema_of(kind))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            pq.write_table(table, stream, compression="zstd")
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise RunError(
-            f"can't write {path}: {error.strerror or error}; free some space or choose another run folder, then run again"
-        ) from error
+    with replacing(path) as stream:
+        pq.write_table(table, stream, compression="zstd")
 
 
 def read_records(paths: Path | Iterable[Path], kind: type[R]) -> list[R]:

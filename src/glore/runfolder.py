@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glore.errors import RunError
+from glore.files import replacing
 
 __all__ = [
     "DoneMark",
@@ -95,20 +96,9 @@ def write_json(path: Path, data: Mapping[str, object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically: temporary name, fsync, rename. Raises RunError when the disk refuses."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        message = f"can't write {path}: {error.strerror or error}; free some space or choose another runs_dir, then run again"
-        raise RunError(message) from error
+    """Write a text file atomically. Raises RunError when the disk refuses."""
+    with replacing(path) as stream:
+        stream.write(text.encode())
 
 
 def part_files(folder: Path, part: str) -> list[Path]:

@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "glore"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "statistics"),
-    ("records", "config", "progress", "sampling.protocol"),
+    ("records", "config", "progress", "files", "sampling.protocol"),
     ("tasks", "prompts", "pipeline", "fingerprints", "runfolder", "stagecontext", "solutions"),
     ("models", "sampling", "training"),
     ("student", "when", "where", "how", "rerank"),

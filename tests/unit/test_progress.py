@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from glore.progress import TerminalProgress, duration, printable
+from glore.errors import printable
+from glore.progress import TerminalProgress, duration
 
 
 class Clock:

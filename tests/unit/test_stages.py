@@ -273,7 +273,7 @@ def test_edited_data_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(glore.stages.common, "open_task", open_task)  # the true one, while `finished` pretends
     monkeypatch.setattr("glore.models.load_tokenizer", lambda path: None)
     file = tmp_path / "mine.jsonl"
-    file.write_text("".join(f'{{"question": "What is {n} + 1?", "answer": {n + 1}}}\n' for n in range(40)))
+    file.write_text("".join(f'{{"question": "What is {n} + 1?", "answer": {n + 1}}}\n' for n in [*range(40), 39]))
     task = {"kind": "jsonl", "path": str(file), "n_dev": 5}
     config = RunConfig.model_validate({"name": "t", "runs_dir": str(tmp_path), "task": task, "base": {"model": "some/base"}})
     stages = build_stages(config)
@@ -284,7 +284,10 @@ def test_edited_data_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     run_stages(stages, config, until="base")
     assert answers()["What is 3 + 1?"] == "4"
-    assert [p.state for p in plan_stages(stages[:2], config)] == ["reused", "reused"]
+    plans = plan_stages(stages[:2], config)
+    assert [p.state for p in plans] == ["reused", "reused"]
+    assert plans[0].done is not None
+    assert (plans[0].done.counts["duplicates"], plans[0].done.counts["in_another_split"]) == (1, 0)
     file.write_text(file.read_text().replace('"answer": 4}', '"answer": 5}'))
     plans = run_stages(stages, config, until="base")
     assert plans[0].why.startswith("content of task.path '")

@@ -58,9 +58,11 @@ def pieces(document: Document, learnt: bool) -> list[str]:
 
 
 def test_templates_are_untokenised_and_leaks_and_contradictions_left_out(tmp_path: Path) -> None:
-    templates = opened(tmp_path, HEADER + SHARE + LEAK).templates
+    task = opened(tmp_path, HEADER + SHARE + LEAK)
+    templates = task.templates
     assert [t.text for t in templates.given] == ["Jo's mom shares number0 pens, among number1 kids. How many each?"]
     assert (templates.n_leaks, templates.n_unusable, len(templates.svamp)) == (1, 1, 5)
+    assert task.left_out() == {"duplicates": 0, "in_another_split": 0, "templates_like_test": 1, "templates_unusable": 1}
     assert re.fullmatch(r"Ann\w had number0 pens and lost number1\. How many of kind Ann\w are left\?", templates.svamp[0].text)
 
 

@@ -7,11 +7,12 @@ computed by the same code on one seed or on five; questions with the same text s
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
 from collections.abc import Sequence
+from typing import TypeVar
 
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores
 from glore.rerank import aggregate
+from glore.solutions import by_problem
 from glore.statistics import Estimate, Resampler, wilson
 
 __all__ = ["REFINERS", "REWARD_MODELS", "EvaluationInputs", "EvaluationOptions", "Index", "pool"]
@@ -19,6 +20,8 @@ __all__ = ["REFINERS", "REWARD_MODELS", "EvaluationInputs", "EvaluationOptions",
 REWARD_MODELS = ("orm", "balanced_orm", "sorm")
 REFINERS = ("global", "local_orm", "local_sorm")
 """Values of `Solution.source` of a refinement: global; local, marked by the ORM; local, marked by the SORM."""
+
+R = TypeVar("R", Problem, Solution, PrefixTrials, StepLabels, StepScores)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Index:
         """Problem id → what is drawn as a whole by the bootstrap: the question, however many seeds asked it."""
         known = self.cluster_of.keys()
         self.drafts = [s for s in inputs.drafts if s.problem_id in known]
-        self.samples_of = _grouped(inputs.samples)
+        self.samples_of = by_problem(inputs.samples)
         self.refinement_of = {(s.draft_id, s.source): s for s in inputs.refinements}
         self._scores = {(s.model, s.solution_id): s.p_correct for s in inputs.scores}
         self.resampler = Resampler(self.cluster_of.values(), n_draws=options.bootstrap_samples, seed=options.seed)
@@ -100,57 +103,16 @@ class Index:
         return None if steps is None else steps[-1] if steps else 0.0
 
 
-def _grouped(solutions: Sequence[Solution]) -> dict[str, list[Solution]]:
-    out: dict[str, list[Solution]] = defaultdict(list)
-    for solution in solutions:
-        out[solution.problem_id].append(solution)
-    return dict(out)
-
-
 def pool(bundles: Sequence[EvaluationInputs]) -> EvaluationInputs:
     """One bundle of several runs (seeds). Ids get the run's position as prefix; orders are kept."""
     if len(bundles) == 1:
         return bundles[0]
-    renamed = [_renamed(bundle, f"{i}/") for i, bundle in enumerate(bundles)]
-    return EvaluationInputs(
-        name=" + ".join(b.name for b in bundles),
-        problems=tuple(r for b in renamed for r in b.problems),
-        drafts=tuple(r for b in renamed for r in b.drafts),
-        samples=tuple(r for b in renamed for r in b.samples),
-        sft_drafts=tuple(r for b in renamed for r in b.sft_drafts),
-        sft_samples=tuple(r for b in renamed for r in b.sft_samples),
-        refinements=tuple(r for b in renamed for r in b.refinements),
-        scores=tuple(r for b in renamed for r in b.scores),
-        draft_labels=tuple(r for b in renamed for r in b.draft_labels),
-        draft_truth=tuple(r for b in renamed for r in b.draft_truth),
-        train_drafts=tuple(r for b in renamed for r in b.train_drafts),
-        train_trials=tuple(r for b in renamed for r in b.train_trials),
-        train_labels=tuple(r for b in renamed for r in b.train_labels),
-        train_truth=tuple(r for b in renamed for r in b.train_truth),
-    )
+    parts = [f.name for f in dataclasses.fields(EvaluationInputs) if f.name != "name"]
+    pooled = {part: tuple(_renamed(r, f"{i}/") for i, b in enumerate(bundles) for r in getattr(b, part)) for part in parts}
+    return EvaluationInputs(name=" + ".join(b.name for b in bundles), **pooled)
 
 
-def _renamed(bundle: EvaluationInputs, prefix: str) -> EvaluationInputs:
-    def solution(s: Solution) -> Solution:
-        draft_id = None if s.draft_id is None else prefix + s.draft_id
-        return dataclasses.replace(s, id=prefix + s.id, problem_id=prefix + s.problem_id, draft_id=draft_id)
-
-    def labels(found: Sequence[StepLabels]) -> tuple[StepLabels, ...]:
-        return tuple(dataclasses.replace(r, solution_id=prefix + r.solution_id) for r in found)
-
-    return EvaluationInputs(
-        name=bundle.name,
-        problems=tuple(dataclasses.replace(p, id=prefix + p.id) for p in bundle.problems),
-        drafts=tuple(solution(s) for s in bundle.drafts),
-        samples=tuple(solution(s) for s in bundle.samples),
-        sft_drafts=tuple(solution(s) for s in bundle.sft_drafts),
-        sft_samples=tuple(solution(s) for s in bundle.sft_samples),
-        refinements=tuple(solution(s) for s in bundle.refinements),
-        scores=tuple(dataclasses.replace(s, solution_id=prefix + s.solution_id) for s in bundle.scores),
-        draft_labels=labels(bundle.draft_labels),
-        draft_truth=labels(bundle.draft_truth),
-        train_drafts=tuple(solution(s) for s in bundle.train_drafts),
-        train_trials=tuple(dataclasses.replace(t, solution_id=prefix + t.solution_id) for t in bundle.train_trials),
-        train_labels=labels(bundle.train_labels),
-        train_truth=labels(bundle.train_truth),
-    )
+def _renamed(record: R, prefix: str) -> R:
+    """The record with `prefix` before its own id and those of the records it belongs to."""
+    ids = {name: getattr(record, name, None) for name in ("id", "problem_id", "solution_id", "draft_id")}
+    return dataclasses.replace(record, **{name: prefix + value for name, value in ids.items() if value is not None})

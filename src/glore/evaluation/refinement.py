@@ -23,6 +23,7 @@ __all__ = [
     "RerankDifference",
     "RerankRow",
     "candidates_of",
+    "chosen_by_orm",
     "fixed_shares",
     "overlap",
     "refine_outcomes",
@@ -154,6 +155,12 @@ def candidates_of(index: Index, draft: Solution) -> list[Solution]:
     return [draft, *(s for s in refined if s is not None)]
 
 
+def chosen_by_orm(index: Index, candidates: Sequence[Solution]) -> Solution:
+    """The ORM's choice; what it did not score can't win. Ties: the first."""
+    scores = [index.score("orm", c) for c in candidates]
+    return candidates[choose([-1.0 if s is None else s for s in scores])]
+
+
 def reranked(index: Index) -> tuple[tuple[RerankRow, ...], tuple[RerankDifference, ...]]:
     """Fig. 4. Empty where there is no ORM or no refinement."""
     if not _present(index) or not any(index.score("orm", d) is not None for d in index.drafts):
@@ -163,9 +170,9 @@ def reranked(index: Index) -> tuple[tuple[RerankRow, ...], tuple[RerankDifferenc
         candidates = candidates_of(index, draft)
         sampled = index.samples_of.get(draft.problem_id, [])[: index.options.best_of]
         right_of["greedy"].append(_right(draft))
-        right_of["reranked"].append(_right(_best(index, candidates)))
+        right_of["reranked"].append(_right(chosen_by_orm(index, candidates)))
         right_of["perfect"].append(any(_right(c) for c in candidates))
-        right_of["best_of"].append(bool(sampled) and _right(_best(index, sampled)))
+        right_of["best_of"].append(bool(sampled) and _right(chosen_by_orm(index, sampled)))
         right_of["perfect_best_of"].append(any(_right(s) for s in sampled))
     if not any(index.samples_of.get(d.problem_id) for d in index.drafts):
         del right_of["best_of"], right_of["perfect_best_of"]
@@ -204,9 +211,3 @@ def _present(index: Index) -> list[str]:
 
 def _right(solution: Solution | None) -> bool:
     return solution is not None and solution.correct == "right"
-
-
-def _best(index: Index, candidates: Sequence[Solution]) -> Solution:
-    """The ORM's choice; what it did not score can't win. Ties: the first."""
-    scores = [index.score("orm", c) for c in candidates]
-    return candidates[choose([-1.0 if s is None else s for s in scores])]

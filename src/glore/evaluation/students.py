@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from glore.evaluation.inputs import EvaluationInputs, Index
 from glore.evaluation.rerank_curves import majority, pass_at_k, rerank_at_k
 from glore.records import Solution
+from glore.solutions import by_problem
 from glore.statistics import Difference, Estimate
 
 __all__ = ["StudentRow", "ei_gain", "students"]
@@ -55,10 +56,7 @@ def ei_gain(inputs: EvaluationInputs, index: Index) -> Difference | None:
 
 
 def _row(index: Index, name: str, drafts: Sequence[Solution], samples: Sequence[Solution]) -> StudentRow:
-    groups: dict[str, list[Solution]] = {}
-    for sample in samples:
-        if sample.problem_id in index.cluster_of:
-            groups.setdefault(sample.problem_id, []).append(sample)
+    groups = by_problem([s for s in samples if s.problem_id in index.cluster_of])
     units = [index.cluster_of[problem_id] for problem_id in groups]
     rights = [[s.correct == "right" for s in g] for g in groups.values()]
     k = min((len(g) for g in groups.values()), default=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -27,6 +26,7 @@ from glore.evaluation.refinement import (
 from glore.evaluation.rerank_curves import CurvePoint, rerank_curves
 from glore.evaluation.reward_models import Calibration, JudgeDifference, JudgeRow, calibrations, final_accuracy, step_accuracy
 from glore.evaluation.students import StudentRow, ei_gain, students
+from glore.runfolder import write_text
 from glore.statistics import Difference
 
 __all__ = ["Counts", "Evaluation", "evaluate", "read_evaluation", "write_evaluation"]
@@ -108,14 +108,7 @@ def evaluate(inputs: EvaluationInputs, options: EvaluationOptions | None = None,
 
 def write_evaluation(path: Path, evaluation: Evaluation) -> None:
     """JSON, whole or not at all. Raises RunError when the disk refuses."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(TypeAdapter(Evaluation).dump_json(evaluation, indent=1) + b"\n")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"can't write {path}: {error.strerror or error}; free some space and run again") from error
+    write_text(path, TypeAdapter(Evaluation).dump_json(evaluation, indent=1).decode() + "\n")
 
 
 def read_evaluation(path: Path) -> Evaluation:

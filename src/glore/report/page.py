@@ -18,7 +18,7 @@ from glore.evaluation import Evaluation, EvaluationInputs
 from glore.progress import duration
 from glore.report.figures import figures
 from glore.report.solutions import embedded, solution_data
-from glore.report.summary import headline
+from glore.report.summary import fixed_by_both, gain, headline
 from glore.report.tables import table_views
 from glore.report.views import TableView, percent, points
 
@@ -108,14 +108,13 @@ def _tiles(e: Evaluation) -> str:
     ways = {r.way: r.accuracy for r in e.figure4}
     tiles: list[tuple[str, str, str]] = []
     if "greedy" in ways and "reranked" in ways:
-        gain = next((d.difference for d in e.figure4_differences if (d.first, d.second) == ("reranked", "greedy")), None)
         tiles += [("", percent(ways["greedy"]), "greedy draft, % right"), ("", percent(ways["reranked"]), "refined and reranked, % right")]
-        tiles.insert(0, ("main", points(gain), "points gained over the greedy draft"))
+        tiles.insert(0, ("main", points(gain(e, "greedy")), "points gained over the greedy draft"))
     elif e.table5:
         tiles.append(("main", percent(e.table5[-1].greedy), "greedy, % right"))
-    union = next((r for r in e.table3 if r.refiners == ("global", "local_sorm")), None)
-    if union is not None:
-        tiles.append(("", percent(union.fixed), "of wrong drafts fixed, global ∪ local, %"))
+    fixed = fixed_by_both(e)
+    if fixed is not None:
+        tiles.append(("", percent(fixed), "of wrong drafts fixed, global ∪ local, %"))
     sorm = next((r for r in e.table1 if (r.model, r.scope) == ("sorm", "intermediate")), None)
     if sorm is not None:
         tiles.append(("", percent(sorm.balanced), "SORM step accuracy, class-balanced, %"))

@@ -10,9 +10,8 @@ import json
 from collections.abc import Mapping
 
 from glore.evaluation.inputs import REFINERS, EvaluationInputs, EvaluationOptions, Index
-from glore.evaluation.refinement import candidates_of
+from glore.evaluation.refinement import candidates_of, chosen_by_orm
 from glore.records import Problem, Solution, StepLabels
-from glore.rerank import choose
 from glore.where import first_bad_step
 
 __all__ = ["MAX_PROBLEMS", "embedded", "solution_data"]
@@ -43,10 +42,8 @@ def embedded(data: dict[str, Json]) -> str:
 
 def _item(index: Index, problem: Problem, draft: Solution, labels: Mapping[str, StepLabels], truth: Mapping[str, StepLabels]) -> Json:
     candidates = candidates_of(index, draft)
-    scores = [index.score("orm", c) for c in candidates]
-    chosen = choose([-1.0 if s is None else s for s in scores]) if any(s is not None for s in scores) else 0
     shown = [draft, *(s for r in REFINERS if (s := index.refinement_of.get((draft.id, r))) is not None)]
-    picked = candidates[chosen]
+    picked = chosen_by_orm(index, candidates)
     return {
         "id": problem.id,
         "question": _cut(problem.question, MAX_QUESTION_CHARS),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from glore.evaluation import Evaluation
-from glore.evaluation.refinement import RerankDifference
 from glore.report.views import percent, points
-from glore.statistics import Difference
+from glore.statistics import Difference, Estimate
 
-__all__ = ["headline"]
+__all__ = ["fixed_by_both", "gain", "headline"]
 
 
 def headline(e: Evaluation) -> list[str]:
@@ -17,25 +16,23 @@ def headline(e: Evaluation) -> list[str]:
 
 def _reranked(e: Evaluation) -> str | None:
     ways = {r.way: r.accuracy for r in e.figure4}
-    gain = _between(e.figure4_differences, "reranked", "greedy")
-    if gain is None:
+    gained = gain(e, "greedy")
+    if gained is None:
         return None
     return (
         f"Greedy drafts answer {percent(ways['greedy'])} % of {ways['greedy'].n} test questions; refined and reranked by the ORM, "
-        f"{percent(ways['reranked'])} %: {_verdict(gain)}."
+        f"{percent(ways['reranked'])} %: {_verdict(gained)}."
     )
 
 
 def _best_of(e: Evaluation) -> str | None:
-    gain = _between(e.figure4_differences, "reranked", "best_of")
-    return f"Against the best of {e.options.best_of} samples by the same ORM: {_verdict(gain)}." if gain else None
+    gained = gain(e, "best_of")
+    return f"Against the best of {e.options.best_of} samples by the same ORM: {_verdict(gained)}." if gained else None
 
 
 def _fixed(e: Evaluation) -> str | None:
-    union = next((r for r in e.table3 if r.refiners == ("global", "local_sorm")), None)
-    if union is None or not union.fixed.n:
-        return None
-    return f"Global and local refinement together fix {percent(union.fixed)} % of the {union.fixed.n} wrong drafts."
+    fixed = fixed_by_both(e)
+    return f"Global and local refinement together fix {percent(fixed)} % of the {fixed.n} wrong drafts." if fixed and fixed.n else None
 
 
 def _steps(e: Evaluation) -> str | None:
@@ -55,8 +52,14 @@ def _student(e: Evaluation) -> str | None:
     return f"Expert iteration against supervised fine-tuning, greedy: {_verdict(e.ei_gain)}." if e.ei_gain else None
 
 
-def _between(differences: tuple[RerankDifference, ...], first: str, second: str) -> Difference | None:
-    return next((d.difference for d in differences if (d.first, d.second) == (first, second)), None)
+def gain(e: Evaluation, over: str) -> Difference | None:
+    """Accuracy of refining and reranking, minus that of another way of Fig. 4."""
+    return next((d.difference for d in e.figure4_differences if (d.first, d.second) == ("reranked", over)), None)
+
+
+def fixed_by_both(e: Evaluation) -> Estimate | None:
+    """Share of wrong drafts that global or local refinement fixes."""
+    return next((r.fixed for r in e.table3 if r.refiners == ("global", "local_sorm")), None)
 
 
 def _verdict(d: Difference) -> str:

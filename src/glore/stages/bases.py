@@ -14,6 +14,7 @@ from glore.prompts import solve_segments, step_text
 from glore.records import Problem, Solution
 from glore.stages.common import base_model, count_training, problems_by_id, sample, seeded_choice, task_of, training_setup
 from glore.student import best_round, capped, goes_on, new_right
+from glore.tasks.dataset import DatasetTask
 from glore.tasks.protocol import ScratchTask
 
 __all__ = ["make_base", "read_problems", "run_sft", "sample_round", "select_student", "train_lm", "train_round"]
@@ -30,6 +31,8 @@ def read_problems(ctx: StageContext) -> None:
             raise DataError(f"task {task.name} has no {split} questions; check the settings below task")
         ctx.write(problems, Problem, split)
         ctx.count(**{split: len(problems), f"{split}_worked": sum(p.solution is not None for p in problems)})
+    if isinstance(task, DatasetTask):
+        ctx.count(**task.left_out())
 
 
 def make_base(ctx: StageContext) -> None:

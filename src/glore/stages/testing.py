@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from glore.config import RunConfig, load_config
 from glore.errors import RunError
 from glore.evaluation import EvaluationInputs, EvaluationOptions, evaluate, write_evaluation
+from glore.evaluation.inputs import REFINERS, REWARD_MODELS
 from glore.how import MarkedDraft, refine_requests
 from glore.pipeline import StageContext
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores, read_records
@@ -32,7 +33,6 @@ __all__ = [
     "verify_test_drafts",
 ]
 
-REWARD_MODELS = ("orm", "balanced_orm", "sorm")
 T = TypeVar("T")
 
 
@@ -118,7 +118,7 @@ def score_test_solutions(ctx: StageContext) -> None:
     """
     problems = problems_by_id(ctx, "test")
     samples = ctx.read("test_samples", Solution)
-    refined = [s for kind in ("global", "local_orm", "local_sorm") for s in ctx.read("test_refinements", Solution, kind)]
+    refined = [s for kind in REFINERS for s in ctx.read("test_refinements", Solution, kind)]
     for model in REWARD_MODELS:
         score(ctx, model, samples, problems, part=f"samples_{model}")
         score(ctx, model, refined, problems, part=f"refined_{model}")
@@ -163,7 +163,7 @@ class _Reader(Protocol):
 
 def _gathered(read: _Reader, config: RunConfig) -> EvaluationInputs:
     has_sft = config.student.bootstrap == "sft"
-    refinements = [s for kind in ("global", "local_orm", "local_sorm") for s in read("test_refinements", Solution, kind)]
+    refinements = [s for kind in REFINERS for s in read("test_refinements", Solution, kind)]
     scores = [s for model in REWARD_MODELS for s in read("test_draft_scores", StepScores, model)]
     scored = [f"{what}_{model}" for what in ("samples", "refined") for model in REWARD_MODELS] + (["sft_orm"] if has_sft else [])
     scores += [s for part in scored for s in read("test_scores", StepScores, part)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from glore.config import TaskSettings
 from glore.errors import ConfigError, DataError
@@ -14,9 +15,9 @@ from glore.tasks.grading import grade_answer, grade_number_answer, merge_answer_
 from glore.tasks.latex import LatexChecker
 from glore.tasks.protocol import Grade
 from glore.tasks.source import Row, read_hub, read_jsonl
-from glore.tasks.splits import Splits
+from glore.tasks.splits import Loaded, Splits, make_splits
 
-__all__ = ["SPLIT_FILES", "DatasetTask", "load_rows", "worked_steps"]
+__all__ = ["SPLIT_FILES", "DatasetTask", "load_rows", "split_rows", "worked_steps"]
 
 SPLIT_FILES = {"train": "train.jsonl", "test": "test.jsonl", "dev": "dev.jsonl"}
 """What a data folder holds; `dev` may be missing."""
@@ -40,6 +41,10 @@ class DatasetTask:
         if self.checker is None:
             return grade_number_answer(problem.answer, steps)
         return grade_answer(problem.answer, steps, self.checker)
+
+    def left_out(self) -> dict[str, int]:
+        """Counts of what was read and not used."""
+        return {"duplicates": self.splits.n_duplicates, "in_another_split": self.splits.n_overlaps}
 
     def close(self) -> None:
         """End the worker that compares LaTeX, if there is one."""
@@ -68,6 +73,20 @@ def load_rows(
     if len(parts) == 1 and single_file:
         return {"all": next(iter(parts.values()))}
     raise DataError(f"{name} has the splits {sorted(parts) or 'none'}, but train and test are needed; check task.hub")
+
+
+def split_rows(
+    settings: TaskSettings,
+    rows: Mapping[str, Sequence[Row]],
+    problem: Callable[[Row, str, int], Loaded],
+    overlap: Literal["error", "drop"],
+) -> Splits:
+    """Rows as problems in three splits. `problem` gets a row, its split and its 1-based number there; `overlap` as in `make_splits`.
+
+    Raises DataError.
+    """
+    given = {split: [problem(row, split, number) for number, row in enumerate(part, start=1)] for split, part in rows.items()}
+    return make_splits(given, n_dev=settings.n_dev, max_train=settings.max_train, max_test=settings.max_test, overlap=overlap)
 
 
 def _from_path(path: Path, kind: str, single_file: bool) -> Mapping[str, list[Row]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from glore.config import TaskSettings
 from glore.errors import DataError, shown
 from glore.records import Problem
-from glore.tasks.dataset import DatasetTask, load_rows, worked_steps
+from glore.tasks.dataset import DatasetTask, load_rows, split_rows, worked_steps
 from glore.tasks.grading import find_answer, strip_annotations
 from glore.tasks.numbers import canonical, parse_number
 from glore.tasks.source import Row, text_field
-from glore.tasks.splits import Loaded, make_splits
+from glore.tasks.splits import Loaded
 
 __all__ = ["load_gsm8k"]
 
@@ -17,12 +19,10 @@ __all__ = ["load_gsm8k"]
 def load_gsm8k(settings: TaskSettings) -> DatasetTask:
     """GSM8K from `task.path` or the Hub (openai/gsm8k). Raises DataError."""
     rows = load_rows(settings, "openai/gsm8k", "main", single_file=False)
-    given = {split: [_problem(row, split, i, settings) for i, row in enumerate(part, start=1)] for split, part in rows.items()}
-    splits = make_splits(given, n_dev=settings.n_dev, max_train=settings.max_train, max_test=settings.max_test, overlap="drop")
-    return DatasetTask("gsm8k", splits)
+    return DatasetTask("gsm8k", split_rows(settings, rows, partial(_problem, settings=settings), "drop"))
 
 
-def _problem(row: Row, split: str, number: int, settings: TaskSettings) -> Loaded:
+def _problem(row: Row, split: str, number: int, *, settings: TaskSettings) -> Loaded:
     question, text = text_field(row, "question"), text_field(row, "answer")
     steps = worked_steps(text, row, "answer", merge=settings.merge_answer_line)
     found = find_answer(steps)

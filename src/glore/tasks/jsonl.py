@@ -6,16 +6,18 @@ training: fields, ids, that the answer of a worked solution is the given one, th
 
 from __future__ import annotations
 
+from functools import partial
+
 from glore.config import TaskSettings
 from glore.errors import DataError, shown
 from glore.prompts import split_steps
 from glore.records import Problem
-from glore.tasks.dataset import DatasetTask, load_rows, worked_steps
+from glore.tasks.dataset import DatasetTask, load_rows, split_rows, worked_steps
 from glore.tasks.grading import ANSWER_MARK, answer_line, find_answer, grade_answer, normalise_gold
 from glore.tasks.latex import LatexChecker
 from glore.tasks.numbers import parse_number
 from glore.tasks.source import Row, optional_text, text_field
-from glore.tasks.splits import Loaded, make_splits
+from glore.tasks.splits import Loaded
 
 __all__ = ["load_jsonl"]
 
@@ -25,18 +27,17 @@ def load_jsonl(settings: TaskSettings) -> DatasetTask:
     rows = load_rows(settings, None)
     checker = LatexChecker()
     try:
-        given = {split: [_problem(row, split, i, settings, checker) for i, row in enumerate(part, start=1)] for split, part in rows.items()}
-        splits = make_splits(given, n_dev=settings.n_dev, max_train=settings.max_train, max_test=settings.max_test, overlap="error")
+        splits = split_rows(settings, rows, partial(_problem, settings=settings, checker=checker), "error")
     except BaseException:
         checker.close()
         raise
-    any_latex = any(parse_number(item.problem.answer) is None for items in given.values() for item in items)
+    any_latex = any(parse_number(problem.answer) is None for problems in splits.problems.values() for problem in problems)
     if not any_latex:
         checker.close()
     return DatasetTask("jsonl", splits, checker if any_latex else None)
 
 
-def _problem(row: Row, split: str, number: int, settings: TaskSettings, checker: LatexChecker) -> Loaded:
+def _problem(row: Row, split: str, number: int, *, settings: TaskSettings, checker: LatexChecker) -> Loaded:
     question, answer = text_field(row, "question"), text_field(row, "answer")
     gold = normalise_gold(answer)
     if gold is None:

@@ -5,14 +5,16 @@ A worked solution becomes its lines plus the answer line `#### …`, so that a s
 
 from __future__ import annotations
 
+from functools import partial
+
 from glore.config import TaskSettings
 from glore.errors import DataError, shown
 from glore.records import Problem
-from glore.tasks.dataset import DatasetTask, load_rows, worked_steps
+from glore.tasks.dataset import DatasetTask, load_rows, split_rows, worked_steps
 from glore.tasks.grading import MAX_LATEX_CHARS, answer_line, find_boxed, normalise_gold
 from glore.tasks.latex import LatexChecker
 from glore.tasks.source import Row, optional_text, text_field
-from glore.tasks.splits import Loaded, make_splits
+from glore.tasks.splits import Loaded
 
 __all__ = ["load_math"]
 
@@ -20,12 +22,10 @@ __all__ = ["load_math"]
 def load_math(settings: TaskSettings) -> DatasetTask:
     """JSON lines with `problem` (or `question`), `solution` and perhaps `answer`, from `task.path` or the Hub. Raises DataError."""
     rows = load_rows(settings, "DigitalLearningGmbH/MATH-lighteval")
-    given = {split: [_problem(row, split, i, settings) for i, row in enumerate(part, start=1)] for split, part in rows.items()}
-    splits = make_splits(given, n_dev=settings.n_dev, max_train=settings.max_train, max_test=settings.max_test, overlap="drop")
-    return DatasetTask("math", splits, LatexChecker())
+    return DatasetTask("math", split_rows(settings, rows, partial(_problem, settings=settings), "drop"), LatexChecker())
 
 
-def _problem(row: Row, split: str, number: int, settings: TaskSettings) -> Loaded:
+def _problem(row: Row, split: str, number: int, *, settings: TaskSettings) -> Loaded:
     question, solution = text_field(row, "problem", "question"), text_field(row, "solution")
     answer = optional_text(row, "answer") or find_boxed(solution)
     if answer is None:

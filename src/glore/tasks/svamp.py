@@ -13,12 +13,12 @@ from pathlib import Path
 from glore.config import TaskSettings
 from glore.errors import DataError, shown
 from glore.records import Problem
-from glore.tasks.dataset import DatasetTask, load_rows
+from glore.tasks.dataset import DatasetTask, load_rows, split_rows
 from glore.tasks.equations import equation_steps
 from glore.tasks.grading import answer_line
 from glore.tasks.numbers import canonical, parse_number
 from glore.tasks.source import Row, read_json_array, text_field
-from glore.tasks.splits import Loaded, make_splits
+from glore.tasks.splits import Loaded
 
 __all__ = ["WHOLE_FILE", "load_svamp"]
 
@@ -30,17 +30,20 @@ _TRAIN_SHARE = 0.7
 
 def load_svamp(settings: TaskSettings) -> DatasetTask:
     """SVAMP from `task.path` or the Hub; with `task.scratch_path` also text to train a base model from nothing. Raises DataError."""
-    rows = _rows(settings)
-    worked = settings.scratch_path is not None
-    given = {split: [_problem(row, split, i, worked) for i, row in enumerate(part, start=1)] for split, part in rows.items()}
-    splits = make_splits(given, n_dev=settings.n_dev, max_train=settings.max_train, max_test=settings.max_test, overlap="drop")
+    equations: dict[str, str] = {}
+
+    def problem(row: Row, split: str, number: int) -> Loaded:
+        loaded = _problem(row, split, number, worked=settings.scratch_path is not None)
+        if settings.scratch_path is not None:
+            equations[loaded.problem.id] = text_field(row, "Equation")
+        return loaded
+
+    splits = split_rows(settings, _rows(settings), problem, "drop")
     if settings.scratch_path is None:
         return DatasetTask("svamp", splits)
     from glore.tasks.svamp_scratch import SvampFromScratch
     from glore.tasks.svamp_templates import read_templates
 
-    loaded = [(item.problem.id, row) for part, items in given.items() for item, row in zip(items, rows[part], strict=True)]
-    equations = {name: text_field(row, "Equation") for name, row in loaded}
     templates = read_templates(Path(settings.scratch_path).expanduser(), splits, equations)
     return SvampFromScratch("svamp", splits, templates=templates)
 
@@ -65,7 +68,7 @@ def _rows(settings: TaskSettings) -> Mapping[str, list[Row]]:
     return rows
 
 
-def _problem(row: Row, split: str, number: int, worked: bool) -> Loaded:
+def _problem(row: Row, split: str, number: int, *, worked: bool) -> Loaded:
     question = svamp_question(text_field(row, "Body"), text_field(row, "Question"))
     answer = text_field(row, "Answer")
     gold = parse_number(answer)

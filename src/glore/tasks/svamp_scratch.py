@@ -38,6 +38,11 @@ class SvampFromScratch(DatasetTask):
 
     templates: Templates = field(default_factory=lambda: Templates((), (), 0, 0))
 
+    def left_out(self) -> dict[str, int]:
+        """Counts of what was read and not used, templates included."""
+        templates = {"templates_like_test": self.templates.n_leaks, "templates_unusable": self.templates.n_unusable}
+        return {**DatasetTask.left_out(self), **templates}
+
     def base_document(self, rng: random.Random, progress: float) -> Document:
         """A drill, a problem or a draft to write again; no wording of a dev or test question is among them."""
         kind = rng.random()

@@ -21,7 +21,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback, Tra
 
 from glore.config import TrainSettings
 from glore.errors import ConfigError, ModelError, shown
-from glore.models import pick_device
+from glore.models import pick_device, quiet
 from glore.progress import Progress
 from glore.training.allocator import keep_freed_memory, release_freed_memory
 from glore.training.batches import plan_batches
@@ -206,13 +206,6 @@ def _without_denormals() -> Iterator[None]:
 @contextlib.contextmanager
 def _trainer_warnings() -> Iterator[None]:
     """Keep the Trainer's remarks about its own defaults away from users."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(level)
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
