@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
+    "computes_bfloat16",
     "encode_many",
     "encode_segments",
     "load_causal_lm",
@@ -47,6 +48,13 @@ def pick_device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device cuda was asked for, but torch sees no GPU here; use device=auto or cpu")
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def computes_bfloat16(device: str) -> bool:
+    """Whether the device has bfloat16 instructions. A CPU without them emulates them, many times slower than float32."""
+    import torch
+
+    return device != "cpu" or any(has and name.endswith("bf16") for name, has in torch.cpu.get_capabilities().items())
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:

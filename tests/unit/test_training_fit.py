@@ -12,9 +12,10 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, 
 from glore.errors import ConfigError, ModelError
 from glore.models import encode_segments, load_tokenizer
 from glore.progress import SilentProgress
+from glore.training import fit
 from glore.training.examples import TrainReport
 from glore.training.finetune import train_causal_lm, train_step_classifier
-from glore.training.optimizers import MuonWithAdamW, split_parameters
+from glore.training.optimizers import Float32Muon, MuonWithAdamW, split_parameters
 from glore.training.setup import TrainingSetup
 
 
@@ -222,3 +223,35 @@ def test_a_loss_that_is_no_number_stops_the_training(base: Path, tmp_path: Path)
     with pytest.raises(ModelError, match="the loss is nan at step 1 of 6; lower learning_rate"):
         train(tmp_path / "nan", tmp_path, "student")
     assert not (tmp_path / "student").exists()
+
+
+def test_muon_in_float32_steps_as_torchs_does_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    shapes = [(8, 24), (24, 8), (8, 8), (8, 24)]
+    theirs = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    ours = [torch.nn.Parameter(p.detach().clone()) for p in theirs]
+    settings = {"lr": 0.01, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    for _ in range(3):
+        start = [p.detach().clone() for p in ours]
+        for kind, parameters in ((torch.optim.Muon, theirs), (Float32Muon, ours)):
+            torch.manual_seed(1)
+            for p in parameters:
+                p.grad = torch.randn(p.shape)
+            kind(parameters, **settings).step()
+        for p, q, before in zip(ours, theirs, start, strict=True):
+            assert (p - q).norm() < 0.03 * (p - before).norm()
+            q.data.copy_(p.data)
+
+
+def test_bf16_is_off_with_a_word_where_the_processor_would_emulate_it(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for bf16 in (False, True):
+        monkeypatch.setattr(fit, "computes_bfloat16", lambda device: device != "cpu")
+        progress = Recorder()
+        out = tmp_path / f"bf16-{bf16}"
+        train_step_classifier(
+            base, tiny.step_examples(), tiny.settings(epochs=1, bf16=bf16), out, seed=1, progress=progress, work_dir=tmp_path / f"w{bf16}"
+        )
+        assert any("no bfloat16 instructions" in note for note in progress.notes) == bf16
+        results.append(AutoModelForTokenClassification.from_pretrained(out).score.weight)
+    assert torch.equal(*results)

@@ -38,6 +38,7 @@ class TrainSettings(Settings):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     bf16: bool = False
+    """Products in bfloat16. On a processor without such instructions, which would emulate them, training stays in float32 and says so."""
     gradient_checkpointing: bool = False
     max_length: int = Field(1024, ge=16)
     """Longer rows are left out and counted."""

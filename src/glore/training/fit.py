@@ -21,7 +21,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback, Tra
 
 from glore.config import TrainSettings
 from glore.errors import ConfigError, ModelError, shown
-from glore.models import pick_device, quiet
+from glore.models import computes_bfloat16, pick_device, quiet
 from glore.progress import Progress
 from glore.training.allocator import keep_freed_memory, release_freed_memory
 from glore.training.batches import plan_batches
@@ -67,6 +67,10 @@ def fit(
             f"nothing to train on for {what}: 0 rows left, {n_dropped} dropped as longer than max_length={settings.max_length} tokens "
             "or without a target; raise max_length or look at the stage before"
         )
+    on_cpu = pick_device(setup.device) == "cpu"
+    if settings.bf16 and not computes_bfloat16("cpu" if on_cpu else "cuda"):
+        setup.progress.note(f"{what}: this processor has no bfloat16 instructions, so bf16 is off and training is in float32")
+        settings = settings.model_copy(update={"bf16": False})
     started = time.monotonic()
     world = int(os.environ.get("WORLD_SIZE", "1"))
     group = settings.gradient_accumulation * world
@@ -77,7 +81,6 @@ def fit(
     folder = work_dir / CHECKPOINTS
     setup.progress.begin(what, n_steps, "steps")
     watch = Watch(what, setup.progress, batches)
-    on_cpu = pick_device(setup.device) == "cpu"
     if on_cpu:
         keep_freed_memory()
         if settings.bf16:
