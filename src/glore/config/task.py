@@ -17,7 +17,9 @@ class StoriesSettings(Settings):
     people: tuple[int, int] = (3, 5)
     """Smallest and largest number of people in a story."""
     steps: tuple[int, int] = (2, 4)
-    """Fewest and most steps of a solution (the answer line not counted)."""
+    """Fewest and most quantities that a solution works out (lines that check one and the answer line not counted)."""
+    all_needed: bool = False
+    """Whether the answer depends on every person, so that no sentence but the irrelevant ones can be left out."""
     max_number: int = Field(60, ge=10, le=999)
     """No quantity of a story is larger."""
     unknown: tuple[int, int] = (0, 1)
@@ -44,8 +46,10 @@ class StoriesSettings(Settings):
     def _ordered(self) -> StoriesSettings:
         if not 2 <= self.people[0] <= self.people[1] <= 8:
             raise ValueError(f"people must be two numbers with 2 <= smallest <= largest <= 8, got {list(self.people)}")
-        if not 1 <= self.steps[0] <= self.steps[1] <= self.people[1]:
-            raise ValueError(f"steps must be two numbers with 1 <= fewest <= most <= the largest number of people, got {list(self.steps)}")
+        if not 1 <= self.steps[0] <= self.steps[1] <= self.people[1] + 1:
+            raise ValueError(
+                f"steps must be two numbers with 1 <= fewest <= most <= the largest number of people + 1, got {list(self.steps)}"
+            )
         if not 0 <= self.unknown[0] <= self.unknown[1] < self.people[0]:
             raise ValueError(
                 f"unknown must be two numbers with 0 <= fewest <= most < the smallest number of people, got {list(self.unknown)}"

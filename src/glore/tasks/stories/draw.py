@@ -6,7 +6,7 @@ import random
 
 from glore.config import StoriesSettings
 from glore.errors import ConfigError
-from glore.tasks.stories.solve import solve
+from glore.tasks.stories.solve import n_worked_out, solve
 from glore.tasks.stories.story import Change, Fact, Story, states
 from glore.tasks.stories.words import ITEMS, NAMES
 
@@ -25,8 +25,8 @@ MAX_DRAWS = 20_000
 
 
 def draw_story(rng: random.Random, settings: StoriesSettings, n_steps: tuple[int, int]) -> Story:
-    """A story whose shortest found solution has a number of steps (answer line not counted) in the range `n_steps`
-    and works out every person whose number is not told.
+    """A story whose shortest found solution has a number of quantities to work out in the range `n_steps`
+    and works out every number to find (`all_needed`: every person's).
 
     Raises ConfigError where `MAX_DRAWS` draws held none.
     """
@@ -36,8 +36,8 @@ def draw_story(rng: random.Random, settings: StoriesSettings, n_steps: tuple[int
             continue
         steps = solve(rng, story)
         worked_out = {step.partition(":")[0] for step in steps}
-        unknown = {fact.new for fact in story.facts if fact.kind == "unknown"}
-        if n_steps[0] <= len(steps) - 1 <= n_steps[1] and unknown <= worked_out:
+        must = story.values if settings.all_needed else [fact.new for fact in story.facts if fact.kind == "unknown"]
+        if n_steps[0] <= n_worked_out(steps) <= n_steps[1] and worked_out.issuperset(must):
             return story
     raise ConfigError(
         f"task.stories: {MAX_DRAWS} drawn stories held none with {n_steps[0]} to {n_steps[1]} steps for people={list(settings.people)}, "

@@ -10,24 +10,27 @@ from glore.prompts import step_text
 from glore.tasks.base_text import verdict
 from glore.tasks.protocol import Document
 from glore.tasks.stories.draw import draw_changes
-from glore.tasks.stories.story import chain, equation, states
+from glore.tasks.stories.story import equation, states
 
 __all__ = ["drill", "scribbled"]
 
 FARTHEST = 3
 """A number scribbled over differs by at most so much."""
-BACKWARDS = 0.35
+BACKWARDS = 0.6
 """Share of drills that find a number from what changes would make of it."""
-CHECKED = 0.6
-"""Share of drills that say whether a line is right."""
+JUDGED = 0.4
+"""Share of sums that are judged, not done."""
 
 
-def drill(rng: random.Random, settings: StoriesSettings) -> Document:
-    """One line like `12 + 7 = 19` or `? + 7 = 19, 12 + 7 = 19, ? = 12`, to go on with or to judge."""
-    asked, found = _backwards(rng, settings) if rng.random() < BACKWARDS else _forwards(rng, settings.max_number)
-    if rng.random() >= CHECKED:
+def drill(rng: random.Random, settings: StoriesSettings, finding: bool = True) -> Document:
+    """A sum like `12 + 7 = 19` to do or to judge (also as `19 = 12 + 7`), or (`finding`) a number to find: `? + 7 - 2 = 17, ? = 12`."""
+    if finding and rng.random() < BACKWARDS:
+        asked, found = _backwards(rng, settings)
         return (asked, False), (step_text(found), True)
-    line = asked + found
+    asked, found = _forwards(rng, settings.max_number)
+    if rng.random() >= JUDGED:
+        return (asked, False), (step_text(found), True)
+    line = asked + found if rng.random() < 0.5 else f"{found.strip()} = {asked.removesuffix(' =')}"
     read = scribbled(rng, line) if rng.random() < 0.5 else line
     return (step_text(read), False), (verdict(read == line), True)
 
@@ -49,7 +52,7 @@ def _backwards(rng: random.Random, settings: StoriesSettings) -> tuple[str, str]
         number = rng.randint(2, limit)
         changes = tuple(draw_changes(rng, rng.randint(*settings.unknown_changes), limit))
         if all(1 <= state <= limit for state in states(number, changes)):
-            return f"{equation(changes)} = {states(number, changes)[-1]},", f" {', '.join(chain(number, changes))}, ? = {number}"
+            return f"{equation(changes)} = {states(number, changes)[-1]},", f" ? = {number}"
 
 
 def _forwards(rng: random.Random, limit: int) -> tuple[str, str]:

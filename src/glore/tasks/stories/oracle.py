@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
+from glore.tasks.stories.story import CHECK
+
 __all__ = ["is_true"]
 
 MAX_STEP_CHARS = 200
@@ -17,7 +19,7 @@ def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str
     """Truth of one line: everything it states is true. Merged answer lines (`… #### 19`) must be true in both halves.
 
     A line is `label: clause, clause`: in each clause all sides of `=` are equal, `?` is the number of what the line names, a number
-    behind a name is that person's, and what the last clause comes to is the true number of what the line names.
+    behind a name is that person's, and what the last clause comes to is the true number of what the line names (unless that is `Check`).
     """
     if len(step) > MAX_STEP_CHARS:
         return False
@@ -28,17 +30,18 @@ def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str
         if not body.strip():
             return True
     label, colon, rest = body.partition(":")
-    target = _true_value(label.strip(), values, asked)
-    if not colon or target is None or "=" not in rest:
+    checks = label.strip() == CHECK
+    target = None if checks else _true_value(label.strip(), values, asked)
+    if not colon or (checks and "=" not in rest) or (target is None and not checks):
         return False
-    known: dict[str, int | Fraction] = {**values, "?": target}
+    known: dict[str, int | Fraction] = dict(values) if target is None else {**values, "?": target}
     last: Fraction | None = None
     for clause in rest.split(","):
         sides = [_value(side, known) for side in clause.split("=")]
         last = sides[0]
-        if len(sides) < 2 or last is None or any(side != last for side in sides):
+        if last is None or any(side != last for side in sides):
             return False
-    return last == target
+    return checks or last == target
 
 
 def _true_value(label: str, values: dict[str, int], asked: Sequence[str]) -> Fraction | None:

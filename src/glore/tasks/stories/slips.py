@@ -11,6 +11,8 @@ __all__ = ["slipped"]
 
 FARTHEST = 5
 """A misread number is off by at most so much."""
+FOUND = 0.6
+"""Share of slips in a number that was to be found."""
 
 
 def slipped(rng: random.Random, story: Story) -> Story | None:
@@ -18,7 +20,9 @@ def slipped(rng: random.Random, story: Story) -> Story | None:
 
     None where the misreading leads to no whole, positive numbers.
     """
-    victim = rng.choice([fact for fact in story.facts if fact.kind not in ("given", "sum")] or [story.facts[0]])
+    found = [fact for fact in story.facts if fact.kind == "unknown"]
+    read = [fact for fact in story.facts if fact.kind not in ("given", "sum")]
+    victim = rng.choice((found if rng.random() < FOUND else read) or read or [story.facts[0]])
     off = rng.choice((-1, 1)) * rng.randint(1, FARTHEST)
     facts: list[Fact] = []
     values: dict[str, int] = {}

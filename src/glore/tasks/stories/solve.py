@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
-from glore.tasks.stories.story import Story, Way
+from glore.tasks.stories.story import CHECK, Story, Way
 
-__all__ = ["solve", "work_out"]
+__all__ = ["n_worked_out", "solve", "work_out"]
 
-REORDERED = 0.1
+REORDERED = 0.05
 """Share of steps that don't follow the order in which the story is told."""
 
 
@@ -19,12 +20,17 @@ def solve(rng: random.Random, story: Story) -> list[str]:
 
 def work_out(rng: random.Random, story: Story) -> list[str]:
     """Steps for every person's quantity, in a random valid order."""
-    return [way.line for way in _derive(rng, story, set(story.values))]
+    return [line for way in _derive(rng, story, set(story.values)) for line in way.lines]
+
+
+def n_worked_out(steps: Sequence[str]) -> int:
+    """How many quantities a solution works out (checks and the answer line are not counted)."""
+    return sum(not step.startswith((CHECK, "####")) for step in steps)
 
 
 def _derive(rng: random.Random, story: Story, asked: set[str]) -> list[Way]:
     """Random valid steps until all of `asked` are known."""
-    known = {f.people[0] for f in story.facts if f.kind == "given"}
+    known: set[str] = set()
     taken: list[Way] = []
     ways = [way for fact in story.facts for way in fact.ways(story.values)]
     while not asked <= known:
@@ -43,7 +49,7 @@ def _one_way(rng: random.Random, story: Story) -> list[str]:
     for way in reversed(_derive(rng, story, set(needed))):
         if way.name in needed:
             needed |= set(way.needs)
-            steps.insert(0, way.line)
+            steps = [*way.lines, *steps]
     if len(story.asked) == 3:
         a, b, kind = story.asked
         sign = "+" if kind == "total" else "-"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Change", "Fact", "Story", "Way", "chain", "equation", "states"]
+__all__ = ["CHECK", "Change", "Fact", "Story", "Way", "chain", "check", "equation", "states"]
+
+CHECK = "Check"
+"""What a line begins with that tries a number found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,17 +22,19 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One line of a solution: how a quantity follows from others."""
+    """One piece of a solution: how a quantity follows from others."""
 
     name: str
     needs: tuple[str, ...]
     """People whose quantities must be known."""
     clauses: tuple[str, ...]
     """`a + b = c` each; a known person's number has the name before it."""
+    checks: tuple[str, ...] = ()
+    """Clauses that try the number, a line each."""
 
     @property
-    def line(self) -> str:
-        return f"{self.name}: {', '.join(self.clauses)}"
+    def lines(self) -> tuple[str, ...]:
+        return (f"{self.name}: {', '.join(self.clauses)}", *(f"{CHECK}: {clause}" for clause in self.checks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +50,16 @@ class Fact:
     changes: tuple[Change, ...] = ()
 
     def ways(self, values: dict[str, int]) -> tuple[Way, ...]:
-        """A line for every quantity that this fact yields (none for a number that the story states)."""
+        """A piece of solution for every quantity that this fact yields."""
         a, b, c = (*self.people, "", "")[:3]
         k, value = self.k, values
         if self.kind == "given":
-            return ()
+            return (Way(a, (), (f"{k}",)),)
         if self.kind in ("changes", "unknown"):
-            start = k if self.kind == "changes" else value[a]
-            clauses = chain(start, self.changes)
-            if self.kind == "unknown":
-                clauses = (f"{equation(self.changes)} = {k}", *clauses, f"? = {start}")
             needs = tuple(change.of for change in self.changes if change.of)
-            return (Way(a, needs, clauses),)
+            if self.kind == "changes":
+                return (Way(a, needs, chain(k, self.changes)),)
+            return (Way(a, needs, (f"{equation(self.changes)} = {k}", f"? = {value[a]}"), check(a, value[a], self.changes, k)),)
 
         def known(name: str) -> str:
             return f"{name} {value[name]}"
@@ -112,3 +115,10 @@ def chain(start: int, changes: tuple[Change, ...]) -> tuple[str, ...]:
     """`12 + 7 = 19`, `19 - 4 = 15`."""
     passed = states(start, changes)
     return tuple(f"{x} {c.sign} {c.k} = {y}" for x, c, y in zip(passed, changes, passed[1:], strict=False))
+
+
+def check(name: str, number: int, changes: tuple[Change, ...], result: int) -> tuple[str, ...]:
+    """`Eva 12 + 7 = 19`, `15 = 19 - 4`: the changes tried on a number, one by one, the last against what should come of them."""
+    passed = [f"{name} {number}", *map(str, states(number, changes)[1:-1])]
+    sums = [f"{x} {c.sign} {c.k}" for x, c in zip(passed, changes, strict=True)]
+    return (*(f"{text} = {y}" for text, y in zip(sums, passed[1:], strict=False)), f"{result} = {sums[-1]}")

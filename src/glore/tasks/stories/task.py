@@ -27,8 +27,8 @@ __all__ = ["Stories"]
 
 _EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.0}
 """Plainer stories, for the first part of training and for the short ones with a question."""
-DOCUMENTS = ("drills", "work out", "solve", "copy", "mend", "check")
-SHARES = ((0.18, (100, 0, 0, 0, 0, 0)), (0.3, (35, 40, 25, 0, 0, 0)), (1.0, (25, 34, 12, 4, 9, 16)))
+DOCUMENTS = ("sums", "drills", "work out", "solve", "copy", "mend", "check")
+SHARES = ((0.2, (100, 0, 0, 0, 0, 0, 0)), (0.3, (15, 35, 30, 20, 0, 0, 0)), (1.0, (8, 16, 36, 12, 3, 9, 16)))
 """Shares of the kinds of base documents up to a share of training. Drills first: judging is only learnt where many lines are judged."""
 EASY_UNTIL, HARD_FROM = SHARES[1][0], 0.5
 """Stories are plain and short up to the one share of training; from the other on, most are as hard as the recipe's."""
@@ -108,13 +108,13 @@ class Stories:
         No document answers the question of a story as long as the recipe's: that is left to fine-tuning and expert iteration.
         """
         (kind,) = rng.choices(DOCUMENTS, next(shares for until, shares in SHARES if progress <= until))
-        if kind == "drills":
-            return tuple(piece for _ in range(8) for piece in drill(rng, self.settings))
+        if kind in ("sums", "drills"):
+            return tuple(piece for _ in range(8) for piece in drill(rng, self.settings, finding=kind == "drills"))
         everyone = kind == "work out"
         hard = everyone and rng.random() < 0.8 * min(1.0, max(0.0, (progress - EASY_UNTIL) / (HARD_FROM - EASY_UNTIL)))
         settings = self.settings if hard else self.settings.model_copy(update=_EASY | {"people": (2, 2 if progress < EASY_UNTIL else 3)})
         for _ in range(MAX_REPEATS):
-            story = draw_story(rng, settings, (1, self.settings.steps[1] if hard else 2))
+            story = draw_story(rng, settings, (1, self.settings.steps[1] if hard else settings.people[1] + 1))
             question = tell(rng, story, settings, ask_everyone=everyone)
             if question not in self._held_out and any(fact.kind != "given" for fact in story.facts):
                 break
