@@ -82,7 +82,13 @@ def test_people_and_steps_are_as_many_as_asked(people: tuple[int, int], steps: t
         assert people[0] <= len(people_of(problem)) <= people[1]
         # Without redundant relations there is one way only, so the worked solution has the length that was drawn.
         assert problem.solution is not None
-        assert steps[0] <= len(problem.solution) - 1 <= steps[1]
+        assert steps[0] <= sum(not step.startswith(("Check", "####")) for step in problem.solution) <= steps[1]
+
+
+def test_where_all_are_needed_every_person_is_worked_out() -> None:
+    for problem in stories(people=(2, 4), steps=(2, 5), extra_relations=0, all_needed=True, worked_share=1).problems("train"):
+        assert problem.solution is not None
+        assert {step.partition(":")[0] for step in problem.solution} >= set(people_of(problem))
 
 
 def test_numbers_distractors_relations_and_order_follow_the_settings() -> None:
@@ -255,7 +261,12 @@ BOMBS = [
         "=",
         "Ana",
         "Ana:",
-        "Ana: 19",
+        "Ana: 18",
+        "Check: 19",
+        "Check: Ana 12 + 7 = 19",
+        "Check: 19 = Tom 12 + 8",
+        "Check: ? = 19",
+        "Check and Ana: 19 = 19",
         "Ana: = 19",
         "Ana: 19 =",
         "Ana: 12 + = 19",
@@ -357,7 +368,7 @@ def test_products_bind_closer_and_all_else_goes_from_left_to_right(tail: list[tu
 
 def test_settings_that_no_story_meets_are_refused_when_the_task_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="steps must be two numbers"):
-        StoriesSettings(people=(2, 2), steps=(3, 3))
+        StoriesSettings(people=(2, 2), steps=(4, 4))
     with pytest.raises(
         ValueError, match=r"unknown must be two numbers with 0 <= fewest <= most < the smallest number of people, got \[0, 2\]"
     ):
@@ -412,10 +423,11 @@ def test_base_documents_learn_only_what_follows_from_what_was_read() -> None:
             for (asked, _), (found, flag) in list(pairwise(document))[::2]:
                 assert flag
                 judged = found in ("Right\n", "Wrong\n")
-                line = asked if judged else asked + found
+                line = (asked if judged else asked + found).strip()
                 end = re.findall(r"\d+", line)[-1]
-                assert is_true(f"Ana: {line.strip()}", {"Ana": int(end)}, ("Ana",), "0") == (found != "Wrong\n"), line
-                kinds[f"drill {found.strip()}" if judged else "drill"] += 1
+                held = f"Ana: {line}" if "?" in line else f"Check: {line}"
+                assert is_true(held, {"Ana": int(end)}, ("Ana",), "0") == (found != "Wrong\n"), line
+                kinds[f"drill {found.strip()}" if judged else "find" if "?" in line else "drill"] += 1
             continue
         steps = [text for text, flag in document if flag]
         assert all(step == step_text(step.strip()) for step in steps)
@@ -428,7 +440,7 @@ def test_base_documents_learn_only_what_follows_from_what_was_read() -> None:
             kinds["copy" if same else "mend"] += 1
         else:
             kinds["solve"] += 1
-    assert len(kinds) == 8
+    assert len(kinds) == 9
     assert min(kinds.values()) > 10, kinds
 
 
