@@ -249,9 +249,8 @@ def test_bf16_is_off_with_a_word_where_the_processor_would_emulate_it(base: Path
         monkeypatch.setattr(fit, "computes_bfloat16", lambda device: device != "cpu")
         progress = Recorder()
         out = tmp_path / f"bf16-{bf16}"
-        train_step_classifier(
-            base, tiny.step_examples(), tiny.settings(epochs=1, bf16=bf16), out, seed=1, progress=progress, work_dir=tmp_path / f"w{bf16}"
-        )
+        setup = TrainingSetup(out_dir=out, work_dir=tmp_path / f"w{bf16}", seed=1, progress=progress)
+        train_step_classifier(base, tiny.step_examples(), tiny.settings(epochs=1, bf16=bf16), setup)
         assert any("no bfloat16 instructions" in note for note in progress.notes) == bf16
         results.append(AutoModelForTokenClassification.from_pretrained(out).score.weight)
     assert torch.equal(*results)

@@ -10,7 +10,7 @@ from glore.tasks.stories.solve import n_worked_out, solve
 from glore.tasks.stories.story import Change, Fact, Story, states
 from glore.tasks.stories.words import ITEMS, NAMES
 
-__all__ = ["draw_changes", "draw_story"]
+__all__ = ["draw_story", "draw_unknown"]
 
 CHAINED = 0.7
 """Share of people who are related to the one told just before, not to any earlier one."""
@@ -72,10 +72,10 @@ def _tell_alone(rng: random.Random, person: str, unknown: bool, values: dict[str
     if not unknown and rng.random() < PLAIN:
         values[person] = number
         return Fact("given", (person,), number, person)
-    changes = draw_changes(rng, rng.randint(*(settings.unknown_changes if unknown else settings.changes)), limit)
-    if unknown and values and rng.random() < TIED:
-        other = rng.choice(list(values))
-        changes[rng.randrange(len(changes))] = Change(rng.choice("+-"), values[other], other)
+    if unknown:
+        changes = draw_unknown(rng, settings, {name: value for name, value in values.items() if rng.random() < TIED})
+    else:
+        changes = draw_changes(rng, rng.randint(*settings.changes), limit // 2)
     passed = states(number, tuple(changes))
     if min(passed) < 1 or max(passed) > limit:
         return None
@@ -83,9 +83,18 @@ def _tell_alone(rng: random.Random, person: str, unknown: bool, values: dict[str
     return Fact("unknown" if unknown else "changes", (person,), passed[-1] if unknown else number, person, tuple(changes))
 
 
-def draw_changes(rng: random.Random, n: int, limit: int) -> list[Change]:
+def draw_changes(rng: random.Random, n: int, largest: int) -> list[Change]:
     """`n` changes; what they make of a number is for the caller to check."""
-    return [Change(rng.choice("+-"), rng.randint(1, limit // 2)) for _ in range(n)]
+    return [Change(rng.choice("+-"), rng.randint(1, largest)) for _ in range(n)]
+
+
+def draw_unknown(rng: random.Random, settings: StoriesSettings, values: dict[str, int]) -> list[Change]:
+    """Changes of a number that is to be found: one of them another person's number where there is one, the others small."""
+    changes = draw_changes(rng, rng.randint(*settings.unknown_changes), settings.max_number // 4)
+    if values:
+        other = rng.choice(list(values))
+        changes[rng.randrange(len(changes))] = Change(rng.choice("+-"), values[other], other)
+    return changes
 
 
 def _relate(rng: random.Random, new: str, known: list[str], values: dict[str, int], limit: int) -> Fact | None:
@@ -124,7 +133,7 @@ def _redundant(rng: random.Random, values: dict[str, int], limit: int) -> Fact |
 def _question(rng: random.Random, people: list[str], values: dict[str, int], limit: int) -> tuple[str, ...]:
     first, second = rng.choice(people[1:]), rng.choice(people)
     kind = rng.random()
-    if kind < 0.6 or first == second or values[first] == values[second]:
+    if kind < 0.5 or first == second or values[first] == values[second]:
         return (first,)
     if kind < 0.85 and values[first] + values[second] <= limit:
         return (first, second, "total")

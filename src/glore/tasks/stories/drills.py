@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 
 from glore.config import StoriesSettings
 from glore.prompts import step_text
 from glore.tasks.base_text import verdict
 from glore.tasks.protocol import Document
-from glore.tasks.stories.draw import draw_changes
-from glore.tasks.stories.story import equation, states
+from glore.tasks.stories.draw import draw_unknown
+from glore.tasks.stories.story import Change, chain, equation, states
 
 __all__ = ["drill", "scribbled"]
 
 FARTHEST = 3
 """A number scribbled over differs by at most so much."""
-BACKWARDS = 0.6
+BACKWARDS = 0.7
 """Share of drills that find a number from what changes would make of it."""
-JUDGED = 0.4
+TRIED = 0.4
+"""Share of those that try a number instead."""
+JUDGED = 0.25
 """Share of sums that are judged, not done."""
 
 
 def drill(rng: random.Random, settings: StoriesSettings, finding: bool = True) -> Document:
-    """A sum like `12 + 7 = 19` to do or to judge (also as `19 = 12 + 7`), or (`finding`) a number to find: `? + 7 - 2 = 17, ? = 12`."""
+    """A sum like `12 + 7 = 19` to do or to judge; or (`finding`) a number to find, `? + 7 - 2 = 17, ? = 12`, or one that is tried."""
     if finding and rng.random() < BACKWARDS:
-        asked, found = _backwards(rng, settings)
-        return (asked, False), (step_text(found), True)
+        return _tried(rng, settings) if rng.random() < TRIED else _found(rng, settings)
     asked, found = _forwards(rng, settings.max_number)
     if rng.random() >= JUDGED:
         return (asked, False), (step_text(found), True)
-    line = asked + found if rng.random() < 0.5 else f"{found.strip()} = {asked.removesuffix(' =')}"
+    line = asked + found
     read = scribbled(rng, line) if rng.random() < 0.5 else line
     return (step_text(read), False), (verdict(read == line), True)
 
@@ -46,13 +48,34 @@ def scribbled(rng: random.Random, line: str) -> str:
     return f"{line[: place.start()]}{other}{line[place.end() :]}"
 
 
-def _backwards(rng: random.Random, settings: StoriesSettings) -> tuple[str, str]:
+def _found(rng: random.Random, settings: StoriesSettings) -> Document:
+    number, changes, result = _backwards(rng, settings)
+    return (f"{equation(changes)} = {result},", False), (step_text(f" ? = {number}"), True)
+
+
+def _tried(rng: random.Random, settings: StoriesSettings) -> Document:
+    """A number, half the time a wrong one, is tried: what comes of it is written down as it is, and judged against what should."""
+    number, changes, result = _backwards(rng, settings)
+    if rng.random() < 0.5:
+        number = max(max(0, -min(states(0, changes))), number + rng.choice((-1, 1)) * rng.randint(1, FARTHEST))
+    reached = states(number, changes)[-1]
+    return (
+        (step_text(f"{equation(changes)} = {result}, ? = {number}"), False),
+        (step_text(", ".join(chain(number, changes))), True),
+        (step_text(f"{reached} = {result}"), True),
+        (verdict(reached == result), True),
+    )
+
+
+def _backwards(rng: random.Random, settings: StoriesSettings) -> tuple[int, tuple[Change, ...], int]:
+    """A number, changes, and what they make of it; nothing on the way leaves 1 to `max_number`."""
     limit = settings.max_number
     while True:
         number = rng.randint(2, limit)
-        changes = tuple(draw_changes(rng, rng.randint(*settings.unknown_changes), limit))
-        if all(1 <= state <= limit for state in states(number, changes)):
-            return f"{equation(changes)} = {states(number, changes)[-1]},", f" ? = {number}"
+        changes = tuple(replace(change, of="") for change in draw_unknown(rng, settings, {"": rng.randint(1, limit)}))
+        passed = states(number, changes)
+        if all(1 <= state <= limit for state in passed):
+            return number, changes, passed[-1]
 
 
 def _forwards(rng: random.Random, limit: int) -> tuple[str, str]:

@@ -30,11 +30,11 @@ class Way:
     clauses: tuple[str, ...]
     """`a + b = c` each; a known person's number has the name before it."""
     checks: tuple[str, ...] = ()
-    """Clauses that try the number, a line each."""
+    """What tries the number, a line each."""
 
     @property
     def lines(self) -> tuple[str, ...]:
-        return (f"{self.name}: {', '.join(self.clauses)}", *(f"{CHECK}: {clause}" for clause in self.checks))
+        return (f"{self.name}: {', '.join(self.clauses)}", *(f"{CHECK}: {line}" for line in self.checks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +117,10 @@ def chain(start: int, changes: tuple[Change, ...]) -> tuple[str, ...]:
     return tuple(f"{x} {c.sign} {c.k} = {y}" for x, c, y in zip(passed, changes, passed[1:], strict=False))
 
 
-def check(name: str, number: int, changes: tuple[Change, ...], result: int) -> tuple[str, ...]:
-    """`Eva 12 + 7 = 19`, `15 = 19 - 4`: the changes tried on a number, one by one, the last against what should come of them."""
-    passed = [f"{name} {number}", *map(str, states(number, changes)[1:-1])]
-    sums = [f"{x} {c.sign} {c.k}" for x, c in zip(passed, changes, strict=True)]
-    return (*(f"{text} = {y}" for text, y in zip(sums, passed[1:], strict=False)), f"{result} = {sums[-1]}")
+def check(name: str, number: int, changes: tuple[Change, ...], result: int) -> tuple[str, str]:
+    """`Eva 12 + 7 = 19, 19 - 4 = 15` and `15 = 14`: the changes tried on a number, and what comes of them against what should.
+
+    Whether two numbers are the same is the easiest thing to see.
+    """
+    tried = chain(number, changes)
+    return f"{name} {', '.join(tried)}", f"{states(number, changes)[-1]} = {result}"

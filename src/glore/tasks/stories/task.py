@@ -20,7 +20,7 @@ from glore.tasks.stories.drills import drill, scribbled
 from glore.tasks.stories.oracle import is_true
 from glore.tasks.stories.slips import slipped
 from glore.tasks.stories.solve import solve, work_out
-from glore.tasks.stories.story import Story
+from glore.tasks.stories.story import CHECK, Story
 from glore.tasks.stories.tell import tell
 
 __all__ = ["Stories"]
@@ -28,13 +28,13 @@ __all__ = ["Stories"]
 _EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.0}
 """Plainer stories, for the first part of training and for the short ones with a question."""
 DOCUMENTS = ("sums", "drills", "work out", "solve", "copy", "mend", "check")
-SHARES = ((0.14, (100, 0, 0, 0, 0, 0, 0)), (0.28, (10, 40, 30, 20, 0, 0, 0)), (1.0, (6, 20, 30, 18, 3, 8, 15)))
+SHARES = ((0.14, (100, 0, 0, 0, 0, 0, 0)), (0.28, (10, 40, 30, 20, 0, 0, 0)), (1.0, (4, 22, 27, 22, 3, 8, 14)))
 """Shares of the kinds of base documents up to a share of training. Drills first: judging is only learnt where many lines are judged."""
 EASY_UNTIL, HARD_FROM = SHARES[1][0], 0.5
 """Stories are plain and short up to the one share of training; from the other on, most are as hard as the recipe's."""
 SPOILED = {"mend": 1.0, "check": 0.6}
 """Share of drafts with a slip in them."""
-SCRIBBLED = 0.5
+SCRIBBLED = 0.25
 """Share of slips that are a wrong number with nothing that follows from it."""
 MAX_REPEATS = 1000
 """Draws in a row that give no new question until there count as none left."""
@@ -125,11 +125,14 @@ class Stories:
         steps = self._merged(solve(rng, story))
         wrong = slipped(rng, story) if kind in ("mend", "check") and rng.random() < SPOILED[kind] else None
         draft = self._merged(solve(rng, wrong)) if wrong else steps
-        if wrong and rng.random() < SCRIBBLED:
+        scribble = wrong is not None and rng.random() < SCRIBBLED
+        if scribble:
             at = rng.randrange(len(steps))
             draft = [*steps[:at], scribbled(rng, steps[at]), *steps[at + 1 :]]
         if kind == "check":
-            return checked_pieces(solve_segments(question), draft, self._truth(story, draft))
+            # What comes of a wrong number is written down as it is: a check that always agreed would not be one.
+            follows = [step.startswith(CHECK) and not scribble for step in draft]
+            return checked_pieces(solve_segments(question), draft, self._truth(story, draft), follows)
         if kind == "solve":
             return problem_pieces(solve_segments(question), steps)
         truth = self._truth(story, draft)
