@@ -420,28 +420,46 @@ def test_base_documents_learn_only_what_follows_from_what_was_read() -> None:
         assert document[0][1] is False
         assert learnt.endswith("\n")
         if not read.startswith("Question"):
-            for (asked, _), (found, flag) in list(pairwise(document))[::2]:
-                assert flag
-                judged = found in ("Right\n", "Wrong\n")
-                line = (asked if judged else asked + found).strip()
-                end = re.findall(r"\d+", line)[-1]
-                held = f"Ana: {line}" if "?" in line else f"Check: {line}"
-                assert is_true(held, {"Ana": int(end)}, ("Ana",), "0") == (found != "Wrong\n"), line
-                kinds[f"drill {found.strip()}" if judged else "find" if "?" in line else "drill"] += 1
+            starts = [i for i, (_, flag) in enumerate(document) if not flag]
+            for start, end in pairwise([*starts, len(document)]):
+                kinds[held_drill(document[start][0], [text for text, _ in document[start + 1 : end]])] += 1
             continue
         steps = [text for text, flag in document if flag]
         assert all(step == step_text(step.strip()) for step in steps)
-        if set(steps) <= {"Right\n", "Wrong\n"}:
+        if steps[-1] in ("Right\n", "Wrong\n"):
             assert "Right\n" not in steps[steps.index("Wrong\n") :] if "Wrong\n" in steps else True
-            kinds["check Wrong" if "Wrong\n" in steps else "check Right"] += 1
+            unequal = [step for step in steps if (two := re.fullmatch(r"Check: (\d+) = (\d+)\n", step)) and two[1] != two[2]]
+            assert not unequal or steps[-1] == "Wrong\n"
+            kinds["check unequal" if unequal else "check Wrong" if "Wrong\n" in steps else "check Right"] += 1
         elif "Draft:" in read:
             same = [text for text, flag in document if not flag][1:] == [*steps, "Answer:\n"]
             assert same or "[BAD]" in read or "####" in read
             kinds["copy" if same else "mend"] += 1
         else:
             kinds["solve"] += 1
-    assert len(kinds) == 9
+    assert len(kinds) == 12
     assert min(kinds.values()) > 10, kinds
+
+
+def held_drill(asked: str, learnt: list[str]) -> str:
+    """What kind of drill this is, held to be true."""
+
+    def is_so(line: str, number: str = "0") -> bool:
+        return is_true(line, {"Ana": int(number)}, ("Ana",), "0")
+
+    if learnt[-1] not in ("Right\n", "Wrong\n"):
+        (found,) = learnt
+        line = (asked + found).strip()
+        assert is_so(f"Ana: {line}", line.split()[-1]) if "?" in line else is_so(f"Check: {line}"), line
+        return "find" if "?" in line else "sum"
+    right = learnt[-1] == "Right\n"
+    if len(learnt) == 1:
+        assert is_so(f"Check: {asked.strip()}") == right, asked
+        return f"judge {right}"
+    sums, same, _ = learnt
+    assert is_so(f"Check: {sums.strip()}"), sums
+    assert is_so(f"Ana: {asked.strip()}", asked.split()[-1]) == is_so(f"Check: {same.strip()}") == right, (asked, same)
+    return f"try {right}"
 
 
 def test_base_documents_get_harder() -> None:

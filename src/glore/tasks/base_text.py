@@ -24,14 +24,11 @@ def problem_pieces(prompt: Sequence[str], steps: Sequence[str]) -> Document:
     return (*((segment, False) for segment in prompt), *((step_text(step), True) for step in steps))
 
 
-def checked_pieces(prompt: Sequence[str], steps: Sequence[str], truth: Sequence[bool], follows: Sequence[bool]) -> Document:
-    """A prompt and the steps of a draft, after each step whether all is right so far (learnt). A step that `follows` from those before
-    is learnt, too, the others are read."""
-    lines = zip(steps, follows, (verdict(all(truth[: i + 1])) for i in range(len(steps))), strict=True)
-    return (
-        *((segment, False) for segment in prompt),
-        *(piece for step, learnt, word in lines for piece in ((step_text(step), learnt), (word, True))),
-    )
+def checked_pieces(prompt: Sequence[str], steps: Sequence[str], right: bool, follows: Sequence[bool]) -> Document:
+    """A prompt and the steps of a draft, then whether all is right so far (learnt). A step that `follows` from those before is
+    learnt, too, the others are read. One verdict a draft: after an earlier `Wrong`, a later one needs no look at the steps."""
+    lines = ((step_text(step), learnt) for step, learnt in zip(steps, follows, strict=True))
+    return (*((segment, False) for segment in prompt), *lines, (verdict(right), True))
 
 
 def verdict(right: bool) -> str:

@@ -17,9 +17,9 @@ __all__ = ["drill", "scribbled"]
 
 FARTHEST = 3
 """A number scribbled over differs by at most so much."""
-BACKWARDS = 0.7
+BACKWARDS = 0.75
 """Share of drills that find a number from what changes would make of it."""
-TRIED = 0.4
+TRIED = 0.3
 """Share of those that try a number instead."""
 JUDGED = 0.25
 """Share of sums that are judged, not done."""
