@@ -11,28 +11,29 @@ from glore.prompts import step_text
 from glore.tasks.base_text import verdict
 from glore.tasks.protocol import Document
 from glore.tasks.stories.draw import draw_unknown
-from glore.tasks.stories.story import Change, chain, equation, states
+from glore.tasks.stories.story import Change, equation, found, states
+from glore.tasks.stories.words import NAMES
 
 __all__ = ["drill", "scribbled"]
 
 FARTHEST = 3
 """A number scribbled over differs by at most so much."""
-BACKWARDS = 0.75
+BACKWARDS = 0.8
 """Share of drills that find a number from what changes would make of it."""
-TRIED = 0.3
+TRIED = 0.5
 """Share of those that try a number instead."""
 JUDGED = 0.25
 """Share of sums that are judged, not done."""
 
 
 def drill(rng: random.Random, settings: StoriesSettings, finding: bool = True) -> Document:
-    """A sum like `12 + 7 = 19` to do or to judge; or (`finding`) a number to find, `? + 7 - 2 = 17, ? = 12`, or one that is tried."""
+    """A sum like `12 + 7 = 19` to do or to judge; or (`finding`) a number to find, `Ana: ? + 7 - 2 = 17, ? = 12`, or one that is tried."""
     if finding and rng.random() < BACKWARDS:
         return _tried(rng, settings) if rng.random() < TRIED else _found(rng, settings)
-    asked, found = _forwards(rng, settings.max_number)
+    asked, result = _forwards(rng, settings.max_number)
     if rng.random() >= JUDGED:
-        return (asked, False), (step_text(found), True)
-    line = asked + found
+        return (asked, False), (step_text(result), True)
+    line = asked + result
     read = scribbled(rng, line) if rng.random() < 0.5 else line
     return (step_text(read), False), (verdict(read == line), True)
 
@@ -50,7 +51,7 @@ def scribbled(rng: random.Random, line: str) -> str:
 
 def _found(rng: random.Random, settings: StoriesSettings) -> Document:
     number, changes, result = _backwards(rng, settings)
-    return (f"{equation(changes)} = {result},", False), (step_text(f" ? = {number}"), True)
+    return (f"{rng.choice(NAMES)}: {equation(changes)} = {result},", False), (step_text(f" ? = {number}"), True)
 
 
 def _tried(rng: random.Random, settings: StoriesSettings) -> Document:
@@ -58,12 +59,12 @@ def _tried(rng: random.Random, settings: StoriesSettings) -> Document:
     number, changes, result = _backwards(rng, settings)
     if rng.random() < 0.5:
         number = max(max(0, -min(states(0, changes))), number + rng.choice((-1, 1)) * rng.randint(1, FARTHEST))
-    reached = states(number, changes)[-1]
+    way = found(rng.choice(NAMES), number, changes, result)
+    line, *checks = way.lines
     return (
-        (step_text(f"{equation(changes)} = {result}, ? = {number}"), False),
-        (step_text(", ".join(chain(number, changes))), True),
-        (step_text(f"{reached} = {result}"), True),
-        (verdict(reached == result), True),
+        (step_text(line), False),
+        *((step_text(check), True) for check in checks),
+        (verdict(states(number, changes)[-1] == result), True),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CHECK", "Change", "Fact", "Story", "Way", "chain", "check", "equation", "states"]
+__all__ = ["CHECK", "Change", "Fact", "Story", "Way", "equation", "found", "states"]
 
 CHECK = "Check"
 """What a line begins with that tries a number found."""
@@ -59,7 +59,7 @@ class Fact:
             needs = tuple(change.of for change in self.changes if change.of)
             if self.kind == "changes":
                 return (Way(a, needs, chain(k, self.changes)),)
-            return (Way(a, needs, (f"{equation(self.changes)} = {k}", f"? = {value[a]}"), check(a, value[a], self.changes, k)),)
+            return (found(a, value[a], self.changes, k),)
 
         def known(name: str) -> str:
             return f"{name} {value[name]}"
@@ -117,10 +117,15 @@ def chain(start: int, changes: tuple[Change, ...]) -> tuple[str, ...]:
     return tuple(f"{x} {c.sign} {c.k} = {y}" for x, c, y in zip(passed, changes, passed[1:], strict=False))
 
 
-def check(name: str, number: int, changes: tuple[Change, ...], result: int) -> tuple[str, str]:
-    """`Eva 12 + 7 = 19, 19 - 4 = 15` and `15 = 14`: the changes tried on a number, and what comes of them against what should.
+def found(name: str, number: int, changes: tuple[Change, ...], result: int) -> Way:
+    """A number found, and tried: `Eva: ? + 7 - 4 = 14, ? = 12`, `Check: Eva 12 + 7 = 19, 19 - 4 = 15` and `Check: 15 = 14`.
 
-    Whether two numbers are the same is the easiest thing to see.
+    The last line has what comes of it and what should: that two numbers are not the same is the easiest thing to see.
     """
-    tried = chain(number, changes)
-    return f"{name} {', '.join(tried)}", f"{states(number, changes)[-1]} = {result}"
+    tried = ", ".join(chain(number, changes))
+    return Way(
+        name,
+        tuple(change.of for change in changes if change.of),
+        (f"{equation(changes)} = {result}", f"? = {number}"),
+        (f"{name} {tried}", f"{states(number, changes)[-1]} = {result}"),
+    )

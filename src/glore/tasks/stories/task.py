@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import random
+import re
 from collections.abc import Sequence
 
 from glore.config import StoriesSettings
@@ -28,7 +29,7 @@ __all__ = ["Stories"]
 _EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.0}
 """Plainer stories, for the first part of training and for the short ones with a question."""
 DOCUMENTS = ("sums", "drills", "work out", "solve", "copy", "mend", "check")
-SHARES = ((0.14, (100, 0, 0, 0, 0, 0, 0)), (0.28, (10, 40, 30, 20, 0, 0, 0)), (1.0, (4, 22, 27, 23, 3, 8, 13)))
+SHARES = ((0.14, (100, 0, 0, 0, 0, 0, 0)), (0.28, (10, 40, 30, 20, 0, 0, 0)), (1.0, (4, 22, 25, 23, 3, 8, 15)))
 """Shares of the kinds of base documents up to a share of training. Drills first: judging is only learnt where many lines are judged."""
 EASY_UNTIL, HARD_FROM = SHARES[1][0], 0.5
 """Stories are plain and short up to the one share of training; from the other on, most are as hard as the recipe's."""
@@ -36,6 +37,8 @@ SPOILED = {"mend": 1.0, "check": 0.75}
 """Share of drafts with a slip in them."""
 SCRIBBLED = 0.25
 """Share of slips that are a wrong number with nothing that follows from it."""
+TO_A_CHECK = 0.5
+"""Share of judged drafts that end where a number has just been tried."""
 MAX_REPEATS = 1000
 """Draws in a row that give no new question until there count as none left."""
 
@@ -131,7 +134,8 @@ class Stories:
             draft = [*steps[:at], scribbled(rng, steps[at]), *steps[at + 1 :]]
         if kind == "check":
             # What comes of a wrong number is written down as it is: a check that always agreed would not be one.
-            draft = draft[: rng.randint(1, len(draft))]
+            tried = [i + 1 for i, step in enumerate(draft) if re.fullmatch(rf"{CHECK}: \d+ = \d+", step)]
+            draft = draft[: rng.choice(tried) if tried and rng.random() < TO_A_CHECK else rng.randint(1, len(draft))]
             follows = [step.startswith(CHECK) and not scribble for step in draft]
             return checked_pieces(solve_segments(question), draft, all(self._truth(story, draft)), follows)
         if kind == "solve":
