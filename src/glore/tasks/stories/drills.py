@@ -58,7 +58,7 @@ def _tried(rng: random.Random, settings: StoriesSettings) -> Document:
     """A number, half the time a wrong one, is tried: what comes of it is written down as it is, and judged against what should."""
     number, changes, result = _backwards(rng, settings)
     if rng.random() < 0.5:
-        number = max(max(0, -min(states(0, changes))), number + rng.choice((-1, 1)) * rng.randint(1, FARTHEST))
+        number = max(0, -min(states(0, changes)), number + rng.choice((-1, 1)) * rng.randint(1, FARTHEST))
     way = found(rng.choice(NAMES), number, changes, result)
     line, *checks = way.lines
     return (
