@@ -11,7 +11,7 @@ from glore.prompts import step_text
 from glore.tasks.base_text import verdict
 from glore.tasks.protocol import Document
 from glore.tasks.stories.draw import draw_unknown
-from glore.tasks.stories.story import Change, equation, found, states
+from glore.tasks.stories.story import CHECK, Change, equation, found, states
 from glore.tasks.stories.words import NAMES
 
 __all__ = ["drill", "scribbled"]
@@ -22,6 +22,8 @@ BACKWARDS = 0.8
 """Share of drills that find a number from what changes would make of it."""
 TRIED = 0.5
 """Share of those that try a number instead."""
+COMPARED = 0.4
+"""Share of the other drills that compare two numbers."""
 JUDGED = 0.25
 """Share of sums that are judged, not done."""
 
@@ -30,6 +32,8 @@ def drill(rng: random.Random, settings: StoriesSettings, finding: bool = True) -
     """A sum like `12 + 7 = 19` to do or to judge; or (`finding`) a number to find, `Ana: ? + 7 - 2 = 17, ? = 12`, or one that is tried."""
     if finding and rng.random() < BACKWARDS:
         return _tried(rng, settings) if rng.random() < TRIED else _found(rng, settings)
+    if rng.random() < COMPARED:
+        return _compared(rng, settings)
     asked, result = _forwards(rng, settings.max_number)
     if rng.random() >= JUDGED:
         return (asked, False), (step_text(result), True)
@@ -47,6 +51,12 @@ def scribbled(rng: random.Random, line: str) -> str:
     number = int(place.group())
     other = rng.choice([n for n in range(max(0, number - FARTHEST), number + FARTHEST + 1) if n != number])
     return f"{line[: place.start()]}{other}{line[place.end() :]}"
+
+
+def _compared(rng: random.Random, settings: StoriesSettings) -> Document:
+    number = rng.randint(1, settings.max_number)
+    other = number if rng.random() < 0.5 else max(1, number + rng.choice((-1, 1)) * rng.randint(1, FARTHEST))
+    return (step_text(f"{CHECK}: {number} = {other}"), False), (verdict(number == other), True)
 
 
 def _found(rng: random.Random, settings: StoriesSettings) -> Document:
