@@ -29,7 +29,8 @@ JUDGED = 0.25
 
 
 def drill(rng: random.Random, settings: StoriesSettings, finding: bool = True) -> Document:
-    """A sum like `12 + 7 = 19` to do or to judge; two numbers to compare; or (`finding`) a number to find, `Ana: ? + 7 - 2 = 17, ? = 12`, or one that is tried."""
+    """A sum like `12 + 7 = 19` to do or to judge, or two numbers to compare; `finding`: also a number to find,
+    `Ana: ? + 7 - 2 = 17, ? = 12`, or one that is tried."""
     if finding and rng.random() < BACKWARDS:
         return _tried(rng, settings) if rng.random() < TRIED else _found(rng, settings)
     if rng.random() < COMPARED:

@@ -30,7 +30,8 @@ _EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.0}
 """Plainer stories, for the first part of training and for the short ones with a question."""
 DOCUMENTS = ("sums", "drills", "work out", "solve", "copy", "mend", "check")
 SHARES = ((0.15, (100, 0, 0, 0, 0, 0, 0)), (0.28, (14, 36, 30, 20, 0, 0, 0)), (1.0, (7, 20, 24, 23, 3, 8, 15)))
-"""Shares of the kinds of base documents up to a share of training. Drills first: judging is only learnt where it is much of what there is to learn."""
+"""Shares of the kinds of base documents up to a share of training. Drills first: judging is only learnt where it is much of what
+there is to learn."""
 EASY_UNTIL, HARD_FROM = SHARES[1][0], 0.5
 """Stories are plain and short up to the one share of training; from the other on, most are as hard as the recipe's."""
 SPOILED = {"mend": 1.0, "check": 0.75}
