@@ -20,20 +20,20 @@ FARTHEST = 3
 """A number scribbled over differs by at most so much."""
 BACKWARDS = 0.8
 """Share of drills that find a number from what changes would make of it."""
-TRIED = 0.5
+TRIED = 0.3
 """Share of those that try a number instead."""
 COMPARED = 0.4
-"""Share of the other drills that compare two numbers."""
+"""Share of drills that compare two numbers, where none are to be found."""
 JUDGED = 0.25
 """Share of sums that are judged, not done."""
 
 
 def drill(rng: random.Random, settings: StoriesSettings, finding: bool = True) -> Document:
-    """A sum like `12 + 7 = 19` to do or to judge, or two numbers to compare; `finding`: also a number to find,
+    """A sum like `12 + 7 = 19` to do or to judge; two numbers to compare, or (`finding`) a number to find,
     `Ana: ? + 7 - 2 = 17, ? = 12`, or one that is tried."""
     if finding and rng.random() < BACKWARDS:
         return _tried(rng, settings) if rng.random() < TRIED else _found(rng, settings)
-    if rng.random() < COMPARED:
+    if not finding and rng.random() < COMPARED:
         return _compared(rng, settings)
     asked, result = _forwards(rng, settings.max_number)
     if rng.random() >= JUDGED:
