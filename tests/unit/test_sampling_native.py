@@ -1,4 +1,4 @@
-"""Compiling native.c: where it can't be done, sampling goes on without it."""
+"""native.c: compiled where it can be, else sampling goes on without it; and its drawing, token for token that of torch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from glore.sampling import native
+from glore.errors import EngineError
+from glore.sampling import native, native_call
+from glore.sampling.draw import DrawSettings, draw
+from glore.sampling.native_call import draw_natively
 
 
 @pytest.fixture
@@ -59,3 +66,57 @@ def test_it_is_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     native.library.cache_clear()
     assert native.library() is not None
     assert [p.stat().st_mtime_ns for p in (tmp_path / "cache" / "glore").iterdir()] == [before]
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n_vocab=st.sampled_from([1, 2, 15, 16, 17, 61, 512, 5003]),
+    spread=st.sampled_from([0.0, 0.1, 3.0, 40.0]),
+    temperature=st.sampled_from([1.0, 0.7, 0.05, 3.0]),
+)
+@settings(max_examples=120, deadline=None)
+def test_drawing_natively_is_drawing_with_torch(seed: int, n_vocab: int, spread: float, temperature: float) -> None:
+    code = native.library()
+    if code is None:
+        pytest.skip("no C compiler here, or switched off")
+    rng = np.random.default_rng(seed)
+    n = 300
+    logits = torch.from_numpy((rng.standard_normal((n, n_vocab)) * spread).astype(np.float32))
+    logits[rng.random((n, n_vocab)) < 0.1] = -torch.inf
+    logits[:, rng.integers(n_vocab)] = 0.5
+    noise = (rng.integers(0, 2**24, n) * 2.0**-24).astype(np.float32)
+    noise[:3] = 0.0, 2.0**-24, 1 - 2.0**-24
+    greedy = rng.random(n) < 0.2
+    rows = DrawSettings(np.where(greedy, 0, temperature).astype(np.float32), np.zeros(n, np.int64), np.ones(n, np.float32))
+    assert draw_natively(code, logits, noise, rows).tolist() == draw(logits, noise, rows).tolist()
+
+
+def test_a_point_on_a_step_is_left_to_torch_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = native.library()
+    if code is None:
+        pytest.skip("no C compiler here, or switched off")
+    asked = []
+
+    def careful(logits: torch.Tensor, noise: np.ndarray, rows: DrawSettings) -> torch.Tensor:
+        asked.extend(noise.tolist())
+        return draw(logits, noise, rows)
+
+    monkeypatch.setattr(native_call, "draw", careful)
+    noise = np.array([0.0, 0.1, 0.25, 0.25 + 2.0**-24, 0.4, 0.5, 0.75 - 2.0**-24, 0.9], np.float32)
+    rows = DrawSettings(np.ones(8, np.float32), np.zeros(8, np.int64), np.ones(8, np.float32))
+    logits = torch.zeros(8, 4)
+    assert draw_natively(code, logits, noise, rows).tolist() == draw(logits, noise, rows).tolist() == [0, 0, 1, 1, 1, 2, 2, 3]
+    assert asked == noise[[0, 2, 3, 5, 6]].tolist()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_broken_logits_are_an_error_natively_too(temperature: float, value: float) -> None:
+    code = native.library()
+    if code is None:
+        pytest.skip("no C compiler here, or switched off")
+    rows = DrawSettings(np.full(2, temperature, np.float32), np.zeros(2, np.int64), np.ones(2, np.float32))
+    logits = torch.zeros(2, 7)
+    logits[1, :] = value
+    with pytest.raises(EngineError, match="NaN"):
+        draw_natively(code, logits, np.array([0.3, 0.3], np.float32), rows)

@@ -6,7 +6,7 @@
    Words. A *page* holds the keys and values of up to PAGE consecutive tokens of one layer: keys [H, D, PAGE] (a vector of
    tokens per channel), values [H, PAGE, D]. A *query* is one token that is being computed: it writes its own key and value
    to one page and attends to the pages of its chain (every token of a prompt is stored once, whoever continues it).
-   Queries that stand next to each other and share the beginning of their chains go through those pages together, so that
+   Queries that stand next to each other go through the pages that they share together, wherever their chains part, so that
    each key and value is loaded once for up to BLOCK of them. D is padded to a multiple of PAGE with zeros. */
 
 #include <math.h>
@@ -32,7 +32,7 @@
 #define NR (2 * VL)   /* columns of a weight panel */
 #define PAGE 16       /* tokens of a page */
 #define PV (PAGE / VL)
-#define BLOCK 8       /* queries x query heads that go through a page together */
+#define BLOCK 24       /* queries x query heads that go through a page together */
 #define CHUNK 96      /* rows whose activations stay in the cache */
 #define MAX_THREADS 64
 
@@ -60,6 +60,7 @@ typedef struct {
     const int32_t *tokens, *positions;        /* [n] */
     const int32_t *write_page, *write_offset; /* [n]; page -1: the key and value are there already */
     const int32_t *chain, *n_pages, *n_last;  /* [n]: row of `table`; pages of it that count; tokens of the last page that count */
+    const int32_t *n_shared;                  /* [n]: pages that others may have too; those after them are the query's own */
     const int32_t *table;                     /* [chains, stride] page numbers */
     const int32_t *fill, *start;              /* [pages]: tokens in a page, position of its first */
     float **keys, **values;                   /* [layers] */
@@ -76,10 +77,8 @@ typedef struct {
 
 INLINE vec splat(float x) { return x - (vec){0}; }
 
-/* e^x within 2 ulp for x <= 0 or moderate; Cephes' polynomial. */
-INLINE vec vexp(vec x) {
-    ivec low = x < splat(-87.0f), high = x > splat(88.0f);
-    x = (vec)(((ivec)splat(-87.0f) & low) | ((ivec)splat(88.0f) & high) | ((ivec)x & ~(low | high)));
+/* e^x within 2 ulp for -87 <= x <= 88; Cephes' polynomial. */
+INLINE vec vexp_inside(vec x) {
     vec half = (vec)(((ivec)x & INT32_MIN) | (ivec)splat(0.5f));
     ivec whole = __builtin_convertvector(x * 1.44269504088896341f + half, ivec);
     vec n = __builtin_convertvector(whole, vec);
@@ -94,6 +93,15 @@ INLINE vec vexp(vec x) {
     return p * (vec)scale;
 }
 
+/* e^x for any x. */
+INLINE vec vexp(vec x) {
+    ivec low = x < splat(-87.0f), high = x > splat(88.0f);
+    return vexp_inside((vec)(((ivec)splat(-87.0f) & low) | ((ivec)splat(88.0f) & high) | ((ivec)x & ~(low | high))));
+}
+
+/* e^x for x <= 0; 0 below -87, and a NaN stays one. */
+INLINE vec vexp_below(vec x) { return (vec)((ivec)vexp_inside(x) & ~(x < splat(-87.0f))); }
+
 static void rms_norm(const float *x, const float *weight, float *out, int64_t n, float eps) {
     float total = 0;
     for (int64_t i = 0; i < n; i++) total += x[i] * x[i];
@@ -107,7 +115,7 @@ enum { SET, ADD, GATED };
 
 /* WORD: what is loaded for one row and one step of k; STEP: its product with a vector of weights, added to a sum. */
 #define MICRO(NAME, R, WORD, STEP)                                                                             \
-    static void NAME##R(const void *rows, int64_t lda, const float *w, int64_t k, float *tile) {               \
+    static void NAME##R(const void *rows, int64_t lda, const float *w, int64_t k, float *out, int64_t ldo, int add) { \
         const WORD *a = rows;                                                                                  \
         vec acc[R][2];                                                                                         \
         for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = (vec){0};                                          \
@@ -118,9 +126,10 @@ enum { SET, ADD, GATED };
                 acc[r][1] = STEP(acc[r][1], a[r * lda + i], w1);                                               \
             }                                                                                                  \
         }                                                                                                      \
-        _Pragma("GCC unroll 12") for (int r = 0; r < R; r++) {                                                 \
-            STORE(tile + r * NR, acc[r][0]);                                                                   \
-            STORE(tile + r * NR + VL, acc[r][1]);                                                              \
+        _Pragma("GCC unroll 12") for (int r = 0; r < R; r++, out += ldo) {                                     \
+            if (add) acc[r][0] += LOAD(out), acc[r][1] += LOAD(out + VL);                                      \
+            STORE(out, acc[r][0]);                                                                             \
+            STORE(out + VL, acc[r][1]);                                                                        \
         }                                                                                                      \
     }
 #if MR == 12
@@ -142,7 +151,7 @@ enum { SET, ADD, GATED };
 #endif
 #define STEP_SINGLE(sum, a, w) ((sum) + (a) * (w))
 MICROS(micro_, float, STEP_SINGLE)
-typedef void (*Micro)(const void *, int64_t, const float *, int64_t, float *);
+typedef void (*Micro)(const void *, int64_t, const float *, int64_t, float *, int64_t, int);
 static const Micro SINGLE[MR + 1] = LIST(micro_);
 
 #if defined(__AVX512BF16__)
@@ -199,8 +208,12 @@ static void product(const float *a, int64_t lda, const float *w, const float *bi
     for (int64_t panel = 0; panel < n_panels; panel++, w += k * NR) {
         for (int64_t block = 0; block < n_blocks; block++) {
             int64_t from = m * block / n_blocks, rows = m * (block + 1) / n_blocks - from;
-            micros[rows](rows_of + from * lda, lda, w, k, tile);
             int64_t width = mode == GATED ? VL : NR, column = panel * width;
+            if (mode != GATED && !bias && width <= n - column) {
+                micros[rows](rows_of + from * lda, lda, w, k, out + from * ldo + column, ldo, mode == ADD);
+                continue;
+            }
+            micros[rows](rows_of + from * lda, lda, w, k, tile, NR, 0);
             if (width > n - column) width = n - column;
             for (int64_t r = 0; r < rows; r++) {
                 float *to = out + (from + r) * ldo + column;
@@ -238,52 +251,78 @@ int64_t glore_packed_size(int64_t n, int64_t k, int64_t gated) { return (n + (ga
 
 /* ---- attention ---- */
 
-/* Scores of R queries against the PAGE keys of one page. */
-#define SCORES(R)                                                                                            \
-    INLINE void scores_##R(const float *key, const float *const *q, int64_t d, float *const *out, int64_t at) { \
-        vec acc[R][PV];                                                                                      \
-        for (int r = 0; r < R; r++) for (int p = 0; p < PV; p++) acc[r][p] = (vec){0};                       \
-        for (int64_t i = 0; i < d; i++) {                                                                    \
-            _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) {                                            \
-                vec s = splat(q[r][i]);                                                                      \
-                for (int p = 0; p < PV; p++) acc[r][p] += s * LOAD(key + i * PAGE + p * VL);                 \
-            }                                                                                                \
-        }                                                                                                    \
-        for (int r = 0; r < R; r++) for (int p = 0; p < PV; p++) STORE(out[r] + at + p * VL, acc[r][p]);     \
-    }
-SCORES(1) SCORES(2) SCORES(4) SCORES(8)
-
-/* Scores of one query against four pages. */
-INLINE void scores_four(const float *const *key, const float *q, int64_t d, float *out) {
-    vec acc[4][PV];
-    for (int r = 0; r < 4; r++) for (int p = 0; p < PV; p++) acc[r][p] = (vec){0};
-    for (int64_t i = 0; i < d; i++) {
-        vec s = splat(q[i]);
-        for (int r = 0; r < 4; r++) for (int p = 0; p < PV; p++) acc[r][p] += s * LOAD(key[r] + i * PAGE + p * VL);
-    }
-    for (int r = 0; r < 4; r++) for (int p = 0; p < PV; p++) STORE(out + r * PAGE + p * VL, acc[r][p]);
-}
-
-/* out[r] += weights[r] x values over some pages, R queries and NR channels at a time. */
-#define SUMS(R)                                                                                                            \
-    INLINE void sums_##R(const float *values, int64_t stride, const int32_t *pages, int64_t n, int64_t d, float *const *w, \
-                         float *const *out) {                                                                              \
-        for (int64_t c = 0; c < d; c += PAGE) {                                                                            \
+/* Scores of R queries against the keys of n pages. */
+#define SCORES(R)                                                                                                          \
+    static void scores_##R(const float *keys, int64_t stride, const int32_t *pages, int64_t n, int64_t d, float *const *q, \
+                           float *const *out) {                                                                            \
+        for (int64_t j = 0; j < n; j++) {                                                                                  \
+            const float *key = keys + pages[j] * stride;                                                                   \
             vec acc[R][PV];                                                                                                \
-            for (int r = 0; r < R; r++) for (int p = 0; p < PV; p++) acc[r][p] = LOAD(out[r] + c + p * VL);                \
-            for (int64_t j = 0; j < n; j++) {                                                                              \
-                const float *value = values + pages[j] * stride + c;                                                       \
-                for (int64_t t = 0; t < PAGE; t++) {                                                                       \
-                    _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) {                                                  \
-                        vec s = splat(w[r][j * PAGE + t]);                                                                 \
-                        for (int p = 0; p < PV; p++) acc[r][p] += s * LOAD(value + t * d + p * VL);                        \
-                    }                                                                                                      \
+            for (int r = 0; r < R; r++) for (int p = 0; p < PV; p++) acc[r][p] = (vec){0};                                 \
+            for (int64_t i = 0; i < d; i++) {                                                                              \
+                _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) {                                                      \
+                    vec s = splat(q[r][i]);                                                                                \
+                    for (int p = 0; p < PV; p++) acc[r][p] += s * LOAD(key + i * PAGE + p * VL);                           \
                 }                                                                                                          \
             }                                                                                                              \
-            for (int r = 0; r < R; r++) for (int p = 0; p < PV; p++) STORE(out[r] + c + p * VL, acc[r][p]);                \
+            for (int r = 0; r < R; r++) for (int p = 0; p < PV; p++) STORE(out[r] + j * PAGE + p * VL, acc[r][p]);         \
         }                                                                                                                  \
     }
-SUMS(1) SUMS(2) SUMS(4) SUMS(8)
+
+/* out[r] += weights[r] x values over n pages, R queries and PAGE channels at a time. */
+#define SUMS(R)                                                                                                              \
+    static void sums_##R(const float *values, int64_t stride, const int32_t *pages, int64_t n, int64_t d, float *const *w,   \
+                         float *const *out) {                                                                                \
+        for (int64_t c = 0; c < d; c += PAGE) {                                                                              \
+            vec acc[R][PV];                                                                                                  \
+            for (int r = 0; r < R; r++) for (int p = 0; p < PV; p++) acc[r][p] = LOAD(out[r] + c + p * VL);                  \
+            for (int64_t j = 0; j < n; j++) {                                                                                \
+                const float *value = values + pages[j] * stride + c;                                                         \
+                for (int64_t t = 0; t < PAGE; t++, value += d) {                                                             \
+                    _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) {                                                    \
+                        vec s = splat(w[r][j * PAGE + t]);                                                                   \
+                        for (int p = 0; p < PV; p++) acc[r][p] += s * LOAD(value + p * VL);                                  \
+                    }                                                                                                        \
+                }                                                                                                            \
+            }                                                                                                                \
+            for (int r = 0; r < R; r++) for (int p = 0; p < PV; p++) STORE(out[r] + c + p * VL, acc[r][p]);                  \
+        }                                                                                                                    \
+    }
+typedef void (*Shared)(const float *, int64_t, const int32_t *, int64_t, int64_t, float *const *, float *const *);
+#define BOTH(R) SCORES(R) SUMS(R)
+#if PV == 1
+#define MOST 8 /* as many sums as fit into registers */
+BOTH(1) BOTH(2) BOTH(3) BOTH(4) BOTH(5) BOTH(6) BOTH(7) BOTH(8)
+static const Shared SCORES_OF[] = {0, scores_1, scores_2, scores_3, scores_4, scores_5, scores_6, scores_7, scores_8};
+static const Shared SUMS_OF[] = {0, sums_1, sums_2, sums_3, sums_4, sums_5, sums_6, sums_7, sums_8};
+#else
+#define MOST (PV == 2 ? 6 : 4)
+BOTH(1) BOTH(2) BOTH(3) BOTH(4) BOTH(5) BOTH(6)
+static const Shared SCORES_OF[] = {0, scores_1, scores_2, scores_3, scores_4, scores_5, scores_6};
+static const Shared SUMS_OF[] = {0, sums_1, sums_2, sums_3, sums_4, sums_5, sums_6};
+#endif
+
+/* Scores of one query against P pages that only it reads. */
+#define ALONE(P)                                                                                                              \
+    INLINE void alone_##P(const float *keys, int64_t stride, const int32_t *pages, const float *q, int64_t d, float *out) {   \
+        const float *key[P];                                                                                                  \
+        vec acc[P][PV];                                                                                                       \
+        for (int r = 0; r < P; r++) key[r] = keys + pages[r] * stride;                                                        \
+        for (int r = 0; r < P; r++) for (int p = 0; p < PV; p++) acc[r][p] = (vec){0};                                        \
+        for (int64_t i = 0; i < d; i++) {                                                                                     \
+            vec s = splat(q[i]);                                                                                              \
+            for (int r = 0; r < P; r++) for (int p = 0; p < PV; p++) acc[r][p] += s * LOAD(key[r] + i * PAGE + p * VL);       \
+        }                                                                                                                     \
+        for (int r = 0; r < P; r++) for (int p = 0; p < PV; p++) STORE(out + r * PAGE + p * VL, acc[r][p]);                   \
+    }
+ALONE(1) ALONE(2) ALONE(3) ALONE(4)
+
+INLINE void scores_alone(const float *keys, int64_t stride, const int32_t *pages, int64_t n, const float *q, int64_t d, float *out) {
+    for (; n >= 4; n -= 4, pages += 4, out += 4 * PAGE) alone_4(keys, stride, pages, q, d, out);
+    if (n == 3) alone_3(keys, stride, pages, q, d, out);
+    if (n == 2) alone_2(keys, stride, pages, q, d, out);
+    if (n == 1) alone_1(keys, stride, pages, q, d, out);
+}
 
 /* One query over its own pages: even and odd tokens apart, so that two sums run side by side. */
 INLINE void sums_own(const float *values, int64_t stride, const int32_t *pages, int64_t n, int64_t last, int64_t d, const float *w, float *out) {
@@ -310,12 +349,6 @@ INLINE void sums_own(const float *values, int64_t stride, const int32_t *pages, 
                 }
 }
 
-/* Ask for pages [from, to) of a chain, one head: they come from far away, each is read by one query only. */
-INLINE void fetch(const float *base, int64_t stride, const int32_t *pages, int64_t from, int64_t to, int64_t size) {
-    for (int64_t j = from; j < to; j++)
-        for (int64_t c = 0; c < size; c += 16) __builtin_prefetch(base + pages[j] * stride + c, 0, 2);
-}
-
 /* Hide what query i may not see, then softmax without the division; returns the sum. */
 static float weigh(const Batch *b, const Heads *h, int64_t i, const int32_t *pages, float *s) {
     int64_t n = b->n_pages[i], first = h->window > 0 ? b->positions[i] - h->window + 1 : 0;
@@ -330,8 +363,7 @@ static float weigh(const Batch *b, const Heads *h, int64_t i, const int32_t *pag
     float top = most[0];
     for (int l = 1; l < VL; l++) if (most[l] > top) top = most[l];
     for (int64_t t = 0; t < n * PAGE; t += VL) {
-        vec x = LOAD(s + t);
-        vec e = (vec)((ivec)vexp(x - top) & ~(x < splat(-1e30f))); /* a NaN stays one */
+        vec e = vexp_below(LOAD(s + t) - top);
         STORE(s + t, e);
         total += e;
     }
@@ -340,69 +372,95 @@ static float weigh(const Batch *b, const Heads *h, int64_t i, const int32_t *pag
     return sum;
 }
 
+/* Queries [row, row + n) of a block go through pages [from, to) of their chains together: part of the tree of pages. */
+typedef struct {
+    int16_t row, n, from, to;
+} Tile;
+
+/* The tiles of queries [first, last), parents before children; `depth`: pages before them that are theirs all. Returns where the list ends. */
+static Tile *tiles_of(const Batch *b, int64_t block, int64_t first, int64_t last, int64_t depth, Tile *to) {
+    while (first < last) {
+        const int32_t *pages = b->table + b->chain[first] * b->stride;
+        int64_t end = first + 1, common = b->n_pages[first];
+        if (depth < common) {
+            /* Those that have the next page in common, and how many more. */
+            for (; end < last && depth < b->n_pages[end]; end++) {
+                const int32_t *other = b->table + b->chain[end] * b->stride;
+                if (other[depth] != pages[depth]) break;
+                int64_t n = b->n_pages[end] < common ? b->n_pages[end] : common, same = depth + 1;
+                if (other == pages) same = n;
+                else while (same < n && other[same] == pages[same]) same++;
+                common = same;
+            }
+            *to++ = (Tile){first - block, end - first, depth, common};
+            to = tiles_of(b, block, first, end, common, to);
+        }
+        first = end;
+    }
+    return to;
+}
+
 /* Queries [from, to): q [.., n_heads, padded] (scaled) -> out [.., n_heads * head_dim]. `scores` holds BLOCK rows of stride * PAGE. */
-static void attend(const Batch *b, const Heads *h, const float *K, const float *V, const float *q, int64_t from, int64_t to, float *scores,
+static void attend(const Batch *b, const Heads *h, const float *K, const float *V, float *q, int64_t from, int64_t to, float *scores,
                    float *sums, float *out) {
     int64_t d = h->padded, size = d * PAGE, stride = h->n_kv * size, group = h->n_heads / h->n_kv, width = b->stride * PAGE;
     int64_t n_together = group >= BLOCK ? 1 : BLOCK / group;
     for (int64_t i = from; i < to; i += n_together) {
-        int64_t m = to - i < n_together ? to - i : n_together, common = b->n_pages[i];
-        const int32_t *pages = b->table + b->chain[i] * b->stride;
-        for (int64_t r = 1; r < m; r++) {
-            const int32_t *other = b->table + b->chain[i + r] * b->stride;
-            int64_t n = b->n_pages[i + r] < common ? b->n_pages[i + r] : common, same = 0;
-            if (other == pages) same = n;
-            else while (same < n && other[same] == pages[same]) same++;
-            common = same;
-        }
-        for (int64_t head = 0; head < h->n_kv; head++) {
-            const float *keys = K + head * size, *values = V + head * size;
-            for (int64_t first = 0; first < m * group; first += BLOCK) {
-                int64_t rows = m * group - first < BLOCK ? m * group - first : BLOCK;
-                const float *query[BLOCK];
-                float *score[BLOCK], *sum[BLOCK], total[BLOCK];
-                for (int64_t r = 0; r < rows; r++) {
-                    int64_t which = i + (first + r) / group, of = head * group + (first + r) % group;
-                    query[r] = q + ((which - from) * h->n_heads + of) * d;
-                    score[r] = scores + r * width;
-                    sum[r] = sums + r * d;
-                    memset(sum[r], 0, d * sizeof(float));
+        int64_t m = to - i < n_together ? to - i : n_together;
+        Tile tiles[2 * BLOCK];
+        int64_t n_tiles = tiles_of(b, i, i, i + m, 0, tiles) - tiles;
+        for (int64_t of = 0, n_of; of < h->n_heads; of += n_of) {
+            /* Query heads [of, of + n_of) of one key head: all of them, unless there are more than fit into a block. */
+            n_of = group - of % group < BLOCK ? group - of % group : BLOCK;
+            const float *keys = K + of / group * size, *values = V + of / group * size;
+            float *query[BLOCK], *score[BLOCK], *sum[BLOCK], total[BLOCK];
+            for (int64_t r = 0; r < m; r++)
+                for (int64_t g = 0; g < n_of; g++) {
+                    int64_t lane = r * n_of + g;
+                    query[lane] = q + ((i + r - from) * h->n_heads + of + g) * d;
+                    score[lane] = scores + lane * width;
+                    sum[lane] = sums + lane * d;
                 }
-                for (int64_t j = 0; j < common; j++) {
-                    const float *key = keys + pages[j] * stride;
-                    int64_t r = 0;
-                    for (; r + 8 <= rows; r += 8) scores_8(key, query + r, d, score + r, j * PAGE);
-                    for (; r + 4 <= rows; r += 4) scores_4(key, query + r, d, score + r, j * PAGE);
-                    for (; r + 2 <= rows; r += 2) scores_2(key, query + r, d, score + r, j * PAGE);
-                    for (; r < rows; r++) scores_1(key, query + r, d, score + r, j * PAGE);
+            memset(sums, 0, m * n_of * d * sizeof(float));
+            for (const Tile *t = tiles; t < tiles + n_tiles; t++) {
+                const int32_t *pages = b->table + b->chain[i + t->row] * b->stride + t->from;
+                int64_t lane = t->row * n_of, lanes = t->n * n_of, n = t->to - t->from;
+                if (lanes == 1) {
+                    scores_alone(keys, stride, pages, n, query[lane], d, score[lane] + t->from * PAGE);
+                    continue;
                 }
-                for (int64_t r = 0; r < rows; r++) {
-                    int64_t which = i + (first + r) / group, n = b->n_pages[which], j = common;
-                    const int32_t *own = b->table + b->chain[which] * b->stride;
-                    fetch(values, stride, own, common, n, size);
-                    if (r + 1 < rows) {
-                        int64_t next = i + (first + r + 1) / group;
-                        fetch(keys, stride, b->table + b->chain[next] * b->stride, common, b->n_pages[next], size);
-                    }
-                    for (; j + 4 <= n; j += 4) {
-                        const float *four[4] = {keys + own[j] * stride, keys + own[j + 1] * stride, keys + own[j + 2] * stride, keys + own[j + 3] * stride};
-                        scores_four(four, query[r], d, score[r] + j * PAGE);
-                    }
-                    for (; j < n; j++) scores_1(keys + own[j] * stride, query + r, d, score + r, j * PAGE);
-                    total[r] = weigh(b, h, which, own, score[r]);
-                    sums_own(values, stride, own + common, n - common, b->n_last[which], d, score[r] + common * PAGE, sum[r]);
-                }
-                int64_t r = 0;
-                for (; r + 8 <= rows; r += 8) sums_8(values, stride, pages, common, d, score + r, sum + r);
-                for (; r + 4 <= rows; r += 4) sums_4(values, stride, pages, common, d, score + r, sum + r);
-                for (; r + 2 <= rows; r += 2) sums_2(values, stride, pages, common, d, score + r, sum + r);
-                for (; r < rows; r++) sums_1(values, stride, pages, common, d, score + r, sum + r);
-                for (r = 0; r < rows; r++) {
-                    int64_t which = i + (first + r) / group, of = head * group + (first + r) % group;
-                    float *to_ = out + ((which - from) * h->n_heads + of) * h->head_dim, inverse = 1.0f / total[r];
-                    for (int64_t c = 0; c < h->head_dim; c++) to_[c] = sum[r][c] * inverse;
+                float *at[BLOCK];
+                for (int64_t r = 0; r < lanes; r++) at[r] = score[lane + r] + t->from * PAGE;
+                for (int64_t n_parts = (lanes + MOST - 1) / MOST, part = 0; part < n_parts; part++) {
+                    int64_t begin = lanes * part / n_parts, end = lanes * (part + 1) / n_parts;
+                    SCORES_OF[end - begin](keys, stride, pages, n, d, query + lane + begin, at + begin);
                 }
             }
+            for (int64_t r = 0; r < m; r++) {
+                const int32_t *pages = b->table + b->chain[i + r] * b->stride;
+                int64_t n = b->n_pages[i + r], shared = b->n_shared[i + r];
+                for (int64_t lane = r * n_of; lane < (r + 1) * n_of; lane++) {
+                    total[lane] = weigh(b, h, i + r, pages, score[lane]);
+                    sums_own(values, stride, pages + shared, n - shared, b->n_last[i + r], d, score[lane] + shared * PAGE, sum[lane]);
+                }
+            }
+            for (const Tile *t = tiles; t < tiles + n_tiles; t++) {
+                const int32_t *pages = b->table + b->chain[i + t->row] * b->stride + t->from;
+                int64_t lane = t->row * n_of, lanes = t->n * n_of, to_ = b->n_shared[i + t->row], n = (t->to < to_ ? t->to : to_) - t->from;
+                if (n <= 0) continue;
+                float *at[BLOCK];
+                for (int64_t r = 0; r < lanes; r++) at[r] = score[lane + r] + t->from * PAGE;
+                for (int64_t n_parts = (lanes + MOST - 1) / MOST, part = 0; part < n_parts; part++) {
+                    int64_t begin = lanes * part / n_parts, end = lanes * (part + 1) / n_parts;
+                    SUMS_OF[end - begin](values, stride, pages, n, d, at + begin, sum + lane + begin);
+                }
+            }
+            for (int64_t r = 0; r < m; r++)
+                for (int64_t g = 0; g < n_of; g++) {
+                    int64_t lane = r * n_of + g;
+                    float *to_ = out + ((i + r - from) * h->n_heads + of + g) * h->head_dim, inverse = 1.0f / total[lane];
+                    for (int64_t c = 0; c < h->head_dim; c++) to_[c] = sum[lane][c] * inverse;
+                }
         }
     }
 }
@@ -550,6 +608,68 @@ static float *workspace(int64_t n) {
     }
     return memory;
 }
+
+/* ---- drawing ---- */
+
+#define SPAN (4 * VL)    /* tokens whose probabilities are summed first */
+#define MARGIN 4e-6      /* more than two ways of summing the same probabilities can differ by, as a share of their sum */
+
+/* The lowest token of the highest logit, or -1 where logits are not finite. */
+static int64_t likeliest(const float *x, int64_t n) {
+    int64_t best = 0;
+    int broken = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, 4);
+        broken |= (bits & 0x7f800000) == 0x7f800000;
+        if (x[i] > x[best]) best = i;
+    }
+    return broken ? -1 : best;
+}
+
+/* The token at `point` of the distribution function, or -1 where that is too near a step of it to be sure. `e` has room for n + SPAN,
+   `sums` for n / SPAN + 1. */
+static int64_t drawn(const float *x, int64_t n, float temperature, float point, float *e, double *sums) {
+    float top = -INFINITY;
+    for (int64_t i = 0; i < n; i++) top = x[i] > top ? x[i] : top;
+    top /= temperature;
+    int64_t n_spans = (n + SPAN - 1) / SPAN;
+    for (int64_t i = 0; i < n; i++) e[i] = x[i] / temperature - top;
+    for (int64_t i = n; i < n_spans * SPAN; i++) e[i] = -INFINITY;
+    double total = 0;
+    for (int64_t span = 0; span < n_spans; span++) {
+        vec sum = (vec){0};
+        for (int64_t i = span * SPAN; i < (span + 1) * SPAN; i += VL) {
+            vec p = vexp_below(LOAD(e + i));
+            STORE(e + i, p);
+            sum += p;
+        }
+        float of_span = 0;
+        for (int l = 0; l < VL; l++) of_span += sum[l];
+        sums[span] = total += of_span;
+    }
+    if (!(total > 0 && total < 1e30)) return -1; /* not finite */
+    double at = point * total, low, high;
+    int64_t span = 0, i;
+    while (span < n_spans - 1 && sums[span] <= at) span++;
+    high = span ? sums[span - 1] : 0;
+    i = span * SPAN - 1;
+    do low = high, high += e[++i]; while (high <= at && i < (span + 1) * SPAN - 1);
+    return at - low > MARGIN * total && high - at > MARGIN * total && i < n ? i : -1;
+}
+
+/* A token for each row of logits [n, n_out] at temperature [n] (0: the likeliest) and point [n] in [0, 1); -1: not sure, to be drawn with
+   care. 0: done; 1: no memory. */
+int glore_draw(const float *logits, int64_t n, int64_t n_out, const float *temperature, const float *point, int64_t *tokens) {
+    float *e = workspace(n_out + SPAN + 2 * (n_out / SPAN + 2));
+    if (!e) return 1;
+    double *sums = (double *)(e + (n_out + SPAN) / SPAN * SPAN);
+    for (int64_t r = 0; r < n; r++, logits += n_out)
+        tokens[r] = temperature[r] > 0 ? drawn(logits, n_out, temperature[r], point[r], e, sums) : likeliest(logits, n_out);
+    return 0;
+}
+
+/* ---- starting ---- */
 
 static void *begin_when_all_are_there(void *argument) {
     Job *job = argument;

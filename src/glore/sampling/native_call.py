@@ -11,12 +11,13 @@ import numpy.typing as npt
 import torch
 
 from glore.sampling.batch import Batch
+from glore.sampling.draw import DrawSettings, draw
 from glore.sampling.native import Library
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["NativeModel", "attend_natively"]
+__all__ = ["NativeModel", "attend_natively", "draw_natively"]
 
 _KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 _ROPES = ("default", "linear", "llama3")
@@ -50,7 +51,19 @@ class _Batch(ctypes.Structure):
         *((name, _NUMBER) for name in ("n", "n_selected", "stride", "dependent")),
         *(
             (name, _WORD)
-            for name in ("tokens", "positions", "write_page", "write_offset", "chain", "n_pages", "n_last", "table", "fill", "start")
+            for name in (
+                "tokens",
+                "positions",
+                "write_page",
+                "write_offset",
+                "chain",
+                "n_pages",
+                "n_last",
+                "n_shared",
+                "table",
+                "fill",
+                "start",
+            )
         ),
         *((name, _WORD) for name in ("keys", "values", "selected", "logits")),
     )
@@ -79,9 +92,30 @@ def attend_natively(
     return out
 
 
+def draw_natively(library: Library, logits_RV: torch.Tensor, uniform_R: npt.NDArray[np.float32], settings: DrawSettings) -> torch.Tensor:
+    """As `glore.sampling.draw.draw`, token for token, for float32 logits on a CPU.
+
+    A token whose step of the distribution function is within rounding of the random number (one in 50,000 or so) is left to
+    torch, and so is every filter.
+    """
+    n_rows, n_vocab = logits_RV.shape
+    if settings.top_k.any() or (settings.top_p < 1).any() or not n_rows:
+        return draw(logits_RV, uniform_R, settings)
+    logits_RV = logits_RV.contiguous()
+    tokens = np.empty(n_rows, np.int64)
+    sources = settings.temperature.ctypes.data, uniform_R.ctypes.data, tokens.ctypes.data
+    if library.glore_draw(logits_RV.data_ptr(), n_rows, n_vocab, *sources):
+        raise MemoryError("no memory for drawing")
+    unsure = np.flatnonzero(tokens < 0)
+    if unsure.size:
+        chosen = DrawSettings(settings.temperature[unsure], settings.top_k[unsure], settings.top_p[unsure])
+        tokens[unsure] = draw(logits_RV[torch.from_numpy(unsure)], uniform_R[unsure], chosen).numpy()
+    return torch.from_numpy(tokens)
+
+
 def _packed(batch: Batch, keys: npt.NDArray[np.uint64], values: npt.NDArray[np.uint64], logits: npt.NDArray[np.float32] | None) -> _Batch:
     b = batch
-    arrays = (b.tokens, b.positions, b.write_page, b.write_offset, b.chain, b.n_pages, b.n_last, b.table, b.fill, b.start)
+    arrays = (b.tokens, b.positions, b.write_page, b.write_offset, b.chain, b.n_pages, b.n_last, b.n_shared, b.table, b.fill, b.start)
     assert all(a.dtype == np.int32 and a.flags.c_contiguous for a in (*arrays, b.selected))
     rest = keys.ctypes.data, values.ctypes.data, b.selected.ctypes.data, None if logits is None else logits.ctypes.data
     return _Batch(b.tokens.size, b.selected.size, b.table.shape[1], int(b.dependent), *(a.ctypes.data for a in arrays), *rest)

@@ -12,12 +12,14 @@ import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from glore.sampling.attention import ATTENTION_NAME, KeyValues, Reading, register
 from glore.sampling.batch import Batch, prompt_batches
+from glore.sampling.draw import DrawSettings, draw
 from glore.sampling.native import Library, library
-from glore.sampling.native_call import NativeModel
+from glore.sampling.native_call import NativeModel, draw_natively
 from glore.sampling.tree import PAGE_SIZE, PageTree, cut
 
 if TYPE_CHECKING:
@@ -50,6 +52,12 @@ class ModelRunner:
     def pages_for(self, n_pages: int) -> KeyValues:
         """Room for the keys and values of so many pages, all layers (committed as it is used on a CPU)."""
         return KeyValues(n_pages, PAGE_SIZE if self._library is not None else 1)
+
+    def draw(self, logits_RV: torch.Tensor, uniform_R: npt.NDArray[np.float32], settings: DrawSettings) -> torch.Tensor:
+        """One token id per row [R] int64 (`glore.sampling.draw`), from logits that `forward` gave."""
+        if self._library is None:
+            return draw(logits_RV, uniform_R, settings)
+        return draw_natively(self._library, logits_RV, uniform_R, settings)
 
     @torch.inference_mode()
     def forward(self, batch: Batch, store: KeyValues, n_threads: int = 1) -> torch.Tensor:

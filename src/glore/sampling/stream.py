@@ -13,7 +13,7 @@ import torch
 
 from glore.errors import EngineError
 from glore.sampling.batch import prompt_batches
-from glore.sampling.draw import draw, log_probs
+from glore.sampling.draw import log_probs
 from glore.sampling.rows import Ints, RowTable
 from glore.sampling.runner import ModelRunner
 from glore.sampling.stops import StopFinder
@@ -136,7 +136,7 @@ class Stream:
     def _advance(self, slots: Ints, logits_RV: torch.Tensor) -> list[Job]:
         """Draw one token for each of the rows and take out those that end. Returns the requests that are done."""
         rows = self.rows
-        chosen = draw(logits_RV, rows.noise(slots), rows.draw_settings(slots))
+        chosen = self._runner.draw(logits_RV, rows.noise(slots), rows.draw_settings(slots))
         tokens = chosen.cpu().numpy()
         rows.append(slots, tokens)
         if (tells := rows.tells[slots]).any():
