@@ -33,8 +33,6 @@ class Batch:
     """[N]: pages of that row that count."""
     n_last: Ints32
     """[N]: tokens of the last of them that count, the query's own included."""
-    n_shared: Ints32
-    """[N]: pages at the beginning of the row that others may have too (the prompt's); those after them are the query's own."""
     table: Ints32
     """[C, E] page numbers."""
     fill: Ints32
@@ -86,7 +84,6 @@ def _prompt_batch(tree: PageTree, todo: Sequence[tuple[Node, bool]], selected: l
         chain=chain,
         n_pages=np.repeat(depths, counts),
         n_last=offset + np.int32(1),
-        n_shared=np.repeat(depths, counts),
         table=table,
         fill=tree.fill,
         start=tree.start,

@@ -32,6 +32,7 @@
 #define NR (2 * VL)   /* columns of a weight panel */
 #define PAGE 16       /* tokens of a page */
 #define PV (PAGE / VL)
+#define NEIGHBOURS 8  /* of them, those that decide together which values are summed as shared ones */
 #define BLOCK 24       /* queries x query heads that go through a page together */
 #define CHUNK 96      /* rows whose activations stay in the cache */
 #define MAX_THREADS 64
@@ -60,7 +61,6 @@ typedef struct {
     const int32_t *tokens, *positions;        /* [n] */
     const int32_t *write_page, *write_offset; /* [n]; page -1: the key and value are there already */
     const int32_t *chain, *n_pages, *n_last;  /* [n]: row of `table`; pages of it that count; tokens of the last page that count */
-    const int32_t *n_shared;                  /* [n]: pages that others may have too; those after them are the query's own */
     const int32_t *table;                     /* [chains, stride] page numbers */
     const int32_t *fill, *start;              /* [pages]: tokens in a page, position of its first */
     float **keys, **values;                   /* [layers] */
@@ -278,10 +278,10 @@ int64_t glore_packed_size(int64_t n, int64_t k, int64_t gated) { return (n + (ga
             for (int r = 0; r < R; r++) for (int p = 0; p < PV; p++) acc[r][p] = LOAD(out[r] + c + p * VL);                  \
             for (int64_t j = 0; j < n; j++) {                                                                                \
                 const float *value = values + pages[j] * stride + c;                                                         \
-                for (int64_t t = 0; t < PAGE; t++, value += d) {                                                             \
+                for (int64_t t = 0; t < PAGE; t++) {                                                           \
                     _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) {                                                    \
                         vec s = splat(w[r][j * PAGE + t]);                                                                   \
-                        for (int p = 0; p < PV; p++) acc[r][p] += s * LOAD(value + p * VL);                                  \
+                        for (int p = 0; p < PV; p++) acc[r][p] += s * LOAD(value + t * d + p * VL);                                  \
                     }                                                                                                        \
                 }                                                                                                            \
             }                                                                                                                \
@@ -400,15 +400,33 @@ static Tile *tiles_of(const Batch *b, int64_t block, int64_t first, int64_t last
     return to;
 }
 
+/* Pages that all queries of [first, last) have in common. */
+static int64_t in_common(const Batch *b, int64_t first, int64_t last) {
+    const int32_t *pages = b->table + b->chain[first] * b->stride;
+    int64_t common = b->n_pages[first];
+    for (int64_t i = first + 1; i < last; i++) {
+        const int32_t *other = b->table + b->chain[i] * b->stride;
+        int64_t n = b->n_pages[i] < common ? b->n_pages[i] : common, same = 0;
+        if (other == pages) same = n;
+        else while (same < n && other[same] == pages[same]) same++;
+        common = same;
+    }
+    return common;
+}
+
 /* Queries [from, to): q [.., n_heads, padded] (scaled) -> out [.., n_heads * head_dim]. `scores` holds BLOCK rows of stride * PAGE. */
 static void attend(const Batch *b, const Heads *h, const float *K, const float *V, float *q, int64_t from, int64_t to, float *scores,
                    float *sums, float *out) {
     int64_t d = h->padded, size = d * PAGE, stride = h->n_kv * size, group = h->n_heads / h->n_kv, width = b->stride * PAGE;
-    int64_t n_together = group >= BLOCK ? 1 : BLOCK / group;
+    int64_t n_near = group >= NEIGHBOURS ? 1 : NEIGHBOURS / group, n_together = group >= BLOCK ? 1 : BLOCK / group / n_near * n_near;
     for (int64_t i = from; i < to; i += n_together) {
         int64_t m = to - i < n_together ? to - i : n_together;
         Tile tiles[2 * BLOCK];
-        int64_t n_tiles = tiles_of(b, i, i, i + m, 0, tiles) - tiles;
+        int64_t n_tiles = tiles_of(b, i, i, i + m, 0, tiles) - tiles, common[BLOCK];
+        for (int64_t r = 0; r < m; r++) {
+            int64_t first = r / n_near * n_near, last = first + n_near < m ? first + n_near : m;
+            common[r] = in_common(b, i + first, i + last);
+        }
         for (int64_t of = 0, n_of; of < h->n_heads; of += n_of) {
             /* Query heads [of, of + n_of) of one key head: all of them, unless there are more than fit into a block. */
             n_of = group - of % group < BLOCK ? group - of % group : BLOCK;
@@ -438,21 +456,20 @@ static void attend(const Batch *b, const Heads *h, const float *K, const float *
             }
             for (int64_t r = 0; r < m; r++) {
                 const int32_t *pages = b->table + b->chain[i + r] * b->stride;
-                int64_t n = b->n_pages[i + r], shared = b->n_shared[i + r];
+                int64_t n = b->n_pages[i + r], shared = common[r];
                 for (int64_t lane = r * n_of; lane < (r + 1) * n_of; lane++) {
                     total[lane] = weigh(b, h, i + r, pages, score[lane]);
                     sums_own(values, stride, pages + shared, n - shared, b->n_last[i + r], d, score[lane] + shared * PAGE, sum[lane]);
                 }
             }
-            for (const Tile *t = tiles; t < tiles + n_tiles; t++) {
-                const int32_t *pages = b->table + b->chain[i + t->row] * b->stride + t->from;
-                int64_t lane = t->row * n_of, lanes = t->n * n_of, to_ = b->n_shared[i + t->row], n = (t->to < to_ ? t->to : to_) - t->from;
-                if (n <= 0) continue;
-                float *at[BLOCK];
-                for (int64_t r = 0; r < lanes; r++) at[r] = score[lane + r] + t->from * PAGE;
-                for (int64_t n_parts = (lanes + MOST - 1) / MOST, part = 0; part < n_parts; part++) {
-                    int64_t begin = lanes * part / n_parts, end = lanes * (part + 1) / n_parts;
-                    SUMS_OF[end - begin](values, stride, pages, n, d, at + begin, sum + lane + begin);
+            for (int64_t r = 0; r < m; r += n_near) {
+                const int32_t *pages = b->table + b->chain[i + r] * b->stride;
+                int64_t lane = r * n_of, lanes = (m - r < n_near ? m - r : n_near) * n_of;
+                /* Four, two, one, and no other numbers: compilers add in another order for one than for several, so that the split
+                   decides the last bits, and texts are to stay those of earlier versions. */
+                for (int64_t k; lanes; lane += k, lanes -= k) {
+                    k = lanes >= 4 ? 4 : lanes >= 2 ? 2 : 1;
+                    SUMS_OF[k](values, stride, pages, common[r], d, score + lane, sum + lane);
                 }
             }
             for (int64_t r = 0; r < m; r++)
@@ -612,7 +629,7 @@ static float *workspace(int64_t n) {
 /* ---- drawing ---- */
 
 #define SPAN (4 * VL)    /* tokens whose probabilities are summed first */
-#define MARGIN 4e-6      /* more than two ways of summing the same probabilities can differ by, as a share of their sum */
+#define MARGIN 1e-6      /* more than two ways to these sums differ by (exponentials to 2 ulp, a few roundings), as a share of the last */
 
 /* The lowest token of the highest logit, or -1 where logits are not finite. */
 static int64_t likeliest(const float *x, int64_t n) {

@@ -59,7 +59,6 @@ class _Batch(ctypes.Structure):
                 "chain",
                 "n_pages",
                 "n_last",
-                "n_shared",
                 "table",
                 "fill",
                 "start",
@@ -95,8 +94,8 @@ def attend_natively(
 def draw_natively(library: Library, logits_RV: torch.Tensor, uniform_R: npt.NDArray[np.float32], settings: DrawSettings) -> torch.Tensor:
     """As `glore.sampling.draw.draw`, token for token, for float32 logits on a CPU.
 
-    A token whose step of the distribution function is within rounding of the random number (one in 50,000 or so) is left to
-    torch, and so is every filter.
+    Where the random number is within rounding of a step of the distribution function, torch decides (one token in a thousand, if
+    the model can't tell 500 tokens apart; fewer otherwise), and so it does for top-k and top-p.
     """
     n_rows, n_vocab = logits_RV.shape
     if settings.top_k.any() or (settings.top_p < 1).any() or not n_rows:
@@ -115,7 +114,7 @@ def draw_natively(library: Library, logits_RV: torch.Tensor, uniform_R: npt.NDAr
 
 def _packed(batch: Batch, keys: npt.NDArray[np.uint64], values: npt.NDArray[np.uint64], logits: npt.NDArray[np.float32] | None) -> _Batch:
     b = batch
-    arrays = (b.tokens, b.positions, b.write_page, b.write_offset, b.chain, b.n_pages, b.n_last, b.n_shared, b.table, b.fill, b.start)
+    arrays = (b.tokens, b.positions, b.write_page, b.write_offset, b.chain, b.n_pages, b.n_last, b.table, b.fill, b.start)
     assert all(a.dtype == np.int32 and a.flags.c_contiguous for a in (*arrays, b.selected))
     rest = keys.ctypes.data, values.ctypes.data, b.selected.ctypes.data, None if logits is None else logits.ctypes.data
     return _Batch(b.tokens.size, b.selected.size, b.table.shape[1], int(b.dependent), *(a.ctypes.data for a in arrays), *rest)
