@@ -26,6 +26,8 @@ class StoriesSettings(Settings):
     """Fewest and most people whose number the story doesn't tell, only what some changes would make of it: easier to check than to find."""
     unknown_changes: tuple[int, int] = (2, 3)
     """Fewest and most such changes."""
+    options: tuple[int, int] = (0, 0)
+    """Fewest and most numbers, the true one among them, that the story offers for such a person; below 2: none."""
     changes: tuple[int, int] = (1, 2)
     """Fewest and most changes of a stated number."""
     extra_relations: int = Field(1, ge=0, le=3)
@@ -57,6 +59,8 @@ class StoriesSettings(Settings):
         for name, low_high in (("unknown_changes", self.unknown_changes), ("changes", self.changes)):
             if not 1 <= low_high[0] <= low_high[1] <= 4:
                 raise ValueError(f"{name} must be two numbers with 1 <= fewest <= most <= 4, got {list(low_high)}")
+        if not 0 <= self.options[0] <= self.options[1] <= 5:
+            raise ValueError(f"options must be two numbers with 0 <= fewest <= most <= 5, got {list(self.options)}")
         return self
 
 

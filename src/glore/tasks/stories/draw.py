@@ -10,7 +10,7 @@ from glore.tasks.stories.solve import n_worked_out, solve
 from glore.tasks.stories.story import Change, Fact, Story, states
 from glore.tasks.stories.words import ITEMS, NAMES
 
-__all__ = ["draw_story", "draw_unknown"]
+__all__ = ["draw_options", "draw_story", "draw_unknown"]
 
 CHAINED = 0.7
 """Share of people who are related to the one told just before, not to any earlier one."""
@@ -20,6 +20,8 @@ PLAIN = 0.25
 """Share of people told alone whose number is simply stated."""
 TIED = 0.8
 """Share of later people with an untold number who are tied to another's number."""
+FARTHEST = 6
+"""Numbers offered for one to be found are at most so far from it."""
 MAX_DRAWS = 20_000
 """Draws until settings count as impossible: two seconds or so, far more than the usual settings need."""
 
@@ -79,8 +81,32 @@ def _tell_alone(rng: random.Random, person: str, unknown: bool, values: dict[str
     passed = states(number, tuple(changes))
     if min(passed) < 1 or max(passed) > limit:
         return None
-    values[person] = number if unknown else passed[-1]
-    return Fact("unknown" if unknown else "changes", (person,), passed[-1] if unknown else number, person, tuple(changes))
+    if not unknown:
+        values[person] = passed[-1]
+        return Fact("changes", (person,), number, person, tuple(changes))
+    options = draw_options(rng, settings, number, tuple(changes))
+    if options is None:
+        return None
+    values[person] = number
+    return Fact("unknown", (person,), passed[-1], person, tuple(changes), options)
+
+
+def draw_options(rng: random.Random, settings: StoriesSettings, number: int, changes: tuple[Change, ...]) -> tuple[int, ...] | None:
+    """Numbers to choose `number` from, in any order; all can be tried: nothing on the way falls below 0 or passes `max_number`.
+
+    Empty where the settings offer none, None where there are too few numbers near.
+    """
+    n = rng.randint(*settings.options)
+    if n < 2:
+        return ()
+    near = [
+        other
+        for other in range(max(1, number - FARTHEST), number + FARTHEST + 1)
+        if other != number and min(states(other, changes)) >= 0 and max(states(other, changes)) <= settings.max_number
+    ]
+    if len(near) < n - 1:
+        return None
+    return tuple(rng.sample([number, *rng.sample(near, n - 1)], n))
 
 
 def draw_changes(rng: random.Random, n: int, largest: int) -> list[Change]:

@@ -10,8 +10,9 @@ from glore.config import StoriesSettings
 from glore.prompts import step_text
 from glore.tasks.base_text import verdict
 from glore.tasks.protocol import Document
-from glore.tasks.stories.draw import draw_unknown
+from glore.tasks.stories.draw import draw_options, draw_unknown
 from glore.tasks.stories.story import CHECK, Change, equation, found, states
+from glore.tasks.stories.tell import listed
 from glore.tasks.stories.words import NAMES
 
 __all__ = ["drill", "scribbled"]
@@ -61,15 +62,18 @@ def _compared(rng: random.Random, settings: StoriesSettings) -> Document:
 
 
 def _found(rng: random.Random, settings: StoriesSettings) -> Document:
-    number, changes, result = _backwards(rng, settings)
-    return (f"{rng.choice(NAMES)}: {equation(changes)} = {result},", False), (step_text(f" ? = {number}"), True)
+    number, changes, result, options = _backwards(rng, settings)
+    name = rng.choice(NAMES)
+    offered = step_text(f"{name} has {listed(options)}.") if options else ""
+    return (f"{offered}{name}: {equation(changes)} = {result},", False), (step_text(f" ? = {number}"), True)
 
 
 def _tried(rng: random.Random, settings: StoriesSettings) -> Document:
     """A number, half the time a wrong one, is tried: what comes of it is written down as it is, and judged against what should."""
-    number, changes, result = _backwards(rng, settings)
+    number, changes, result, options = _backwards(rng, settings)
     if rng.random() < 0.5:
-        number = max(0, -min(states(0, changes)), number + rng.choice((-1, 1)) * rng.randint(1, FARTHEST))
+        near = [max(0, -min(states(0, changes)), number + rng.choice((-1, 1)) * rng.randint(1, FARTHEST))]
+        number = rng.choice([n for n in options if n != number] or near)
     way = found(rng.choice(NAMES), number, changes, result)
     line, *checks = way.lines
     return (
@@ -79,15 +83,16 @@ def _tried(rng: random.Random, settings: StoriesSettings) -> Document:
     )
 
 
-def _backwards(rng: random.Random, settings: StoriesSettings) -> tuple[int, tuple[Change, ...], int]:
-    """A number, changes, and what they make of it; nothing on the way leaves 1 to `max_number`."""
+def _backwards(rng: random.Random, settings: StoriesSettings) -> tuple[int, tuple[Change, ...], int, tuple[int, ...]]:
+    """A number, changes, what they make of it, and numbers to choose from; nothing on the way leaves 1 to `max_number`."""
     limit = settings.max_number
     while True:
         number = rng.randint(2, limit)
         changes = tuple(replace(change, of="") for change in draw_unknown(rng, settings, {"": rng.randint(1, limit)}))
         passed = states(number, changes)
-        if all(1 <= state <= limit for state in passed):
-            return number, changes, passed[-1]
+        options = draw_options(rng, settings, number, changes)
+        if options is not None and all(1 <= state <= limit for state in passed):
+            return number, changes, passed[-1], options
 
 
 def _forwards(rng: random.Random, limit: int) -> tuple[str, str]:

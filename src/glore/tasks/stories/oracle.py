@@ -46,7 +46,7 @@ def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str
 
 def _true_value(label: str, values: dict[str, int], asked: Sequence[str]) -> Fraction | None:
     """The true value of what a step names."""
-    if len(asked) == 3 and label in ("Asked", asked[2].capitalize()):
+    if len(asked) == 3 and label == asked[2].capitalize():
         first, second = values[asked[0]], values[asked[1]]
         return Fraction(first + second if asked[2] == "total" else first - second)
     names = label.split(" and ")

@@ -34,7 +34,11 @@ def slipped(rng: random.Random, story: Story) -> Story | None:
             # A tie to a misread number moves the number found, as it would for somebody who reasons on.
             changes = tuple(replace(c, k=values[c.of]) if c.of else c for c in fact.changes)
             moved = states(0, fact.changes)[-1] - states(0, changes)[-1]
-            value = story.values[fact.new] + moved + (off if fact is victim else 0)
+            value = story.values[fact.new]
+            if fact.options:  # another one of those that the story offers
+                value = rng.choice([n for n in fact.options if n != value]) if fact is victim or moved else value
+            else:
+                value += moved + (off if fact is victim else 0)
             heard = replace(fact, changes=changes)
         else:
             heard = _misheard(rng, fact, off) if fact is victim else fact

@@ -53,5 +53,5 @@ def _one_way(rng: random.Random, story: Story) -> list[str]:
     if len(story.asked) == 3:
         a, b, kind = story.asked
         sign = "+" if kind == "total" else "-"
-        steps.append(f"Asked: {a} {story.values[a]} {sign} {b} {story.values[b]} = {story.answer}")
+        steps.append(f"{kind.capitalize()}: {a} {story.values[a]} {sign} {b} {story.values[b]} = {story.answer}")
     return [*steps, f"#### {story.answer}"]

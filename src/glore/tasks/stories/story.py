@@ -48,6 +48,8 @@ class Fact:
     new: str
     """The person whose quantity it tells, given the others'."""
     changes: tuple[Change, ...] = ()
+    options: tuple[int, ...] = ()
+    """Numbers that the story offers for one that is to be found; the true one is among them."""
 
     def ways(self, values: dict[str, int]) -> tuple[Way, ...]:
         """A piece of solution for every quantity that this fact yields."""

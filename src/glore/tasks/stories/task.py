@@ -29,7 +29,7 @@ __all__ = ["Stories"]
 _EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.0}
 """Plainer stories, for the first part of training and for the short ones with a question."""
 DOCUMENTS = ("sums", "drills", "work out", "solve", "copy", "mend", "check")
-SHARES = ((0.15, (100, 0, 0, 0, 0, 0, 0)), (0.28, (12, 40, 28, 20, 0, 0, 0)), (1.0, (4, 24, 26, 23, 3, 8, 12)))
+SHARES = ((0.15, (100, 0, 0, 0, 0, 0, 0)), (0.28, (12, 32, 32, 24, 0, 0, 0)), (1.0, (4, 20, 26, 24, 2, 12, 12)))
 """Shares of the kinds of base documents up to a share of training. Drills first: judging is only learnt where it is much of what
 there is to learn."""
 EASY_UNTIL, HARD_FROM = SHARES[1][0], 0.5
@@ -116,7 +116,7 @@ class Stories:
             return tuple(piece for _ in range(8) for piece in drill(rng, self.settings, finding=kind == "drills"))
         everyone = kind == "work out"
         hard = everyone and rng.random() < 0.8 * min(1.0, max(0.0, (progress - EASY_UNTIL) / (HARD_FROM - EASY_UNTIL)))
-        settings = self.settings if hard else self.settings.model_copy(update=_EASY | {"people": (2, 2 if progress < EASY_UNTIL else 3)})
+        settings = self.settings if hard else self._short(progress)
         for _ in range(MAX_REPEATS):
             story = draw_story(rng, settings, (1, self.settings.steps[1] if hard else settings.people[1] + 1))
             question = tell(rng, story, settings, ask_everyone=everyone)
@@ -144,6 +144,12 @@ class Stories:
         truth = self._truth(story, draft)
         mark = rng.choice((0, truth.index(False))) if False in truth else None
         return problem_pieces(refine_segments(question, draft, mark), steps)
+
+    def _short(self, progress: float) -> StoriesSettings:
+        """Settings of short stories: two people and nothing irrelevant at first."""
+        if progress < EASY_UNTIL:
+            return self.settings.model_copy(update=_EASY | {"people": (2, 2)})
+        return self.settings.model_copy(update={"people": (2, min(3, self.settings.people[1])), "shuffled": 0.0})
 
     @staticmethod
     def _truth(story: Story, steps: Sequence[str]) -> list[bool]:

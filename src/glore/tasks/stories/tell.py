@@ -21,6 +21,7 @@ from glore.tasks.stories.words import (
     ITEMS,
     LESS,
     MORE,
+    OPTIONS,
     PAIR,
     SUM,
     TIMES,
@@ -29,7 +30,7 @@ from glore.tasks.stories.words import (
     VERBS,
 )
 
-__all__ = ["tell"]
+__all__ = ["listed", "tell"]
 
 
 def tell(rng: random.Random, story: Story, settings: StoriesSettings, ask_everyone: bool = False) -> str:
@@ -52,9 +53,15 @@ def _say(rng: random.Random, fact: Fact, items: str, turned: float) -> str:
     a, b, c = (*fact.people, "", "")[:3]
     if fact.kind in ("pair", "sum") and rng.random() < 0.5:
         a, b, c = (b, a, c) if fact.kind == "pair" else (a, c, b)
-    return rng.choice(_wordings(fact, rng.random() < turned)).format(
+    told = rng.choice(_wordings(fact, rng.random() < turned)).format(
         a=a, b=b, c=c, k=fact.k, items=items, changes=_changes_text(rng, fact.changes)
     )
+    return f"{rng.choice(OPTIONS).format(a=a, items=items, options=listed(fact.options))} {told}" if fact.options else told
+
+
+def listed(options: Sequence[int]) -> str:
+    """`5, 8 or 11`."""
+    return f"{', '.join(map(str, options[:-1]))} or {options[-1]}"
 
 
 def _changes_text(rng: random.Random, changes: Sequence[Change]) -> str:

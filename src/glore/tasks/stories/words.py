@@ -17,6 +17,7 @@ __all__ = [
     "LESS",
     "MORE",
     "NAMES",
+    "OPTIONS",
     "PAIR",
     "SUM",
     "TIMES",
@@ -39,6 +40,7 @@ SUM = ("{a} has as many {items} as {b} and {c} together.",)
 GIVEN = ("{a} has {k} {items}.", "{a} owns {k} {items}.")
 CHANGED = ("{a} had {k} {items}, then {changes}.", "{a} began with {k} and {changes}.")
 UNKNOWN = ("If {a} {changes}, that would make {k} {items}.", "Had {a} {changes}, there would be {k}.")
+OPTIONS = ("{a} has {options} {items}.", "{a} owns either {options} {items}.")
 VERBS = {"+": ("won", "bought", "found"), "-": ("lost", "sold", "used")}
 IDLE = ("{a} also has {k} {other}.", "{a} is {k} years old.", "{a} likes {other}.", "{a} lives next to {b}.")
 ASK_ONE = ("How many {items} does {a} have?", "How many {items} are owned by {a}?")
