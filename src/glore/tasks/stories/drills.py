@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from glore.config import StoriesSettings
-from glore.prompts import step_text
-from glore.tasks.base_text import verdict
+from glore.prompts import refine_segments, step_text
+from glore.tasks.base_text import problem_pieces, verdict
 from glore.tasks.protocol import Document
 from glore.tasks.stories.draw import draw_options, draw_unknown
 from glore.tasks.stories.story import CHECK, Change, equation, found, states
 from glore.tasks.stories.tell import listed
 from glore.tasks.stories.words import NAMES
 
-__all__ = ["drill", "scribbled"]
+__all__ = ["drill", "mended", "scribbled"]
 
 FARTHEST = 3
 """A number scribbled over differs by at most so much."""
@@ -30,8 +31,8 @@ JUDGED = 0.25
 
 
 def drill(rng: random.Random, settings: StoriesSettings, finding: bool = True) -> Document:
-    """A sum like `12 + 7 = 19` to do or to judge; two numbers to compare, or (`finding`) a number to find,
-    `Ana: ? + 7 - 2 = 17, ? = 12`, or one that is tried."""
+    """A sum like `12 + 7 = 19` to do or to judge; two numbers to compare, or (`finding`) a number to find, `Ana: ? + 7 - 2 = 17` and
+    `Ana: 12`, or one that is tried."""
     if finding and rng.random() < BACKWARDS:
         return _tried(rng, settings) if rng.random() < TRIED else _found(rng, settings)
     if not finding and rng.random() < COMPARED:
@@ -64,20 +65,37 @@ def _compared(rng: random.Random, settings: StoriesSettings) -> Document:
 def _found(rng: random.Random, settings: StoriesSettings) -> Document:
     number, changes, result, options = _backwards(rng, settings)
     name = rng.choice(NAMES)
-    offered = step_text(f"{name} has {listed(options)}.") if options else ""
-    return (f"{offered}{name}: {equation(changes)} = {result},", False), (step_text(f" ? = {number}"), True)
+    offered = step_text(_offer(name, options)) if options else ""
+    return (f"{offered}{name}: {equation(changes)} = {result}\n{name}:", False), (step_text(f" {number}"), True)
+
+
+def mended(rng: random.Random, settings: StoriesSettings) -> Document:
+    """A number that was tried and failed, and another one: what has failed is crossed out."""
+    number, changes, result, options = _backwards(rng, settings)
+    name = rng.choice(NAMES)
+    draft, steps = (found(name, n, changes, result).lines for n in (_another(rng, number, changes, options), number))
+    return problem_pieces(refine_segments(_offer(name, options), draft, rng.choice((0, 1))), steps)
+
+
+def _offer(name: str, options: Sequence[int]) -> str:
+    return f"{name} has {listed(options)}." if options else f"How many does {name} have?"
+
+
+def _another(rng: random.Random, number: int, changes: tuple[Change, ...], options: Sequence[int]) -> int:
+    """Another number of those offered, or one near."""
+    near = [max(0, -min(states(0, changes)), number + rng.choice((-1, 1)) * rng.randint(1, FARTHEST))]
+    return rng.choice([n for n in options if n != number] or near)
 
 
 def _tried(rng: random.Random, settings: StoriesSettings) -> Document:
     """A number, half the time a wrong one, is tried: what comes of it is written down as it is, and judged against what should."""
     number, changes, result, options = _backwards(rng, settings)
     if rng.random() < 0.5:
-        near = [max(0, -min(states(0, changes)), number + rng.choice((-1, 1)) * rng.randint(1, FARTHEST))]
-        number = rng.choice([n for n in options if n != number] or near)
+        number = _another(rng, number, changes, options)
     way = found(rng.choice(NAMES), number, changes, result)
-    line, *checks = way.lines
+    line, read, *checks = way.lines
     return (
-        (step_text(line), False),
+        (step_text(line) + step_text(read), False),
         *((step_text(check), True) for check in checks),
         (verdict(states(number, changes)[-1] == result), True),
     )

@@ -19,7 +19,8 @@ def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str
     """Truth of one line: everything it states is true. Merged answer lines (`… #### 19`) must be true in both halves.
 
     A line is `label: clause, clause`: in each clause all sides of `=` are equal, `?` is the number of what the line names, a number
-    behind a name is that person's, and what the last clause comes to is the true number of what the line names (unless that is `Check`).
+    behind a name is that person's, and what the last clause comes to is the true number of what the line names, unless that is `Check`
+    or the clause is an equation for `?`.
     """
     if len(step) > MAX_STEP_CHARS:
         return False
@@ -32,7 +33,7 @@ def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str
     label, colon, rest = body.partition(":")
     checks = label.strip() == CHECK
     target = None if checks else _true_value(label.strip(), values, asked)
-    if not colon or (checks and "=" not in rest) or (target is None and not checks):
+    if not colon or not any(c.isdigit() for c in rest) or (checks and "=" not in rest) or (target is None and not checks):
         return False
     known: dict[str, int | Fraction] = dict(values) if target is None else {**values, "?": target}
     last: Fraction | None = None
@@ -41,7 +42,7 @@ def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str
         last = sides[0]
         if last is None or any(side != last for side in sides):
             return False
-    return checks or last == target
+    return checks or last == target or ("?" in clause and "=" in clause)
 
 
 def _true_value(label: str, values: dict[str, int], asked: Sequence[str]) -> Fraction | None:

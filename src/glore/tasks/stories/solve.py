@@ -25,7 +25,7 @@ def work_out(rng: random.Random, story: Story) -> list[str]:
 
 def n_worked_out(steps: Sequence[str]) -> int:
     """How many quantities a solution works out (checks and the answer line are not counted)."""
-    return sum(not step.startswith((CHECK, "####")) for step in steps)
+    return len({step.partition(":")[0] for step in steps if not step.startswith((CHECK, "####"))})
 
 
 def _derive(rng: random.Random, story: Story, asked: set[str]) -> list[Way]:
@@ -53,5 +53,5 @@ def _one_way(rng: random.Random, story: Story) -> list[str]:
     if len(story.asked) == 3:
         a, b, kind = story.asked
         sign = "+" if kind == "total" else "-"
-        steps.append(f"{kind.capitalize()}: {a} {story.values[a]} {sign} {b} {story.values[b]} = {story.answer}")
+        steps.append(f"{kind.capitalize()}: {story.values[a]} {sign} {story.values[b]} = {story.answer}")
     return [*steps, f"#### {story.answer}"]

@@ -17,7 +17,7 @@ from glore.tasks.base_text import checked_pieces, problem_pieces
 from glore.tasks.grading import grade_number_answer
 from glore.tasks.protocol import Document, Grade
 from glore.tasks.stories.draw import draw_story
-from glore.tasks.stories.drills import drill, scribbled
+from glore.tasks.stories.drills import drill, mended, scribbled
 from glore.tasks.stories.oracle import is_true
 from glore.tasks.stories.slips import slipped
 from glore.tasks.stories.solve import solve, work_out
@@ -36,6 +36,8 @@ EASY_UNTIL, HARD_FROM = SHARES[1][0], 0.5
 """Stories are plain and short up to the one share of training; from the other on, most are as hard as the recipe's."""
 SPOILED = {"mend": 1.0, "check": 0.75}
 """Share of drafts with a slip in them."""
+CROSSED_OUT = 0.5
+"""Share of drafts to mend that are a single number found."""
 SCRIBBLED = 0.25
 """Share of slips that are a wrong number with nothing that follows from it."""
 TO_A_CHECK = 0.5
@@ -114,6 +116,8 @@ class Stories:
         (kind,) = rng.choices(DOCUMENTS, next(shares for until, shares in SHARES if progress <= until))
         if kind in ("sums", "drills"):
             return tuple(piece for _ in range(8) for piece in drill(rng, self.settings, finding=kind == "drills"))
+        if kind == "mend" and rng.random() < CROSSED_OUT:
+            return mended(rng, self.settings)
         everyone = kind == "work out"
         hard = everyone and rng.random() < 0.8 * min(1.0, max(0.0, (progress - EASY_UNTIL) / (HARD_FROM - EASY_UNTIL)))
         settings = self.settings if hard else self._short(progress)
