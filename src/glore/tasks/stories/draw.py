@@ -20,6 +20,8 @@ PLAIN = 0.25
 """Share of people told alone whose number is simply stated."""
 TIED = 0.8
 """Share of later people with an untold number who are tied to another's number."""
+OF_ONE, TOTALS = 0.7, 0.2
+"""Shares of questions about one person, and about a total; the others ask for a difference."""
 FARTHEST = 6
 """Numbers offered for one to be found are at most so far from it."""
 MAX_DRAWS = 20_000
@@ -159,8 +161,8 @@ def _redundant(rng: random.Random, values: dict[str, int], limit: int) -> Fact |
 def _question(rng: random.Random, people: list[str], values: dict[str, int], limit: int) -> tuple[str, ...]:
     first, second = rng.choice(people[1:]), rng.choice(people)
     kind = rng.random()
-    if kind < 0.5 or first == second or values[first] == values[second]:
+    if kind < OF_ONE or first == second or values[first] == values[second]:
         return (first,)
-    if kind < 0.85 and values[first] + values[second] <= limit:
+    if kind < OF_ONE + TOTALS and values[first] + values[second] <= limit:
         return (first, second, "total")
     return (first, second, "difference") if values[first] > values[second] else (second, first, "difference")

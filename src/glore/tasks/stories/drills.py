@@ -22,8 +22,8 @@ FARTHEST = 3
 """A number scribbled over differs by at most so much."""
 BACKWARDS = 0.8
 """Share of drills that find a number from what changes would make of it."""
-TRIED = 0.3
-"""Share of those that try a number instead."""
+BACKWARDS_SHARES = (15, 25, 60)
+"""Of those: shares of a number to find, one to try, and one to find where another one has failed."""
 COMPARED = 0.4
 """Share of drills that compare two numbers, where none are to be found."""
 JUDGED = 0.25
@@ -32,9 +32,10 @@ JUDGED = 0.25
 
 def drill(rng: random.Random, settings: StoriesSettings, finding: bool = True) -> Document:
     """A sum like `12 + 7 = 19` to do or to judge; two numbers to compare, or (`finding`) a number to find, `Ana: ? + 7 - 2 = 17` and
-    `Ana: 12`, or one that is tried."""
+    `Ana: ? = 12`, or one that is tried."""
     if finding and rng.random() < BACKWARDS:
-        return _tried(rng, settings) if rng.random() < TRIED else _found(rng, settings)
+        (one,) = rng.choices((_found, _tried, _crossed_out), BACKWARDS_SHARES)
+        return one(rng, settings)
     if not finding and rng.random() < COMPARED:
         return _compared(rng, settings)
     asked, result = _forwards(rng, settings.max_number)
@@ -66,7 +67,16 @@ def _found(rng: random.Random, settings: StoriesSettings) -> Document:
     number, changes, result, options = _backwards(rng, settings)
     name = rng.choice(NAMES)
     offered = step_text(_offer(name, options)) if options else ""
-    return (f"{offered}{name}: {equation(changes)} = {result}\n{name}:", False), (step_text(f" {number}"), True)
+    return (f"{offered}{name}: {equation(changes)} = {result}\n{name}: ? =", False), (step_text(f" {number}"), True)
+
+
+def _crossed_out(rng: random.Random, settings: StoriesSettings) -> Document:
+    """A number that was tried and failed (read), and another one of those offered (learnt)."""
+    number, changes, result, options = _backwards(rng, settings)
+    name = rng.choice(NAMES)
+    failed = found(name, _another(rng, number, changes, options), changes, result).lines
+    read = "".join(step_text(line) for line in (_offer(name, options), *failed, failed[0]))
+    return (f"{read}{name}: ? =", False), (step_text(f" {number}"), True)
 
 
 def mended(rng: random.Random, settings: StoriesSettings) -> Document:

@@ -52,6 +52,8 @@ def _one_way(rng: random.Random, story: Story) -> list[str]:
             steps = [*way.lines, *steps]
     if len(story.asked) == 3:
         a, b, kind = story.asked
+        if kind == "total":  # in the order in which they are worked out
+            a, b = sorted((a, b), key=list(story.values).index)
         sign = "+" if kind == "total" else "-"
-        steps.append(f"{kind.capitalize()}: {story.values[a]} {sign} {story.values[b]} = {story.answer}")
+        steps.append(f"{kind.capitalize()}: {a} {story.values[a]} {sign} {b} {story.values[b]} = {story.answer}")
     return [*steps, f"#### {story.answer}"]

@@ -28,7 +28,7 @@ class Way:
     needs: tuple[str, ...]
     """People whose quantities must be known."""
     clauses: tuple[str, ...]
-    """`a + b = c` each."""
+    """`a + b = c` each; a known person's number has the name before it."""
     number: int | None = None
     """A number to be found has a line of its own, after the equation that says it."""
     checks: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Way:
     @property
     def lines(self) -> tuple[str, ...]:
         said = f"{self.name}: {', '.join(self.clauses)}"
-        found = () if self.number is None else (f"{self.name}: {self.number}",)
+        found = () if self.number is None else (f"{self.name}: ? = {self.number}",)
         return (said, *found, *(f"{CHECK}: {line}" for line in self.checks))
 
 
@@ -67,17 +67,20 @@ class Fact:
                 return (Way(a, needs, chain(k, self.changes)),)
             return (found(a, value[a], self.changes, k),)
 
+        def known(name: str) -> str:
+            return f"{name} {value[name]}"
+
         if self.kind == "more":
-            pairs = [(a, b, f"{value[b]} + {k}"), (b, a, f"{value[a]} - {k}")]
+            pairs = [(a, b, f"{known(b)} + {k}"), (b, a, f"{known(a)} - {k}")]
         elif self.kind == "times":
-            pairs = [(a, b, f"{value[b]} * {k}"), (b, a, f"{value[a]} / {k}")]
+            pairs = [(a, b, f"{known(b)} * {k}"), (b, a, f"{known(a)} / {k}")]
         elif self.kind == "pair":
-            pairs = [(a, b, f"{k} - {value[b]}"), (b, a, f"{k} - {value[a]}")]
+            pairs = [(a, b, f"{k} - {known(b)}"), (b, a, f"{k} - {known(a)}")]
         else:
             return (
-                Way(a, (b, c), (f"{value[b]} + {value[c]} = {value[a]}",)),
-                Way(b, (a, c), (f"{value[a]} - {value[c]} = {value[b]}",)),
-                Way(c, (a, b), (f"{value[a]} - {value[b]} = {value[c]}",)),
+                Way(a, (b, c), (f"{known(b)} + {known(c)} = {value[a]}",)),
+                Way(b, (a, c), (f"{known(a)} - {known(c)} = {value[b]}",)),
+                Way(c, (a, b), (f"{known(a)} - {known(b)} = {value[c]}",)),
             )
         return tuple(Way(name, (source,), (f"{text} = {value[name]}",)) for name, source, text in pairs)
 
@@ -110,8 +113,8 @@ def states(start: int, changes: tuple[Change, ...]) -> list[int]:
 
 
 def equation(changes: tuple[Change, ...]) -> str:
-    """`? + 7 - 4`."""
-    return " ".join(("?", *(f"{c.sign} {c.k}" for c in changes)))
+    """`? + 7 - Tom 4`."""
+    return " ".join(("?", *(f"{c.sign} {c.of} {c.k}" if c.of else f"{c.sign} {c.k}" for c in changes)))
 
 
 def chain(start: int, changes: tuple[Change, ...]) -> tuple[str, ...]:
@@ -121,7 +124,7 @@ def chain(start: int, changes: tuple[Change, ...]) -> tuple[str, ...]:
 
 
 def found(name: str, number: int, changes: tuple[Change, ...], result: int) -> Way:
-    """A number found, and tried: `Eva: ? + 7 - 4 = 14`, `Eva: 12`, `Check: 12 + 7 = 19, 19 - 4 = 15` and `Check: 15 = 14`.
+    """A number found, and tried: `Eva: ? + 7 - 4 = 14`, `Eva: ? = 12`, `Check: Eva 12 + 7 = 19, 19 - 4 = 15` and `Check: 15 = 14`.
 
     The last line has what comes of it and what should: that two numbers are not the same is the easiest thing to see.
     """
@@ -131,5 +134,5 @@ def found(name: str, number: int, changes: tuple[Change, ...], result: int) -> W
         tuple(change.of for change in changes if change.of),
         (f"{equation(changes)} = {result}",),
         number,
-        (tried, f"{states(number, changes)[-1]} = {result}"),
+        (f"{name} {tried}", f"{states(number, changes)[-1]} = {result}"),
     )
