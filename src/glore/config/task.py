@@ -36,6 +36,8 @@ class StoriesSettings(Settings):
     """Share of stories whose sentences stand in any order; in the others, what is needed first is told first."""
     turned: float = Field(0.15, ge=0, le=1)
     """Share of relations told the other way round, with the person who is known already as the subject."""
+    pairs: float = Field(0.5, ge=0, le=1)
+    """Share of questions about two people together, where their numbers allow one: a total or a difference."""
     distractors: int = Field(1, ge=0, le=3)
     """Most irrelevant sentences in a story."""
     n_train: int = Field(3000, ge=1)

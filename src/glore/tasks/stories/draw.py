@@ -20,8 +20,8 @@ PLAIN = 0.25
 """Share of people told alone whose number is simply stated."""
 TIED = 0.8
 """Share of later people with an untold number who are tied to another's number."""
-OF_ONE, TOTALS = 0.7, 0.2
-"""Shares of questions about one person, and about a total; the others ask for a difference."""
+TOTALS = 0.7
+"""Share of totals in questions about two people; the others ask for a difference."""
 FARTHEST = 6
 """Numbers offered for one to be found are at most so far from it."""
 MAX_DRAWS = 20_000
@@ -66,7 +66,7 @@ def _drawn(rng: random.Random, settings: StoriesSettings) -> Story | None:
         extra = _redundant(rng, values, settings.max_number)
         if extra and not any(set(extra.people) == set(f.people) for f in facts):
             facts.append(extra)
-    return Story(values, tuple(facts), _question(rng, people, values, settings.max_number), rng.choice(ITEMS))
+    return Story(values, tuple(facts), _question(rng, people, values, settings), rng.choice(ITEMS))
 
 
 def _tell_alone(rng: random.Random, person: str, unknown: bool, values: dict[str, int], settings: StoriesSettings) -> Fact | None:
@@ -158,11 +158,10 @@ def _redundant(rng: random.Random, values: dict[str, int], limit: int) -> Fact |
     return Fact("more", (a, b) if values[a] > values[b] else (b, a), abs(values[a] - values[b]), a)
 
 
-def _question(rng: random.Random, people: list[str], values: dict[str, int], limit: int) -> tuple[str, ...]:
+def _question(rng: random.Random, people: list[str], values: dict[str, int], settings: StoriesSettings) -> tuple[str, ...]:
     first, second = rng.choice(people[1:]), rng.choice(people)
-    kind = rng.random()
-    if kind < OF_ONE or first == second or values[first] == values[second]:
+    if rng.random() >= settings.pairs or first == second or values[first] == values[second]:
         return (first,)
-    if kind < OF_ONE + TOTALS and values[first] + values[second] <= limit:
+    if rng.random() < TOTALS and values[first] + values[second] <= settings.max_number:
         return (first, second, "total")
     return (first, second, "difference") if values[first] > values[second] else (second, first, "difference")

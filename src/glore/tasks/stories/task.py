@@ -40,6 +40,8 @@ CROSSED_OUT = 0.5
 """Share of drafts to mend that are a single number found."""
 SCRIBBLED = 0.25
 """Share of slips that are a wrong number with nothing that follows from it."""
+PAIRS = 0.7
+"""Share of short stories' questions that are about two people: what is rare in training is not learnt."""
 TO_A_CHECK = 0.5
 """Share of judged drafts that end where a number has just been tried."""
 MAX_REPEATS = 1000
@@ -152,8 +154,8 @@ class Stories:
     def _short(self, progress: float) -> StoriesSettings:
         """Settings of short stories: two people and nothing irrelevant at first."""
         if progress < EASY_UNTIL:
-            return self.settings.model_copy(update=_EASY | {"people": (2, 2)})
-        return self.settings.model_copy(update={"people": (2, min(3, self.settings.people[1])), "shuffled": 0.0})
+            return self.settings.model_copy(update=_EASY | {"people": (2, 2), "pairs": PAIRS})
+        return self.settings.model_copy(update={"people": (2, min(3, self.settings.people[1])), "shuffled": 0.0, "pairs": PAIRS})
 
     @staticmethod
     def _truth(story: Story, steps: Sequence[str]) -> list[bool]:
