@@ -41,7 +41,9 @@ CROSSED_OUT = 0.5
 SCRIBBLED = 0.25
 """Share of slips that are a wrong number with nothing that follows from it."""
 PAIRS = 0.7
-"""Share of short stories' questions that are about two people: what is rare in training is not learnt."""
+"""Share of short stories' questions that are about two people, where the recipe has such: what is rare in training is not learnt."""
+GOES_ON = 0.4
+"""Share of drafts to judge that are only gone on with, to the answer that follows: or the student would end in a verdict."""
 TO_A_CHECK = 0.5
 """Share of judged drafts that end where a number has just been tried."""
 MAX_REPEATS = 1000
@@ -140,6 +142,9 @@ class Stories:
             at = rng.randrange(len(steps))
             draft = [*steps[:at], scribbled(rng, steps[at]), *steps[at + 1 :]]
         if kind == "check":
+            if not scribble and rng.random() < GOES_ON:
+                follows = [step.startswith((CHECK, "####")) for step in draft]
+                return (*problem_pieces(solve_segments(question), ()), *((step_text(s), f) for s, f in zip(draft, follows, strict=True)))
             # What comes of a wrong number is written down as it is: a check that always agreed would not be one.
             tried = [i + 1 for i, step in enumerate(draft) if re.fullmatch(rf"{CHECK}: \d+ = \d+", step)]
             draft = draft[: rng.choice(tried) if tried and rng.random() < TO_A_CHECK else rng.randint(1, len(draft))]
@@ -153,9 +158,10 @@ class Stories:
 
     def _short(self, progress: float) -> StoriesSettings:
         """Settings of short stories: two people and nothing irrelevant at first."""
+        pairs = PAIRS if self.settings.pairs else 0.0
         if progress < EASY_UNTIL:
-            return self.settings.model_copy(update=_EASY | {"people": (2, 2), "pairs": PAIRS})
-        return self.settings.model_copy(update={"people": (2, min(3, self.settings.people[1])), "shuffled": 0.0, "pairs": PAIRS})
+            return self.settings.model_copy(update=_EASY | {"people": (2, 2), "pairs": pairs})
+        return self.settings.model_copy(update={"people": (2, min(3, self.settings.people[1])), "shuffled": 0.0, "pairs": pairs})
 
     @staticmethod
     def _truth(story: Story, steps: Sequence[str]) -> list[bool]:
