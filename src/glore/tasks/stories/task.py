@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from glore.config import StoriesSettings
 from glore.errors import DataError
-from glore.prompts import refine_segments, solve_segments
+from glore.prompts import refine_segments, solve_segments, step_text
 from glore.records import Problem
 from glore.sampling.protocol import stable_seed
 from glore.tasks.base_text import checked_pieces, problem_pieces
