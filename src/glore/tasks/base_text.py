@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from glore.prompts import step_text
 from glore.tasks.protocol import Document
 
-__all__ = ["checked_pieces", "drill_pieces", "problem_pieces", "verdict"]
+__all__ = ["drill_pieces", "problem_pieces", "verdict"]
 
 
 def drill_pieces(line: str) -> Document:
@@ -22,13 +22,6 @@ def drill_pieces(line: str) -> Document:
 def problem_pieces(prompt: Sequence[str], steps: Sequence[str]) -> Document:
     """A prompt in its segments (read) and the steps of its solution (learnt)."""
     return (*((segment, False) for segment in prompt), *((step_text(step), True) for step in steps))
-
-
-def checked_pieces(prompt: Sequence[str], steps: Sequence[str], right: bool, follows: Sequence[bool]) -> Document:
-    """A prompt and the steps of a draft, then whether all is right so far (learnt). A step that `follows` from those before is
-    learnt, too, the others are read. One verdict a draft: after an earlier `Wrong`, a later one needs no look at the steps."""
-    lines = ((step_text(step), learnt) for step, learnt in zip(steps, follows, strict=True))
-    return (*((segment, False) for segment in prompt), *lines, (verdict(right), True))
 
 
 def verdict(right: bool) -> str:

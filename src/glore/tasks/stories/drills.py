@@ -32,7 +32,7 @@ JUDGED = 0.25
 
 def drill(rng: random.Random, settings: StoriesSettings, finding: bool = True) -> Document:
     """A sum like `12 + 7 = 19` to do or to judge; two numbers to compare, or (`finding`) a number to find, `Ana: ? + 7 - 2 = 17` and
-    `Ana: ? = 12`, or one that is tried."""
+    `Check: Ana 12`, or one that is tried."""
     if finding and rng.random() < BACKWARDS:
         (one,) = rng.choices((_found, _tried, _crossed_out), BACKWARDS_SHARES)
         return one(rng, settings)
@@ -60,14 +60,19 @@ def scribbled(rng: random.Random, line: str) -> str:
 def _compared(rng: random.Random, settings: StoriesSettings) -> Document:
     number = rng.randint(1, settings.max_number)
     other = number if rng.random() < 0.5 else max(1, number + rng.choice((-1, 1)) * rng.randint(1, FARTHEST))
-    return (step_text(f"{CHECK}: {number} = {other}"), False), (verdict(number == other), True)
+    before = ""
+    if rng.random() < 0.5:
+        asked, result = _forwards(rng, settings.max_number)
+        before, number = f"{asked}{result}, ", int(result)
+        other = number if rng.random() < 0.5 else max(1, number + rng.choice((-1, 1)) * rng.randint(1, FARTHEST))
+    return (step_text(f"{CHECK}: {before}{number} = {other}"), False), (verdict(number == other), True)
 
 
 def _found(rng: random.Random, settings: StoriesSettings) -> Document:
     number, changes, result, options = _backwards(rng, settings)
     name = rng.choice(NAMES)
     offered = step_text(_offer(name, options)) if options else ""
-    return (f"{offered}{name}: {equation(changes)} = {result}\n{name}: ? =", False), (step_text(f" {number}"), True)
+    return (f"{offered}{name}: {equation(changes)} = {result}\n{CHECK}: {name}", False), (step_text(f" {number}"), True)
 
 
 def _crossed_out(rng: random.Random, settings: StoriesSettings) -> Document:
@@ -76,7 +81,7 @@ def _crossed_out(rng: random.Random, settings: StoriesSettings) -> Document:
     name = rng.choice(NAMES)
     failed = found(name, _another(rng, number, changes, options), changes, result).lines
     read = "".join(step_text(line) for line in (_offer(name, options), *failed, failed[0]))
-    return (f"{read}{name}: ? =", False), (step_text(f" {number}"), True)
+    return (f"{read}{CHECK}: {name}", False), (step_text(f" {number}"), True)
 
 
 def mended(rng: random.Random, settings: StoriesSettings) -> Document:
@@ -103,10 +108,11 @@ def _tried(rng: random.Random, settings: StoriesSettings) -> Document:
     if rng.random() < 0.5:
         number = _another(rng, number, changes, options)
     way = found(rng.choice(NAMES), number, changes, result)
-    line, read, *checks = way.lines
+    line, check = way.lines
+    tried = f"{CHECK}: {way.name} {number}"
     return (
-        (step_text(line) + step_text(read), False),
-        *((step_text(check), True) for check in checks),
+        (step_text(line) + tried, False),
+        (step_text(check.removeprefix(tried)), True),
         (verdict(states(number, changes)[-1] == result), True),
     )
 

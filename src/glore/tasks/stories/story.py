@@ -29,16 +29,13 @@ class Way:
     """People whose quantities must be known."""
     clauses: tuple[str, ...]
     """`a + b = c` each; a known person's number has the name before it."""
-    number: int | None = None
-    """A number to be found has a line of its own, after the equation that says it."""
-    checks: tuple[str, ...] = ()
-    """What tries the number, a line each."""
+    check: str = ""
+    """A number to be found has a line of its own, after the equation that says it: it is named and tried there."""
 
     @property
     def lines(self) -> tuple[str, ...]:
         said = f"{self.name}: {', '.join(self.clauses)}"
-        found = () if self.number is None else (f"{self.name}: ? = {self.number}",)
-        return (said, *found, *(f"{CHECK}: {line}" for line in self.checks))
+        return (said, f"{CHECK}: {self.check}") if self.check else (said,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +121,14 @@ def chain(start: int, changes: tuple[Change, ...]) -> tuple[str, ...]:
 
 
 def found(name: str, number: int, changes: tuple[Change, ...], result: int) -> Way:
-    """A number found, and tried: `Eva: ? + 7 - 4 = 14`, `Eva: ? = 12`, `Check: Eva 12 + 7 = 19, 19 - 4 = 15` and `Check: 15 = 14`.
+    """A number found, and tried at once: `Eva: ? + 7 - 4 = 14`, then `Check: Eva 12 + 7 = 19, 19 - 4 = 15, 15 = 14`.
 
-    The last line has what comes of it and what should: that two numbers are not the same is the easiest thing to see.
+    The last clause has what comes of it and what should: that two numbers are not the same is the easiest thing to see.
     """
-    tried = ", ".join(chain(number, changes))
+    tried = (*chain(number, changes), f"{states(number, changes)[-1]} = {result}")
     return Way(
         name,
         tuple(change.of for change in changes if change.of),
         (f"{equation(changes)} = {result}",),
-        number,
-        (f"{name} {tried}", f"{states(number, changes)[-1]} = {result}"),
+        f"{name} {', '.join(tried)}",
     )

@@ -13,7 +13,7 @@ from glore.errors import DataError
 from glore.prompts import refine_segments, solve_segments, step_text
 from glore.records import Problem
 from glore.sampling.protocol import stable_seed
-from glore.tasks.base_text import checked_pieces, problem_pieces
+from glore.tasks.base_text import problem_pieces, verdict
 from glore.tasks.grading import grade_number_answer
 from glore.tasks.protocol import Document, Grade
 from glore.tasks.stories.draw import draw_story
@@ -142,14 +142,13 @@ class Stories:
             at = rng.randrange(len(steps))
             draft = [*steps[:at], scribbled(rng, steps[at]), *steps[at + 1 :]]
         if kind == "check":
+            read = problem_pieces(solve_segments(question), ())
             if not scribble and rng.random() < GOES_ON:
-                follows = [step.startswith((CHECK, "####")) for step in draft]
-                return (*problem_pieces(solve_segments(question), ()), *((step_text(s), f) for s, f in zip(draft, follows, strict=True)))
-            # What comes of a wrong number is written down as it is: a check that always agreed would not be one.
-            tried = [i + 1 for i, step in enumerate(draft) if re.fullmatch(rf"{CHECK}: \d+ = \d+", step)]
+                return (*read, *_followed(draft[:-1]), (step_text(draft[-1]), True))
+            tried = [i + 1 for i, step in enumerate(draft) if step.startswith(CHECK)]
             draft = draft[: rng.choice(tried) if tried and rng.random() < TO_A_CHECK else rng.randint(1, len(draft))]
-            follows = [step.startswith(CHECK) and not scribble for step in draft]
-            return checked_pieces(solve_segments(question), draft, all(self._truth(story, draft)), follows)
+            told = tuple((step_text(step), False) for step in draft) if scribble else _followed(draft)
+            return (*read, *told, (verdict(all(self._truth(story, draft))), True))
         if kind == "solve":
             return problem_pieces(solve_segments(question), steps)
         truth = self._truth(story, draft)
@@ -171,3 +170,12 @@ class Stories:
     def _held_out(self) -> frozenset[str]:
         """Questions of dev and test: no base document tells one of them."""
         return frozenset(p.question for split in ("dev", "test") for p in self.problems(split))
+
+
+def _followed(draft: Sequence[str]) -> Document:
+    """A draft's steps, read; learnt is what comes of a number tried, as it is: a check that always agreed would not be one."""
+    pieces: list[tuple[str, bool]] = []
+    for step in draft:
+        named = re.match(rf"{CHECK}: \w+ \d+", step)
+        pieces += [(named.group(), False), (step_text(step[named.end() :]), True)] if named else [(step_text(step), False)]
+    return tuple(pieces)
