@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import sys
 import threading
 import time
@@ -49,7 +50,8 @@ class State:
         self.faults: list[object] = []
         self.seen: dict[str, object] = {}
         self.log: list[dict[str, object]] = []
-        self.n_open = self.most_open = 0
+        self.open: list[socket.socket] = []
+        self.most_open = 0
         if name:
             self.engine(name)
 
@@ -92,6 +94,16 @@ class State:
         ]
 
 
+def hung_up(connection: socket.socket) -> bool:
+    """Has the client given the call up, which is still being answered here?"""
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     state: State
@@ -131,13 +143,13 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(404, {"detail": "Not Found"})
         elif self.allowed():
             with self.state.changing:
-                self.state.n_open += 1
-                self.state.most_open = max(self.state.most_open, self.state.n_open)
+                self.state.open.append(self.connection)
+                self.state.most_open = max(self.state.most_open, sum(not hung_up(c) for c in self.state.open))
             try:
                 self.complete(body)
             finally:
                 with self.state.changing:
-                    self.state.n_open -= 1
+                    self.state.open.remove(self.connection)
 
     def complete(self, body: str) -> None:
         data = json.loads(body)

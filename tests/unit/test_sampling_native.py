@@ -18,6 +18,15 @@ from glore.sampling.draw import DrawSettings, draw
 from glore.sampling.native_call import draw_natively
 
 
+@pytest.fixture(scope="module")
+def code() -> native.Library:
+    """The compiled code. A machine without a C compiler samples with torch alone, so there is nothing to compare then."""
+    found = native.library()
+    if found is None:
+        pytest.skip("no C compiler here, or switched off")
+    return found
+
+
 @pytest.fixture
 def _fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -75,10 +84,7 @@ def test_it_is_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     temperature=st.sampled_from([1.0, 0.7, 0.05, 3.0]),
 )
 @settings(max_examples=120, deadline=None)
-def test_drawing_natively_is_drawing_with_torch(seed: int, n_vocab: int, spread: float, temperature: float) -> None:
-    code = native.library()
-    if code is None:
-        pytest.skip("no C compiler here, or switched off")
+def test_drawing_natively_is_drawing_with_torch(code: native.Library, seed: int, n_vocab: int, spread: float, temperature: float) -> None:
     rng = np.random.default_rng(seed)
     n = 300
     logits = torch.from_numpy((rng.standard_normal((n, n_vocab)) * spread).astype(np.float32))
@@ -91,10 +97,7 @@ def test_drawing_natively_is_drawing_with_torch(seed: int, n_vocab: int, spread:
     assert draw_natively(code, logits, noise, rows).tolist() == draw(logits, noise, rows).tolist()
 
 
-def test_a_point_on_a_step_is_left_to_torch_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = native.library()
-    if code is None:
-        pytest.skip("no C compiler here, or switched off")
+def test_a_point_on_a_step_is_left_to_torch_and_others_are_not(code: native.Library, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def careful(logits: torch.Tensor, noise: np.ndarray, rows: DrawSettings) -> torch.Tensor:
@@ -111,10 +114,7 @@ def test_a_point_on_a_step_is_left_to_torch_and_others_are_not(monkeypatch: pyte
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_broken_logits_are_an_error_natively_too(temperature: float, value: float) -> None:
-    code = native.library()
-    if code is None:
-        pytest.skip("no C compiler here, or switched off")
+def test_broken_logits_are_an_error_natively_too(code: native.Library, temperature: float, value: float) -> None:
     rows = DrawSettings(np.full(2, temperature, np.float32), np.zeros(2, np.int64), np.ones(2, np.float32))
     logits = torch.zeros(2, 7)
     logits[1, :] = value
