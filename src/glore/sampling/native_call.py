@@ -51,18 +51,7 @@ class _Batch(ctypes.Structure):
         *((name, _NUMBER) for name in ("n", "n_selected", "stride", "dependent")),
         *(
             (name, _WORD)
-            for name in (
-                "tokens",
-                "positions",
-                "write_page",
-                "write_offset",
-                "chain",
-                "n_pages",
-                "n_last",
-                "table",
-                "fill",
-                "start",
-            )
+            for name in ("tokens", "positions", "write_page", "write_offset", "chain", "n_pages", "n_last", "table", "fill", "start")
         ),
         *((name, _WORD) for name in ("keys", "values", "selected", "logits")),
     )

@@ -59,13 +59,21 @@ def scribbled(rng: random.Random, line: str) -> str:
 
 def _compared(rng: random.Random, settings: StoriesSettings) -> Document:
     number = rng.randint(1, settings.max_number)
-    other = number if rng.random() < 0.5 else max(1, number + rng.choice((-1, 1)) * rng.randint(1, FARTHEST))
+    other = _perhaps_another(rng, number)
     before = ""
     if rng.random() < 0.5:
         asked, result = _forwards(rng, settings.max_number)
         before, number = f"{asked}{result}, ", int(result)
-        other = number if rng.random() < 0.5 else max(1, number + rng.choice((-1, 1)) * rng.randint(1, FARTHEST))
+        other = _perhaps_another(rng, number)
     return (step_text(f"{CHECK}: {before}{number} = {other}"), False), (verdict(number == other), True)
+
+
+def _perhaps_another(rng: random.Random, number: int) -> int:
+    return number if rng.random() < 0.5 else max(1, _beside(rng, number))
+
+
+def _beside(rng: random.Random, number: int) -> int:
+    return number + rng.choice((-1, 1)) * rng.randint(1, FARTHEST)
 
 
 def _found(rng: random.Random, settings: StoriesSettings) -> Document:
@@ -98,7 +106,7 @@ def _offer(name: str, options: Sequence[int]) -> str:
 
 def _another(rng: random.Random, number: int, changes: tuple[Change, ...], options: Sequence[int]) -> int:
     """Another number of those offered, or one near."""
-    near = [max(0, -min(states(0, changes)), number + rng.choice((-1, 1)) * rng.randint(1, FARTHEST))]
+    near = [max(0, -min(states(0, changes)), _beside(rng, number))]
     return rng.choice([n for n in options if n != number] or near)
 
 

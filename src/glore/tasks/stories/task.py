@@ -27,7 +27,7 @@ from glore.tasks.stories.tell import tell
 __all__ = ["Stories"]
 
 _EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.0}
-"""Plainer stories, for the first part of training and for the short ones with a question."""
+"""Plainer stories, for the short ones in the first part of training."""
 DOCUMENTS = ("sums", "drills", "work out", "solve", "copy", "mend", "check")
 SHARES = ((0.15, (100, 0, 0, 0, 0, 0, 0)), (0.28, (10, 32, 34, 24, 0, 0, 0)), (1.0, (4, 12, 30, 30, 2, 11, 11)))
 """Shares of the kinds of base documents up to a share of training. Drills first: judging is only learnt where it is much of what
@@ -115,7 +115,8 @@ class Stories:
     def base_document(self, rng: random.Random, progress: float) -> Document:
         """Drills; stories to work out as a whole (short ones first, the recipe's later); short ones to solve, copy, mend or check.
 
-        No document answers the question of a story as long as the recipe's: that is left to fine-tuning and expert iteration.
+        Short stories have three people at most. A recipe whose stories are longer leaves answering their questions to fine-tuning and
+        expert iteration; the quickstart's are as short.
         """
         (kind,) = rng.choices(DOCUMENTS, next(shares for until, shares in SHARES if progress <= until))
         if kind in ("sums", "drills"):
