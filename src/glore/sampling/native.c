@@ -289,17 +289,16 @@ int64_t glore_packed_size(int64_t n, int64_t k, int64_t gated) { return (n + (ga
         }                                                                                                                    \
     }
 typedef void (*Shared)(const float *, int64_t, const int32_t *, int64_t, int64_t, float *const *, float *const *);
-#define BOTH(R) SCORES(R) SUMS(R)
+SUMS(1) SUMS(2) SUMS(4)
+static const Shared SUMS_OF[] = {0, sums_1, sums_2, 0, sums_4};
+SCORES(1) SCORES(2) SCORES(3) SCORES(4) SCORES(5) SCORES(6)
 #if PV == 1
 #define MOST 8 /* as many sums as fit into registers */
-BOTH(1) BOTH(2) BOTH(3) BOTH(4) BOTH(5) BOTH(6) BOTH(7) BOTH(8)
+SCORES(7) SCORES(8)
 static const Shared SCORES_OF[] = {0, scores_1, scores_2, scores_3, scores_4, scores_5, scores_6, scores_7, scores_8};
-static const Shared SUMS_OF[] = {0, sums_1, sums_2, sums_3, sums_4, sums_5, sums_6, sums_7, sums_8};
 #else
 #define MOST (PV == 2 ? 6 : 4)
-BOTH(1) BOTH(2) BOTH(3) BOTH(4) BOTH(5) BOTH(6)
 static const Shared SCORES_OF[] = {0, scores_1, scores_2, scores_3, scores_4, scores_5, scores_6};
-static const Shared SUMS_OF[] = {0, sums_1, sums_2, sums_3, sums_4, sums_5, sums_6};
 #endif
 
 /* Scores of one query against P pages that only it reads. */
@@ -377,6 +376,13 @@ typedef struct {
     int16_t row, n, from, to;
 } Tile;
 
+/* Where two chains part, for those that agree on `same` pages and have n at least. */
+INLINE int64_t parting(const int32_t *pages, const int32_t *other, int64_t same, int64_t n) {
+    if (other == pages) return n;
+    while (same < n && other[same] == pages[same]) same++;
+    return same;
+}
+
 /* The tiles of queries [first, last), parents before children; `depth`: pages before them that are theirs all. Returns where the list ends. */
 static Tile *tiles_of(const Batch *b, int64_t block, int64_t first, int64_t last, int64_t depth, Tile *to) {
     while (first < last) {
@@ -387,10 +393,7 @@ static Tile *tiles_of(const Batch *b, int64_t block, int64_t first, int64_t last
             for (; end < last && depth < b->n_pages[end]; end++) {
                 const int32_t *other = b->table + b->chain[end] * b->stride;
                 if (other[depth] != pages[depth]) break;
-                int64_t n = b->n_pages[end] < common ? b->n_pages[end] : common, same = depth + 1;
-                if (other == pages) same = n;
-                else while (same < n && other[same] == pages[same]) same++;
-                common = same;
+                common = parting(pages, other, depth + 1, b->n_pages[end] < common ? b->n_pages[end] : common);
             }
             *to++ = (Tile){first - block, end - first, depth, common};
             to = tiles_of(b, block, first, end, common, to);
@@ -405,11 +408,7 @@ static int64_t in_common(const Batch *b, int64_t first, int64_t last) {
     const int32_t *pages = b->table + b->chain[first] * b->stride;
     int64_t common = b->n_pages[first];
     for (int64_t i = first + 1; i < last; i++) {
-        const int32_t *other = b->table + b->chain[i] * b->stride;
-        int64_t n = b->n_pages[i] < common ? b->n_pages[i] : common, same = 0;
-        if (other == pages) same = n;
-        else while (same < n && other[same] == pages[same]) same++;
-        common = same;
+        common = parting(pages, b->table + b->chain[i] * b->stride, 0, b->n_pages[i] < common ? b->n_pages[i] : common);
     }
     return common;
 }
@@ -424,8 +423,8 @@ static void attend(const Batch *b, const Heads *h, const float *K, const float *
         Tile tiles[2 * BLOCK];
         int64_t n_tiles = tiles_of(b, i, i, i + m, 0, tiles) - tiles, common[BLOCK];
         for (int64_t r = 0; r < m; r++) {
-            int64_t first = r / n_near * n_near, last = first + n_near < m ? first + n_near : m;
-            common[r] = in_common(b, i + first, i + last);
+            int64_t last = r + n_near < m ? r + n_near : m;
+            common[r] = r % n_near ? common[r - 1] : in_common(b, i + r, i + last);
         }
         for (int64_t of = 0, n_of; of < h->n_heads; of += n_of) {
             /* Query heads [of, of + n_of) of one key head: all of them, unless there are more than fit into a block. */
