@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from glore.config import TrainSettings
 from glore.progress import SilentProgress
 from glore.training.batches import plan_batches
-from glore.training.examples import IGNORED, Row
+from glore.training.examples import IGNORED, Row, merged_rows
 from glore.training.fit import fit
 from glore.training.setup import TrainingSetup
 from tiny_models import ARCHITECTURES, tiny_lm, tiny_step_model
@@ -82,6 +82,20 @@ def test_step_loss_is_the_mean_over_kept_steps(architecture: str, tmp_path: Path
     settings = TrainSettings(batch_size=6, learning_rate=1e-3, warmup_ratio=0.0, max_steps=1)
     model, twin = without_dropout(tiny_step_model(architecture)), without_dropout(tiny_step_model(architecture))
     assert run_fit(model, made, settings, tmp_path) == pytest.approx(slow_loss(twin, made).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("classes", [0, 2])
+def test_equal_rows_learnt_once_weigh_as_often_as_they_occur(classes: int, tmp_path: Path) -> None:
+    a, b, *others = rows(5, classes)
+    made = [a, b, a, *others, a, b]
+    merged = merged_rows(made)
+    assert [row.copies for row in merged] == [3, 2, 1, 1, 1]
+    assert merged_rows([*merged, a])[0].copies == 4
+    settings = TrainSettings(batch_size=9, learning_rate=1e-3, warmup_ratio=0.0, max_steps=1)
+    once, often = (without_dropout((tiny_step_model if classes else tiny_lm)("llama")) for _ in range(2))
+    assert run_fit(once, merged, settings, tmp_path / "once") == pytest.approx(run_fit(often, made, settings, tmp_path / "often"), rel=1e-5)
+    for p, q in zip(once.parameters(), often.parameters(), strict=True):
+        assert (p - q).abs().mean() < 2e-5
 
 
 def test_accumulated_batches_are_one_large_batch(tmp_path: Path) -> None:

@@ -23,12 +23,12 @@ from glore.tasks.stories.draw import draw_story
 from glore.tasks.stories.oracle import is_true
 from glore.tasks.stories.slips import slipped
 from glore.tasks.stories.solve import solve, work_out
-from glore.tasks.stories.story import states
+from glore.tasks.stories.story import ORDINALS, states
 from glore.tasks.stories.tell import tell
 
 SMALL = {"n_train": 60, "n_dev": 20, "n_test": 40}
 TINY = StoriesSettings(people=(2, 2), steps=(1, 1), max_number=10, extra_relations=0, distractors=0, shuffled=0)
-VALUES = {"Ana": 19, "Tom": 12, "Bo": 4}
+VALUES = {"Ana": 19, "Tom": 12, "Bo": 4, "Ana second": 19}
 seeds = st.integers(0, 2**32)
 
 
@@ -37,7 +37,7 @@ def stories(seed: int = 0, merge: bool = False, **knobs: object) -> Stories:
 
 
 def people_of(problem: Problem) -> dict[str, int]:
-    return json.loads(problem.meta)["values"]
+    return {name: number for name, number in json.loads(problem.meta)["values"].items() if " " not in name}
 
 
 def true(step: str, asked: tuple[str, ...] = ("Ana",), answer: str = "19") -> bool:
@@ -141,6 +141,8 @@ def test_numbers_to_choose_from_hold_the_true_one_and_all_can_be_tried() -> None
         name = re.search(r"(?:If|Had) ([A-Z][a-z]+) ", problem.question)
         assert name
         places[numbers.index(people_of(problem)[name[1]])] += 1
+        (said,) = (reading for reading in json.loads(problem.meta)["values"] if " " in reading)
+        assert said == f"{name[1]} {ORDINALS[numbers.index(people_of(problem)[name[1]])]}"
     assert set(lengths) == {2, 3, 4}
     assert set(places) >= {0, 1, 2}
     assert not any(offered(problem) for problem in stories(unknown=(1, 1)).problems("train"))
@@ -250,6 +252,8 @@ def test_every_fact_is_true_and_every_way_and_order_leads_to_the_answer(seed: in
         "#### 19",
         "Ana: 12 + 7 = 19 #### 19",
         "Ana: Tom 12 + 7 = 19",
+        "Check: Ana second 19 - 7 = 12, 12 = 12",
+        "Tom: Ana second 19 - 7 = 12",
         "Ana: 12 + 8 = 20, 20 - 1 = 19",
         "Tom: ? + 7 - Bo 4 = 15, 12 + 7 = 19, 19 - 4 = 15, ? = 12",
         "Total: Ana 19 + Tom 12 = 31",
@@ -302,6 +306,8 @@ BOMBS = [
         "Ana:",
         "Ana: 18",
         "Check: 19",
+        "Check: Ana first 19 - 7 = 12, 12 = 12",
+        "Check: second 19 - 7 = 12, 12 = 12",
         "Check: Ana 12 + 7 = 19",
         "Check: 19 = Tom 12 + 8",
         "Check: ? = 19",
@@ -463,13 +469,18 @@ def test_base_documents_learn_only_what_follows_from_what_was_read() -> None:
         document = drawn.base_document(rng, i / 2500)
         read, learnt = ("".join(text for text, flag in document if flag == wanted) for wanted in (False, True))
         assert document[0][1] is False
-        assert learnt.endswith("\n")
         if not read.startswith("Question"):
             starts = [i for i, (_, flag) in enumerate(document) if not flag]
             for start, end in pairwise([*starts, len(document)]):
                 kinds[held_drill(document[start][0], [text for text, _ in document[start + 1 : end]])] += 1
             continue
         steps = [text for text, flag in document if flag]
+        if len(steps) == 1 and "Draft:" in read:
+            tried, other = re.findall(r"Check: \w+( \w+)?( \d+)", read)[0], steps[0]
+            assert "".join(tried) not in ("", other)
+            assert not tried[0] or offered_in(read)[ORDINALS.index(other.split()[0])] == int(other.split()[1])
+            kinds["mend one"] += 1
+            continue
         assert all(step.count("\n") == 1 and step.endswith("\n") for step in steps)
         if steps[-1] in ("Right\n", "Wrong\n"):
             assert "Right\n" not in steps[steps.index("Wrong\n") :] if "Wrong\n" in steps else True
@@ -482,8 +493,13 @@ def test_base_documents_learn_only_what_follows_from_what_was_read() -> None:
             kinds["copy" if same else "mend"] += 1
         else:
             kinds["solve" if all(flag for _, flag in document[1:]) else "go on"] += 1
-    assert len(kinds) == 17
+    assert len(kinds) == 17, kinds
     assert min(kinds.values()) > 10, kinds
+
+
+def offered_in(text: str) -> list[int]:
+    """The numbers offered in a drill's first line."""
+    return [int(n) for n in re.findall(r"\d+", text.partition("\n")[0])]
 
 
 def held_drill(asked: str, learnt: list[str]) -> str:
@@ -492,20 +508,19 @@ def held_drill(asked: str, learnt: list[str]) -> str:
     def is_so(line: str, **values: int) -> bool:
         return is_true(line.strip(), values, (), "0")
 
-    name, _, _ = asked.partition(":")
     if learnt[-1] not in ("Right\n", "Wrong\n"):
         (found,) = learnt
         if "?" not in asked:
             assert is_so(f"Check: {asked}{found}"), asked
             return "sum"
         *_, said, label = asked.split("\n")
-        found = found.strip()
+        place, _, number = found.strip().rpartition(" ")
         name = label.removeprefix("Check: ")
-        assert is_so(said, **{name: int(found)}), asked
-        if asked.count("Check") == 2:
-            assert f"{label} {found} " not in asked
-            return "find another"
-        return "find offered" if " or " in asked else "find"
+        assert is_so(said, **{name: int(number)}), asked
+        if not place:
+            return "find"
+        assert offered_in(asked)[ORDINALS.index(place)] == int(number)
+        return "find offered"
     right = learnt[-1] == "Right\n"
     if len(learnt) == 1:
         compared = asked.startswith("Check")
@@ -513,8 +528,10 @@ def held_drill(asked: str, learnt: list[str]) -> str:
         return f"{'compare' if compared else 'judge'} {right}"
     rest, _ = learnt
     sums, _, same = rest.rpartition(",")
-    said, read = asked.split("\n")
-    tried = {name: int(read.split()[-1])}
+    *_, said, read = asked.split("\n")
+    name, *place, number = read.removeprefix("Check: ").split()
+    assert not place or offered_in(asked)[ORDINALS.index(*place)] == int(number)
+    tried = {name: int(number), " ".join((name, *place)): int(number)}
     assert is_so(read + sums, **tried), rest
     assert is_so(said, **tried) == is_so(f"Check:{same}") == right, (asked, rest)
     return f"try {right}"

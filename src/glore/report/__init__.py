@@ -84,7 +84,8 @@ def _trained(config: RunConfig) -> str:
     tokens = f"{base.scratch.n_tokens:,}"
     start = f"{base.model}" if base.model else f"a {base.scratch.n_layers}-layer Llama trained from nothing on {tokens} tokens"
     first = "supervised fine-tuning, then" if config.student.bootstrap == "sft" else "a prompted base, then"
+    rounds = "1 round" if ei.max_rounds == 1 else f"{ei.max_rounds} rounds"
     return (
-        f"Task {config.task.kind}, seed {config.seed}. Base: {start}. Student: {first} up to {ei.max_rounds} rounds of expert iteration. "
+        f"Task {config.task.kind}, seed {config.seed}. Base: {start}. Student: {first} up to {rounds} of expert iteration. "
         f"Reward models: ORM, Balanced ORM, SORM ({config.labels.rollouts} verifying rollouts per step). One refiner, global and local."
     )

@@ -20,7 +20,7 @@ from glore.tasks.protocol import Document
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["IGNORED", "LMExample", "Row", "StepExample", "TrainReport", "document_rows", "lm_rows", "step_rows"]
+__all__ = ["IGNORED", "LMExample", "Row", "StepExample", "TrainReport", "document_rows", "lm_rows", "merged_rows", "step_rows"]
 
 IGNORED = -100
 """Target of a position that takes no part in the loss (torch's own convention)."""
@@ -52,7 +52,7 @@ class TrainReport:
     """What a training run did."""
 
     n_rows: int
-    """Rows trained on."""
+    """Rows trained on; equal examples are one row."""
     n_dropped: int
     """Examples left out: longer than `max_length`, or without a single target."""
     n_tokens: int
@@ -71,6 +71,8 @@ class Row:
 
     ids: npt.NDArray[np.int32]
     targets: npt.NDArray[np.int32]
+    copies: int = 1
+    """So many equal examples: the row's weight in the loss."""
 
 
 E_ = TypeVar("E_", LMExample, StepExample, Document)
@@ -148,3 +150,16 @@ def _rows(examples: Iterable[E_], encode: Callable[[list[E_]], list[Row]], max_l
             else:
                 n_dropped += 1
     return rows, n_dropped
+
+
+def merged_rows(rows: Sequence[Row]) -> list[Row]:
+    """Equal rows as one with its number of copies, where the first one stood.
+
+    Samples of one question repeat each other (45 of 100 in the quickstart): the mean gradient is the same, and each text is computed once.
+    """
+    merged: dict[tuple[bytes, bytes], Row] = {}
+    for row in rows:
+        key = (row.ids.tobytes(), row.targets.tobytes())
+        before = merged.get(key)
+        merged[key] = row if before is None else dataclasses.replace(before, copies=before.copies + row.copies)
+    return list(merged.values())

@@ -15,7 +15,7 @@ from glore.config import TrainSettings
 from glore.models import load_causal_lm, load_step_model, load_tokenizer, new_step_model, prepare_tokenizer, save_model
 from glore.training.card import model_card
 from glore.training.distributed import is_first, wait_for_all, whole_folder
-from glore.training.examples import LMExample, Row, StepExample, TrainReport, lm_rows, step_rows
+from glore.training.examples import LMExample, Row, StepExample, TrainReport, lm_rows, merged_rows, step_rows
 from glore.training.fit import fit, seed_all
 from glore.training.job import launched
 from glore.training.lora import merge_lora, wrap_lora
@@ -79,7 +79,7 @@ def _fine_tuned(
     bad_id = prepare_tokenizer(tokenizer, model)
     rows, n_dropped = rows_of(tokenizer)
     trained = wrap_lora(model, settings.lora, bad_id, classifier=classifier)
-    report = fit(trained, rows, settings, setup, pad_id=int(tokenizer.pad_token_id), n_dropped=n_dropped)
+    report = fit(trained, merged_rows(rows), settings, setup, pad_id=int(tokenizer.pad_token_id), n_dropped=n_dropped)
     card = model_card(setup.out_dir.name, what, settings, report, setup.seed)
     if is_first():
         whole = whole_folder(setup.work_dir)

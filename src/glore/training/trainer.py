@@ -1,7 +1,8 @@
 """transformers.Trainer with our loss, over batches that were planned beforehand.
 
-The loss is the mean over all scored positions of an optimiser step, however they fall into micro-batches and devices; a
-language model's logits are computed at scored positions only; on a CPU each half of a batch has a thread of its own.
+The loss is the mean over all scored positions of an optimiser step, however they fall into micro-batches and devices, each
+counted as often as its example occurs. A language model's logits are computed at scored positions only; on a CPU each half
+of a batch has a thread of its own.
 Axes: B rows, T tokens, D hidden size, V vocabulary or classes, N scored positions of a batch.
 """
 
@@ -39,17 +40,19 @@ class PlannedBatches(Dataset[TorchBatch]):
         return len(self.plan)
 
     def __getitem__(self, index: int) -> TorchBatch:
-        ids_BT, targets_BT = pad_rows([self.rows[i] for i in self.plan[index]], self.pad_id)
+        rows = [self.rows[i] for i in self.plan[index]]
+        ids_BT, targets_BT = pad_rows(rows, self.pad_id)
         return {
             "input_ids": torch.from_numpy(ids_BT),
             "targets": torch.from_numpy(targets_BT),
+            "copies": torch.tensor([row.copies for row in rows], dtype=torch.float32),
             # Gradients are averaged over devices, so each device's share is scaled up by their number.
             "scale": torch.tensor(self.world / self.n_scored(index // self.group)),
         }
 
     def n_scored(self, step: int) -> int:
-        """Scored positions of all batches of an optimiser step."""
-        return sum(int((self.rows[i].targets != IGNORED).sum()) for batch in self._of(step) for i in batch)
+        """Scored positions of all batches of an optimiser step, those of equal examples counted apart."""
+        return sum(int((self.rows[i].targets != IGNORED).sum()) * self.rows[i].copies for batch in self._of(step) for i in batch)
 
     def n_tokens(self, step: int) -> int:
         """Tokens of an optimiser step, padding not counted."""
@@ -80,7 +83,7 @@ class PlannedTrainer(Trainer):
         if self.lanes is None or len(inputs["input_ids"]) < N_LANES:
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
-        parts = [inputs | {key: inputs[key][lane::N_LANES] for key in ("input_ids", "targets")} for lane in range(N_LANES)]
+        parts = [inputs | {key: inputs[key][lane::N_LANES] for key in ("input_ids", "targets", "copies")} for lane in range(N_LANES)]
         return self.lanes.backward([partial(self.compute_loss, model, part) for part in parts])
 
     def compute_loss(
@@ -93,7 +96,8 @@ class PlannedTrainer(Trainer):
             outputs = model(input_ids=inputs["input_ids"])
         logits = outputs.logits
         logits_NV = logits[scored_BT] if logits.shape[:2] == targets_BT.shape else logits.flatten(0, -2)
-        loss = cross_entropy(logits_NV.float(), targets_BT[scored_BT], reduction="sum") * inputs["scale"]
+        losses_N = cross_entropy(logits_NV.float(), targets_BT[scored_BT], reduction="none")
+        loss = (losses_N * inputs["copies"][:, None].expand_as(targets_BT)[scored_BT]).sum() * inputs["scale"]
         return (loss, outputs) if return_outputs else loss
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from glore.prompts import refine_segments, step_text
 from glore.tasks.base_text import problem_pieces, verdict
 from glore.tasks.protocol import Document
 from glore.tasks.stories.draw import draw_options, draw_unknown
-from glore.tasks.stories.story import CHECK, Change, equation, found, states
+from glore.tasks.stories.story import CHECK, Change, equation, found, named, states
 from glore.tasks.stories.tell import listed
 from glore.tasks.stories.words import NAMES
 
@@ -20,10 +20,10 @@ __all__ = ["drill", "mended", "scribbled"]
 
 FARTHEST = 3
 """A number scribbled over differs by at most so much."""
-BACKWARDS = 0.8
+BACKWARDS = 0.6
 """Share of drills that find a number from what changes would make of it."""
-BACKWARDS_SHARES = (15, 25, 60)
-"""Of those: shares of a number to find, one to try, and one to find where another one has failed."""
+TRIED = 0.625
+"""Share of those in which the number is given, and tried."""
 COMPARED = 0.4
 """Share of drills that compare two numbers, where none are to be found."""
 JUDGED = 0.25
@@ -34,8 +34,7 @@ def drill(rng: random.Random, settings: StoriesSettings, finding: bool = True) -
     """A sum like `12 + 7 = 19` to do or to judge; two numbers to compare, or (`finding`) a number to find, `Ana: ? + 7 - 2 = 17` and
     `Check: Ana 12`, or one that is tried."""
     if finding and rng.random() < BACKWARDS:
-        (one,) = rng.choices((_found, _tried, _crossed_out), BACKWARDS_SHARES)
-        return one(rng, settings)
+        return _tried(rng, settings) if rng.random() < TRIED else _found(rng, settings)
     if not finding and rng.random() < COMPARED:
         return _compared(rng, settings)
     asked, result = _forwards(rng, settings.max_number)
@@ -80,24 +79,18 @@ def _found(rng: random.Random, settings: StoriesSettings) -> Document:
     number, changes, result, options = _backwards(rng, settings)
     name = rng.choice(NAMES)
     offered = step_text(_offer(name, options)) if options else ""
-    return (f"{offered}{name}: {equation(changes)} = {result}\n{CHECK}: {name}", False), (step_text(f" {number}"), True)
-
-
-def _crossed_out(rng: random.Random, settings: StoriesSettings) -> Document:
-    """A number that was tried and failed (read), and another one of those offered (learnt)."""
-    number, changes, result, options = _backwards(rng, settings)
-    name = rng.choice(NAMES)
-    failed = found(name, _another(rng, number, changes, options), changes, result).lines
-    read = "".join(step_text(line) for line in (_offer(name, options), *failed, failed[0]))
-    return (f"{read}{CHECK}: {name}", False), (step_text(f" {number}"), True)
+    asked = f"{offered}{name}: {equation(changes)} = {result}\n{CHECK}: {name}"
+    return (asked, False), (step_text(named("", number, options)), True)
 
 
 def mended(rng: random.Random, settings: StoriesSettings) -> Document:
-    """A number that was tried and failed, and another one: what has failed is crossed out."""
+    """A number that was tried and failed (read), and another one of those offered (learnt): what has failed is crossed out."""
     number, changes, result, options = _backwards(rng, settings)
     name = rng.choice(NAMES)
-    draft, steps = (found(name, n, changes, result).lines for n in (_another(rng, number, changes, options), number))
-    return problem_pieces(refine_segments(_offer(name, options), draft, rng.choice((0, 1))), steps)
+    draft, (line, check) = (found(name, n, changes, result, options).lines for n in (_another(rng, number, changes, options), number))
+    read = problem_pieces(refine_segments(_offer(name, options), draft, rng.choice((0, 1))), ())
+    tried, other = f"{CHECK}: {name}", named("", number, options)
+    return (*read, (step_text(line) + tried, False), (other, True), (step_text(check.removeprefix(tried + other)), False))
 
 
 def _offer(name: str, options: Sequence[int]) -> str:
@@ -115,11 +108,12 @@ def _tried(rng: random.Random, settings: StoriesSettings) -> Document:
     number, changes, result, options = _backwards(rng, settings)
     if rng.random() < 0.5:
         number = _another(rng, number, changes, options)
-    way = found(rng.choice(NAMES), number, changes, result)
-    line, check = way.lines
-    tried = f"{CHECK}: {way.name} {number}"
+    name = rng.choice(NAMES)
+    line, check = found(name, number, changes, result, options).lines
+    tried = f"{CHECK}: {named(name, number, options)}"
+    offered = step_text(_offer(name, options)) if options else ""
     return (
-        (step_text(line) + tried, False),
+        (offered + step_text(line) + tried, False),
         (step_text(check.removeprefix(tried)), True),
         (verdict(states(number, changes)[-1] == result), True),
     )

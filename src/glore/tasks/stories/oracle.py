@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from glore.tasks.stories.story import CHECK
+from glore.tasks.stories.story import CHECK, ORDINALS
 
 __all__ = ["is_true"]
 
@@ -16,7 +16,7 @@ TOKEN = re.compile(r"\s*(\d+|[A-Za-z]+|[-+*/()=?])")
 
 
 def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str) -> bool:
-    """Truth of one line: everything it states is true. Merged answer lines (`… #### 19`) must be true in both halves.
+    """Truth of one line: everything it states is true, by `Story.readings`. Merged answer lines (`… #### 19`) must be true in both halves.
 
     A line is `label: clause, clause`: in each clause all sides of `=` are equal, `?` is the number of what the line names, a number
     behind a name is that person's, and what the last clause comes to is the true number of what the line names, unless that is `Check`
@@ -101,8 +101,11 @@ def _atom(tokens: list[str], values: Mapping[str, int | Fraction]) -> tuple[Frac
         return -value, rest
     if head.isdigit():
         return Fraction(int(head)), tokens[1:]
-    value, rest = Fraction(values[head]), tokens[1:]
-    if rest and rest[0].isdigit():  # `Ana 12` says that Ana's number is 12
+    rest = tokens[1:]
+    if rest and rest[0] in ORDINALS:
+        head, rest = f"{head} {rest[0]}", rest[1:]
+    value = Fraction(values[head])
+    if rest and rest[0].isdigit():  # `Ana 12` says that Ana's number is 12; `Ana second 12`, that it is the second one offered, too
         if int(rest[0]) != value:
             raise ValueError("not that person's number")
         rest = rest[1:]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["CHECK", "Change", "Fact", "Story", "Way", "equation", "found", "states"]
+__all__ = ["CHECK", "ORDINALS", "Change", "Fact", "Story", "Way", "equation", "found", "named", "states"]
 
 CHECK = "Check"
 """What a line begins with that tries a number found."""
+ORDINALS = ("first", "second", "third", "fourth", "fifth")
+"""Which of the numbers offered it is. A choice that is named is easily taken back: a refiner learns to cross out a word, not digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Fact:
             needs = tuple(change.of for change in self.changes if change.of)
             if self.kind == "changes":
                 return (Way(a, needs, chain(k, self.changes)),)
-            return (found(a, value[a], self.changes, k),)
+            return (found(a, value[a], self.changes, k, self.options),)
 
         def known(name: str) -> str:
             return f"{name} {value[name]}"
@@ -93,6 +96,12 @@ class Story:
     items: str
 
     @property
+    def readings(self) -> dict[str, int]:
+        """Everybody's number by name, and by name and place where it is one of several offered: `Eva second`."""
+        chosen = {named(f.new, self.values[f.new], f.options).rpartition(" ")[0]: self.values[f.new] for f in self.facts if f.options}
+        return {**self.values, **chosen}
+
+    @property
     def answer(self) -> int:
         first = self.values[self.asked[0]]
         if len(self.asked) == 1:
@@ -120,15 +129,20 @@ def chain(start: int, changes: tuple[Change, ...]) -> tuple[str, ...]:
     return tuple(f"{x} {c.sign} {c.k} = {y}" for x, c, y in zip(passed, changes, passed[1:], strict=False))
 
 
-def found(name: str, number: int, changes: tuple[Change, ...], result: int) -> Way:
-    """A number found, and tried at once: `Eva: ? + 7 - 4 = 14`, then `Check: Eva 12 + 7 = 19, 19 - 4 = 15, 15 = 14`.
+def named(name: str, number: int, options: Sequence[int]) -> str:
+    """A person's number, and which of those offered it is: `Eva second 12`, or `Eva 12` where none are."""
+    return f"{name} {ORDINALS[options.index(number)]} {number}" if options else f"{name} {number}"
+
+
+def found(name: str, number: int, changes: tuple[Change, ...], result: int, options: Sequence[int] = ()) -> Way:
+    """A number found, and tried at once: `Eva: ? + 7 - 4 = 14`, then `Check: Eva second 12 + 7 = 19, 19 - 4 = 15, 15 = 14`.
 
     The last clause has what comes of it and what should: that two numbers are not the same is the easiest thing to see.
     """
-    tried = (*chain(number, changes), f"{states(number, changes)[-1]} = {result}")
+    tried = ", ".join((*chain(number, changes), f"{states(number, changes)[-1]} = {result}"))
     return Way(
         name,
         tuple(change.of for change in changes if change.of),
         (f"{equation(changes)} = {result}",),
-        f"{name} {', '.join(tried)}",
+        named(name, number, options) + tried.removeprefix(str(number)),
     )

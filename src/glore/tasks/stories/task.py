@@ -29,14 +29,14 @@ __all__ = ["Stories"]
 _EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.0}
 """Plainer stories, for the short ones in the first part of training."""
 DOCUMENTS = ("sums", "drills", "work out", "solve", "copy", "mend", "check")
-SHARES = ((0.15, (100, 0, 0, 0, 0, 0, 0)), (0.28, (10, 32, 34, 24, 0, 0, 0)), (1.0, (4, 12, 30, 30, 2, 11, 11)))
+SHARES = ((0.15, (100, 0, 0, 0, 0, 0, 0)), (0.28, (10, 22, 34, 20, 0, 14, 0)), (1.0, (4, 7, 28, 28, 2, 20, 11)))
 """Shares of the kinds of base documents up to a share of training. Drills first: judging is only learnt where it is much of what
 there is to learn."""
 EASY_UNTIL, HARD_FROM = SHARES[1][0], 0.5
 """Stories are plain and short up to the one share of training; from the other on, most are as hard as the recipe's."""
 SPOILED = {"mend": 1.0, "check": 0.75}
 """Share of drafts with a slip in them."""
-CROSSED_OUT = 0.5
+CROSSED_OUT = 0.6
 """Share of drafts to mend that are a single number found."""
 SCRIBBLED = 0.25
 """Share of slips that are a wrong number with nothing that follows from it."""
@@ -59,6 +59,7 @@ class Stories:
         self.settings = settings
         self.seed = seed
         self.merge_answer_line = merge_answer_line
+        self._told = settings.model_copy(update={"told_first": 0.0})  # what the base model reads
         draw_story(random.Random(stable_seed(seed, "stories", "check")), settings, settings.steps)
 
     def problems(self, split: str) -> list[Problem]:
@@ -90,7 +91,7 @@ class Stories:
         solution = None
         if split == "train" and rng.random() < self.settings.worked_share:
             solution = tuple(self._merged(solve(rng, story)))
-        meta = json.dumps({"values": story.values, "asked": story.asked}, separators=(",", ":"))
+        meta = json.dumps({"values": story.readings, "asked": story.asked}, separators=(",", ":"))
         return Problem(f"stories-{split}-{number:05d}", tell(rng, story, self.settings), str(story.answer), solution, split, meta)
 
     def _exhausted(self, what: str) -> DataError:
@@ -120,14 +121,14 @@ class Stories:
         """
         (kind,) = rng.choices(DOCUMENTS, next(shares for until, shares in SHARES if progress <= until))
         if kind in ("sums", "drills"):
-            return tuple(piece for _ in range(8) for piece in drill(rng, self.settings, finding=kind == "drills"))
+            return tuple(piece for _ in range(8) for piece in drill(rng, self._told, finding=kind == "drills"))
         if kind == "mend" and rng.random() < CROSSED_OUT:
-            return mended(rng, self.settings)
+            return mended(rng, self._told)
         everyone = kind == "work out"
         hard = everyone and rng.random() < 0.8 * min(1.0, max(0.0, (progress - EASY_UNTIL) / (HARD_FROM - EASY_UNTIL)))
-        settings = self.settings if hard else self._short(progress)
+        settings = self._told if hard else self._short(progress)
         for _ in range(MAX_REPEATS):
-            story = draw_story(rng, settings, (1, self.settings.steps[1] if hard else settings.people[1] + 1))
+            story = draw_story(rng, settings, (1, self._told.steps[1] if hard else settings.people[1] + 1))
             question = tell(rng, story, settings, ask_everyone=everyone)
             if question not in self._held_out and any(fact.kind != "given" for fact in story.facts):
                 break
@@ -158,14 +159,14 @@ class Stories:
 
     def _short(self, progress: float) -> StoriesSettings:
         """Settings of short stories: two people and nothing irrelevant at first."""
-        pairs = PAIRS if self.settings.pairs else 0.0
+        pairs = PAIRS if self._told.pairs else 0.0
         if progress < EASY_UNTIL:
-            return self.settings.model_copy(update=_EASY | {"people": (2, 2), "pairs": pairs})
-        return self.settings.model_copy(update={"people": (2, min(3, self.settings.people[1])), "shuffled": 0.0, "pairs": pairs})
+            return self._told.model_copy(update=_EASY | {"people": (2, 2), "pairs": pairs})
+        return self._told.model_copy(update={"people": (2, min(3, self._told.people[1])), "shuffled": 0.0, "pairs": pairs})
 
     @staticmethod
     def _truth(story: Story, steps: Sequence[str]) -> list[bool]:
-        return [is_true(step, story.values, story.asked, str(story.answer)) for step in steps]
+        return [is_true(step, story.readings, story.asked, str(story.answer)) for step in steps]
 
     @functools.cached_property
     def _held_out(self) -> frozenset[str]:
@@ -177,6 +178,6 @@ def _followed(draft: Sequence[str]) -> Document:
     """A draft's steps, read; learnt is what comes of a number tried, as it is: a check that always agreed would not be one."""
     pieces: list[tuple[str, bool]] = []
     for step in draft:
-        named = re.match(rf"{CHECK}: \w+ \d+", step)
+        named = re.match(rf"{CHECK}: \w+ (\w+ )?\d+", step)
         pieces += [(named.group(), False), (step_text(step[named.end() :]), True)] if named else [(step_text(step), False)]
     return tuple(pieces)
