@@ -102,11 +102,9 @@ def draw_options(rng: random.Random, settings: StoriesSettings, number: int, cha
     n = rng.randint(*settings.options)
     if n < 2:
         return ()
-    near = [
-        other
-        for other in range(max(1, number - FARTHEST), number + FARTHEST + 1)
-        if other != number and min(states(other, changes)) >= 0 and max(states(other, changes)) <= settings.max_number
-    ]
+    moved = states(0, changes)
+    lowest, highest = max(1, number - FARTHEST, -min(moved)), min(number + FARTHEST, settings.max_number - max(moved))
+    near = [other for other in range(lowest, highest + 1) if other != number]
     if len(near) < n - 1:
         return None
     others = rng.sample(near, n - 1)

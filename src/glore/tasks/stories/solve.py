@@ -15,12 +15,13 @@ REORDERED = 0.05
 
 def solve(rng: random.Random, story: Story) -> list[str]:
     """One valid solution, shortest of a few random ways: the steps and the answer line."""
-    return min((_one_way(rng, story) for _ in range(4)), key=len)
+    ways = _ways(story)
+    return min((_one_way(rng, story, ways) for _ in range(4)), key=len)
 
 
 def work_out(rng: random.Random, story: Story) -> list[str]:
     """Steps for every person's quantity, in a random valid order."""
-    return [line for way in _derive(rng, story, set(story.values)) for line in way.lines]
+    return [line for way in _derive(rng, _ways(story), set(story.values)) for line in way.lines]
 
 
 def n_worked_out(steps: Sequence[str]) -> int:
@@ -28,11 +29,15 @@ def n_worked_out(steps: Sequence[str]) -> int:
     return len({step.partition(":")[0] for step in steps if not step.startswith((CHECK, "####"))})
 
 
-def _derive(rng: random.Random, story: Story, asked: set[str]) -> list[Way]:
+def _ways(story: Story) -> list[Way]:
+    """Everything that the facts say about any quantity, in the order told."""
+    return [way for fact in story.facts for way in fact.ways(story.values)]
+
+
+def _derive(rng: random.Random, ways: Sequence[Way], asked: set[str]) -> list[Way]:
     """Random valid steps until all of `asked` are known."""
     known: set[str] = set()
     taken: list[Way] = []
-    ways = [way for fact in story.facts for way in fact.ways(story.values)]
     while not asked <= known:
         usable = [way for way in ways if way.name not in known and known.issuperset(way.needs)]
         if not usable:  # can't happen: every person is told alone or tied to known ones
@@ -43,10 +48,10 @@ def _derive(rng: random.Random, story: Story, asked: set[str]) -> list[Way]:
     return taken
 
 
-def _one_way(rng: random.Random, story: Story) -> list[str]:
+def _one_way(rng: random.Random, story: Story, ways: Sequence[Way]) -> list[str]:
     steps: list[str] = []
     needed = set(story.asked[:2])
-    for way in reversed(_derive(rng, story, set(needed))):
+    for way in reversed(_derive(rng, ways, set(needed))):
         if way.name in needed:
             needed |= set(way.needs)
             steps = [*way.lines, *steps]
