@@ -529,7 +529,8 @@ def held_drill(asked: str, learnt: list[str]) -> str:
     rest, _ = learnt
     sums, _, same = rest.rpartition(",")
     *_, said, read = asked.split("\n")
-    name, *place, number = read.removeprefix("Check: ").split()
+    tokens = (read + rest).removeprefix("Check: ").split()
+    name, place, number = tokens[0], tokens[1:2] if tokens[1] in ORDINALS else [], next(t for t in tokens if t.isdigit())
     assert not place or offered_in(asked)[ORDINALS.index(*place)] == int(number)
     tried = {name: int(number), " ".join((name, *place)): int(number)}
     assert is_so(read + sums, **tried), rest

@@ -104,13 +104,15 @@ def _another(rng: random.Random, number: int, changes: tuple[Change, ...], optio
 
 
 def _tried(rng: random.Random, settings: StoriesSettings) -> Document:
-    """A number, half the time a wrong one, is tried: what comes of it is written down as it is, and judged against what should."""
+    """A number, half the time a wrong one, is tried: which one it is (where its place is told) and what comes of it are written down
+    as they are, and judged against what should."""
     number, changes, result, options = _backwards(rng, settings)
     if rng.random() < 0.5:
         number = _another(rng, number, changes, options)
     name = rng.choice(NAMES)
     line, check = found(name, number, changes, result, options).lines
     tried = f"{CHECK}: {named(name, number, options)}"
+    tried = tried.removesuffix(f" {number}") if options else tried
     offered = step_text(_offer(name, options)) if options else ""
     return (
         (offered + step_text(line) + tried, False),

@@ -175,9 +175,10 @@ class Stories:
 
 
 def _followed(draft: Sequence[str]) -> Document:
-    """A draft's steps, read; learnt is what comes of a number tried, as it is: a check that always agreed would not be one."""
+    """A draft's steps, read; learnt is which number is tried (where its place is told) and what comes of it, as it is: a check that
+    always agreed would not be one."""
     pieces: list[tuple[str, bool]] = []
     for step in draft:
-        named = re.match(rf"{CHECK}: \w+ (\w+ )?\d+", step)
+        named = re.match(rf"{CHECK}: \w+ \w+", step)
         pieces += [(named.group(), False), (step_text(step[named.end() :]), True)] if named else [(step_text(step), False)]
     return tuple(pieces)
