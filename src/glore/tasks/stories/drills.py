@@ -12,7 +12,7 @@ from glore.prompts import refine_segments, step_text
 from glore.tasks.base_text import problem_pieces, verdict
 from glore.tasks.protocol import Document
 from glore.tasks.stories.draw import draw_options, draw_unknown
-from glore.tasks.stories.story import CHECK, Change, equation, found, named, states
+from glore.tasks.stories.story import CHECK, Change, equation, found, named, placed, states
 from glore.tasks.stories.tell import listed
 from glore.tasks.stories.words import NAMES
 
@@ -78,8 +78,7 @@ def _beside(rng: random.Random, number: int) -> int:
 def _found(rng: random.Random, settings: StoriesSettings) -> Document:
     number, changes, result, options = _backwards(rng, settings)
     name = rng.choice(NAMES)
-    offered = step_text(_offer(name, options)) if options else ""
-    asked = f"{offered}{name}: {equation(changes)} = {result}\n{CHECK}: {name}"
+    asked = f"{_offered(name, options)}{name}: {equation(changes)} = {result}\n{CHECK}: {name}"
     return (asked, False), (step_text(named("", number, options)), True)
 
 
@@ -97,6 +96,11 @@ def _offer(name: str, options: Sequence[int]) -> str:
     return f"{name} has {listed(options)}." if options else f"How many does {name} have?"
 
 
+def _offered(name: str, options: Sequence[int]) -> str:
+    """The line before a drill that tells the numbers to choose from, where there are any."""
+    return step_text(_offer(name, options)) if options else ""
+
+
 def _another(rng: random.Random, number: int, changes: tuple[Change, ...], options: Sequence[int]) -> int:
     """Another number of those offered, or one near."""
     near = [max(0, -min(states(0, changes)), _beside(rng, number))]
@@ -111,11 +115,9 @@ def _tried(rng: random.Random, settings: StoriesSettings) -> Document:
         number = _another(rng, number, changes, options)
     name = rng.choice(NAMES)
     line, check = found(name, number, changes, result, options).lines
-    tried = f"{CHECK}: {named(name, number, options)}"
-    tried = tried.removesuffix(f" {number}") if options else tried
-    offered = step_text(_offer(name, options)) if options else ""
+    tried = f"{CHECK}: {(placed if options else named)(name, number, options)}"
     return (
-        (offered + step_text(line) + tried, False),
+        (_offered(name, options) + step_text(line) + tried, False),
         (step_text(check.removeprefix(tried)), True),
         (verdict(states(number, changes)[-1] == result), True),
     )

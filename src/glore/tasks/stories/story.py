@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["CHECK", "ORDINALS", "Change", "Fact", "Story", "Way", "equation", "found", "named", "states"]
+__all__ = ["CHECK", "ORDINALS", "Change", "Fact", "Story", "Way", "equation", "found", "named", "placed", "states"]
 
 CHECK = "Check"
 """What a line begins with that tries a number found."""
@@ -98,8 +98,7 @@ class Story:
     @property
     def readings(self) -> dict[str, int]:
         """Everybody's number by name, and by name and place where it is one of several offered: `Eva second`."""
-        chosen = {named(f.new, self.values[f.new], f.options).rpartition(" ")[0]: self.values[f.new] for f in self.facts if f.options}
-        return {**self.values, **chosen}
+        return {**self.values, **{placed(f.new, self.values[f.new], f.options): self.values[f.new] for f in self.facts}}
 
     @property
     def answer(self) -> int:
@@ -129,9 +128,14 @@ def chain(start: int, changes: tuple[Change, ...]) -> tuple[str, ...]:
     return tuple(f"{x} {c.sign} {c.k} = {y}" for x, c, y in zip(passed, changes, passed[1:], strict=False))
 
 
+def placed(name: str, number: int, options: Sequence[int]) -> str:
+    """A person, and which of the numbers offered is meant: `Eva second`, or `Eva` where none are."""
+    return f"{name} {ORDINALS[options.index(number)]}" if options else name
+
+
 def named(name: str, number: int, options: Sequence[int]) -> str:
-    """A person's number, and which of those offered it is: `Eva second 12`, or `Eva 12` where none are."""
-    return f"{name} {ORDINALS[options.index(number)]} {number}" if options else f"{name} {number}"
+    """`placed` and the number: `Eva second 12`."""
+    return f"{placed(name, number, options)} {number}"
 
 
 def found(name: str, number: int, changes: tuple[Change, ...], result: int, options: Sequence[int] = ()) -> Way:

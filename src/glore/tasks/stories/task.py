@@ -166,7 +166,8 @@ class Stories:
 
     @staticmethod
     def _truth(story: Story, steps: Sequence[str]) -> list[bool]:
-        return [is_true(step, story.readings, story.asked, str(story.answer)) for step in steps]
+        readings = story.readings
+        return [is_true(step, readings, story.asked, str(story.answer)) for step in steps]
 
     @functools.cached_property
     def _held_out(self) -> frozenset[str]:
@@ -179,6 +180,6 @@ def _followed(draft: Sequence[str]) -> Document:
     always agreed would not be one."""
     pieces: list[tuple[str, bool]] = []
     for step in draft:
-        named = re.match(rf"{CHECK}: \w+ \w+", step)
-        pieces += [(named.group(), False), (step_text(step[named.end() :]), True)] if named else [(step_text(step), False)]
+        tried = re.match(rf"{CHECK}: \w+ \w+", step)
+        pieces += [(tried.group(), False), (step_text(step[tried.end() :]), True)] if tried else [(step_text(step), False)]
     return tuple(pieces)
