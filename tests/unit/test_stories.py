@@ -23,12 +23,12 @@ from glore.tasks.stories.draw import draw_story
 from glore.tasks.stories.oracle import is_true
 from glore.tasks.stories.slips import slipped
 from glore.tasks.stories.solve import solve, work_out
-from glore.tasks.stories.story import ORDINALS, states
+from glore.tasks.stories.story import CHOICES, states
 from glore.tasks.stories.tell import tell
 
 SMALL = {"n_train": 60, "n_dev": 20, "n_test": 40}
 TINY = StoriesSettings(people=(2, 2), steps=(1, 1), max_number=10, extra_relations=0, distractors=0, shuffled=0)
-VALUES = {"Ana": 19, "Tom": 12, "Bo": 4, "Ana second": 19}
+VALUES = {"Ana": 19, "Tom": 12, "Bo": 4, "Ana B": 19}
 seeds = st.integers(0, 2**32)
 
 
@@ -124,7 +124,7 @@ def test_numbers_to_find_are_as_many_as_asked_and_always_needed() -> None:
 
 def offered(problem: Problem) -> list[list[int]]:
     """The numbers that a story offers for each to be found."""
-    lists = re.findall(r" (?:has|owns either) ([\d, ]+ or \d+) ", problem.question)
+    lists = re.findall(r" (?:has|owns either) ([A-E\d, ]+ or [B-E] \d+) ", problem.question)
     return [[int(n) for n in re.findall(r"\d+", text)] for text in lists]
 
 
@@ -142,7 +142,7 @@ def test_numbers_to_choose_from_hold_the_true_one_and_all_can_be_tried() -> None
         assert name
         places[numbers.index(people_of(problem)[name[1]])] += 1
         (said,) = (reading for reading in json.loads(problem.meta)["values"] if " " in reading)
-        assert said == f"{name[1]} {ORDINALS[numbers.index(people_of(problem)[name[1]])]}"
+        assert said == f"{name[1]} {CHOICES[numbers.index(people_of(problem)[name[1]])]}"
     assert set(lengths) == {2, 3, 4}
     assert set(places) >= {0, 1, 2}
     for problem in stories(unknown=(1, 1), options=(2, 4), max_number=20, told_first=1.0).problems("train"):
@@ -256,8 +256,8 @@ def test_every_fact_is_true_and_every_way_and_order_leads_to_the_answer(seed: in
         "#### 19",
         "Ana: 12 + 7 = 19 #### 19",
         "Ana: Tom 12 + 7 = 19",
-        "Check: Ana second 19 - 7 = 12, 12 = 12",
-        "Tom: Ana second 19 - 7 = 12",
+        "Check: Ana B 19 - 7 = 12, 12 = 12",
+        "Tom: Ana B 19 - 7 = 12",
         "Ana: 12 + 8 = 20, 20 - 1 = 19",
         "Tom: ? + 7 - Bo 4 = 15, 12 + 7 = 19, 19 - 4 = 15, ? = 12",
         "Total: Ana 19 + Tom 12 = 31",
@@ -310,8 +310,8 @@ BOMBS = [
         "Ana:",
         "Ana: 18",
         "Check: 19",
-        "Check: Ana first 19 - 7 = 12, 12 = 12",
-        "Check: second 19 - 7 = 12, 12 = 12",
+        "Check: Ana A 19 - 7 = 12, 12 = 12",
+        "Check: B 19 - 7 = 12, 12 = 12",
         "Check: Ana 12 + 7 = 19",
         "Check: 19 = Tom 12 + 8",
         "Check: ? = 19",
@@ -485,7 +485,7 @@ def test_base_documents_learn_only_what_follows_from_what_was_read() -> None:
             assert len(steps) == 1
             tried, other = re.findall(r"Check: \w+( \w+)?( \d+)", read)[0], steps[0]
             assert "".join(tried) not in ("", other)
-            assert not tried[0] or offered_in(read)[ORDINALS.index(other.split()[0])] == int(other.split()[1])
+            assert not tried[0] or offered_in(read)[CHOICES.index(other.split()[0])] == int(other.split()[1])
             kinds["mend one"] += 1
             continue
         assert all(step.count("\n") == 1 and step.endswith("\n") for step in steps)
@@ -533,7 +533,7 @@ def held_drill(asked: str, learnt: list[str]) -> str:
         assert is_so(said, **{name: int(number)}), asked
         if not place:
             return "find"
-        assert offered_in(asked)[ORDINALS.index(place)] == int(number)
+        assert offered_in(asked)[CHOICES.index(place)] == int(number)
         return "find offered"
     right = learnt[-1] == "Right\n"
     if len(learnt) == 1:
@@ -544,8 +544,8 @@ def held_drill(asked: str, learnt: list[str]) -> str:
     sums, _, same = rest.rpartition(",")
     *_, said, read = asked.split("\n")
     tokens = (read + rest).removeprefix("Check: ").split()
-    name, place, number = tokens[0], tokens[1:2] if tokens[1] in ORDINALS else [], next(t for t in tokens if t.isdigit())
-    assert not place or offered_in(asked)[ORDINALS.index(*place)] == int(number)
+    name, place, number = tokens[0], tokens[1:2] if tokens[1] in CHOICES else [], next(t for t in tokens if t.isdigit())
+    assert not place or offered_in(asked)[CHOICES.index(*place)] == int(number)
     tried = {name: int(number), " ".join((name, *place)): int(number)}
     assert is_so(read + sums, **tried), rest
     assert is_so(said, **tried) == is_so(f"Check:{same}") == right, (asked, rest)

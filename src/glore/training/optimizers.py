@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Float32Muon", "MuonWithAdamW", "split_parameters"]
 
+POLYNOMIALS = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
+"""x -> a x + b x^3 + c x^5, one after the other: the three that together bring [0.01, 1] nearest to 1, to 0.73 to 1.27 (arXiv 2505.16932,
+section 3, by Remez's algorithm). Smaller singular values grow 78-fold."""
+
 
 class Float32Muon(Muon):
     """torch's Muon with `match_rms_adamw`, in float32 throughout (Jordan et al. 2024; scaling: arXiv 2502.16982, section 2.2)."""
@@ -38,7 +42,7 @@ class Float32Muon(Muon):
                     by_shape[p.shape].append(p)
             for (n_rows, n_columns), alike in by_shape.items():
                 moved = [self._moved(p, group["momentum"], group["nesterov"]) for p in alike]
-                updates = _orthogonal(moved, group["ns_coefficients"], group["ns_steps"], group["eps"])
+                updates = _orthogonal(moved, group["eps"])
                 lr = float(group["lr"])
                 scale = 0.2 * math.sqrt(max(n_rows, n_columns))
                 for p, update in zip(alike, updates, strict=True):
@@ -55,18 +59,33 @@ class Float32Muon(Muon):
         return grad.lerp(buffer, momentum) if nesterov else buffer
 
 
-def _orthogonal(matrices: Sequence[torch.Tensor], coefficients: tuple[float, float, float], n_steps: int, eps: float) -> torch.Tensor:
-    """N matrices [R, C] with all singular values moved to about 1, as [N, R, C]: Newton and Schulz's iteration."""
-    a, b, c = coefficients
+def _orthogonal(matrices: Sequence[torch.Tensor], eps: float) -> torch.Tensor:
+    """N matrices [R, C] with all singular values moved to about 1, as [N, R, C]: an iteration of polynomials (arXiv 2505.16932).
+
+    torch's Muon takes five steps from singular values divided by their root mean square sum, most of them far below 1. Here they
+    are divided by a bound six times nearer, (sum of s^8)^(1/8), which costs nothing, and three steps reach as far. The iteration
+    runs on the small Gram matrices alone, since all its factors commute: half the operations.
+    """
     x_NRC = torch.stack(list(matrices)).float()
     tall = x_NRC.shape[1] > x_NRC.shape[2]
-    if tall:
-        x_NRC = x_NRC.mT.contiguous()
-    x_NRC = x_NRC / x_NRC.flatten(1).norm(dim=1).clamp(min=eps)[:, None, None]
-    for _ in range(n_steps):
-        gram_NRR = x_NRC @ x_NRC.mT
-        x_NRC = torch.baddbmm(x_NRC, torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=b, alpha=c), x_NRC, beta=a)
-    return x_NRC.mT if tall else x_NRC
+    x_NRC.div_(x_NRC.flatten(1).norm(dim=1).clamp_(min=eps)[:, None, None])  # or eighth powers would underflow
+    gram_NMM = x_NRC.mT @ x_NRC if tall else x_NRC @ x_NRC.mT
+    squared_NMM = gram_NMM @ gram_NMM
+    bound_N11 = squared_NMM.flatten(1).norm(dim=1).sqrt().clamp_(min=eps)[:, None, None]
+    x_NRC.div_(bound_N11.sqrt())
+    gram_NMM.div_(bound_N11)
+    squared_NMM.div_(bound_N11.square())
+    turn_NMM: torch.Tensor | None = None
+    for a, b, c in POLYNOMIALS:
+        if turn_NMM is None:
+            factor_NMM = squared_NMM.mul_(c).add_(gram_NMM, alpha=b)
+        else:
+            gram_NMM = factor_NMM @ gram_NMM @ factor_NMM
+            factor_NMM = torch.baddbmm(gram_NMM, gram_NMM, gram_NMM, beta=b, alpha=c)
+        factor_NMM.diagonal(dim1=1, dim2=2).add_(a)
+        turn_NMM = factor_NMM if turn_NMM is None else factor_NMM @ turn_NMM
+    assert turn_NMM is not None
+    return x_NRC @ turn_NMM if tall else turn_NMM @ x_NRC
 
 
 class MuonWithAdamW(Optimizer):

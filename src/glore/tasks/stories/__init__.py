@@ -6,7 +6,7 @@ many pens as Ana and 3 more" (or the other way round); "twice as many"; "togethe
 (a recipe need not offer numbers to choose from). Some people and sentences do not matter, sentences can be shuffled, and redundant
 facts give more than one way to a quantity. Everything follows from `stable_seed(seed, split, index)`: unlimited and the same everywhere.
 
-A step is written `Ben: Ana 12 + 3 = 15` or `Eva: ? - Jan 2 = 3`; a number found is tried at once: `Check: Eva first 5 - 2 = 3, 3 = 3`
+A step is written `Ben: Ana 12 + 3 = 15` or `Eva: ? - Jan 2 = 3`; a number found is tried at once: `Check: Eva A 5 - 2 = 3, 3 = 3`
 (the first of those offered). The oracle reads any line of that kind: a name (or `Ana and Tom`, `Total`, `Difference`, `Check`), then
 equations. The step is true when every equation holds, a number behind a name is that person's, `first` says which one offered it is,
 and the last equation comes to the true value of what the step names (or holds for the `?` that is to be found), whatever the way or

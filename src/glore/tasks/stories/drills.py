@@ -108,7 +108,7 @@ def _another(rng: random.Random, number: int, changes: tuple[Change, ...], optio
 
 
 def _tried(rng: random.Random, settings: StoriesSettings) -> Document:
-    """A number, half the time a wrong one, is tried: which one it is (where its place is told) and what comes of it are written down
+    """A number, half the time a wrong one, is tried: which one it is (where its letter is told) and what comes of it are written down
     as they are, and judged against what should."""
     number, changes, result, options = _backwards(rng, settings)
     if rng.random() < 0.5:

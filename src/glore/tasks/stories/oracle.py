@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from glore.tasks.stories.story import CHECK, ORDINALS
+from glore.tasks.stories.story import CHECK, CHOICES
 
 __all__ = ["is_true"]
 
@@ -102,10 +102,10 @@ def _atom(tokens: list[str], values: Mapping[str, int | Fraction]) -> tuple[Frac
     if head.isdigit():
         return Fraction(int(head)), tokens[1:]
     rest = tokens[1:]
-    if rest and rest[0] in ORDINALS:
+    if rest and rest[0] in CHOICES:
         head, rest = f"{head} {rest[0]}", rest[1:]
     value = Fraction(values[head])
-    if rest and rest[0].isdigit():  # `Ana 12` says that Ana's number is 12; `Ana second 12`, that it is the second one offered, too
+    if rest and rest[0].isdigit():  # `Ana 12` says that Ana's number is 12; `Ana B 12`, that it is number B of those offered, too
         if int(rest[0]) != value:
             raise ValueError("not that person's number")
         rest = rest[1:]

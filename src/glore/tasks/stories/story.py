@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["CHECK", "ORDINALS", "Change", "Fact", "Story", "Way", "equation", "found", "named", "placed", "states"]
+__all__ = ["CHECK", "CHOICES", "Change", "Fact", "Story", "Way", "equation", "found", "named", "placed", "states"]
 
 CHECK = "Check"
 """What a line begins with that tries a number found."""
-ORDINALS = ("first", "second", "third", "fourth", "fifth")
-"""Which of the numbers offered it is. A choice that is named is easily taken back: a refiner learns to cross out a word, not digits."""
+CHOICES = ("A", "B", "C", "D", "E")
+"""The letter of each number offered. A choice that is named is easily taken back: a refiner learns to cross out a letter, not digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Story:
 
     @property
     def readings(self) -> dict[str, int]:
-        """Everybody's number by name, and by name and place where it is one of several offered: `Eva second`."""
+        """Everybody's number by name, and by name and letter where it is one of several offered: `Eva B`."""
         return {**self.values, **{placed(f.new, self.values[f.new], f.options): self.values[f.new] for f in self.facts}}
 
     @property
@@ -129,17 +129,17 @@ def chain(start: int, changes: tuple[Change, ...]) -> tuple[str, ...]:
 
 
 def placed(name: str, number: int, options: Sequence[int]) -> str:
-    """A person, and which of the numbers offered is meant: `Eva second`, or `Eva` where none are."""
-    return f"{name} {ORDINALS[options.index(number)]}" if options else name
+    """A person, and which of the numbers offered is meant: `Eva B`, or `Eva` where none are."""
+    return f"{name} {CHOICES[options.index(number)]}" if options else name
 
 
 def named(name: str, number: int, options: Sequence[int]) -> str:
-    """`placed` and the number: `Eva second 12`."""
+    """`placed` and the number: `Eva B 12`."""
     return f"{placed(name, number, options)} {number}"
 
 
 def found(name: str, number: int, changes: tuple[Change, ...], result: int, options: Sequence[int] = ()) -> Way:
-    """A number found, and tried at once: `Eva: ? + 7 - 4 = 14`, then `Check: Eva second 12 + 7 = 19, 19 - 4 = 15, 15 = 14`.
+    """A number found, and tried at once: `Eva: ? + 7 - 4 = 14`, then `Check: Eva B 12 + 7 = 19, 19 - 4 = 15, 15 = 14`.
 
     The last clause has what comes of it and what should: that two numbers are not the same is the easiest thing to see.
     """

@@ -176,7 +176,7 @@ class Stories:
 
 
 def _followed(draft: Sequence[str]) -> Document:
-    """A draft's steps, read; learnt is which number is tried (where its place is told) and what comes of it, as it is: a check that
+    """A draft's steps, read; learnt is which number is tried (where its letter is told) and what comes of it, as it is: a check that
     always agreed would not be one."""
     pieces: list[tuple[str, bool]] = []
     for step in draft:

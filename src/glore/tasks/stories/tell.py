@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from glore.config import StoriesSettings
-from glore.tasks.stories.story import Change, Fact, Story
+from glore.tasks.stories.story import CHOICES, Change, Fact, Story
 from glore.tasks.stories.words import (
     AND_MORE,
     ASK_DIFFERENCE,
@@ -60,8 +60,9 @@ def _say(rng: random.Random, fact: Fact, items: str, turned: float) -> str:
 
 
 def listed(options: Sequence[int]) -> str:
-    """`5, 8 or 11`."""
-    return f"{', '.join(map(str, options[:-1]))} or {options[-1]}"
+    """`A 5, B 8 or C 11`."""
+    *others, last = (f"{letter} {number}" for letter, number in zip(CHOICES, options, strict=False))
+    return f"{', '.join(others)} or {last}"
 
 
 def _changes_text(rng: random.Random, changes: Sequence[Change]) -> str:
