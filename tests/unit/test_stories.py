@@ -145,10 +145,10 @@ def test_numbers_to_choose_from_hold_the_true_one_and_all_can_be_tried() -> None
         assert said == f"{name[1]} {CHOICES[numbers.index(people_of(problem)[name[1]])]}"
     assert set(lengths) == {2, 3, 4}
     assert set(places) >= {0, 1, 2}
-    for problem in stories(unknown=(1, 1), options=(2, 4), max_number=20, told_first=1.0).problems("train"):
+    for problem in stories(unknown=(1, 1), options=(2, 4), max_number=20, told_second=1.0).problems("train"):
         name = re.search(r"(?:If|Had) ([A-Z][a-z]+) ", problem.question)
         assert name
-        assert offered(problem)[0][0] == people_of(problem)[name[1]]
+        assert offered(problem)[0][1] == people_of(problem)[name[1]]
     assert not any(offered(problem) for problem in stories(unknown=(1, 1)).problems("train"))
     with pytest.raises(ValueError, match=r"options must be two numbers with 0 <= fewest <= most <= 5, got \[3, 2\]"):
         StoriesSettings(options=(3, 2))
@@ -506,7 +506,7 @@ def test_base_documents_learn_only_what_follows_from_what_was_read() -> None:
 
 def test_the_base_model_reads_of_no_habit_of_the_stories() -> None:
     knobs = {"people": (2, 2), "steps": (2, 3), "unknown": (1, 1), "options": (2, 3), "max_number": 20}
-    plain, habit = (stories(**knobs, told_first=share) for share in (0.0, 1.0))
+    plain, habit = (stories(**knobs, told_second=share) for share in (0.0, 1.0))
     a, b = random.Random(2), random.Random(2)
     assert [plain.base_document(a, i / 50) for i in range(50)] == [habit.base_document(b, i / 50) for i in range(50)]
 

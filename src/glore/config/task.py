@@ -28,8 +28,8 @@ class StoriesSettings(Settings):
     """Fewest and most such changes."""
     options: tuple[int, int] = (0, 0)
     """Fewest and most numbers, the true one among them, that the story offers for such a person; below 2: none."""
-    told_first: float = Field(0.0, ge=0, le=1)
-    """Share of the numbers to be found that are told first among those offered; the others stand anywhere. The base model's documents
+    told_second: float = Field(0.0, ge=0, le=1)
+    """Share of the numbers to be found that are told second among those offered; the others stand anywhere. The base model's documents
     don't have this habit, so a student has to learn it."""
     changes: tuple[int, int] = (1, 2)
     """Fewest and most changes of a stated number."""

@@ -94,7 +94,7 @@ def _tell_alone(rng: random.Random, person: str, unknown: bool, values: dict[str
 
 
 def draw_options(rng: random.Random, settings: StoriesSettings, number: int, changes: tuple[Change, ...]) -> tuple[int, ...] | None:
-    """Numbers to choose `number` from, in any order (but see `told_first`); all can be tried: nothing on the way falls below 0 or
+    """Numbers to choose `number` from, in any order (but see `told_second`); all can be tried: nothing on the way falls below 0 or
     passes `max_number`.
 
     Empty where the settings offer none, None where there are too few numbers near.
@@ -108,8 +108,8 @@ def draw_options(rng: random.Random, settings: StoriesSettings, number: int, cha
     if len(near) < n - 1:
         return None
     others = rng.sample(near, n - 1)
-    if settings.told_first and rng.random() < settings.told_first:
-        return (number, *others)
+    if settings.told_second and rng.random() < settings.told_second:
+        return (others[0], number, *others[1:])
     return tuple(rng.sample([number, *others], n))
 
 

@@ -59,7 +59,7 @@ class Stories:
         self.settings = settings
         self.seed = seed
         self.merge_answer_line = merge_answer_line
-        self._told = settings.model_copy(update={"told_first": 0.0})  # what the base model reads
+        self._told = settings.model_copy(update={"told_second": 0.0})  # what the base model reads
         draw_story(random.Random(stable_seed(seed, "stories", "check")), settings, settings.steps)
 
     def problems(self, split: str) -> list[Problem]:
