@@ -76,6 +76,7 @@ def fake_inputs(n_problems: int = 40, n_samples: int = 8, seed: int = 0, hostile
             out["drafts"][-1] = draft
         out["draft_labels"].append(_labels(draft, [t if fake.rng.random() < 0.95 else not t for t in truth], "sorm"))
         out["draft_truth"].append(_labels(draft, truth, "truth"))
+        out["test_trials"].extend(_full_counts(fake, draft, truth))
         for source in ("global", "local_orm", "local_sorm"):
             if source != "global" and fake.rng.random() < 0.1:
                 continue
@@ -83,6 +84,15 @@ def fake_inputs(n_problems: int = 40, n_samples: int = 8, seed: int = 0, hostile
             out["refinements"].append(fake.attempt(problem, source, p, source=source, draft_id=draft.id, temperature=0.0)[0])
         _train(fake, out, i)
     return EvaluationInputs(name=f"fake-{seed}", **{k: tuple(v) for k, v in (out | {"scores": fake.scores}).items()})
+
+
+def _full_counts(fake: _Fake, draft: Solution, truth: list[bool]) -> list[PrefixTrials]:
+    """Four rollouts from every prefix. Half of those from a good one arrive, so that a few good ones fail four times."""
+    out = []
+    for n_kept in range(1, len(truth)):
+        verdict = tuple("right" if truth[n_kept - 1] and fake.rng.random() < 0.5 else "wrong" for _ in range(4))
+        out.append(PrefixTrials(draft.id, n_kept, ("#### 1",) * 4, verdict, (True,) * 4, 40, True))
+    return out
 
 
 def _train(fake: _Fake, out: dict[str, list], i: int) -> None:
@@ -128,6 +138,7 @@ def write_run(folder: Path, inputs: EvaluationInputs) -> Path:
         ("test_samples", "part", Solution, list(inputs.samples)),
         ("sft_test_drafts", "part", Solution, list(inputs.sft_drafts)),
         ("sft_test_samples", "part", Solution, list(inputs.sft_samples)),
+        ("test_rollouts", "part", PrefixTrials, list(inputs.test_trials)),
         ("test_labels", "part", StepLabels, list(inputs.draft_labels)),
         ("test_labels", "truth", StepLabels, list(inputs.draft_truth)),
         ("test_refinements", "truth", StepLabels, []),

@@ -77,16 +77,16 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
-def run(config: RunConfig, until: str | None = None, progress: Progress | None = None) -> Path:
+def run(config: RunConfig, until: str | None = None, progress: Progress | None = None, redo: bool = False) -> Path:
     """Run a recipe's stages, up to and including `until`, and return the run folder.
 
-    What fits is reused, so calling it again goes on where the last call stopped. `progress`: none is silent.
-    Raises GloreError.
+    What fits is reused, so calling it again goes on where the last call stopped; `redo` replaces what was computed there under other
+    settings. `progress`: none is silent. Raises GloreError.
     """
     from glore.pipeline import run_stages
     from glore.stages import build_stages
 
-    run_stages(build_stages(config), config, until=until, progress=progress)
+    run_stages(build_stages(config), config, until=until, progress=progress, redo=redo)
     return config.run_dir
 
 

@@ -2,8 +2,8 @@
 
 A stage is complete when its `done.json` is there and holds the fingerprint of the settings the stage reads, the content of
 the data it reads from outside the run, its inputs' fingerprints, its version, the records' schema version and glore's release.
-Anything else is made again, and the reason is said. An unfinished stage goes on from the shards it has committed, if they
-were made under the same fingerprint. Stages must be deterministic: then a run that was killed anywhere and started again
+Anything else is made again, and the reason is said; where that would replace what was computed under other settings, only if asked
+to (`redo`). An unfinished stage goes on from the shards it has committed, if they were made under the same fingerprint. Stages must be deterministic: then a run that was killed anywhere and started again
 holds the same bytes as one that was not.
 """
 
@@ -22,7 +22,7 @@ from typing import Literal
 import yaml
 
 from glore.config import RunConfig
-from glore.errors import ConfigError, RunError, shown
+from glore.errors import ConfigError, GloreError, RunError, shown
 from glore.fingerprints import difference, fingerprint_of, flat_settings, package_versions, release_of
 from glore.progress import Progress, SilentProgress, duration
 from glore.records import SCHEMA_VERSION
@@ -43,6 +43,8 @@ from glore.stagecontext import StageContext
 __all__ = ["Stage", "StageContext", "StagePlan", "plan_stages", "run_stages"]
 
 State = Literal["reused", "resumed", "computed"]
+SPARE_BYTES = 2**20
+"""With less free space than this, a failed write means a full disk."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class StagePlan:
     """Estimated tokens; none where the stage gives no estimate or is reused."""
     done: DoneMark | None
     """The mark of the complete stage, where it is reused."""
+    replaces: bool
+    """Whether computing it discards records or models that are whole, but were made otherwise."""
 
 
 def run_stages(
@@ -88,10 +92,12 @@ def run_stages(
     until: str | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
+    redo: bool = False,
 ) -> tuple[StagePlan, ...]:
     """Run the stages up to and including `until`, reusing what fits, and return what was planned.
 
-    `dry_run` only plans and touches nothing. Raises ConfigError for an unknown stage, RunError for a folder that can't be used.
+    `dry_run` only plans and touches nothing; `redo` lets go of what was computed under other settings. Raises ConfigError for an
+    unknown stage, RunError for a folder that can't be used or, without `redo`, whose results would be replaced.
     """
     progress = progress or SilentProgress()
     run_dir = config.run_dir
@@ -100,8 +106,10 @@ def run_stages(
     if dry_run:
         return plan_stages(chosen, config)
     with locked(run_dir):
-        write_text(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
         plans = plan_stages(chosen, config)
+        if not redo:
+            _check_replaces_nothing(plans, run_dir)
+        write_text(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
         for number, (stage, plan) in enumerate(zip(chosen, plans, strict=True), start=1):
             label = f"stage {number}/{len(chosen)} {stage.name}"
             if plan.state == "reused":
@@ -111,6 +119,17 @@ def run_stages(
                 progress.note(f"{label}: {plan.state} ({plan.why})")
                 _run_stage(stage, plan, chosen, config, _Labelled(progress, label))
     return plans
+
+
+def _check_replaces_nothing(plans: Sequence[StagePlan], run_dir: Path) -> None:
+    made_otherwise = [plan for plan in plans if plan.replaces]
+    if made_otherwise:
+        first, *others = made_otherwise
+        more = f" and {len(others)} after it" if others else ""
+        raise RunError(
+            f"{run_dir} holds what was made by other settings: stage {first.name}{more} ({first.why}); to keep that, give this run "
+            "another name (name=…); to go on as it was, run its config.yaml; to compute it again in its place, add --redo"
+        )
 
 
 def plan_stages(stages: Sequence[Stage], config: RunConfig) -> tuple[StagePlan, ...]:
@@ -144,7 +163,13 @@ def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str]) -> StagePlan:
     else:
         why = "no result yet"
     tokens = stage.estimate(config) if stage.estimate and state != "reused" else None
-    return StagePlan(stage.name, state, why, fingerprint, settings, inputs, tokens, done if state == "reused" else None)
+    made_otherwise = (done is not None and done.fingerprint != fingerprint) or (done is None and state == "computed" and _has_work(folder))
+    return StagePlan(stage.name, state, why, fingerprint, settings, inputs, tokens, done if state == "reused" else None, made_otherwise)
+
+
+def _has_work(folder: Path) -> bool:
+    """Are there finished shards or checkpoints of an unfinished stage?"""
+    return any(folder.glob("*.parquet")) or any((folder / "work").glob("*"))
 
 
 def _contents(stage: Stage, config: RunConfig, earlier: Mapping[str, object] | None) -> dict[str, str]:
@@ -180,11 +205,11 @@ def _run_stage(stage: Stage, plan: StagePlan, stages: Sequence[Stage], config: R
     progress.begin("working", 0, "")
     try:
         stage.run(context)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if isinstance(error, GloreError) or not _is_full(error, run_dir):
             raise
         raise RunError(
-            f"no space left while computing {stage.name} ({error.filename or run_dir}); everything finished is kept: "
+            f"no space left while computing {stage.name} ({getattr(error, 'filename', None) or run_dir}); everything finished is kept: "
             "free some space and run the same command to go on"
         ) from error
     seconds = time.monotonic() - begin + context.reused_seconds
@@ -210,6 +235,13 @@ def _run_stage(stage: Stage, plan: StagePlan, stages: Sequence[Stage], config: R
     _tidy(folder)
     extra = f", {tokens:,} tokens" if tokens else ""
     progress.note(f"{stage.name} took {duration(seconds)}{extra}")
+
+
+def _is_full(error: Exception, run_dir: Path) -> bool:
+    """Did the disk refuse? torch and safetensors raise errors of their own then, which don't say so."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return (isinstance(error, RuntimeError) or type(error).__name__ == "SafetensorError") and shutil.disk_usage(run_dir).free < SPARE_BYTES
 
 
 def _tidy(folder: Path) -> None:

@@ -21,7 +21,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,10 +32,12 @@ from glore.files import replacing
 
 __all__ = [
     "DoneMark",
+    "check_belongs_together",
     "check_is_run_folder",
     "check_stage_files",
     "clear_stage",
     "locked",
+    "makers",
     "model_signatures",
     "part_files",
     "read_done",
@@ -155,6 +157,30 @@ def clear_stage(run_dir: Path, folder: Path) -> None:
             shutil.rmtree(folder)
     except OSError as error:
         raise RunError(f"can't clear {folder}: {error.strerror or error}; remove it by hand, then run again") from error
+
+
+def makers(run_dir: Path, models: Sequence[str]) -> list[str]:
+    """The finished stages that made these models."""
+    marks = [read_done(path.parent) for path in sorted((run_dir / "stages").glob("*/done.json"))]
+    return [mark.stage for mark in marks if mark is not None and set(models) & set(mark.models)]
+
+
+def check_belongs_together(run_dir: Path, stages: Sequence[str]) -> None:
+    """Raise RunError where one of these stages, or one they come from, was made from another result than the one that is there now."""
+    waiting, seen = list(stages), set(stages)
+    while waiting:
+        name = waiting.pop()
+        mark = read_done(run_dir / "stages" / name)
+        for source, fingerprint in mark.inputs.items() if mark else ():
+            now = read_done(run_dir / "stages" / source)
+            if now is None or now.fingerprint != fingerprint:
+                raise RunError(
+                    f"{run_dir}: stage {name} was made from another {source} than the one there now, so its results don't belong "
+                    f"together; go on with glore run {run_dir / 'config.yaml'} --redo"
+                )
+            if source not in seen:
+                seen.add(source)
+                waiting.append(source)
 
 
 def check_is_run_folder(run_dir: Path) -> None:

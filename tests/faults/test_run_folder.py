@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -158,6 +160,19 @@ def test_a_full_disk_inside_a_stage_names_the_stage(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/some/checkpoint")
 
     with pytest.raises(RunError, match=r"no space left while computing orm \(/some/checkpoint\).*run the same command"):
+        run_stages([Stage("orm", (), lambda c: (), run)], small_config(tmp_path))
+
+
+@pytest.mark.parametrize("free", [0, 2**30])
+def test_a_full_disk_that_torch_does_not_name_is_known_by_its_free_space(
+    tmp_path: Path, free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(context: StageContext) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    error, message = (RuntimeError, "failed writing") if free else (RunError, "no space left while computing orm .*run the same command")
+    with pytest.raises(error, match=message):
         run_stages([Stage("orm", (), lambda c: (), run)], small_config(tmp_path))
 
 

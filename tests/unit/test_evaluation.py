@@ -181,9 +181,19 @@ def test_label_agreement_and_its_ablation():
     assert used.n_kept_positive + used.n_kept_negative < used.n_positive + used.n_negative
     assert none.agreement.n == 0
     assert none.n_unlabelled > used.n_unlabelled
-    assert by(e.agreement, where="test", rule="as used").agreement.n > 0
+    tested, single = (by(e.agreement, where="test", rule=r) for r in ("as used", "no propagation"))
+    assert tested.agreement.n > 0
+    # A good prefix that failed four times is called bad without propagation; a false step only where a wrong way led to the answer.
+    assert single.called_bad.value > 0.1
+    assert single.called_good.value < 0.1
+    assert single.n_unlabelled == tested.n_unlabelled
+    assert {r.rule for r in e.agreement if r.where == "test"} == {"as used", "no consistency check", "no propagation", "neither"}
     assert sum(b.n_positive for b in e.balance) == used.n_positive
     assert sum(b.n_kept_negative for b in e.balance) == used.n_kept_negative
+    assert "no balancing" in {r.rule for r in e.agreement}
+    unbalanced = evaluate(fake_inputs(30), FAST, LabelSettings(balance=False))
+    balanced = by(unbalanced.agreement, rule="balanced")
+    assert balanced.n_kept_positive + balanced.n_kept_negative < balanced.n_positive + balanced.n_negative
 
 
 def test_pooling_runs_keeps_every_record_and_the_pairing():

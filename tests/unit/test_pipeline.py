@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -12,11 +13,11 @@ import pytest
 
 import glore.pipeline
 from glore.config import RunConfig
-from glore.errors import ConfigError
+from glore.errors import ConfigError, RunError
 from glore.fingerprints import flat_settings
 from glore.pipeline import Stage, StageContext, plan_stages, run_stages
 from glore.records import Problem, StepScores, read_records
-from glore.runfolder import part_files, read_done
+from glore.runfolder import check_belongs_together, makers, part_files, read_done
 from small_stages import N_PROBLEMS, contents, small_config, small_stages
 
 
@@ -141,12 +142,46 @@ def test_a_changed_setting_recomputes_its_stage_and_what_follows_and_says_which(
     assert [p.state for p in plans] == ["reused", "reused", "computed", "computed"]
     assert plans[2].why == "student.sft.learning_rate 5e-05 → 0.5"
     assert plans[3].why == "made from another train"
-    run_stages(small_stages(), changed)
+    run_stages(small_stages(), changed, redo=True)
     fresh = small_config(tmp_path / "fresh", student={"sft": {"learning_rate": 0.5}})
     run_stages(small_stages(), fresh)
     got, expected = contents(changed.run_dir), contents(fresh.run_dir)
     del got["config.yaml"], expected["config.yaml"]
     assert got == expected
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_was_made_under_other_settings_is_not_replaced_unasked(tmp_path: Path, finished: bool) -> None:
+    ticks = iter(range(1000))
+
+    def tick() -> None:
+        if not finished and next(ticks) == 3:
+            raise Stopped
+
+    config = small_config(tmp_path)
+    with contextlib.nullcontext() if finished else pytest.raises(Stopped):
+        run_stages(small_stages(tick), config)
+    before = contents(config.run_dir)
+    rule = "stage task and 3 after it" if finished else "stage task and 1 after it"
+    with pytest.raises(RunError, match=rf"holds what was made by other settings: {rule} \(seed 0 → 5\).*name=….*--redo"):
+        run_stages(small_stages(), small_config(tmp_path, seed=5))
+    assert contents(config.run_dir) == before
+    run_stages(small_stages(), config)
+    assert states(config) == ["reused"] * 4
+
+
+def test_stages_that_do_not_belong_together_are_found(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    run_stages(small_stages(), config)
+    names = [stage.name for stage in small_stages()]
+    check_belongs_together(config.run_dir, names)
+    run_stages(small_stages(), small_config(tmp_path, seed=5), until="task", redo=True)
+    with pytest.raises(RunError, match=r"stage sample was made from another task than the one there now.*--redo"):
+        check_belongs_together(config.run_dir, names)
+    check_belongs_together(config.run_dir, ["task"])
+    models = [p.name for p in (config.run_dir / "models").iterdir()]
+    with pytest.raises(RunError, match="made from another"):
+        check_belongs_together(config.run_dir, makers(config.run_dir, models))
 
 
 def test_partial_shards_of_other_settings_are_not_used(tmp_path: Path) -> None:
@@ -160,7 +195,7 @@ def test_partial_shards_of_other_settings_are_not_used(tmp_path: Path) -> None:
         run_stages(small_stages(tick), small_config(tmp_path))
     changed = small_config(tmp_path, seed=5)
     assert plan_stages(small_stages(), changed)[1].why == "unfinished, but seed 0 → 5; made from another task"
-    run_stages(small_stages(), changed)
+    run_stages(small_stages(), changed, redo=True)
     fresh = small_config(tmp_path / "fresh", seed=5)
     run_stages(small_stages(), fresh)
     got, expected = contents(changed.run_dir), contents(fresh.run_dir)

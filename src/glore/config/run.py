@@ -112,6 +112,7 @@ class EvaluationSettings(Settings):
     best_of: int = Field(3, ge=1)
     temperature: float = Field(1.0, gt=0)
     label_full_counts: bool = False
+    """All K rollouts at every step of the test drafts, so that the ablation of the labels has a row without propagation."""
     bootstrap_samples: int = Field(2000, ge=100)
 
 

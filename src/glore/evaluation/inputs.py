@@ -56,6 +56,8 @@ class EvaluationInputs:
     """Of the test drafts, rule `sorm`."""
     draft_truth: tuple[StepLabels, ...] = ()
     """Of the test drafts, rule `truth`, where the task knows it."""
+    test_trials: tuple[PrefixTrials, ...] = ()
+    """Of the test drafts."""
     train_drafts: tuple[Solution, ...] = ()
     train_trials: tuple[PrefixTrials, ...] = ()
     train_labels: tuple[StepLabels, ...] = ()

@@ -2,7 +2,8 @@
 
 The ablation derives the labels again from the kept rollouts, so it costs no sampling. Without propagation the labels
 need all K rollouts at every step; after a lazy scan too few drafts could be labelled, and not a fair choice of them, so
-such a row has counts but no agreement.
+such a row has counts but no agreement. Full counts of the test drafts alone (`evaluation.label_full_counts`) cost little and
+give it to them.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import numpy as np
 
 from glore.config import LabelSettings
 from glore.evaluation.inputs import EvaluationInputs, Index
-from glore.records import Solution, StepLabels
+from glore.records import PrefixTrials, Solution, StepLabels
 from glore.statistics import Estimate, Resampler
 from glore.where import label_drafts
 
 __all__ = ["AgreementRow", "StepBalance", "label_agreement", "step_balance"]
+
+BALANCING = ("no balancing", "balanced")
+"""What is switched where labels are balanced, and where they are not. It changes which labels are kept, not what they say."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,17 +67,31 @@ class StepBalance:
 
 
 def label_agreement(inputs: EvaluationInputs, index: Index, rule: LabelSettings | None) -> tuple[AgreementRow, ...]:
-    """One row per rule on the training drafts, and the labels as used on the test drafts. Empty where no truth is known."""
+    """One row per rule on the training drafts, then on the test drafts. Empty where no truth is known."""
     rows: list[AgreementRow] = []
     if inputs.train_truth:
         n_draws, seed = index.options.bootstrap_samples, index.options.seed
         resampler = Resampler((d.problem_id for d in inputs.train_drafts), n_draws=n_draws, seed=seed)
-        for name, labels in _labellings(inputs, rule, seed):
-            row = _row("train", name, inputs.train_drafts, labels, inputs.train_truth, resampler, None)
-            rows.append(_without_numbers(row) if rows and row.n_unlabelled > rows[0].n_unlabelled else row)
+        labellings = _labellings(inputs.train_drafts, inputs.train_labels, inputs.train_trials, rule, seed)
+        rows += _rows("train", inputs.train_drafts, labellings, inputs.train_truth, resampler, None)
     if inputs.draft_truth and inputs.draft_labels:
-        rows.append(_row("test", "as used", index.drafts, inputs.draft_labels, inputs.draft_truth, index.resampler, index.cluster_of))
+        unbalanced = rule.model_copy(update={"balance": False}) if rule else None
+        labellings = _labellings(index.drafts, inputs.draft_labels, inputs.test_trials, unbalanced, index.options.seed)
+        labellings = {name: labels for name, labels in labellings.items() if name not in BALANCING}
+        rows += _rows("test", index.drafts, labellings, inputs.draft_truth, index.resampler, index.cluster_of)
     return tuple(rows)
+
+
+def _rows(
+    where: str,
+    drafts: Sequence[Solution],
+    labellings: dict[str, Sequence[StepLabels]],
+    truth: Sequence[StepLabels],
+    resampler: Resampler,
+    cluster_of: dict[str, str] | None,
+) -> list[AgreementRow]:
+    used, *others = (_row(where, name, drafts, labels, truth, resampler, cluster_of) for name, labels in labellings.items())
+    return [used, *(_without_numbers(row) if row.n_unlabelled > used.n_unlabelled else row for row in others)]
 
 
 def _without_numbers(row: AgreementRow) -> AgreementRow:
@@ -101,20 +119,22 @@ def step_balance(inputs: EvaluationInputs) -> tuple[StepBalance, ...]:
     )
 
 
-def _labellings(inputs: EvaluationInputs, rule: LabelSettings | None, seed: int) -> list[tuple[str, Sequence[StepLabels]]]:
-    """The labels as used, then derived again with each step of the post-processing switched off."""
-    found: list[tuple[str, Sequence[StepLabels]]] = [("as used", inputs.train_labels)]
+def _labellings(
+    drafts: Sequence[Solution], used: Sequence[StepLabels], trials: Sequence[PrefixTrials], rule: LabelSettings | None, seed: int
+) -> dict[str, Sequence[StepLabels]]:
+    """The labels as used, then derived again with each step of the post-processing switched the other way."""
+    found: dict[str, Sequence[StepLabels]] = {"as used": used}
+    if not trials or rule is None:
+        return found
     changes: dict[str, dict[str, object]] = {
         "no consistency check": {"consistency": "off"},
         "no propagation": {"propagate": False},
         "neither": {"consistency": "off", "propagate": False},
-        "no balancing": {"balance": False},
+        BALANCING[not rule.balance]: {"balance": not rule.balance},
     }
-    if inputs.train_trials and rule is not None:
-        for name, change in changes.items():
-            if all(getattr(rule, key) != value for key, value in change.items()):
-                other = rule.model_copy(update=change)
-                found.append((name, label_drafts(inputs.train_drafts, inputs.train_trials, other, seed=seed).labels))
+    for name, change in changes.items():
+        if all(getattr(rule, key) != value for key, value in change.items()):
+            found[name] = label_drafts(drafts, trials, rule.model_copy(update=change), seed=seed).labels
     return found
 
 

@@ -27,7 +27,8 @@ __all__ = ["build_report", "print_tables"]
 
 
 def build_report(run_dir: Path) -> Path:
-    """Write `report/index.html` of a finished run and return its path. Raises RunError where the run is not finished."""
+    """Write `report/index.html` of a finished run and return its path. Raises RunError where the run is not finished, or its
+    stages don't belong together."""
     from glore.config import load_config
     from glore.report.page import render_page
     from glore.runfolder import write_text
@@ -52,13 +53,16 @@ def _evaluation(run_dir: Path) -> Evaluation:
     from glore.config import load_config
     from glore.errors import RunError
     from glore.evaluation import evaluate, read_evaluation, write_evaluation
+    from glore.runfolder import check_belongs_together
+    from glore.stages import build_stages
     from glore.stages.testing import evaluation_options, read_inputs
 
+    config = load_config(run_dir / "config.yaml")
+    check_belongs_together(run_dir, [stage.name for stage in build_stages(config)])
     path = run_dir / "report" / "evaluation.json"
     try:
         return read_evaluation(path)
     except RunError:
-        config = load_config(run_dir / "config.yaml")
         evaluation = evaluate(read_inputs(run_dir), evaluation_options(config), config.labels)
         write_evaluation(path, evaluation)
         return evaluation

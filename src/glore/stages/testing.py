@@ -179,6 +179,7 @@ def _gathered(read: _Reader, config: RunConfig) -> EvaluationInputs:
         scores=tuple(scores),
         draft_labels=tuple(read("test_labels", StepLabels)),
         draft_truth=(*read("test_labels", StepLabels, "truth"), *read("test_refinements", StepLabels, "truth")),
+        test_trials=tuple(read("test_rollouts", PrefixTrials)),
         train_drafts=tuple(train),
         train_trials=tuple(read("rollouts", PrefixTrials)),
         train_labels=tuple(read("labels", StepLabels)),
