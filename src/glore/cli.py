@@ -7,6 +7,8 @@ progress, notes and errors to stderr.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import re
 import sys
 import tempfile
 import traceback
@@ -16,12 +18,15 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from glore.errors import DataError, GloreError, RunError, printable, shown
+from glore.errors import DataError, EngineError, GloreError, RunError, printable, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from glore.config import RunConfig
+    from glore.questions import Question
+    from glore.records import Refinement
+    from glore.refiner import Refiner
 
 __all__ = ["app", "main"]
 
@@ -34,6 +39,8 @@ app = typer.Typer(
 
 REFINE_BATCH = 64
 """Questions refined together; results of a batch are printed before the next begins."""
+REFINE_FAILURES = 5
+"""When so many questions in a row fail, it is hardly the questions (a server is down, say), and the rest is not tried."""
 
 
 @app.command()
@@ -44,6 +51,7 @@ def run(
     ] = None,
     until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be computed and what is reused.")] = False,
+    redo: Annotated[bool, typer.Option("--redo", help="Compute again, and replace, what the folder holds from other settings.")] = False,
 ) -> None:
     """Run a recipe; run it again to go on where it stopped."""
     with _outcome() as outcome:
@@ -62,7 +70,7 @@ def run(
         outcome.log_dir = config.run_dir / "log"
         outcome.on_interrupt = "everything committed is kept: run the same command to go on"
         with TerminalProgress(log_file=config.run_dir / "log" / "run.log") as progress:
-            run_stages(stages, config, until=until, progress=progress)
+            run_stages(stages, config, until=until, progress=progress, redo=redo)
         if until is None:
             _print_report(config.run_dir, console)
         else:
@@ -80,19 +88,31 @@ def refine(
     with _outcome() as outcome:
         config = _open_run(run)
         outcome.log_dir = config.run_dir / "log"
-        questions = _questions(question, file)
         from glore.display import refinement_json, refinement_text
+        from glore.questions import read_questions
         from glore.refiner import Refiner
+
+        questions = read_questions(question, file)
 
         refiner = Refiner.from_run(config.run_dir)
         console = _console()
+        n_failed = in_a_row = 0
         for start in range(0, len(questions), REFINE_BATCH):
-            for refinement in refiner.refine(questions[start : start + REFINE_BATCH]):
+            for asked, result in _refined(refiner, questions[start : start + REFINE_BATCH]):
+                if isinstance(result, GloreError):
+                    n_failed, in_a_row = n_failed + 1, in_a_row + 1
+                    _print_failure(asked, result, jsonl)
+                    if in_a_row == REFINE_FAILURES and asked is not questions[-1]:
+                        raise EngineError(f"{in_a_row} questions in a row failed; mend that, then give those after {asked.where} again")
+                    continue
+                in_a_row = 0
                 if jsonl:
-                    sys.stdout.write(refinement_json(refinement) + "\n")
+                    sys.stdout.write(refinement_json(result) + "\n")
                 else:
-                    console.print(refinement_text(refinement))
+                    console.print(refinement_text(result))
             sys.stdout.flush()
+        if n_failed:
+            raise typer.Exit(2)
 
 
 @app.command()
@@ -150,40 +170,31 @@ def _open_run(name: str) -> RunConfig:
     raise RunError(f"there is no run {shown(name)} (no config.yaml there or below runs/); give a folder that glore run made")
 
 
-def _questions(question: str | None, file: Path | None) -> list[str]:
-    """From the argument, a JSONL file, or stdin (JSONL if its first line is an object, else one question)."""
+def _refined(refiner: Refiner, asked: list[Question]) -> Iterator[tuple[Question, Refinement | GloreError]]:
+    """Results in order. A batch that fails is halved until the question at fault stands alone, so that the others get theirs."""
+    try:
+        results = refiner.refine([q.text for q in asked])
+    except (DataError, EngineError) as error:
+        if len(asked) == 1:
+            yield asked[0], error
+            return
+        half = len(asked) // 2
+        yield from _refined(refiner, asked[:half])
+        yield from _refined(refiner, asked[half:])
+    else:
+        for q, result in zip(asked, results, strict=True):
+            yield q, dataclasses.replace(result, problem_id=q.id)
+
+
+def _print_failure(asked: Question, error: GloreError, jsonl: bool) -> None:
+    """One line on stderr, and an object in the place of the result where these are JSON."""
     import json
 
-    if question is not None and file is not None:
-        raise DataError("give either a question or --file, not both")
-    if question is not None:
-        texts = [question]
-    else:
-        if file is None and sys.stdin.isatty():
-            raise DataError('no question: give one, as in glore refine RUN "How many …?", or pipe it in, or use --file')
-        where = str(file) if file else "stdin"
-        try:
-            text = file.read_text(encoding="utf-8") if file else sys.stdin.read()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"can't read {where}: {getattr(error, 'strerror', None) or error}; give a UTF-8 JSONL file") from error
-        texts = [text]
-        if file is not None or text.lstrip().startswith("{"):
-            texts = []
-            for number, line in enumerate(text.splitlines(), start=1):
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise DataError(f"{where}, line {number}: not JSON ({shown(line, 40)}); write one object per line") from error
-                found = record.get("question") if isinstance(record, dict) else None
-                if not isinstance(found, str):
-                    raise DataError(f"{where}, line {number}: field question must be text, got {shown(found, 40)}")
-                texts.append(found)
-    texts = [t.strip() for t in texts]
-    if not texts or not all(texts):
-        raise DataError("a question is empty; give text, and no empty question fields")
-    return texts
+    # The question's name within its batch says nothing to who gave a line.
+    message = printable(re.sub(r"^request 'q0[^']*': ", "", str(error)))
+    if jsonl:
+        print(json.dumps({"problem_id": asked.id, "question": asked.text, "error": message}))
+    print(f"error: {printable(asked.where)}: {message}", file=sys.stderr)
 
 
 class _Outcome:

@@ -105,6 +105,7 @@ def new_step_model(base: str | Path, dtype: str = "float32") -> PreTrainedModel:
 def _load(kind: object, what: str, path: str | Path, dtype: str, fresh: tuple[str, ...] = ()) -> PreTrainedModel:
     """`kind.from_pretrained`, refusing weights that are missing unless their name starts with one of `fresh`."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoConfig
 
     if dtype not in DTYPES:
@@ -119,6 +120,11 @@ def _load(kind: object, what: str, path: str | Path, dtype: str, fresh: tuple[st
                 config.label2id = {name: i for i, name in STEP_LABELS.items()}
                 config.classifier_dropout = 0.0
             model, info = kind.from_pretrained(str(path), config=config, dtype=getattr(torch, dtype), output_loading_info=True)  # type: ignore[attr-defined]  # an Auto class, untyped here
+        except SafetensorError as error:
+            raise ModelError(
+                f"can't load a {what} from {shown(str(path))}: its weights are damaged or cut short ({_line(error)}); delete that folder, "
+                "then make the model again: glore run with the run's config.yaml does, and one from elsewhere is fetched again"
+            ) from error
         except Exception as error:
             raise ModelError(f"can't load a {what} from {shown(str(path))}: {_line(error)}") from error
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(fresh or ("\0",)))

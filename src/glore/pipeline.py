@@ -3,8 +3,8 @@
 A stage is complete when its `done.json` is there and holds the fingerprint of the settings the stage reads, the content of
 the data it reads from outside the run, its inputs' fingerprints, its version, the records' schema version and glore's release.
 Anything else is made again, and the reason is said; where that would replace what was computed under other settings, only if asked
-to (`redo`). An unfinished stage goes on from the shards it has committed, if they were made under the same fingerprint. Stages must be deterministic: then a run that was killed anywhere and started again
-holds the same bytes as one that was not.
+to (`redo`). An unfinished stage goes on from the shards it has committed, if they were made under the same fingerprint. Stages must
+be deterministic: then a run that was killed anywhere and started again holds the same bytes as one that was not.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from glore.how import refine_request
 from glore.prompts import solve_segments
 from glore.records import Refinement
 from glore.rerank import aggregate, choose
+from glore.runfolder import check_belongs_together, makers
 from glore.sampling.protocol import Engine, Request, SamplingParams, stable_seed
 from glore.solutions import completion_steps
 from glore.tasks.grading import find_answer, normalise_gold
@@ -62,7 +63,7 @@ class Refiner:
 
     @classmethod
     def from_run(cls, path: str | Path, engine: EngineSettings | None = None) -> Refiner:
-        """The models and settings of a finished run. Raises RunError where a model is missing."""
+        """The models and settings of a finished run. Raises RunError where a model is missing, or was not made with the others."""
         run_dir = Path(path)
         if not (run_dir / "config.yaml").is_file():
             raise RunError(f"{run_dir} is no run folder: it holds no config.yaml; give the folder that glore run made")
@@ -71,6 +72,7 @@ class Refiner:
         missing = [name for name, folder in folders.items() if not folder.is_dir()]
         if missing:
             raise RunError(f"run {run_dir} has no {' and no '.join(missing)} yet; finish it first with glore run")
+        check_belongs_together(run_dir, makers(run_dir, tuple(folders)))
         options = RefineOptions(
             threshold=config.evaluation.threshold,
             aggregate=config.evaluation.aggregate,
@@ -105,13 +107,14 @@ class Refiner:
     def refine(self, questions: Sequence[str]) -> list[Refinement]:
         """Refine questions in one batch, results in their order; `problem_id` is `q0`, `q1`, …
 
-        Raises DataError for an empty or oversized question, EngineError where one does not fit into a model's context, TypeError
-        for a single string, whose letters would be questions.
+        Raises DataError for a question that is empty, oversized or no Unicode, before anything is sampled; EngineError where one does
+        not fit into a model's context; TypeError for one that is no string, or a single string, whose letters would be questions.
         """
         if isinstance(questions, str):
             raise TypeError(f"refine takes several questions, got the string {shown(questions)}; call the refiner itself, or give a list")
         begin = time.monotonic()
-        asked = {f"q{n}": _checked(question, n) for n, question in enumerate(questions)}
+        alone = len(questions) == 1
+        asked = {f"q{n}": _checked(question, "the question" if alone else f"question {n}") for n, question in enumerate(questions)}
         options = self.options
 
         drafts = _Answers.of(self.student, [self._draft_request(q, text) for q, text in asked.items()])
@@ -186,14 +189,17 @@ def _candidates(q: str, draft: Steps, refined: Mapping[str, Steps]) -> dict[str,
     return {"draft": draft, **made}
 
 
-def _checked(question: str, n: int) -> str:
+def _checked(question: object, name: str) -> str:
+    """The text of a question that models can read. `name` is what errors call it."""
+    if not isinstance(question, str):
+        raise TypeError(f"{name} must be a string, got {shown(question)}; give the text of a problem")
     text = question.strip()
     if not text:
-        raise DataError(f"question {n} is empty; give the text of a problem")
+        raise DataError(f"{name} is empty; give the text of a problem")
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise DataError(f"{name} holds half a Unicode character (a lone surrogate): {shown(text, 40)}; write the text again as UTF-8")
     if len(text) > MAX_QUESTION_CHARS:
-        raise DataError(
-            f"question {n} has {len(text):,} characters ({shown(text, 40)}), at most {MAX_QUESTION_CHARS:,} are read; shorten it"
-        )
+        raise DataError(f"{name} has {len(text):,} characters ({shown(text, 40)}), at most {MAX_QUESTION_CHARS:,} are read; shorten it")
     return text
 
 

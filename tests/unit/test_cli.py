@@ -11,12 +11,40 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
+FAILING_REFINER = """
+import small_glore
+from glore.cli import main
+from glore.errors import EngineError
+
+works = small_glore.Refiner.refine
 
 
-def glore(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(TESTS / "small_glore.py"), *arguments]
+def refine(self, questions):
+    for number, question in enumerate(questions):
+        if question.startswith("long"):
+            raise EngineError(f"request 'q{number}/local': the prompt has 900 tokens; shorten it")
+    return works(self, questions)
+
+
+small_glore.Refiner.refine = refine
+main()
+"""
+
+
+def glore(folder: Path, *arguments: str, stdin: str = "", script: Path = TESTS / "small_glore.py") -> subprocess.CompletedProcess[str]:
+    """In the texts that go in, `\\udcXX` stands for the byte XX."""
     environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, input=stdin, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, str(script), *arguments],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        input=stdin,
+        timeout=60,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -102,30 +130,108 @@ def test_jsonl_in_and_out(folder: Path) -> None:
         assert [r["question"] for r in out] == [f"q{i}" for i in range(70)]
         assert out[0]["candidates"][1] == ["1 + 1 = 2", "#### 2"]
         assert (out[0]["marked_step"], out[0]["chosen"]) == (1, 1)
+        assert [r["problem_id"] for r in out] == [str(i) for i in range(70)]
 
 
-def test_plain_text_on_stdin_is_one_question(folder: Path) -> None:
-    out = glore(folder, "refine", "small", "--jsonl", stdin="Ann has 3 apples.\nHow many has she?\n").stdout
-    assert [json.loads(line)["question"] for line in out.splitlines()] == ["Ann has 3 apples.\nHow many has she?"]
+def test_ids_are_unique_over_the_whole_input(folder: Path) -> None:
+    lines = "".join(json.dumps({"question": f"q{i}"} | ({"id": "mine"} if i == 3 else {})) + "\n" for i in range(70))
+    done = glore(folder, "refine", "small", "--jsonl", stdin=lines)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["problem_id"] for line in done.stdout.splitlines()] == ["mine" if i == 3 else f"q{i}" for i in range(70)]
+
+
+@pytest.mark.parametrize(
+    ("text", "questions"),
+    [
+        ("Ann has 3 apples.\nHow many has she?\n", ["Ann has 3 apples.\nHow many has she?"]),
+        ("[3] apples: how many?", ["[3] apples: how many?"]),
+        ("\ufeffHow many?", ["How many?"]),
+        ('\ufeff{"question": "a"}\r\n\r\n{"question": "b\u2028c", "solutoin": 1}', ["a", "b\u2028c"]),
+    ],
+)
+def test_stdin_is_json_lines_or_one_plain_question(folder: Path, text: str, questions: list[str]) -> None:
+    done = glore(folder, "refine", "small", "--jsonl", stdin=text)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["question"] for line in done.stdout.splitlines()] == questions
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"question": "a"}\n{"question": 3}\n', "q.jsonl, line 2: field question must be text, got 3"),
-        ('{"question": "a"}\n\n{"q', "q.jsonl, line 3: not JSON"),
-        ('["a"]\n', "line 1: field question must be text, got None"),
-        ('{"question": " "}\n', "a question is empty"),
-        ("", "a question is empty"),
+        ('{"question": "a"}\n{"question": 3}\n', "q.jsonl, line 2: the field 'question' must be a text, got 3"),
+        ('{"question": "a"}\n\n{"q', "q.jsonl, line 3: not JSON ('{\"q'); write one object per line"),
+        ('["a"]\n', "line 1: not an object"),
+        ('[{"question": "a"}]\n', 'line 1: not an object (\'[{"question": "a"}]\'); write one object per line, like'),
+        ('{"frage": "a"}\n', "line 1: the field 'question' is missing (fields there: frage); add it"),
+        ('{"question": " "}\n', "line 1: the field 'question' is empty"),
+        ('{"question": "\\ud800 x"}\n', "line 1: the field 'question' holds half a Unicode character"),
+        ('{"question": "a"}\n{"question": "caf\udce9"}\n', "line 2: text must be UTF-8, got byte 0xe9; write it again as UTF-8"),
+        ('{"question": "a", "id": [1]}\n', "line 1: the field 'id' must be a text, got [1]"),
+        (
+            '{"question": "a", "id": 7}\n\n{"question": "b", "id": "7"}\n',
+            "line 3: the id '7' is taken by q.jsonl, line 1; give every question an id of its own",
+        ),
+        ("", "q.jsonl holds no question"),
         ("[" * 100_000, "line 1: not JSON"),
     ],
 )
 def test_bad_questions_name_file_line_and_field(folder: Path, text: str, message: str) -> None:
-    (folder / "q.jsonl").write_text(text)
+    (folder / "q.jsonl").write_text(text, encoding="utf-8", errors="surrogateescape")
     done = glore(folder, "refine", "small", "--file", "q.jsonl")
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "message"),
+    [
+        ((), "a\ncaf\udce9", "stdin, line 2: text must be UTF-8, got byte 0xe9"),
+        ((), "\udcff\udcfe\udc80\0", "stdin, line 1: text must be UTF-8, got byte 0xff"),
+        ((), '{"question": "\\ud800 x"}', "stdin, line 1: the field 'question' holds half a Unicode character"),
+        ((), '[\n{"question": "a"}\n]', "stdin, line 1: not JSON ('['); write one object per line"),
+        ((), '[{"question": "a"}]', "stdin, line 1: not an object"),
+        ((), " ", "stdin is empty; give"),
+        (("caf\udce9",), "", "the question, line 1: text must be UTF-8, got byte 0xe9"),
+        ((" ",), "", "the question is empty; give"),
+    ],
+)
+def test_what_is_no_question_is_one_line(folder: Path, arguments: tuple[str, ...], text: str, message: str) -> None:
+    done = glore(folder, "refine", "small", *arguments, stdin=text)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Path:
+    """The command line whose refiner gives up a batch that has a question beginning with "long" in it."""
+    path = tmp_path / "failing_glore.py"
+    path.write_text(FAILING_REFINER)
+    return path
+
+
+def test_a_question_that_fails_does_not_take_its_batch_along(folder: Path, failing: Path) -> None:
+    lines = "".join(json.dumps({"question": f"{'long' if i in (2, 40, 66) else 'q'} {i}"}) + "\n" for i in range(70))
+    done = glore(folder, "refine", "small", "--jsonl", stdin=lines, script=failing)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [f"error: stdin, line {n}: the prompt has 900 tokens; shorten it" for n in (3, 41, 67)]
+    out = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [r["problem_id"] for r in out] == [f"q{i}" for i in range(70)]
+    assert out[2] == {"problem_id": "q2", "question": "long 2", "error": "the prompt has 900 tokens; shorten it"}
+    assert [i for i, r in enumerate(out) if "answer" not in r] == [2, 40, 66]
+    plain = glore(folder, "refine", "small", "long one", script=failing)
+    assert (plain.returncode, plain.stdout) == (2, "")
+    assert plain.stderr == "error: the question: the prompt has 900 tokens; shorten it\n"
+
+
+def test_where_question_after_question_fails_the_rest_is_left(folder: Path, failing: Path) -> None:
+    lines = "".join(json.dumps({"question": f"{'q' if i == 0 else 'long'} {i}"}) + "\n" for i in range(200))
+    done = glore(folder, "refine", "small", "--jsonl", stdin=lines, script=failing)
+    assert done.returncode == 2
+    assert ["error" in json.loads(line) for line in done.stdout.splitlines()] == [False] + 5 * [True]
+    assert done.stderr.count("\n") == 6
+    assert done.stderr.endswith("error: 5 questions in a row failed; mend that, then give those after stdin, line 6 again\n")
 
 
 def test_a_reader_that_leaves_early_is_no_bug(folder: Path) -> None:

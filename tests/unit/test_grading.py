@@ -38,6 +38,19 @@ from glore.tasks.latex import LatexChecker
         ("##### 18", Grade("right", "18")),
         ("The answer is 18", Grade("wrong", None)),
         ("#### 18\n####", Grade("wrong", None)),
+        ("#### 18 ####", Grade("right", "18")),
+        ("#### 17 #### 18 ######", Grade("right", "18")),
+        ("She has 18. ####", Grade("wrong", None)),
+        ("#### \\boxed{18}", Grade("right", "18")),
+        ("#### $\\boxed{18}$", Grade("right", "18")),
+        ("#### \\boxed{18} apples", Grade("right", "18")),
+        ("#### \\boxed{18} + 1", Grade("unknown", "\\boxed{18} + 1")),
+        ("#### \\boxed{18} or \\boxed{17}", Grade("unknown", "\\boxed{18} or \\boxed{17}")),
+        ("#### \\boxed{1}8", Grade("unknown", "\\boxed{1}8")),
+        ("#### \\boxed{18\\%}", Grade("wrong", "18%")),
+        ("#### 18\u200b", Grade("right", "18")),
+        ("#### ~18", Grade("right", "18")),
+        ("#### 18!", Grade("unknown", "18!")),
         ("####", Grade("wrong", None)),
         ("", Grade("wrong", None)),
         ("#### 18%", Grade("wrong", "18%")),
@@ -81,6 +94,8 @@ def test_gold_answers_have_one_spelling() -> None:
         r"\$1{,}234": "1234",
         r"25\%": "25%",
         r"\boxed{x^2}": "x^2",
+        r"\boxed{\boxed{7}}": "7",
+        r"\boxed{72} + 1": "72 + 1",
         "blue": None,
         "17 or 18": None,
         "": None,
@@ -90,7 +105,7 @@ def test_gold_answers_have_one_spelling() -> None:
 
 @pytest.fixture(scope="module")
 def checker() -> Iterator[LatexChecker]:
-    made = LatexChecker(limit_seconds=8)
+    made = LatexChecker(limit_seconds=20)
     yield made
     made.close()
 
@@ -115,6 +130,50 @@ def checker() -> Iterator[LatexChecker]:
         ("-5", "−5", "right"),
         ("3", "18 and 3", "unknown"),
         ("x^2", "{" * 60, "unknown"),
+        # Mathematics without a backslash:
+        ("2i+1", "1+2i", "right"),
+        ("2i+1", r"1 + 2\cdot i", "right"),
+        ("6 - 5i", "-5i+6", "right"),
+        ("6 - 5i", "6+5i", "wrong"),
+        ("p - q", "-q+p", "right"),
+        ("p - q", "q - p", "wrong"),
+        ("pq", "qp", "right"),
+        ("(3,4)", r"(\frac{6}{2},4)", "right"),
+        ("(3,4)", "(4,3)", "wrong"),
+        ("3/x", r"\frac{3}{x}", "right"),
+        ("12 + 3x", "3x+12.", "right"),
+        ("y = 2x+1", "2x+1", "right"),
+        # Lists:
+        ("3,5", "5, 3", "right"),
+        ("3,5", "3.5", "wrong"),
+        ("3,5", "5", "wrong"),
+        ("x = 3, x = 5", "5, 3", "right"),
+        ("3,5", "(5,3)", "unknown"),
+        ("x = 3, y = 5", "5, 3", "unknown"),
+        ("3500", "3, 500", "unknown"),
+        ("3, 500", "3,500", "unknown"),
+        ("500, 3", "3,500", "unknown"),
+        ("(1,200)", "1200", "unknown"),
+        (r"3{,}500\pi", r"3500\pi", "right"),
+        (r"3,500\pi", r"3500\pi", "unknown"),
+        (r"500\sqrt{4}", "1,000", "right"),
+        # Words, and what might be some:
+        ("Evelyn", r"\text{evelyn}", "right"),
+        ("Friday", "Monday", "wrong"),
+        ("Friday", "5", "wrong"),
+        ("no solution", r"\emptyset", "unknown"),
+        ("x+1", "no solution", "unknown"),
+        ("abc", "bca", "unknown"),
+        ("C", r"\text{(C)}", "right"),
+        ("C", "B", "wrong"),
+        ("June 20", "20", "unknown"),
+        ("sin x", r"\sin x", "unknown"),
+        # What the checker would take for the same:
+        ("12 - 5d", "-5d+12", "right"),
+        ("12 - 5d", "12 - 5", "unknown"),
+        (r"10\sqrt{2}", r"10\sqrt{2}\text{ cm}", "right"),
+        ("R - r", "0", "unknown"),
+        ("x^2", "x^2 + 3 {", "unknown"),
         ("x^2", "9" * 10_000, "unknown"),
     ],
 )
@@ -132,7 +191,8 @@ def test_a_hostile_answer_is_stopped_and_the_next_one_is_graded_in_any_thread() 
     verdicts: list[str] = []
 
     def work() -> None:
-        verdicts.extend(checker.check(gold, found) for gold, found in [("x+1", "1+x"), ("7", "9^{9^{9^{9^9}}}"), ("x+2", "2+x")])
+        pairs = [("x+1", "1+x"), ("x", "9^{9^{9^{9^9}}}"), ("x+2", "2+x")]
+        verdicts.extend(grade_answer(gold, [f"#### {found}"], checker).verdict for gold, found in pairs)
 
     thread = threading.Thread(target=work)
     start = time.perf_counter()

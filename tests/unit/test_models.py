@@ -141,9 +141,11 @@ def test_truncated_weights_are_a_model_error(base: Path, tmp_path: Path) -> None
     copy = tmp_path / "copy"
     shutil.copytree(base, copy)
     weights = copy / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="can't load a causal language model"):
-        models.load_causal_lm(copy)
+    whole = weights.read_bytes()
+    for damaged in (b"", whole[:4], whole[:1000], whole[:-1], b"\xff" * len(whole)):
+        weights.write_bytes(damaged)
+        with pytest.raises(ModelError, match=r"can't load a causal language model from .*copy': its weights are damaged .* glore run"):
+            models.load_causal_lm(copy)
 
 
 def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:

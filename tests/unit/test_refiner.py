@@ -85,10 +85,27 @@ def test_one_question_is_not_taken_for_a_batch_of_letters() -> None:
     assert student.requests == []
 
 
-@pytest.mark.parametrize(("question", "message"), [("  \n", "question 0 is empty"), ("x" * (MAX_QUESTION_CHARS + 1), "20,001 characters")])
-def test_bad_questions_are_refused(question: str, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        _refiner("good")[0](question)
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ("  \n", "is empty; give"),
+        ("x" * (MAX_QUESTION_CHARS + 1), "has 20,001 characters .* shorten it"),
+        ("\ud800 x", r"holds half a Unicode character .*ud800 x'; write the text again as UTF-8"),
+    ],
+)
+def test_bad_questions_are_refused_before_anything_is_sampled(question: str, message: str) -> None:
+    refiner, student, _ = _refiner("good")
+    with pytest.raises(DataError, match=f"^the question {message}"):
+        refiner(question)
+    with pytest.raises(DataError, match=f"^question 1 {message}"):
+        refiner.refine(["fine", question])
+    assert student.requests == []
+
+
+@pytest.mark.parametrize("question", [5, None, b"x"])
+def test_what_is_no_string_is_no_question(question: object) -> None:
+    with pytest.raises(TypeError, match=f"the question must be a string, got {question!r}; give the text of a problem"):
+        _refiner("good")[0](question)  # type: ignore[arg-type]  # the mistake under test
 
 
 def test_a_folder_that_is_no_finished_run_is_named(tmp_path: Path) -> None:

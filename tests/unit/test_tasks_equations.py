@@ -7,13 +7,26 @@ from fractions import Fraction
 import pytest
 
 from glore.errors import DataError
-from glore.tasks.equations import equation_steps, parse_infix, parse_prefix, value_of, worked_lines
+from glore.tasks.equations import parse_infix, parse_prefix, value_of, worked_lines
 
 
 def test_infix_equations_become_steps() -> None:
-    assert equation_steps("( 76.0 - 25.0 )") == ("76 - 25 = 51", "#### 51")
-    assert equation_steps("( ( 5.0 + 3.0 ) * ( 6.0 / 4.0 ) )") == ("5 + 3 = 8", "6 / 4 = 1.5", "8 * 1.5 = 12", "#### 12")
-    assert equation_steps("9.0") == ("#### 9",)
+    assert worked_lines(parse_infix("( 76.0 - 25.0 )"), {}) == ("76 - 25 = 51", "#### 51")
+    assert worked_lines(parse_infix("( ( 5.0 + 3.0 ) * ( 6.0 / 4.0 ) )"), {}) == ("5 + 3 = 8", "6 / 4 = 1.5", "8 * 1.5 = 12", "#### 12")
+    assert worked_lines(parse_infix("9.0"), {}) == ("#### 9",)
+
+
+def test_with_letters_the_numbers_are_copied_and_what_is_done_is_said_first() -> None:
+    numbers, letters = [Fraction(n) for n in (5, 3, 7)], {Fraction(5): "A", Fraction(3): "B", Fraction(7): "C"}
+    assert worked_lines(parse_infix("( ( 5.0 + 3.0 ) * 2.0 )"), {}, numbers, letters) == (
+        "A 5, B 3, C 7: A + B = 5 + 3 = 8",
+        "8 * 2 = 16",
+        "#### 16",
+    )
+    slots = {"number0": Fraction(4), "number1": Fraction(4)}
+    lines = worked_lines(parse_prefix("- number1 / number0 2.0"), slots, [Fraction(4)] * 2, {"number0": "A", "number1": "B"})
+    assert lines == ("A 4, B 4: A / 2 = 4 / 2 = 2", "B - 2 = 4 - 2 = 2", "#### 2")
+    assert worked_lines(parse_infix("7.0"), {}, numbers, letters) == ("A 5, B 3, C 7: C = 7", "#### 7")
 
 
 def test_prefix_equations_fill_their_slots() -> None:
@@ -41,4 +54,4 @@ def test_malformed_prefix(text: str) -> None:
 
 def test_division_by_zero() -> None:
     with pytest.raises(DataError, match="divides by zero"):
-        equation_steps("( 1.0 / ( 2.0 - 2.0 ) )")
+        worked_lines(parse_infix("( 1.0 / ( 2.0 - 2.0 ) )"), {})

@@ -88,6 +88,41 @@ def test_math_reads_boxes_and_grades_latex(tmp_path: Path) -> None:
     task.close()
 
 
+def test_math_refuses_an_answer_that_is_not_the_boxed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def row(boxed: str, answer: str) -> bytes:
+        return lines({"problem": "p", "solution": f"So \\boxed{{{boxed}}}.", "answer": answer})
+
+    test = lines({"problem": "t", "solution": "\\boxed{x+1}", "answer": "x + 1"})
+    with monkeypatch.context() as patch:
+        patch.setattr(LatexChecker, "check", lambda *_: pytest.fail("equal texts and numbers need no slow checker"))
+        for boxed, answer in (("3", "3.0"), ("\\frac{1}{2}", "0.5"), ("even", "\\text{Even}")):
+            opened("math", folder(tmp_path, row(boxed, answer) + lines({"problem": "q", "solution": "\\boxed{3}"}), test))
+        with pytest.raises(
+            DataError, match=r"line 1: the field 'solution' has '3' in its .*, but 'answer' is '4'; correct one of them"
+        ) as caught:
+            opened("math", folder(tmp_path, row("3", "4"), test))
+    assert str(tmp_path / "train.jsonl") in str(caught.value)
+    monkeypatch.setattr(LatexChecker, "check", lambda self, gold, found: "right" if "frac" in gold else "wrong")
+    more = lines(
+        {"problem": "q", "solution": "\\boxed{3}, \\boxed{5}", "answer": "3,5"}, {"problem": "r", "solution": "Three.", "answer": 3}
+    )
+    opened("math", folder(tmp_path, row("x/2", "\\frac x2") + more, test))
+    with pytest.raises(DataError, match=r"line 1: .* 'x\+2' in its"):
+        opened("math", folder(tmp_path, row("x+2", "x+1") + more, test))
+
+
+def test_math_grades_answers_without_a_backslash(tmp_path: Path) -> None:
+    rows = [{"problem": f"p{i}", "solution": f"\\boxed{{x+{i}}}"} for i in range(3)]
+    task = opened("math", folder(tmp_path, lines(*rows), lines({"problem": "t", "solution": "\\boxed{Friday}"})))
+    assert isinstance(task, DatasetTask)
+    task.checker = LatexChecker(limit_seconds=60)
+    found = everything(task)
+    assert (found["p2"].answer, found["t"].answer) == ("x+2", "Friday")
+    assert [task.grade(found["p2"], [f"#### {text}"]).verdict for text in ("2 + x", "x+1")] == ["right", "wrong"]
+    assert [task.grade(found["t"], [f"#### {text}"]).verdict for text in ("friday", "Monday")] == ["right", "wrong"]
+    task.close()
+
+
 def test_users_own_file(tmp_path: Path) -> None:
     rows = [
         {"question": "a", "answer": 18, "solution": "9 + 9 = 18", "id": "mine"},
@@ -188,7 +223,7 @@ def test_the_content_of_local_data_is_what_a_task_reads(tmp_path: Path) -> None:
         "task.path": content(path=file)["task.path"],
         "task.scratch_path": None,
     }
-    assert content(kind="stories") == content(path=None, hub="some/data") == {}
+    assert content(kind="stories", path=None) == content(path=None, hub="some/data") == {}
 
 
 def test_of_a_huge_file_the_beginning_and_the_size_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,8 +249,6 @@ def test_missing_places(tmp_path: Path) -> None:
         opened("gsm8k", tmp_path / "one.jsonl")
     with pytest.raises(ConfigError, match=r"needs task.path"):
         open_task(TaskSettings(kind="jsonl"), seed=0)
-    with pytest.raises(ConfigError, match="both set"):
-        opened("gsm8k", tmp_path, hub="openai/gsm8k")
     with pytest.raises(DataError, match="has no final line '#### number'; add it"):
         opened("gsm8k", folder(tmp_path, lines({"question": "x", "answer": "2"}), USER_TEST))
     with pytest.raises(DataError, match="ends in 'two', which is not one number"):

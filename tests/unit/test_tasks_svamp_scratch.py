@@ -22,7 +22,9 @@ from glore.tasks.svamp_templates import Template
 HEADER = "Question,Numbers,Equation,Answer\n"
 SHARE = '"jo \'s mom shares number0 pens , among number1 kids . how many each ?",56.0 9.0,/ number0 number1,6.2\n'
 LEAK = "Tom had number0 pens . How many of kind number1 ?,7 10,+ number0 number1,17\n"
-LINE = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)\n")
+LINE = re.compile(
+    r"(?:(?P<given>[A-Z] \d+(?:, [A-Z] \d+)*): )?(?:(?P<said>\w+ [-+*/] \w+) = )?(?P<a>\d+) (?P<sign>[-+*/]) (?P<b>\d+) = (?P<c>\d+)\n"
+)
 
 
 def svamp_row(i: int, wording: str = "Ann", answer: float | None = None) -> dict[str, object]:
@@ -78,10 +80,18 @@ def test_documents_are_deterministic_and_every_worked_line_is_true(tmp_path: Pat
         assert "number0" not in "".join(read)
         drill = not read[0].startswith("Question: ")
         lines = [a + b for a, b in zip(read, steps, strict=True)] if drill else steps[:-1]
+        numbers: dict[str, str] = {}
         for line in lines:
             match = LINE.fullmatch(line)
             assert match, line
-            assert compute[match[2]](int(match[1]), int(match[3])) == int(match[4])
+            assert compute[match["sign"]](int(match["a"]), int(match["b"])) == int(match["c"])
+            if match["given"]:
+                numbers = dict(part.split() for part in match["given"].split(", "))
+                assert list(numbers.values()) == re.findall(r"\b\d+\b", read[0].partition("Draft:")[0])
+            if match["said"]:
+                said = re.sub(r"[A-Z]", lambda letter, given=numbers: given[letter[0]], match["said"])
+                assert said == f"{match['a']} {match['sign']} {match['b']}"
+        assert drill or numbers
         drills += drill
         if drill:
             assert len(lines) == 8
@@ -129,6 +139,30 @@ def test_malformed_csv(tmp_path: Path, csv: str, complaint: str) -> None:
     with pytest.raises(DataError, match=complaint) as caught:
         opened(tmp_path, csv)
     assert str(tmp_path / "given.csv") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("equation", "complaint"),
+    [
+        ("( 3 + )", "'( 3 + )' has ')' where a number should be"),
+        ("( 3 / 0 )", "the equation divides by zero"),
+        ("3 + 4", "goes on after its end"),
+        ("( number0 + 4 )", "uses 'number0', for which there is no number"),
+        (" ", "is empty"),
+    ],
+)
+def test_a_malformed_equation_is_reported_with_its_place(tmp_path: Path, equation: str, complaint: str) -> None:
+    rows = [svamp_row(i, f"Ann{chr(97 + i)}") for i in range(10)]
+    rows[2]["Equation"] = equation
+    (tmp_path / "SVAMP.json").write_text("[" + ",\n".join(map(json.dumps, rows)) + "]")
+    (tmp_path / "given.csv").write_text(HEADER + SHARE, encoding="utf-8")
+    settings = TaskSettings(kind="svamp", path=str(tmp_path), n_dev=1, scratch_path=str(tmp_path / "given.csv"))
+    with pytest.raises(DataError) as caught:
+        open_task(settings, seed=0)
+    assert str(caught.value).startswith(f"{tmp_path / 'SVAMP.json'}, line 3: the field 'Equation'")
+    assert complaint in str(caught.value)
+    if equation.strip():
+        assert str(caught.value).endswith("; correct it or remove the problem")
 
 
 def test_the_real_files_share_no_wording_with_the_test_set(data_dir: Path) -> None:

@@ -8,7 +8,9 @@ import pytest
 import tiny_training as tiny
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
+from glore.config.training import TRACKERS
 from glore.errors import ConfigError, ModelError
 from glore.models import encode_segments, load_tokenizer
 from glore.progress import SilentProgress
@@ -213,8 +215,12 @@ def test_errors_are_one_line_and_come_before_training(base: Path, tmp_path: Path
     with pytest.raises(ModelError, match="no model folder"):
         train(tmp_path / "nowhere", tmp_path, "student")
     with pytest.raises(ConfigError, match="these training settings don't work here"):
-        train(base, tmp_path, "student", report_to=("nosuchtracker",))
+        train(base, tmp_path, "student", report_to=("clearml",))
     assert not (tmp_path / "student").exists()
+
+
+def test_the_settings_know_every_tracker_of_the_trainer() -> None:
+    assert set(INTEGRATION_TO_CALLBACK) <= set(TRACKERS)
 
 
 def test_a_loss_that_is_no_number_stops_the_training(base: Path, tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from glore.config.section import Settings
+from glore.config.section import Settings, TwoNumbers
 
 __all__ = ["StoriesSettings", "TaskSettings"]
 
@@ -14,24 +15,24 @@ __all__ = ["StoriesSettings", "TaskSettings"]
 class StoriesSettings(Settings):
     """Difficulty knobs of the built-in task."""
 
-    people: tuple[int, int] = (3, 5)
+    people: TwoNumbers = (3, 5)
     """Smallest and largest number of people in a story."""
-    steps: tuple[int, int] = (2, 4)
+    steps: TwoNumbers = (2, 4)
     """Fewest and most quantities that a solution works out (lines that check one and the answer line not counted)."""
     all_needed: bool = False
     """Whether the answer depends on every person, so that no sentence but the irrelevant ones can be left out."""
     max_number: int = Field(60, ge=10, le=999)
     """No quantity of a story is larger."""
-    unknown: tuple[int, int] = (0, 1)
+    unknown: TwoNumbers = (0, 1)
     """Fewest and most people whose number the story doesn't tell, only what some changes would make of it: easier to check than to find."""
-    unknown_changes: tuple[int, int] = (2, 3)
+    unknown_changes: TwoNumbers = (2, 3)
     """Fewest and most such changes."""
-    options: tuple[int, int] = (0, 0)
+    options: TwoNumbers = (0, 0)
     """Fewest and most numbers, the true one among them, that the story offers for such a person; below 2: none."""
     told_second: float = Field(0.0, ge=0, le=1)
     """Share of the numbers to be found that are told second among those offered; the others stand anywhere. The base model's documents
     don't have this habit, so a student has to learn it."""
-    changes: tuple[int, int] = (1, 2)
+    changes: TwoNumbers = (1, 2)
     """Fewest and most changes of a stated number."""
     extra_relations: int = Field(1, ge=0, le=3)
     """Redundant relations: they give more than one way to a quantity."""
@@ -77,7 +78,8 @@ class TaskSettings(Settings):
     """A file or folder with the data. For `gsm8k`: a folder with train.jsonl and test.jsonl; `svamp`: SVAMP.json or its
     folder; `math` and `jsonl`: a folder with train.jsonl, test.jsonl and perhaps dev.jsonl (or one file, split by hash)."""
     hub: str | None = None
-    """A dataset name on the Hugging Face Hub, instead of `path`. None of both: the task's usual Hub name."""
+    """A dataset name on the Hugging Face Hub, instead of `path` (a recipe's is dropped with `task.hub=null`). None of both: the task's
+    usual Hub name."""
     n_dev: int = Field(500, ge=1)
     """Questions held out of *train* for the stopping rule and for tuning (real data without a dev split)."""
     max_train: int | None = Field(None, ge=1)
@@ -90,3 +92,28 @@ class TaskSettings(Settings):
     scratch_path: str | None = None
     """`svamp`: the MAWPS/ASDiv-A CSV that a base model trained from nothing learns from."""
     stories: StoriesSettings = StoriesSettings()
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> TaskSettings:
+        for name, kinds in _FIELD_KINDS.items():
+            default = type(self).model_fields[name].get_default()
+            if self.kind not in kinds and getattr(self, name) != default:
+                mend = "{}" if isinstance(default, Settings) else json.dumps(default)
+                raise ValueError(
+                    f"{name} is for tasks of kind {' or '.join(kinds)}, got kind {self.kind}; "
+                    f"remove it (on the command line task.{name}={mend}) or change kind"
+                )
+        if self.path is not None and self.hub is not None:
+            raise ValueError("path and hub are both set; keep the one to read from (task.hub=null drops the recipe's)")
+        return self
+
+
+_GIVEN = ("gsm8k", "svamp", "math", "jsonl")
+_FIELD_KINDS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("path", "hub", "n_dev", "max_train", "max_test"), _GIVEN),
+    "keep_annotations": ("gsm8k",),
+    "merge_answer_line": ("stories", "gsm8k", "math", "jsonl"),
+    "scratch_path": ("svamp",),
+    "stories": ("stories",),
+}
+"""Which kinds read a setting: elsewhere it must keep its default, so that none is set in vain."""

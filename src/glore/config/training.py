@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Literal, Union
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from glore.config.section import Settings
+from glore.config.section import Names, Settings
+from glore.errors import shown
 
-__all__ = ["BaseModelSettings", "LoraSettings", "ScratchModelSettings", "TrainSettings"]
+__all__ = ["TRACKERS", "BaseModelSettings", "LoraSettings", "ScratchModelSettings", "TrainSettings"]
+
+TRACKERS = (
+    *("azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow", "neptune", "swanlab"),
+    *("tensorboard", "trackio", "wandb"),
+)
+"""What transformers.Trainer can report to; written out because transformers takes seconds to import."""
 
 
 class LoraSettings(Settings):
@@ -17,7 +24,7 @@ class LoraSettings(Settings):
     r: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: Union[Literal["all-linear"], tuple[str, ...]] = "all-linear"
+    target_modules: Union[Literal["all-linear"], Names] = "all-linear"
 
 
 class TrainSettings(Settings):
@@ -45,8 +52,16 @@ class TrainSettings(Settings):
     lora: LoraSettings | None = None
     save_steps: int = Field(0, ge=0)
     """Checkpoint inside the stage every so many optimiser steps; 0: none, the stage starts again when killed."""
-    report_to: tuple[str, ...] = ()
-    """Trackers of transformers.Trainer: `tensorboard`, `trackio`, …"""
+    report_to: Names = ()
+    """Trackers of transformers.Trainer: `tensorboard`, `trackio`, …; `[all]`: all that are installed."""
+
+    @field_validator("report_to")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in TRACKERS]
+        if unknown and names not in (("all",), ("none",)):
+            raise ValueError(f"no tracker is called {shown(unknown[0])}; known: {', '.join(TRACKERS)}, or [all] alone")
+        return names
 
 
 class ScratchModelSettings(Settings):
@@ -78,3 +93,9 @@ class BaseModelSettings(Settings):
     """A folder or Hub name for `AutoModelForCausalLM`; none: train `scratch`."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     scratch: ScratchModelSettings = ScratchModelSettings()
+
+    @model_validator(mode="after")
+    def _whole_weights(self) -> BaseModelSettings:
+        if self.scratch.train.lora is not None:
+            raise ValueError("scratch.train.lora: a model trained from nothing has no weights to adapt; set it to null")
+        return self

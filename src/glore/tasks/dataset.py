@@ -57,10 +57,8 @@ def load_rows(
 ) -> Mapping[str, list[Row]]:
     """Rows of `train`, `test` and perhaps `dev`, or of `all` where there is a single file (`single_file` allows that).
 
-    Raises DataError for anything missing or malformed, ConfigError where the settings name no source or two.
+    Raises DataError for anything missing or malformed, ConfigError where the settings name no source.
     """
-    if settings.path is not None and settings.hub is not None:
-        raise ConfigError("task.path and task.hub are both set; keep the one to read from")
     if settings.path is not None:
         return _from_path(Path(settings.path).expanduser(), settings.kind, single_file)
     name = settings.hub or hub_name

@@ -5,7 +5,8 @@ Only numbers, slots and + - * / are known; an equation is data, never evaluated 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import string
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -13,8 +14,9 @@ from glore.errors import DataError, shown
 from glore.tasks.grading import answer_line
 from glore.tasks.numbers import Number, canonical, parse_number
 
-__all__ = ["Equation", "Operation", "equation_steps", "parse_infix", "parse_prefix", "value_of", "worked_lines"]
+__all__ = ["LETTERS", "Equation", "Operation", "parse_infix", "parse_prefix", "value_of", "worked_lines"]
 
+LETTERS = string.ascii_uppercase
 MAX_TOKENS = 64
 _OPERATORS = ("+", "-", "*", "/")
 
@@ -32,28 +34,34 @@ Equation = Operation | Fraction | str
 """A tree; a string is a slot such as `number0`."""
 
 
-def equation_steps(equation: str) -> tuple[str, ...]:
-    """A worked solution from SVAMP's equation: `( ( 5.0 + 3.0 ) * 2.0 )` → `5 + 3 = 8`, `8 * 2 = 16`, `#### 16`.
+def worked_lines(
+    tree: Equation, slots: Mapping[str, Fraction], numbers: Sequence[Fraction] = (), letter_of: Mapping[str | Fraction, str] | None = None
+) -> tuple[str, ...]:
+    """One line per operation, innermost and leftmost first, then the answer line: `5 + 3 = 8`, `8 * 2 = 16`, `#### 16`.
 
-    Raises DataError where it is malformed or divides by zero.
+    With the `numbers` of the question, in its order, these are copied first, and what is done is said by their letters (`letter_of` a
+    leaf) before it is done: `A 5, B 3, C 2: A + B = 5 + 3 = 8`, `8 * C = 8 * 2 = 16`. So a small model copies in order, and chooses
+    among letters. Raises DataError for a division by zero.
     """
-    return worked_lines(parse_infix(equation), {})
-
-
-def worked_lines(tree: Equation, slots: Mapping[str, Fraction]) -> tuple[str, ...]:
-    """One line per operation, innermost and leftmost first, then the answer line. Raises DataError for a division by zero."""
     lines: list[str] = []
+    letters = letter_of or {}
 
-    def work(node: Equation) -> Fraction:
+    def work(node: Equation) -> tuple[Fraction, str]:
         if not isinstance(node, Operation):
-            return value_of(node, slots)
-        left, right = work(node.left), work(node.right)
+            value = value_of(node, slots)
+            return value, letters.get(node, _written(value))
+        (left, left_name), (right, right_name) = work(node.left), work(node.right)
         result = _apply(node.operator, left, right)
-        lines.append(f"{_written(left)} {node.operator} {_written(right)} = {_written(result)}")
-        return result
+        said, done = f"{left_name} {node.operator} {right_name}", f"{_written(left)} {node.operator} {_written(right)}"
+        lines.append(f"{done if said == done else f'{said} = {done}'} = {_written(result)}")
+        return result, _written(result)
 
-    answer = answer_line(_written(work(tree)))
-    return (*lines, answer)
+    answer, name = work(tree)
+    if numbers:
+        given = ", ".join(f"{letter} {_written(number)}" for letter, number in zip(LETTERS, numbers, strict=False))
+        first, *others = lines or [f"{name} = {_written(answer)}"]
+        lines = [f"{given}: {first}", *others]
+    return (*lines, answer_line(_written(answer)))
 
 
 def value_of(tree: Equation, slots: Mapping[str, Fraction]) -> Fraction:

@@ -2,7 +2,7 @@
 
 The answer is what follows the last `####` of the steps. Verdicts: `right`; `wrong` (another answer, or none at all);
 `unknown` (an answer is there but can't be compared). Gold answers are kept in one spelling (`normalise_gold`): numbers
-as `numbers.canonical` writes them (`18`, `0.5`, `1/3`, `25%`), anything else as its LaTeX source.
+as `numbers.canonical` writes them (`18`, `0.5`, `1/3`, `25%`), anything else as its LaTeX source, words as words.
 """
 
 from __future__ import annotations
@@ -32,10 +32,19 @@ MAX_LATEX_CHARS = 1_000
 """A longer answer is not compared as LaTeX: verdict `unknown`."""
 _SHOWN_CHARS = 80
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
+_MARKS = re.compile(r"#{4,}")
 _BOX = re.compile(r"\\f?boxed\s*(\{)?")
 _FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}|([0-9])\s*([0-9])(?![0-9]))")
 _TEXT = re.compile(r"\\(?:text|textbf|mathrm|mbox|textrm)\s*\{([^{}]*)\}")
 _LOOKS_LIKE_LATEX = re.compile(r"\\[A-Za-z]|[\^_{}]|^\$.*\$$")
+_WORDS = re.compile(r"(?:[^\W\d_]|[\s.,;:!?'’()-])*")
+_COMMAND = re.compile(r"\\(?:begin|end|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
+_FUNCTIONS = frozenset(
+    word
+    for words in ("sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan", "log ln exp pi sqrt abs max min gcd lcm inf infinity")
+    for word in words.split()
+)
+_THOUSANDS = re.compile(r"(?<![0-9])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
 
 
 def answer_line(answer: str) -> str:
@@ -56,14 +65,14 @@ def strip_annotations(steps: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def find_answer(steps: Sequence[str], boxed: bool = False) -> str | None:
-    """The text after the last `####`, none where there is no mark or nothing follows it.
+    """The text after the last `####`, none where there is no mark or nothing follows it. Marks that close the line don't count.
 
     `boxed`: without a `####`, the content of the last `\\boxed{}` counts.
     """
     for step in reversed(steps):
-        _, mark, answer = step.rpartition(ANSWER_MARK)
-        if mark:
-            return answer.strip() or None
+        _, *answers = _MARKS.split(step)
+        if answers:
+            return next((answer.strip() for answer in reversed(answers) if answer.strip()), None)
     return find_boxed("\n".join(steps)) if boxed else None
 
 
@@ -72,14 +81,20 @@ def find_boxed(text: str) -> str | None:
     boxes = list(_BOX.finditer(text))
     if not boxes:
         return None
-    last = boxes[-1]
-    if not last.group(1):
-        return text[last.end() :].split("$")[0].split("\n")[0].strip() or None
+    start = boxes[-1].end()
+    if not boxes[-1].group(1):
+        return text[start:].split("$")[0].split("\n")[0].strip() or None
+    end = _closing_brace(text, start)
+    return None if end is None else text[start:end].strip() or None
+
+
+def _closing_brace(text: str, start: int) -> int | None:
+    """Where the brace opened just before `start` is closed."""
     depth = 1
-    for end in range(last.end(), len(text)):
+    for end in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[end], 0)
         if depth == 0:
-            return text[last.end() : end].strip() or None
+            return end
     return None
 
 
@@ -89,12 +104,23 @@ def plain_latex(text: str) -> str:
     for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
         if text.startswith(left) and text.endswith(right) and len(text) > len(left + right):
             text = text[len(left) : -len(right)].strip()
-    if text.startswith("\\boxed") and (inner := find_boxed(text)):
-        text = inner
+    text = _without_box(text)
     text = text.replace("{,}", ",").replace("\\!", "").replace("\\,", " ").replace("\\ ", " ").replace("\\$", "$").replace("\\%", "%")
     text = _TEXT.sub(r" \1 ", text)
     text = _FRACTION.sub(lambda m: f" {m[1] or m[3]}/{m[2] or m[4]}", text)
     return re.sub(r"\^\s*\{?\s*\\circ\s*\}?", "°", text).strip()
+
+
+def _without_box(text: str) -> str:
+    """`\\boxed{72} apples` as `72 apples`: what follows the box is kept, since it may change the number (`\\boxed{72} + 1`)."""
+    while box := _BOX.match(text):
+        if not box[1]:
+            return text[box.end() :].strip()
+        end = _closing_brace(text, box.end())
+        if end is None:
+            break
+        text = f"{text[box.end() : end].strip()} {text[end + 1 :].strip()}".strip()
+    return text
 
 
 def normalise_gold(text: str) -> str | None:
@@ -103,16 +129,17 @@ def normalise_gold(text: str) -> str | None:
     if number is not None:
         return canonical(number)
     text = text.strip()
-    inner = find_boxed(text) if text.startswith("\\boxed") else text
-    return inner if inner and len(inner) <= MAX_LATEX_CHARS and _LOOKS_LIKE_LATEX.search(text) else None
+    return _without_box(text) or None if len(text) <= MAX_LATEX_CHARS and _LOOKS_LIKE_LATEX.search(text) else None
 
 
 def grade_number_answer(gold: str, steps: Sequence[str]) -> Grade:
-    """Grade a solution against a gold number, in microseconds. An answer that isn't one number is `unknown`."""
+    """Grade a solution against a gold number, in microseconds. An answer that isn't one number (boxed or not) is `unknown`."""
     found = find_answer(steps)
     if found is None:
         return Grade("wrong", None)
     gold_number, number = parse_number(gold), parse_number(found)
+    if number is None and "boxed" in found:
+        number = _plain_number(found)
     if gold_number is None or number is None:
         return Grade("unknown", canonical(number) if number else found[:_SHOWN_CHARS])
     return Grade("right" if same_number(gold_number, number) else "wrong", canonical(number))
@@ -127,26 +154,72 @@ def grade_answer(gold: str, steps: Sequence[str], checker: LatexChecker) -> Grad
     if gold_number and number:
         return Grade("right" if same_number(gold_number, number) else "wrong", canonical(number))
     shown = canonical(number) if number else found[:_SHOWN_CHARS]
-    return Grade(_grade_latex(gold, found, gold_number, checker) if len(found) <= MAX_LATEX_CHARS else "unknown", shown)
+    return Grade(_grade_latex(gold, found, gold_number, number, checker) if len(found) <= MAX_LATEX_CHARS else "unknown", shown)
 
 
 def _plain_number(text: str) -> Number | None:
     return parse_number(plain_latex(text)) if len(text) <= MAX_LATEX_CHARS else None
 
 
-def _grade_latex(gold: str, found: str, gold_number: Number | None, checker: LatexChecker) -> str:
+def _grade_latex(gold: str, found: str, gold_number: Number | None, number: Number | None, checker: LatexChecker) -> str:
+    """At most one of the two is a number. What can't be decided is `unknown`."""
     if _compact(gold) == _compact(found):
-        return "right"
-    if _TEXT.fullmatch(gold.strip()):
-        # A gold answer in words ("Evelyn", "(C)"): the checker would read the letters as symbols.
-        return "right" if _letters(gold) == _letters(found) else "wrong"
+        # `5, 100` are two numbers, `5,100` is one.
+        return "unknown" if number is not None and "," in gold else "right"
+    if _TEXT.fullmatch(gold.strip()) or _is_words(gold):
+        return _grade_words(gold, found, number)
     if gold_number is not None and not _LOOKS_LIKE_LATEX.search(found):
         # Several numbers, a sum, a range: the checker would take the last number for the answer.
         return "unknown"
     if ("%" in found) != ("%" in gold):
         # The checker holds 25 = 25% and 0.25 = 25%.
         return "unknown"
-    return checker.check(gold, found)
+    if _THOUSANDS.search(gold) or (_THOUSANDS.search(found) and (number is None or "," in gold)):
+        # `3,500` is a number, but within brackets or a list it may be two.
+        return "unknown"
+    verdict = checker.check(gold, found)
+    if verdict == "right" and (_mixes_cases(f"{gold} {found}") or _loses_order(gold, found)):
+        return "unknown"
+    if verdict == "wrong" and (_holds_words(gold) or _holds_words(found)):
+        return "unknown"
+    return verdict
+
+
+def _grade_words(gold: str, found: str, number: Number | None) -> str:
+    """A gold answer in words ("Evelyn", "(C)"): the checker would read the letters as symbols."""
+    gold_letters, letters = _letters(gold), _letters(found)
+    if gold_letters == letters:
+        return "right"
+    if sorted(filter(str.isalnum, gold_letters)) == sorted(filter(str.isalnum, _COMMAND.sub("", letters))):
+        return "unknown"  # `abc` and `bca`: a product, perhaps
+    return "wrong" if number is not None or _WORDS.fullmatch(plain_latex(found)) else "unknown"
+
+
+def _is_words(text: str) -> bool:
+    """Nothing but letters and punctuation, with at least one word that isn't a function: `Evelyn`, not `p - q`, `(C)` or `sin x`."""
+    plain = plain_latex(text)
+    return _WORDS.fullmatch(plain) is not None and any(word not in _FUNCTIONS for word in re.findall(r"[^\W\d_]{3,}", plain))
+
+
+def _holds_words(text: str) -> bool:
+    """Is there a word among the mathematics, whose letters the checker takes for symbols? Three letters may be a product."""
+    words = re.findall(r"[^\W\d_]+", _COMMAND.sub(" ", _TEXT.sub(" ", text)))
+    return _is_words(text) or any(len(word) > 3 or word in _FUNCTIONS for word in words)
+
+
+def _mixes_cases(text: str) -> bool:
+    """`R - r`: the checker makes one symbol of the two."""
+    letters = set(_COMMAND.sub("", _TEXT.sub("", text)))
+    return any(letter.isupper() and letter.lower() in letters for letter in letters)
+
+
+def _loses_order(gold: str, found: str) -> bool:
+    """One says which value is which (`(3, 4)`; `x = 3, y = 4`), the other lists them (`4, 3`): the checker doesn't mind."""
+    return "," in gold and "," in found and _is_list(gold) != _is_list(found)
+
+
+def _is_list(text: str) -> bool:
+    return not re.search(r"[(\[][^()\[\]]*,", text) and len(set(re.findall(r"([A-Za-z])\s*=", text))) < 2
 
 
 def _compact(text: str) -> str:

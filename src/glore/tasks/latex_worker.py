@@ -9,8 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import sys
+
+_ENDS_IN_LETTER = re.compile(r"[0-9}\s][A-Za-z]\s*$")
+_THOUSANDS_COMMA = re.compile(r"(?<=[0-9])\{,\}(?=[0-9]{3}(?![0-9]))")
+_IMAGINARY = re.compile(r"(?<![A-Za-z\\_])([A-Za-z]?)i(?![A-Za-z])")
 
 
 def main() -> None:
@@ -20,8 +25,7 @@ def main() -> None:
     # Anything a library prints must not be taken for a verdict.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    import math_verify  # noqa: F401  (imported before the limit runs)
-
+    _verdict("x + 1", "x + 2")  # importing and compiling, before the limit runs
     print("ready", file=out, flush=True)
     for line in sys.stdin:
         question = json.loads(line)
@@ -45,16 +49,34 @@ def _limit_memory(memory_mib: int) -> None:
 
 
 def _verdict(gold: str, found: str) -> str:
-    from math_verify import parse, verify
+    from math_verify import verify
 
+    gold, found = _undress(gold), _undress(found)
+    any_parsed = False
     try:
-        # No timeout of the library's: it is a SIGALRM handler, which would replace the kernel's own kill.
-        golds, founds = (parse(f"\\boxed{{{_undress(text)}}}", fallback_mode="no_fallback", parsing_timeout=None) for text in (gold, found))
-        if not golds or not founds:
-            return "unknown"
-        return "right" if verify(golds, founds, timeout_seconds=None) else "wrong"
+        for without_units in (False, True):
+            golds, founds = _parsed(gold, without_units), _parsed(found, without_units)
+            # No timeout of the library's: it is a SIGALRM handler, which would replace the kernel's own kill.
+            if golds and founds and verify(golds, founds, timeout_seconds=None):
+                # Units taken off, math-verify reads `2 - 3d` as `2 - 3`.
+                return "unknown" if without_units and (_ENDS_IN_LETTER.search(gold) or _ENDS_IN_LETTER.search(found)) else "right"
+            any_parsed |= bool(golds and founds)
     except (Exception, RecursionError, MemoryError):
         return "unknown"
+    return "wrong" if any_parsed else "unknown"
+
+
+def _parsed(text: str, without_units: bool) -> list[object]:
+    """As LaTeX or not at all: left alone, math-verify would take the last number of what it can't parse."""
+    from math_verify.parser import LatexExtractionConfig, NormalizationConfig, normalize_latex, parse
+
+    if without_units:
+        text = normalize_latex(text, NormalizationConfig(units=True, boxed="none"))
+    # One configuration for both readings: the library keeps the patterns of the last one only, and compiling them is slow.
+    normal = NormalizationConfig(units=False, malformed_operators=True, nits=True)
+    config = [LatexExtractionConfig(normalization_config=normal)]
+    parsed: list[object] = parse(f"\\boxed{{{text}}}", config, fallback_mode="no_fallback", parsing_timeout=None)
+    return parsed
 
 
 def _undress(text: str) -> str:
@@ -62,7 +84,10 @@ def _undress(text: str) -> str:
     for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
         if text.startswith(left) and text.endswith(right) and len(text) > len(left + right):
             text = text[len(left) : -len(right)].strip()
-    return text
+    # The library takes `3{,}500` for a list.
+    text = _THOUSANDS_COMMA.sub("", text)
+    # It holds the i of `2i` for another symbol than that of `2 i`.
+    return _IMAGINARY.sub(r"\1 i", text.removesuffix("."))
 
 
 if __name__ == "__main__":

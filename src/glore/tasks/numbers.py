@@ -43,7 +43,11 @@ def _character_table() -> dict[int, str]:
 # Not NFKC: it would turn 5² into 52 and 1½ into 11/2.
 _CHARACTERS = _character_table()
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
-_LEAD = re.compile(r"(?:(?:the )?(?:final )?answer(?: is)?\s*:?|[A-Za-z]{1,20}\s*=|=)\s*", re.IGNORECASE)
+# At the ends only: within a number they could hide a gap (`1` and `1/2` for `11/2`).
+_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
+_LEAD = re.compile(
+    r"(?:(?:(?:the )?(?:final )?answer(?: is)?\s*:?|[A-Za-z]{1,20}\s*=|=)\s*)?(?:(?:[~≈]|(?:about|approximately)\s)\s*)?", re.IGNORECASE
+)
 _CURRENCY = r"(?:\\?\$|€|£|¥|₹|US\$|USD|EUR|GBP|Rs\.?)"
 _WHOLE = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)"
 _NUMBER = re.compile(
@@ -68,16 +72,16 @@ _NOT_UNITS = frozenset(
 def parse_number(text: str) -> Number | None:
     """The one number that `text` states, with units or words after it; none where it states none, several, or a sum.
 
-    Reads `1,234`, `$12.50`, `-$5`, `−5`, `72.`, `.5`, `1/2`, `1 1/2`, `½`, `1e3`, `25%`, `18 apples`, `x = 5`, full-width digits.
+    Reads `1,234`, `$12.50`, `-$5`, `−5`, `72.`, `.5`, `1/2`, `1 1/2`, `½`, `1e3`, `25%`, `18 apples`, `x = 5`, full-width digits,
+    `~20`, `about 20`, `72…`.
     """
     if len(text) > MAX_NUMBER_CHARS:
         return None
-    text = _ANNOTATION.sub("", text.translate(_CHARACTERS)).strip()
+    text = _ANNOTATION.sub("", text.translate(_CHARACTERS)).strip().strip(_INVISIBLE).strip()
     if text.startswith("**") and text.endswith("**"):
         text = text.strip("*").strip()
     lead = _LEAD.match(text)
-    start = lead.end() if lead else 0
-    match = _NUMBER.match(text, start)
+    match = _NUMBER.match(text, lead.end() if lead else 0)
     if match is None:
         return None
     value = _value(match)
@@ -85,6 +89,8 @@ def parse_number(text: str) -> Number | None:
         return None
     percent = _PERCENT.match(text, match.end())
     tail = text[percent.end() if percent else match.end() :]
+    if match["part"] is None:
+        tail = tail.removesuffix("…")  # after decimals it would mean more of them
     return Number(value, percent is not None) if _is_unit(tail) else None
 
 

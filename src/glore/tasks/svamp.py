@@ -14,7 +14,7 @@ from glore.config import TaskSettings
 from glore.errors import DataError, shown
 from glore.records import Problem
 from glore.tasks.dataset import DatasetTask, load_rows, split_rows
-from glore.tasks.equations import equation_steps
+from glore.tasks.equations import parse_infix, worked_lines
 from glore.tasks.grading import answer_line
 from glore.tasks.numbers import canonical, parse_number
 from glore.tasks.source import Row, read_json_array, text_field
@@ -75,11 +75,17 @@ def _problem(row: Row, split: str, number: int, *, worked: bool) -> Loaded:
     if gold is None:
         raise DataError(f"{row.where}: the field 'Answer' is {shown(answer)}, not one number; correct it")
     name = text_field(row, "ID") if "ID" in row.fields else f"{split}-{number:05d}"
-    solution = _worked(text_field(row, "Equation"), canonical(gold)) if worked and split != "test" else None
+    solution = _worked(row, question, canonical(gold)) if worked and split != "test" else None
     return Loaded(Problem(f"svamp-{name}", question, canonical(gold), solution, split), row.where)
 
 
-def _worked(equation: str, gold: str) -> tuple[str, ...] | None:
+def _worked(row: Row, question: str, gold: str) -> tuple[str, ...] | None:
     """The equation as steps; none where it contradicts the answer (one of 1,000 does)."""
-    steps = equation_steps(equation)
+    from glore.tasks.svamp_templates import lettered
+
+    equation = text_field(row, "Equation")
+    try:
+        steps = worked_lines(parse_infix(equation), {}, *lettered(question, {}))
+    except DataError as error:
+        raise DataError(f"{row.where}: the field 'Equation': {error}; correct it or remove the problem") from error
     return steps if steps[-1] == answer_line(gold) else None

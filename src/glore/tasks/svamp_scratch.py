@@ -21,7 +21,7 @@ from glore.tasks.equations import Equation, Operation, value_of, worked_lines
 from glore.tasks.grading import answer_line, find_answer
 from glore.tasks.numbers import Number, canonical, parse_number
 from glore.tasks.protocol import Document
-from glore.tasks.svamp_templates import MAX_RESULT, Template, Templates, filled, fits
+from glore.tasks.svamp_templates import MAX_RESULT, Template, Templates, filled, fits, lettered
 
 __all__ = ["SvampFromScratch", "redrawn"]
 
@@ -50,9 +50,10 @@ class SvampFromScratch(DatasetTask):
             return tuple(piece for _ in range(8) for piece in drill_pieces(_drill(rng)))
         template, slots = self._filled(rng)
         question, tree = filled(template, slots), template.tree
-        steps = worked_lines(tree, slots)
+        named = lettered(template.text, slots)
+        steps = worked_lines(tree, slots, *named)
         if kind < _DRILL_SHARE + _COPY_SHARE:
-            draft, mark = _spoiled(rng, tree, slots, steps) if rng.random() < 0.5 else (steps, None)
+            draft, mark = _spoiled(rng, tree, slots, named, steps) if rng.random() < 0.5 else (steps, None)
             return problem_pieces(refine_segments(question, draft, mark), steps)
         return problem_pieces(solve_segments(question), steps)
 
@@ -101,13 +102,19 @@ def _mend(rng: random.Random, node: Equation, slots: dict[str, Fraction]) -> Fra
     return value_of(node, slots)
 
 
-def _spoiled(rng: random.Random, tree: Equation, slots: Mapping[str, Fraction], steps: Sequence[str]) -> tuple[Sequence[str], int]:
+def _spoiled(
+    rng: random.Random,
+    tree: Equation,
+    slots: Mapping[str, Fraction],
+    named: tuple[Sequence[Fraction], Mapping[str | Fraction, str]],
+    steps: Sequence[str],
+) -> tuple[Sequence[str], int]:
     """A draft with a misreading or a slip, and the 0-based index of the step to mark (its first wrong one, or the first of all)."""
     draft: Sequence[str] = steps
     for _ in range(6):
         spoiled = _changed(rng, tree, tuple(slots))
         if fits(spoiled, slots) and worked_lines(spoiled, slots)[-1] != steps[-1]:
-            draft = worked_lines(spoiled, slots)
+            draft = worked_lines(spoiled, slots, *named)
             break
     if draft is steps:
         slip = _slipped(rng, steps[-1])

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from glore.errors import DataError, shown
-from glore.tasks.equations import Equation, Operation, parse_infix, parse_prefix, value_of
+from glore.tasks.equations import LETTERS, Equation, Operation, parse_infix, parse_prefix, value_of
 from glore.tasks.numbers import Number, canonical, parse_number
 from glore.tasks.splits import Splits, question_key
 
-__all__ = ["MAX_RESULT", "Template", "Templates", "filled", "fits", "read_templates"]
+__all__ = ["MAX_RESULT", "Template", "Templates", "filled", "fits", "lettered", "read_templates"]
 
 MAX_RESULT = 99_999
 """No result on the way to an answer is larger."""
@@ -27,6 +27,8 @@ _COLUMNS = ("Question", "Numbers", "Equation", "Answer")
 _MAX_FILE_BYTES = 2**26
 _SLOT = re.compile(r"number[0-9]+")
 _NUMERAL = re.compile(r"(?<![\w.,])[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?(?!\w)")
+
+_PLACE = re.compile(f"{_SLOT.pattern}|{_NUMERAL.pattern}")
 
 
 class Template(NamedTuple):
@@ -65,6 +67,18 @@ def read_templates(path: Path, splits: Splits, equations: Mapping[str, str]) -> 
 def filled(template: Template, slots: Mapping[str, Fraction]) -> str:
     """The question with these numbers."""
     return _SLOT.sub(lambda match: canonical(Number(slots[match[0]])) if match[0] in slots else match[0], template.text)
+
+
+def lettered(text: str, slots: Mapping[str, Fraction]) -> tuple[tuple[Fraction, ...], dict[str | Fraction, str]]:
+    """The numbers of a wording in its order, slots filled; and the letter of each slot, and of each number that is no slot's."""
+    numbers: list[Fraction] = []
+    letter_of: dict[str | Fraction, str] = {}
+    for letter, place in zip(LETTERS, _PLACE.findall(text), strict=False):
+        written = parse_number(place)
+        leaf = place if place in slots or written is None else written.value
+        numbers.append(slots[leaf] if isinstance(leaf, str) else leaf)
+        letter_of.setdefault(leaf, letter)
+    return tuple(numbers), letter_of
 
 
 def fits(tree: Equation, slots: Mapping[str, Fraction]) -> bool:

@@ -26,15 +26,21 @@ TRIED = 0.625
 """Share of those in which the number is given, and tried."""
 COMPARED = 0.4
 """Share of drills that compare two numbers, where none are to be found."""
+LOOKED_UP = 0.12
+"""Share of those drills that look up what stands behind a letter, where stories offer numbers to choose from."""
+QUERIES = 4
+"""Letters looked up in one list."""
 JUDGED = 0.25
 """Share of sums that are judged, not done."""
 
 
 def drill(rng: random.Random, settings: StoriesSettings, finding: bool = True) -> Document:
-    """A sum like `12 + 7 = 19` to do or to judge; two numbers to compare, or (`finding`) a number to find, `Ana: ? + 7 - 2 = 17` and
-    `Check: Ana 12`, or one that is tried."""
+    """A sum like `12 + 7 = 19` to do or to judge; two numbers to compare, letters to look up, or (`finding`) a number to find,
+    `Ana: ? + 7 - 2 = 17` and `Check: Ana 12`, or one that is tried."""
     if finding and rng.random() < BACKWARDS:
         return _tried(rng, settings) if rng.random() < TRIED else _found(rng, settings)
+    if not finding and settings.options[1] > 1 and rng.random() < LOOKED_UP:
+        return _looked_up(rng, settings)
     if not finding and rng.random() < COMPARED:
         return _compared(rng, settings)
     asked, result = _forwards(rng, settings.max_number)
@@ -65,6 +71,16 @@ def _compared(rng: random.Random, settings: StoriesSettings) -> Document:
         before, number = f"{asked}{result}, ", int(result)
         other = _perhaps_another(rng, number)
     return (step_text(f"{CHECK}: {before}{number} = {other}"), False), (verdict(number == other), True)
+
+
+def _looked_up(rng: random.Random, settings: StoriesSettings) -> Document:
+    """Which number is B? Early, and many in a row, since everything that tries a number rests on it."""
+    name = rng.choice(NAMES)
+    options = rng.sample(range(1, settings.max_number + 1), max(2, rng.randint(*settings.options)))
+    pieces = [(_offered(name, options), False)]
+    for number in rng.choices(options, k=QUERIES):
+        pieces += [(f"{CHECK}: {placed(name, number, options)}", False), (step_text(f" {number}"), True)]
+    return tuple(pieces)
 
 
 def _perhaps_another(rng: random.Random, number: int) -> int:
