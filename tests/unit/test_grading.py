@@ -191,7 +191,7 @@ def test_a_hostile_answer_is_stopped_and_the_next_one_is_graded_in_any_thread() 
     verdicts: list[str] = []
 
     def work() -> None:
-        pairs = [("x+1", "1+x"), ("x", "9^{9^{9^{9^9}}}"), ("x+2", "2+x")]
+        pairs = [("x+1", "1+x"), ("x+1", "9^{9^{9^{9^9}}}"), ("x+2", "2+x")]
         verdicts.extend(grade_answer(gold, [f"#### {found}"], checker).verdict for gold, found in pairs)
 
     thread = threading.Thread(target=work)
