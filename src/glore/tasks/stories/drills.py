@@ -16,7 +16,7 @@ from glore.tasks.stories.story import CHECK, Change, equation, found, named, pla
 from glore.tasks.stories.tell import listed
 from glore.tasks.stories.words import NAMES
 
-__all__ = ["drill", "mended", "scribbled"]
+__all__ = ["drill", "looked_up", "mended", "scribbled"]
 
 FARTHEST = 3
 """A number scribbled over differs by at most so much."""
@@ -26,21 +26,17 @@ TRIED = 0.625
 """Share of those in which the number is given, and tried."""
 COMPARED = 0.4
 """Share of drills that compare two numbers, where none are to be found."""
-LOOKED_UP = 0.12
-"""Share of those drills that look up what stands behind a letter, where stories offer numbers to choose from."""
-QUERIES = 4
+QUERIES = 6
 """Letters looked up in one list."""
 JUDGED = 0.25
 """Share of sums that are judged, not done."""
 
 
 def drill(rng: random.Random, settings: StoriesSettings, finding: bool = True) -> Document:
-    """A sum like `12 + 7 = 19` to do or to judge; two numbers to compare, letters to look up, or (`finding`) a number to find,
+    """A sum like `12 + 7 = 19` to do or to judge; two numbers to compare, or (`finding`) a number to find,
     `Ana: ? + 7 - 2 = 17` and `Check: Ana 12`, or one that is tried."""
     if finding and rng.random() < BACKWARDS:
         return _tried(rng, settings) if rng.random() < TRIED else _found(rng, settings)
-    if not finding and settings.options[1] > 1 and rng.random() < LOOKED_UP:
-        return _looked_up(rng, settings)
     if not finding and rng.random() < COMPARED:
         return _compared(rng, settings)
     asked, result = _forwards(rng, settings.max_number)
@@ -73,16 +69,6 @@ def _compared(rng: random.Random, settings: StoriesSettings) -> Document:
     return (step_text(f"{CHECK}: {before}{number} = {other}"), False), (verdict(number == other), True)
 
 
-def _looked_up(rng: random.Random, settings: StoriesSettings) -> Document:
-    """Which number is B? Early, and many in a row, since everything that tries a number rests on it."""
-    name = rng.choice(NAMES)
-    options = rng.sample(range(1, settings.max_number + 1), max(2, rng.randint(*settings.options)))
-    pieces = [(_offered(name, options), False)]
-    for number in rng.choices(options, k=QUERIES):
-        pieces += [(f"{CHECK}: {placed(name, number, options)}", False), (step_text(f" {number}"), True)]
-    return tuple(pieces)
-
-
 def _perhaps_another(rng: random.Random, number: int) -> int:
     return number if rng.random() < 0.5 else max(1, _beside(rng, number))
 
@@ -96,6 +82,18 @@ def _found(rng: random.Random, settings: StoriesSettings) -> Document:
     name = rng.choice(NAMES)
     asked = f"{_offered(name, options)}{name}: {equation(changes)} = {result}\n{CHECK}: {name}"
     return (asked, False), (step_text(named("", number, options)), True)
+
+
+def looked_up(rng: random.Random, settings: StoriesSettings) -> Document:
+    """Which number is B? One list, and several letters of it one after the other: with two lists in a document it is learnt far later."""
+    name = rng.choice(NAMES)
+    options = rng.sample(range(1, settings.max_number + 1), max(2, rng.randint(*settings.options)))
+    pieces = [(_offered(name, options), False)]
+    for number in rng.choices(options, k=QUERIES):
+        who = placed(name, number, options)
+        asked = f"{CHECK}: {who}" if rng.random() < 0.5 else who.split()[1]
+        pieces += [(asked, False), (step_text(f" {number}"), True)]
+    return tuple(pieces)
 
 
 def mended(rng: random.Random, settings: StoriesSettings) -> Document:

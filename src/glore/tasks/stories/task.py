@@ -17,7 +17,7 @@ from glore.tasks.base_text import problem_pieces, verdict
 from glore.tasks.grading import grade_number_answer
 from glore.tasks.protocol import Document, Grade
 from glore.tasks.stories.draw import draw_story
-from glore.tasks.stories.drills import drill, mended, scribbled
+from glore.tasks.stories.drills import drill, looked_up, mended, scribbled
 from glore.tasks.stories.oracle import is_true
 from glore.tasks.stories.slips import slipped
 from glore.tasks.stories.solve import solve, work_out
@@ -28,11 +28,16 @@ __all__ = ["Stories"]
 
 _EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.0}
 """Plainer stories, for the short ones in the first part of training."""
-DOCUMENTS = ("sums", "drills", "work out", "solve", "copy", "mend", "check")
-SHARES = ((0.15, (100, 0, 0, 0, 0, 0, 0)), (0.28, (10, 22, 34, 20, 0, 14, 0)), (1.0, (4, 7, 28, 28, 2, 20, 11)))
-"""Shares of the kinds of base documents up to a share of training. Drills first: judging is only learnt where it is much of what
-there is to learn."""
-EASY_UNTIL, HARD_FROM = SHARES[1][0], 0.5
+DOCUMENTS = ("look up", "sums", "drills", "work out", "solve", "copy", "mend", "check")
+SHARES = (
+    (0.05, (100, 0, 0, 0, 0, 0, 0, 0)),
+    (0.2, (2, 98, 0, 0, 0, 0, 0, 0)),
+    (0.32, (2, 10, 21, 33, 20, 0, 14, 0)),
+    (1.0, (1, 4, 7, 28, 28, 2, 20, 10)),
+)
+"""Shares of the kinds of base documents up to a share of training. Drills first: looking up and judging are only learnt where they are
+much of what there is to learn."""
+EASY_UNTIL, HARD_FROM = SHARES[2][0], 0.5
 """Stories are plain and short up to the one share of training; from the other on, most are as hard as the recipe's."""
 SPOILED = {"mend": 1.0, "check": 0.75}
 """Share of drafts with a slip in them."""
@@ -120,7 +125,9 @@ class Stories:
         expert iteration; the quickstart's are as short.
         """
         (kind,) = rng.choices(DOCUMENTS, next(shares for until, shares in SHARES if progress <= until))
-        if kind in ("sums", "drills"):
+        if kind == "look up" and self.settings.options[1] > 1:
+            return looked_up(rng, self._told)
+        if kind in ("look up", "sums", "drills"):
             return tuple(piece for _ in range(8) for piece in drill(rng, self._told, finding=kind == "drills"))
         if kind == "mend" and rng.random() < CROSSED_OUT:
             return mended(rng, self._told)
