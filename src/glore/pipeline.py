@@ -163,7 +163,8 @@ def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str]) -> StagePlan:
     else:
         why = "no result yet"
     tokens = stage.estimate(config) if stage.estimate and state != "reused" else None
-    made_otherwise = (done is not None and done.fingerprint != fingerprint) or (done is None and state == "computed" and _has_work(folder))
+    other_work = done is None and started is not None and state == "computed" and _has_work(folder)
+    made_otherwise = other_work or (done is not None and done.fingerprint != fingerprint)
     return StagePlan(stage.name, state, why, fingerprint, settings, inputs, tokens, done if state == "reused" else None, made_otherwise)
 
 

@@ -90,7 +90,7 @@ def test_computing_stages_again_gives_the_same_bytes(finished: RunConfig, tmp_pa
 def test_another_labelling_rule_costs_no_sampling(finished: RunConfig, tmp_path: Path) -> None:
     other = finished.model_copy(update={"runs_dir": str(tmp_path), "labels": finished.labels.model_copy(update={"balance": False})})
     shutil.copytree(finished.run_dir, other.run_dir)
-    plans = {p.name: p.state for p in run_stages(build_stages(other), other, until="labels")}
+    plans = {p.name: p.state for p in run_stages(build_stages(other), other, until="labels", redo=True)}
     assert plans["rollouts"] == "reused"
     assert plans["labels"] == "computed"
     labels = read_records(other.run_dir / "stages" / "labels" / "part-00000.parquet", StepLabels)

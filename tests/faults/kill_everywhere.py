@@ -50,7 +50,7 @@ def in_child(config: RunConfig, kill_at: int) -> int:
         os.fsync = lambda fd: tick()
         for holder, name in ((os, "unlink"), (os, "rmdir"), (Path, "replace"), (Path, "mkdir"), (shutil, "rmtree")):
             setattr(holder, name, counted(getattr(holder, name)))
-        run_stages(small_stages(tick), config)
+        run_stages(small_stages(tick), config, redo=True)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 

@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models", "sampling", "training"),
     ("student", "when", "where", "how", "rerank"),
     ("refiner", "stages", "evaluation", "studies"),
-    ("report", "cli", "display"),
+    ("report", "cli", "display", "questions"),
 )
 """`sampling.protocol` is a contract like the records: it imports nothing of the engines behind it, so tasks may know it."""
 CONCEPTS = LAYERS[4]

@@ -289,7 +289,7 @@ def test_edited_data_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert plans[0].done is not None
     assert (plans[0].done.counts["duplicates"], plans[0].done.counts["in_another_split"]) == (1, 0)
     file.write_text(file.read_text().replace('"answer": 4}', '"answer": 5}'))
-    plans = run_stages(stages, config, until="base")
+    plans = run_stages(stages, config, until="base", redo=True)
     assert plans[0].why.startswith("content of task.path '")
     assert plans[1].state == "reused", "a given base reads no data"
     assert answers()["What is 3 + 1?"] == "5"
