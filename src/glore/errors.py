@@ -13,7 +13,7 @@ models are shortened by `shown`, so that a hostile or huge value can neither flo
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "DataError", "EngineError", "GloreError", "ModelError", "RunError", "printable", "shown"]
+__all__ = ["ConfigError", "DataError", "EngineError", "GloreError", "ModelError", "RunError", "has_lone_surrogate", "printable", "shown"]
 
 
 class GloreError(Exception):
@@ -44,6 +44,11 @@ def shown(value: object, limit: int = 80) -> str:
     """`repr(value)` cut to `limit` characters, for use in a message."""
     text = ascii(value[: limit * 2]) if isinstance(value, str) else repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def has_lone_surrogate(text: str) -> bool:
+    """Is there half a Unicode character in it, as JSON can spell one? No tokenizer takes it, and no UTF-8 file."""
+    return any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def printable(text: str, limit: int = 2000) -> str:

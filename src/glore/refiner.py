@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from glore.config import EngineSettings, EvaluationSettings, load_config
-from glore.errors import DataError, RunError, shown
+from glore.errors import DataError, RunError, has_lone_surrogate, shown
 from glore.how import refine_request
 from glore.prompts import solve_segments
 from glore.records import Refinement
@@ -196,7 +196,7 @@ def _checked(question: object, name: str) -> str:
     text = question.strip()
     if not text:
         raise DataError(f"{name} is empty; give the text of a problem")
-    if any("\ud800" <= c <= "\udfff" for c in text):
+    if has_lone_surrogate(text):
         raise DataError(f"{name} holds half a Unicode character (a lone surrogate): {shown(text, 40)}; write the text again as UTF-8")
     if len(text) > MAX_QUESTION_CHARS:
         raise DataError(f"{name} has {len(text):,} characters ({shown(text, 40)}), at most {MAX_QUESTION_CHARS:,} are read; shorten it")

@@ -17,7 +17,7 @@ from glore.tasks import ScratchTask, open_task
 from glore.tasks.equations import parse_infix, parse_prefix, worked_lines
 from glore.tasks.protocol import Document
 from glore.tasks.svamp_scratch import SvampFromScratch, redrawn
-from glore.tasks.svamp_templates import Template
+from glore.tasks.svamp_templates import Template, lettered
 
 HEADER = "Question,Numbers,Equation,Answer\n"
 SHARE = '"jo \'s mom shares number0 pens , among number1 kids . how many each ?",56.0 9.0,/ number0 number1,6.2\n'
@@ -106,6 +106,13 @@ def test_documents_are_deterministic_and_every_worked_line_is_true(tmp_path: Pat
     assert 0.15 < drills / len(documents) < 0.25
     assert 0.15 < drafts / len(documents) < 0.25
     assert 0.35 < marked / drafts < 0.65
+
+
+def test_every_number_of_a_wording_has_a_letter_and_its_slot_s_leaf() -> None:
+    numbers, letters = lettered("number0 pens, 12 kids, number0 and number1 of number7?", {"number0": Fraction(5), "number1": Fraction(12)})
+    assert numbers == (5, 12, 5, 12)
+    assert letters == {"number0": "A", Fraction(12): "B", "number1": "D"}
+    assert lettered("Write number7.", {}) == ((), {})
 
 
 def test_redrawn_numbers_keep_their_size_and_give_positive_whole_results() -> None:

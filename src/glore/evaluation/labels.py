@@ -22,9 +22,6 @@ from glore.where import label_drafts
 
 __all__ = ["AgreementRow", "StepBalance", "label_agreement", "step_balance"]
 
-BALANCING = ("no balancing", "balanced")
-"""What is switched where labels are balanced, and where they are not. It changes which labels are kept, not what they say."""
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AgreementRow:
@@ -73,11 +70,13 @@ def label_agreement(inputs: EvaluationInputs, index: Index, rule: LabelSettings 
         n_draws, seed = index.options.bootstrap_samples, index.options.seed
         resampler = Resampler((d.problem_id for d in inputs.train_drafts), n_draws=n_draws, seed=seed)
         labellings = _labellings(inputs.train_drafts, inputs.train_labels, inputs.train_trials, rule, seed)
+        if rule is not None and inputs.train_trials:
+            name = "no balancing" if rule.balance else "balanced"
+            labellings[name] = _labelled(inputs.train_drafts, inputs.train_trials, rule, {"balance": not rule.balance}, seed)
         rows += _rows("train", inputs.train_drafts, labellings, inputs.train_truth, resampler, None)
     if inputs.draft_truth and inputs.draft_labels:
         unbalanced = rule.model_copy(update={"balance": False}) if rule else None
         labellings = _labellings(index.drafts, inputs.draft_labels, inputs.test_trials, unbalanced, index.options.seed)
-        labellings = {name: labels for name, labels in labellings.items() if name not in BALANCING}
         rows += _rows("test", index.drafts, labellings, inputs.draft_truth, index.resampler, index.cluster_of)
     return tuple(rows)
 
@@ -122,7 +121,7 @@ def step_balance(inputs: EvaluationInputs) -> tuple[StepBalance, ...]:
 def _labellings(
     drafts: Sequence[Solution], used: Sequence[StepLabels], trials: Sequence[PrefixTrials], rule: LabelSettings | None, seed: int
 ) -> dict[str, Sequence[StepLabels]]:
-    """The labels as used, then derived again with each step of the post-processing switched the other way."""
+    """The labels as used, then derived again with consistency check and propagation switched off."""
     found: dict[str, Sequence[StepLabels]] = {"as used": used}
     if not trials or rule is None:
         return found
@@ -130,12 +129,17 @@ def _labellings(
         "no consistency check": {"consistency": "off"},
         "no propagation": {"propagate": False},
         "neither": {"consistency": "off", "propagate": False},
-        BALANCING[not rule.balance]: {"balance": not rule.balance},
     }
     for name, change in changes.items():
         if all(getattr(rule, key) != value for key, value in change.items()):
-            found[name] = label_drafts(drafts, trials, rule.model_copy(update=change), seed=seed).labels
+            found[name] = _labelled(drafts, trials, rule, change, seed)
     return found
+
+
+def _labelled(
+    drafts: Sequence[Solution], trials: Sequence[PrefixTrials], rule: LabelSettings, change: dict[str, object], seed: int
+) -> Sequence[StepLabels]:
+    return label_drafts(drafts, trials, rule.model_copy(update=change), seed=seed).labels
 
 
 def _row(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ from glore.tasks.protocol import Grade
 from glore.tasks.source import Row, read_hub, read_jsonl
 from glore.tasks.splits import Loaded, Splits, make_splits
 
-__all__ = ["SPLIT_FILES", "DatasetTask", "load_rows", "split_rows", "worked_steps"]
+__all__ = ["SPLIT_FILES", "DatasetTask", "load_rows", "split_graded_rows", "split_rows", "worked_steps"]
 
 SPLIT_FILES = {"train": "train.jsonl", "test": "test.jsonl", "dev": "dev.jsonl"}
 """What a data folder holds; `dev` may be missing."""
@@ -85,6 +86,18 @@ def split_rows(
     """
     given = {split: [problem(row, split, number) for number, row in enumerate(part, start=1)] for split, part in rows.items()}
     return make_splits(given, n_dev=settings.n_dev, max_train=settings.max_train, max_test=settings.max_test, overlap=overlap)
+
+
+def split_graded_rows(
+    settings: TaskSettings, rows: Mapping[str, Sequence[Row]], problem: Callable[..., Loaded], overlap: Literal["error", "drop"]
+) -> tuple[Splits, LatexChecker]:
+    """`split_rows` where reading a problem means grading: `problem` gets the settings and a checker, too, closed where reading fails."""
+    checker = LatexChecker()
+    try:
+        return split_rows(settings, rows, partial(problem, settings=settings, checker=checker), overlap), checker
+    except BaseException:
+        checker.close()
+        raise
 
 
 def _from_path(path: Path, kind: str, single_file: bool) -> Mapping[str, list[Row]]:

@@ -6,13 +6,11 @@ training: fields, ids, that the answer of a worked solution is the given one, th
 
 from __future__ import annotations
 
-from functools import partial
-
 from glore.config import TaskSettings
 from glore.errors import DataError, shown
 from glore.prompts import split_steps
 from glore.records import Problem
-from glore.tasks.dataset import DatasetTask, load_rows, split_rows, worked_steps
+from glore.tasks.dataset import DatasetTask, load_rows, split_graded_rows, worked_steps
 from glore.tasks.grading import ANSWER_MARK, answer_line, find_answer, grade_answer, normalise_gold
 from glore.tasks.latex import LatexChecker
 from glore.tasks.numbers import parse_number
@@ -25,12 +23,7 @@ __all__ = ["load_jsonl"]
 def load_jsonl(settings: TaskSettings) -> DatasetTask:
     """The problems under `task.path` or `task.hub`. Raises DataError naming file, line, field and mend."""
     rows = load_rows(settings, None)
-    checker = LatexChecker()
-    try:
-        splits = split_rows(settings, rows, partial(_problem, settings=settings, checker=checker), "error")
-    except BaseException:
-        checker.close()
-        raise
+    splits, checker = split_graded_rows(settings, rows, _problem, "error")
     any_latex = any(parse_number(problem.answer) is None for problems in splits.problems.values() for problem in problems)
     if not any_latex:
         checker.close()

@@ -6,12 +6,10 @@ A worked solution becomes its lines plus the answer line `#### …`, so that a s
 
 from __future__ import annotations
 
-from functools import partial
-
 from glore.config import TaskSettings
 from glore.errors import DataError, shown
 from glore.records import Problem
-from glore.tasks.dataset import DatasetTask, load_rows, split_rows, worked_steps
+from glore.tasks.dataset import DatasetTask, load_rows, split_graded_rows, worked_steps
 from glore.tasks.grading import MAX_LATEX_CHARS, answer_line, find_boxed, grade_answer, normalise_gold
 from glore.tasks.latex import LatexChecker
 from glore.tasks.source import Row, optional_text, text_field
@@ -23,13 +21,7 @@ __all__ = ["load_math"]
 def load_math(settings: TaskSettings) -> DatasetTask:
     """JSON lines with `problem` (or `question`), `solution` and perhaps `answer`, from `task.path` or the Hub. Raises DataError."""
     rows = load_rows(settings, "DigitalLearningGmbH/MATH-lighteval")
-    checker = LatexChecker()
-    try:
-        splits = split_rows(settings, rows, partial(_problem, settings=settings, checker=checker), "drop")
-    except BaseException:
-        checker.close()
-        raise
-    return DatasetTask("math", splits, checker)
+    return DatasetTask("math", *split_graded_rows(settings, rows, _problem, "drop"))
 
 
 def _problem(row: Row, split: str, number: int, *, settings: TaskSettings, checker: LatexChecker) -> Loaded:

@@ -15,7 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from glore.errors import DataError, shown
+from glore.errors import DataError, has_lone_surrogate, shown
 
 __all__ = ["MAX_LINE_BYTES", "Row", "optional_text", "read_hub", "read_json_array", "read_jsonl", "text_field"]
 
@@ -126,7 +126,7 @@ def _text(row: Row, name: str, value: object) -> str:
         raise DataError(f"{row.where}: the field '{name}' must be a text, got {shown(value)}")
     if not value.strip():
         raise DataError(f"{row.where}: the field '{name}' is empty")
-    if any("\ud800" <= c <= "\udfff" for c in value):
+    if has_lone_surrogate(value):
         raise DataError(f"{row.where}: the field '{name}' holds half a Unicode character (a lone surrogate); write the text again as UTF-8")
     return value
 

@@ -113,8 +113,8 @@ def _spoiled(
     draft: Sequence[str] = steps
     for _ in range(6):
         spoiled = _changed(rng, tree, tuple(slots))
-        if fits(spoiled, slots) and worked_lines(spoiled, slots)[-1] != steps[-1]:
-            draft = worked_lines(spoiled, slots, *named)
+        if fits(spoiled, slots) and (lines := worked_lines(spoiled, slots, *named))[-1] != steps[-1]:
+            draft = lines
             break
     if draft is steps:
         slip = _slipped(rng, steps[-1])

@@ -71,14 +71,17 @@ def filled(template: Template, slots: Mapping[str, Fraction]) -> str:
 
 def lettered(text: str, slots: Mapping[str, Fraction]) -> tuple[tuple[Fraction, ...], dict[str | Fraction, str]]:
     """The numbers of a wording in its order, slots filled; and the letter of each slot, and of each number that is no slot's."""
-    numbers: list[Fraction] = []
+    leaves: list[str | Fraction] = []
+    for place in _PLACE.findall(text):
+        number = parse_number(place)
+        if place in slots:
+            leaves.append(place)
+        elif number is not None:  # a `number7` that is no slot is a word of the text
+            leaves.append(number.value)
     letter_of: dict[str | Fraction, str] = {}
-    for letter, place in zip(LETTERS, _PLACE.findall(text), strict=False):
-        written = parse_number(place)
-        leaf = place if place in slots or written is None else written.value
-        numbers.append(slots[leaf] if isinstance(leaf, str) else leaf)
+    for letter, leaf in zip(LETTERS, leaves, strict=False):
         letter_of.setdefault(leaf, letter)
-    return tuple(numbers), letter_of
+    return tuple(slots[leaf] if isinstance(leaf, str) else leaf for leaf in leaves), letter_of
 
 
 def fits(tree: Equation, slots: Mapping[str, Fraction]) -> bool:
