@@ -147,7 +147,8 @@ def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str]) -> StagePlan:
     folder = config.run_dir / "stages" / stage.name
     done, started = read_done(folder), read_json(folder / "started.json")
     earlier = started if done is None else dataclasses.asdict(done)
-    settings = {"seed": config.seed, **flat_settings(stage.settings(config), config), **_contents(stage, config, earlier)}
+    found = stage.contents(config) if stage.contents else {}
+    settings = {"seed": config.seed, **flat_settings(stage.settings(config), config), **_contents(found, earlier)}
     fingerprint = fingerprint_of([stage.name, stage.version, SCHEMA_VERSION, release_of(package_versions()), settings, inputs])
     new = _made_from(stage, settings, inputs)
     state: State = "computed"
@@ -162,6 +163,9 @@ def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str]) -> StagePlan:
         why = "unfinished, but " + difference(started, new)
     else:
         why = "no result yet"
+    absent = [name for name, content in found.items() if content is None]
+    if absent and state != "reused":
+        why += f"; nothing is there at {', '.join(absent)}"
     tokens = stage.estimate(config) if stage.estimate and state != "reused" else None
     other_work = done is None and started is not None and state == "computed" and _has_work(folder)
     made_otherwise = other_work or (done is not None and done.fingerprint != fingerprint)
@@ -173,11 +177,10 @@ def _has_work(folder: Path) -> bool:
     return any(folder.glob("*.parquet")) or any((folder / "work").glob("*"))
 
 
-def _contents(stage: Stage, config: RunConfig, earlier: Mapping[str, object] | None) -> dict[str, str]:
-    """Hashes of what the stage reads from outside; where that isn't there now, the hash that an earlier attempt noted."""
+def _contents(found: Mapping[str, str | None], earlier: Mapping[str, object] | None) -> dict[str, str]:
+    """Hashes of what a stage reads from outside; where that isn't there now, the hash that an earlier attempt noted."""
     settings = (earlier or {}).get("settings")
     noted = settings if isinstance(settings, dict) else {}
-    found = stage.contents(config) if stage.contents else {}
     hashes = {f"content of {name}": content for name, content in found.items()}
     return {key: content or str(noted[key]) for key, content in hashes.items() if content or key in noted}
 

@@ -227,7 +227,9 @@ def with_contents(folder: Path) -> tuple[Stage, ...]:
 
 def test_changed_data_recomputes_and_data_that_is_gone_does_not(tmp_path: Path) -> None:
     config, stages = small_config(tmp_path), with_contents(tmp_path)
-    assert "content of task.path" not in plan_stages(stages, config)[0].settings
+    plan = plan_stages(stages, config)[0]
+    assert "content of task.path" not in plan.settings
+    assert plan.why == "no result yet; nothing is there at task.path"
     (tmp_path / "data.txt").write_text("old")
     run_stages(stages, config)
     assert states(config, stages) == ["reused"] * 4
