@@ -26,6 +26,9 @@ def test_with_letters_the_numbers_are_copied_and_what_is_done_is_said_first() ->
     slots = {"number0": Fraction(4), "number1": Fraction(4)}
     lines = worked_lines(parse_prefix("- number1 / number0 2.0"), slots, [Fraction(4)] * 2, {"number0": "A", "number1": "B"})
     assert lines == ("A 4, B 4: A / 2 = 4 / 2 = 2", "B - 2 = 4 - 2 = 2", "#### 2")
+    slots = {"number0": Fraction(47), "number1": Fraction(8)}
+    lines = worked_lines(parse_prefix("/ + number0 number1 5"), slots, tuple(slots.values()), {"number0": "A", "number1": "B"})
+    assert lines == ("A 47, B 8: A + B = 47 + 8 (7 + 8 = 15, 4 + 0 + 1 = 5) = 55", "55 / 5 = 11", "#### 11")
     assert worked_lines(parse_infix("7.0"), {}, numbers, letters) == ("A 5, B 3, C 7: C = 7", "#### 7")
 
 

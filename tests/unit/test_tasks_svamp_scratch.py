@@ -17,13 +17,15 @@ from glore.tasks import ScratchTask, open_task
 from glore.tasks.equations import parse_infix, parse_prefix, worked_lines
 from glore.tasks.protocol import Document
 from glore.tasks.svamp_scratch import SvampFromScratch, redrawn
-from glore.tasks.svamp_templates import Template, lettered
+from glore.tasks.svamp_templates import Template, lettered, wording
 
 HEADER = "Question,Numbers,Equation,Answer\n"
 SHARE = '"jo \'s mom shares number0 pens , among number1 kids . how many each ?",56.0 9.0,/ number0 number1,6.2\n'
+NAMES = ("Ann", "Bea", "Cem")
 LEAK = "Tom had number0 pens . How many of kind number1 ?,7 10,+ number0 number1,17\n"
 LINE = re.compile(
-    r"(?:(?P<given>[A-Z] \d+(?:, [A-Z] \d+)*): )?(?:(?P<said>\w+ [-+*/] \w+) = )?(?P<a>\d+) (?P<sign>[-+*/]) (?P<b>\d+) = (?P<c>\d+)\n"
+    r"(?:(?P<given>[A-Z] \d+(?:, [A-Z] \d+)*): )?(?:(?P<said>\w+ [-+*/] \w+) = )?(?P<a>\d+) (?P<sign>[-+*/]) (?P<b>\d+)"
+    r"(?: \(.*\))? = (?P<c>\d+)\n"
 )
 
 
@@ -74,8 +76,8 @@ def test_documents_are_deterministic_and_every_worked_line_is_true(tmp_path: Pat
     assert documents == drawn(task, 1, 600)
     assert documents != drawn(task, 2, 600)
     compute = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": lambda a, b: a / b}
-    marked = drafts = drills = 0
-    for document in documents:
+    marked = drafts = drills = early = 0
+    for i, document in enumerate(documents):
         read, steps = pieces(document, learnt=False), pieces(document, learnt=True)
         assert "number0" not in "".join(read)
         drill = not read[0].startswith("Question: ")
@@ -92,10 +94,11 @@ def test_documents_are_deterministic_and_every_worked_line_is_true(tmp_path: Pat
                 said = re.sub(r"[A-Z]", lambda letter, given=numbers: given[letter[0]], match["said"])
                 assert said == f"{match['a']} {match['sign']} {match['b']}"
         assert drill or numbers
-        drills += drill
+        drills += drill and i >= 90
+        early += drill and i < 90
         if drill:
             assert len(lines) == 8
-            assert all(text.endswith("=") for text in read), "a drill's question is read up to the sign, its result is learnt"
+            assert all(re.fullmatch(r"\d+ [-+*/] \d+", text) for text in read), "a drill's question is read, all after it is learnt"
             continue
         assert steps[-1] == f"#### {steps[-2].split()[-1]}\n"
         if "Draft:" in read[0]:
@@ -103,9 +106,28 @@ def test_documents_are_deterministic_and_every_worked_line_is_true(tmp_path: Pat
             marked += BAD_MARK in read
             assert (read[1:-1] == steps) == (BAD_MARK not in read)
             assert read[-1] == "Answer:\n"
-    assert 0.15 < drills / len(documents) < 0.25
-    assert 0.15 < drafts / len(documents) < 0.25
+    assert 0.15 < drills / 510 < 0.25
+    assert 0.5 < early / 90 < 0.7, "sums first"
+    assert 0.1 < drafts / len(documents) < 0.2
     assert 0.35 < marked / drafts < 0.65
+
+
+def test_problems_come_in_other_words_and_never_in_those_of_dev_or_test(tmp_path: Path) -> None:
+    names = "".join(
+        f'"{name} had number0 pens. She lost number1. How many of kind {name} are left?",9 1,- number0 number1,8\n' for name in NAMES
+    )
+    task = opened(tmp_path, HEADER + names * 3)
+    closed = {wording(p.question) for split in ("dev", "test") for p in task.problems(split)}
+    task.templates = task.templates._replace(
+        closed=frozenset({*closed, wording("Bea had # pens. She lost #. How many of kind Bea are left?")})
+    )
+    wordings = set()
+    for document in drawn(task, 3, 1500):
+        text = document[0][0]
+        if text.startswith("Question: "):
+            wordings.add(wording(text.removeprefix("Question: ").splitlines()[0]))
+    assert not wordings & task.templates.closed
+    assert len([w for w in wordings if "cem had # pens" in w]) > 1, "with a sentence more, and without"
 
 
 def test_every_number_of_a_wording_has_a_letter_and_its_slot_s_leaf() -> None:

@@ -13,10 +13,9 @@ from glore.tasks.protocol import Document
 __all__ = ["drill_pieces", "problem_pieces", "verdict"]
 
 
-def drill_pieces(line: str) -> Document:
-    """`12 + 7 = 19` as what is asked (read) and the result (learnt), on a line of its own."""
-    asked, _, result = line.rpartition("=")
-    return (f"{asked}=", False), (step_text(result), True)
+def drill_pieces(asked: str, result: str) -> Document:
+    """`12 + 7`, which is read, and ` = 19`, which is learnt, on a line of their own."""
+    return (asked, False), (step_text(result), True)
 
 
 def problem_pieces(prompt: Sequence[str], steps: Sequence[str]) -> Document:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from glore.errors import DataError, shown
+from glore.tasks.columns import column_work
 from glore.tasks.grading import answer_line
 from glore.tasks.numbers import Number, canonical, parse_number
 
-__all__ = ["LETTERS", "Equation", "Operation", "parse_infix", "parse_prefix", "value_of", "worked_lines"]
+__all__ = ["LETTERS", "Equation", "Operation", "parse_infix", "parse_prefix", "value_of", "worked_lines", "worked_out"]
 
 LETTERS = string.ascii_uppercase
 MAX_TOKENS = 64
@@ -39,9 +40,9 @@ def worked_lines(
 ) -> tuple[str, ...]:
     """One line per operation, innermost and leftmost first, then the answer line: `5 + 3 = 8`, `8 * 2 = 16`, `#### 16`.
 
-    With the `numbers` of the question, in its order, these are copied first, and what is done is said by their letters (`letter_of` a
-    leaf) before it is done: `A 5, B 3, C 2: A + B = 5 + 3 = 8`, `8 * C = 8 * 2 = 16`. So a small model copies in order, and chooses
-    among letters. Raises DataError for a division by zero.
+    With the `numbers` of the question, in its order, these are copied first, what is done is said by their letters (`letter_of` a
+    leaf) before it is done, and longer numbers are worked by columns: `A 15, B 8, C 2: A + B = 15 + 8 (5 + 8 = 13, 1 + 0 + 1 = 2) = 23`.
+    So a small model copies in order, chooses among letters, and knows sums of single digits. Raises DataError for a division by zero.
     """
     lines: list[str] = []
     letters = letter_of or {}
@@ -51,9 +52,10 @@ def worked_lines(
             value = value_of(node, slots)
             return value, letters.get(node, _written(value))
         (left, left_name), (right, right_name) = work(node.left), work(node.right)
+        said, asked = f"{left_name} {node.operator} {right_name}", f"{_written(left)} {node.operator} {_written(right)}"
+        done = asked + worked_out(node.operator, left, right, columns=bool(numbers))
+        lines.append(done if said == asked else f"{said} = {done}")
         result = _apply(node.operator, left, right)
-        said, done = f"{left_name} {node.operator} {right_name}", f"{_written(left)} {node.operator} {_written(right)}"
-        lines.append(f"{done if said == done else f'{said} = {done}'} = {_written(result)}")
         return result, _written(result)
 
     answer, name = work(tree)
@@ -62,6 +64,12 @@ def worked_lines(
         first, *others = lines or [f"{name} = {_written(answer)}"]
         lines = [f"{given}: {first}", *others]
     return (*lines, answer_line(_written(answer)))
+
+
+def worked_out(operator: str, left: Fraction, right: Fraction, columns: bool) -> str:
+    """What comes after `15 + 8`: ` = 23`, or ` (5 + 8 = 13, 1 + 0 + 1 = 2) = 23`. Raises DataError for a division by zero."""
+    work = column_work(operator, left, right) if columns else ()
+    return (f" ({', '.join(work)})" if work else "") + f" = {_written(_apply(operator, left, right))}"
 
 
 def value_of(tree: Equation, slots: Mapping[str, Fraction]) -> Fraction:

@@ -1,9 +1,10 @@
 """Text for a small base model trained from nothing, so that the whole method runs on SVAMP without a download.
 
 The numbers of a template (`svamp_templates`) are redrawn with as many digits each, such that every result on the way
-is a positive whole number; the equation becomes steps. Documents, endless and the same for a seed: problems to solve;
-arithmetic drills; and, since a refiner must be able to copy, which a model made from nothing can't, drafts to be written
-again, half of them with an error marked and corrected.
+is a positive whole number, and most of its words are changed (`svamp_words`); the equation becomes steps. Documents, endless and
+the same for a seed: problems to solve; arithmetic drills, most of all at first, from small numbers to larger ones; and, since a
+refiner must be able to copy, which a model made from nothing can't, drafts to be written again, half of them with an error marked
+and corrected.
 """
 
 from __future__ import annotations
@@ -17,17 +18,26 @@ from glore.errors import DataError
 from glore.prompts import refine_segments, solve_segments
 from glore.tasks.base_text import drill_pieces, problem_pieces
 from glore.tasks.dataset import DatasetTask
-from glore.tasks.equations import Equation, Operation, value_of, worked_lines
+from glore.tasks.equations import Equation, Operation, value_of, worked_lines, worked_out
 from glore.tasks.grading import answer_line, find_answer
 from glore.tasks.numbers import Number, canonical, parse_number
 from glore.tasks.protocol import Document
-from glore.tasks.svamp_templates import MAX_RESULT, Template, Templates, filled, fits, lettered
+from glore.tasks.svamp_templates import MAX_RESULT, Template, Templates, filled, fits, lettered, wording
+from glore.tasks.svamp_words import EXTRA, Wordings
 
 __all__ = ["SvampFromScratch", "redrawn"]
 
-_SVAMP_SHARE = 0.35
+_SVAMP_SHARE = 0.5
 _DRILL_SHARE = 0.2
-_COPY_SHARE = 0.2
+_FIRST = 0.15
+"""So long, by the share of training done, drills are the most part of the documents."""
+_FIRST_DRILL_SHARE = 0.6
+_COPY_SHARE = 0.15
+_REWORDED_SHARE = 0.85
+_RARE_SHARE = 0.25
+_DISTRACTED_SHARE = 0.25
+_DRILLS = 8
+"""In a document."""
 _MAX_DIGITS_DRAWN = 4
 _TRIES = 40
 
@@ -36,7 +46,11 @@ _TRIES = 40
 class SvampFromScratch(DatasetTask):
     """SVAMP with text to train a base model on."""
 
-    templates: Templates = field(default_factory=lambda: Templates((), (), 0, 0))
+    templates: Templates = field(default_factory=lambda: Templates((), (), frozenset(), 0, 0))
+    _wordings: Wordings = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._wordings = Wordings((*self.templates.given, *self.templates.svamp))
 
     def left_out(self) -> dict[str, int]:
         """Counts of what was read and not used, templates included."""
@@ -45,24 +59,33 @@ class SvampFromScratch(DatasetTask):
 
     def base_document(self, rng: random.Random, progress: float) -> Document:
         """A drill, a problem or a draft to write again; no wording of a dev or test question is among them."""
-        kind = rng.random()
-        if kind < _DRILL_SHARE:
-            return tuple(piece for _ in range(8) for piece in drill_pieces(_drill(rng)))
+        kind, drills = rng.random(), _FIRST_DRILL_SHARE if progress < _FIRST else _DRILL_SHARE
+        if kind < drills:
+            return tuple(piece for _ in range(_DRILLS) for piece in drill_pieces(*_drill(rng, progress)))
         template, slots = self._filled(rng)
         question, tree = filled(template, slots), template.tree
         named = lettered(template.text, slots)
         steps = worked_lines(tree, slots, *named)
-        if kind < _DRILL_SHARE + _COPY_SHARE:
+        if kind < drills + _COPY_SHARE:
             draft, mark = _spoiled(rng, tree, slots, named, steps) if rng.random() < 0.5 else (steps, None)
             return problem_pieces(refine_segments(question, draft, mark), steps)
         return problem_pieces(solve_segments(question), steps)
 
     def _filled(self, rng: random.Random) -> tuple[Template, Mapping[str, Fraction]]:
+        """A template in other words, and its numbers."""
         while True:
             template = self._template(rng)
             slots = redrawn(rng, template)
-            if slots is not None:
-                return template, slots
+            if slots is None:
+                continue
+            text = template.text
+            if template.slots and rng.random() < _DISTRACTED_SHARE and (more := self._wordings.distracted(rng, text)):
+                text, number = more
+                slots = {**slots, EXTRA: _same_size(rng, number)}
+            if rng.random() < _REWORDED_SHARE:
+                text = self._wordings.reworded(rng, text, _RARE_SHARE)
+            if wording(text) not in self.templates.closed:
+                return template._replace(text=text), slots
 
     def _template(self, rng: random.Random) -> Template:
         pool = self.templates.svamp if rng.random() < _SVAMP_SHARE else self.templates.given
@@ -144,13 +167,18 @@ def _changed(rng: random.Random, node: Equation, names: Sequence[str]) -> Equati
     return replace(node, right=_changed(rng, node.right, names))
 
 
-def _drill(rng: random.Random) -> str:
-    operator = rng.choices("+-*/", (3, 4, 2, 3))[0]
-    big = rng.choices((9, 99, 999), (2, 5, 2))[0]
-    a, b = rng.randint(1, big), rng.randint(1, big)
-    if operator == "-":
-        a, b = max(a, b) + 1, min(a, b)
-    elif operator in "*/":
-        a, b = rng.randint(2, min(big, 99)), rng.randint(2, 99 if rng.random() < 0.3 else 12)
+def _drill(rng: random.Random, progress: float) -> tuple[str, str]:
+    """What is asked, and all that comes after it."""
+    operator = rng.choices("+-*/", (4, 6, 2, 2))[0]
+    if operator in "+-":
+        shares = (5, 2, 0) if progress < 0.1 else (2, 5, 0) if progress < 0.3 else (2, 5, 2)
+        largest = rng.choices((9, 99, 999), shares)[0]
+        a, b = rng.randint(1, largest), rng.randint(1, largest if rng.random() < 0.7 else 9)
+        if operator == "-":
+            a, b = max(a, b) + 1, min(a, b)
+    else:
+        a, b = rng.randint(2, 9), rng.randint(2, 99 if rng.random() < 0.6 else 12)
+        if rng.random() < 0.5:
+            a, b = b, a
         a = a * b if operator == "/" else a
-    return worked_lines(Operation(operator, Fraction(a), Fraction(b)), {})[0]
+    return f"{a} {operator} {b}", worked_out(operator, Fraction(a), Fraction(b), columns=True)

@@ -19,16 +19,17 @@ from glore.tasks.equations import LETTERS, Equation, Operation, parse_infix, par
 from glore.tasks.numbers import Number, canonical, parse_number
 from glore.tasks.splits import Splits, question_key
 
-__all__ = ["MAX_RESULT", "Template", "Templates", "filled", "fits", "lettered", "read_templates"]
+__all__ = ["MAX_RESULT", "SLOT", "Template", "Templates", "filled", "fits", "lettered", "read_templates", "wording"]
 
 MAX_RESULT = 99_999
 """No result on the way to an answer is larger."""
 _COLUMNS = ("Question", "Numbers", "Equation", "Answer")
 _MAX_FILE_BYTES = 2**26
-_SLOT = re.compile(r"number[0-9]+")
+SLOT = re.compile(r"number[0-9]+")
+"""Stands for a number in a wording and its equation."""
 _NUMERAL = re.compile(r"(?<![\w.,])[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?(?!\w)")
 
-_PLACE = re.compile(f"{_SLOT.pattern}|{_NUMERAL.pattern}")
+_PLACE = re.compile(f"{SLOT.pattern}|{_NUMERAL.pattern}")
 
 
 class Template(NamedTuple):
@@ -45,6 +46,8 @@ class Templates(NamedTuple):
 
     given: tuple[Template, ...]
     svamp: tuple[Template, ...]
+    closed: frozenset[str]
+    """Wordings of dev and test, which no text may have."""
     n_leaks: int
     """Templates whose wording is that of a dev or test question."""
     n_unusable: int
@@ -53,20 +56,20 @@ class Templates(NamedTuple):
 
 def read_templates(path: Path, splits: Splits, equations: Mapping[str, str]) -> Templates:
     """Templates of the CSV file and of SVAMP's train split (`equations` by problem id). Raises DataError (file, line, column, mend)."""
-    closed = {_masked(problem.question) for split in ("dev", "test") for problem in splits.problems[split]}
+    closed = frozenset(wording(problem.question) for split in ("dev", "test") for problem in splits.problems[split])
     rows = _csv_templates(path)
     train = [_svamp_template(p.question, equations[p.id], p.answer) for p in splits.problems["train"]]
     usable = [t for t in train if t is not None and fits(t.tree, t.slots)]
-    given = tuple(t for t in rows if _masked(t.text) not in closed)
-    svamp = tuple(t for t in usable if _masked(t.text) not in closed)
+    given = tuple(t for t in rows if wording(t.text) not in closed)
+    svamp = tuple(t for t in usable if wording(t.text) not in closed)
     if not given:
         raise DataError(f"{path} has no usable problem; it needs the columns {', '.join(_COLUMNS)} of the MAWPS/ASDiv-A file")
-    return Templates(given, svamp, len(rows) - len(given) + len(usable) - len(svamp), len(train) - len(usable))
+    return Templates(given, svamp, closed, len(rows) - len(given) + len(usable) - len(svamp), len(train) - len(usable))
 
 
 def filled(template: Template, slots: Mapping[str, Fraction]) -> str:
     """The question with these numbers."""
-    return _SLOT.sub(lambda match: canonical(Number(slots[match[0]])) if match[0] in slots else match[0], template.text)
+    return SLOT.sub(lambda match: canonical(Number(slots[match[0]])) if match[0] in slots else match[0], template.text)
 
 
 def lettered(text: str, slots: Mapping[str, Fraction]) -> tuple[tuple[Fraction, ...], dict[str | Fraction, str]]:
@@ -123,7 +126,7 @@ def _csv_template(row: Mapping[str, str | None], where: str) -> Template:
         slots[f"number{i}"] = number.value
     try:
         tree = parse_prefix(equation)
-        unknown = set(_SLOT.findall(f"{question} {equation}")) - slots.keys()
+        unknown = set(SLOT.findall(f"{question} {equation}")) - slots.keys()
     except DataError as error:
         raise DataError(f"{where}: the column 'Equation': {error}; correct it or remove the line") from error
     if unknown:
@@ -172,7 +175,7 @@ def _with_slots(tree: Equation, names: Mapping[Fraction, str]) -> Equation:
     return names.get(tree, tree) if isinstance(tree, Fraction) else tree
 
 
-def _masked(text: str) -> str:
+def wording(text: str) -> str:
     """The wording alone: numbers, punctuation, case and spaces don't count."""
-    text = _NUMERAL.sub(" # ", _SLOT.sub(" # ", question_key(text).replace("'", "")))
+    text = _NUMERAL.sub(" # ", SLOT.sub(" # ", question_key(text).replace("'", "")))
     return " ".join(re.findall(r"\w+|#", text))
