@@ -28,10 +28,8 @@ from glore.tasks.svamp_words import EXTRA, Wordings
 __all__ = ["SvampFromScratch", "redrawn"]
 
 _SVAMP_SHARE = 0.5
-_DRILL_SHARE = 0.2
-_FIRST = 0.15
-"""So long, by the share of training done, drills are the most part of the documents."""
-_FIRST_DRILL_SHARE = 0.6
+_DRILL_SHARES = ((0.15, 0.6), (0.5, 0.2), (1.0, 0.1))
+"""Up to which share of training which share of the documents are drills: sums first, and then so much as keeps them up."""
 _COPY_SHARE = 0.15
 _REWORDED_SHARE = 0.85
 _RARE_SHARE = 0.25
@@ -59,7 +57,7 @@ class SvampFromScratch(DatasetTask):
 
     def base_document(self, rng: random.Random, progress: float) -> Document:
         """A drill, a problem or a draft to write again; no wording of a dev or test question is among them."""
-        kind, drills = rng.random(), _FIRST_DRILL_SHARE if progress < _FIRST else _DRILL_SHARE
+        kind, drills = rng.random(), next(share for until, share in _DRILL_SHARES if progress <= until)
         if kind < drills:
             return tuple(piece for _ in range(_DRILLS) for piece in drill_pieces(*_drill(rng, progress)))
         template, slots = self._filled(rng)
