@@ -31,12 +31,14 @@ _SVAMP_SHARE = 0.5
 _DRILL_SHARES = ((0.15, 0.6), (0.5, 0.2), (1.0, 0.1))
 """Up to which share of training which share of the documents are drills: sums first, and then so much as keeps them up."""
 _COPY_SHARE = 0.15
-_REWORDED_SHARE = 0.85
-_RARE_SHARE = 0.25
+_REWORDED_SHARE = 0.6
+_RARE_SHARE = 0.15
+_SMALL_SHARE = 0.5
+"""Of the problems have numbers of one digit: short solutions, so that more wordings are read in the same time."""
 _DISTRACTED_SHARE = 0.25
 _DRILLS = 8
 """In a document."""
-_MAX_DIGITS_DRAWN = 4
+MAX_DIGITS = 4
 _TRIES = 40
 
 
@@ -73,13 +75,14 @@ class SvampFromScratch(DatasetTask):
         """A template in other words, and its numbers."""
         while True:
             template = self._template(rng)
-            slots = redrawn(rng, template)
+            most_digits = 1 if rng.random() < _SMALL_SHARE else MAX_DIGITS
+            slots = redrawn(rng, template, most_digits)
             if slots is None:
                 continue
             text = template.text
             if template.slots and rng.random() < _DISTRACTED_SHARE and (more := self._wordings.distracted(rng, text)):
                 text, number = more
-                slots = {**slots, EXTRA: _same_size(rng, number)}
+                slots = {**slots, EXTRA: _same_size(rng, number, most_digits)}
             if rng.random() < _REWORDED_SHARE:
                 text = self._wordings.reworded(rng, text, _RARE_SHARE)
             if wording(text) not in self.templates.closed:
@@ -90,10 +93,10 @@ class SvampFromScratch(DatasetTask):
         return rng.choice(pool or self.templates.given)
 
 
-def redrawn(rng: random.Random, template: Template) -> Mapping[str, Fraction] | None:
-    """New numbers for a template's slots; the old ones where no draw fits, none where they don't fit either."""
+def redrawn(rng: random.Random, template: Template, most_digits: int = MAX_DIGITS) -> Mapping[str, Fraction] | None:
+    """New numbers for a template's slots, of no more digits; the old ones where no draw fits, none where they don't fit either."""
     for _ in range(_TRIES if template.slots else 0):
-        slots = {name: _same_size(rng, value) for name, value in template.slots.items()}
+        slots = {name: _same_size(rng, value, most_digits) for name, value in template.slots.items()}
         try:
             _mend(rng, template.tree, slots)
         except DataError:
@@ -103,8 +106,8 @@ def redrawn(rng: random.Random, template: Template) -> Mapping[str, Fraction] | 
     return template.slots if fits(template.tree, template.slots) else None
 
 
-def _same_size(rng: random.Random, value: Fraction) -> Fraction:
-    n_digits = min(len(str(int(abs(value)))), _MAX_DIGITS_DRAWN)
+def _same_size(rng: random.Random, value: Fraction, most_digits: int) -> Fraction:
+    n_digits = min(len(str(int(abs(value)))), most_digits)
     return Fraction(rng.randint(2, 9) if n_digits == 1 else rng.randint(10 ** (n_digits - 1), 10**n_digits - 1))
 
 
