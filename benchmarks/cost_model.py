@@ -154,13 +154,19 @@ def _rollouts(name: str, task: Task, drafts: int, at_prefix: Sequence[float], re
     )
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a number from 1 needed, got {text!r}")
+    return int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpu", choices=sorted(GPUS), default="h100")
-    parser.add_argument("--questions", type=int, default=Task().questions)
-    parser.add_argument("--samples", type=int, default=96, help="K of the samples")
-    parser.add_argument("--drafts", type=int, default=8, help="labelled drafts a question")
-    parser.add_argument("--rollouts", type=int, default=8, help="K of the verifying rollouts")
+    parser.add_argument("--questions", type=_count, default=Task().questions)
+    parser.add_argument("--samples", type=_count, default=96, help="K of the samples")
+    parser.add_argument("--drafts", type=_count, default=8, help="labelled drafts a question")
+    parser.add_argument("--rollouts", type=_count, default=8, help="K of the verifying rollouts")
     arguments = parser.parse_args()
     task = Task(questions=arguments.questions)
     print(table(GPUS[arguments.gpu], task, arguments.samples, arguments.drafts, arguments.rollouts))

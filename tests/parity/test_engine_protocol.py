@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -134,10 +135,28 @@ def test_an_empty_prompt_is_an_error_that_names_the_request(engine: Engine, segm
     assert len(list(engine.run(requests_of(2, 1)))) == 2
 
 
-@pytest.mark.parametrize("params", [SamplingParams(-1.0), SamplingParams(1.0, 0.0), SamplingParams(max_new_tokens=0)])
-def test_parameters_without_meaning_are_refused(engine: Engine, params: SamplingParams) -> None:
-    with pytest.raises(EngineError, match=r"'r0'.*max_new_tokens >= 1"):
+@pytest.mark.parametrize(
+    ("params", "rule"),
+    [
+        (SamplingParams(-1.0), "temperature"),
+        (SamplingParams(math.nan), "temperature"),
+        (SamplingParams(math.inf), "temperature"),
+        (SamplingParams(1e-40), "temperature"),
+        (SamplingParams(1.0, 0.0), "top_p"),
+        (SamplingParams(top_k=-1), "top_k"),
+        (SamplingParams(top_k=10**30), "top_k"),
+        (SamplingParams(max_new_tokens=0), "max_new_tokens"),
+    ],
+)
+def test_parameters_without_meaning_are_refused(engine: Engine, params: SamplingParams, rule: str) -> None:
+    with pytest.raises(EngineError, match=rf"'r0': {rule} is .*, got "):
         list(engine.run(requests_of(1, 1, params)))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seeds_out_of_range_are_refused(engine: Engine, seed: int) -> None:
+    with pytest.raises(EngineError, match=r"'bad': seeds are 63-bit"):
+        list(engine.run([Request("bad", requests_of(1, 1)[0].segments, (1, seed), WARM)]))
 
 
 STOPS = ("7", " w2", "w30 ", "nowhere")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import json
+import logging
 import os
 import signal
 import socket
@@ -10,7 +13,11 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,7 +28,7 @@ from glore.errors import EngineError
 from glore.models import encode_segments, load_tokenizer
 from glore.sampling import completions_api
 from glore.sampling.http_engine import HttpEngine
-from glore.sampling.protocol import SamplingParams
+from glore.sampling.protocol import Result, SamplingParams
 from glore.sampling.torch_engine import TorchEngine
 
 TESTS = Path(__file__).parents[1]
@@ -152,6 +159,36 @@ def test_a_wrong_or_missing_key(server: Server, folder: Path, monkeypatch: pytes
     HttpEngine(folder, http(server, api_key_env="OTHER"))
 
 
+def test_white_space_around_a_key_is_no_part_of_it(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLORE_API_KEY", " secret-1\r\n")
+    assert len(list(HttpEngine(folder, http(server)).run(requests_of(1, 1)))) == 1
+
+
+@pytest.mark.parametrize("key", ["sekret\nsekret", "sekr\u00e9t-sekret", "sekret\x7f", "sekret\udcff"])
+def test_a_key_that_no_header_can_carry(folder: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(EngineError) as caught:
+        HttpEngine(folder, EngineSettings(kind="http", url=NOWHERE, api_key_env="MY_KEY", wait_seconds=60))
+    assert str(caught.value).startswith("an API key is printable ASCII, and the one in MY_KEY is not; export it again")
+    assert "sek" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_illegal_header_is_final_and_never_quoted(folder: Path) -> None:
+    with canned(MODELS) as answers:
+        api = HttpEngine(folder, answers.settings(wait_seconds=60)).api
+        api._headers = {"Authorization": "Bearer sekret\n"}
+
+        async def complete() -> None:
+            async with api.client() as client:
+                await api.complete(client, {"max_tokens": 1}, "r0")
+
+        for call in (api.check, lambda: asyncio.run(complete())):
+            with pytest.raises(EngineError, match=r"breaks the rules of HTTP and was not sent.*GLORE_API_KEY") as caught:
+                call()
+            assert "sekret" not in "".join(traceback.format_exception(caught.value))
+        assert answers.sent == []
+
+
 def test_which_served_model_is_which(server: Server, folder: Path, tmp_path: Path) -> None:
     refiner = save_tiny_model(tmp_path / "refiner")
     with pytest.raises(EngineError) as caught:
@@ -206,6 +243,192 @@ while True:
 """
 
 
+Reply = tuple[int, bytes, dict[str, str]]
+"""Status, body and headers."""
+
+
+def reply(data: object, status: int = 200, **headers: str) -> Reply:
+    return status, data if isinstance(data, bytes) else json.dumps(data).encode(), {k.replace("_", "-"): v for k, v in headers.items()}
+
+
+def answer(*texts: str, **changes: object) -> Reply:
+    """A good answer, but for the changes to its choices, or to the whole."""
+    usage = changes.pop("usage", {"completion_tokens": len(texts)})
+    choices = [{"index": i, "text": text, "finish_reason": "length", **changes} for i, text in enumerate(texts)]
+    return reply({"choices": choices, "usage": usage})
+
+
+class Canned:
+    """A server in this process whose answers are given: each list in turn, its last for ever."""
+
+    def __init__(self, url: str, models: list[Reply], completions: list[Reply]) -> None:
+        self.url, self.models, self.completions = url, models, completions
+        self.sent: list[dict[str, object]] = []
+
+    def settings(self, **settings: object) -> EngineSettings:
+        return EngineSettings(kind="http", url=self.url, **settings)
+
+
+@contextmanager
+def canned(models: Reply | list[Reply], *completions: Reply) -> Iterator[Canned]:
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def give(self, replies: list[Reply]) -> None:
+            status, body, headers = replies.pop(0) if len(replies) > 1 else replies[0]
+            self.send_response(status)
+            for key, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(key, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self) -> None:  # the name is http.server's
+            self.give(answers.models)
+
+        def do_POST(self) -> None:  # the name is http.server's
+            answers.sent.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.give(answers.completions)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        url = f"http://127.0.0.1:{listening.server_address[1]}/v1"
+        answers = Canned(url, models if isinstance(models, list) else [models], list(completions))
+        thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield answers
+        finally:
+            listening.shutdown()
+            thread.join()
+
+
+NOWHERE = "http://127.0.0.1:9/v1"
+MODELS = reply({"data": [{"id": "student"}]})
+DEEP = b'{"data":' + b"[" * 100_000
+
+
+@pytest.mark.parametrize(("status", "words"), [(401, "another API key"), (403, "another API key"), (400, "can't do such a request")])
+def test_it_does_not_wait_for_what_stays(folder: Path, status: int, words: str) -> None:
+    refused = pytest.raises(EngineError, match=rf"/models: status {status} 'no'; .*{words}")
+    with canned([reply({"error": {"message": "no"}}, status), MODELS]) as answers, refused:
+        HttpEngine(folder, answers.settings(wait_seconds=60))
+
+
+def test_it_says_what_it_waits_for_once_and_when_that_changes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    busy, other = reply({"error": {"message": "loading"}}, 503), reply({"data": [{"id": "teacher"}]})
+    with canned([busy, busy, busy, other, other, MODELS]) as answers, caplog.at_level(logging.WARNING, completions_api.__name__):
+        HttpEngine(folder, answers.settings(wait_seconds=60))
+    loading, teacher = caplog.messages
+    assert loading.startswith("waiting up to ")
+    assert " s (engine.wait_seconds): http://127.0.0.1" in loading
+    assert "status 503 'loading'; see the server's log" in loading
+    assert "serves 'teacher' and not 'student'; serve it, for example: vllm serve" in teacher
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://", "http:///v1", "http://a..b/v1", f"http://{'a' * 64}/v1", "http://.../v1"),
+        *("http://[::1/v1", "http://ho\ud800st/v1", "http://host/\ud800/v1", "http://127.0.0.1:9\n/v1"),
+    ],
+)
+def test_an_unusable_address(folder: Path, url: str) -> None:
+    settings = EngineSettings.model_construct(**{**EngineSettings().__dict__, "kind": "http", "url": url, "wait_seconds": 60.0})
+    with pytest.raises(EngineError, match=r"is no address \(.*\); write engine.url like http://localhost:8000/v1") as caught:
+        HttpEngine(folder, settings)
+    assert str(caught.value).isascii()
+    assert str(caught.value).isprintable()
+
+
+GARBAGE = [
+    (1, answer("a\ud800b"), "half a Unicode character: 'a\\ud800b'"),
+    (2, answer("ab", "c", index=0), "not the 2 choices asked for, but one index twice"),
+    (2, answer("ab", "c", usage={"completion_tokens": 25}), "counts 25 tokens where 24 were allowed"),
+    (2, answer("ab", "c", usage={"completion_tokens": 10**60}), "tokens where 24 were allowed"),
+    (1, answer("ab", logprobs={"token_logprobs": [float("nan")]}), "a log-probability that is no finite number"),
+    (1, answer("ab", logprobs={"token_logprobs": [float("-inf")]}), "a log-probability that is no finite number"),
+    (1, answer("ab", logprobs={"content": [{"logprob": float("inf")}]}), "a log-probability that is no finite number"),
+    (1, reply(DEEP), "JSON nested too deeply"),
+    (1, reply(b'{"choices": [' + b'{"text":' * 100_000), "JSON nested too deeply"),
+]
+
+
+@pytest.mark.parametrize(("n", "garbage", "words"), GARBAGE)
+def test_garbage_is_asked_for_again_and_then_a_clear_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, n: int, garbage: Reply, words: str
+) -> None:
+    monkeypatch.setattr(completions_api, "FIRST_WAIT_SECONDS", 0.02)
+    items = requests_of(1, n, SamplingParams(max_new_tokens=12, logprobs=b"logprobs" in garbage[1]))
+    good = answer(*["w5", "w6"][:n], logprobs={"token_logprobs": [-1.0]})
+    with canned(MODELS, garbage, good) as answers:
+        (result,) = HttpEngine(folder, answers.settings(siblings="together")).run(items)
+        assert [c.text for c in result.completions] == ["w5", "w6"][:n]
+        assert len(answers.sent) == 2
+        answers.completions[:] = [garbage]
+        with pytest.raises(EngineError) as caught:
+            list(HttpEngine(folder, answers.settings(siblings="together", retries=1)).run(items))
+    message = one_line(caught, answers.url)
+    assert words in message.replace("\\\\", "\\")
+    assert "given up after 2 tries" in message
+
+
+def test_a_list_of_models_or_a_failure_nested_too_deeply_is_as_any_other_garbage(folder: Path) -> None:
+    for garbage in (b"<html>", DEEP):
+        with canned(reply(garbage), reply(garbage, 418)) as answers:
+            engine = HttpEngine(folder, answers.settings())
+            with pytest.raises(EngineError, match="status 418 '"):
+                list(engine.run(requests_of(1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("given", "least", "most"),
+    [
+        *(("3", 3, 3), ("-3", 0, 0), ("nan", 0, 0), ("soon", 0, 0), ("", 0, 0)),
+        (formatdate(time.time() + 3600, usegmt=True), 3000, 3600),
+        (formatdate(time.time() + 3600), 3000, 3600),  # in the zone -0000
+        (formatdate(time.time() - 3600, usegmt=True), 0, 0),
+        *((f"Wed, 21 Oct {year} 07:28:00 GMT", 0, 0) for year in ("9" * 12, "9" * 400)),
+    ],
+)
+def test_retry_after_in_seconds_or_as_a_date(given: str, least: float, most: float) -> None:
+    assert least <= completions_api._retry_after({"retry-after": given}) <= most
+
+
+def test_retry_after_a_far_date_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(completions_api, "FIRST_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(completions_api, "LONGEST_RETRY_AFTER_SECONDS", 0.3)
+    with canned(MODELS, reply({}, 429, Retry_After="Fri, 31 Dec 9999 23:59:59 GMT"), answer("w5")) as answers:
+        begun = time.monotonic()
+        list(HttpEngine(folder, answers.settings()).run(requests_of(1, 1)))
+        assert 0.3 <= time.monotonic() - begun < 60
+
+
+def context_of(n_tokens: object) -> Reply:
+    return reply({"data": [{"id": "student", "max_model_len": n_tokens}, {"id": "other", "max_model_len": 2}]})
+
+
+def test_the_end_of_the_context_ends_a_completion(folder: Path) -> None:
+    (item,) = requests_of(1, 2)
+    n_tokens = len(encode_segments(load_tokenizer(folder), item.segments))
+
+    def drawn(context: object) -> tuple[Result, list[object]]:
+        with canned(context_of(context), answer("w5", "w6", usage={})) as answers:
+            (result,) = HttpEngine(folder, answers.settings(siblings="together")).run([item])
+            return result, [body["max_tokens"] for body in answers.sent]
+
+    result, asked = drawn(n_tokens + 5)
+    assert asked == [5]
+    assert [(c.n_tokens, c.stop) for c in result.completions] == [(5, "length")] * 2
+    for enough in (n_tokens + 12, n_tokens + 13, None, "many", 0):
+        assert drawn(enough)[1] == [12]
+    for context in (n_tokens, 1):
+        with pytest.raises(EngineError, match=f"'r0': the prompt has {n_tokens} tokens and the model's context is {context}; shorten"):
+            drawn(context)
+
+
 def test_waits_grow_differ_and_are_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
 
@@ -214,8 +437,6 @@ def test_waits_grow_differ_and_are_the_same_every_time(monkeypatch: pytest.Monke
 
     async def failing(*_: object) -> None:
         raise completions_api._PassingError("no", wait=4.0 if len(waits) == 2 else 0.0)
-
-    import asyncio
 
     api = completions_api.CompletionsApi("http://localhost:1/v1", "m", EngineSettings(kind="http", url="http://localhost:1/v1"), "start it")
     monkeypatch.setattr(completions_api.CompletionsApi, "_try", failing)
@@ -272,6 +493,7 @@ def test_leaving_early_leaves_no_thread(server: Server, folder: Path) -> None:
         ({"kind": "http", "url": "http://{host}"}, "only {name} and {path}"),
         ({"concurrency": 3}, "concurrency is for engines of kind http, got kind torch"),
         ({"kind": "ray", "inner": {"kind": "ray"}}, "inner can't be of kind ray"),
+        ({"kind": "ray", "max_rows": 8, "inner": {"kind": "torch"}}, "set inner.max_rows"),
         ({"kind": "vllm", "workers": 3}, "workers is for engines of kind ray"),
     ],
 )

@@ -85,6 +85,8 @@ class EngineSettings(Settings):
             for name in fields if self.kind not in kinds else ():
                 if getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True):
                     raise ValueError(f"{name} is for engines of kind {' or '.join(kinds)}, got kind {self.kind}; remove it or change kind")
+        if self.inner is not None and self.max_rows != type(self).model_fields["max_rows"].default:
+            raise ValueError("nobody reads max_rows where there are inner engines; set inner.max_rows in its place")
         if self.kind == "http" and self.url is None:
             raise ValueError("an engine of kind http needs url, such as http://localhost:8000/v1")
         for value in (self.url or "", *self.urls.values()):

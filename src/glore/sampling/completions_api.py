@@ -2,7 +2,7 @@
 
 Tried again, with growing waits and seeded jitter: no connection, a connection that breaks, a time-out, an answer that is not
 what it should be, and the statuses in `PASSING`. A `Retry-After` of the server is kept. Every other status is final. An answer
-is read only up to a size that its request can need. The API key goes into one header and nowhere else.
+is read only up to a size that its request can need. The API key goes into one header and nowhere else, errors included.
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import httpx2
 
-from glore.errors import EngineError, shown
+from glore.errors import EngineError, has_lone_surrogate, shown
 from glore.sampling.protocol import stable_seed
 
 if TYPE_CHECKING:
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Choice", "CompletionsApi", "Payload"]
 
 Payload = dict[str, object]
+
+_log = logging.getLogger(__name__)
 
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """Statuses after which another try may do."""
@@ -37,6 +43,8 @@ BASE_BYTES, BYTES_PER_TOKEN = 1 << 20, 256
 """Bounds of an answer: so much, and so much for every token that may be drawn."""
 STOPS = {"stop": "eos", "eos": "eos", "eos_token": "eos", "length": "length"}
 """The server's `finish_reason` → ours."""
+UNREADABLE = (ValueError, AttributeError, KeyError, TypeError, RecursionError)
+"""What reading JSON raises that is none, is something else, or is nested too deeply."""
 
 
 class Choice(NamedTuple):
@@ -73,10 +81,12 @@ class CompletionsApi:
     """A model on a server."""
 
     def __init__(self, url: str, model: str, settings: EngineSettings, start: str) -> None:
-        """`url` ends before `/completions`; `start` says, in errors, how to serve the model."""
+        """`url` ends before `/completions`; `start` says, in errors, how to serve the model. Raises EngineError for an unusable key."""
         self.url, self.model = url.rstrip("/"), model
+        self.context: int | None = None
+        """Longest prompt and completion together, in tokens; none before `check`, and where the server doesn't say."""
         self._settings, self._start = settings, start
-        key = os.environ.get(settings.api_key_env, "")
+        key = _api_key(settings.api_key_env)
         # Answers are small; uncompressed ones can't grow behind the limit on their size.
         self._headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._key_hint = f"{'the one in ' if key else 'none is set: export '}{settings.api_key_env}{'' if key else '=…'}"
@@ -91,11 +101,15 @@ class CompletionsApi:
 
     def check(self) -> None:
         """Make sure that the server is there and serves the model; wait for it as long as the settings say. Raises EngineError."""
-        end = time.monotonic() + self._settings.wait_seconds
+        end, logged = time.monotonic() + self._settings.wait_seconds, ""
         while (problem := self._problem()) is not None:
-            if time.monotonic() >= end:
+            left = end - time.monotonic()
+            if left <= 0:
                 raise EngineError(problem)
-            time.sleep(min(2.0, max(0.05, end - time.monotonic())))
+            if problem != logged:
+                _log.warning("waiting up to %.0f s (engine.wait_seconds): %s", left, problem)
+                logged = problem
+            time.sleep(min(2.0, max(0.05, left)))
 
     async def complete(self, client: httpx2.AsyncClient, payload: Payload, what: str) -> Answer:
         """The answer to `payload` (of `n` completions). `what` names the request in errors and seeds the jitter. Raises EngineError."""
@@ -106,6 +120,8 @@ class CompletionsApi:
                     return await self._try(client, payload, what)
             except TimeoutError:
                 failure = _PassingError(f"no answer within {self._settings.timeout_seconds:g} s (engine.timeout_seconds)")
+            except httpx2.LocalProtocolError:
+                raise self._unsendable(f"{self.url}/completions, request {shown(what)}") from None
             except httpx2.HTTPError as error:
                 failure = _PassingError(f"{type(error).__name__}: {' '.join(str(error).split()) or 'no connection'}")
             except _PassingError as error:
@@ -139,28 +155,48 @@ class CompletionsApi:
             )
         try:
             return _answer(bytes(body), n, payload)
+        except RecursionError as error:
+            raise _PassingError(f"the answer is JSON nested too deeply: {_start_of(body)}") from error
         except _SilentError as error:
             raise EngineError(f"{self.url}/completions, request {shown(what)}: {error}") from error
 
     def _problem(self) -> str | None:
-        """Why the model can't be used right now; none: it can, or the server has no list of its models."""
+        """Why the model can't be used right now; none: it can, or the server has no list of its models. Notes its context.
+
+        Raises EngineError for what waiting can't mend.
+        """
         where = f"{self.url}/models"
         try:
             with httpx2.stream("GET", where, headers=self._headers, timeout=CONNECT_SECONDS) as response:
                 body = _beginning(response.iter_bytes())
-        except httpx2.InvalidURL as error:
-            raise EngineError(f"{where} is no address: {error}; write engine.url like http://localhost:8000/v1") from error
+        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, UnicodeError, OverflowError) as error:
+            raise EngineError(
+                f"{shown(where, 200)} is no address ({shown(str(error), 120)}); write engine.url like http://localhost:8000/v1"
+            ) from error
+        except httpx2.LocalProtocolError:
+            raise self._unsendable(where) from None
         except httpx2.HTTPError as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             return f"no server at {self.url} ({shown(reason)}); {self._start}"
         if response.status_code in (404, 405, 501):
             return None
         if response.status_code != 200:
-            return f"{where}: status {response.status_code} {_message(body)}; {self._mend(response.status_code)}"
+            problem = f"{where}: status {response.status_code} {_message(body)}; {self._mend(response.status_code)}"
+            if response.status_code < 500 and response.status_code not in PASSING:
+                raise EngineError(problem)
+            return problem
         served = _served(body)
         if served is None or self.model in served:
+            self.context = (served or {}).get(self.model)
             return None
         return f"{self.url} serves {shown(', '.join(served), 200) if served else 'no model'} and not {shown(self.model)}; {self._start}"
+
+    def _unsendable(self, where: str) -> EngineError:
+        """For a LocalProtocolError, whose own text may quote the header with the key."""
+        return EngineError(
+            f"{where}: the request breaks the rules of HTTP and was not sent; see that engine.url and the API key "
+            f"({self._settings.api_key_env}) are whole and plain"
+        )
 
     def _mend(self, status: int) -> str:
         if status in (401, 403):
@@ -175,33 +211,57 @@ class CompletionsApi:
         return f"see the server's log ({self._start})"
 
 
+def _api_key(variable: str) -> str:
+    """The key in that environment variable, "" if there is none. Raises EngineError for one that no header can carry."""
+    key = os.environ.get(variable, "").strip()  # a key read from a file ends in a newline
+    if not (key.isascii() and key.isprintable()):
+        raise EngineError(f"an API key is printable ASCII, and the one in {variable} is not; export it again without other characters")
+    return key
+
+
 def _answer(body: bytes, n: int, payload: Payload) -> Answer:
     """The checked contents of an answer to `payload`.
 
-    Raises _PassingError (a proxy or a dying server may have cut it) and _SilentError.
+    Raises _PassingError (a proxy or a dying server may have cut it), _SilentError, and RecursionError for one nested too deeply.
     """
     try:
         data = json.loads(body)
     except ValueError as error:
-        raise _PassingError(f"the answer is not JSON: {shown(body[:80].decode('utf-8', 'replace'))}") from error
+        raise _PassingError(f"the answer is not JSON: {_start_of(body)}") from error
     choices = data.get("choices") if isinstance(data, dict) else None
     if not isinstance(choices, list) or len(choices) != n or not all(isinstance(c, dict) for c in choices):
-        raise _PassingError(f"the answer has not the {n} choices asked for: {shown(body[:80].decode('utf-8', 'replace'))}")
-    ordered = sorted(choices, key=lambda c: c["index"]) if all(isinstance(c.get("index"), int) for c in choices) else choices
-    usage = data.get("usage")
-    counted = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    return Answer(tuple(_choice(c, payload) for c in ordered), counted if isinstance(counted, int) and counted > 0 else None)
+        raise _PassingError(f"the answer has not the {n} choices asked for: {_start_of(body)}")
+    if all(isinstance(c.get("index"), int) for c in choices):
+        if len({c["index"] for c in choices}) < n:
+            raise _PassingError(f"the answer has not the {n} choices asked for, but one index twice: {_start_of(body)}")
+        choices = sorted(choices, key=lambda c: c["index"])
+    return Answer(tuple(_choice(c, payload) for c in choices), _n_tokens(data.get("usage"), n, payload))
+
+
+def _n_tokens(usage: object, n: int, payload: Payload) -> int | None:
+    """How many tokens the server says it drew, if it does. Raises _PassingError for more than it was allowed."""
+    counted, most_tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None, payload["max_tokens"]
+    assert isinstance(most_tokens, int)
+    if not isinstance(counted, int) or counted <= 0:
+        return None
+    if counted > n * most_tokens:
+        raise _PassingError(f"the answer counts {shown(counted, 40)} tokens where {n * most_tokens} were allowed (usage.completion_tokens)")
+    return counted
 
 
 def _choice(choice: Mapping[str, object], payload: Payload) -> Choice:
     text, reason = choice.get("text"), choice.get("finish_reason")
     if not isinstance(text, str) or not isinstance(reason, str) or reason not in STOPS:
         raise _PassingError(f"a choice with text {shown(text, 40)} and finish_reason {shown(reason, 40)}, not one of {', '.join(STOPS)}")
+    if has_lone_surrogate(text):
+        raise _PassingError(f"a choice whose text holds half a Unicode character: {shown(text, 40)}")
     stop, logprobs = STOPS[reason], None
     if "logprobs" in payload:
         logprobs = _logprobs(choice.get("logprobs"))
         if logprobs is None:
             raise _SilentError("the server gives no log-probabilities; sample without logprobs, or serve the model with vLLM")
+        if not all(map(math.isfinite, logprobs)):
+            raise _PassingError("a choice with a log-probability that is no finite number")
     if stop == "eos" and "stop" in payload:
         # vLLM's word, or SGLang's: the stop string, else a token id or nothing.
         reasons = [choice[name] for name in ("stop_reason", "matched_stop") if name in choice]
@@ -215,7 +275,7 @@ def _logprobs(given: object) -> tuple[float, ...] | None:
     """The drawn tokens' log-probabilities in OpenAI's form, or in that of its chat interface (llama.cpp)."""
     if not isinstance(given, dict):
         return None
-    with contextlib.suppress(KeyError, TypeError, ValueError):
+    with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
         values = given["token_logprobs"] if "token_logprobs" in given else [token["logprob"] for token in given["content"]]
         return tuple(float(x) for x in values)
     return None
@@ -231,24 +291,45 @@ def _beginning(chunks: Iterable[bytes]) -> bytes:
     return bytes(body)
 
 
-def _served(body: bytes) -> list[str] | None:
-    with contextlib.suppress(ValueError, AttributeError, KeyError, TypeError):
-        return [str(m["id"]) for m in json.loads(body)["data"]]
+def _served(body: bytes) -> dict[str, int | None] | None:
+    """The models of a list, and the context of each where it is said (vLLM and SGLang do)."""
+    with contextlib.suppress(*UNREADABLE):
+        return {str(m["id"]): _context(m.get("max_model_len")) for m in json.loads(body)["data"]}
     return None
+
+
+def _context(given: object) -> int | None:
+    return given if isinstance(given, int) and given > 0 else None
 
 
 def _message(body: bytes) -> str:
     """What a server says about a failure, short: OpenAI's `error.message`, or the beginning of whatever came."""
-    with contextlib.suppress(ValueError, AttributeError, KeyError, TypeError):
+    with contextlib.suppress(*UNREADABLE):
         data = json.loads(body)
         found = data["error"] if "error" in data else data.get("message", data.get("detail"))
         return shown(str(found["message"] if isinstance(found, dict) else found), 200)
     return shown(body[:200].decode("utf-8", "replace"), 120)
 
 
+def _start_of(body: bytes | bytearray) -> str:
+    return shown(body[:80].decode("utf-8", "replace"))
+
+
 def _retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that the server asks to wait, said as such or as a date; 0 where it doesn't say."""
+    given = headers.get("retry-after", "0")
     try:
-        seconds = float(headers.get("retry-after", "0"))
+        seconds = float(given)
     except ValueError:
-        return 0.0
+        seconds = _seconds_until(given)
     return seconds if seconds >= 0 else 0.0
+
+
+def _seconds_until(date: str) -> float:
+    """From now to an HTTP date, 0 for what is none."""
+    try:
+        then = parsedate_to_datetime(date)
+        # HTTP dates are UTC; Python leaves the zone out where it is written -0000.
+        return (then if then.tzinfo else then.replace(tzinfo=UTC)).timestamp() - time.time()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return 0.0

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "checked_tokens"]
 
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 1e3
+"""Beyond these a model's own logits no longer matter, or no longer fit into float32."""
+MAX_TOP_K = 2**31 - 1
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -32,10 +35,17 @@ def check(request: Request, n_tokens: int, lacks: Mapping[str, str] = _NOTHING) 
     `lacks`: parameters that the engine does not know, and why (and what to do).
     """
     params = request.params
-    if params.max_new_tokens < 1 or params.temperature < 0 or params.top_k < 0 or not 0 < params.top_p <= 1:
-        raise EngineError(
-            f"request {shown(request.id)}: max_new_tokens >= 1, temperature >= 0, top_k >= 0 and 0 < top_p <= 1 needed, got {params}"
-        )
+    bounds = {
+        "max_new_tokens is at least 1": params.max_new_tokens >= 1,
+        f"temperature is 0 (greedy) or from {MIN_TEMPERATURE} to {MAX_TEMPERATURE}": params.temperature == 0
+        or MIN_TEMPERATURE <= params.temperature <= MAX_TEMPERATURE,
+        f"top_k is from 0 (off) to {MAX_TOP_K}": 0 <= params.top_k <= MAX_TOP_K,
+        "top_p is above 0 and at most 1": 0 < params.top_p <= 1,
+        "seeds are 63-bit non-negative integers": all(0 <= seed < 2**63 for seed in request.seeds),
+    }
+    for rule, kept in bounds.items():
+        if not kept:
+            raise EngineError(f"request {shown(request.id)}: {rule}, got {shown(str(params))} and the seeds {shown(str(request.seeds))}")
     for name, why in lacks.items():
         if getattr(params, name):
             raise EngineError(f"request {shown(request.id)}: this engine does not know {name}: {why}")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from glore.errors import EngineError, shown
 from glore.sampling.completions_api import Answer, Choice, CompletionsApi, Payload
 from glore.sampling.encoding import checked_tokens
-from glore.sampling.protocol import Completion, FollowUp, Request, Result, SamplingParams
+from glore.sampling.protocol import Completion, FollowUp, Request, Result
 
 if TYPE_CHECKING:
     import httpx2
@@ -91,7 +91,20 @@ class HttpEngine:
 
     def _job(self, request: Request) -> _Job:
         tokens = checked_tokens(self.tokenizer, request, {} if self._settings.extensions else _LACKS)
-        return _Job(request, tokens if self._settings.prompt == "tokens" else "".join(request.segments), [None] * len(request.seeds))
+        prompt = tokens if self._settings.prompt == "tokens" else "".join(request.segments)
+        return _Job(request, prompt, self._max_new(request, len(tokens)), [None] * len(request.seeds))
+
+    def _max_new(self, request: Request, n_tokens: int) -> int:
+        """As many new tokens as the context leaves, as torch draws them: vLLM would refuse more. Raises EngineError for none."""
+        context = self.api.context
+        if context is None:
+            return request.params.max_new_tokens
+        if n_tokens >= context:
+            raise EngineError(
+                f"request {shown(request.id)}: the prompt has {n_tokens} tokens and the model's context is {context}; "
+                "shorten the prompt or use a model with a longer context"
+            )
+        return min(request.params.max_new_tokens, context - n_tokens)
 
     def _calls_of(self, job: _Job) -> list[_Call]:
         n_seeds = len(job.request.seeds)
@@ -103,7 +116,7 @@ class HttpEngine:
         payload: Payload = {
             "model": self.api.model,
             "prompt": job.prompt,
-            "max_tokens": params.max_new_tokens,
+            "max_tokens": job.max_new,
             "temperature": params.temperature,
             "top_p": params.top_p,
             "seed": job.request.seeds[first],
@@ -130,16 +143,16 @@ class HttpEngine:
                     f"{self.api.url}/completions, request {shown(_label(call))}: {told} log-probabilities for {counted} tokens; "
                     "sample without logprobs, or serve the model with vLLM"
                 )
-            n_tokens = counted or told or self._n_tokens(choice, job.request.params)
+            n_tokens = counted or told or self._n_tokens(choice, job)
             job.completions[index] = Completion(choice.text, n_tokens, choice.stop, job.request.seeds[index], choice.logprobs)
         job.n_done += call.n
         return job.n_done == len(job.completions)
 
-    def _n_tokens(self, choice: Choice, params: SamplingParams) -> int:
+    def _n_tokens(self, choice: Choice, job: _Job) -> int:
         """Where the server has only a sum: what the text has, encoded again (special tokens inside it don't show)."""
         if choice.stop == "length":
-            return params.max_new_tokens
-        drawn = choice.text + (params.stop if choice.stop == "stop" else "")
+            return job.max_new
+        drawn = choice.text + (job.request.params.stop if choice.stop == "stop" else "")
         return max(1, len(self.tokenizer(drawn, add_special_tokens=False)["input_ids"]) + (choice.stop == "eos"))
 
 
@@ -149,6 +162,7 @@ class _Job:
 
     request: Request
     prompt: list[int] | str
+    max_new: int
     completions: list[Completion | None]
     n_done: int = 0
 

@@ -66,12 +66,14 @@ def _compiled(compiler: str, source: Path) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="glore-"))
     target = folder / f"native-{key}.so"
     if not target.is_file():
-        temporary = folder / f".native-{key}.{os.getpid()}"
-        command = [compiler, *_FLAGS, "-o", str(temporary), str(source), "-lm", "-lpthread"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_COMPILE_SECONDS)
-        if done.returncode != 0:
-            raise OSError(f"{compiler}: {done.stderr}")
-        temporary.replace(target)
+        # Of this process alone: machines that share a home folder share process numbers too.
+        with tempfile.TemporaryDirectory(prefix=".native-", dir=folder) as made:
+            temporary = Path(made) / target.name
+            command = [compiler, *_FLAGS, "-o", str(temporary), str(source), "-lm", "-lpthread"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_COMPILE_SECONDS)
+            if done.returncode != 0:
+                raise OSError(f"{compiler}: {done.stderr}")
+            temporary.replace(target)
     return target
 
 

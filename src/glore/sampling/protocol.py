@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-__all__ = ["Completion", "Engine", "FollowUp", "Request", "Result", "SamplingParams", "stable_seed"]
+__all__ = ["Completion", "Engine", "FollowUp", "Request", "Result", "SamplingParams", "followed", "stable_seed"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,6 +68,11 @@ class Result:
 
 
 FollowUp = Callable[[Result], Iterable[Request]]
+
+
+def followed(result: Result, follow_up: FollowUp | None) -> Iterable[Request]:
+    """What comes after a result."""
+    return () if follow_up is None else follow_up(result)
 
 
 class Engine(Protocol):

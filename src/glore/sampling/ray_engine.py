@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from glore.errors import ConfigError, EngineError, GloreError, ModelError, shown
-from glore.sampling.protocol import Engine, FollowUp, Request, Result
+from glore.sampling.protocol import Engine, FollowUp, Request, Result, followed
 from glore.sampling.ray_book import Book
 from glore.sampling.ray_cluster import connect, import_ray, resources, shipped
 from glore.sampling.ray_worker import EngineWorker, Exchange, Failure, OpenModel
@@ -110,7 +110,7 @@ class RayEngine:
                 more = more and self._read(source, book, empty)
                 while empty:
                     result = Result(empty.popleft(), ())
-                    _ask(_followed(result, follow_up), book, empty)
+                    _ask(followed(result, follow_up), book, empty)
                     yield result
                 if not book:
                     continue
@@ -119,7 +119,7 @@ class RayEngine:
                 for result in results:
                     n_asked = book.answer(result.request)
                     for _ in range(n_asked):
-                        _ask(_followed(result, follow_up), book, empty)
+                        _ask(followed(result, follow_up), book, empty)
                     if n_asked:
                         book.close(result.request)
                     for _ in range(n_asked):
@@ -246,10 +246,6 @@ def _ask(requests: Iterable[Request], book: Book, empty: deque[Request]) -> None
             book.ask(request)
         else:
             empty.append(request)
-
-
-def _followed(result: Result, follow_up: FollowUp | None) -> Iterable[Request]:
-    return () if follow_up is None else follow_up(result)
 
 
 def _named_error(failure: Failure) -> GloreError:

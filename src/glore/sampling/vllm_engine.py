@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from glore.errors import EngineError, ModelError, shown
 from glore.sampling.encoding import checked_tokens
-from glore.sampling.protocol import Completion, FollowUp, Request, Result
+from glore.sampling.protocol import Completion, FollowUp, Request, Result, followed
 
 if TYPE_CHECKING:
     from glore.config import EngineSettings
@@ -67,13 +67,13 @@ class VllmEngine:
                     if request.seeds:
                         self._begin(request, batch)
                     else:
-                        added.extend(_followed(Result(request, ()), follow_up))
+                        added.extend(followed(Result(request, ()), follow_up))
                         yield Result(request, ())
                 if not batch.places:
                     return
                 for job in [job for output in self._engine.step() if output.finished and (job := batch.take(output)) is not None]:
                     result = Result(job.request, tuple(c for c in job.completions if c is not None))
-                    added.extend(_followed(result, follow_up))
+                    added.extend(followed(result, follow_up))
                     yield result
         finally:
             if batch.places:
@@ -136,10 +136,6 @@ class _Open:
         job.completions[index] = Completion(drawn.text, len(drawn.token_ids), stop, job.request.seeds[index], logprobs)
         job.n_done += 1
         return job if job.n_done == len(job.completions) else None
-
-
-def _followed(result: Result, follow_up: FollowUp | None) -> Iterable[Request]:
-    return () if follow_up is None else follow_up(result)
 
 
 class Logprob(Protocol):
