@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import Mamba2Config, MambaConfig, PreTrainedConfig, RecurrentGemmaConfig, RwkvConfig
 
 from glore.config import EngineSettings
-from glore.errors import EngineError
+from glore.errors import EngineError, ModelError
 from glore.sampling.open import open_engine
 from glore.sampling.protocol import Request, Result, SamplingParams, stable_seed
 from glore.sampling.scoring import StepScorer
@@ -55,6 +56,53 @@ def test_greedy_equals_generate_token_for_token(architecture: str) -> None:
         assert completion.text == tokenizer.decode(expected, skip_special_tokens=True)
         assert completion.n_tokens == len(expected)
         assert completion.stop == ("eos" if expected[-1] == 1 else "length")
+
+
+RECURRENT: dict[str, PreTrainedConfig] = {
+    "mamba": MambaConfig(vocab_size=VOCAB, hidden_size=32, state_size=4, num_hidden_layers=2, eos_token_id=1, pad_token_id=0),
+    "mamba2": Mamba2Config(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        num_heads=8,
+        head_dim=8,
+        state_size=8,
+        n_groups=1,
+        num_hidden_layers=2,
+        eos_token_id=1,
+        chunk_size=16,
+    ),
+    "rwkv": RwkvConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, context_length=128, eos_token_id=1),
+    "recurrent_gemma": RecurrentGemmaConfig(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, lru_width=32, eos_token_id=1
+    ),
+}
+
+
+@pytest.mark.parametrize("architecture", ["mamba", "mamba2"])
+def test_recurrent_states_give_generates_tokens_in_any_batch(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ARCHITECTURES, architecture, lambda: RECURRENT[architecture])
+    # Prompts of one length share a wave, those of others don't.
+    items = [Request(f"{n}/{i}", (text,), (i,), GREEDY) for n in (1, 3, 18) for i, text in enumerate(of_length(3, n))]
+    expected = {
+        item.id: (tiny_tokenizer().decode(generated(architecture, item.segments[0], GREEDY), skip_special_tokens=True),) for item in items
+    }
+    for max_rows in (2, 8):
+        engine = TorchEngine.of(tiny_lm(architecture), tiny_tokenizer(), max_rows=max_rows)
+        assert not engine.packed
+        assert texts(list(engine.run(items))) == expected
+    assert len(set(expected.values())) > 3
+
+
+def of_length(n: int, length: int) -> list[str]:
+    rng = random.Random(length)
+    return [" ".join(f"w{rng.randrange(3, VOCAB)}" for _ in range(length)) for _ in range(n)]
+
+
+@pytest.mark.parametrize("architecture", ["rwkv", "recurrent_gemma"])
+def test_a_model_whose_cache_is_not_known_is_refused_at_once(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ARCHITECTURES, architecture, lambda: RECURRENT[architecture])
+    with pytest.raises(ModelError, match=r"ForCausalLM keeps no cache that glore knows .*past_key_values or cache_params"):
+        TorchEngine.of(tiny_lm(architecture), tiny_tokenizer())
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2", "bloom"])

@@ -1,12 +1,13 @@
 """Decoding for models that can't use the packed attention: rows of one prompt length together, the model's own cache.
 
 Slower (every completion reads its prompt, finished rows stay until the wave ends), but without padding, so it is exact for
-every kind of cache: recurrent states, hybrid layers, unusual attention.
+every kind of cache that the model hands out: recurrent states (Mamba), hybrid layers, unusual attention.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -14,27 +15,49 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from glore.errors import EngineError, ModelError
 from glore.sampling.draw import DrawSettings, draw, log_probs
 from glore.sampling.noise import uniforms
 from glore.sampling.stops import StopFinder
+from glore.sampling.stream import out_of_memory
 from glore.sampling.waiting import Job, Waiting
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["plain_waves"]
+__all__ = ["find_cache", "plain_waves"]
 
 Ints = npt.NDArray[np.int64]
+_CACHES = ("past_key_values", "cache_params")
+"""What models call their cache, as an output and as an argument: most, and Mamba. RWKV's `state` mixes up the rows of a batch."""
+_log = logging.getLogger(__name__)
+
+
+@torch.inference_mode()
+def find_cache(model: PreTrainedModel) -> str:
+    """What the model calls its cache. Raises ModelError where it hands out none (RecurrentGemma), or none of these (RWKV)."""
+    output = model(input_ids=torch.zeros((1, 1), dtype=torch.int64, device=next(model.parameters()).device), use_cache=True)
+    for name in _CACHES:
+        if getattr(output, name, None) is not None:
+            return name
+    raise ModelError(
+        f"{type(model).__name__} keeps no cache that glore knows (it must hand out {' or '.join(_CACHES)}); "
+        "use another model or another engine.kind"
+    )
 
 
 def plain_waves(
     model: PreTrainedModel,
+    cache_name: str,
     waiting: Waiting,
     max_rows: int,
     is_end: Callable[[Ints], npt.NDArray[np.bool_]],
     texts: Callable[[list[list[int]]], list[str]],
 ) -> Iterator[Job]:
-    """Draw everything in `waiting` (which may grow meanwhile); yields each request when all its completions are there."""
+    """Draw everything in `waiting` (which may grow meanwhile); yields each request when all its completions are there.
+
+    When memory runs out, a wave is begun again with half as many rows.
+    """
     rest: list[tuple[Job, int]] = []
     finder = StopFinder(texts)
     while rest or waiting:
@@ -46,12 +69,26 @@ def plain_waves(
                 yield job
             rest.extend((job, i) for i in range(len(job.completions)))
         rows, rest = rest[:max_rows], rest[max_rows:]
-        drawn = _wave(model, rows, is_end, finder) if rows else []
+        try:
+            drawn = _wave(model, cache_name, rows, is_end, finder) if rows else []
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            max_rows, rest = _fewer(len(rows), error), rows + rest
+            continue
         whole = texts([d.ids for d in drawn]) if drawn else []
         for (job, index), one, text in zip(rows, drawn, whole, strict=True):
             logprobs = tuple(one.logprobs) if job.request.params.logprobs else None
             if job.finish(index, len(one.ids), text if one.cut is None else one.cut, one.stop, logprobs):
                 yield job
+
+
+def _fewer(n_rows: int, error: BaseException) -> int:
+    """How many rows to try where memory ran out with `n_rows`."""
+    if n_rows == 1:
+        raise EngineError("not enough memory for a single completion; use a smaller model or another machine") from error
+    _log.warning("out of memory; going on with %d rows at a time", n_rows // 2)
+    return n_rows // 2
 
 
 @dataclasses.dataclass(slots=True)
@@ -66,7 +103,11 @@ class _Drawn:
 
 @torch.inference_mode()
 def _wave(
-    model: PreTrainedModel, rows: list[tuple[Job, int]], is_end: Callable[[Ints], npt.NDArray[np.bool_]], finder: StopFinder
+    model: PreTrainedModel,
+    cache_name: str,
+    rows: list[tuple[Job, int]],
+    is_end: Callable[[Ints], npt.NDArray[np.bool_]],
+    finder: StopFinder,
 ) -> list[_Drawn]:
     """All rows, until each has ended."""
     params = [job.request.params for job, _ in rows]
@@ -84,8 +125,8 @@ def _wave(
     tells = any(p.logprobs for p in params)
     drawn = [_Drawn() for _ in rows]
     for step in range(int(limit.max())):
-        output = model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache = output.past_key_values
+        output = model(input_ids=given, use_cache=True, logits_to_keep=1, **{cache_name: cache})
+        cache = output[cache_name]
         logits = output.logits[:, -1].float()
         chosen = draw(logits, uniforms(seeds, np.full(len(rows), step)), settings)
         tokens = chosen.cpu().numpy()

@@ -9,6 +9,7 @@ Axes: B solutions, T tokens, C classes.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from glore.prompts import solve_segments
 from glore.sampling.attention import KeyValues
 from glore.sampling.batch import prompt_batches
 from glore.sampling.runner import ModelRunner
+from glore.sampling.stream import out_of_memory
 from glore.sampling.tree import PAGE_SIZE, Node, PageTree, cut
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ __all__ = ["StepScorer"]
 _GOOD = 1
 _PASS_TOKENS = 2048
 """Tokens of one forward pass."""
+_log = logging.getLogger(__name__)
 
 
 class StepScorer:
@@ -79,14 +82,29 @@ class StepScorer:
     def score(self, items: Sequence[tuple[str, tuple[str, ...]]]) -> list[tuple[float, ...]]:
         """For each (question, steps): p(good) after each step, in the order given. No steps: an empty tuple.
 
-        Raises EngineError when a solution does not fit into the model's context.
+        When memory runs out, the rest is scored with half as many tokens at a time, and so is all that comes later.
+        Raises EngineError when a solution does not fit into the model's context, or not even one into the memory.
         """
         scores: list[tuple[float, ...]] = [()] * len(items)
-        encoded = self._encode({i: solve_segments(question, steps) for i, (question, steps) in enumerate(items) if steps})
+        todo = self._encode({i: solve_segments(question, steps) for i, (question, steps) in enumerate(items) if steps})
         score = self._in_rows if self._runner.way == "plain" else self._in_a_tree
-        for i, values in score(encoded):
-            scores[i] = values
+        while todo:
+            try:
+                for i, values in score(dict(todo)):
+                    scores[i] = values
+                    del todo[i]
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                self._shrink(error)
         return scores
+
+    def _shrink(self, error: BaseException) -> None:
+        """Out of memory: half as many tokens at a time."""
+        if self.scoring_tokens <= PAGE_SIZE:
+            raise EngineError("not enough memory to score a single solution; use a smaller reward model or another machine") from error
+        self.scoring_tokens //= 2
+        _log.warning("out of memory; going on with %d tokens at a time", self.scoring_tokens)
 
     def _encode(self, inputs: dict[int, tuple[str, ...]]) -> dict[int, list[list[int]]]:
         """Per solution: token ids of the question and of each step."""
@@ -132,7 +150,7 @@ class StepScorer:
         self, tree: PageTree, store: KeyValues, new: list[Node], reached: list[tuple[int, Node]], encoded: dict[int, list[list[int]]]
     ) -> Iterator[tuple[int, tuple[float, ...]]]:
         """Fill the new nodes, each with p(good) after its last token; then collect the solutions' scores from the nodes."""
-        for batch, nodes in prompt_batches(tree, new, new, _PASS_TOKENS):
+        for batch, nodes in prompt_batches(tree, new, new, min(_PASS_TOKENS, self.scoring_tokens)):
             logits = self._runner.forward(batch, store, torch.get_num_threads())
             for node, value in zip(nodes, torch.softmax(logits, dim=-1)[:, _GOOD].tolist(), strict=True):
                 node.value = value

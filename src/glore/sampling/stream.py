@@ -17,13 +17,15 @@ from glore.sampling.draw import log_probs
 from glore.sampling.rows import Ints, RowTable
 from glore.sampling.runner import ModelRunner
 from glore.sampling.stops import StopFinder
-from glore.sampling.tree import Node, PageTree
+from glore.sampling.tree import PAGE_SIZE, Node, PageTree
 from glore.sampling.waiting import Job, Waiting
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "out_of_memory"]
 
 _PROMPT_TOKENS = 2048
 """Prompt tokens of one forward pass."""
+_SHORTAGES = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""In the messages of RuntimeErrors: torch on a CPU (two systems), on other devices, and NVIDIA's matrix products."""
 _log = logging.getLogger(__name__)
 
 
@@ -42,14 +44,16 @@ class Stream:
         self._runner, self._waiting = runner, waiting
         self._is_end, self._texts = is_end, texts
         self._stops = StopFinder(texts)
-        self._n_pages, self._n_threads = n_pages, torch.get_num_threads()
+        self._prompt_tokens, self._n_threads = _PROMPT_TOKENS, torch.get_num_threads()
         self._live: dict[Job, None] = {}
         """Requests that have begun and are not done."""
-        self._begin(max_rows)
+        self._done: list[Job] = []
+        """Requests to be handed out; what is done stays so when memory runs out."""
+        self._begin(max_rows, n_pages)
 
-    def _begin(self, max_rows: int) -> None:
-        self._store = self._runner.pages_for(self._n_pages)
-        self.tree = PageTree(self._n_pages)
+    def _begin(self, max_rows: int, n_pages: int) -> None:
+        self._store = self._runner.pages_for(n_pages)
+        self.tree = PageTree(n_pages)
         self.rows = RowTable(max_rows, self.tree)
         self._partial: Job | None = None
         """A request some of whose seeds still wait for rows."""
@@ -57,46 +61,56 @@ class Stream:
     def run(self) -> Iterator[Job]:
         """Every request as it is done."""
         while self.rows.n_active or self._partial is not None or self._waiting:
+            if self._has_room:
+                # Here and not on the way: what the source raises is its own, even if it ran out of memory.
+                self._waiting.refill()
             try:
                 with _one_thread(self._runner.way == "native"):
-                    done = self._step()
+                    self._step()
             except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
-                done = []
                 self._shrink(error)
+            done, self._done = self._done, []
             yield from done
 
-    def _step(self) -> list[Job]:
-        """Let waiting requests in if there is room, else decode one token of every row. Returns the requests that are done."""
-        n_active = self.rows.n_active
-        n_free = self.rows.max_rows - n_active
-        if n_free >= max(1, self.rows.max_rows // 16) and (self._partial is not None or self._waiting):
-            begun, done = self._admit(n_free)
-            if begun:
-                return done + self._prompts(begun)
-            if done or not n_active:
-                return done
-        return self._decode()
+    @property
+    def _has_room(self) -> bool:
+        """Whether enough rows are free to let requests in."""
+        return self.rows.max_rows - self.rows.n_active >= max(1, self.rows.max_rows // 16)
 
-    def _admit(self, n_free: int) -> tuple[list[tuple[Job, int]], list[Job]]:
-        """Seeds that get a row now, their prompts in the tree; and requests without seeds."""
+    def _step(self) -> None:
+        """Let waiting requests in if there is room, else decode one token of every row."""
+        if self._has_room:
+            begun = self._admit(self.rows.max_rows - self.rows.n_active)
+            if begun:
+                self._prompts(begun)
+                return
+            if self._done or not self.rows.n_active:
+                return
+        self._decode()
+
+    def _admit(self, n_free: int) -> list[tuple[Job, int]]:
+        """Seeds that get a row now, their prompts in the tree. Requests that need none are done."""
         begun: list[tuple[Job, int]] = []
-        done: list[Job] = []
         self._new: list[Node] = []
         while len(begun) < n_free:
             job = self._partial or self._waiting.pop()
             if job is None:
                 break
             self._live[job] = None
-            if not job.completions:
-                done.append(job)
-                del self._live[job]
+            if job.is_done:
+                self._over(job)
                 continue
             if job.leaf is None:
+                is_alone = not (begun or self.rows.n_active)
+                if is_alone and job.n_pages > self.tree.n_pages:
+                    # There was room at the start; if there is no longer, `_shrink` says so.
+                    self._begin(self.rows.max_rows, job.n_pages)
                 # A page for every row's next tokens must remain, or the prompts would at once take them from each other.
                 needed = len(job.chunks) + self.rows.n_active + len(begun) + 1
-                found = self.tree.acquire(job.chunks) if self.tree.n_reachable >= needed or not (begun or self.rows.n_active) else None
+                fits = is_alone or (self.tree.n_reachable >= needed and job.n_pages <= self.tree.n_pages)
+                found = self.tree.acquire(job.chunks) if fits else None
                 if found is None:
                     self._waiting.put_back(job)
                     break
@@ -105,14 +119,14 @@ class Stream:
             n = min(len(job.pending), n_free - len(begun))
             begun.extend((job, job.pending.popleft()) for _ in range(n))
             self._partial = job if job.pending else None
-        return begun, done
+        return begun
 
-    def _prompts(self, begun: list[tuple[Job, int]]) -> list[Job]:
-        """Read the new prompts and draw the first token of each new row. Returns the requests that are done."""
+    def _prompts(self, begun: list[tuple[Job, int]]) -> None:
+        """Read the new prompts and draw the first token of each new row."""
         jobs = list(dict.fromkeys(job for job, _ in begun))
         wanted = [leaf for job in jobs if job.logits is None and (leaf := job.leaf) is not None]
         logits: dict[Node, torch.Tensor] = {}
-        for batch, nodes in prompt_batches(self.tree, self._new, wanted, _PROMPT_TOKENS):
+        for batch, nodes in prompt_batches(self.tree, self._new, wanted, self._prompt_tokens):
             logits.update(zip(nodes, self._runner.forward(batch, self._store, self._n_threads), strict=True))
         for job in jobs:
             if job.logits is None and job.leaf is not None:
@@ -122,19 +136,19 @@ class Stream:
         for job in jobs:
             if not job.pending:
                 self._let_go(job)
-        return self._advance(slots, logits_R)
+        self._advance(slots, logits_R)
 
-    def _decode(self) -> list[Job]:
+    def _decode(self) -> None:
         rows = self.rows
         batch = rows.batch()
         while batch is None:
             self._give_way(rows.youngest(max(1, rows.n_active // 8)))
             batch = rows.batch()
-        return self._advance(rows.order(), self._runner.forward(batch, self._store, self._n_threads))
+        self._advance(rows.order(), self._runner.forward(batch, self._store, self._n_threads))
 
     @torch.inference_mode()
-    def _advance(self, slots: Ints, logits_RV: torch.Tensor) -> list[Job]:
-        """Draw one token for each of the rows and take out those that end. Returns the requests that are done."""
+    def _advance(self, slots: Ints, logits_RV: torch.Tensor) -> None:
+        """Draw one token for each of the rows and take out those that end."""
         rows = self.rows
         chosen = self._runner.draw(logits_RV, rows.noise(slots), rows.draw_settings(slots))
         tokens = chosen.cpu().numpy()
@@ -148,20 +162,22 @@ class Stream:
         if stopped:
             over |= np.isin(slots, list(stopped))
         if not over.any():
-            return []
+            return
         places = slots[over].tolist()
         whole = [slot for slot in places if slot not in stopped]
         texts = stopped | dict(zip(whole, self._texts([rows.drawn(slot) for slot in whole]), strict=True))
-        done = []
         for slot, by_end in zip(places, ended[over].tolist(), strict=True):
             job = rows.jobs[slot]
             assert job is not None
             stop = "stop" if slot in stopped else "eos" if by_end else "length"
             if job.finish(int(rows.seed_index[slot]), int(rows.n_drawn[slot]), texts[slot], stop, rows.told(slot)):
-                done.append(job)
-                del self._live[job]
+                self._over(job)
         rows.drop(slots[over])
-        return done
+
+    def _over(self, job: Job) -> None:
+        """All completions of the request are there."""
+        self._done.append(job)
+        del self._live[job]
 
     def _stopped(self, slots: Ints) -> dict[int, str]:
         """Those of the rows whose text has come to its stop: slot → the text before it."""
@@ -172,7 +188,8 @@ class Stream:
     def _give_way(self, slots: Ints) -> None:
         """Take those rows out; their seeds are drawn again from the start when there is room."""
         if slots.size == self.rows.n_active == 1:
-            raise EngineError("one completion needs more room for keys and values than there is; raise engine.max_rows")
+            self._partial_gives_way(slots)
+            return
         for slot in slots.tolist():
             job = self.rows.jobs[slot]
             assert job is not None
@@ -182,20 +199,35 @@ class Stream:
                 self._waiting.put_back(job)
         self.rows.drop(slots)
 
+    def _partial_gives_way(self, slots: Ints) -> None:
+        """The last row needs the pages of the prompt whose other seeds wait for rows."""
+        job = self._partial
+        if job is None or job is self.rows.jobs[slots[0]]:
+            raise EngineError("one completion needs more room for keys and values than there is; raise engine.max_rows")
+        self._let_go(job)
+        self._waiting.put_back(job)
+        self._partial = None
+
     def _let_go(self, job: Job) -> None:
         assert job.leaf is not None
         self.tree.release(job.leaf)
         job.leaf = job.logits = None
 
     def _shrink(self, error: BaseException) -> None:
-        """Out of memory: begin again what was under way, half as many rows at a time."""
-        n_rows = self.rows.max_rows // 2
-        if n_rows < 1:
-            raise EngineError("not enough memory for a single completion; use a smaller model or another machine") from error
-        _log.warning("out of memory; going on with %d rows at a time", n_rows)
+        """Out of memory: begin again what was under way, with half as much at a time of all that takes memory.
+
+        Pages for the longest completion under way remain; one that needs more gets them when it is alone.
+        """
         under_way = list(self._live)
+        n_rows, n_pages, n_tokens = self.rows.max_rows, self.tree.n_pages, self._prompt_tokens
+        least = min(n_pages, max((job.n_pages for job in under_way), default=1))
+        fewer_rows, fewer_pages = max(1, n_rows // 2), max(least, n_pages // 2)
+        self._prompt_tokens = max(PAGE_SIZE, n_tokens // 2)
+        if (fewer_rows, fewer_pages, self._prompt_tokens) == (n_rows, n_pages, n_tokens):
+            raise EngineError("not enough memory for a single completion; use a smaller model or another machine") from error
+        _log.warning("out of memory; going on with %d rows and %d tokens' keys and values", fewer_rows, fewer_pages * PAGE_SIZE)
         self._live.clear()
-        self._begin(n_rows)
+        self._begin(fewer_rows, fewer_pages)
         for job in under_way:
             job.leaf = job.logits = None
             job.pending = deque(i for i, c in enumerate(job.completions) if c is None)
@@ -216,5 +248,6 @@ def _one_thread(wanted: bool) -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the machine's or the device's memory ran out, to be asked of a MemoryError or a RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(s in str(error) for s in _SHORTAGES)

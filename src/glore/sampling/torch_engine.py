@@ -17,7 +17,7 @@ import numpy as np
 
 from glore.errors import EngineError, shown
 from glore.sampling.encoding import check
-from glore.sampling.plain import plain_waves
+from glore.sampling.plain import find_cache, plain_waves
 from glore.sampling.protocol import FollowUp, Request, Result
 from glore.sampling.rows import Ints
 from glore.sampling.runner import ModelRunner
@@ -39,7 +39,7 @@ _TOKENS_PER_ROW = 256
 class TorchEngine:
     """An `Engine` over any causal language model of transformers.
 
-    Raises ModelError when the model can't be loaded and EngineError for a prompt that can't be continued.
+    Raises ModelError when the model can't be loaded or keeps no cache that is known, and EngineError for a prompt that can't be continued.
     """
 
     def __init__(self, model_path: str | Path, settings: EngineSettings) -> None:
@@ -78,6 +78,7 @@ class TorchEngine:
         self.tokenizer = tokenizer
         self.max_rows = max_rows
         self.runner = ModelRunner(model, ways)
+        self._cache = "" if self.packed else find_cache(model)
         self._eos = _end_tokens(model, tokenizer)
         self._context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
         # At least one text of full length must fit; its segments may leave some pages half empty.
@@ -95,7 +96,7 @@ class TorchEngine:
         if self.packed:
             jobs = Stream(self.runner, waiting, self.max_rows, self.n_pages, self.is_end, self.texts).run()
         else:
-            jobs = plain_waves(self.model, waiting, self.max_rows, self.is_end, self.texts)
+            jobs = plain_waves(self.model, self._cache, waiting, self.max_rows, self.is_end, self.texts)
         for job in jobs:
             result = job.result()
             if follow_up is not None:
@@ -119,15 +120,15 @@ class TorchEngine:
                 f"request {shown(request.id)}: the prompt has {n_tokens} tokens and the model's context is {self._context}; "
                 "shorten the prompt or use a model with a longer context"
             )
-        chunks = cut(parts)
         max_new = min(request.params.max_new_tokens, room)
-        if self.packed and len(chunks) + -(-max_new // PAGE_SIZE) > self.n_pages:
+        n = len(request.seeds)
+        job = Job(request, cut(parts), n_tokens, max_new, [None] * n, deque(range(n)))
+        if self.packed and job.n_pages > self.n_pages:
             raise EngineError(
                 f"request {shown(request.id)}: {n_tokens} tokens and {max_new} new ones don't fit into the {self.n_pages * PAGE_SIZE} "
                 "tokens that there is room for; shorten the prompt or raise engine.max_rows"
             )
-        n = len(request.seeds)
-        return Job(request, chunks, n_tokens, max_new, [None] * n, deque(range(n)))
+        return job
 
     def is_end(self, tokens: Ints) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Which of the tokens end a text."""

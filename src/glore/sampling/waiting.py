@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from glore.sampling.protocol import Completion, Request, Result
-from glore.sampling.tree import Chunk
+from glore.sampling.tree import PAGE_SIZE, Chunk
 
 if TYPE_CHECKING:
     import torch
@@ -42,11 +42,21 @@ class Job:
     logits: torch.Tensor | None = None
     """Next-token logits after the prompt [V], likewise."""
 
+    @property
+    def n_pages(self) -> int:
+        """Pages that one completion of full length needs, its prompt included."""
+        return len(self.chunks) + -(-self.max_new // PAGE_SIZE)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all completions are there; true from the start of a request without seeds."""
+        return self.n_done == len(self.completions)
+
     def finish(self, index: int, n_tokens: int, text: str, stop: str, logprobs: tuple[float, ...] | None) -> bool:
         """Completion `index` is drawn. Returns whether it was the last of the request."""
         self.completions[index] = Completion(text, n_tokens, stop, self.request.seeds[index], logprobs)
         self.n_done += 1
-        return self.n_done == len(self.completions)
+        return self.is_done
 
     def result(self) -> Result:
         """The result of a request all of whose completions are there."""
@@ -72,8 +82,19 @@ class Waiting:
         self._n_seeds = 0
 
     def __bool__(self) -> bool:
-        self._refill()
+        self.refill()
         return bool(self._heap)
+
+    def refill(self) -> None:
+        """Take more from the source if requests run low. Whatever the source or the encoding raises comes from here."""
+        if not self._open or (self._heap and self._n_seeds >= self._low):
+            return
+        while not self._heap or self._n_seeds < self._high:
+            request = next(self._source, None)
+            if request is None:
+                self._open = False
+                return
+            self._push(self._encode(request), _SOURCE)
 
     def add(self, requests: Iterable[Request]) -> None:
         """Put requests into the queue."""
@@ -86,8 +107,8 @@ class Waiting:
             self._push(job, _FIRST)
 
     def pop(self) -> Job | None:
-        """The next request, or none."""
-        if not self:
+        """The next of the requests held, or none; nothing is taken from the source."""
+        if not self._heap:
             return None
         _, _, job, n_seeds = heapq.heappop(self._heap)
         job.queued = False
@@ -102,13 +123,3 @@ class Waiting:
         job.queued = True
         self._n_seeds += len(job.pending)
         heapq.heappush(self._heap, (-job.n_tokens if self._by_length else rank, next(self._count), job, len(job.pending)))
-
-    def _refill(self) -> None:
-        if not self._open or (self._heap and self._n_seeds >= self._low):
-            return
-        while not self._heap or self._n_seeds < self._high:
-            request = next(self._source, None)
-            if request is None:
-                self._open = False
-                return
-            self._push(self._encode(request), _SOURCE)
