@@ -12,7 +12,7 @@ from glore.sampling.protocol import Request
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["check", "checked_tokens"]
+__all__ = ["check", "checked_tokens", "new_tokens"]
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 1e3
 """Beyond these a model's own logits no longer matter, or no longer fit into float32."""
@@ -51,3 +51,13 @@ def check(request: Request, n_tokens: int, lacks: Mapping[str, str] = _NOTHING) 
             raise EngineError(f"request {shown(request.id)}: this engine does not know {name}: {why}")
     if not n_tokens:
         raise EngineError(f"request {shown(request.id)}: the prompt is empty; a model needs at least one token to continue")
+
+
+def new_tokens(request: Request, n_tokens: int, context: int) -> int:
+    """So many tokens may be drawn: `max_new_tokens`, or what the context leaves. Raises EngineError where it leaves none."""
+    if n_tokens >= context:
+        raise EngineError(
+            f"request {shown(request.id)}: the prompt has {n_tokens} tokens and the model's context is {context}; "
+            "shorten the prompt or use a model with a longer context"
+        )
+    return min(request.params.max_new_tokens, context - n_tokens)

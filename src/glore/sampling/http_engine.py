@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from glore.errors import EngineError, shown
 from glore.sampling.completions_api import Answer, Choice, CompletionsApi, Payload
-from glore.sampling.encoding import checked_tokens
-from glore.sampling.protocol import Completion, FollowUp, Request, Result
+from glore.sampling.encoding import checked_tokens, new_tokens
+from glore.sampling.protocol import Completion, FollowUp, Request, Result, followed
 
 if TYPE_CHECKING:
     import httpx2
@@ -85,26 +85,16 @@ class HttpEngine:
 
     def _handed_out(self, job: _Job, added: deque[Request], follow_up: FollowUp | None) -> Iterator[Result]:
         result = Result(job.request, tuple(c for c in job.completions if c is not None))
-        if follow_up is not None:
-            added.extend(follow_up(result))
+        added.extend(followed(result, follow_up))
         yield result
 
     def _job(self, request: Request) -> _Job:
         tokens = checked_tokens(self.tokenizer, request, {} if self._settings.extensions else _LACKS)
         prompt = tokens if self._settings.prompt == "tokens" else "".join(request.segments)
-        return _Job(request, prompt, self._max_new(request, len(tokens)), [None] * len(request.seeds))
-
-    def _max_new(self, request: Request, n_tokens: int) -> int:
-        """As many new tokens as the context leaves, as torch draws them: vLLM would refuse more. Raises EngineError for none."""
+        # As torch draws them: a vLLM server would refuse more than its context leaves.
         context = self.api.context
-        if context is None:
-            return request.params.max_new_tokens
-        if n_tokens >= context:
-            raise EngineError(
-                f"request {shown(request.id)}: the prompt has {n_tokens} tokens and the model's context is {context}; "
-                "shorten the prompt or use a model with a longer context"
-            )
-        return min(request.params.max_new_tokens, context - n_tokens)
+        max_new = request.params.max_new_tokens if context is None else new_tokens(request, len(tokens), context)
+        return _Job(request, prompt, max_new, [None] * len(request.seeds))
 
     def _calls_of(self, job: _Job) -> list[_Call]:
         n_seeds = len(job.request.seeds)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from glore.errors import EngineError, shown
-from glore.sampling.encoding import check
+from glore.sampling.encoding import check, new_tokens
 from glore.sampling.plain import find_cache, plain_waves
 from glore.sampling.protocol import FollowUp, Request, Result
 from glore.sampling.rows import Ints
@@ -114,13 +114,7 @@ class TorchEngine:
         )
         n_tokens = sum(map(len, parts))
         check(request, n_tokens)
-        room = self._context - n_tokens
-        if room < 1:
-            raise EngineError(
-                f"request {shown(request.id)}: the prompt has {n_tokens} tokens and the model's context is {self._context}; "
-                "shorten the prompt or use a model with a longer context"
-            )
-        max_new = min(request.params.max_new_tokens, room)
+        max_new = new_tokens(request, n_tokens, self._context)
         n = len(request.seeds)
         job = Job(request, cut(parts), n_tokens, max_new, [None] * n, deque(range(n)))
         if self.packed and job.n_pages > self.n_pages:
