@@ -81,7 +81,7 @@ def _accuracies(e: Evaluation) -> str:
 
 def _fixed_broken(e: Evaluation) -> str:
     row, top = 46.0, 22.0
-    centre, half = WIDTH / 2 + 20, WIDTH / 2 - 95
+    centre, half = WIDTH / 2 + 35, WIDTH / 2 - 110  # the text on the left stays clear of the bars
     most = max(1, *(max(r.fixed, r.broken) for r in e.figure3))
     height = top + row * len(e.figure3) + 4
     shapes = [svg.text(centre - 8, 12, "broken", "end", "muted"), svg.text(centre + 8, 12, "fixed", "start", "muted")]
