@@ -133,6 +133,16 @@ def test_out_of_memory_shrinks_the_batch_and_changes_nothing(monkeypatch: pytest
         list(engine.run(items))
 
 
+def test_layers_of_a_type_that_the_packed_ways_do_not_know_are_read_plainly() -> None:
+    """Llama 4 attends in chunks, which a text shorter than a chunk does not show."""
+    model = tiny_lm("llama")
+    assert ModelRunner(model).way != "plain"
+    model = tiny_lm("llama")
+    model.config.layer_types = ["chunked_attention"] * model.config.num_hidden_layers
+    assert ModelRunner(model).way == "plain"
+
+
+
 @pytest.mark.parametrize("architecture", NATIVE)
 def test_bfloat16_products_stay_near_the_models_distribution(architecture: str) -> None:
     """At most 3 % of the probability moves, 1 % on average, against the same weights computed in float32 throughout."""
