@@ -142,7 +142,6 @@ def test_layers_of_a_type_that_the_packed_ways_do_not_know_are_read_plainly() ->
     assert ModelRunner(model).way == "plain"
 
 
-
 @pytest.mark.parametrize("architecture", NATIVE)
 def test_bfloat16_products_stay_near_the_models_distribution(architecture: str) -> None:
     """At most 3 % of the probability moves, 1 % on average, against the same weights computed in float32 throughout."""
