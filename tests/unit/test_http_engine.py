@@ -27,6 +27,7 @@ from glore.config import EngineSettings
 from glore.errors import EngineError
 from glore.models import encode_segments, load_tokenizer
 from glore.sampling import completions_api
+from glore.sampling.completions_answer import PassingError
 from glore.sampling.http_engine import HttpEngine
 from glore.sampling.protocol import Result, SamplingParams
 from glore.sampling.torch_engine import TorchEngine
@@ -436,7 +437,7 @@ def test_waits_grow_differ_and_are_the_same_every_time(monkeypatch: pytest.Monke
         waits.append(seconds)
 
     async def failing(*_: object) -> None:
-        raise completions_api._PassingError("no", wait=4.0 if len(waits) == 2 else 0.0)
+        raise PassingError("no", wait=4.0 if len(waits) == 2 else 0.0)
 
     api = completions_api.CompletionsApi("http://localhost:1/v1", "m", EngineSettings(kind="http", url="http://localhost:1/v1"), "start it")
     monkeypatch.setattr(completions_api.CompletionsApi, "_try", failing)

@@ -1,4 +1,4 @@
-"""One call of an OpenAI-compatible `/v1/completions`: what is sent, what is tried again, what comes back checked.
+"""One call of an OpenAI-compatible `/v1/completions`: what is sent, and what is tried again (`completions_answer` reads what comes back).
 
 Tried again, with growing waits and seeded jitter: no connection, a connection that breaks, a time-out, an answer that is not
 what it should be, and the statuses in `PASSING`. A `Retry-After` of the server is kept. Every other status is final. An answer
@@ -11,25 +11,23 @@ import asyncio
 import contextlib
 import json
 import logging
-import math
 import os
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import httpx2
 
-from glore.errors import EngineError, has_lone_surrogate, shown
+from glore.errors import EngineError, shown
+from glore.sampling.completions_answer import Answer, PassingError, Payload, SilentError, read_answer
 from glore.sampling.protocol import stable_seed
 
 if TYPE_CHECKING:
     from glore.config import EngineSettings
 
-__all__ = ["Answer", "Choice", "CompletionsApi", "Payload"]
-
-Payload = dict[str, object]
+__all__ = ["CompletionsApi"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,40 +39,8 @@ LONGEST_RETRY_AFTER_SECONDS = 120.0
 CONNECT_SECONDS = 10.0
 BASE_BYTES, BYTES_PER_TOKEN = 1 << 20, 256
 """Bounds of an answer: so much, and so much for every token that may be drawn."""
-STOPS = {"stop": "eos", "eos": "eos", "eos_token": "eos", "length": "length"}
-"""The server's `finish_reason` → ours."""
 UNREADABLE = (ValueError, AttributeError, KeyError, TypeError, RecursionError)
 """What reading JSON raises that is none, is something else, or is nested too deeply."""
-
-
-class Choice(NamedTuple):
-    """One completion as the server gave it."""
-
-    text: str
-    stop: str
-    """`eos`, `stop` or `length`."""
-    logprobs: tuple[float, ...] | None = None
-    """Of the drawn tokens, where they were asked for."""
-
-
-class Answer(NamedTuple):
-    """The completions of a call, in the order of their index."""
-
-    choices: tuple[Choice, ...]
-    n_tokens: int | None
-    """Of all choices together, as the server counts them; none where it doesn't say."""
-
-
-class _PassingError(Exception):
-    """Another try may do. `wait`: seconds the server asked for."""
-
-    def __init__(self, message: str, wait: float = 0.0) -> None:
-        super().__init__(message)
-        self.wait = wait
-
-
-class _SilentError(Exception):
-    """The server does not tell what was asked for; another try won't help."""
 
 
 class CompletionsApi:
@@ -119,12 +85,12 @@ class CompletionsApi:
                 async with asyncio.timeout(self._settings.timeout_seconds):
                     return await self._try(client, payload, what)
             except TimeoutError:
-                failure = _PassingError(f"no answer within {self._settings.timeout_seconds:g} s (engine.timeout_seconds)")
+                failure = PassingError(f"no answer within {self._settings.timeout_seconds:g} s (engine.timeout_seconds)")
             except httpx2.LocalProtocolError:
                 raise self._unsendable(f"{self.url}/completions, request {shown(what)}") from None
             except httpx2.HTTPError as error:
-                failure = _PassingError(f"{type(error).__name__}: {' '.join(str(error).split()) or 'no connection'}")
-            except _PassingError as error:
+                failure = PassingError(f"{type(error).__name__}: {' '.join(str(error).split()) or 'no connection'}")
+            except PassingError as error:
                 failure = error
             if number < tries:
                 jitter = stable_seed("back-off", what, number) / 2**63
@@ -147,17 +113,15 @@ class CompletionsApi:
                 if len(body) > limit:
                     raise EngineError(f"{self.url}/completions, request {shown(what)}: the answer is larger than {limit:,} bytes, refused")
         if response.status_code in PASSING:
-            raise _PassingError(f"status {response.status_code} {_message(bytes(body))}", _retry_after(response.headers))
+            raise PassingError(f"status {response.status_code} {_message(bytes(body))}", _retry_after(response.headers))
         if response.status_code != 200:
             raise EngineError(
                 f"{self.url}/completions, request {shown(what)}: status {response.status_code} {_message(bytes(body))}; "
                 + self._mend(response.status_code)
             )
         try:
-            return _answer(bytes(body), n, payload)
-        except RecursionError as error:
-            raise _PassingError(f"the answer is JSON nested too deeply: {_start_of(body)}") from error
-        except _SilentError as error:
+            return read_answer(bytes(body), n, payload)
+        except SilentError as error:
             raise EngineError(f"{self.url}/completions, request {shown(what)}: {error}") from error
 
     def _problem(self) -> str | None:
@@ -219,68 +183,6 @@ def _api_key(variable: str) -> str:
     return key
 
 
-def _answer(body: bytes, n: int, payload: Payload) -> Answer:
-    """The checked contents of an answer to `payload`.
-
-    Raises _PassingError (a proxy or a dying server may have cut it), _SilentError, and RecursionError for one nested too deeply.
-    """
-    try:
-        data = json.loads(body)
-    except ValueError as error:
-        raise _PassingError(f"the answer is not JSON: {_start_of(body)}") from error
-    choices = data.get("choices") if isinstance(data, dict) else None
-    if not isinstance(choices, list) or len(choices) != n or not all(isinstance(c, dict) for c in choices):
-        raise _PassingError(f"the answer has not the {n} choices asked for: {_start_of(body)}")
-    if all(isinstance(c.get("index"), int) for c in choices):
-        if len({c["index"] for c in choices}) < n:
-            raise _PassingError(f"the answer has not the {n} choices asked for, but one index twice: {_start_of(body)}")
-        choices = sorted(choices, key=lambda c: c["index"])
-    return Answer(tuple(_choice(c, payload) for c in choices), _n_tokens(data.get("usage"), n, payload))
-
-
-def _n_tokens(usage: object, n: int, payload: Payload) -> int | None:
-    """How many tokens the server says it drew, if it does. Raises _PassingError for more than it was allowed."""
-    counted, most_tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None, payload["max_tokens"]
-    assert isinstance(most_tokens, int)
-    if not isinstance(counted, int) or counted <= 0:
-        return None
-    if counted > n * most_tokens:
-        raise _PassingError(f"the answer counts {shown(counted, 40)} tokens where {n * most_tokens} were allowed (usage.completion_tokens)")
-    return counted
-
-
-def _choice(choice: Mapping[str, object], payload: Payload) -> Choice:
-    text, reason = choice.get("text"), choice.get("finish_reason")
-    if not isinstance(text, str) or not isinstance(reason, str) or reason not in STOPS:
-        raise _PassingError(f"a choice with text {shown(text, 40)} and finish_reason {shown(reason, 40)}, not one of {', '.join(STOPS)}")
-    if has_lone_surrogate(text):
-        raise _PassingError(f"a choice whose text holds half a Unicode character: {shown(text, 40)}")
-    stop, logprobs = STOPS[reason], None
-    if "logprobs" in payload:
-        logprobs = _logprobs(choice.get("logprobs"))
-        if logprobs is None:
-            raise _SilentError("the server gives no log-probabilities; sample without logprobs, or serve the model with vLLM")
-        if not all(map(math.isfinite, logprobs)):
-            raise _PassingError("a choice with a log-probability that is no finite number")
-    if stop == "eos" and "stop" in payload:
-        # vLLM's word, or SGLang's: the stop string, else a token id or nothing.
-        reasons = [choice[name] for name in ("stop_reason", "matched_stop") if name in choice]
-        if not reasons:
-            raise _SilentError("the server does not tell the end of a text from a stop; sample without stop, or serve the model with vLLM")
-        stop = "stop" if isinstance(reasons[0], str) else "eos"
-    return Choice(text.partition(str(payload["stop"]))[0] if "stop" in payload else text, stop, logprobs)
-
-
-def _logprobs(given: object) -> tuple[float, ...] | None:
-    """The drawn tokens' log-probabilities in OpenAI's form, or in that of its chat interface (llama.cpp)."""
-    if not isinstance(given, dict):
-        return None
-    with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
-        values = given["token_logprobs"] if "token_logprobs" in given else [token["logprob"] for token in given["content"]]
-        return tuple(float(x) for x in values)
-    return None
-
-
 def _beginning(chunks: Iterable[bytes]) -> bytes:
     """What comes, up to the size of a bounded answer."""
     body = bytearray()
@@ -309,10 +211,6 @@ def _message(body: bytes) -> str:
         found = data["error"] if "error" in data else data.get("message", data.get("detail"))
         return shown(str(found["message"] if isinstance(found, dict) else found), 200)
     return shown(body[:200].decode("utf-8", "replace"), 120)
-
-
-def _start_of(body: bytes | bytearray) -> str:
-    return shown(body[:80].decode("utf-8", "replace"))
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from glore.errors import EngineError, shown
-from glore.sampling.completions_api import Answer, Choice, CompletionsApi, Payload
+from glore.sampling.completions_answer import Answer, Choice, Payload
+from glore.sampling.completions_api import CompletionsApi
 from glore.sampling.encoding import checked_tokens, new_tokens
 from glore.sampling.protocol import Completion, FollowUp, Request, Result, followed
 

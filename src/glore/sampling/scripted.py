@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from glore.errors import EngineError, shown
 from glore.sampling.encoding import check
-from glore.sampling.protocol import Completion, FollowUp, Request, Result
+from glore.sampling.protocol import Completion, FollowUp, Request, Result, followed
 
 __all__ = ["ScriptedEngine"]
 
@@ -45,8 +45,7 @@ class ScriptedEngine:
             if not waiting:
                 return
             result = self._answer(waiting.pop(self._random.randrange(len(waiting)) if self._random else 0))
-            if follow_up is not None:
-                waiting.extend(follow_up(result))
+            waiting.extend(followed(result, follow_up))
             yield result
 
     def _answer(self, request: Request) -> Result:

@@ -18,7 +18,7 @@ import numpy as np
 from glore.errors import EngineError, shown
 from glore.sampling.encoding import check, new_tokens
 from glore.sampling.plain import find_cache, plain_waves
-from glore.sampling.protocol import FollowUp, Request, Result
+from glore.sampling.protocol import FollowUp, Request, Result, followed
 from glore.sampling.rows import Ints
 from glore.sampling.runner import ModelRunner
 from glore.sampling.stream import Stream
@@ -99,8 +99,7 @@ class TorchEngine:
             jobs = plain_waves(self.model, self._cache, waiting, self.max_rows, self.is_end, self.texts)
         for job in jobs:
             result = job.result()
-            if follow_up is not None:
-                waiting.add(follow_up(result))
+            waiting.add(followed(result, follow_up))
             yield result
 
     def job(self, request: Request) -> Job:
