@@ -57,6 +57,13 @@ class KeyValues:
                 self.layers[index] = like.new_zeros(shapes[0]), like.new_zeros(shapes[1])
         return self.layers[index]
 
+    @torch.inference_mode()
+    def copy(self, sources: list[int], targets: list[int]) -> None:
+        """Keys and values of the pages `sources` [n] to the pages `targets` [n], in every layer."""
+        for layer in self.layers.values():
+            for pages in layer:
+                pages[targets] = pages[sources]
+
 
 @dataclasses.dataclass(slots=True)
 class _Group:

@@ -1,10 +1,16 @@
-"""The running batch as arrays: which row belongs to which request, how far it is, and in which pages its text lies.
+"""The running batch as arrays: which completion belongs to which request, how far it is, and in which pages its text lies.
 
-Each completion is one *row*: the pages of its prompt (shared, see `glore.sampling.tree`), then pages of its own.
-Axes: R rows, E pages of a row.
+Each completion has a *slot*. Completions of the same prompt that have drawn the same tokens so far are one *row*: what the model
+makes of that text is computed once, by the slot that *leads* them, and each draws its next token with its own seed. They part when
+they draw different tokens. A model that is sure of most tokens, as students are, so says most of K siblings' text once.
+A row has the pages of its prompt (shared, see `glore.sampling.tree`), then own pages; rows that parted share those that were full
+by then, and the last one is copied.
+Axes: C completions, R rows, E pages of a row.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,58 +18,91 @@ import numpy.typing as npt
 from glore.sampling.batch import Batch, Ints32
 from glore.sampling.draw import DrawSettings
 from glore.sampling.noise import uniforms
+from glore.sampling.protocol import SamplingParams
 from glore.sampling.tree import PAGE_SIZE, Node, PageTree
 from glore.sampling.waiting import Job
 
 __all__ = ["Ints", "RowTable"]
 
 Ints = npt.NDArray[np.int64]
+CopyPages = Callable[[list[int], list[int]], None]
+"""Copies keys and values of pages to other pages."""
+
+_SLOTS_PER_ROW = 4
+"""So many completions may share a row on average."""
+_REMEMBERED = 4096
+"""About so many of the latest completions say how many rows the next ones will need."""
 
 
 class RowTable:
-    """State of up to `max_rows` completions; vectorised, so that a step costs much the same Python for 1 row or 1,000."""
+    """State of up to `max_rows` rows and their completions; vectorised, so that a step costs much the same Python for 1 row or 1,000."""
 
     def __init__(self, max_rows: int, tree: PageTree) -> None:
         self.max_rows = max_rows
         self.tree = tree
-        self.jobs: list[Job | None] = [None] * max_rows
-        self.leaves: list[Node | None] = [None] * max_rows
-        self.seed_index = np.zeros(max_rows, np.int64)
-        self.active = np.zeros(max_rows, bool)
-        self.begun = np.zeros(max_rows, np.int64)
-        """When the row began: the youngest gives way when pages run out."""
-        self.seed = np.zeros(max_rows, np.uint64)
-        self.n_drawn = np.zeros(max_rows, np.int64)
-        self.max_new = np.ones(max_rows, np.int64)
-        self.temperature = np.zeros(max_rows, np.float32)
-        self.top_k = np.zeros(max_rows, np.int64)
-        self.top_p = np.ones(max_rows, np.float32)
-        self.stops = np.zeros(max_rows, bool)
-        """Whether the row ends at a stop string."""
-        self.tells = np.zeros(max_rows, bool)
+        n_slots = _SLOTS_PER_ROW * max_rows
+        self.jobs: list[Job | None] = [None] * n_slots
+        self.leaves: list[Node | None] = [None] * n_slots
+        self.seed_index = np.zeros(n_slots, np.int64)
+        self.active = np.zeros(n_slots, bool)
+        self.lead = np.arange(n_slots)
+        """The slot whose row this completion shares: its own if it leads one."""
+        self.begun = np.zeros(n_slots, np.int64)
+        """When the completion began: the youngest row gives way when pages run out."""
+        self.seed = np.zeros(n_slots, np.uint64)
+        self.n_drawn = np.zeros(n_slots, np.int64)
+        self.max_new = np.ones(n_slots, np.int64)
+        self.temperature = np.zeros(n_slots, np.float32)
+        self.top_k = np.zeros(n_slots, np.int64)
+        self.top_p = np.ones(n_slots, np.float32)
+        self.stops = np.zeros(n_slots, bool)
+        """Whether the completion ends at a stop string."""
+        self.tells = np.zeros(n_slots, bool)
         """Whether log-probabilities are wanted."""
-        self.tokens = np.zeros((max_rows, 64), np.int64)
-        self.logprobs = np.zeros((max_rows, 64), np.float32)
-        self.prompt_length = np.zeros(max_rows, np.int32)
-        self.prompt_pages = np.zeros(max_rows, np.int32)
-        self.leaf_page = np.zeros(max_rows, np.int32)
-        self.pages = np.zeros((max_rows, 16), np.int32)
-        self._order: Ints | None = None
+        self.tokens = np.zeros((n_slots, 64), np.int64)
+        self.logprobs = np.zeros((n_slots, 64), np.float32)
+        self.prompt_length = np.zeros(n_slots, np.int32)
+        self.prompt_pages = np.zeros(n_slots, np.int32)
+        self.leaf_page = np.zeros(n_slots, np.int32)
+        self.pages = np.zeros((n_slots, 16), np.int32)
+        """[C, E]: kept for the slots that lead."""
+        self._holders = np.zeros(tree.n_pages, np.int32)
+        """[pages]: rows that hold this own page."""
+        self._order: tuple[Ints, Ints, Ints] | None = None
         self._clock = 0
+        self._n_ended, self._n_rows_ended = float(max_rows), float(max_rows)
 
     @property
     def n_active(self) -> int:
-        """Rows that are being decoded."""
+        """Completions on their way."""
         return int(self.active.sum())
 
+    @property
+    def n_rows(self) -> int:
+        """Rows that are being decoded."""
+        return int(self._leads().sum())
+
+    @property
+    def room(self) -> int:
+        """How many completions may begin, so that about `max_rows` rows come of them and of those on their way.
+
+        As many as there are rows left, until it has been seen how many completions end up in a row.
+        """
+        share = max(self._n_rows_ended / self._n_ended, 1 / _SLOTS_PER_ROW)
+        n_active = self.n_active
+        n_free = self.max_rows - max(self.n_rows, share * n_active)
+        return min(self.active.size - n_active, int(n_free / share))
+
     def add(self, jobs: list[tuple[Job, int]]) -> Ints:
-        """Begin one row for each (job, index of the seed). Returns the rows' slots, the lowest free ones."""
+        """Begin a completion for each (job, index of the seed). Returns their slots, the lowest free ones."""
         slots = np.flatnonzero(~self.active)[: len(jobs)]
+        leads: dict[tuple[Node, SamplingParams, int], int] = {}
         for slot, (job, index) in zip(slots.tolist(), jobs, strict=True):
             params, leaf = job.request.params, job.leaf
             assert leaf is not None
             self.tree.refer(leaf)
             self.jobs[slot] = job
+            self.lead[slot] = leads.setdefault((leaf, params, job.max_new), slot)
             self.seed_index[slot] = index
             self.seed[slot] = job.request.seeds[index]
             self.max_new[slot] = job.max_new
@@ -82,15 +121,15 @@ class RowTable:
         return slots
 
     def draw_settings(self, slots: Ints) -> DrawSettings:
-        """How to draw the next token of those rows."""
+        """How to draw the next token of those completions."""
         return DrawSettings(self.temperature[slots], self.top_k[slots], self.top_p[slots])
 
     def noise(self, slots: Ints) -> npt.NDArray[np.float32]:
-        """The uniform number of each row's next token."""
+        """The uniform number of each one's next token."""
         return uniforms(self.seed[slots], self.n_drawn[slots])
 
     def append(self, slots: Ints, tokens: Ints) -> None:
-        """One drawn token for each of those rows."""
+        """One drawn token for each of those completions."""
         at = self.n_drawn[slots]
         if at.max() >= self.tokens.shape[1]:
             self.tokens = np.concatenate([self.tokens, np.zeros_like(self.tokens)], axis=1)
@@ -103,7 +142,7 @@ class RowTable:
         self.logprobs[slots, self.n_drawn[slots] - 1] = logprobs
 
     def drawn(self, slot: int) -> list[int]:
-        """The row's tokens so far."""
+        """The completion's tokens so far."""
         tokens: list[int] = self.tokens[slot, : self.n_drawn[slot]].tolist()
         return tokens
 
@@ -111,29 +150,89 @@ class RowTable:
         """Their log-probabilities, if wanted."""
         return tuple(self.logprobs[slot, : self.n_drawn[slot]].tolist()) if self.tells[slot] else None
 
+    def alike(self, slots: Ints) -> list[tuple[int, int]]:
+        """A key for each of those completions: equal keys have drawn equal tokens."""
+        return list(zip(self.lead[slots].tolist(), self._last_tokens(slots).tolist(), strict=True))
+
     def drop(self, slots: Ints) -> None:
-        """Those rows are finished or give way; their slots and pages are free."""
+        """Those completions are finished or give way; their slots are free, and so are the pages of rows that nobody is left to share."""
         for slot in slots.tolist():
             leaf = self.leaves[slot]
             assert leaf is not None
-            n_own = -(-max(int(self.n_drawn[slot]) - 1, 0) // PAGE_SIZE)
-            first = int(self.prompt_pages[slot])
-            self.tree.give(self.pages[slot, first : first + n_own].tolist())
             self.tree.release(leaf)
             self.jobs[slot] = self.leaves[slot] = None
         self.active[slots] = False
+        leads = slots[self.lead[slots] == slots]
+        heirless = leads[~np.isin(leads, self.lead[self.active])]
+        for slot in np.setdiff1d(leads, heirless).tolist():
+            heirs = np.flatnonzero(self.active & (self.lead == slot))
+            self.pages[heirs[0]] = self.pages[slot]
+            self.lead[heirs] = heirs[0]
+        for slot in heirless.tolist():
+            pages = self._own_pages(slot)
+            self._holders[pages] -= 1
+            self.tree.give(pages[self._holders[pages] == 0].tolist())
+        self.lead[slots] = slots
+        self._n_ended += slots.size
+        self._n_rows_ended += heirless.size
+        if self._n_ended > _REMEMBERED:
+            self._n_ended, self._n_rows_ended = self._n_ended / 2, self._n_rows_ended / 2
         self._order = None
 
-    def order(self) -> Ints:
-        """The active rows, those that continue the same text next to each other."""
+    def part(self, copy: CopyPages) -> Ints:
+        """Completions whose last token is not their row's get a row of their own.
+
+        Returns those for which there is no room: they must give way.
+        """
+        sharers = np.flatnonzero(self.active & ~self._leads())
+        apart = sharers[self._last_tokens(sharers) != self._last_tokens(self.lead[sharers])]
+        if not apart.size:
+            return apart
+        by_text: dict[tuple[int, int], list[int]] = {}
+        for slot, key in zip(apart.tolist(), self.alike(apart), strict=True):
+            by_text.setdefault(key, []).append(slot)
+        n_rows, homeless, sources, targets = self.n_rows, [], [], []
+        for (lead, _), (first, *others) in by_text.items():
+            own, n_whole = self._own_pages(lead), (int(self.n_drawn[lead]) - 1) // PAGE_SIZE
+            begun = own[n_whole:]
+            new = self.tree.take(begun.size) if n_rows < self.max_rows else None
+            if new is None:
+                homeless += [first, *others]
+                continue
+            n_rows += 1
+            self.pages[first] = self.pages[lead]
+            self._holders[own[:n_whole]] += 1
+            for source, target in zip(begun.tolist(), new, strict=True):  # one or none
+                self.pages[first, int(self.prompt_pages[first]) + n_whole] = target
+                self._holders[target] = 1
+                self.tree.fill[target], self.tree.start[target] = self.tree.fill[source], self.tree.start[source]
+                sources.append(source)
+                targets.append(target)
+            self.lead[[first, *others]] = first
+        if targets:
+            copy(sources, targets)
+        self._order = None
+        return np.array(homeless, np.int64)
+
+    def order(self) -> tuple[Ints, Ints, Ints]:
+        """The slots that lead a row, those that continue the same text next to each other; all active slots; and each one's row, as a
+        place in the first."""
         if self._order is None:
+            leads = np.flatnonzero(self._leads())
+            first_own = self.pages[leads, self.prompt_pages[leads]]
+            leads = leads[np.lexsort((first_own, self.leaf_page[leads]))]
             slots = np.flatnonzero(self.active)
-            self._order = slots[np.argsort(self.leaf_page[slots], kind="stable")]
+            if slots.size == leads.size:
+                self._order = leads, leads, np.arange(leads.size)
+            else:
+                place = np.empty(self.active.size, np.int64)
+                place[leads] = np.arange(leads.size)
+                self._order = leads, slots, place[self.lead[slots]]
         return self._order
 
     def batch(self) -> Batch | None:
-        """Decoding one token of every row, in `order`; none where there are too few pages (then nothing has changed)."""
-        slots = self.order()
+        """Reading the last token of every row, in `order`; none where there are too few pages (then nothing has changed)."""
+        slots = self.order()[0]
         at = self.n_drawn[slots] - 1
         offset = (at % PAGE_SIZE).astype(np.int32)
         last = self.prompt_pages[slots] + (at // PAGE_SIZE).astype(np.int32)
@@ -145,6 +244,7 @@ class RowTable:
                 return None
             self._widen(int(last.max()) + 1)
             self.pages[slots[fresh], last[fresh]] = pages
+            self._holders[pages] = 1
             self.tree.fill[pages], self.tree.start[pages] = PAGE_SIZE, positions[fresh]
         n_pages: Ints32 = last + np.int32(1)
         table = self.pages[slots, : int(n_pages.max())]
@@ -165,11 +265,24 @@ class RowTable:
         )
 
     def youngest(self, n: int) -> Ints:
-        """The `n` rows that began last."""
-        slots = np.flatnonzero(self.active)
-        return slots[np.argsort(-self.begun[slots])[:n]]
+        """The completions of the `n` rows that began last."""
+        leads = np.flatnonzero(self._leads())
+        chosen = leads[np.argsort(-self.begun[leads])[:n]]
+        return np.flatnonzero(self.active & np.isin(self.lead, chosen))
+
+    def _leads(self) -> npt.NDArray[np.bool_]:
+        return self.active & (self.lead == np.arange(self.lead.size))
+
+    def _last_tokens(self, slots: Ints) -> Ints:
+        tokens: Ints = self.tokens[slots, self.n_drawn[slots] - 1]
+        return tokens
+
+    def _own_pages(self, slot: int) -> Ints32:
+        """Pages of a row's own tokens whose keys and values are stored: all but the last."""
+        first, n_stored = int(self.prompt_pages[slot]), max(int(self.n_drawn[slot]) - 1, 0)
+        return self.pages[slot, first : first + -(-n_stored // PAGE_SIZE)]
 
     def _widen(self, n_pages: int) -> None:
         if n_pages > self.pages.shape[1]:
-            more = np.zeros((self.max_rows, max(n_pages - self.pages.shape[1], self.pages.shape[1] // 2)), np.int32)
+            more = np.zeros((self.active.size, max(n_pages - self.pages.shape[1], self.pages.shape[1] // 2)), np.int32)
             self.pages = np.concatenate([self.pages, more], axis=1)

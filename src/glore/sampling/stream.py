@@ -77,12 +77,12 @@ class Stream:
     @property
     def _has_room(self) -> bool:
         """Whether enough rows are free to let requests in."""
-        return self.rows.max_rows - self.rows.n_active >= max(1, self.rows.max_rows // 16)
+        return self.rows.room >= max(1, self.rows.max_rows // 16)
 
     def _step(self) -> None:
         """Let waiting requests in if there is room, else decode one token of every row."""
         if self._has_room:
-            begun = self._admit(self.rows.max_rows - self.rows.n_active)
+            begun = self._admit(self.rows.room)
             if begun:
                 self._prompts(begun)
                 return
@@ -131,48 +131,67 @@ class Stream:
         for job in jobs:
             if job.logits is None and job.leaf is not None:
                 job.logits = logits[job.leaf]
-        logits_R = torch.stack([job.logits for job, _ in begun if job.logits is not None])
+        logits_JV = torch.stack([job.logits for job in jobs if job.logits is not None])
+        place = {job: n for n, job in enumerate(jobs)}
         slots = self.rows.add(begun)
         for job in jobs:
             if not job.pending:
                 self._let_go(job)
-        self._advance(slots, logits_R)
+        self._advance(slots, logits_JV, np.array([place[job] for job, _ in begun]))
 
     def _decode(self) -> None:
         rows = self.rows
         batch = rows.batch()
         while batch is None:
-            self._give_way(rows.youngest(max(1, rows.n_active // 8)))
+            self._give_way(rows.youngest(max(1, rows.n_rows // 8)))
             batch = rows.batch()
-        self._advance(rows.order(), self._runner.forward(batch, self._store, self._n_threads))
+        _, slots, row = rows.order()
+        self._advance(slots, self._runner.forward(batch, self._store, self._n_threads), row)
 
     @torch.inference_mode()
-    def _advance(self, slots: Ints, logits_RV: torch.Tensor) -> None:
-        """Draw one token for each of the rows and take out those that end."""
+    def _advance(self, slots: Ints, logits_RV: torch.Tensor, row: Ints) -> None:
+        """Draw one token for each of the completions, from the logits of its `row`; take out those that end, part those that differ."""
         rows = self.rows
-        chosen = self._runner.draw(logits_RV, rows.noise(slots), rows.draw_settings(slots))
-        tokens = chosen.cpu().numpy()
-        rows.append(slots, tokens)
-        if (tells := rows.tells[slots]).any():
-            wanted = torch.from_numpy(np.flatnonzero(tells)).to(logits_RV.device)
-            rows.note(slots[tells], log_probs(logits_RV[wanted], chosen[wanted]).cpu().numpy())
+        # At most `max_rows` at a time, since that many rows of logits have room.
+        parts = [slice(at, at + rows.max_rows) for at in range(0, slots.size, rows.max_rows)]
+        tokens = np.concatenate([self._draw(slots[part], logits_RV, row[part]) for part in parts])
         ended = self._is_end(tokens)
         stopped = self._stopped(slots[rows.stops[slots] & ~ended])
         over = ended | (rows.n_drawn[slots] >= rows.max_new[slots])
         if stopped:
             over |= np.isin(slots, list(stopped))
-        if not over.any():
-            return
-        places = slots[over].tolist()
-        whole = [slot for slot in places if slot not in stopped]
-        texts = stopped | dict(zip(whole, self._texts([rows.drawn(slot) for slot in whole]), strict=True))
-        for slot, by_end in zip(places, ended[over].tolist(), strict=True):
+        if over.any():
+            self._finish(slots[over], ended[over], stopped)
+        homeless = rows.part(self._store.copy)
+        if homeless.size:
+            self._give_way(homeless)
+
+    def _draw(self, slots: Ints, logits_RV: torch.Tensor, row: Ints) -> Ints:
+        rows = self.rows
+        if row.size != logits_RV.shape[0] or (row != np.arange(row.size)).any():
+            logits_RV = logits_RV[torch.from_numpy(row).to(logits_RV.device)]
+        chosen = self._runner.draw(logits_RV, rows.noise(slots), rows.draw_settings(slots))
+        tokens: Ints = chosen.cpu().numpy()
+        rows.append(slots, tokens)
+        if (tells := rows.tells[slots]).any():
+            wanted = torch.from_numpy(np.flatnonzero(tells)).to(logits_RV.device)
+            rows.note(slots[tells], log_probs(logits_RV[wanted], chosen[wanted]).cpu().numpy())
+        return tokens
+
+    def _finish(self, slots: Ints, by_end: npt.NDArray[np.bool_], stopped: dict[int, str]) -> None:
+        """Those completions have come to their end: by an end token, by their stop, or by their length."""
+        rows = self.rows
+        places, keys = slots.tolist(), rows.alike(slots)
+        whole = {key: slot for slot, key in zip(places, keys, strict=True) if slot not in stopped}
+        texts = dict(zip(whole, self._texts([rows.drawn(slot) for slot in whole.values()]), strict=True))
+        for slot, key, is_end in zip(places, keys, by_end.tolist(), strict=True):
             job = rows.jobs[slot]
             assert job is not None
-            stop = "stop" if slot in stopped else "eos" if by_end else "length"
-            if job.finish(int(rows.seed_index[slot]), int(rows.n_drawn[slot]), texts[slot], stop, rows.told(slot)):
+            stop = "stop" if slot in stopped else "eos" if is_end else "length"
+            text = stopped[slot] if slot in stopped else texts[key]
+            if job.finish(int(rows.seed_index[slot]), int(rows.n_drawn[slot]), text, stop, rows.told(slot)):
                 self._over(job)
-        rows.drop(slots[over])
+        rows.drop(slots)
 
     def _over(self, job: Job) -> None:
         """All completions of the request are there."""
@@ -186,8 +205,8 @@ class Stream:
         return {slot: text for (slot, _), text in zip(jobs, found, strict=True) if text is not None}
 
     def _give_way(self, slots: Ints) -> None:
-        """Take those rows out; their seeds are drawn again from the start when there is room."""
-        if slots.size == self.rows.n_active == 1:
+        """Take those completions out; their seeds are drawn again from the start when there is room."""
+        if slots.size == self.rows.n_active and self.rows.n_rows == 1:
             self._partial_gives_way(slots)
             return
         for slot in slots.tolist():
