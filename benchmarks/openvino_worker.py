@@ -27,12 +27,15 @@ def main(source: str) -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         prompts, settings = [], []
-        for ids, k, n_new in json.loads(line):
+        told = json.loads(line)
+        eos = told["eos"]
+        for ids, k, n_new in told["asks"]:
             one = genai.GenerationConfig()
             one.max_new_tokens, one.num_return_sequences = n_new, k
-            one.ignore_eos = one.do_sample = True
-            one.temperature = 1.0
-            one.eos_token_id, one.stop_token_ids = 1, {1}
+            one.do_sample, one.temperature = True, 1.0
+            one.ignore_eos = eos is None
+            one.eos_token_id = 1 if eos is None else eos
+            one.stop_token_ids = {one.eos_token_id}
             prompts.append(ov.Tensor(np.array([ids], np.int64)))
             settings.append(one)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import tempfile
@@ -9,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from transformers import DynamicCache, GenerationConfig, LlamaForCausalLM, StoppingCriteria
+from transformers import DynamicCache, GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast, StoppingCriteria
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
-from benchmarks.workloads import Ask, tokenizer
+from benchmarks.workloads import Ask
 
 
 class _Lengths(StoppingCriteria):
-    """A row is done when it has its number of tokens."""
+    """A row is done when it has its number of tokens (or has ended before)."""
 
     def __init__(self, n_prompt: int, n_new: list[int]) -> None:
         self._end = torch.tensor(n_new) + n_prompt
@@ -37,11 +38,17 @@ def _batches(asks: list[Ask], n_rows: int) -> Iterator[list[Ask]]:
     yield batch
 
 
-def _padded(prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded(prompts: list[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
     longest = max(map(len, prompts))
-    ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts])
+    ids = torch.tensor([[0] * (longest - len(p)) + [*p] for p in prompts])
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
     return ids, mask
+
+
+def _check(out: torch.Tensor, n_prompt: int, n_new: list[int], model: LlamaForCausalLM) -> None:
+    """As long as asked for, or shorter where the model knows an end."""
+    n = out.shape[1] - n_prompt
+    assert n == max(n_new) or (n < max(n_new) and model.generation_config.eos_token_id is not None)
 
 
 def _count(asks: list[Ask]) -> int:
@@ -62,7 +69,7 @@ def generate_repeated(model: LlamaForCausalLM, asks: list[Ask], n_rows: int) -> 
             max_new_tokens=max(n_new),
             stopping_criteria=[_Lengths(ids.shape[1], n_new)],
         )
-        assert out.shape[1] == ids.shape[1] + max(n_new)
+        _check(out, ids.shape[1], n_new, model)
     return _count(asks)
 
 
@@ -86,7 +93,7 @@ def generate_prefilled(model: LlamaForCausalLM, asks: list[Ask], n_rows: int) ->
             max_new_tokens=max(n_new),
             stopping_criteria=[_Lengths(ids.shape[1], n_new)],
         )
-        assert out.shape[1] == ids.shape[1] + max(n_new)
+        _check(out, ids.shape[1], n_new, model)
     return _count(asks)
 
 
@@ -108,13 +115,14 @@ def generate_one_by_one(model: LlamaForCausalLM, asks: list[Ask]) -> float:
 
 def generate_batch(model: LlamaForCausalLM, asks: list[Ask]) -> float:
     """transformers' continuous batching, its cache sized to the work (by default it takes most of the memory and is slower still)."""
-    settings = GenerationConfig(max_new_tokens=64, do_sample=True, top_k=0, eos_token_id=-1, pad_token_id=0)
+    eos = model.generation_config.eos_token_id
+    settings = GenerationConfig(max_new_tokens=64, do_sample=True, top_k=0, eos_token_id=-1 if eos is None else eos, pad_token_id=0)
     config = ContinuousBatchingConfig(num_blocks=64, max_batch_tokens=256)
     with model.continuous_batching_context_manager(generation_config=settings, continuous_batching_config=config) as manager:
         n = 0
         for ask in asks:
             for _ in range(ask.k):
-                manager.add_request(ask.ids, max_new_tokens=ask.n_new)
+                manager.add_request([*ask.ids], max_new_tokens=ask.n_new)
                 n += 1
         done = 0
         while done < n:
@@ -128,13 +136,15 @@ def generate_batch(model: LlamaForCausalLM, asks: list[Ask]) -> float:
 class OpenVino:
     """OpenVINO GenAI's continuous batching with prefix caching, float32, one thread, driven over a pipe."""
 
-    def __init__(self, python: str, model: LlamaForCausalLM) -> None:
+    def __init__(self, python: str, model: LlamaForCausalLM, words: PreTrainedTokenizerFast) -> None:
+        self._eos = model.generation_config.eos_token_id
         self._folder = tempfile.TemporaryDirectory(prefix="glore-openvino-")
         source = Path(self._folder.name) / "model"
         model.save_pretrained(source)
-        named = tokenizer()
-        named.eos_token = "<eos>"
-        named.save_pretrained(source)
+        if words.eos_token is None:
+            words = copy.deepcopy(words)
+            words.eos_token = "<eos>"
+        words.save_pretrained(source)
         worker = Path(__file__).with_name("openvino_worker.py")
         self._process = subprocess.Popen(
             [python, str(worker), str(source)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -144,7 +154,7 @@ class OpenVino:
     def draw(self, asks: list[Ask]) -> float:
         """All continuations of all prompts."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([(a.ids, a.k, a.n_new) for a in asks]) + "\n")
+        self._process.stdin.write(json.dumps({"eos": self._eos, "asks": [(a.ids, a.k, a.n_new) for a in asks]}) + "\n")
         self._process.stdin.flush()
         return float(self._told("done"))
 

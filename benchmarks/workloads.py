@@ -1,6 +1,7 @@
-"""Random models of three sizes, a tokenizer of whole words, and drafts of realistic lengths: the same for every contender.
+"""What is drawn, the same for every contender: random models of three sizes, a tokenizer of whole words, and drafts of realistic lengths.
 
-Lengths are those of the quickstart's stories: questions of 60–90 tokens, drafts of 4–6 steps of 9–14 tokens. A random model does
+A random model is the hardest case: it takes every token for likely, so siblings have next to nothing in common. What a trained one
+says is in `student.py`. Lengths are those of the quickstart's stories: questions of 60–90 tokens, drafts of 4–6 steps of 9–14 tokens. A random model does
 not know when to stop, so end-of-text is switched off and every rollout has the number of tokens that its draft has left.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Callable, Sequence
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -16,6 +18,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForTokenClassificat
 from glore.sampling.protocol import Request, SamplingParams, stable_seed
 
 VOCAB = 512
+QUESTIONS = {"1M": 8, "3M": 5, "15M": 3}
+"""Questions of the sampling workloads; two drafts each."""
+PARTS = {"1M": 1, "3M": 2, "15M": 3}
 SIZES = {"1M": (128, 384, 4, 4), "3M": (192, 576, 6, 6), "15M": (384, 1024, 8, 6)}
 """hidden size, intermediate size, layers, heads"""
 
@@ -30,16 +35,27 @@ class Draft:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ask:
-    """k continuations of n_new tokens each from the text of all segments."""
+    """k continuations of at most n_new tokens each from the text of all segments; of just so many, if the model knows no end."""
 
     segments: tuple[str, ...]
     k: int
     n_new: int
+    ids: tuple[int, ...]
+    """Token ids of the prompt."""
 
-    @property
-    def ids(self) -> list[int]:
-        """Token ids of the prompt."""
-        return [int(word[1:]) for segment in self.segments for word in segment.split()]
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Subject:
+    """A model and what it is asked for."""
+
+    name: str
+    model: Callable[[], LlamaForCausalLM]
+    """The same weights at every call."""
+    tokenizer: PreTrainedTokenizerFast
+    rollouts: list[Ask]
+    drafts: list[Ask]
+    part: int
+    """`generate` gets every so-manieth prompt: it takes the others' time many times over, and a rate does not need all."""
 
 
 def config(size: str, **more: object) -> LlamaConfig:
@@ -95,15 +111,28 @@ def drafts(n_questions: int, n_each: int, seed: int = 0) -> list[Draft]:
     return made
 
 
+def random_subject(size: str) -> Subject:
+    """A random model, rollouts from every prefix of its drafts, and K = 96 drafts a question."""
+    n = QUESTIONS[size]
+    return Subject(
+        size, lambda: language_model(size), tokenizer(), prefix_asks(drafts(n, 2)), draft_asks(drafts(max(2, n // 2), 1), 96), PARTS[size]
+    )
+
+
+def _ids(segments: Sequence[str]) -> tuple[int, ...]:
+    return tuple(int(word[1:]) for segment in segments for word in segment.split())
+
+
 def prefix_asks(of: list[Draft], k: int = 8) -> list[Ask]:
     """Full counts: k rollouts from every prefix of every draft."""
-    return [Ask((d.question, *d.steps[:i]), k, sum(len(s.split()) for s in d.steps[i:])) for d in of for i in range(1, len(d.steps))]
+    asks = [((d.question, *d.steps[:i]), sum(len(s.split()) for s in d.steps[i:])) for d in of for i in range(1, len(d.steps))]
+    return [Ask(segments, k, n_new, _ids(segments)) for segments, n_new in asks]
 
 
 def draft_asks(of: list[Draft], k: int) -> list[Ask]:
     """k drafts of every question, as long as the first of its drafts."""
     first = {d.question: d for d in reversed(of)}
-    return [Ask((q,), k, sum(len(s.split()) for s in d.steps)) for q, d in first.items()]
+    return [Ask((q,), k, sum(len(s.split()) for s in d.steps), _ids((q,))) for q, d in first.items()]
 
 
 def requests(asks: list[Ask]) -> list[Request]:

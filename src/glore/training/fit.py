@@ -115,7 +115,7 @@ def fit(
     return TrainReport(len(rows), n_dropped, n_tokens, n_steps, sum(last) / len(last), time.monotonic() - started)
 
 
-STEPS_BETWEEN_RELEASES = 10
+STEPS_BETWEEN_RELEASES = 50
 """On a CPU, freed memory is given back after so many steps."""
 
 
