@@ -26,9 +26,11 @@ from benchmarks.workloads import Ask, Subject, random_subject, requests
 from glore.sampling.torch_engine import TorchEngine
 
 
-def engine_work(subject: Subject, asks: list[Ask], dtype: torch.dtype = torch.float32) -> Callable[[], float]:
+def engine_work(
+    subject: Subject, asks: list[Ask], dtype: torch.dtype = torch.float32, ways: tuple[str, ...] = ("native", "paged")
+) -> Callable[[], float]:
     """Our engine drawing all of `asks`."""
-    engine = TorchEngine.of(subject.model().to(dtype), subject.tokenizer)
+    engine = TorchEngine.of(subject.model().to(dtype), subject.tokenizer, ways=ways)
     todo = requests(asks)
 
     def work() -> float:
@@ -45,6 +47,7 @@ def contenders(subject: Subject, asks: list[Ask], rows: int, openvino: str | Non
     fewer = asks[:: subject.part]
     others = [
         Contender("glore, bfloat16 weights", engine_work(subject, asks, torch.bfloat16)),
+        Contender("glore, the plain loop for unusual models", engine_work(subject, fewer, ways=("plain",))),
         Contender(f"`generate`, prompt repeated, {rows} rows", functools.partial(peers.generate_repeated, model, fewer, rows)),
         Contender(f"`generate`, one prefill, {rows} rows", functools.partial(peers.generate_prefilled, model, fewer, rows)),
     ]

@@ -1,8 +1,9 @@
 """What is drawn, the same for every contender: random models of three sizes, a tokenizer of whole words, and drafts of realistic lengths.
 
 A random model is the hardest case: it takes every token for likely, so siblings have next to nothing in common. What a trained one
-says is in `student.py`. Lengths are those of the quickstart's stories: questions of 60–90 tokens, drafts of 4–6 steps of 9–14 tokens. A random model does
-not know when to stop, so end-of-text is switched off and every rollout has the number of tokens that its draft has left.
+says is in `student.py`. Lengths are those of the quickstart's stories: questions of 60–90 tokens, drafts of 4–6 steps of 9–14
+tokens. A random model does not know when to stop, so end-of-text is switched off and every rollout has the number of tokens that
+its draft has left.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from glore.sampling.protocol import Request, SamplingParams, stable_seed
 
 VOCAB = 512
 QUESTIONS = {"1M": 8, "3M": 5, "15M": 3}
-"""Questions of the sampling workloads; two drafts each."""
+"""Questions of the rollouts; two drafts each."""
+DRAFT_QUESTIONS = {"1M": 8, "3M": 5, "15M": 2}
+"""Questions of the K = 96 drafts: about as many completions as fill our rows once or several times."""
 PARTS = {"1M": 1, "3M": 2, "15M": 3}
 SIZES = {"1M": (128, 384, 4, 4), "3M": (192, 576, 6, 6), "15M": (384, 1024, 8, 6)}
 """hidden size, intermediate size, layers, heads"""
@@ -113,10 +116,8 @@ def drafts(n_questions: int, n_each: int, seed: int = 0) -> list[Draft]:
 
 def random_subject(size: str) -> Subject:
     """A random model, rollouts from every prefix of its drafts, and K = 96 drafts a question."""
-    n = QUESTIONS[size]
-    return Subject(
-        size, lambda: language_model(size), tokenizer(), prefix_asks(drafts(n, 2)), draft_asks(drafts(max(2, n // 2), 1), 96), PARTS[size]
-    )
+    rollouts = prefix_asks(drafts(QUESTIONS[size], 2))
+    return Subject(size, lambda: language_model(size), tokenizer(), rollouts, draft_asks(drafts(DRAFT_QUESTIONS[size], 1), 96), PARTS[size])
 
 
 def _ids(segments: Sequence[str]) -> tuple[int, ...]:

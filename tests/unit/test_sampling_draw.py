@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glore.errors import EngineError
-from glore.sampling.draw import DrawSettings, draw
+from glore.sampling.draw import DrawSettings, draw, draw_each
 from glore.sampling.noise import uniforms
 
 MASK = (1 << 64) - 1
@@ -82,6 +82,17 @@ def test_greedy_takes_the_first_of_equals_and_mixes_with_warm_rows() -> None:
     mixed = DrawSettings(np.array([0, 1], np.float32), np.zeros(2, np.int64), np.ones(2, np.float32))
     assert draw(logits, np.array([0.9, 0.9], np.float32), mixed).tolist() == [1, 3]
     assert draw(logits, np.array([0.9, 0.9], np.float32), plain(2, temperature=0.0)).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 4, 11])
+def test_completions_of_one_row_draw_as_from_rows_of_their_own(n: int) -> None:
+    rng = np.random.default_rng(n)
+    logits, row, noise = torch.from_numpy(rng.standard_normal((3, 7)).astype(np.float32)), rng.integers(0, 3, n), rng.random(n)
+    noise = noise.astype(np.float32)
+    how = DrawSettings(rng.choice([0, 1], n).astype(np.float32), rng.integers(0, 4, n), rng.choice([0.5, 1], n).astype(np.float32))
+    assert draw_each(logits, row, noise, how).tolist() == [
+        int(draw(logits[[r]], noise[[c]], DrawSettings(how.temperature[[c]], how.top_k[[c]], how.top_p[[c]]))[0]) for c, r in enumerate(row)
+    ]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from glore.errors import EngineError
 from glore.sampling import native, native_call
-from glore.sampling.draw import DrawSettings, draw
+from glore.sampling.draw import DrawSettings, draw, draw_each
 from glore.sampling.native_call import draw_natively
 
 
@@ -82,9 +82,12 @@ def test_it_is_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     n_vocab=st.sampled_from([1, 2, 15, 16, 17, 61, 512, 5003]),
     spread=st.sampled_from([0.0, 0.1, 3.0, 40.0]),
     temperature=st.sampled_from([1.0, 0.7, 0.05, 3.0]),
+    shared=st.booleans(),
 )
 @settings(max_examples=120, deadline=None)
-def test_drawing_natively_is_drawing_with_torch(code: native.Library, seed: int, n_vocab: int, spread: float, temperature: float) -> None:
+def test_drawing_natively_is_drawing_with_torch(
+    code: native.Library, seed: int, n_vocab: int, spread: float, temperature: float, shared: bool
+) -> None:
     rng = np.random.default_rng(seed)
     n = 300
     logits = torch.from_numpy((rng.standard_normal((n, n_vocab)) * spread).astype(np.float32))
@@ -94,21 +97,27 @@ def test_drawing_natively_is_drawing_with_torch(code: native.Library, seed: int,
     noise[:3] = 0.0, 2.0**-24, 1 - 2.0**-24
     greedy = rng.random(n) < 0.2
     rows = DrawSettings(np.where(greedy, 0, temperature).astype(np.float32), np.zeros(n, np.int64), np.ones(n, np.float32))
-    assert draw_natively(code, logits, noise, rows).tolist() == draw(logits, noise, rows).tolist()
+    row = rng.integers(0, n, n) if shared else np.arange(n)
+    row.sort()
+    assert draw_natively(code, logits, row, noise, rows).tolist() == draw(logits[row], noise, rows).tolist()
 
 
 def test_a_point_on_a_step_is_left_to_torch_and_others_are_not(code: native.Library, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def careful(logits: torch.Tensor, noise: np.ndarray, rows: DrawSettings) -> torch.Tensor:
+    def careful(logits: torch.Tensor, row: np.ndarray, noise: np.ndarray, rows: DrawSettings) -> torch.Tensor:
         asked.extend(noise.tolist())
-        return draw(logits, noise, rows)
+        return draw_each(logits, row, noise, rows)
 
-    monkeypatch.setattr(native_call, "draw", careful)
+    monkeypatch.setattr(native_call, "draw_each", careful)
     noise = np.array([0.0, 0.1, 0.25, 0.25 + 2.0**-24, 0.4, 0.5, 0.75 - 2.0**-24, 0.9], np.float32)
     rows = DrawSettings(np.ones(8, np.float32), np.zeros(8, np.int64), np.ones(8, np.float32))
     logits = torch.zeros(8, 4)
-    assert draw_natively(code, logits, noise, rows).tolist() == draw(logits, noise, rows).tolist() == [0, 0, 1, 1, 1, 2, 2, 3]
+    assert (
+        draw_natively(code, logits, np.arange(len(noise)), noise, rows).tolist()
+        == draw(logits, noise, rows).tolist()
+        == [0, 0, 1, 1, 1, 2, 2, 3]
+    )
     assert asked == noise[[0, 2, 3, 5, 6]].tolist()
 
 
@@ -119,4 +128,4 @@ def test_broken_logits_are_an_error_natively_too(code: native.Library, temperatu
     logits = torch.zeros(2, 7)
     logits[1, :] = value
     with pytest.raises(EngineError, match="NaN"):
-        draw_natively(code, logits, np.array([0.3, 0.3], np.float32), rows)
+        draw_natively(code, logits, np.arange(2), np.array([0.3, 0.3], np.float32), rows)

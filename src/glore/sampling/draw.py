@@ -1,6 +1,6 @@
 """From logits to tokens: temperature, top-k, top-p, then the inverse of the distribution function at one uniform number.
 
-Axes: R rows, V vocabulary. A token of probability zero (filtered out) is never drawn.
+Axes: R rows of logits, C completions that draw from them, V vocabulary. A token of probability zero (filtered out) is never drawn.
 """
 
 from __future__ import annotations
@@ -13,16 +13,34 @@ import torch
 
 from glore.errors import EngineError
 
-__all__ = ["DrawSettings", "draw", "log_probs"]
+__all__ = ["DrawSettings", "draw", "draw_each", "log_probs"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DrawSettings:
-    """Per row: temperature [R] (0: greedy), top_k [R] (0: off), top_p [R] (1: off)."""
+    """Per row (or completion): temperature [R] (0: greedy), top_k [R] (0: off), top_p [R] (1: off)."""
 
     temperature: npt.NDArray[np.float32]
     top_k: npt.NDArray[np.int64]
     top_p: npt.NDArray[np.float32]
+
+
+def draw_each(
+    logits_RV: torch.Tensor, row_C: npt.NDArray[np.int64], uniform_C: npt.NDArray[np.float32], settings: DrawSettings
+) -> torch.Tensor:
+    """`draw` for completions several of which may draw from one row: one token id per completion [C] int64.
+
+    At most R at a time, so that they don't take more memory than rows of their own would.
+    """
+    n_rows = logits_RV.shape[0]
+    if row_C.size == n_rows and (row_C == np.arange(n_rows)).all():
+        return draw(logits_RV, uniform_C, settings)
+    parts = []
+    for at in range(0, max(row_C.size, 1), n_rows):
+        part = slice(at, at + n_rows)
+        chosen = DrawSettings(settings.temperature[part], settings.top_k[part], settings.top_p[part])
+        parts.append(draw(logits_RV[torch.from_numpy(row_C[part]).to(logits_RV.device)], uniform_C[part], chosen))
+    return torch.cat(parts)
 
 
 def draw(logits_RV: torch.Tensor, uniform_R: npt.NDArray[np.float32], settings: DrawSettings) -> torch.Tensor:

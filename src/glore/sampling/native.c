@@ -643,9 +643,9 @@ static int64_t likeliest(const float *x, int64_t n) {
     return broken ? -1 : best;
 }
 
-/* The token at `point` of the distribution function, or -1 where that is too near a step of it to be sure. `e` has room for n + SPAN,
-   `sums` for n / SPAN + 1. */
-static int64_t drawn(const float *x, int64_t n, float temperature, float point, float *e, double *sums) {
+/* The distribution function of logits [n] at this temperature: `e` [n + SPAN] in proportion to the probabilities, `sums` [n / SPAN + 1]
+   of them up to the end of each span. Returns the last sum, or -1 where it is not finite. */
+static double distribution(const float *x, int64_t n, float temperature, float *e, double *sums) {
     float top = -INFINITY;
     for (int64_t i = 0; i < n; i++) top = x[i] > top ? x[i] : top;
     top /= temperature;
@@ -664,9 +664,14 @@ static int64_t drawn(const float *x, int64_t n, float temperature, float point, 
         for (int l = 0; l < VL; l++) of_span += sum[l];
         sums[span] = total += of_span;
     }
-    if (!(total > 0 && total < 1e30)) return -1; /* not finite */
+    return total > 0 && total < 1e30 ? total : -1;
+}
+
+/* The token at `point` of it, or -1 where that is too near a step of it to be sure. */
+static int64_t drawn(const float *e, const double *sums, double total, int64_t n, float point) {
+    if (total < 0) return -1;
     double at = point * total, low, high;
-    int64_t span = 0, i;
+    int64_t n_spans = (n + SPAN - 1) / SPAN, span = 0, i;
     while (span < n_spans - 1 && sums[span] <= at) span++;
     high = span ? sums[span - 1] : 0;
     i = span * SPAN - 1;
@@ -674,14 +679,20 @@ static int64_t drawn(const float *x, int64_t n, float temperature, float point, 
     return at - low > MARGIN * total && high - at > MARGIN * total && i < n ? i : -1;
 }
 
-/* A token for each row of logits [n, n_out] at temperature [n] (0: the likeliest) and point [n] in [0, 1); -1: not sure, to be drawn with
-   care. 0: done; 1: no memory. */
-int glore_draw(const float *logits, int64_t n, int64_t n_out, const float *temperature, const float *point, int64_t *tokens) {
+/* A token for each of n completions, from its row [n] of the logits [rows, n_out], at temperature [n] (0: the likeliest) and point [n] in
+   [0, 1); -1: not sure, to be drawn with care. What completions of one row next to each other share is computed once. 0: done; 1: no memory. */
+int glore_draw(const float *logits, const int64_t *row, int64_t n, int64_t n_out, const float *temperature, const float *point, int64_t *tokens) {
     float *e = workspace(n_out + SPAN + 2 * (n_out / SPAN + 2));
     if (!e) return 1;
-    double *sums = (double *)(e + (n_out + SPAN) / SPAN * SPAN);
-    for (int64_t r = 0; r < n; r++, logits += n_out)
-        tokens[r] = temperature[r] > 0 ? drawn(logits, n_out, temperature[r], point[r], e, sums) : likeliest(logits, n_out);
+    double *sums = (double *)(e + (n_out + SPAN) / SPAN * SPAN), total = -1;
+    for (int64_t r = 0; r < n; r++) {
+        const float *x = logits + row[r] * n_out;
+        int again = r && row[r] == row[r - 1] && temperature[r] == temperature[r - 1];
+        if (temperature[r] > 0) {
+            if (!again) total = distribution(x, n_out, temperature[r], e, sums);
+            tokens[r] = drawn(e, sums, total, n_out, point[r]);
+        } else tokens[r] = again ? tokens[r - 1] : likeliest(x, n_out);
+    }
     return 0;
 }
 

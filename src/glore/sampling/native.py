@@ -90,7 +90,7 @@ def _typed(code: Library) -> Library:
     pointer, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
     code.glore_forward.argtypes = [pointer, pointer, number]
     code.glore_attend.argtypes = [pointer, number, pointer, pointer, pointer, pointer, number, number, number, real, real, number, number]
-    code.glore_draw.argtypes = [pointer, number, number, pointer, pointer, pointer]
+    code.glore_draw.argtypes = [pointer, pointer, number, number, pointer, pointer, pointer]
     code.glore_pack.argtypes = [pointer, pointer, number, number, number, pointer]
     code.glore_pack.restype = None
     code.glore_has_half.argtypes = []

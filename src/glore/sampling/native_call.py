@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from glore.sampling.batch import Batch
-from glore.sampling.draw import DrawSettings, draw
+from glore.sampling.draw import DrawSettings, draw_each
 from glore.sampling.native import Library
 
 if TYPE_CHECKING:
@@ -80,24 +80,25 @@ def attend_natively(
     return out
 
 
-def draw_natively(library: Library, logits_RV: torch.Tensor, uniform_R: npt.NDArray[np.float32], settings: DrawSettings) -> torch.Tensor:
-    """As `glore.sampling.draw.draw`, token for token, for float32 logits on a CPU.
+def draw_natively(
+    library: Library, logits_RV: torch.Tensor, row_C: npt.NDArray[np.int64], uniform_C: npt.NDArray[np.float32], settings: DrawSettings
+) -> torch.Tensor:
+    """As `glore.sampling.draw.draw_each`, token for token, for float32 logits on a CPU.
 
     Where the random number is within rounding of a step of the distribution function, torch decides (one token in a thousand, if
     the model can't tell 500 tokens apart; fewer otherwise), and so it does for top-k and top-p.
     """
-    n_rows, n_vocab = logits_RV.shape
-    if settings.top_k.any() or (settings.top_p < 1).any() or not n_rows:
-        return draw(logits_RV, uniform_R, settings)
+    if settings.top_k.any() or (settings.top_p < 1).any() or not row_C.size:
+        return draw_each(logits_RV, row_C, uniform_C, settings)
     logits_RV = logits_RV.contiguous()
-    tokens = np.empty(n_rows, np.int64)
-    sources = settings.temperature.ctypes.data, uniform_R.ctypes.data, tokens.ctypes.data
-    if library.glore_draw(logits_RV.data_ptr(), n_rows, n_vocab, *sources):
+    tokens = np.empty(row_C.size, np.int64)
+    pointers = (a.ctypes.data for a in (settings.temperature, uniform_C, tokens))
+    if library.glore_draw(logits_RV.data_ptr(), row_C.ctypes.data, row_C.size, logits_RV.shape[1], *pointers):
         raise MemoryError("no memory for drawing")
     unsure = np.flatnonzero(tokens < 0)
     if unsure.size:
         chosen = DrawSettings(settings.temperature[unsure], settings.top_k[unsure], settings.top_p[unsure])
-        tokens[unsure] = draw(logits_RV[torch.from_numpy(unsure)], uniform_R[unsure], chosen).numpy()
+        tokens[unsure] = draw_each(logits_RV, row_C[unsure], uniform_C[unsure], chosen).numpy()
     return torch.from_numpy(tokens)
 
 

@@ -215,19 +215,18 @@ class RowTable:
         return np.array(homeless, np.int64)
 
     def order(self) -> tuple[Ints, Ints, Ints]:
-        """The slots that lead a row, those that continue the same text next to each other; all active slots; and each one's row, as a
-        place in the first."""
+        """The slots that lead a row, those that continue the same text next to each other; all active slots, row by row; and each one's
+        row, as a place in the first."""
         if self._order is None:
             leads = np.flatnonzero(self._leads())
             first_own = self.pages[leads, self.prompt_pages[leads]]
             leads = leads[np.lexsort((first_own, self.leaf_page[leads]))]
+            place = np.empty(self.active.size, np.int64)
+            place[leads] = np.arange(leads.size)
             slots = np.flatnonzero(self.active)
-            if slots.size == leads.size:
-                self._order = leads, leads, np.arange(leads.size)
-            else:
-                place = np.empty(self.active.size, np.int64)
-                place[leads] = np.arange(leads.size)
-                self._order = leads, slots, place[self.lead[slots]]
+            row = place[self.lead[slots]]
+            by_row = np.argsort(row, kind="stable")
+            self._order = leads, slots[by_row], row[by_row]
         return self._order
 
     def batch(self) -> Batch | None:

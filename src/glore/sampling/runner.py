@@ -17,7 +17,7 @@ import torch
 
 from glore.sampling.attention import ATTENTION_NAME, KeyValues, Reading, register
 from glore.sampling.batch import Batch, prompt_batches
-from glore.sampling.draw import DrawSettings, draw
+from glore.sampling.draw import DrawSettings, draw_each
 from glore.sampling.native import Library, library
 from glore.sampling.native_call import NativeModel, draw_natively
 from glore.sampling.tree import PAGE_SIZE, PageTree, cut
@@ -55,11 +55,13 @@ class ModelRunner:
         """Room for the keys and values of so many pages, all layers (committed as it is used on a CPU)."""
         return KeyValues(n_pages, PAGE_SIZE if self._library is not None else 1)
 
-    def draw(self, logits_RV: torch.Tensor, uniform_R: npt.NDArray[np.float32], settings: DrawSettings) -> torch.Tensor:
-        """One token id per row [R] int64 (`glore.sampling.draw`), from logits that `forward` gave."""
+    def draw(
+        self, logits_RV: torch.Tensor, row_C: npt.NDArray[np.int64], uniform_C: npt.NDArray[np.float32], settings: DrawSettings
+    ) -> torch.Tensor:
+        """One token id per completion [C] int64, each from its row of logits that `forward` gave (`glore.sampling.draw`)."""
         if self._library is None:
-            return draw(logits_RV, uniform_R, settings)
-        return draw_natively(self._library, logits_RV, uniform_R, settings)
+            return draw_each(logits_RV, row_C, uniform_C, settings)
+        return draw_natively(self._library, logits_RV, row_C, uniform_C, settings)
 
     @torch.inference_mode()
     def forward(self, batch: Batch, store: KeyValues, n_threads: int = 1) -> torch.Tensor:

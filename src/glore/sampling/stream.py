@@ -152,9 +152,13 @@ class Stream:
     def _advance(self, slots: Ints, logits_RV: torch.Tensor, row: Ints) -> None:
         """Draw one token for each of the completions, from the logits of its `row`; take out those that end, part those that differ."""
         rows = self.rows
-        # At most `max_rows` at a time, since that many rows of logits have room.
-        parts = [slice(at, at + rows.max_rows) for at in range(0, slots.size, rows.max_rows)]
-        tokens = np.concatenate([self._draw(slots[part], logits_RV, row[part]) for part in parts])
+        chosen = self._runner.draw(logits_RV, row, rows.noise(slots), rows.draw_settings(slots))
+        tokens: Ints = chosen.cpu().numpy()
+        rows.append(slots, tokens)
+        if (tells := rows.tells[slots]).any():
+            wanted = torch.from_numpy(np.flatnonzero(tells)).to(logits_RV.device)
+            of = torch.from_numpy(row[tells]).to(logits_RV.device)
+            rows.note(slots[tells], log_probs(logits_RV[of], chosen[wanted]).cpu().numpy())
         ended = self._is_end(tokens)
         stopped = self._stopped(slots[rows.stops[slots] & ~ended])
         over = ended | (rows.n_drawn[slots] >= rows.max_new[slots])
@@ -165,18 +169,6 @@ class Stream:
         homeless = rows.part(self._store.copy)
         if homeless.size:
             self._give_way(homeless)
-
-    def _draw(self, slots: Ints, logits_RV: torch.Tensor, row: Ints) -> Ints:
-        rows = self.rows
-        if row.size != logits_RV.shape[0] or (row != np.arange(row.size)).any():
-            logits_RV = logits_RV[torch.from_numpy(row).to(logits_RV.device)]
-        chosen = self._runner.draw(logits_RV, rows.noise(slots), rows.draw_settings(slots))
-        tokens: Ints = chosen.cpu().numpy()
-        rows.append(slots, tokens)
-        if (tells := rows.tells[slots]).any():
-            wanted = torch.from_numpy(np.flatnonzero(tells)).to(logits_RV.device)
-            rows.note(slots[tells], log_probs(logits_RV[wanted], chosen[wanted]).cpu().numpy())
-        return tokens
 
     def _finish(self, slots: Ints, by_end: npt.NDArray[np.bool_], stopped: dict[int, str]) -> None:
         """Those completions have come to their end: by an end token, by their stop, or by their length."""

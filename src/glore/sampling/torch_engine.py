@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TorchEngine"]
 
+_KEPT_SEGMENTS = 16_384
+"""So many segments' token ids are remembered."""
 _TOKENS_PER_ROW = 256
 """Room for keys and values, where nothing else is asked for."""
 
@@ -74,12 +77,21 @@ class TorchEngine:
         cache_tokens: int | None = None,
         ways: tuple[str, ...] = ("native", "paged"),
     ) -> None:
+        from glore.models import encode_many, encode_segments
+
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.max_rows = max_rows
         self.runner = ModelRunner(model, ways)
         self._cache = "" if self.packed else find_cache(model)
         self._eos = _end_tokens(model, tokenizer)
+        self._bos = tuple(encode_segments(tokenizer, ()))
+
+        def ids(segment: str) -> tuple[int, ...]:
+            return tuple(encode_many(tokenizer, [(segment,)], bos=False)[0])
+
+        # Prefixes of a draft, and the scan's next requests, are the same segments again.
+        self._ids = lru_cache(_KEPT_SEGMENTS)(ids)
         self._context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
         # At least one text of full length must fit; its segments may leave some pages half empty.
         least = 2 * min(self._context, 4096)
@@ -104,13 +116,9 @@ class TorchEngine:
 
     def job(self, request: Request) -> Job:
         """The request, encoded and checked. Raises EngineError naming the request."""
-        from glore.models import encode_many
-
         # Segment by segment, so that pages begin where segments do; BOS goes with the first.
-        segments = [s for s in request.segments if s]
-        parts = encode_many(self.tokenizer, [(s,) for s in segments[:1]] or [()]) + encode_many(
-            self.tokenizer, [(s,) for s in segments[1:]], bos=False
-        )
+        first, *others = [s for s in request.segments if s] or [""]
+        parts = [self._bos + self._ids(first), *map(self._ids, others)]
         n_tokens = sum(map(len, parts))
         check(request, n_tokens)
         max_new = new_tokens(request, n_tokens, self._context)
