@@ -45,8 +45,9 @@ def contenders(subject: Subject, asks: list[Ask], rows: int, openvino: str | Non
     # A rate per rollout does not need all of them; the slowest get a part.
     small = [dataclasses.replace(a, k=min(a.k, 8)) for a in asks[:: max(1, len(asks) // 4)]]
     fewer = asks[:: subject.part]
+    half = TorchEngine.of(subject.model().to(torch.bfloat16), subject.tokenizer).runner.half
     others = [
-        Contender("glore, bfloat16 weights", engine_work(subject, asks, torch.bfloat16)),
+        *([Contender("glore, bfloat16 weights", engine_work(subject, asks, torch.bfloat16))] if half else []),
         Contender("glore, the plain loop for unusual models", engine_work(subject, fewer, ways=("plain",))),
         Contender(f"`generate`, prompt repeated, {rows} rows", functools.partial(peers.generate_repeated, model, fewer, rows)),
         Contender(f"`generate`, one prefill, {rows} rows", functools.partial(peers.generate_prefilled, model, fewer, rows)),
@@ -90,7 +91,9 @@ def main() -> None:
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, Python {sys.version.split()[0]}, one thread, {options.rounds} rounds")
     of_run = student.Student.of(options.run) if options.run else None
-    subjects = [*map(random_subject, options.sizes), *([of_run.subject()] if of_run else [])]
+    if of_run is not None and "labels" in options.only:
+        of_run.labels_table(options.rounds)
+    subjects = [*([of_run.subject()] if of_run else []), *map(random_subject, options.sizes)]
     for subject in subjects:
         size = subject.name
         if "rollouts" in options.only:
@@ -105,8 +108,6 @@ def main() -> None:
             scoring.table(size, options.rounds)
         if "limit" in options.only:
             limit.table(size, subject.rollouts, options.rounds)
-    if of_run is not None and "labels" in options.only:
-        of_run.labels_table(options.rounds)
     if "growth" in options.only:
         growth.table("3M")
 
