@@ -75,7 +75,6 @@ def test_each_text_so_far_is_computed_once(architecture: str, ways: tuple[str, .
     monkeypatch.setattr(RowTable, "drop", note)
     monkeypatch.setattr(ModelRunner, "forward", count)
     items = requests(5, 16)
-    # Requests of equal prompts are siblings, too.
     assert len(drawn(engine_of(architecture, ways, max_rows=200), items)) == 5
     assert sum(n_queries) == len(texts) < 0.9 * sum(n_tokens)
 
