@@ -198,6 +198,7 @@ class RowTable:
             new = self.tree.take(begun.size) if n_rows < self.max_rows else None
             if new is None:
                 homeless += [first, *others]
+                self._n_rows_ended += 1  # the row it would have been, or fewer rows would seem to be needed the more are short
                 continue
             n_rows += 1
             self.pages[first] = self.pages[lead]
