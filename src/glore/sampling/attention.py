@@ -49,9 +49,10 @@ class KeyValues:
             n_heads, size = like.shape[-2:]
             padded = -(-size // self.multiple) * self.multiple
             shapes = (self.n_pages, n_heads, padded, PAGE_SIZE), (self.n_pages, n_heads, PAGE_SIZE, padded)
-            if like.device.type == "cpu" and like.dtype == torch.float32:
+            if like.device.type == "cpu" and like.dtype != torch.bfloat16:
                 # numpy takes zeroed memory from the system, which torch would write once.
-                self.layers[index] = torch.from_numpy(np.zeros(shapes[0], np.float32)), torch.from_numpy(np.zeros(shapes[1], np.float32))
+                dtype = str(like.dtype).removeprefix("torch.")
+                self.layers[index] = torch.from_numpy(np.zeros(shapes[0], dtype)), torch.from_numpy(np.zeros(shapes[1], dtype))
             else:
                 # Zeros: hidden tokens still meet a weight of zero, and zero times an uninitialised NaN is NaN.
                 self.layers[index] = like.new_zeros(shapes[0]), like.new_zeros(shapes[1])

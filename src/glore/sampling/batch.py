@@ -33,6 +33,8 @@ class Batch:
     """[N]: pages of that row that count."""
     n_last: Ints32
     """[N]: tokens of the last of them that count, the query's own included."""
+    n_prompt: Ints32
+    """[N]: pages of that row that are a prompt's; those behind them are a completion's own."""
     table: Ints32
     """[C, E] page numbers."""
     fill: Ints32
@@ -84,6 +86,7 @@ def _prompt_batch(tree: PageTree, todo: Sequence[tuple[Node, bool]], selected: l
         chain=chain,
         n_pages=np.repeat(depths, counts),
         n_last=offset + np.int32(1),
+        n_prompt=np.repeat(depths, counts),
         table=table,
         fill=tree.fill,
         start=tree.start,

@@ -1,11 +1,13 @@
 /* Attention over a tree of pages, and the whole forward pass of Llama-like models, for one or more CPU cores.
 
    Compiled at first use by glore.sampling.native with the machine's own C compiler (GCC or Clang vector extensions, no
-   other dependency); where there is none, the same work is done by torch (glore.sampling.attention). float32 throughout.
+   other dependency); where there is none, the same work is done by torch (glore.sampling.attention). float32 throughout, but for
+   weights in bfloat16 or int8: see `enum`.
 
    Words. A *page* holds the keys and values of up to PAGE consecutive tokens of one layer: keys [H, D, PAGE] (a vector of
    tokens per channel), values [H, PAGE, D]. A *query* is one token that is being computed: it writes its own key and value
-   to one page and attends to the pages of its chain (every token of a prompt is stored once, whoever continues it).
+   to one page and attends to the pages of its chain (every token of a prompt is stored once, whoever continues it). A page that a
+   completion fills token by token has its keys as its values, [H, PAGE, D]: a token written in the other way touches D lines of memory.
    Queries that stand next to each other go through the pages that they share together, wherever their chains part, so that
    each key and value is loaded once for up to BLOCK of them. D is padded to a multiple of PAGE with zeros. */
 
@@ -15,7 +17,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__AVX512BF16__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -32,8 +34,7 @@
 #define NR (2 * VL)   /* columns of a weight panel */
 #define PAGE 16       /* tokens of a page */
 #define PV (PAGE / VL)
-#define NEIGHBOURS 8  /* of them, those that decide together which values are summed as shared ones */
-#define BLOCK 24       /* queries x query heads that go through a page together */
+#define BLOCK 24       /* queries, times query heads of a key head, that go through a page together */
 #define CHUNK 96      /* rows whose activations stay in the cache */
 #define MAX_THREADS 64
 
@@ -44,13 +45,17 @@ typedef int32_t ivec __attribute__((vector_size(VL * 4), aligned(4), may_alias))
 #define FMA(a, b, c) ((a) * (b) + (c))
 #define STORE(p, v) (*(vec *)(p) = (v))
 
+/* What a model's products are computed in. HALF: weights and inputs in bfloat16, two to a word, sums in float32. INT8: weights in int8 with a
+   scale for each output, inputs in uint8 with a scale for each row, four to a word, sums in int32; keys and values are kept in float16. */
+enum { SINGLE, HALF, INT8 };
+
 typedef struct {
     const float *input_norm, *qkv, *qkv_bias, *q_norm, *k_norm, *out, *out_bias, *mlp_norm, *gate_up, *down;
     int64_t window; /* tokens a query may look back, itself included; 0: all */
 } Layer;
 
 typedef struct {
-    int64_t n_layers, hidden, n_heads, n_kv, head_dim, inter, n_out, half; /* half: weights in bfloat16, two to a word */
+    int64_t n_layers, hidden, n_heads, n_kv, head_dim, inter, n_out, kind; /* kind: of the layers' weights; the head is SINGLE where they are INT8 */
     const float *embed, *final_norm, *head, *head_bias, *cosine, *sine;
     const Layer *layers;
     double eps, scale;
@@ -61,9 +66,10 @@ typedef struct {
     const int32_t *tokens, *positions;        /* [n] */
     const int32_t *write_page, *write_offset; /* [n]; page -1: the key and value are there already */
     const int32_t *chain, *n_pages, *n_last;  /* [n]: row of `table`; pages of it that count; tokens of the last page that count */
+    const int32_t *n_prompt;                  /* [n]: pages of it that are a prompt's; those behind them are a completion's own */
     const int32_t *table;                     /* [chains, stride] page numbers */
     const int32_t *fill, *start;              /* [pages]: tokens in a page, position of its first */
-    float **keys, **values;                   /* [layers] */
+    void **keys, **values;                    /* [layers], float or float16 */
     const int32_t *selected;                  /* [n_selected] queries whose logits are wanted */
     float *logits;                            /* [n_selected, n_out] */
 } Batch;
@@ -74,6 +80,8 @@ typedef struct {
 } Heads;
 
 /* ---- elementwise ---- */
+
+INLINE int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 
 INLINE vec splat(float x) { return x - (vec){0}; }
 
@@ -102,11 +110,38 @@ INLINE vec vexp(vec x) {
 /* e^x for x <= 0; 0 below -87, and a NaN stays one. */
 INLINE vec vexp_below(vec x) { return (vec)((ivec)vexp_inside(x) & ~(x < splat(-87.0f))); }
 
+#if VL == 16
+#define EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#elif VL == 8
+#define EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define ODD 1, 3, 5, 7, 9, 11, 13, 15
+#else
+#define EVEN 0, 2, 4, 6
+#define ODD 1, 3, 5, 7
+#endif
+
+/* Sums of neighbours: those of a, then those of b. */
+INLINE vec pairs(vec a, vec b) { return __builtin_shufflevector(a, b, EVEN) + __builtin_shufflevector(a, b, ODD); }
+
+/* The sum of all numbers of a vector, in one order with every compiler. */
+INLINE float across(vec x) {
+    for (int width = VL / 2; width >= 1; width /= 2) for (int l = 0; l < width; l++) x[l] += x[l + width];
+    return x[0];
+}
+
 static void rms_norm(const float *x, const float *weight, float *out, int64_t n, float eps) {
-    float total = 0;
-    for (int64_t i = 0; i < n; i++) total += x[i] * x[i];
+    vec even = (vec){0}, odd = (vec){0};
+    int64_t i = 0;
+    for (; i + 2 * VL <= n; i += 2 * VL) {
+        vec a = LOAD(x + i), b = LOAD(x + i + VL);
+        even = FMA(a, a, even);
+        odd = FMA(b, b, odd);
+    }
+    float total = across(even + odd);
+    for (; i < n; i++) total += x[i] * x[i];
     float inverse = 1.0f / sqrtf(total / (float)n + eps);
-    for (int64_t i = 0; i < n; i++) out[i] = x[i] * inverse * weight[i];
+    for (i = 0; i < n; i++) out[i] = x[i] * inverse * weight[i];
 }
 
 /* ---- matrix products: out [m, n] from rows a [m, k] and panels w [n / NR][k][NR] ---- */
@@ -149,15 +184,46 @@ enum { SET, ADD, GATED };
     MICRO(NAME, 5, WORD, STEP) MICRO(NAME, 6, WORD, STEP)
 #define LIST(NAME) {0, NAME##1, NAME##2, NAME##3, NAME##4, NAME##5, NAME##6}
 #endif
-#define STEP_SINGLE(sum, a, w) ((sum) + (a) * (w))
+#define STEP_SINGLE(sum, a, w) FMA(a, w, sum)
 MICROS(micro_, float, STEP_SINGLE)
 typedef void (*Micro)(const void *, int64_t, const float *, int64_t, float *, int64_t, int);
-static const Micro SINGLE[MR + 1] = LIST(micro_);
+static const Micro SINGLES[MR + 1] = LIST(micro_);
 
 #if defined(__AVX512BF16__)
 #define STEP_HALF(sum, a, w) ((vec)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)_mm512_set1_epi32(a), (__m512bh)(w)))
 MICROS(half_, int32_t, STEP_HALF)
-static const Micro HALF[MR + 1] = LIST(half_);
+static const Micro HALVES[MR + 1] = LIST(half_);
+#endif
+
+#if defined(__AVX512VNNI__)
+/* Rows: a scale, then words of four inputs, each 128 more than it stands for. Behind the words of a panel are the scales of its columns,
+   and what these 128 add to their sums. */
+#define MICRO_INT8(R)                                                                                          \
+    static void int8_##R(const void *rows, int64_t lda, const float *w, int64_t k, float *out, int64_t ldo, int add) { \
+        const int32_t *a = rows;                                                                               \
+        ivec acc[R][2];                                                                                        \
+        for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = (ivec){0};                                         \
+        for (int64_t i = 1; i <= k; i++, w += NR) {                                                            \
+            __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + VL);                               \
+            _Pragma("GCC unroll 12") for (int r = 0; r < R; r++) {                                             \
+                __m512i x = _mm512_set1_epi32(a[r * lda + i]);                                                 \
+                acc[r][0] = (ivec)_mm512_dpbusd_epi32((__m512i)acc[r][0], x, w0);                              \
+                acc[r][1] = (ivec)_mm512_dpbusd_epi32((__m512i)acc[r][1], x, w1);                              \
+            }                                                                                                  \
+        }                                                                                                      \
+        _Pragma("GCC unroll 12") for (int r = 0; r < R; r++, out += ldo) {                                     \
+            float scale;                                                                                       \
+            memcpy(&scale, a + r * lda, sizeof scale);                                                         \
+            vec sum0 = (__builtin_convertvector(acc[r][0], vec) * LOAD(w) - LOAD(w + NR)) * scale;                  \
+            vec sum1 = (__builtin_convertvector(acc[r][1], vec) * LOAD(w + VL) - LOAD(w + NR + VL)) * scale;        \
+            if (add) sum0 += LOAD(out), sum1 += LOAD(out + VL);                                                \
+            STORE(out, sum0);                                                                                  \
+            STORE(out + VL, sum1);                                                                             \
+        }                                                                                                      \
+    }
+MICRO_INT8(1) MICRO_INT8(2) MICRO_INT8(3) MICRO_INT8(4) MICRO_INT8(5) MICRO_INT8(6)
+MICRO_INT8(7) MICRO_INT8(8) MICRO_INT8(9) MICRO_INT8(10) MICRO_INT8(11) MICRO_INT8(12)
+static const Micro INT8S[MR + 1] = LIST(int8_);
 #endif
 
 INLINE uint32_t to_half(float x) {
@@ -167,14 +233,19 @@ INLINE uint32_t to_half(float x) {
     return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
-/* Whether products in bfloat16 (sums in float32) are compiled in. */
-int64_t glore_has_half(void) {
+/* Whether products of this kind are compiled in. */
+int64_t glore_has(int64_t kind) {
 #if defined(__AVX512BF16__)
-    return 1;
-#else
-    return 0;
+    if (kind == HALF) return 1;
 #endif
+#if defined(__AVX512VNNI__)
+    if (kind == INT8) return 1;
+#endif
+    return kind == SINGLE;
 }
+
+/* Words of a row of k inputs, and of a column of k weights; what stands before the former and behind the latter is not counted. */
+INLINE int64_t words(int64_t k, int kind) { return kind == HALF ? (k + 1) / 2 : kind == INT8 ? (k + 3) / 4 : k; }
 
 /* Rows [m, k] to bfloat16, two to a word [m, (k + 1) / 2]. */
 static void halve(const float *a, int64_t lda, int64_t m, int64_t k, int32_t *out) {
@@ -187,25 +258,73 @@ static void halve(const float *a, int64_t lda, int64_t m, int64_t k, int32_t *ou
     }
 }
 
-/* SET: out = a w + bias; ADD: out += a w + bias; GATED: panels hold VL gate and VL up columns, out = silu(gate) * up. */
+/* n numbers to integers of at most 127, times the scale that is returned (not finite where they are not), plus `plus`. */
+static float quantize(const float *x, int64_t n, int plus, uint8_t *out) {
+    vec most = (vec){0}, broken = (vec){0};
+    float top = 0, check = 0;
+    int64_t i = 0;
+    for (; i + VL <= n; i += VL) {
+        vec y = LOAD(x + i), z = (vec)((ivec)y & INT32_MAX);
+        ivec more = z > most;
+        most = (vec)(((ivec)z & more) | ((ivec)most & ~more));
+        broken += y * 0.0f;
+    }
+    for (; i < n; i++) top = fabsf(x[i]) > top ? fabsf(x[i]) : top, check += x[i] * 0.0f;
+    for (int l = 0; l < VL; l++) top = most[l] > top ? most[l] : top, check += broken[l];
+    float inverse = top > 0 ? 127.0f / top : 0.0f;
+    i = 0;
+#if defined(__AVX512F__)
+    for (; i + 16 <= n; i += 16) {
+        __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(inverse)));
+        _mm_storeu_si128((__m128i *)(out + i), _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(plus))));
+    }
+#endif
+    for (; i < n; i++) out[i] = (uint8_t)((int)lrintf(x[i] * inverse) + plus);
+    return top / 127.0f + check;
+}
+
+#if defined(__AVX512VNNI__)
+/* Rows [m, k] to uint8, four to a word, a scale before each row: [m, 1 + words(k)]. */
+static void quantize_rows(const float *a, int64_t lda, int64_t m, int64_t k, int32_t *out) {
+    for (int64_t r = 0; r < m; r++, a += lda, out += 1 + words(k, INT8)) {
+        out[words(k, INT8)] = 0;
+        float scale = quantize(a, k, 128, (uint8_t *)(out + 1));
+        memcpy(out, &scale, sizeof scale);
+    }
+}
+#endif
+
+/* SET: out = a w + bias; ADD: out += a w + bias; GATED: panels hold VL gate and VL up columns, out = silu(gate) * up. `narrowed`: room for
+   the inputs in this kind of number. */
 static void product(const float *a, int64_t lda, const float *w, const float *bias, int64_t m, int64_t n, int64_t k, float *out,
-                    int64_t ldo, int mode, int32_t *half) {
+                    int64_t ldo, int mode, int kind, int32_t *narrowed) {
     float tile[MR * NR];
     const int32_t *rows_of = (const int32_t *)a;
-    const Micro *micros = SINGLE;
+    const Micro *micros = SINGLES;
+    int64_t size = k * NR;
+    (void)kind, (void)narrowed;
 #if defined(__AVX512BF16__)
-    if (half) {
-        halve(a, lda, m, k, half);
-        k = lda = (k + 1) / 2;
-        rows_of = half;
-        micros = HALF;
+    if (kind == HALF) {
+        halve(a, lda, m, k, narrowed);
+        k = lda = words(k, HALF);
+        size = k * NR;
+        rows_of = narrowed;
+        micros = HALVES;
     }
-#else
-    (void)half;
+#endif
+#if defined(__AVX512VNNI__)
+    if (kind == INT8) {
+        quantize_rows(a, lda, m, k, narrowed);
+        k = words(k, INT8);
+        lda = k + 1;
+        size = (k + 2) * NR;
+        rows_of = narrowed;
+        micros = INT8S;
+    }
 #endif
     int64_t n_blocks = (m + MR - 1) / MR;
     int64_t n_panels = mode == GATED ? (n + VL - 1) / VL : (n + NR - 1) / NR;
-    for (int64_t panel = 0; panel < n_panels; panel++, w += k * NR) {
+    for (int64_t panel = 0; panel < n_panels; panel++, w += size) {
         for (int64_t block = 0; block < n_blocks; block++) {
             int64_t from = m * block / n_blocks, rows = m * (block + 1) / n_blocks - from;
             int64_t width = mode == GATED ? VL : NR, column = panel * width;
@@ -233,129 +352,51 @@ static void product(const float *a, int64_t lda, const float *w, const float *bi
     }
 }
 
-/* Weights [n, k] (row-major, as nn.Linear keeps them) into panels; rows beyond n are zero. `up`: second half of gated panels. */
-void glore_pack(const float *w, const float *up, int64_t n, int64_t k, int64_t half, float *out) {
-    int64_t width = up ? VL : NR, n_steps = half ? (k + 1) / 2 : k;
-    for (int64_t column = 0; column < n; column += width, out += n_steps * NR)
-        for (int64_t i = 0; i < n_steps; i++)
-            for (int64_t c = 0; c < NR; c++) {
-                int64_t row = column + (up && c >= VL ? c - VL : c);
-                const float *from = (up && c >= VL ? up : w) + row * k;
-                if (row >= n) out[i * NR + c] = 0.0f;
-                else if (!half) out[i * NR + c] = from[i];
-                else halve(from + 2 * i, 0, 1, k - 2 * i < 2 ? 1 : 2, (int32_t *)out + i * NR + c);
-            }
-}
-
-int64_t glore_packed_size(int64_t n, int64_t k, int64_t gated) { return (n + (gated ? VL : NR) - 1) / (gated ? VL : NR) * k * NR; }
-
-/* ---- attention ---- */
-
-/* Scores of R queries against the keys of n pages. */
-#define SCORES(R)                                                                                                          \
-    static void scores_##R(const float *keys, int64_t stride, const int32_t *pages, int64_t n, int64_t d, float *const *q, \
-                           float *const *out) {                                                                            \
-        for (int64_t j = 0; j < n; j++) {                                                                                  \
-            const float *key = keys + pages[j] * stride;                                                                   \
-            vec acc[R][PV];                                                                                                \
-            for (int r = 0; r < R; r++) for (int p = 0; p < PV; p++) acc[r][p] = (vec){0};                                 \
-            for (int64_t i = 0; i < d; i++) {                                                                              \
-                _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) {                                                      \
-                    vec s = splat(q[r][i]);                                                                                \
-                    for (int p = 0; p < PV; p++) acc[r][p] += s * LOAD(key + i * PAGE + p * VL);                           \
-                }                                                                                                          \
-            }                                                                                                              \
-            for (int r = 0; r < R; r++) for (int p = 0; p < PV; p++) STORE(out[r] + j * PAGE + p * VL, acc[r][p]);         \
-        }                                                                                                                  \
-    }
-
-/* out[r] += weights[r] x values over n pages, R queries and PAGE channels at a time. */
-#define SUMS(R)                                                                                                              \
-    static void sums_##R(const float *values, int64_t stride, const int32_t *pages, int64_t n, int64_t d, float *const *w,   \
-                         float *const *out) {                                                                                \
-        for (int64_t c = 0; c < d; c += PAGE) {                                                                              \
-            vec acc[R][PV];                                                                                                  \
-            for (int r = 0; r < R; r++) for (int p = 0; p < PV; p++) acc[r][p] = LOAD(out[r] + c + p * VL);                  \
-            for (int64_t j = 0; j < n; j++) {                                                                                \
-                const float *value = values + pages[j] * stride + c;                                                         \
-                for (int64_t t = 0; t < PAGE; t++) {                                                           \
-                    _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) {                                                    \
-                        vec s = splat(w[r][j * PAGE + t]);                                                                   \
-                        for (int p = 0; p < PV; p++) acc[r][p] += s * LOAD(value + t * d + p * VL);                                  \
-                    }                                                                                                        \
-                }                                                                                                            \
-            }                                                                                                                \
-            for (int r = 0; r < R; r++) for (int p = 0; p < PV; p++) STORE(out[r] + c + p * VL, acc[r][p]);                  \
-        }                                                                                                                    \
-    }
-typedef void (*Shared)(const float *, int64_t, const int32_t *, int64_t, int64_t, float *const *, float *const *);
-SUMS(1) SUMS(2) SUMS(4)
-static const Shared SUMS_OF[] = {0, sums_1, sums_2, 0, sums_4};
-SCORES(1) SCORES(2) SCORES(3) SCORES(4) SCORES(5) SCORES(6)
-#if PV == 1
-#define MOST 8 /* as many sums as fit into registers */
-SCORES(7) SCORES(8)
-static const Shared SCORES_OF[] = {0, scores_1, scores_2, scores_3, scores_4, scores_5, scores_6, scores_7, scores_8};
-#else
-#define MOST (PV == 2 ? 6 : 4)
-static const Shared SCORES_OF[] = {0, scores_1, scores_2, scores_3, scores_4, scores_5, scores_6};
-#endif
-
-/* Scores of one query against P pages that only it reads. */
-#define ALONE(P)                                                                                                              \
-    INLINE void alone_##P(const float *keys, int64_t stride, const int32_t *pages, const float *q, int64_t d, float *out) {   \
-        const float *key[P];                                                                                                  \
-        vec acc[P][PV];                                                                                                       \
-        for (int r = 0; r < P; r++) key[r] = keys + pages[r] * stride;                                                        \
-        for (int r = 0; r < P; r++) for (int p = 0; p < PV; p++) acc[r][p] = (vec){0};                                        \
-        for (int64_t i = 0; i < d; i++) {                                                                                     \
-            vec s = splat(q[i]);                                                                                              \
-            for (int r = 0; r < P; r++) for (int p = 0; p < PV; p++) acc[r][p] += s * LOAD(key[r] + i * PAGE + p * VL);       \
-        }                                                                                                                     \
-        for (int r = 0; r < P; r++) for (int p = 0; p < PV; p++) STORE(out + r * PAGE + p * VL, acc[r][p]);                   \
-    }
-ALONE(1) ALONE(2) ALONE(3) ALONE(4)
-
-INLINE void scores_alone(const float *keys, int64_t stride, const int32_t *pages, int64_t n, const float *q, int64_t d, float *out) {
-    for (; n >= 4; n -= 4, pages += 4, out += 4 * PAGE) alone_4(keys, stride, pages, q, d, out);
-    if (n == 3) alone_3(keys, stride, pages, q, d, out);
-    if (n == 2) alone_2(keys, stride, pages, q, d, out);
-    if (n == 1) alone_1(keys, stride, pages, q, d, out);
-}
-
-/* One query over its own pages: even and odd tokens apart, so that two sums run side by side. */
-INLINE void sums_own(const float *values, int64_t stride, const int32_t *pages, int64_t n, int64_t last, int64_t d, const float *w, float *out) {
-    int64_t c = 0;
-    for (; c + 2 * PAGE <= d; c += 2 * PAGE) {
-        vec even[2 * PV], odd[2 * PV];
-        for (int p = 0; p < 2 * PV; p++) even[p] = LOAD(out + c + p * VL), odd[p] = (vec){0};
-        for (int64_t j = 0; j < n; j++) {
-            const float *value = values + pages[j] * stride + c, *weight = w + j * PAGE, *end = weight + (j == n - 1 ? (last + 1) / 2 * 2 : PAGE);
-            _Pragma("GCC unroll 1") for (; weight < end; weight += 2, value += 2 * d) {
-                vec a = splat(weight[0]), b = splat(weight[1]);
-                for (int p = 0; p < 2 * PV; p++) even[p] = FMA(a, LOAD(value + p * VL), even[p]);
-                for (int p = 0; p < 2 * PV; p++) odd[p] = FMA(b, LOAD(value + d + p * VL), odd[p]);
+/* Weights [n, k] (row-major, as nn.Linear keeps them) into panels; rows beyond n are zero. `up`: second half of gated panels. 0: done; 1: no memory. */
+int glore_pack(const float *w, const float *up, int64_t n, int64_t k, int64_t kind, float *out) {
+    int64_t width = up ? VL : NR, n_steps = words(k, kind);
+    uint8_t *column_of = kind == INT8 ? malloc(4 * n_steps) : 0;
+    if (kind == INT8 && !column_of) return 1;
+    for (int64_t column = 0; column < n; column += width, out += (n_steps + (kind == INT8 ? 2 : 0)) * NR)
+        for (int64_t c = 0; c < NR; c++) {
+            int64_t row = column + (up && c >= VL ? c - VL : c);
+            const float *from = (up && c >= VL ? up : w) + row * k;
+            if (row >= n) {
+                for (int64_t i = 0; i < n_steps + (kind == INT8 ? 2 : 0); i++) out[i * NR + c] = 0.0f;
+            } else if (kind == INT8) {
+                memset(column_of, 0, 4 * n_steps);
+                float scale = quantize(from, k, 0, column_of);
+                int64_t sum = 0;
+                for (int64_t i = 0; i < k; i++) sum += (int8_t)column_of[i];
+                for (int64_t i = 0; i < n_steps; i++) memcpy(out + i * NR + c, column_of + 4 * i, 4);
+                out[n_steps * NR + c] = scale;
+                out[(n_steps + 1) * NR + c] = (float)(128 * sum) * scale;
+            } else {
+                for (int64_t i = 0; i < n_steps; i++)
+                    if (kind == SINGLE) out[i * NR + c] = from[i];
+                    else halve(from + 2 * i, 0, 1, k - 2 * i < 2 ? 1 : 2, (int32_t *)out + i * NR + c);
             }
         }
-        for (int p = 0; p < 2 * PV; p++) STORE(out + c + p * VL, even[p] + odd[p]);
-    }
-    for (; c < d; c += PAGE)
-        for (int64_t j = 0; j < n; j++)
-            for (int64_t t = 0; t < PAGE; t++)
-                for (int p = 0; p < PV; p++) {
-                    float *at = out + c + p * VL;
-                    STORE(at, FMA(splat(w[j * PAGE + t]), LOAD(values + pages[j] * stride + t * d + c + p * VL), LOAD(at)));
-                }
+    free(column_of);
+    return 0;
 }
+
+/* Floats that the panels of weights [n, k] take. */
+int64_t glore_packed_size(int64_t n, int64_t k, int64_t gated, int64_t kind) {
+    return (n + (gated ? VL : NR) - 1) / (gated ? VL : NR) * (words(k, kind) + (kind == INT8 ? 2 : 0)) * NR;
+}
+
+/* ---- attention ---- */
 
 /* Hide what query i may not see, then softmax without the division; returns the sum. */
 static float weigh(const Batch *b, const Heads *h, int64_t i, const int32_t *pages, float *s) {
     int64_t n = b->n_pages[i], first = h->window > 0 ? b->positions[i] - h->window + 1 : 0;
     for (int64_t j = 0; j < n; j++) {
         int64_t end = j == n - 1 ? b->n_last[i] : b->fill[pages[j]], begin = first - b->start[pages[j]];
-        if (h->softcap > 0) for (int64_t t = 0; t < PAGE; t++) s[j * PAGE + t] = tanhf(s[j * PAGE + t] / h->softcap) * h->softcap;
-        for (int64_t t = end; t < PAGE; t++) s[j * PAGE + t] = -INFINITY;
-        for (int64_t t = 0; t < begin && t < PAGE; t++) s[j * PAGE + t] = -INFINITY;
+        float *of = s + j * PAGE;
+        if (h->softcap > 0) for (int64_t t = 0; t < PAGE; t++) of[t] = tanhf(of[t] / h->softcap) * h->softcap;
+        if (end == PAGE && begin <= 0) continue;
+        for (int64_t t = 0; t < PAGE; t++) of[t] = t < end && t >= begin ? of[t] : -INFINITY;
     }
     vec most = LOAD(s), total = (vec){0};
     for (int64_t t = VL; t < n * PAGE; t += VL) { vec x = LOAD(s + t); ivec more = x > most; most = (vec)(((ivec)x & more) | ((ivec)most & ~more)); }
@@ -366,9 +407,7 @@ static float weigh(const Batch *b, const Heads *h, int64_t i, const int32_t *pag
         STORE(s + t, e);
         total += e;
     }
-    float sum = 0;
-    for (int l = 0; l < VL; l++) sum += total[l];
-    return sum;
+    return across(total);
 }
 
 /* Queries [row, row + n) of a block go through pages [from, to) of their chains together: part of the tree of pages. */
@@ -403,90 +442,69 @@ static Tile *tiles_of(const Batch *b, int64_t block, int64_t first, int64_t last
     return to;
 }
 
-/* Pages that all queries of [first, last) have in common. */
-static int64_t in_common(const Batch *b, int64_t first, int64_t last) {
-    const int32_t *pages = b->table + b->chain[first] * b->stride;
-    int64_t common = b->n_pages[first];
-    for (int64_t i = first + 1; i < last; i++) {
-        common = parting(pages, b->table + b->chain[i] * b->stride, 0, b->n_pages[i] < common ? b->n_pages[i] : common);
-    }
-    return common;
+INLINE int64_t queries_together(const Heads *h) { return at_least(BLOCK / (h->n_heads / h->n_kv), 1); }
+
+/* Key heads whose scores are kept at once: a quarter of a megabyte of them. */
+INLINE int64_t heads_in_turn(const Batch *b, const Heads *h) {
+    int64_t n = at_least((1 << 16) / (queries_together(h) * (h->n_heads / h->n_kv) * b->stride * PAGE), 1);
+    return n < h->n_kv ? n : h->n_kv;
 }
 
-/* Queries [from, to): q [.., n_heads, padded] (scaled) -> out [.., n_heads * head_dim]. `scores` holds BLOCK rows of stride * PAGE. */
-static void attend(const Batch *b, const Heads *h, const float *K, const float *V, float *q, int64_t from, int64_t to, float *scores,
-                   float *sums, float *out) {
-    int64_t d = h->padded, size = d * PAGE, stride = h->n_kv * size, group = h->n_heads / h->n_kv, width = b->stride * PAGE;
-    int64_t n_near = group >= NEIGHBOURS ? 1 : NEIGHBOURS / group, n_together = group >= BLOCK ? 1 : BLOCK / group / n_near * n_near;
-    for (int64_t i = from; i < to; i += n_together) {
-        int64_t m = to - i < n_together ? to - i : n_together;
-        Tile tiles[2 * BLOCK];
-        int64_t n_tiles = tiles_of(b, i, i, i + m, 0, tiles) - tiles, common[BLOCK];
-        for (int64_t r = 0; r < m; r++) {
-            int64_t last = r + n_near < m ? r + n_near : m;
-            common[r] = r % n_near ? common[r - 1] : in_common(b, i + r, i + last);
-        }
-        for (int64_t of = 0, n_of; of < h->n_heads; of += n_of) {
-            /* Query heads [of, of + n_of) of one key head: all of them, unless there are more than fit into a block. */
-            n_of = group - of % group < BLOCK ? group - of % group : BLOCK;
-            const float *keys = K + of / group * size, *values = V + of / group * size;
-            float *query[BLOCK], *score[BLOCK], *sum[BLOCK], total[BLOCK];
-            for (int64_t r = 0; r < m; r++)
-                for (int64_t g = 0; g < n_of; g++) {
-                    int64_t lane = r * n_of + g;
-                    query[lane] = q + ((i + r - from) * h->n_heads + of + g) * d;
-                    score[lane] = scores + lane * width;
-                    sum[lane] = sums + lane * d;
-                }
-            memset(sums, 0, m * n_of * d * sizeof(float));
-            for (const Tile *t = tiles; t < tiles + n_tiles; t++) {
-                const int32_t *pages = b->table + b->chain[i + t->row] * b->stride + t->from;
-                int64_t lane = t->row * n_of, lanes = t->n * n_of, n = t->to - t->from;
-                if (lanes == 1) {
-                    scores_alone(keys, stride, pages, n, query[lane], d, score[lane] + t->from * PAGE);
-                    continue;
-                }
-                float *at[BLOCK];
-                for (int64_t r = 0; r < lanes; r++) at[r] = score[lane + r] + t->from * PAGE;
-                for (int64_t n_parts = (lanes + MOST - 1) / MOST, part = 0; part < n_parts; part++) {
-                    int64_t begin = lanes * part / n_parts, end = lanes * (part + 1) / n_parts;
-                    SCORES_OF[end - begin](keys, stride, pages, n, d, query + lane + begin, at + begin);
-                }
-            }
-            for (int64_t r = 0; r < m; r++) {
-                const int32_t *pages = b->table + b->chain[i + r] * b->stride;
-                int64_t n = b->n_pages[i + r], shared = common[r];
-                for (int64_t lane = r * n_of; lane < (r + 1) * n_of; lane++) {
-                    total[lane] = weigh(b, h, i + r, pages, score[lane]);
-                    sums_own(values, stride, pages + shared, n - shared, b->n_last[i + r], d, score[lane] + shared * PAGE, sum[lane]);
-                }
-            }
-            for (int64_t r = 0; r < m; r += n_near) {
-                const int32_t *pages = b->table + b->chain[i + r] * b->stride;
-                int64_t lane = r * n_of, lanes = (m - r < n_near ? m - r : n_near) * n_of;
-                /* Four, two, one, and no other numbers: compilers add in another order for one than for several, so that the split
-                   decides the last bits, and texts are to stay those of earlier versions. */
-                for (int64_t k; lanes; lane += k, lanes -= k) {
-                    k = lanes >= 4 ? 4 : lanes >= 2 ? 2 : 1;
-                    SUMS_OF[k](values, stride, pages, common[r], d, score + lane, sum + lane);
-                }
-            }
-            for (int64_t r = 0; r < m; r++)
-                for (int64_t g = 0; g < n_of; g++) {
-                    int64_t lane = r * n_of + g;
-                    float *to_ = out + ((i + r - from) * h->n_heads + of + g) * h->head_dim, inverse = 1.0f / total[lane];
-                    for (int64_t c = 0; c < h->head_dim; c++) to_[c] = sum[lane][c] * inverse;
-                }
-        }
-    }
+/* Floats of scratch memory that attention needs: scores, sums (of even and odd tokens) and a total for every lane. */
+static int64_t attention_size(const Batch *b, const Heads *h) {
+    return queries_together(h) * heads_in_turn(b, h) * (h->n_heads / h->n_kv) * (b->stride * PAGE + 2 * h->padded + 1);
 }
 
-static void write(const Batch *b, const Heads *h, float *K, float *V, int64_t i, int64_t head, const float *key, const float *value) {
-    if (b->write_page[i] < 0) return;
-    int64_t at = (b->write_page[i] * h->n_kv + head) * h->padded * PAGE;
-    float *k = K + at + b->write_offset[i], *v = V + at + b->write_offset[i] * h->padded;
-    for (int64_t c = 0; c < h->head_dim; c++) k[c * PAGE] = key[c];
-    memcpy(v, value, h->head_dim * sizeof(float));
+/* The first of as few and as equal parts of n as may have `most` each. */
+INLINE int64_t even_part(int64_t n, int64_t most) { return (n + (n + most - 1) / most - 1) / ((n + most - 1) / most); }
+
+/* Tokens of the last page of a tile that the query needs, if it alone goes through it; else all. */
+INLINE int64_t tokens_in(const Batch *b, int64_t i, const Tile *t) { return t->n == 1 && t->to == b->n_pages[i] ? b->n_last[i] : PAGE; }
+
+#define STORED float
+#define GET(p) LOAD(p)
+#define PUT(p, v) STORE(p, v)
+#define PUT_ONE(p, x) (*(p) = (x))
+#define NAME(x) x##_single
+#include "native_pages.h"
+#undef STORED
+#undef GET
+#undef PUT
+#undef PUT_ONE
+#undef NAME
+#undef MOST
+#undef MOST_SUMS
+
+#if defined(__AVX512VNNI__)
+/* A number too large for a float16 becomes the largest, since infinities would make NaNs of what is hidden. */
+#define STORED uint16_t
+#define GET(p) ((vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p))))
+#define PUT(p, v) _mm256_storeu_si256((__m256i *)(p), _mm512_cvtps_ph(_mm512_max_ps(_mm512_min_ps((__m512)(v), _mm512_set1_ps(65504)), _mm512_set1_ps(-65504)), 0))
+#define PUT_ONE(p, x) (*(p) = _cvtss_sh((x) > 65504.0f ? 65504.0f : (x) < -65504.0f ? -65504.0f : (x), 0))
+#define NAME(x) x##_half
+#include "native_pages.h"
+#endif
+
+static void attend(int kind, const Batch *b, const Heads *h, int64_t layer, float *q, int64_t from, int64_t to, float *scratch, float *out) {
+#if defined(__AVX512VNNI__)
+    if (kind == INT8) {
+        attend_half(b, h, b->keys[layer], b->values[layer], q, from, to, scratch, out);
+        return;
+    }
+#endif
+    (void)kind;
+    attend_single(b, h, b->keys[layer], b->values[layer], q, from, to, scratch, out);
+}
+
+static void write(int kind, const Batch *b, const Heads *h, int64_t layer, int64_t i, int64_t head, const float *key, const float *value) {
+#if defined(__AVX512VNNI__)
+    if (kind == INT8) {
+        write_half(b, h, b->keys[layer], b->values[layer], i, head, key, value);
+        return;
+    }
+#endif
+    (void)kind;
+    write_single(b, h, b->keys[layer], b->values[layer], i, head, key, value);
 }
 
 /* ---- threads ---- */
@@ -521,9 +539,7 @@ typedef struct {
     int64_t layer;
 } Job;
 
-static int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
-
-static void rotate(const float *x, const float *cosine, const float *sine, int64_t d, float scale, float *out) {
+static void rotate(const float *restrict x, const float *restrict cosine, const float *restrict sine, int64_t d, float scale, float *restrict out) {
     int64_t half = d / 2;
     for (int64_t c = 0; c < half; c++) {
         float a = x[c], z = x[c + half];
@@ -534,8 +550,8 @@ static void rotate(const float *x, const float *cosine, const float *sine, int64
 
 static int64_t scratch_size(const Model *m, const Batch *b, const Heads *h) {
     int64_t qkv = (h->n_heads + 2 * h->n_kv) * h->head_dim;
-    return CHUNK * (at_least(m->hidden, h->n_heads * h->head_dim) + at_least(qkv, m->inter)) + BLOCK * (b->stride * PAGE + h->padded) + 2 * h->head_dim
-        + CHUNK * (at_least(at_least(m->hidden, m->inter), h->n_heads * h->head_dim) + 1) / 2;
+    return CHUNK * (at_least(m->hidden, h->n_heads * h->head_dim) + at_least(qkv, m->inter)) + attention_size(b, h) + 2 * h->padded
+        + CHUNK * (at_least(at_least(m->hidden, m->inter), h->n_heads * h->head_dim) + 5) / 2;
 }
 
 static void forward(void *argument) {
@@ -545,18 +561,18 @@ static void forward(void *argument) {
     Heads h = job->heads;
     int64_t begin = b->n * job->index / job->barrier->n, end = b->n * (job->index + 1) / job->barrier->n;
     int64_t d = h.head_dim, n_q = h.n_heads * d, n_k = h.n_kv * d, hidden = m->hidden;
-    float *x = job->x, *narrow = job->memory, *wide = narrow + CHUNK * at_least(hidden, n_q), *scores = wide + CHUNK * at_least(n_q + 2 * n_k, m->inter);
-    float *sums = scores + BLOCK * b->stride * PAGE, *head = sums + BLOCK * h.padded;
-    int32_t *half = m->half ? (int32_t *)(head + 2 * d) : 0;
+    float *x = job->x, *narrow = job->memory, *wide = narrow + CHUNK * at_least(hidden, n_q), *scratch = wide + CHUNK * at_least(n_q + 2 * n_k, m->inter);
+    float *head = scratch + attention_size(b, &h);
+    int32_t *narrowed = (int32_t *)(head + 2 * h.padded);
+    int kind = m->kind;
     for (int64_t i = begin; i < end; i++) memcpy(x + i * hidden, m->embed + b->tokens[i] * hidden, hidden * sizeof(float));
     for (int64_t l = 0; l < m->n_layers; l++) {
         const Layer *layer = m->layers + l;
-        float *K = b->keys[l], *V = b->values[l];
         h.window = layer->window;
         for (int64_t from = begin; from < end; from += CHUNK) {
             int64_t rows = end - from < CHUNK ? end - from : CHUNK;
             for (int64_t r = 0; r < rows; r++) rms_norm(x + (from + r) * hidden, layer->input_norm, narrow + r * hidden, hidden, (float)m->eps);
-            product(narrow, hidden, layer->qkv, layer->qkv_bias, rows, n_q + 2 * n_k, hidden, wide, n_q + 2 * n_k, SET, half);
+            product(narrow, hidden, layer->qkv, layer->qkv_bias, rows, n_q + 2 * n_k, hidden, wide, n_q + 2 * n_k, SET, kind, narrowed);
             for (int64_t r = 0; r < rows; r++) {
                 int64_t i = from + r;
                 float *qkv = wide + r * (n_q + 2 * n_k);
@@ -571,18 +587,18 @@ static void forward(void *argument) {
                     float *of = qkv + n_q + j * d;
                     if (layer->k_norm) rms_norm(of, layer->k_norm, of, d, (float)m->eps);
                     rotate(of, cosine, sine, d, 1.0f, head);
-                    write(b, &h, K, V, i, j, head, qkv + n_q + n_k + j * d);
+                    write(kind, b, &h, l, i, j, head, qkv + n_q + n_k + j * d);
                 }
             }
         }
         if (b->dependent) wait_all(job->barrier);
         for (int64_t from = begin; from < end; from += CHUNK) {
             int64_t rows = end - from < CHUNK ? end - from : CHUNK;
-            attend(b, &h, K, V, job->q + from * h.n_heads * h.padded, from, from + rows, scores, sums, narrow);
-            product(narrow, n_q, layer->out, layer->out_bias, rows, hidden, n_q, x + from * hidden, hidden, ADD, half);
+            attend(kind, b, &h, l, job->q + from * h.n_heads * h.padded, from, from + rows, scratch, narrow);
+            product(narrow, n_q, layer->out, layer->out_bias, rows, hidden, n_q, x + from * hidden, hidden, ADD, kind, narrowed);
             for (int64_t r = 0; r < rows; r++) rms_norm(x + (from + r) * hidden, layer->mlp_norm, narrow + r * hidden, hidden, (float)m->eps);
-            product(narrow, hidden, layer->gate_up, 0, rows, m->inter, hidden, wide, m->inter, GATED, half);
-            product(wide, m->inter, layer->down, 0, rows, hidden, m->inter, x + from * hidden, hidden, ADD, half);
+            product(narrow, hidden, layer->gate_up, 0, rows, m->inter, hidden, wide, m->inter, GATED, kind, narrowed);
+            product(wide, m->inter, layer->down, 0, rows, hidden, m->inter, x + from * hidden, hidden, ADD, kind, narrowed);
         }
     }
     wait_all(job->barrier);
@@ -590,7 +606,7 @@ static void forward(void *argument) {
     for (int64_t from = begin; from < end; from += CHUNK) {
         int64_t rows = end - from < CHUNK ? end - from : CHUNK;
         for (int64_t r = 0; r < rows; r++) rms_norm(x + b->selected[from + r] * hidden, m->final_norm, narrow + r * hidden, hidden, (float)m->eps);
-        product(narrow, hidden, m->head, m->head_bias, rows, m->n_out, hidden, b->logits + from * m->n_out, m->n_out, SET, half);
+        product(narrow, hidden, m->head, m->head_bias, rows, m->n_out, hidden, b->logits + from * m->n_out, m->n_out, SET, kind == INT8 ? SINGLE : kind, narrowed);
     }
 }
 
@@ -599,9 +615,8 @@ static void attend_only(void *argument) {
     const Batch *b = job->b;
     Heads h = job->heads;
     int64_t begin = b->n * job->index / job->barrier->n, end = b->n * (job->index + 1) / job->barrier->n, d = h.head_dim;
-    float *K = b->keys[job->layer], *V = b->values[job->layer];
     for (int64_t i = begin; i < end; i++) {
-        for (int64_t j = 0; j < h.n_kv; j++) write(b, &h, K, V, i, j, job->in_k + (i * h.n_kv + j) * d, job->in_v + (i * h.n_kv + j) * d);
+        for (int64_t j = 0; j < h.n_kv; j++) write(SINGLE, b, &h, job->layer, i, j, job->in_k + (i * h.n_kv + j) * d, job->in_v + (i * h.n_kv + j) * d);
         for (int64_t j = 0; j < h.n_heads; j++) {
             float *to = job->q + (i * h.n_heads + j) * h.padded;
             const float *from = job->in_q + (i * h.n_heads + j) * d;
@@ -609,8 +624,7 @@ static void attend_only(void *argument) {
         }
     }
     wait_all(job->barrier);
-    attend(b, &h, K, V, job->q + begin * h.n_heads * h.padded, begin, end, job->memory, job->memory + BLOCK * b->stride * PAGE,
-           job->out + begin * h.n_heads * d);
+    attend(SINGLE, b, &h, job->layer, job->q + begin * h.n_heads * h.padded, begin, end, job->memory, job->out + begin * h.n_heads * d);
 }
 
 /* Kept between calls of a thread: fresh memory would have to be paged in every time. */
@@ -647,7 +661,11 @@ static int64_t likeliest(const float *x, int64_t n) {
    of them up to the end of each span. Returns the last sum, or -1 where it is not finite. */
 static double distribution(const float *x, int64_t n, float temperature, float *e, double *sums) {
     float top = -INFINITY;
-    for (int64_t i = 0; i < n; i++) top = x[i] > top ? x[i] : top;
+    vec most = splat(top);
+    int64_t done = n / VL * VL;
+    for (int64_t i = 0; i < done; i += VL) { vec y = LOAD(x + i); ivec more = y > most; most = (vec)(((ivec)y & more) | ((ivec)most & ~more)); }
+    for (int64_t i = done; i < n; i++) top = x[i] > top ? x[i] : top;
+    for (int l = 0; l < VL; l++) top = most[l] > top ? most[l] : top;
     top /= temperature;
     int64_t n_spans = (n + SPAN - 1) / SPAN;
     for (int64_t i = 0; i < n; i++) e[i] = x[i] / temperature - top;
@@ -660,9 +678,7 @@ static double distribution(const float *x, int64_t n, float temperature, float *
             STORE(e + i, p);
             sum += p;
         }
-        float of_span = 0;
-        for (int l = 0; l < VL; l++) of_span += sum[l];
-        sums[span] = total += of_span;
+        sums[span] = total += across(sum);
     }
     return total > 0 && total < 1e30 ? total : -1;
 }
@@ -736,5 +752,5 @@ int glore_attend(const Batch *b, int64_t layer, const float *q, const float *k, 
                  int64_t head_dim, double scale, double softcap, int64_t window, int64_t n_threads) {
     Heads h = {n_heads, n_kv, head_dim, (head_dim + PAGE - 1) / PAGE * PAGE, window, (float)scale, (float)softcap};
     Job job = {.b = b, .heads = h, .in_q = q, .in_k = k, .in_v = v, .out = out, .layer = layer};
-    return run(attend_only, job, n_threads, 0, b->n * n_heads * h.padded, BLOCK * (b->stride * PAGE + h.padded));
+    return run(attend_only, job, n_threads, 0, b->n * n_heads * h.padded, attention_size(b, &h));
 }

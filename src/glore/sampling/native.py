@@ -26,7 +26,6 @@ _FLAGS = (
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fno-signed-zeros",
-    "-fassociative-math",
     "-shared",
     "-fPIC",
 )
@@ -45,18 +44,18 @@ def library() -> Library | None:
     if compiler is None:
         _log.info("no C compiler (cc, gcc, clang): sampling runs on torch alone, several times slower on a CPU")
         return None
-    source = Path(__file__).with_name("native.c")
     try:
-        return _typed(ctypes.CDLL(str(_compiled(compiler, source))))
+        return _typed(ctypes.CDLL(str(_compiled(compiler))))
     except (OSError, subprocess.SubprocessError) as error:
         _log.warning("native.c was not compiled, sampling runs on torch alone: %s", " ".join(str(error).split())[:300])
         return None
 
 
-def _compiled(compiler: str, source: Path) -> Path:
+def _compiled(compiler: str) -> Path:
     """The shared library, from the cache where there is one for this source, compiler and processor."""
+    source, included = (Path(__file__).with_name(name) for name in ("native.c", "native_pages.h"))
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=_COMPILE_SECONDS).stdout
-    key = hashlib.blake2b(source.read_bytes() + version + repr((_FLAGS, _processor())).encode(), digest_size=12).hexdigest()
+    key = hashlib.blake2b(source.read_bytes() + included.read_bytes() + version + repr((_FLAGS, _processor())).encode(), digest_size=12).hexdigest()
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glore"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -92,9 +91,8 @@ def _typed(code: Library) -> Library:
     code.glore_attend.argtypes = [pointer, number, pointer, pointer, pointer, pointer, number, number, number, real, real, number, number]
     code.glore_draw.argtypes = [pointer, pointer, number, number, pointer, pointer, pointer]
     code.glore_pack.argtypes = [pointer, pointer, number, number, number, pointer]
-    code.glore_pack.restype = None
-    code.glore_has_half.argtypes = []
-    code.glore_has_half.restype = number
-    code.glore_packed_size.argtypes = [number, number, number]
+    code.glore_has.argtypes = [number]
+    code.glore_has.restype = number
+    code.glore_packed_size.argtypes = [number, number, number, number]
     code.glore_packed_size.restype = number
     return code

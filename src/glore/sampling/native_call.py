@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,16 @@ from glore.sampling.native import Library
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["NativeModel", "attend_natively", "draw_natively"]
+__all__ = ["NativeModel", "Quantization", "attend_natively", "draw_natively"]
+
+Quantization = Literal["none", "int8"]
 
 _KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 _ROPES = ("default", "linear", "llama3")
 """Frequencies that don't depend on the longest position of the batch."""
+_SINGLE, _HALF, _INT8 = range(3)
+"""As in native.c."""
+_KINDS = ("float32", "bfloat16", "int8")
 _WORD = ctypes.c_void_p
 _NUMBER = ctypes.c_int64
 
@@ -38,7 +43,7 @@ class _Layer(ctypes.Structure):
 
 class _Model(ctypes.Structure):
     _fields_ = (
-        *((name, _NUMBER) for name in ("n_layers", "hidden", "n_heads", "n_kv", "head_dim", "inter", "n_out", "half")),
+        *((name, _NUMBER) for name in ("n_layers", "hidden", "n_heads", "n_kv", "head_dim", "inter", "n_out", "kind")),
         *((name, _WORD) for name in ("embed", "final_norm", "head", "head_bias", "cosine", "sine")),
         ("layers", ctypes.POINTER(_Layer)),
         ("eps", ctypes.c_double),
@@ -51,7 +56,7 @@ class _Batch(ctypes.Structure):
         *((name, _NUMBER) for name in ("n", "n_selected", "stride", "dependent")),
         *(
             (name, _WORD)
-            for name in ("tokens", "positions", "write_page", "write_offset", "chain", "n_pages", "n_last", "table", "fill", "start")
+            for name in ("tokens", "positions", "write_page", "write_offset", "chain", "n_pages", "n_last", "n_prompt", "table", "fill", "start")
         ),
         *((name, _WORD) for name in ("keys", "values", "selected", "logits")),
     )
@@ -104,19 +109,20 @@ def draw_natively(
 
 def _packed(batch: Batch, keys: npt.NDArray[np.uint64], values: npt.NDArray[np.uint64], logits: npt.NDArray[np.float32] | None) -> _Batch:
     b = batch
-    arrays = (b.tokens, b.positions, b.write_page, b.write_offset, b.chain, b.n_pages, b.n_last, b.table, b.fill, b.start)
+    arrays = (b.tokens, b.positions, b.write_page, b.write_offset, b.chain, b.n_pages, b.n_last, b.n_prompt, b.table, b.fill, b.start)
     assert all(a.dtype == np.int32 and a.flags.c_contiguous for a in (*arrays, b.selected))
     rest = keys.ctypes.data, values.ctypes.data, b.selected.ctypes.data, None if logits is None else logits.ctypes.data
     return _Batch(b.tokens.size, b.selected.size, b.table.shape[1], int(b.dependent), *(a.ctypes.data for a in arrays), *rest)
 
 
 class NativeModel:
-    """The weights of a Llama, Mistral, Qwen2 or Qwen3 model, laid out for native.c: in float32, or in bfloat16 if they are so.
+    """The weights of a Llama, Mistral, Qwen2 or Qwen3 model, laid out for native.c: in float32, in bfloat16 if they are so, or in int8
+    if that is asked for (`quantization`).
 
-    Raises NotImplementedError for any other model. `current` says whether the model's weights are still those laid out.
+    Raises NotImplementedError for any other model, and for int8 on a processor without its instructions. `current` says whether the model's weights are still those laid out.
     """
 
-    def __init__(self, model: PreTrainedModel, library: Library) -> None:
+    def __init__(self, model: PreTrainedModel, library: Library, quantization: Quantization = "none") -> None:
         config = model.config
         if config.model_type not in _KNOWN or config.hidden_act != "silu":
             raise NotImplementedError(f"{config.model_type} models")
@@ -124,8 +130,10 @@ class NativeModel:
             raise NotImplementedError("rotary positions that depend on the batch")
         self._model, self.library = model, library
         self._parameters = list(model.parameters())
-        self.half = next(model.parameters()).dtype == torch.bfloat16 and bool(library.glore_has_half())
-        """Products of bfloat16 weights and inputs, summed in float32; all else stays float32."""
+        is_half = next(model.parameters()).dtype == torch.bfloat16 and bool(library.glore_has(_HALF))
+        self.kind = _INT8 if quantization == "int8" else _HALF if is_half else _SINGLE
+        if not library.glore_has(self.kind):
+            raise NotImplementedError("int8 products without AVX512-VNNI instructions")
         self._base = model.base_model
         layers = list(self._base.get_submodule("layers").children())
         head = "lm_head" if _maybe(model, "lm_head.weight") is not None else "score"
@@ -133,20 +141,25 @@ class NativeModel:
         self._kept: list[torch.Tensor] = []
         heads, kv = config.num_attention_heads, config.num_key_value_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // heads
-        self.like = torch.empty(kv, size)
+        self.like = torch.empty(kv, size, dtype=torch.float16 if self.kind == _INT8 else torch.float32)
         """Keys of one token, to make room by."""
         self.n_layers = len(layers)
         self.n_out = model.get_parameter(f"{head}.weight").shape[0]
         self._layers = (_Layer * self.n_layers)(*map(self._layer, layers))
         self._c = _Model(
-            *(self.n_layers, config.hidden_size, heads, kv, size, config.intermediate_size, self.n_out, int(self.half)),
+            *(self.n_layers, config.hidden_size, heads, kv, size, config.intermediate_size, self.n_out, self.kind),
             self._plain(self._base.get_parameter("embed_tokens.weight")),
             self._plain(self._base.get_parameter("norm.weight")),
-            self._panels(model.get_parameter(f"{head}.weight")),
+            self._panels(model.get_parameter(f"{head}.weight"), kind=_SINGLE if self.kind == _INT8 else self.kind),
             self._plain(_maybe(model, f"{head}.bias")),
             *(None, None, self._layers, config.rms_norm_eps, size**-0.5),
         )
         self._angles: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @property
+    def products(self) -> str:
+        """What the products of weights and inputs are computed in."""
+        return _KINDS[self.kind]
 
     @property
     def current(self) -> bool:
@@ -205,12 +218,13 @@ class NativeModel:
         self._kept.append(weight.detach().float().contiguous())
         return self._kept[-1].data_ptr()
 
-    def _panels(self, weight: torch.Tensor, up: torch.Tensor | None = None) -> int:
-        rows, columns = weight.shape
+    def _panels(self, weight: torch.Tensor, up: torch.Tensor | None = None, kind: int | None = None) -> int:
+        (rows, columns), kind = weight.shape, self.kind if kind is None else kind
         sources = [w.detach().float().contiguous() for w in (weight, up) if w is not None]
-        out = torch.empty(self.library.glore_packed_size(rows, (columns + 1) // 2 if self.half else columns, int(up is not None)))
+        out = torch.empty(self.library.glore_packed_size(rows, columns, int(up is not None), kind))
         second = sources[1].data_ptr() if up is not None else None
-        self.library.glore_pack(sources[0].data_ptr(), second, rows, columns, int(self.half), out.data_ptr())
+        if self.library.glore_pack(sources[0].data_ptr(), second, rows, columns, kind, out.data_ptr()):
+            raise MemoryError("no memory to lay out weights")
         self._kept.append(out)
         return out.data_ptr()
 

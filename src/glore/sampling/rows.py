@@ -257,6 +257,7 @@ class RowTable:
             chain=rows,
             n_pages=n_pages,
             n_last=offset + np.int32(1),
+            n_prompt=self.prompt_pages[slots],
             table=np.ascontiguousarray(table),
             fill=self.tree.fill,
             start=self.tree.start,

@@ -19,7 +19,7 @@ from glore.sampling.attention import ATTENTION_NAME, KeyValues, Reading, registe
 from glore.sampling.batch import Batch, prompt_batches
 from glore.sampling.draw import DrawSettings, draw_each
 from glore.sampling.native import Library, library
-from glore.sampling.native_call import NativeModel, draw_natively
+from glore.sampling.native_call import NativeModel, Quantization, draw_natively
 from glore.sampling.tree import PAGE_SIZE, PageTree, cut
 
 if TYPE_CHECKING:
@@ -34,10 +34,14 @@ _LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 
 class ModelRunner:
-    """One model. `way`: `native`, `paged`, or `plain` (then `forward` can't be used)."""
+    """One model. `way`: `native`, `paged`, or `plain` (then `forward` can't be used).
 
-    def __init__(self, model: PreTrainedModel, ways: tuple[str, ...] = ("native", "paged")) -> None:
+    `quantization`: of the native way, which alone can do it.
+    """
+
+    def __init__(self, model: PreTrainedModel, ways: tuple[str, ...] = ("native", "paged"), quantization: Quantization = "none") -> None:
         self.model = model
+        self._quantization = quantization
         self.device = next(model.parameters()).device
         self._native: NativeModel | None = None
         self._library: Library | None = None
@@ -47,9 +51,9 @@ class ModelRunner:
         self.way = next((way for way in ways if self._fits(way)), "plain")
 
     @property
-    def half(self) -> bool:
-        """Whether products are computed in bfloat16 by the compiled code."""
-        return self._native is not None and self._native.half
+    def products(self) -> str:
+        """What the compiled code computes products in: `float32`, `bfloat16` or `int8`; the model's own type where it isn't used."""
+        return self._native.products if self._native is not None else str(next(self.model.parameters()).dtype).removeprefix("torch.")
 
     def pages_for(self, n_pages: int) -> KeyValues:
         """Room for the keys and values of so many pages, all layers (committed as it is used on a CPU)."""
@@ -71,8 +75,8 @@ class ModelRunner:
         """
         if self.way == "native":
             assert self._native is not None
-            if not self._native.current:
-                self._native = NativeModel(self.model, self._native.library)
+            if batch.dependent and not self._native.current:  # as every run begins
+                self._native = NativeModel(self.model, self._native.library, self._quantization)
             pairs = [store.layer(i, self._native.like) for i in range(self._native.n_layers)]
             return self._native.forward(batch, pairs, n_threads)
         selected = torch.from_numpy(batch.selected.astype(np.int64)).to(self.device)
@@ -106,13 +110,13 @@ class ModelRunner:
             if way == "native":
                 if self._library is None:
                     return False
-                self._native = NativeModel(self.model, self._library)
+                self._native = NativeModel(self.model, self._library, self._quantization)
             else:
                 register()
                 self.model.set_attn_implementation(ATTENTION_NAME)
                 if before == ATTENTION_NAME:
                     return True
-            tolerance = 1e-3 if parameter.dtype == torch.float32 else 0.15
+            tolerance = 1e-3 if self.products == "float32" else 0.15
             if torch.allclose(self._paged_logits(), expected, rtol=tolerance, atol=tolerance):
                 return True
             _log.info("%s: the logits of the %s way differ", type(self.model).__name__, way)
