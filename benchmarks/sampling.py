@@ -23,14 +23,21 @@ import torch
 from benchmarks import growth, labels, limit, peers, scoring, student
 from benchmarks.rounds import Contender, race, show
 from benchmarks.workloads import Ask, Subject, random_subject, requests
+from glore.models import computes_bfloat16
+from glore.sampling.native_call import Quantization
+from glore.sampling.runner import ModelRunner
 from glore.sampling.torch_engine import TorchEngine
 
 
 def engine_work(
-    subject: Subject, asks: list[Ask], dtype: torch.dtype = torch.float32, ways: tuple[str, ...] = ("native", "paged")
+    subject: Subject,
+    asks: list[Ask],
+    dtype: torch.dtype = torch.float32,
+    ways: tuple[str, ...] = ("native", "paged"),
+    quantization: Quantization = "none",
 ) -> Callable[[], float]:
     """Our engine drawing all of `asks`."""
-    engine = TorchEngine.of(subject.model().to(dtype), subject.tokenizer, ways=ways)
+    engine = TorchEngine.of(subject.model().to(dtype), subject.tokenizer, ways=ways, quantization=quantization)
     todo = requests(asks)
 
     def work() -> float:
@@ -39,15 +46,20 @@ def engine_work(
     return work
 
 
+def int8(subject: Subject) -> bool:
+    """Whether this machine computes int8 products."""
+    return ModelRunner(subject.model(), ("native",), "int8").products == "int8"
+
+
 def contenders(subject: Subject, asks: list[Ask], rows: int, openvino: str | None) -> tuple[list[Contender], Callable[[], None]]:
     """Everybody else, and what to call at the end."""
     model = subject.model()
     # A rate per rollout does not need all of them; the slowest get a part.
     small = [dataclasses.replace(a, k=min(a.k, 8)) for a in asks[:: max(1, len(asks) // 4)]]
     fewer = asks[:: subject.part]
-    half = TorchEngine.of(subject.model().to(torch.bfloat16), subject.tokenizer).runner.half
     others = [
-        *([Contender("glore, bfloat16 weights", engine_work(subject, asks, torch.bfloat16))] if half else []),
+        *([Contender("glore, bfloat16 products", engine_work(subject, asks, torch.bfloat16))] if computes_bfloat16("cpu") else []),
+        *([Contender("glore, int8 products", engine_work(subject, asks, quantization="int8"))] if int8(subject) else []),
         Contender("glore, the plain loop for unusual models", engine_work(subject, fewer, ways=("plain",))),
         Contender(f"`generate`, prompt repeated, {rows} rows", functools.partial(peers.generate_repeated, model, fewer, rows)),
         Contender(f"`generate`, one prefill, {rows} rows", functools.partial(peers.generate_prefilled, model, fewer, rows)),

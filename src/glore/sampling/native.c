@@ -35,7 +35,7 @@
 #define PAGE 16       /* tokens of a page */
 #define PV (PAGE / VL)
 #define BLOCK 24       /* queries, times query heads of a key head, that go through a page together */
-#define CHUNK 96      /* rows whose activations stay in the cache */
+#define CHUNK 256     /* rows that go through a matrix together, so that its weights are fetched once for them */
 #define MAX_THREADS 64
 
 typedef float vec __attribute__((vector_size(VL * 4), aligned(4), may_alias));

@@ -56,7 +56,19 @@ class _Batch(ctypes.Structure):
         *((name, _NUMBER) for name in ("n", "n_selected", "stride", "dependent")),
         *(
             (name, _WORD)
-            for name in ("tokens", "positions", "write_page", "write_offset", "chain", "n_pages", "n_last", "n_prompt", "table", "fill", "start")
+            for name in (
+                "tokens",
+                "positions",
+                "write_page",
+                "write_offset",
+                "chain",
+                "n_pages",
+                "n_last",
+                "n_prompt",
+                "table",
+                "fill",
+                "start",
+            )
         ),
         *((name, _WORD) for name in ("keys", "values", "selected", "logits")),
     )

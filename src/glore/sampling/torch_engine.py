@@ -18,6 +18,7 @@ import numpy as np
 
 from glore.errors import EngineError, shown
 from glore.sampling.encoding import check, new_tokens
+from glore.sampling.native_call import Quantization
 from glore.sampling.plain import find_cache, plain_waves
 from glore.sampling.protocol import FollowUp, Request, Result, followed
 from glore.sampling.rows import Ints
@@ -50,7 +51,7 @@ class TorchEngine:
 
         tokenizer = load_tokenizer(str(model_path))
         model = load_causal_lm(str(model_path), dtype=settings.dtype, device=str(pick_device(settings.device)))
-        self._set_up(model, tokenizer, settings.max_rows)
+        self._set_up(model, tokenizer, settings.max_rows, quantization=settings.quantization)
 
     @classmethod
     def of(
@@ -60,13 +61,15 @@ class TorchEngine:
         max_rows: int = 256,
         cache_tokens: int | None = None,
         ways: tuple[str, ...] = ("native", "paged"),
+        quantization: Quantization = "none",
     ) -> TorchEngine:
         """An engine over a model that is loaded already. The engine takes it over (evaluation mode, own attention).
 
         `cache_tokens`: room for the keys and values of so many tokens. `ways`: how the model may be read (`ModelRunner`).
+        `quantization`: as `engine.quantization`; raises EngineError where it can't be had.
         """
         engine = cls.__new__(cls)
-        engine._set_up(model, tokenizer, max_rows, cache_tokens, ways)
+        engine._set_up(model, tokenizer, max_rows, cache_tokens, ways, quantization)
         return engine
 
     def _set_up(
@@ -76,13 +79,19 @@ class TorchEngine:
         max_rows: int,
         cache_tokens: int | None = None,
         ways: tuple[str, ...] = ("native", "paged"),
+        quantization: Quantization = "none",
     ) -> None:
         from glore.models import encode_many, encode_segments
 
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.max_rows = max_rows
-        self.runner = ModelRunner(model, ways)
+        self.runner = ModelRunner(model, ways, quantization)
+        if quantization != "none" and self.runner.products != quantization:
+            raise EngineError(
+                f"engine.quantization {quantization} needs a C compiler, a CPU with AVX512-VNNI instructions and a model of the Llama, Mistral, "
+                f"Qwen2 or Qwen3 kind; this {model.config.model_type} model can't be drawn from so here. Leave engine.quantization out"
+            )
         self._cache = "" if self.packed else find_cache(model)
         self._eos = _end_tokens(model, tokenizer)
         self._bos = tuple(encode_segments(tokenizer, ()))

@@ -62,6 +62,8 @@ def engine_key(config: RunConfig) -> dict[str, object]:
     """The engine settings that results depend on; the others change speed alone. A pool of engines draws what one of them draws."""
     sampler = config.engine.sampler
     key: dict[str, object] = {"engine.kind": sampler.kind, "engine.dtype": config.engine.dtype}
+    if sampler.quantization != "none":
+        key["engine.quantization"] = sampler.quantization
     if sampler.dtype != config.engine.dtype:
         key["engine.inner.dtype"] = sampler.dtype
     if sampler.kind == "http":
