@@ -99,9 +99,7 @@ class EngineSettings(Settings):
             if set(re.findall(r"{(.*?)}", template)) - {"name", "path"}:
                 raise ValueError(f"only {{name}} and {{path}} are filled in, got {shown(template)}")
         if self.quantization == "int8" and (self.dtype != "float32" or self.device == "cuda"):
-            raise ValueError(
-                f"quantization int8 is for float32 models on a CPU, got dtype {self.dtype}, device {self.device}; leave one out"
-            )
+            raise ValueError(f"quantization int8 is for float32 models on a CPU, got dtype {self.dtype}, device {self.device}; drop one")
         if self.inner is not None and self.inner.kind == "ray":
             raise ValueError("inner can't be of kind ray itself; use torch, http or vllm")
         return self

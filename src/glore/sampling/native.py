@@ -55,9 +55,8 @@ def _compiled(compiler: str) -> Path:
     """The shared library, from the cache where there is one for this source, compiler and processor."""
     source, included = (Path(__file__).with_name(name) for name in ("native.c", "native_pages.h"))
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=_COMPILE_SECONDS).stdout
-    key = hashlib.blake2b(
-        source.read_bytes() + included.read_bytes() + version + repr((_FLAGS, _processor())).encode(), digest_size=12
-    ).hexdigest()
+    text = source.read_bytes() + included.read_bytes() + version + repr((_FLAGS, _processor())).encode()
+    key = hashlib.blake2b(text, digest_size=12).hexdigest()
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glore"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -54,23 +54,8 @@ class _Model(ctypes.Structure):
 class _Batch(ctypes.Structure):
     _fields_ = (
         *((name, _NUMBER) for name in ("n", "n_selected", "stride", "dependent")),
-        *(
-            (name, _WORD)
-            for name in (
-                "tokens",
-                "positions",
-                "write_page",
-                "write_offset",
-                "chain",
-                "n_pages",
-                "n_last",
-                "n_prompt",
-                "table",
-                "fill",
-                "start",
-            )
-        ),
-        *((name, _WORD) for name in ("keys", "values", "selected", "logits")),
+        *((name, _WORD) for name in ("tokens", "positions", "write_page", "write_offset", "chain", "n_pages", "n_last", "n_prompt")),
+        *((name, _WORD) for name in ("table", "fill", "start", "keys", "values", "selected", "logits")),
     )
 
 
@@ -128,10 +113,11 @@ def _packed(batch: Batch, keys: npt.NDArray[np.uint64], values: npt.NDArray[np.u
 
 
 class NativeModel:
-    """The weights of a Llama, Mistral, Qwen2 or Qwen3 model, laid out for native.c: in float32, in bfloat16 if they are so, or in int8
-    if that is asked for (`quantization`).
+    """The weights of a Llama, Mistral, Qwen2 or Qwen3 model, laid out for native.c: in float32, in bfloat16 if they are so, or in
+    int8 if that is asked for (`quantization`).
 
-    Raises NotImplementedError for any other model, and for int8 on a processor without its instructions. `current` says whether the model's weights are still those laid out.
+    Raises NotImplementedError for any other model, and for int8 on a processor without its instructions. `current` says whether
+    the model's weights are still those laid out.
     """
 
     def __init__(self, model: PreTrainedModel, library: Library, quantization: Quantization = "none") -> None:

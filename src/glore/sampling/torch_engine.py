@@ -89,8 +89,8 @@ class TorchEngine:
         self.runner = ModelRunner(model, ways, quantization)
         if quantization != "none" and self.runner.products != quantization:
             raise EngineError(
-                f"engine.quantization {quantization} needs a C compiler, a CPU with AVX512-VNNI instructions and a model of the Llama, Mistral, "
-                f"Qwen2 or Qwen3 kind; this {model.config.model_type} model can't be drawn from so here. Leave engine.quantization out"
+                f"engine.quantization {quantization} needs a C compiler, a CPU with AVX512-VNNI instructions and a Llama, Mistral, Qwen2 "
+                f"or Qwen3 model; this {model.config.model_type} model can't be drawn from so here. Leave engine.quantization out"
             )
         self._cache = "" if self.packed else find_cache(model)
         self._eos = _end_tokens(model, tokenizer)
