@@ -75,12 +75,12 @@ class RowTable:
     @property
     def n_active(self) -> int:
         """Completions on their way."""
-        return int(self.active.sum())
+        return self.order()[1].size
 
     @property
     def n_rows(self) -> int:
         """Rows that are being decoded."""
-        return int(self._leads().sum())
+        return self.order()[0].size
 
     @property
     def room(self) -> int:
@@ -163,8 +163,10 @@ class RowTable:
             self.jobs[slot] = self.leaves[slot] = None
         self.active[slots] = False
         leads = slots[self.lead[slots] == slots]
-        heirless = leads[~np.isin(leads, self.lead[self.active])]
-        for slot in np.setdiff1d(leads, heirless).tolist():
+        has_heirs = np.zeros(self.active.size, bool)
+        has_heirs[self.lead[self.active]] = True
+        heirless = leads[~has_heirs[leads]]
+        for slot in leads[has_heirs[leads]].tolist():
             heirs = np.flatnonzero(self.active & (self.lead == slot))
             self.pages[heirs[0]] = self.pages[slot]
             self.lead[heirs] = heirs[0]
@@ -184,7 +186,10 @@ class RowTable:
 
         Returns those for which there is no room: they must give way.
         """
-        sharers = np.flatnonzero(self.active & ~self._leads())
+        leads, slots, _ = self.order()
+        if slots.size == leads.size:
+            return slots[:0]
+        sharers = slots[self.lead[slots] != slots]
         apart = sharers[self._last_tokens(sharers) != self._last_tokens(self.lead[sharers])]
         if not apart.size:
             return apart
@@ -219,12 +224,12 @@ class RowTable:
         """The slots that lead a row, those that continue the same text next to each other; all active slots, row by row; and each one's
         row, as a place in the first."""
         if self._order is None:
-            leads = np.flatnonzero(self._leads())
+            slots = np.flatnonzero(self.active)
+            leads = slots[self.lead[slots] == slots]
             first_own = self.pages[leads, self.prompt_pages[leads]]
             leads = leads[np.lexsort((first_own, self.leaf_page[leads]))]
             place = np.empty(self.active.size, np.int64)
             place[leads] = np.arange(leads.size)
-            slots = np.flatnonzero(self.active)
             row = place[self.lead[slots]]
             by_row = np.argsort(row, kind="stable")
             self._order = leads, slots[by_row], row[by_row]
@@ -267,12 +272,9 @@ class RowTable:
 
     def youngest(self, n: int) -> Ints:
         """The completions of the `n` rows that began last."""
-        leads = np.flatnonzero(self._leads())
+        leads = self.order()[0]
         chosen = leads[np.argsort(-self.begun[leads])[:n]]
         return np.flatnonzero(self.active & np.isin(self.lead, chosen))
-
-    def _leads(self) -> npt.NDArray[np.bool_]:
-        return self.active & (self.lead == np.arange(self.lead.size))
 
     def _last_tokens(self, slots: Ints) -> Ints:
         tokens: Ints = self.tokens[slots, self.n_drawn[slots] - 1]

@@ -142,7 +142,7 @@ class TorchEngine:
 
     def is_end(self, tokens: Ints) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Which of the tokens end a text."""
-        return np.isin(tokens, self._eos)
+        return (tokens[:, None] == self._eos).any(axis=1)
 
     def texts(self, token_rows: list[list[int]]) -> list[str]:
         """Token rows as text, special tokens left out."""
