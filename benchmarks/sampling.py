@@ -46,9 +46,10 @@ def engine_work(
     return work
 
 
-def int8(subject: Subject) -> bool:
-    """Whether this machine computes int8 products."""
-    return ModelRunner(subject.model(), ("native",), "int8").products == "int8"
+def integers(subject: Subject) -> list[Quantization]:
+    """What this machine can quantize to."""
+    kinds: tuple[Quantization, ...] = ("int16", "int8")
+    return [kind for kind in kinds if ModelRunner(subject.model(), ("native",), kind).products == kind]
 
 
 def contenders(subject: Subject, asks: list[Ask], rows: int, openvino: str | None) -> tuple[list[Contender], Callable[[], None]]:
@@ -59,7 +60,7 @@ def contenders(subject: Subject, asks: list[Ask], rows: int, openvino: str | Non
     fewer = asks[:: subject.part]
     others = [
         *([Contender("glore, bfloat16 products", engine_work(subject, asks, torch.bfloat16))] if computes_bfloat16("cpu") else []),
-        *([Contender("glore, int8 products", engine_work(subject, asks, quantization="int8"))] if int8(subject) else []),
+        *(Contender(f"glore, {kind} products", engine_work(subject, asks, quantization=kind)) for kind in integers(subject)),
         Contender("glore, the plain loop for unusual models", engine_work(subject, fewer, ways=("plain",))),
         Contender(f"`generate`, prompt repeated, {rows} rows", functools.partial(peers.generate_repeated, model, fewer, rows)),
         Contender(f"`generate`, one prefill, {rows} rows", functools.partial(peers.generate_prefilled, model, fewer, rows)),

@@ -24,9 +24,9 @@ class EngineSettings(Settings):
     pool of `inner` engines on one or many machines."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
-    quantization: Literal["none", "int8"] = "none"
-    """torch, on a CPU: `int8` draws with weights and their inputs in 8 bits and keys and values in 16: faster, and a slightly different
-    distribution (docs/engines.md says how different). Reward models always score without it."""
+    quantization: Literal["none", "int16", "int8"] = "none"
+    """torch, on a CPU: `int16` and `int8` draw with weights and their inputs in whole numbers, keys and values in 16 bits: faster, and from
+    a slightly different distribution (docs/engines.md says how different). Reward models always score without it."""
     max_rows: int = Field(256, ge=1)
     """Rows decoded together."""
     scoring_tokens: int = Field(16384, ge=256)
@@ -98,8 +98,10 @@ class EngineSettings(Settings):
         for template in (self.url or "", self.model, *self.urls.values(), *self.models.values()):
             if set(re.findall(r"{(.*?)}", template)) - {"name", "path"}:
                 raise ValueError(f"only {{name}} and {{path}} are filled in, got {shown(template)}")
-        if self.quantization == "int8" and (self.dtype != "float32" or self.device == "cuda"):
-            raise ValueError(f"quantization int8 is for float32 models on a CPU, got dtype {self.dtype}, device {self.device}; drop one")
+        if self.quantization != "none" and (self.dtype != "float32" or self.device == "cuda"):
+            raise ValueError(
+                f"quantization {self.quantization} is for float32 models on a CPU, got dtype {self.dtype}, device {self.device}; drop one"
+            )
         if self.inner is not None and self.inner.kind == "ray":
             raise ValueError("inner can't be of kind ray itself; use torch, http or vllm")
         return self

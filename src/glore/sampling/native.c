@@ -45,9 +45,10 @@ typedef int32_t ivec __attribute__((vector_size(VL * 4), aligned(4), may_alias))
 #define FMA(a, b, c) ((a) * (b) + (c))
 #define STORE(p, v) (*(vec *)(p) = (v))
 
-/* What a model's products are computed in. HALF: weights and inputs in bfloat16, two to a word, sums in float32. INT8: weights in int8 with a
-   scale for each output, inputs in uint8 with a scale for each row, four to a word, sums in int32; keys and values are kept in float16. */
-enum { SINGLE, HALF, INT8 };
+/* What a model's products are computed in. HALF: weights and inputs in bfloat16, two to a word, sums in float32. INT16 and INT8: weights and
+   inputs in integers, two or four to a word, with a scale for each output and each row, sums in int32, which can't overflow; keys and values
+   are then kept in float16. In an INT8 model the inputs of `down`, which have the longest tails, and its weights are INT16. */
+enum { SINGLE, HALF, INT16, INT8 };
 
 typedef struct {
     const float *input_norm, *qkv, *qkv_bias, *q_norm, *k_norm, *out, *out_bias, *mlp_norm, *gate_up, *down;
@@ -55,7 +56,7 @@ typedef struct {
 } Layer;
 
 typedef struct {
-    int64_t n_layers, hidden, n_heads, n_kv, head_dim, inter, n_out, kind; /* kind: of the layers' weights; the head is SINGLE where they are INT8 */
+    int64_t n_layers, hidden, n_heads, n_kv, head_dim, inter, n_out, kind; /* kind: of the layers' weights; the head is SINGLE where they are integers */
     const float *embed, *final_norm, *head, *head_bias, *cosine, *sine;
     const Layer *layers;
     double eps, scale;
@@ -196,10 +197,10 @@ static const Micro HALVES[MR + 1] = LIST(half_);
 #endif
 
 #if defined(__AVX512VNNI__)
-/* Rows: a scale, then words of four inputs, each 128 more than it stands for. Behind the words of a panel are the scales of its columns,
-   and what these 128 add to their sums. */
-#define MICRO_INT8(R)                                                                                          \
-    static void int8_##R(const void *rows, int64_t lda, const float *w, int64_t k, float *out, int64_t ldo, int add) { \
+/* Rows: a scale, then words of inputs, in INT8 each 128 more than it stands for. Behind the words of a panel are the scales of its
+   columns, and what these 128 add to their sums. */
+#define MICRO_WHOLE(NAME, R, DOT)                                                                              \
+    static void NAME##R(const void *rows, int64_t lda, const float *w, int64_t k, float *out, int64_t ldo, int add) { \
         const int32_t *a = rows;                                                                               \
         ivec acc[R][2];                                                                                        \
         for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = (ivec){0};                                         \
@@ -207,23 +208,27 @@ static const Micro HALVES[MR + 1] = LIST(half_);
             __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + VL);                               \
             _Pragma("GCC unroll 12") for (int r = 0; r < R; r++) {                                             \
                 __m512i x = _mm512_set1_epi32(a[r * lda + i]);                                                 \
-                acc[r][0] = (ivec)_mm512_dpbusd_epi32((__m512i)acc[r][0], x, w0);                              \
-                acc[r][1] = (ivec)_mm512_dpbusd_epi32((__m512i)acc[r][1], x, w1);                              \
+                acc[r][0] = (ivec)DOT((__m512i)acc[r][0], x, w0);                                              \
+                acc[r][1] = (ivec)DOT((__m512i)acc[r][1], x, w1);                                              \
             }                                                                                                  \
         }                                                                                                      \
         _Pragma("GCC unroll 12") for (int r = 0; r < R; r++, out += ldo) {                                     \
             float scale;                                                                                       \
             memcpy(&scale, a + r * lda, sizeof scale);                                                         \
-            vec sum0 = (__builtin_convertvector(acc[r][0], vec) * LOAD(w) - LOAD(w + NR)) * scale;                  \
-            vec sum1 = (__builtin_convertvector(acc[r][1], vec) * LOAD(w + VL) - LOAD(w + NR + VL)) * scale;        \
+            vec sum0 = (__builtin_convertvector(acc[r][0], vec) * LOAD(w) - LOAD(w + NR)) * scale;             \
+            vec sum1 = (__builtin_convertvector(acc[r][1], vec) * LOAD(w + VL) - LOAD(w + NR + VL)) * scale;   \
             if (add) sum0 += LOAD(out), sum1 += LOAD(out + VL);                                                \
             STORE(out, sum0);                                                                                  \
             STORE(out + VL, sum1);                                                                             \
         }                                                                                                      \
     }
-MICRO_INT8(1) MICRO_INT8(2) MICRO_INT8(3) MICRO_INT8(4) MICRO_INT8(5) MICRO_INT8(6)
-MICRO_INT8(7) MICRO_INT8(8) MICRO_INT8(9) MICRO_INT8(10) MICRO_INT8(11) MICRO_INT8(12)
-static const Micro INT8S[MR + 1] = LIST(int8_);
+#define MICROS_WHOLE(NAME, DOT)                                                                                \
+    MICRO_WHOLE(NAME, 1, DOT) MICRO_WHOLE(NAME, 2, DOT) MICRO_WHOLE(NAME, 3, DOT) MICRO_WHOLE(NAME, 4, DOT)    \
+    MICRO_WHOLE(NAME, 5, DOT) MICRO_WHOLE(NAME, 6, DOT) MICRO_WHOLE(NAME, 7, DOT) MICRO_WHOLE(NAME, 8, DOT)    \
+    MICRO_WHOLE(NAME, 9, DOT) MICRO_WHOLE(NAME, 10, DOT) MICRO_WHOLE(NAME, 11, DOT) MICRO_WHOLE(NAME, 12, DOT)
+MICROS_WHOLE(int16_, _mm512_dpwssd_epi32)
+MICROS_WHOLE(int8_, _mm512_dpbusd_epi32)
+static const Micro INT16S[MR + 1] = LIST(int16_), INT8S[MR + 1] = LIST(int8_);
 #endif
 
 INLINE uint32_t to_half(float x) {
@@ -239,13 +244,16 @@ int64_t glore_has(int64_t kind) {
     if (kind == HALF) return 1;
 #endif
 #if defined(__AVX512VNNI__)
-    if (kind == INT8) return 1;
+    if (kind == INT16 || kind == INT8) return 1;
 #endif
     return kind == SINGLE;
 }
 
 /* Words of a row of k inputs, and of a column of k weights; what stands before the former and behind the latter is not counted. */
-INLINE int64_t words(int64_t k, int kind) { return kind == HALF ? (k + 1) / 2 : kind == INT8 ? (k + 3) / 4 : k; }
+INLINE int64_t words(int64_t k, int kind) { return kind == SINGLE ? k : kind == INT8 ? (k + 3) / 4 : (k + 1) / 2; }
+
+/* Words behind those of a column: scale and surplus. */
+INLINE int64_t behind(int kind) { return kind == INT16 || kind == INT8 ? 2 : 0; }
 
 /* Rows [m, k] to bfloat16, two to a word [m, (k + 1) / 2]. */
 static void halve(const float *a, int64_t lda, int64_t m, int64_t k, int32_t *out) {
@@ -258,37 +266,46 @@ static void halve(const float *a, int64_t lda, int64_t m, int64_t k, int32_t *ou
     }
 }
 
-/* n numbers to integers of at most 127, times the scale that is returned (not finite where they are not), plus `plus`. */
-static float quantize(const float *x, int64_t n, int plus, uint8_t *out) {
-    vec most = (vec){0}, broken = (vec){0};
-    float top = 0, check = 0;
+/* The largest whole number that inputs and weights of sums of k may have, so that these fit into an int32. */
+INLINE float largest(int64_t k, int kind) { return kind == INT8 ? 127.0f : floorf(fminf(sqrtf(2147000000.0f / (float)k), 32767.0f)); }
+
+/* n numbers to whole ones of at most `most`, times the scale that is returned (not finite where they are not): int16, or int8 plus `plus`. */
+static float quantize(const float *x, int64_t n, int kind, int plus, void *out) {
+    vec high = (vec){0}, broken = (vec){0};
+    float top = 0, check = 0, most = largest(n, kind);
     int64_t i = 0;
     for (; i + VL <= n; i += VL) {
         vec y = LOAD(x + i), z = (vec)((ivec)y & INT32_MAX);
-        ivec more = z > most;
-        most = (vec)(((ivec)z & more) | ((ivec)most & ~more));
+        ivec more = z > high;
+        high = (vec)(((ivec)z & more) | ((ivec)high & ~more));
         broken += y * 0.0f;
     }
     for (; i < n; i++) top = fabsf(x[i]) > top ? fabsf(x[i]) : top, check += x[i] * 0.0f;
-    for (int l = 0; l < VL; l++) top = most[l] > top ? most[l] : top, check += broken[l];
-    float inverse = top > 0 ? 127.0f / top : 0.0f;
+    for (int l = 0; l < VL; l++) top = high[l] > top ? high[l] : top;
+    float inverse = top > 0 ? most / top : 0.0f;
     i = 0;
 #if defined(__AVX512F__)
     for (; i + 16 <= n; i += 16) {
         __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(inverse)));
-        _mm_storeu_si128((__m128i *)(out + i), _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(plus))));
+        if (kind == INT8) _mm_storeu_si128((__m128i *)((uint8_t *)out + i), _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(plus))));
+        else _mm256_storeu_si256((__m256i *)((int16_t *)out + i), _mm512_cvtepi32_epi16(whole));
     }
 #endif
-    for (; i < n; i++) out[i] = (uint8_t)((int)lrintf(x[i] * inverse) + plus);
-    return top / 127.0f + check;
+    for (; i < n; i++) {
+        int whole = (int)lrintf(x[i] * inverse);
+        if (kind == INT8) ((uint8_t *)out)[i] = (uint8_t)(whole + plus);
+        else ((int16_t *)out)[i] = (int16_t)whole;
+    }
+    return top / most + check + across(broken);
 }
 
 #if defined(__AVX512VNNI__)
-/* Rows [m, k] to uint8, four to a word, a scale before each row: [m, 1 + words(k)]. */
-static void quantize_rows(const float *a, int64_t lda, int64_t m, int64_t k, int32_t *out) {
-    for (int64_t r = 0; r < m; r++, a += lda, out += 1 + words(k, INT8)) {
-        out[words(k, INT8)] = 0;
-        float scale = quantize(a, k, 128, (uint8_t *)(out + 1));
+/* Rows [m, k] to whole numbers, a scale before each row: [m, 1 + words(k)]. */
+static void quantize_rows(const float *a, int64_t lda, int64_t m, int64_t k, int kind, int32_t *out) {
+    int64_t n = words(k, kind);
+    for (int64_t r = 0; r < m; r++, a += lda, out += 1 + n) {
+        out[n] = 0;
+        float scale = quantize(a, k, kind, 128, out + 1);
         memcpy(out, &scale, sizeof scale);
     }
 }
@@ -313,13 +330,13 @@ static void product(const float *a, int64_t lda, const float *w, const float *bi
     }
 #endif
 #if defined(__AVX512VNNI__)
-    if (kind == INT8) {
-        quantize_rows(a, lda, m, k, narrowed);
-        k = words(k, INT8);
+    if (kind == INT16 || kind == INT8) {
+        quantize_rows(a, lda, m, k, kind, narrowed);
+        k = words(k, kind);
         lda = k + 1;
-        size = (k + 2) * NR;
+        size = (k + behind(kind)) * NR;
         rows_of = narrowed;
-        micros = INT8S;
+        micros = kind == INT8 ? INT8S : INT16S;
     }
 #endif
     int64_t n_blocks = (m + MR - 1) / MR;
@@ -354,23 +371,22 @@ static void product(const float *a, int64_t lda, const float *w, const float *bi
 
 /* Weights [n, k] (row-major, as nn.Linear keeps them) into panels; rows beyond n are zero. `up`: second half of gated panels. 0: done; 1: no memory. */
 int glore_pack(const float *w, const float *up, int64_t n, int64_t k, int64_t kind, float *out) {
-    int64_t width = up ? VL : NR, n_steps = words(k, kind);
-    uint8_t *column_of = kind == INT8 ? malloc(4 * n_steps) : 0;
-    if (kind == INT8 && !column_of) return 1;
-    for (int64_t column = 0; column < n; column += width, out += (n_steps + (kind == INT8 ? 2 : 0)) * NR)
+    int64_t width = up ? VL : NR, n_steps = words(k, kind), whole = kind == INT16 || kind == INT8;
+    int32_t *column_of = whole ? malloc(4 * n_steps) : 0;
+    if (whole && !column_of) return 1;
+    for (int64_t column = 0; column < n; column += width, out += (n_steps + behind(kind)) * NR)
         for (int64_t c = 0; c < NR; c++) {
-            int64_t row = column + (up && c >= VL ? c - VL : c);
+            int64_t row = column + (up && c >= VL ? c - VL : c), surplus = 0;
             const float *from = (up && c >= VL ? up : w) + row * k;
             if (row >= n) {
-                for (int64_t i = 0; i < n_steps + (kind == INT8 ? 2 : 0); i++) out[i * NR + c] = 0.0f;
-            } else if (kind == INT8) {
+                for (int64_t i = 0; i < n_steps + behind(kind); i++) out[i * NR + c] = 0.0f;
+            } else if (whole) {
                 memset(column_of, 0, 4 * n_steps);
-                float scale = quantize(from, k, 0, column_of);
-                int64_t sum = 0;
-                for (int64_t i = 0; i < k; i++) sum += (int8_t)column_of[i];
-                for (int64_t i = 0; i < n_steps; i++) memcpy(out + i * NR + c, column_of + 4 * i, 4);
+                float scale = quantize(from, k, kind, 0, column_of);
+                for (int64_t i = 0; i < k && kind == INT8; i++) surplus += 128 * ((int8_t *)column_of)[i];
+                for (int64_t i = 0; i < n_steps; i++) memcpy(out + i * NR + c, column_of + i, 4);
                 out[n_steps * NR + c] = scale;
-                out[(n_steps + 1) * NR + c] = (float)(128 * sum) * scale;
+                out[(n_steps + 1) * NR + c] = (float)surplus * scale;
             } else {
                 for (int64_t i = 0; i < n_steps; i++)
                     if (kind == SINGLE) out[i * NR + c] = from[i];
@@ -383,7 +399,7 @@ int glore_pack(const float *w, const float *up, int64_t n, int64_t k, int64_t ki
 
 /* Floats that the panels of weights [n, k] take. */
 int64_t glore_packed_size(int64_t n, int64_t k, int64_t gated, int64_t kind) {
-    return (n + (gated ? VL : NR) - 1) / (gated ? VL : NR) * (words(k, kind) + (kind == INT8 ? 2 : 0)) * NR;
+    return (n + (gated ? VL : NR) - 1) / (gated ? VL : NR) * (words(k, kind) + behind(kind)) * NR;
 }
 
 /* ---- attention ---- */
@@ -487,7 +503,7 @@ INLINE int64_t tokens_in(const Batch *b, int64_t i, const Tile *t) { return t->n
 
 static void attend(int kind, const Batch *b, const Heads *h, int64_t layer, float *q, int64_t from, int64_t to, float *scratch, float *out) {
 #if defined(__AVX512VNNI__)
-    if (kind == INT8) {
+    if (kind == INT16 || kind == INT8) {
         attend_half(b, h, b->keys[layer], b->values[layer], q, from, to, scratch, out);
         return;
     }
@@ -498,7 +514,7 @@ static void attend(int kind, const Batch *b, const Heads *h, int64_t layer, floa
 
 static void write(int kind, const Batch *b, const Heads *h, int64_t layer, int64_t i, int64_t head, const float *key, const float *value) {
 #if defined(__AVX512VNNI__)
-    if (kind == INT8) {
+    if (kind == INT16 || kind == INT8) {
         write_half(b, h, b->keys[layer], b->values[layer], i, head, key, value);
         return;
     }
@@ -598,7 +614,7 @@ static void forward(void *argument) {
             product(narrow, n_q, layer->out, layer->out_bias, rows, hidden, n_q, x + from * hidden, hidden, ADD, kind, narrowed);
             for (int64_t r = 0; r < rows; r++) rms_norm(x + (from + r) * hidden, layer->mlp_norm, narrow + r * hidden, hidden, (float)m->eps);
             product(narrow, hidden, layer->gate_up, 0, rows, m->inter, hidden, wide, m->inter, GATED, kind, narrowed);
-            product(wide, m->inter, layer->down, 0, rows, hidden, m->inter, x + from * hidden, hidden, ADD, kind, narrowed);
+            product(wide, m->inter, layer->down, 0, rows, hidden, m->inter, x + from * hidden, hidden, ADD, kind == INT8 ? INT16 : kind, narrowed);
         }
     }
     wait_all(job->barrier);
@@ -606,7 +622,7 @@ static void forward(void *argument) {
     for (int64_t from = begin; from < end; from += CHUNK) {
         int64_t rows = end - from < CHUNK ? end - from : CHUNK;
         for (int64_t r = 0; r < rows; r++) rms_norm(x + b->selected[from + r] * hidden, m->final_norm, narrow + r * hidden, hidden, (float)m->eps);
-        product(narrow, hidden, m->head, m->head_bias, rows, m->n_out, hidden, b->logits + from * m->n_out, m->n_out, SET, kind == INT8 ? SINGLE : kind, narrowed);
+        product(narrow, hidden, m->head, m->head_bias, rows, m->n_out, hidden, b->logits + from * m->n_out, m->n_out, SET, kind == INT16 || kind == INT8 ? SINGLE : kind, narrowed);
     }
 }
 

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["NativeModel", "Quantization", "attend_natively", "draw_natively"]
 
-Quantization = Literal["none", "int8"]
+Quantization = Literal["none", "int16", "int8"]
 
 _KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 _ROPES = ("default", "linear", "llama3")
 """Frequencies that don't depend on the longest position of the batch."""
-_SINGLE, _HALF, _INT8 = range(3)
+_SINGLE, _HALF, _INT16, _INT8 = range(4)
 """As in native.c."""
-_KINDS = ("float32", "bfloat16", "int8")
+_KINDS = ("float32", "bfloat16", "int16", "int8")
 _WORD = ctypes.c_void_p
 _NUMBER = ctypes.c_int64
 
@@ -114,9 +114,9 @@ def _packed(batch: Batch, keys: npt.NDArray[np.uint64], values: npt.NDArray[np.u
 
 class NativeModel:
     """The weights of a Llama, Mistral, Qwen2 or Qwen3 model, laid out for native.c: in float32, in bfloat16 if they are so, or in
-    int8 if that is asked for (`quantization`).
+    int16 or int8 if that is asked for (`quantization`).
 
-    Raises NotImplementedError for any other model, and for int8 on a processor without its instructions. `current` says whether
+    Raises NotImplementedError for any other model, and for integers on a processor without its instructions. `current` says whether
     the model's weights are still those laid out.
     """
 
@@ -129,9 +129,9 @@ class NativeModel:
         self._model, self.library = model, library
         self._parameters = list(model.parameters())
         is_half = next(model.parameters()).dtype == torch.bfloat16 and bool(library.glore_has(_HALF))
-        self.kind = _INT8 if quantization == "int8" else _HALF if is_half else _SINGLE
+        self.kind = _KINDS.index(quantization) if quantization != "none" else _HALF if is_half else _SINGLE
         if not library.glore_has(self.kind):
-            raise NotImplementedError("int8 products without AVX512-VNNI instructions")
+            raise NotImplementedError("products of integers without AVX512-VNNI instructions")
         self._base = model.base_model
         layers = list(self._base.get_submodule("layers").children())
         head = "lm_head" if _maybe(model, "lm_head.weight") is not None else "score"
@@ -139,7 +139,7 @@ class NativeModel:
         self._kept: list[torch.Tensor] = []
         heads, kv = config.num_attention_heads, config.num_key_value_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // heads
-        self.like = torch.empty(kv, size, dtype=torch.float16 if self.kind == _INT8 else torch.float32)
+        self.like = torch.empty(kv, size, dtype=torch.float16 if self.kind in (_INT16, _INT8) else torch.float32)
         """Keys of one token, to make room by."""
         self.n_layers = len(layers)
         self.n_out = model.get_parameter(f"{head}.weight").shape[0]
@@ -148,7 +148,7 @@ class NativeModel:
             *(self.n_layers, config.hidden_size, heads, kv, size, config.intermediate_size, self.n_out, self.kind),
             self._plain(self._base.get_parameter("embed_tokens.weight")),
             self._plain(self._base.get_parameter("norm.weight")),
-            self._panels(model.get_parameter(f"{head}.weight"), kind=_SINGLE if self.kind == _INT8 else self.kind),
+            self._panels(model.get_parameter(f"{head}.weight"), kind=_SINGLE if self.kind in (_INT16, _INT8) else self.kind),
             self._plain(_maybe(model, f"{head}.bias")),
             *(None, None, self._layers, config.rms_norm_eps, size**-0.5),
         )
@@ -206,7 +206,7 @@ class NativeModel:
             self._plain(_maybe(layer, "self_attn.o_proj.bias")),
             self._plain(layer.get_parameter("post_attention_layernorm.weight")),
             self._panels(layer.get_parameter("mlp.gate_proj.weight"), layer.get_parameter("mlp.up_proj.weight")),
-            self._panels(layer.get_parameter("mlp.down_proj.weight")),
+            self._panels(layer.get_parameter("mlp.down_proj.weight"), kind=_INT16 if self.kind == _INT8 else self.kind),
             window or 0,
         )
 

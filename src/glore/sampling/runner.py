@@ -116,8 +116,7 @@ class ModelRunner:
                 self.model.set_attn_implementation(ATTENTION_NAME)
                 if before == ATTENTION_NAME:
                     return True
-            tolerance = 1e-3 if self.products == "float32" else 0.15
-            if torch.allclose(self._paged_logits(), expected, rtol=tolerance, atol=tolerance):
+            if _alike(self._paged_logits(), expected, self.products):
                 return True
             _log.info("%s: the logits of the %s way differ", type(self.model).__name__, way)
         except _MISFITS as error:
@@ -148,3 +147,13 @@ class ModelRunner:
                 for node, row in zip(nodes, self.forward(batch, store), strict=True):
                     logits[node] = row
         return torch.stack(list(logits.values()))
+
+
+def _alike(logits: torch.Tensor, expected: torch.Tensor, products: str) -> bool:
+    """Whether logits [B, V] are those expected, up to what the products were rounded by."""
+    if products in ("int16", "int8"):
+        # A mistake in the layout gives logits as far from the expected ones as these are from their mean.
+        centred = expected - expected.mean(-1, keepdim=True)
+        return bool(((logits - expected).norm(dim=-1) < 0.3 * centred.norm(dim=-1)).all())
+    tolerance = 1e-3 if products == "float32" else 0.15
+    return torch.allclose(logits, expected, rtol=tolerance, atol=tolerance)
