@@ -188,6 +188,14 @@ def test_products_of_integers_stay_near_the_models_distribution(architecture: st
     assert 0 < most < bound
 
 
+def test_quantization_that_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EngineError, match=r"engine.quantization int8 needs .* gpt2 model .* Leave engine.quantization out"):
+        TorchEngine.of(tiny_lm("gpt2"), tiny_tokenizer(), quantization="int8")
+    monkeypatch.setattr(glore.sampling.runner, "library", lambda: None)
+    with pytest.raises(EngineError, match=r"needs a C compiler"):
+        TorchEngine.of(tiny_lm("llama"), tiny_tokenizer(), quantization="int16")
+
+
 def test_sums_of_integers_cannot_overflow_and_broken_numbers_show() -> None:
     """All weights and inputs as large as they can be, and of one sign; an input that is not finite."""
     model = tiny_lm("llama")
