@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from benchmarks import peers
 from benchmarks.rounds import Contender, race, show
-from benchmarks.workloads import Draft, drafts, language_model, prefix_asks, tokenizer
+from benchmarks.workloads import Draft, drafts, language_model, prefix_asks, quantizations, tokenizer
 from glore.config import LabelSettings
 from glore.progress import SilentProgress
 from glore.records import PrefixTrials, Problem, Solution
+from glore.sampling.native_call import Quantization
 from glore.sampling.protocol import Engine, FollowUp, Request, Result
 from glore.sampling.torch_engine import TorchEngine
 from glore.tasks.protocol import Grade
@@ -67,7 +68,7 @@ class _Task:
 class Case:
     """Wrong drafts, what a rollout from each prefix is worth, and an engine."""
 
-    def __init__(self, size: str, n_questions: int) -> None:
+    def __init__(self, size: str, n_questions: int, quantization: Quantization = "none") -> None:
         self.drafts = drafts(n_questions, 2, seed=7)
         rng = random.Random(3)
         first_wrong, left = {}, {}
@@ -77,7 +78,7 @@ class Case:
                 first_wrong[d.steps[:i]] = wrong
                 left[tuple(f"{s}\n" for s in d.steps[:i])] = sum(len(s.split()) for s in d.steps[i:])
         self.task = _Task(first_wrong)
-        self.engine = _Engine(TorchEngine.of(language_model(size), tokenizer()), left)
+        self.engine = _Engine(TorchEngine.of(language_model(size), tokenizer(), quantization=quantization), left)
         self.problems = {d.question: Problem(d.question, d.question, "1", None, "train") for d in self.drafts}
         self.solutions = [
             Solution(str(n), d.question, d.steps, None, "wrong", "student", None, 1, "eos", 0, 1.0) for n, d in enumerate(self.drafts)
@@ -100,7 +101,8 @@ class Case:
 
 def table(size: str, n_rounds: int) -> None:
     """Counts first, then drafts per second."""
-    many = Case(size, 120 if size == "1M" else 40)
+    n_questions = 120 if size == "1M" else 40
+    many = Case(size, n_questions)
     found, counts = [], []
     for is_full, waves in ((True, ()), (False, (1, 3)), (False, (1,) * K)):
         before = many.engine.n_drawn
@@ -121,17 +123,21 @@ def table(size: str, n_rounds: int) -> None:
     some = many.drafts[:: max(1, n // N_NAIVE)]
     naive = prefix_asks(some)
 
-    def drawn(full: bool) -> float:
-        many.trials(full)
+    def drawn(case: Case, full: bool) -> float:
+        case.trials(full)
         return n
 
     def one_by_one() -> float:
         peers.generate_one_by_one(model, naive)
         return len(some)
 
-    ours = Contender("glore, backward scan", functools.partial(drawn, False))
+    ours = Contender("glore, backward scan", functools.partial(drawn, many, False))
     others = [
-        Contender("glore, full counts", functools.partial(drawn, True)),
+        Contender("glore, full counts", functools.partial(drawn, many, True)),
+        *(
+            Contender(f"glore, backward scan, {kind} products", functools.partial(drawn, Case(size, n_questions, kind), False))
+            for kind in quantizations(model)
+        ),
         Contender(f"a labeller as people write it, {len(some)} of them: `generate(num_return_sequences=8)`, prefix by prefix", one_by_one),
     ]
     show(f"Step labels, {size}: {n} wrong drafts", "drafts labelled per second", race(ours, others, n_rounds))

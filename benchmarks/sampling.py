@@ -22,10 +22,9 @@ import torch
 
 from benchmarks import growth, labels, limit, peers, scoring, student
 from benchmarks.rounds import Contender, race, show
-from benchmarks.workloads import Ask, Subject, random_subject, requests
+from benchmarks.workloads import Ask, Subject, quantizations, random_subject, requests
 from glore.models import computes_bfloat16
 from glore.sampling.native_call import Quantization
-from glore.sampling.runner import ModelRunner
 from glore.sampling.torch_engine import TorchEngine
 
 
@@ -46,12 +45,6 @@ def engine_work(
     return work
 
 
-def integers(subject: Subject) -> list[Quantization]:
-    """What this machine can quantize to."""
-    kinds: tuple[Quantization, ...] = ("int16", "int8")
-    return [kind for kind in kinds if ModelRunner(subject.model(), ("native",), kind).products == kind]
-
-
 def contenders(subject: Subject, asks: list[Ask], rows: int, openvino: str | None) -> tuple[list[Contender], Callable[[], None]]:
     """Everybody else, and what to call at the end."""
     model = subject.model()
@@ -60,7 +53,7 @@ def contenders(subject: Subject, asks: list[Ask], rows: int, openvino: str | Non
     fewer = asks[:: subject.part]
     others = [
         *([Contender("glore, bfloat16 products", engine_work(subject, asks, torch.bfloat16))] if computes_bfloat16("cpu") else []),
-        *(Contender(f"glore, {kind} products", engine_work(subject, asks, quantization=kind)) for kind in integers(subject)),
+        *(Contender(f"glore, {kind} products", engine_work(subject, asks, quantization=kind)) for kind in quantizations(subject.model())),
         Contender("glore, the plain loop for unusual models", engine_work(subject, fewer, ways=("plain",))),
         Contender(f"`generate`, prompt repeated, {rows} rows", functools.partial(peers.generate_repeated, model, fewer, rows)),
         Contender(f"`generate`, one prefill, {rows} rows", functools.partial(peers.generate_prefilled, model, fewer, rows)),

@@ -14,13 +14,14 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks import peers
 from benchmarks.rounds import Contender, race, show
-from benchmarks.workloads import Ask, Subject
+from benchmarks.workloads import Ask, Subject, quantizations
 from glore.config import LabelSettings, RunConfig, load_config
 from glore.models import load_causal_lm, load_tokenizer
 from glore.progress import SilentProgress
 from glore.prompts import solve_segments
 from glore.records import Problem, Solution, read_records
 from glore.runfolder import part_files
+from glore.sampling.native_call import Quantization
 from glore.sampling.torch_engine import TorchEngine
 from glore.tasks.open import open_task
 from glore.where import verify_prefixes
@@ -67,12 +68,13 @@ class Student:
         """Drafts labelled per second, as a run does it."""
         task = open_task(self.config.task, self.config.seed)
         drafts = self.wrong[:N_LABELLED]
-        engine, model = TorchEngine.of(self.model(), self.tokenizer), self.model()
+        model, kinds = self.model(), quantizations(self.model())
+        engines = {kind: TorchEngine.of(self.model(), self.tokenizer, quantization=kind) for kind in ("none", *kinds)}
         naive = self._prefixes(drafts[:: len(drafts) // N_NAIVE])
 
-        def labelled(full: bool) -> float:
+        def labelled(kind: Quantization, full: bool) -> float:
             rule = LabelSettings(rollouts=K, temperature=1.0, max_new_tokens=self.config.labels.max_new_tokens, full_counts=full)
-            verify_prefixes(engine, task, self.problems, drafts, rule, seed=0, progress=SilentProgress())
+            verify_prefixes(engines[kind], task, self.problems, drafts, rule, seed=0, progress=SilentProgress())
             return len(drafts)
 
         def one_by_one() -> float:
@@ -80,10 +82,11 @@ class Student:
             return len(drafts[:: len(drafts) // N_NAIVE])
 
         others = [
-            Contender("glore, full counts", functools.partial(labelled, True)),
+            Contender("glore, full counts", functools.partial(labelled, "none", True)),
+            *(Contender(f"glore, backward scan, {kind} products", functools.partial(labelled, kind, False)) for kind in kinds),
             Contender("a labeller as people write it: `generate(num_return_sequences=8)`, prefix by prefix", one_by_one),
         ]
-        lines = race(Contender("glore, backward scan", functools.partial(labelled, False)), others, n_rounds)
+        lines = race(Contender("glore, backward scan", functools.partial(labelled, "none", False)), others, n_rounds)
         show(f"Step labels, a trained student of 1M: {len(drafts)} wrong drafts", "drafts labelled per second", lines)
 
     def _prefixes(self, drafts: Sequence[Solution]) -> list[Ask]:

@@ -16,7 +16,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForTokenClassification, PreTrainedTokenizerFast
 
+from glore.sampling.native_call import Quantization
 from glore.sampling.protocol import Request, SamplingParams, stable_seed
+from glore.sampling.runner import ModelRunner
 
 VOCAB = 512
 QUESTIONS = {"1M": 8, "3M": 5, "15M": 3}
@@ -90,6 +92,12 @@ def language_model(size: str) -> LlamaForCausalLM:
 def reward_model(size: str) -> LlamaForTokenClassification:
     torch.manual_seed(1)
     return LlamaForTokenClassification(config(size, num_labels=2)).eval()
+
+
+def quantizations(model: LlamaForCausalLM) -> list[Quantization]:
+    """What this machine can quantize the model to."""
+    kinds: tuple[Quantization, ...] = ("int16", "int8")
+    return [kind for kind in kinds if ModelRunner(model, ("native",), kind).products == kind]
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
