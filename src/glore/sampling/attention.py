@@ -33,7 +33,8 @@ _HIDDEN = -1e30
 
 
 class KeyValues:
-    """Per layer: keys [P, H, D, T] and values [P, H, T, D]; a CPU commits their memory as it is written.
+    """Per layer: keys [P, H, D, T] and values [P, H, T, D]; a CPU commits their memory as it is written. (The compiled code keeps the
+    keys of completions' own pages as [H, T, D].)
 
     `multiple`: D is padded with zeros to a multiple of it.
     """

@@ -2,7 +2,7 @@
 
    Compiled at first use by glore.sampling.native with the machine's own C compiler (GCC or Clang vector extensions, no
    other dependency); where there is none, the same work is done by torch (glore.sampling.attention). float32 throughout, but for
-   weights in bfloat16 or int8: see `enum`.
+   products in bfloat16, int16 or int8: see `enum`.
 
    Words. A *page* holds the keys and values of up to PAGE consecutive tokens of one layer: keys [H, D, PAGE] (a vector of
    tokens per channel), values [H, PAGE, D]. A *query* is one token that is being computed: it writes its own key and value
@@ -123,7 +123,13 @@ INLINE vec vexp_below(vec x) { return (vec)((ivec)vexp_inside(x) & ~(x < splat(-
 #endif
 
 /* Sums of neighbours: those of a, then those of b. */
-INLINE vec pairs(vec a, vec b) { return __builtin_shufflevector(a, b, EVEN) + __builtin_shufflevector(a, b, ODD); }
+INLINE vec pairs(vec a, vec b) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, EVEN) + __builtin_shufflevector(a, b, ODD);
+#else
+    return __builtin_shuffle(a, b, (ivec){EVEN}) + __builtin_shuffle(a, b, (ivec){ODD});
+#endif
+}
 
 /* The sum of all numbers of a vector, in one order with every compiler. */
 INLINE float across(vec x) {
@@ -215,11 +221,15 @@ static const Micro HALVES[MR + 1] = LIST(half_);
         _Pragma("GCC unroll 12") for (int r = 0; r < R; r++, out += ldo) {                                     \
             float scale;                                                                                       \
             memcpy(&scale, a + r * lda, sizeof scale);                                                         \
-            vec sum0 = (__builtin_convertvector(acc[r][0], vec) * LOAD(w) - LOAD(w + NR)) * scale;             \
-            vec sum1 = (__builtin_convertvector(acc[r][1], vec) * LOAD(w + VL) - LOAD(w + NR + VL)) * scale;   \
-            if (add) sum0 += LOAD(out), sum1 += LOAD(out + VL);                                                \
-            STORE(out, sum0);                                                                                  \
-            STORE(out + VL, sum1);                                                                             \
+            vec sum0 = __builtin_convertvector(acc[r][0], vec) * LOAD(w) - LOAD(w + NR);                       \
+            vec sum1 = __builtin_convertvector(acc[r][1], vec) * LOAD(w + VL) - LOAD(w + NR + VL);             \
+            if (add) {                                                                                         \
+                STORE(out, FMA(sum0, splat(scale), LOAD(out)));                                                \
+                STORE(out + VL, FMA(sum1, splat(scale), LOAD(out + VL)));                                      \
+            } else {                                                                                           \
+                STORE(out, sum0 * scale);                                                                      \
+                STORE(out + VL, sum1 * scale);                                                                 \
+            }                                                                                                  \
         }                                                                                                      \
     }
 #define MICROS_WHOLE(NAME, DOT)                                                                                \
@@ -292,9 +302,9 @@ static float quantize(const float *x, int64_t n, int kind, int plus, void *out) 
     }
 #endif
     for (; i < n; i++) {
-        int whole = (int)lrintf(x[i] * inverse);
+        int16_t whole = (int16_t)lrintf(x[i] * inverse);
         if (kind == INT8) ((uint8_t *)out)[i] = (uint8_t)(whole + plus);
-        else ((int16_t *)out)[i] = (int16_t)whole;
+        else memcpy((uint8_t *)out + 2 * i, &whole, 2);
     }
     return top / most + check + across(broken);
 }
@@ -495,7 +505,7 @@ INLINE int64_t tokens_in(const Batch *b, int64_t i, const Tile *t) { return t->n
 /* A number too large for a float16 becomes the largest, since infinities would make NaNs of what is hidden. */
 #define STORED uint16_t
 #define GET(p) ((vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p))))
-#define PUT(p, v) _mm256_storeu_si256((__m256i *)(p), _mm512_cvtps_ph(_mm512_max_ps(_mm512_min_ps((__m512)(v), _mm512_set1_ps(65504)), _mm512_set1_ps(-65504)), 0))
+#define PUT(p, v) _mm256_storeu_si256((__m256i *)(p), _mm512_cvtps_ph(_mm512_max_ps(_mm512_set1_ps(-65504), _mm512_min_ps(_mm512_set1_ps(65504), (__m512)(v))), 0))
 #define PUT_ONE(p, x) (*(p) = _cvtss_sh((x) > 65504.0f ? 65504.0f : (x) < -65504.0f ? -65504.0f : (x), 0))
 #define NAME(x) x##_half
 #include "native_pages.h"

@@ -82,7 +82,8 @@ INLINE vec NAME(four)(const STORED *key, int64_t d, const float *q) {
     return pairs(pairs(a, b), pairs(c, e));
 }
 
-/* Scores of one query against n pages of completions; of the last one only `last` tokens, and zeros up to a multiple of VL. */
+/* Scores of one query against n pages of completions; of the last one only `last` tokens. What stands behind them
+   in `out` is to be hidden. */
 static void NAME(scores_own)(const STORED *keys, int64_t stride, const int32_t *pages, int64_t n, int64_t last, int64_t d, const float *q, float *out) {
     for (int64_t j = 0; j < n; j++, out += PAGE) {
         const STORED *key = keys + pages[j] * stride;
