@@ -52,7 +52,7 @@ class ModelRunner:
 
     @property
     def products(self) -> str:
-        """What the compiled code computes products in: `float32`, `bfloat16`, `int16` or `int8`; the model's own type where it isn't used."""
+        """What the compiled code computes products in: `float32`, `bfloat16`, `int16` or `int8`; else the model's own type."""
         return self._native.products if self._native is not None else str(next(self.model.parameters()).dtype).removeprefix("torch.")
 
     def pages_for(self, n_pages: int) -> KeyValues:
