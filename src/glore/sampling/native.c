@@ -17,14 +17,16 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(__FMA__)
 #include <immintrin.h>
+#elif defined(__ARM_NEON) && defined(__ARM_FEATURE_FMA)
+#include <arm_neon.h>
 #endif
 
 #if defined(__AVX512F__)
 #define VL 16
 #define MR 12
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && defined(__FMA__)
 #define VL 8
 #define MR 6
 #else
@@ -42,7 +44,6 @@ typedef float vec __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 #define INLINE static inline __attribute__((always_inline))
 #define LOAD(p) (*(const vec *)(p))
-#define FMA(a, b, c) ((a) * (b) + (c))
 #define STORE(p, v) (*(vec *)(p) = (v))
 
 /* What a model's products are computed in. HALF: weights and inputs in bfloat16, two to a word, sums in float32. INT16 and INT8: weights and
@@ -81,6 +82,17 @@ typedef struct {
 } Heads;
 
 /* ---- elementwise ---- */
+
+/* a * b + c, by name: left to itself, a compiler fuses the two or not by what stands beside them, and sums would depend on their neighbours. */
+#if defined(__AVX512F__)
+#define FMA(a, b, c) ((vec)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
+#elif defined(__FMA__)
+#define FMA(a, b, c) ((vec)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
+#elif defined(__ARM_NEON) && defined(__ARM_FEATURE_FMA)
+#define FMA(a, b, c) ((vec)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b)))
+#else
+#define FMA(a, b, c) ((a) * (b) + (c))
+#endif
 
 INLINE int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 
@@ -191,7 +203,7 @@ enum { SET, ADD, GATED };
     MICRO(NAME, 5, WORD, STEP) MICRO(NAME, 6, WORD, STEP)
 #define LIST(NAME) {0, NAME##1, NAME##2, NAME##3, NAME##4, NAME##5, NAME##6}
 #endif
-#define STEP_SINGLE(sum, a, w) FMA(a, w, sum)
+#define STEP_SINGLE(sum, a, w) FMA(splat(a), w, sum)
 MICROS(micro_, float, STEP_SINGLE)
 typedef void (*Micro)(const void *, int64_t, const float *, int64_t, float *, int64_t, int);
 static const Micro SINGLES[MR + 1] = LIST(micro_);
@@ -204,7 +216,7 @@ static const Micro HALVES[MR + 1] = LIST(half_);
 
 #if defined(__AVX512VNNI__)
 /* Rows: a scale, then words of inputs, in INT8 each 128 more than it stands for. Behind the words of a panel are the scales of its
-   columns, and what these 128 add to their sums. */
+   columns, and what these 128 add to their sums. What is fused is said, or it might depend on R. */
 #define MICRO_WHOLE(NAME, R, DOT)                                                                              \
     static void NAME##R(const void *rows, int64_t lda, const float *w, int64_t k, float *out, int64_t ldo, int add) { \
         const int32_t *a = rows;                                                                               \
@@ -221,15 +233,11 @@ static const Micro HALVES[MR + 1] = LIST(half_);
         _Pragma("GCC unroll 12") for (int r = 0; r < R; r++, out += ldo) {                                     \
             float scale;                                                                                       \
             memcpy(&scale, a + r * lda, sizeof scale);                                                         \
-            vec sum0 = __builtin_convertvector(acc[r][0], vec) * LOAD(w) - LOAD(w + NR);                       \
-            vec sum1 = __builtin_convertvector(acc[r][1], vec) * LOAD(w + VL) - LOAD(w + NR + VL);             \
-            if (add) {                                                                                         \
-                STORE(out, FMA(sum0, splat(scale), LOAD(out)));                                                \
-                STORE(out + VL, FMA(sum1, splat(scale), LOAD(out + VL)));                                      \
-            } else {                                                                                           \
-                STORE(out, sum0 * scale);                                                                      \
-                STORE(out + VL, sum1 * scale);                                                                 \
-            }                                                                                                  \
+            __m512 sum0 = _mm512_fmsub_ps((__m512)__builtin_convertvector(acc[r][0], vec), (__m512)LOAD(w), (__m512)LOAD(w + NR)); \
+            __m512 sum1 = _mm512_fmsub_ps((__m512)__builtin_convertvector(acc[r][1], vec), (__m512)LOAD(w + VL), (__m512)LOAD(w + NR + VL)); \
+            __m512 by = _mm512_set1_ps(scale);                                                                 \
+            STORE(out, (vec)(add ? _mm512_fmadd_ps(sum0, by, (__m512)LOAD(out)) : _mm512_mul_ps(sum0, by)));   \
+            STORE(out + VL, (vec)(add ? _mm512_fmadd_ps(sum1, by, (__m512)LOAD(out + VL)) : _mm512_mul_ps(sum1, by))); \
         }                                                                                                      \
     }
 #define MICROS_WHOLE(NAME, DOT)                                                                                \

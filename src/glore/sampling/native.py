@@ -69,9 +69,7 @@ def _compiled(compiler: str) -> Path:
         # Of this process alone: machines that share a home folder share process numbers too.
         with tempfile.TemporaryDirectory(prefix=".native-", dir=folder) as made:
             temporary = Path(made) / target.name
-            # Some processors would have GCC fuse sums or not by how many run side by side.
-            fused = ("--param=avoid-fma-max-bits=0",) if b"Free Software Foundation" in version else ()
-            command = [compiler, *_FLAGS, *fused, "-o", str(temporary), str(source), "-lm", "-lpthread"]
+            command = [compiler, *_FLAGS, "-o", str(temporary), str(source), "-lm", "-lpthread"]
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_COMPILE_SECONDS)
             if done.returncode != 0:
                 raise OSError(f"{compiler}: {done.stderr}")
