@@ -1,4 +1,4 @@
-"""Time and memory as the work grows, and with a second core: each case in a process of its own."""
+"""Time and memory as the work grows, and with a second core as a thread or as a worker: every worker is a process of its own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 
+WAYS = ((1, 1), (1, 2), (2, 1))
+"""(workers, threads of each)"""
 
-def case(size: str, n_drafts: int, n_threads: int) -> None:
-    """Runs in the child: prints seconds, rollouts and peak memory before and after the work (MiB)."""
+
+def work(size: str, n_drafts: int, n_threads: int, part: int, n_parts: int) -> None:
+    """Runs in a worker: says when it is ready, waits for a line, and prints rollouts and peak memory before and after them (MiB)."""
     import torch
 
     from benchmarks.workloads import drafts, language_model, prefix_asks, requests, tokenizer
@@ -18,32 +21,50 @@ def case(size: str, n_drafts: int, n_threads: int) -> None:
 
     torch.set_num_threads(n_threads)
     engine = TorchEngine.of(language_model(size), tokenizer())
-    todo = requests(prefix_asks(drafts(n_drafts // 2, 2)))
+    made = drafts(n_drafts // 2, 2)
+    of_part = [d for i, d in enumerate(made) if i // 2 % n_parts == part]  # by question, so that prefixes stay together
+    todo = requests(prefix_asks(of_part))
     list(engine.run(todo[:2]))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    print("ready", flush=True)
+    sys.stdin.readline()
     n = sum(len(r.completions) for r in engine.run(iter(todo)))
-    seconds = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps([seconds, n, before / 1024, after / 1024]))
+    print(json.dumps([n, before / 1024, after / 1024]), flush=True)
 
 
-def _child(size: str, n_drafts: int, n_threads: int) -> tuple[float, int, float, float]:
-    code = f"from benchmarks.growth import case; case({size!r}, {n_drafts}, {n_threads})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    seconds, n, before, after = json.loads(done.stdout.splitlines()[-1])
-    return seconds, n, before, after
+def _seconds(size: str, n_drafts: int, n_workers: int, n_threads: int) -> tuple[float, int, float, float]:
+    """Seconds until the last worker is done, rollouts of all, and the largest worker's peak memory before and after."""
+    codes = [f"from benchmarks.growth import work; work({size!r}, {n_drafts}, {n_threads}, {i}, {n_workers})" for i in range(n_workers)]
+    workers = [subprocess.Popen([sys.executable, "-c", c], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for c in codes]
+
+    def lines() -> list[str]:
+        return [w.stdout.readline() if w.stdout is not None else "" for w in workers]
+
+    if lines() != ["ready\n"] * n_workers:
+        raise RuntimeError("a worker did not start")
+    start = time.perf_counter()
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    said = [json.loads(line) for line in lines()]
+    seconds = time.perf_counter() - start
+    for worker in workers:
+        worker.communicate()
+    return seconds, sum(n for n, _, _ in said), max(b for _, b, _ in said), max(a for _, _, a in said)
 
 
-def table(size: str, smallest: int = 8) -> None:
-    """1, 4 and 16 times the drafts; one and two threads."""
+def table(size: str, smallest: int = 8, n_rounds: int = 3) -> None:
+    """1, 4 and 16 times the drafts; one core, two threads, two workers. The best of the rounds."""
     print(f"\n### Growth, {size}, verifying rollouts\n")
-    print("| drafts | rollouts | threads | seconds | per second | peak memory, MiB (before) |")
-    print("|---|---|---|---|---|---|")
+    print("| drafts | rollouts | workers × threads | seconds | per second | over one core | peak memory of a worker, MiB (before) |")
+    print("|---|---|---|---|---|---|---|")
     for times in (1, 4, 16):
-        for n_threads in (1, 2):
-            seconds, n, before, after = _child(size, times * smallest, n_threads)
+        best = {way: min(_seconds(size, times * smallest, *way) for _ in range(n_rounds)) for way in WAYS}
+        for (n_workers, n_threads), (seconds, n, before, after) in best.items():
             print(
-                f"| {times * smallest} | {n:,} | {n_threads} | {seconds:.1f} | {n / seconds:,.0f} | {after:,.0f} ({before:,.0f}) |",
+                f"| {times * smallest} | {n:,} | {n_workers} × {n_threads} | {seconds:.1f} | {n / seconds:,.0f} "
+                f"| {best[1, 1][0] / seconds:.2f} × | {after:,.0f} ({before:,.0f}) |",
                 flush=True,
             )

@@ -115,7 +115,7 @@ def drafts(n_questions: int, n_each: int, seed: int = 0) -> list[Draft]:
     def words(n: int) -> str:
         return " ".join(f"w{rng.randrange(3, VOCAB)}" for _ in range(n))
 
-    made = []
+    made: list[Draft] = []
     for _ in range(n_questions):
         question = words(rng.randint(60, 90))
         made.extend(Draft(question, tuple(words(rng.randint(9, 14)) for _ in range(rng.randint(4, 6)))) for _ in range(n_each))
