@@ -12,9 +12,9 @@ from benchmarks import peers
 from benchmarks.rounds import Contender, race, show
 from benchmarks.workloads import Draft, drafts, language_model, prefix_asks, quantizations, tokenizer
 from glore.config import LabelSettings
+from glore.config.engine import Quantization
 from glore.progress import SilentProgress
 from glore.records import PrefixTrials, Problem, Solution
-from glore.sampling.native_call import Quantization
 from glore.sampling.protocol import Engine, FollowUp, Request, Result
 from glore.sampling.torch_engine import TorchEngine
 from glore.tasks.protocol import Grade

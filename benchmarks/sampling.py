@@ -23,8 +23,8 @@ import torch
 from benchmarks import growth, labels, limit, peers, scoring, student
 from benchmarks.rounds import Contender, race, show
 from benchmarks.workloads import Ask, Subject, quantizations, random_subject, requests
+from glore.config.engine import Quantization
 from glore.models import computes_bfloat16
-from glore.sampling.native_call import Quantization
 from glore.sampling.torch_engine import TorchEngine
 
 

@@ -16,12 +16,12 @@ from benchmarks import peers
 from benchmarks.rounds import Contender, race, show
 from benchmarks.workloads import Ask, Subject, quantizations
 from glore.config import LabelSettings, RunConfig, load_config
+from glore.config.engine import Quantization
 from glore.models import load_causal_lm, load_tokenizer
 from glore.progress import SilentProgress
 from glore.prompts import solve_segments
 from glore.records import Problem, Solution, read_records
 from glore.runfolder import part_files
-from glore.sampling.native_call import Quantization
 from glore.sampling.torch_engine import TorchEngine
 from glore.tasks.open import open_task
 from glore.where import verify_prefixes

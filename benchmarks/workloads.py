@@ -16,7 +16,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForTokenClassification, PreTrainedTokenizerFast
 
-from glore.sampling.native_call import Quantization
+from glore.config.engine import Quantization
 from glore.sampling.protocol import Request, SamplingParams, stable_seed
 from glore.sampling.runner import ModelRunner
 

@@ -13,9 +13,9 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import glore.sampling.runner
+from glore.config.engine import Quantization
 from glore.errors import EngineError
 from glore.sampling.batch import Batch, prompt_batches
-from glore.sampling.native_call import Quantization
 from glore.sampling.protocol import Request, Result, SamplingParams, stable_seed
 from glore.sampling.runner import ModelRunner
 from glore.sampling.stream import Stream
@@ -107,7 +107,7 @@ def test_log_probabilities_are_the_same_bits_in_any_batch(
     try:
         engines = [TorchEngine.of(model(), tiny_tokenizer(), n, quantization=quantization) for n in (1, 5, 64)]
     except EngineError:
-        pytest.skip("no products of integers on this processor")
+        pytest.skip("products of integers need AVX512-VNNI and a C compiler")
     items = prefixes(4, dataclasses.replace(WARM, logprobs=True, temperature=0.3), k=3)
     told = [
         {(r.request.id, k): (c.text, c.logprobs) for r in results for k, c in enumerate(r.completions)}
@@ -193,7 +193,7 @@ def test_products_of_integers_stay_near_the_models_distribution(architecture: st
     """At most so much of the probability moves."""
     quantized = ModelRunner(tiny_lm(architecture), ("native",), quantization)
     if quantized.products != quantization:
-        pytest.skip("no products of integers on this processor")
+        pytest.skip("products of integers need AVX512-VNNI and a C compiler")
     most, _ = moved_probability(quantized, ModelRunner(tiny_lm(architecture), ("native",)))
     assert 0 < most < bound
 
@@ -219,7 +219,7 @@ def test_sums_of_integers_cannot_overflow_and_broken_numbers_show() -> None:
                 weight.fill_(1.0)
     runner, exact = ModelRunner(model, ("native",), "int16"), ModelRunner(model, ("native",))
     if runner.products != "int16":
-        pytest.skip("no products of integers on this processor")
+        pytest.skip("products of integers need AVX512-VNNI and a C compiler")
     assert moved_probability(runner, exact)[0] < 1e-4
     with torch.no_grad():
         model.get_input_embeddings().weight[3] = float("nan")

@@ -10,7 +10,9 @@ from pydantic import Field, model_validator
 from glore.config.section import Settings
 from glore.errors import shown
 
-__all__ = ["EngineSettings"]
+__all__ = ["EngineSettings", "Quantization"]
+
+Quantization = Literal["none", "int16", "int8"]
 
 
 class EngineSettings(Settings):
@@ -24,7 +26,7 @@ class EngineSettings(Settings):
     pool of `inner` engines on one or many machines."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
-    quantization: Literal["none", "int16", "int8"] = "none"
+    quantization: Quantization = "none"
     """torch, on a CPU: `int16` and `int8` draw with weights and their inputs in whole numbers, keys and values in 16 bits: faster, and from
     a slightly different distribution (docs/engines.md says how different). Reward models always score without it."""
     max_rows: int = Field(256, ge=1)

@@ -50,6 +50,7 @@ typedef int32_t ivec __attribute__((vector_size(VL * 4), aligned(4), may_alias))
    inputs in integers, two or four to a word, with a scale for each output and each row, sums in int32, which can't overflow; keys and values
    are then kept in float16. In an INT8 model the inputs of `down`, which have the longest tails, and its weights are INT16. */
 enum { SINGLE, HALF, INT16, INT8 };
+#define IS_WHOLE(kind) ((kind) == INT16 || (kind) == INT8)
 
 typedef struct {
     const float *input_norm, *qkv, *qkv_bias, *q_norm, *k_norm, *out, *out_bias, *mlp_norm, *gate_up, *down;
@@ -186,31 +187,32 @@ enum { SET, ADD, GATED };
             STORE(out + VL, acc[r][1]);                                                                        \
         }                                                                                                      \
     }
+/* M for every number of rows that a block may have. */
 #if MR == 12
-#define MICROS(NAME, WORD, STEP)                                                                               \
-    MICRO(NAME, 1, WORD, STEP) MICRO(NAME, 2, WORD, STEP) MICRO(NAME, 3, WORD, STEP) MICRO(NAME, 4, WORD, STEP) \
-    MICRO(NAME, 5, WORD, STEP) MICRO(NAME, 6, WORD, STEP) MICRO(NAME, 7, WORD, STEP) MICRO(NAME, 8, WORD, STEP) \
-    MICRO(NAME, 9, WORD, STEP) MICRO(NAME, 10, WORD, STEP) MICRO(NAME, 11, WORD, STEP) MICRO(NAME, 12, WORD, STEP)
+#define EACH(M, NAME, ...)                                                                                     \
+    M(NAME, 1, __VA_ARGS__) M(NAME, 2, __VA_ARGS__) M(NAME, 3, __VA_ARGS__) M(NAME, 4, __VA_ARGS__)            \
+    M(NAME, 5, __VA_ARGS__) M(NAME, 6, __VA_ARGS__) M(NAME, 7, __VA_ARGS__) M(NAME, 8, __VA_ARGS__)            \
+    M(NAME, 9, __VA_ARGS__) M(NAME, 10, __VA_ARGS__) M(NAME, 11, __VA_ARGS__) M(NAME, 12, __VA_ARGS__)
 #define LIST(NAME) {0, NAME##1, NAME##2, NAME##3, NAME##4, NAME##5, NAME##6, NAME##7, NAME##8, NAME##9, NAME##10, NAME##11, NAME##12}
 #elif MR == 8
-#define MICROS(NAME, WORD, STEP)                                                                               \
-    MICRO(NAME, 1, WORD, STEP) MICRO(NAME, 2, WORD, STEP) MICRO(NAME, 3, WORD, STEP) MICRO(NAME, 4, WORD, STEP) \
-    MICRO(NAME, 5, WORD, STEP) MICRO(NAME, 6, WORD, STEP) MICRO(NAME, 7, WORD, STEP) MICRO(NAME, 8, WORD, STEP)
+#define EACH(M, NAME, ...)                                                                                     \
+    M(NAME, 1, __VA_ARGS__) M(NAME, 2, __VA_ARGS__) M(NAME, 3, __VA_ARGS__) M(NAME, 4, __VA_ARGS__)            \
+    M(NAME, 5, __VA_ARGS__) M(NAME, 6, __VA_ARGS__) M(NAME, 7, __VA_ARGS__) M(NAME, 8, __VA_ARGS__)
 #define LIST(NAME) {0, NAME##1, NAME##2, NAME##3, NAME##4, NAME##5, NAME##6, NAME##7, NAME##8}
 #else
-#define MICROS(NAME, WORD, STEP)                                                                               \
-    MICRO(NAME, 1, WORD, STEP) MICRO(NAME, 2, WORD, STEP) MICRO(NAME, 3, WORD, STEP) MICRO(NAME, 4, WORD, STEP) \
-    MICRO(NAME, 5, WORD, STEP) MICRO(NAME, 6, WORD, STEP)
+#define EACH(M, NAME, ...)                                                                                     \
+    M(NAME, 1, __VA_ARGS__) M(NAME, 2, __VA_ARGS__) M(NAME, 3, __VA_ARGS__) M(NAME, 4, __VA_ARGS__)            \
+    M(NAME, 5, __VA_ARGS__) M(NAME, 6, __VA_ARGS__)
 #define LIST(NAME) {0, NAME##1, NAME##2, NAME##3, NAME##4, NAME##5, NAME##6}
 #endif
 #define STEP_SINGLE(sum, a, w) FMA(splat(a), w, sum)
-MICROS(micro_, float, STEP_SINGLE)
+EACH(MICRO, micro_, float, STEP_SINGLE)
 typedef void (*Micro)(const void *, int64_t, const float *, int64_t, float *, int64_t, int);
 static const Micro SINGLES[MR + 1] = LIST(micro_);
 
 #if defined(__AVX512BF16__)
 #define STEP_HALF(sum, a, w) ((vec)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)_mm512_set1_epi32(a), (__m512bh)(w)))
-MICROS(half_, int32_t, STEP_HALF)
+EACH(MICRO, half_, int32_t, STEP_HALF)
 static const Micro HALVES[MR + 1] = LIST(half_);
 #endif
 
@@ -240,12 +242,8 @@ static const Micro HALVES[MR + 1] = LIST(half_);
             STORE(out + VL, (vec)(add ? _mm512_fmadd_ps(sum1, by, (__m512)LOAD(out + VL)) : _mm512_mul_ps(sum1, by))); \
         }                                                                                                      \
     }
-#define MICROS_WHOLE(NAME, DOT)                                                                                \
-    MICRO_WHOLE(NAME, 1, DOT) MICRO_WHOLE(NAME, 2, DOT) MICRO_WHOLE(NAME, 3, DOT) MICRO_WHOLE(NAME, 4, DOT)    \
-    MICRO_WHOLE(NAME, 5, DOT) MICRO_WHOLE(NAME, 6, DOT) MICRO_WHOLE(NAME, 7, DOT) MICRO_WHOLE(NAME, 8, DOT)    \
-    MICRO_WHOLE(NAME, 9, DOT) MICRO_WHOLE(NAME, 10, DOT) MICRO_WHOLE(NAME, 11, DOT) MICRO_WHOLE(NAME, 12, DOT)
-MICROS_WHOLE(int16_, _mm512_dpwssd_epi32)
-MICROS_WHOLE(int8_, _mm512_dpbusd_epi32)
+EACH(MICRO_WHOLE, int16_, _mm512_dpwssd_epi32)
+EACH(MICRO_WHOLE, int8_, _mm512_dpbusd_epi32)
 static const Micro INT16S[MR + 1] = LIST(int16_), INT8S[MR + 1] = LIST(int8_);
 #endif
 
@@ -262,7 +260,7 @@ int64_t glore_has(int64_t kind) {
     if (kind == HALF) return 1;
 #endif
 #if defined(__AVX512VNNI__)
-    if (kind == INT16 || kind == INT8) return 1;
+    if (IS_WHOLE(kind)) return 1;
 #endif
     return kind == SINGLE;
 }
@@ -271,7 +269,7 @@ int64_t glore_has(int64_t kind) {
 INLINE int64_t words(int64_t k, int kind) { return kind == SINGLE ? k : kind == INT8 ? (k + 3) / 4 : (k + 1) / 2; }
 
 /* Words behind those of a column: scale and surplus. */
-INLINE int64_t behind(int kind) { return kind == INT16 || kind == INT8 ? 2 : 0; }
+INLINE int64_t behind(int kind) { return IS_WHOLE(kind) ? 2 : 0; }
 
 /* Rows [m, k] to bfloat16, two to a word [m, (k + 1) / 2]. */
 static void halve(const float *a, int64_t lda, int64_t m, int64_t k, int32_t *out) {
@@ -348,7 +346,7 @@ static void product(const float *a, int64_t lda, const float *w, const float *bi
     }
 #endif
 #if defined(__AVX512VNNI__)
-    if (kind == INT16 || kind == INT8) {
+    if (IS_WHOLE(kind)) {
         quantize_rows(a, lda, m, k, kind, narrowed);
         k = words(k, kind);
         lda = k + 1;
@@ -389,7 +387,7 @@ static void product(const float *a, int64_t lda, const float *w, const float *bi
 
 /* Weights [n, k] (row-major, as nn.Linear keeps them) into panels; rows beyond n are zero. `up`: second half of gated panels. 0: done; 1: no memory. */
 int glore_pack(const float *w, const float *up, int64_t n, int64_t k, int64_t kind, float *out) {
-    int64_t width = up ? VL : NR, n_steps = words(k, kind), whole = kind == INT16 || kind == INT8;
+    int64_t width = up ? VL : NR, n_steps = words(k, kind), whole = IS_WHOLE(kind);
     int32_t *column_of = whole ? malloc(4 * n_steps) : 0;
     if (whole && !column_of) return 1;
     for (int64_t column = 0; column < n; column += width, out += (n_steps + behind(kind)) * NR)
@@ -521,7 +519,7 @@ INLINE int64_t tokens_in(const Batch *b, int64_t i, const Tile *t) { return t->n
 
 static void attend(int kind, const Batch *b, const Heads *h, int64_t layer, float *q, int64_t from, int64_t to, float *scratch, float *out) {
 #if defined(__AVX512VNNI__)
-    if (kind == INT16 || kind == INT8) {
+    if (IS_WHOLE(kind)) {
         attend_half(b, h, b->keys[layer], b->values[layer], q, from, to, scratch, out);
         return;
     }
@@ -532,7 +530,7 @@ static void attend(int kind, const Batch *b, const Heads *h, int64_t layer, floa
 
 static void write(int kind, const Batch *b, const Heads *h, int64_t layer, int64_t i, int64_t head, const float *key, const float *value) {
 #if defined(__AVX512VNNI__)
-    if (kind == INT16 || kind == INT8) {
+    if (IS_WHOLE(kind)) {
         write_half(b, h, b->keys[layer], b->values[layer], i, head, key, value);
         return;
     }
@@ -640,7 +638,7 @@ static void forward(void *argument) {
     for (int64_t from = begin; from < end; from += CHUNK) {
         int64_t rows = end - from < CHUNK ? end - from : CHUNK;
         for (int64_t r = 0; r < rows; r++) rms_norm(x + b->selected[from + r] * hidden, m->final_norm, narrow + r * hidden, hidden, (float)m->eps);
-        product(narrow, hidden, m->head, m->head_bias, rows, m->n_out, hidden, b->logits + from * m->n_out, m->n_out, SET, kind == INT16 || kind == INT8 ? SINGLE : kind, narrowed);
+        product(narrow, hidden, m->head, m->head_bias, rows, m->n_out, hidden, b->logits + from * m->n_out, m->n_out, SET, IS_WHOLE(kind) ? SINGLE : kind, narrowed);
     }
 }
 

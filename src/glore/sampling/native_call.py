@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,9 @@ from glore.sampling.native import Library
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["NativeModel", "Quantization", "attend_natively", "draw_natively"]
+    from glore.config.engine import Quantization
 
-Quantization = Literal["none", "int16", "int8"]
+__all__ = ["NativeModel", "attend_natively", "draw_natively"]
 
 _KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 _ROPES = ("default", "linear", "llama3")
@@ -130,6 +130,7 @@ class NativeModel:
         self._parameters = list(model.parameters())
         is_half = next(model.parameters()).dtype == torch.bfloat16 and bool(library.glore_has(_HALF))
         self.kind = _KINDS.index(quantization) if quantization != "none" else _HALF if is_half else _SINGLE
+        is_whole = self.kind in (_INT16, _INT8)
         if not library.glore_has(self.kind):
             raise NotImplementedError("products of integers without AVX512-VNNI instructions")
         self._base = model.base_model
@@ -139,7 +140,7 @@ class NativeModel:
         self._kept: list[torch.Tensor] = []
         heads, kv = config.num_attention_heads, config.num_key_value_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // heads
-        self.like = torch.empty(kv, size, dtype=torch.float16 if self.kind in (_INT16, _INT8) else torch.float32)
+        self.like = torch.empty(kv, size, dtype=torch.float16 if is_whole else torch.float32)
         """Keys of one token, to make room by."""
         self.n_layers = len(layers)
         self.n_out = model.get_parameter(f"{head}.weight").shape[0]
@@ -148,7 +149,7 @@ class NativeModel:
             *(self.n_layers, config.hidden_size, heads, kv, size, config.intermediate_size, self.n_out, self.kind),
             self._plain(self._base.get_parameter("embed_tokens.weight")),
             self._plain(self._base.get_parameter("norm.weight")),
-            self._panels(model.get_parameter(f"{head}.weight"), kind=_SINGLE if self.kind in (_INT16, _INT8) else self.kind),
+            self._panels(model.get_parameter(f"{head}.weight"), kind=_SINGLE if is_whole else self.kind),
             self._plain(_maybe(model, f"{head}.bias")),
             *(None, None, self._layers, config.rms_norm_eps, size**-0.5),
         )

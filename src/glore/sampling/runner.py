@@ -19,11 +19,13 @@ from glore.sampling.attention import ATTENTION_NAME, KeyValues, Reading, registe
 from glore.sampling.batch import Batch, Ints32, prompt_batches
 from glore.sampling.draw import DrawSettings, draw_each
 from glore.sampling.native import Library, library
-from glore.sampling.native_call import NativeModel, Quantization, draw_natively
+from glore.sampling.native_call import NativeModel, draw_natively
 from glore.sampling.tree import PAGE_SIZE, PageTree, cut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from glore.config.engine import Quantization
 
 __all__ = ["ModelRunner"]
 

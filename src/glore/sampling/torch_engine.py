@@ -18,7 +18,6 @@ import numpy as np
 
 from glore.errors import EngineError, shown
 from glore.sampling.encoding import check, new_tokens
-from glore.sampling.native_call import Quantization
 from glore.sampling.plain import find_cache, plain_waves
 from glore.sampling.protocol import FollowUp, Request, Result, followed
 from glore.sampling.rows import Ints
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from glore.config import EngineSettings
+    from glore.config.engine import Quantization
 
 __all__ = ["TorchEngine"]
 
