@@ -1,16 +1,24 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders that know the digest of their files."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
+import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from glore.errors import RunError
+from glore.errors import ModelError, RunError
 
-__all__ = ["replacing"]
+__all__ = ["DIGESTS", "check_digests", "damage", "is_inside", "read_digests", "replacing", "write_digests"]
+
+DIGESTS = "glore-digests.json"
+"""In a model folder or a checkpoint: relative file name → digest of the file's whole content. Written last."""
+_UNCHECKED = (DIGESTS, "README.md")
+"""The model card is for people to edit, and no loader reads it."""
 
 
 @contextlib.contextmanager
@@ -34,3 +42,70 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_digests(folder: Path) -> None:
+    """Write the digest of every file below `folder` into its `glore-digests.json`, as the last file. Raises RunError."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in _UNCHECKED)
+    try:
+        digests = {p.relative_to(folder).as_posix(): _digest(p, *_state(p)) for p in files}
+    except OSError as error:
+        raise RunError(f"can't read {error.filename or folder} back: {error.strerror or error}; check the disk, then run again") from error
+    with replacing(folder / DIGESTS) as stream:
+        stream.write((json.dumps(digests, indent=1, sort_keys=True) + "\n").encode())
+
+
+def check_digests(folder: Path) -> None:
+    """Compare the files below `folder` with its `glore-digests.json`. A folder without one, from elsewhere, passes.
+
+    Raises ModelError naming the first file that is missing or has other content.
+    """
+    if (folder / DIGESTS).exists() and (wrong := damage(folder)):
+        raise ModelError(
+            f"{wrong}: the model at {folder} is damaged; copy it anew from where it is whole, or delete that folder and make it again "
+            "with the same glore run"
+        )
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a folder that carries digests, in words; none where every file has the content it was written with."""
+    digests = read_digests(folder)
+    if digests is None:
+        return f"{folder / DIGESTS} is missing or unreadable"
+    for name, digest in digests.items():
+        path = folder / name
+        try:
+            if _digest(path, *_state(path)) != digest:
+                return f"{path} has changed since it was written"
+        except OSError:
+            return f"{path} is missing or unreadable"
+    return None
+
+
+def read_digests(folder: Path) -> dict[str, str] | None:
+    """The folder's digests; none where their file is missing, unreadable, or names a file outside the folder."""
+    try:
+        data = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict) or not all(isinstance(value, str) and is_inside(name) for name, value in data.items()):
+        return None
+    return data
+
+
+def is_inside(name: str) -> bool:
+    """Is it a relative path that stays below the folder it is joined to?"""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest(path: Path, *state: int) -> str:
+    """Of the whole file. A file that this process has read since it last changed is not read again."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, functools.partial(hashlib.blake2b, digest_size=20)).hexdigest()
