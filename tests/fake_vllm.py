@@ -53,6 +53,8 @@ class EngineArgs:
     max_num_seqs: int | None = None
     enable_prefix_caching: bool | None = None
     disable_log_stats: bool = False
+    revision: str | None = None
+    tokenizer_revision: str | None = None
 
 
 @dataclasses.dataclass

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from glore.errors import ModelError, RunError
 
-__all__ = ["DIGESTS", "check_digests", "damage", "is_inside", "read_digests", "replacing", "write_digests"]
+__all__ = ["DIGESTS", "check_digests", "damage", "file_digest", "is_inside", "read_digests", "replacing", "write_digests"]
 
 DIGESTS = "glore-digests.json"
 """In a model folder or a checkpoint: relative file name → digest of the file's whole content. Written last."""
@@ -48,7 +48,7 @@ def write_digests(folder: Path) -> None:
     """Write the digest of every file below `folder` into its `glore-digests.json`, as the last file. Raises RunError."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in _UNCHECKED)
     try:
-        digests = {p.relative_to(folder).as_posix(): _digest(p, *_state(p)) for p in files}
+        digests = {p.relative_to(folder).as_posix(): file_digest(p) for p in files}
     except OSError as error:
         raise RunError(f"can't read {error.filename or folder} back: {error.strerror or error}; check the disk, then run again") from error
     with replacing(folder / DIGESTS) as stream:
@@ -75,7 +75,7 @@ def damage(folder: Path) -> str | None:
     for name, digest in digests.items():
         path = folder / name
         try:
-            if _digest(path, *_state(path)) != digest:
+            if file_digest(path) != digest:
                 return f"{path} has changed since it was written"
         except OSError:
             return f"{path} is missing or unreadable"
@@ -97,6 +97,11 @@ def is_inside(name: str) -> bool:
     """Is it a relative path that stays below the folder it is joined to?"""
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
+def file_digest(path: Path) -> str:
+    """A hash of the file's whole content. Raises OSError."""
+    return _digest(path, *_state(path))
 
 
 def _state(path: Path) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """Fingerprints: what a stage's result was made from, as one short hash, and what changed, in words.
 
-Seen are settings, input stages, the stage's and the records' version, the release of glore, and the content of local data.
-Not seen are other packages' versions, code changed within a release, and what is behind a name on the Hub or `base.model`.
+Seen are settings, input stages, the stage's and the records' version, the release of glore, and the content of local data
+and of a base model's folder. Not seen are other packages' versions, code changed within a release, and what is behind a name
+on the Hub without a revision.
 """
 
 from __future__ import annotations
@@ -12,17 +13,29 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from glore.config import RunConfig
+from glore.config.training import is_local
 from glore.errors import DataError, shown
+from glore.files import DIGESTS, file_digest
 
-__all__ = ["difference", "digest_of_files", "fingerprint_of", "flat_settings", "package_versions", "release_of"]
+__all__ = [
+    "difference",
+    "digest_of_files",
+    "fingerprint_of",
+    "flat_settings",
+    "model_contents",
+    "package_versions",
+    "release_of",
+]
 
-MAX_DIGEST_BYTES = 2**30
-"""Of a larger file only so much is read for its digest."""
+_MODEL_FILES = (".json", ".safetensors", ".gguf", ".bin", ".jinja", ".model", ".tiktoken", ".txt")
+"""Endings of what is read from a model's folder: configuration, tokenizer, weights, chat template."""
+_NO_MODEL_FILES = (DIGESTS, "trainer_state.json", "training_args.bin", "requirements.txt", "LICENSE.txt", "LICENCE.txt")
 
 
 def fingerprint_of(data: object) -> str:
@@ -30,20 +43,33 @@ def fingerprint_of(data: object) -> str:
     return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=10).hexdigest()
 
 
-def digest_of_files(files: Mapping[str, Path]) -> str:
-    """A short hash of files: of the name each has here, its size, and its first `MAX_DIGEST_BYTES`. Raises DataError."""
+def digest_of_files(files: Mapping[str, Path], settings: str = "the settings below task") -> str:
+    """A short hash of files: of the name each has here, its size, and its whole content. Raises DataError naming `settings` to check.
+
+    Every byte counts: of weights, too, any one may be another. Files are read side by side, each once in a process.
+    """
     digest = hashlib.blake2b(digest_size=10)
-    for name, path in sorted(files.items()):
-        try:
-            with path.open("rb") as stream:
-                digest.update(f"{name}\0{path.stat().st_size}\0".encode())
-                left = MAX_DIGEST_BYTES
-                while chunk := stream.read(min(left, 2**20)):
-                    digest.update(chunk)
-                    left -= len(chunk)
-        except OSError as error:
-            raise DataError(f"can't read {path}: {error.strerror or error}; check the settings below task") from error
+    try:
+        with ThreadPoolExecutor() as pool:
+            contents = dict(zip(files, pool.map(file_digest, files.values()), strict=True))
+        for name, path in sorted(files.items()):
+            digest.update(f"{name}\0{path.stat().st_size}\0{contents[name]}\0".encode())
+    except OSError as error:
+        path = error.filename or next(iter(files.values()))
+        raise DataError(f"can't read {path}: {error.strerror or error}; check {settings}") from error
     return digest.hexdigest()
+
+
+def model_contents(model: str) -> dict[str, str | None]:
+    """A hash of what loaders read from the folder `base.model`; none where nothing is there now. Empty for a Hub name.
+
+    Raises DataError for a file that can't be read.
+    """
+    if not is_local(model):
+        return {}
+    folder = Path(model).expanduser()
+    files = {p.name: p for p in folder.glob("*") if p.suffix in _MODEL_FILES and p.name not in _NO_MODEL_FILES and p.is_file()}
+    return {"base.model": digest_of_files(files, "base.model") if files else None}
 
 
 @functools.cache

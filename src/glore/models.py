@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glore.config.training import is_local
 from glore.errors import ConfigError, ModelError, printable, shown
 from glore.prompts import BAD_MARK
 
@@ -31,11 +33,13 @@ __all__ = [
     "prepare_tokenizer",
     "quiet",
     "save_model",
+    "split_reference",
 ]
 
 STEP_LABELS = {0: "bad", 1: "good"}
 """Classes of a step model (method 2)."""
 PAD_MARK = "[PAD]"
+_PINNED = re.compile(r"([\w.-]+(?:/[\w.-]+)?)@([\w./-]+)")
 DTYPES = ("float32", "bfloat16")
 
 
@@ -57,13 +61,21 @@ def computes_bfloat16(device: str) -> bool:
     return device != "cpu" or any(has and name.endswith("bf16") for name, has in torch.cpu.get_capabilities().items())
 
 
+def split_reference(path: str | Path) -> tuple[str, str | None]:
+    """`NAME@REVISION` of the Hub as name and revision; a folder, or a name alone, has no revision."""
+    text = str(path)
+    found = None if isinstance(path, Path) or Path(text).is_dir() else _PINNED.fullmatch(text)
+    return (found[1], found[2]) if found else (text, None)
+
+
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer at `path` (a folder or Hub name). Raises ModelError, also for one without an end-of-text token."""
+    """The tokenizer at `path` (a folder, a Hub name or NAME@REVISION). Raises ModelError, also for one without an end-of-text token."""
     from transformers import AutoTokenizer
 
     _check_folder(path)
+    name, revision = split_reference(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path))
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     except Exception as error:
         raise ModelError(f"can't load a tokenizer from {shown(str(path))}: {_line(error)}") from error
     if tokenizer.eos_token_id is None:
@@ -111,15 +123,18 @@ def _load(kind: object, what: str, path: str | Path, dtype: str, fresh: tuple[st
     if dtype not in DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}")
     _check_folder(path)
+    name, revision = split_reference(path)
     with quiet():
         try:
-            config = AutoConfig.from_pretrained(str(path))
+            config = AutoConfig.from_pretrained(name, revision=revision)
             if fresh:
                 config.num_labels = len(STEP_LABELS)
                 config.id2label = dict(STEP_LABELS)
                 config.label2id = {name: i for i, name in STEP_LABELS.items()}
                 config.classifier_dropout = 0.0
-            model, info = kind.from_pretrained(str(path), config=config, dtype=getattr(torch, dtype), output_loading_info=True)  # type: ignore[attr-defined]  # an Auto class, untyped here
+            model, info = kind.from_pretrained(  # type: ignore[attr-defined]  # an Auto class, untyped here
+                name, revision=revision, config=config, dtype=getattr(torch, dtype), output_loading_info=True
+            )
         except SafetensorError as error:
             raise ModelError(
                 f"can't load a {what} from {shown(str(path))}: its weights are damaged or cut short ({_line(error)}); delete that folder, "
@@ -228,7 +243,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 def _check_folder(path: str | Path) -> None:
     """Refuse a missing or empty local folder before transformers takes its name for one on the Hub."""
     text = str(path)
-    looks_local = isinstance(path, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1
+    looks_local = isinstance(path, Path) or is_local(split_reference(text)[0])
     if looks_local and not Path(text).is_dir():
         raise ModelError(f"no model folder {shown(text)}; give the folder of a saved model, or a Hub name like Qwen/Qwen2.5-0.5B")
     if Path(text).is_dir() and not (Path(text) / "config.json").is_file():

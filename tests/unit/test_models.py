@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,38 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ModelError, match="has no eos_token"):
         models.load_tokenizer(tmp_path)
+
+
+def test_a_revision_pins_tokenizer_and_weights(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two commits of one repository in a cache of the Hub, as `hf download` leaves it."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    repository = tmp_path / "models--some--base"
+    tokens = (base / "tokenizer_config.json").read_text()
+    commits = {"main": "a" * 40, "v1": "b" * 40}
+    for number, (name, commit) in enumerate(commits.items()):
+        folder = repository / "snapshots" / commit
+        shutil.copytree(base, folder)
+        model = AutoModelForCausalLM.from_pretrained(str(folder))
+        model.get_input_embeddings().weight.data.fill_(number)
+        model.save_pretrained(str(folder))
+        (folder / "tokenizer_config.json").write_text(tokens.replace("[EOS]", ["[EOS]", "Tom"][number]))
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / name).write_text(commit)
+    for reference, number in (("some/base", 0), ("some/base@v1", 1), (f"some/base@{'b' * 40}", 1), ("some/base@main", 0)):
+        for load in (models.load_causal_lm, models.new_step_model):
+            assert load(reference).get_input_embeddings().weight.unique().tolist() == [number], (reference, load)
+        assert models.load_tokenizer(reference).eos_token == ["[EOS]", "Tom"][number]
+    with pytest.raises(ModelError, match="nowhere"):
+        models.load_tokenizer("some/base@nowhere")
+
+
+def test_a_reference_is_split_only_where_it_names_a_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine@v1").mkdir()
+    for path in ("gpt2", "a/b", "mine@v1", "./mine@v1", str(tmp_path / "mine@v1"), Path("a@b"), "runs/x/models/a@b"):
+        assert models.split_reference(path) == (str(path), None)
+    assert models.split_reference("a/b@refs/pr/1") == ("a/b", "refs/pr/1")
+    assert models.split_reference("gpt2@v1.0") == ("gpt2", "v1.0")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +20,7 @@ from fakes import FunctionEngine, LastLineTask, problem
 from glore.config import EngineSettings, RunConfig
 from glore.errors import ConfigError, DataError, RunError
 from glore.evaluation import read_evaluation
-from glore.pipeline import plan_stages, run_stages
+from glore.pipeline import StagePlan, plan_stages, run_stages
 from glore.records import PrefixTrials, Problem, RefinementPair, Solution, StepLabels, StepScores, read_records
 from glore.sampling.protocol import Engine, Request
 from glore.stages import build_stages, read_inputs
@@ -296,6 +298,64 @@ def test_edited_data_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert plan_stages(stages[:3], config)[2].why == "no result yet"
     file.rename(tmp_path / "gone.jsonl")
     assert [p.state for p in plan_stages(stages[:2], config)] == ["reused", "reused"]
+
+
+def test_a_base_model_is_what_its_folder_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(glore.stages.common, "open_task", open_task)
+    monkeypatch.setattr("glore.models.load_tokenizer", lambda path: None)
+    data, folder = tmp_path / "mine.jsonl", tmp_path / "base"
+    data.write_text("".join(f'{{"question": "What is {n} + 1?", "answer": {n + 1}}}\n' for n in range(40)))
+    folder.mkdir()
+    weights = folder / "model.safetensors"
+    weights.write_bytes(bytes(3_000_000))
+    (folder / "config.json").write_text("{}")
+    config = RunConfig.model_validate(
+        {
+            "name": "t",
+            "runs_dir": str(tmp_path),
+            "task": {"kind": "jsonl", "path": str(data), "n_dev": 5},
+            "base": {"model": str(folder)},
+        }
+    )
+    stages = build_stages(config)
+    before = {plan.name: plan.fingerprint for plan in run_stages(stages, config, until="base")}
+
+    def plans() -> dict[str, StagePlan]:
+        return {plan.name: plan for plan in plan_stages(stages, config)}
+
+    assert plans()["base"].state == "reused"
+    (folder / "README.md").write_text("read by nobody")
+    assert plans()["base"].state == "reused"
+    stat = weights.stat()
+    flipped = bytearray(weights.read_bytes())
+    flipped[2_345_678] ^= 1
+    weights.write_bytes(flipped)
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    now = plans()
+    assert now["base"].state == "computed"
+    assert now["base"].why.startswith("content of base.model '")
+    assert now["problems"].fingerprint == before["problems"]
+    # All that is trained or sampled follows from the base.
+    flipped[2_345_678] ^= 1
+    weights.write_bytes(flipped)
+    back = plans()
+    assert back["base"].state == "reused"
+    assert {name for name in now if now[name].fingerprint == back[name].fingerprint} == {"problems"}
+    (folder / "tokenizer.json").write_text("{}")
+    assert plans()["base"].state == "computed"
+    shutil.rmtree(folder)
+    assert plans()["base"].state == "reused", "a finished run needs its base no more"
+
+
+def test_the_revision_of_a_base_is_part_of_what_follows_from_it(tmp_path: Path) -> None:
+    def plans(**base: object) -> dict[str, str]:
+        settings = {"name": "t", "runs_dir": str(tmp_path), "task": {"kind": "gsm8k"}, "base": {"model": "a/b", **base}}
+        config = RunConfig.model_validate(settings)
+        return {plan.name: plan.fingerprint for plan in plan_stages(build_stages(config), config)}
+
+    plain, pinned = plans(), plans(revision="v1")
+    assert {name for name in plain if plain[name] == pinned[name]} == {"problems"}
+    assert pinned != plans(revision="v2")
 
 
 def test_every_sampling_and_training_stage_has_an_estimate(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import fake_vllm
 from engine_kinds import WARM, by_id, requests_of, save_tiny_model
 from glore.config import EngineSettings
 from glore.errors import EngineError, ModelError
+from glore.models import load_tokenizer
 from glore.sampling.protocol import Request, SamplingParams
 from glore.sampling.vllm_engine import VllmEngine
 
@@ -34,6 +35,16 @@ def test_settings_reach_vllm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         enable_prefix_caching=True,
         disable_log_stats=True,
     )
+
+
+def test_a_revision_reaches_vllm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_vllm.install(monkeypatch)
+    tokenizer, asked = load_tokenizer(folder), []
+    monkeypatch.setattr("glore.models.load_tokenizer", lambda path: asked.append(path) or tokenizer)
+    monkeypatch.setattr(fake_vllm.LLMEngine, "from_engine_args", lambda args: asked.append(args))
+    VllmEngine("a/b@v1", EngineSettings(kind="vllm"))
+    assert asked[0] == "a/b@v1"
+    assert (asked[1].model, asked[1].revision, asked[1].tokenizer_revision) == ("a/b", "v1", "v1")
 
 
 def test_leaving_early_aborts_what_is_under_way_and_the_engine_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-__all__ = ["Names", "Settings", "TwoNumbers"]
+__all__ = ["Names", "Revision", "Settings", "TwoNumbers"]
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 TwoNumbers = Annotated[tuple[int, int], Field(strict=False)]
 """Not strict, because YAML knows lists only; what stands in them is checked strictly all the same."""
+
+Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")]
+"""A commit, tag or branch of a repository on the Hugging Face Hub."""
 
 _EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 

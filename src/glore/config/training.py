@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, Union
 
 from pydantic import Field, field_validator, model_validator
 
-from glore.config.section import Names, Settings
+from glore.config.section import Names, Revision, Settings
 from glore.errors import shown
 
 __all__ = ["TRACKERS", "BaseModelSettings", "LoraSettings", "ScratchModelSettings", "TrainSettings"]
@@ -91,6 +92,8 @@ class BaseModelSettings(Settings):
 
     model: str | None = None
     """A folder or Hub name for `AutoModelForCausalLM`; none: train `scratch`."""
+    revision: Revision | None = None
+    """Commit, tag or branch of a `model` on the Hub; none: what its main branch holds when it is loaded."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     scratch: ScratchModelSettings = ScratchModelSettings()
 
@@ -99,3 +102,29 @@ class BaseModelSettings(Settings):
         if self.scratch.train.lora is not None:
             raise ValueError("scratch.train.lora: a model trained from nothing has no weights to adapt; set it to null")
         return self
+
+    @model_validator(mode="after")
+    def _revision_of_a_hub_name(self) -> BaseModelSettings:
+        if self.model is None and self.revision is not None:
+            raise ValueError(
+                f"revision {shown(self.revision)} needs a model on the Hub, but base.model is not set; set it or drop the revision"
+            )
+        local = self.model is not None and is_local(self.model)
+        if local and self.revision is not None:
+            raise ValueError(
+                f"revision {shown(self.revision)} pins a Hub name, but base.model is the folder {shown(self.model)}, whose content is "
+                "noted anyway; drop the revision (base.revision=null)"
+            )
+        if not local and self.model is not None and "@" in self.model:
+            raise ValueError(f"model {shown(self.model)}: no Hub name holds '@'; write what follows it as base.revision")
+        return self
+
+    @property
+    def reference(self) -> str | None:
+        """What loaders take: the folder or Hub name, here with `@REVISION` after it where one is set."""
+        return self.model if self.revision is None else f"{self.model}@{self.revision}"
+
+
+def is_local(model: str) -> bool:
+    """Is it a folder here, or written as one, rather than a Hub name such as `gpt2` or `Qwen/Qwen2.5-0.5B`?"""
+    return model.startswith((".", "/", "~")) or model.count("/") > 1 or Path(model).is_dir()

@@ -86,7 +86,7 @@ def _facts(run_dir: Path, config: RunConfig) -> RunFacts:
 def _trained(config: RunConfig) -> str:
     base, ei = config.base, config.student.ei
     tokens = f"{base.scratch.n_tokens:,}"
-    start = f"{base.model}" if base.model else f"a {base.scratch.n_layers}-layer Llama trained from nothing on {tokens} tokens"
+    start = base.reference or f"a {base.scratch.n_layers}-layer Llama trained from nothing on {tokens} tokens"
     first = "supervised fine-tuning, then" if config.student.bootstrap == "sft" else "a prompted base, then"
     rounds = "1 round" if ei.max_rounds == 1 else f"{ei.max_rounds} rounds"
     return (

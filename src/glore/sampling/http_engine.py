@@ -48,14 +48,16 @@ class HttpEngine:
     """
 
     def __init__(self, model_path: str | Path, settings: EngineSettings) -> None:
-        from glore.models import load_tokenizer
+        from glore.models import load_tokenizer, split_reference
 
         self._settings = settings
         self.tokenizer = load_tokenizer(model_path)
-        name = Path(model_path).name
-        url = _filled(settings.urls.get(name, settings.url or ""), name, model_path)
-        model = _filled(settings.models.get(name, settings.model), name, model_path)
-        how = f"serve it, for example: vllm serve {model_path} --served-model-name {model}; or set engine.url and engine.model to fit"
+        whole, revision = split_reference(model_path)
+        name = Path(whole).name
+        url = _filled(settings.urls.get(name, settings.url or ""), name, whole)
+        model = _filled(settings.models.get(name, settings.model), name, whole)
+        pinned = f" --revision {revision}" if revision else ""
+        how = f"serve it, for example: vllm serve {whole}{pinned} --served-model-name {model}; or set engine.url and engine.model to fit"
         self.api = CompletionsApi(url, model, settings, how)
         self.api.check()
 

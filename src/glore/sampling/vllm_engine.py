@@ -34,14 +34,15 @@ class VllmEngine:
     """An `Engine` over a model that vLLM can load. Raises EngineError without vLLM, ModelError when it can't load the model."""
 
     def __init__(self, model_path: str | Path, settings: EngineSettings) -> None:
-        from glore.models import load_tokenizer
+        from glore.models import load_tokenizer, split_reference
 
         self._vllm = _vllm()
         self.tokenizer = load_tokenizer(model_path)
         self._most_open = 2 * settings.max_rows
         self._names = itertools.count()
+        name, revision = split_reference(model_path)
         arguments: dict[str, object] = {
-            "model": str(model_path),
+            "model": name,
             "dtype": settings.dtype,
             "tensor_parallel_size": settings.tensor_parallel,
             "gpu_memory_utilization": settings.gpu_memory,
@@ -51,6 +52,8 @@ class VllmEngine:
         }
         if settings.context is not None:
             arguments["max_model_len"] = settings.context
+        if revision is not None:
+            arguments |= {"revision": revision, "tokenizer_revision": revision}
         try:
             self._engine = self._vllm.LLMEngine.from_engine_args(self._vllm.EngineArgs(**arguments))
         except (ValueError, RuntimeError, OSError) as error:

@@ -7,8 +7,8 @@
     common     opening tasks and models, sampling and scoring shard by shard
 
 A stage names the settings it reads, so that a change to any other setting leaves its result in place. Which engine rows or
-devices are used is not among them: they change speed alone. The two stages that read local data name it in `contents`, so that a
-changed file counts as a changed setting; the others follow from them.
+devices are used is not among them: they change speed alone. The two stages that read local data or the folder of a base model name
+it in `contents`, so that a changed file counts as a changed setting; the others follow from them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 from functools import partial
 
 from glore.config import RunConfig
+from glore.fingerprints import model_contents
 from glore.pipeline import Stage
 from glore.stages import bases, refining, reward, testing
 from glore.stages.common import engine_key, estimated_questions, estimated_tokens
@@ -44,7 +45,7 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
             (),
             _base_settings,
             bases.make_base,
-            contents=lambda c: {} if c.base.model else data_contents(c.task, base_text=True),
+            contents=_base_contents,
             estimate=lambda c: 0 if c.base.model else c.base.scratch.n_tokens,
         ),
         Stage("sft", ("problems", "base"), _sft_settings, bases.run_sft, estimate=_estimate_sft),
@@ -115,9 +116,14 @@ def _sft_tests() -> tuple[Stage, ...]:
 
 def _base_settings(c: RunConfig) -> Settings:
     if c.base.model is not None:
-        return {"base.model": c.base.model, "base.dtype": c.base.dtype}
+        pinned = {"base.revision": c.base.revision} if c.base.revision else {}
+        return {"base.model": c.base.model, **pinned, "base.dtype": c.base.dtype}
     task = c.task.model_dump(exclude={"stories": {"n_train", "worked_share"}})
     return {"base.dtype": c.base.dtype, "base.scratch": c.base.scratch, "task": task}
+
+
+def _base_contents(c: RunConfig) -> dict[str, str | None]:
+    return data_contents(c.task, base_text=True) if c.base.model is None else model_contents(c.base.model)
 
 
 def _greedy_settings(c: RunConfig) -> Settings:

@@ -38,10 +38,10 @@ def read_problems(ctx: StageContext) -> None:
 def make_base(ctx: StageContext) -> None:
     """The recipe's model, checked, or a small one trained from nothing."""
     base = ctx.config.base
-    if base.model is not None:
+    if base.reference is not None:
         from glore.models import load_tokenizer
 
-        load_tokenizer(base.model)
+        load_tokenizer(base.reference)
         return
     task = task_of(ctx)
     if not isinstance(task, ScratchTask):

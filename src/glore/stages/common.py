@@ -55,7 +55,7 @@ def problems_by_id(ctx: StageContext, *splits: str) -> dict[str, Problem]:
 
 def base_model(ctx: StageContext) -> str | Path:
     """The pretrained base: the recipe's, or the one trained from nothing in this run."""
-    return ctx.config.base.model or ctx.model_dir("base")
+    return ctx.config.base.reference or ctx.model_dir("base")
 
 
 def engine_key(config: RunConfig) -> dict[str, object]:
