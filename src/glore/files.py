@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and folders that know the digest of their files."""
+"""Files that are written whole or not at all, folders that know the digest of their files, and what ends a line."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ from typing import BinaryIO
 
 from glore.errors import ModelError, RunError
 
-__all__ = ["DIGESTS", "check_digests", "damage", "file_digest", "is_inside", "read_digests", "replacing", "write_digests"]
+__all__ = ["DIGESTS", "check_digests", "damage", "file_digest", "is_inside", "read_digests", "replacing", "split_lines", "write_digests"]
 
 DIGESTS = "glore-digests.json"
 """In a model folder or a checkpoint: relative file name → digest of the file's whole content. Written last."""
 _UNCHECKED = (DIGESTS, "README.md")
 """The model card is for people to edit, and no loader reads it."""
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a text without what ends them: `\\n` or `\\r\\n`, nothing else.
+
+    `str.splitlines` would also cut at U+2028, U+0085, VT and FF, which JSON and a model's text hold within a line.
+    """
+    return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 @contextlib.contextmanager

@@ -1,13 +1,16 @@
 """Steps, prompt layouts and the `[BAD]` mark: the only place that knows how a question and a solution become text.
 
-A step is one non-empty line (method, notation). Every layout is a tuple of text *segments*; tokenizers encode each
-segment by itself, so a step's last token is well defined and a prefix's tokens never depend on what follows it. The mark is a
-segment of its own; every other segment ends in a newline, so no question or step can pass for it.
+A step is one non-empty line (method, notation); a line ends at `\\n` or `\\r\\n`, at no other character.
+Every layout is a tuple of text *segments*; tokenizers encode each segment by itself, so a step's last token is well
+defined and a prefix's tokens never depend on what follows it. The mark is a segment of its own; every other segment
+ends in a newline, so no question or step can pass for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from glore.files import split_lines
 
 __all__ = [
     "BAD_MARK",
@@ -31,7 +34,7 @@ STEP_END = "\n"
 
 def split_steps(text: str) -> tuple[str, ...]:
     """The steps of a solution text: its non-empty lines, stripped."""
-    lines = (line.strip() for line in text[:MAX_SOLUTION_CHARS].splitlines())
+    lines = (line.strip() for line in split_lines(text[:MAX_SOLUTION_CHARS]))
     return tuple(line for line in lines if line)
 
 

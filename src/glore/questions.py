@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from glore.errors import DataError, shown
+from glore.files import split_lines
 from glore.tasks.source import Row, optional_text, text_field
 
 __all__ = ["Question", "read_questions"]
@@ -53,8 +53,7 @@ def read_questions(question: str | None, file: Path | None) -> list[Question]:
 def _json_questions(text: str, where: str) -> list[Question]:
     """One per line. Ids are the user's, or `q0`, `q1`, … over the whole input."""
     found: dict[str, Question] = {}
-    # str.splitlines would also cut at characters that JSON allows within a line, such as U+2028.
-    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         if not line.strip():
             continue
         place = f"{where}, line {number}"

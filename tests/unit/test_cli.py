@@ -147,6 +147,7 @@ def test_ids_are_unique_over_the_whole_input(folder: Path) -> None:
         ("[3] apples: how many?", ["[3] apples: how many?"]),
         ("\ufeffHow many?", ["How many?"]),
         ('\ufeff{"question": "a"}\r\n\r\n{"question": "b\u2028c", "solutoin": 1}', ["a", "b\u2028c"]),
+        ('{"question": "a\x85\u2029b"}\n{"question": "c"}', ["a\x85\u2029b", "c"]),
     ],
 )
 def test_stdin_is_json_lines_or_one_plain_question(folder: Path, text: str, questions: list[str]) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from glore.prompts import BAD_MARK, MAX_SOLUTION_CHARS, mark_draft, refine_segments, solve_segments, split_steps, step_text
 
+CASES = Path(__file__).parents[1] / "cases"
 line = st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=20).map(str.strip).filter(bool)
 steps = st.lists(line, max_size=6).map(tuple)
 
@@ -19,6 +24,18 @@ def test_steps_survive_text_and_back(given_steps: tuple[str, ...]) -> None:
 def test_empty_lines_and_spaces_are_no_steps() -> None:
     assert split_steps("  a  \n\n \t\nb\r\n#### 3") == ("a", "b", "#### 3")
     assert split_steps("") == ()
+
+
+@pytest.mark.parametrize("case", json.loads((CASES / "steps.json").read_text(encoding="utf-8")), ids=lambda case: ascii(case["text"]))
+def test_a_text_that_was_cut_wrongly_once(case: dict[str, object]) -> None:
+    assert len(split_steps(str(case["text"]))) == case["n_steps"]
+
+
+@given(st.lists(st.text(alphabet="ab \u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r", max_size=8), max_size=6), st.sampled_from(["\n", "\r\n"]))
+def test_lines_end_at_newlines_alone(lines: list[str], end: str) -> None:
+    steps = split_steps(end.join(lines))
+    assert steps == tuple(line.strip() for line in lines if line.strip())
+    assert split_steps("".join(map(step_text, steps))) == steps
 
 
 def test_endless_output_is_cut() -> None:

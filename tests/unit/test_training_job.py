@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from glore.errors import ConfigError, ModelError
 from glore.progress import SilentProgress
-from glore.training.examples import TrainReport
+from glore.training.examples import StepExample, TrainReport
 from glore.training.finetune import train_causal_lm, train_step_classifier
 from glore.training.setup import TrainingSetup
 
@@ -76,11 +76,14 @@ def test_two_processes_train_what_one_trains_in_two_micro_steps(base: Path, tmp_
 def test_a_step_classifier_as_a_job_is_the_one_trained_here(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
+    # Characters that str.splitlines takes for ends of lines must not cut the file that hands the examples over.
+    odd = StepExample(("Question: Ana\u2028has\x85 7\x0b pens\x0c.\r\nAnswer:\n",), ("Ana :\u2029 12\x1c + 7\n",), (True,), (True,))
+    examples = [*tiny.step_examples(), odd]
     for name, launch in (("job", sys.executable), ("here", "")):
         setup = TrainingSetup(
             out_dir=tmp_path / name, work_dir=tmp_path / f"{name}-work", seed=5, progress=Recorder(), device="cpu", launch=launch
         )
-        train_step_classifier(base, tiny.step_examples(), tiny.settings(), setup)
+        train_step_classifier(base, examples, tiny.settings(), setup)
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("job", "here"))
     assert max(float((a[k] - b[k]).abs().max()) for k in a) < 1e-5
     handed_over = json.loads((tmp_path / "job-work" / "job" / "job.json").read_text())["setup"]

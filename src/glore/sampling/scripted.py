@@ -7,6 +7,7 @@ a caller does not lean on the order). Tokens are counted as words, and one more 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from glore.errors import EngineError, shown
@@ -67,7 +68,7 @@ class ScriptedEngine:
             n_words = len((before + mark).split())
             if mark and n_words <= limit:
                 return Completion(before, max(1, n_words), "stop", seed)
-        lines = text.splitlines(keepends=True)
+        lines = re.findall(r"[^\n]*\n|[^\n]+", text)
         if len(text.split()) + 1 <= limit:
             return Completion(text, len(text.split()) + 1, "eos", seed)
         kept, left = "", limit

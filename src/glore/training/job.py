@@ -19,6 +19,7 @@ from typing import Literal
 
 from glore.config import TrainSettings
 from glore.errors import ConfigError, GloreError, ModelError, shown
+from glore.files import split_lines
 from glore.progress import Progress, SilentProgress
 from glore.training.distributed import is_first
 from glore.training.examples import LMExample, StepExample, TrainReport
@@ -43,7 +44,7 @@ def launched(
     folder.mkdir(parents=True, exist_ok=True)
     for old in ("report.json", "error.json"):
         (folder / old).unlink(missing_ok=True)
-    with (folder / "examples.jsonl").open("w", encoding="utf-8") as file:
+    with (folder / "examples.jsonl").open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(dataclasses.asdict(example), ensure_ascii=False) + "\n" for example in examples)
     job = {"kind": kind, "base": str(base), "settings": settings.model_dump(mode="json"), "setup": _plain(setup)}
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
@@ -126,8 +127,9 @@ def _carry_out(folder: Path) -> None:
     progress: Progress = _Printed() if is_first() else SilentProgress()
     paths = {key: Path(job["setup"][key]) for key in ("out_dir", "work_dir", "log_dir") if job["setup"][key] is not None}
     setup = TrainingSetup(**{**job["setup"], **paths, "progress": progress})
-    lines = (folder / "examples.jsonl").read_text(encoding="utf-8").splitlines()
-    report = _train(job["kind"], job["base"], [json.loads(line) for line in lines], TrainSettings.model_validate(job["settings"]), setup)
+    lines = split_lines((folder / "examples.jsonl").read_bytes().decode("utf-8"))
+    examples = [json.loads(line) for line in lines if line]
+    report = _train(job["kind"], job["base"], examples, TrainSettings.model_validate(job["settings"]), setup)
     if is_first():
         temporary = folder / "report.tmp"
         temporary.write_text(json.dumps(dataclasses.asdict(report)), encoding="utf-8")
