@@ -46,6 +46,10 @@ class SamplingParams:
 @dataclasses.dataclass
 class EngineArgs:
     model: str = ""
+    revision: str | None = None
+    tokenizer_revision: str | None = None
+    trust_remote_code: bool = True
+    load_format: str = "auto"
     dtype: str = "auto"
     tensor_parallel_size: int = 1
     gpu_memory_utilization: float = 0.9
@@ -53,8 +57,6 @@ class EngineArgs:
     max_num_seqs: int | None = None
     enable_prefix_caching: bool | None = None
     disable_log_stats: bool = False
-    revision: str | None = None
-    tokenizer_revision: str | None = None
 
 
 @dataclasses.dataclass
@@ -92,6 +94,8 @@ class LLMEngine:
     """The latest."""
 
     def __init__(self, args: EngineArgs) -> None:
+        assert args.trust_remote_code is False
+        assert args.load_format in ("safetensors", "pt")
         self.args = args
         self.open: dict[str, tuple[list[int], SamplingParams]] = {}
         self.names: set[str] = set()

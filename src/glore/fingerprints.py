@@ -68,6 +68,7 @@ def model_contents(model: str) -> dict[str, str | None]:
     if not is_local(model):
         return {}
     folder = Path(model).expanduser()
+    folder = folder.parent if folder.is_file() else folder  # pickled weights, asked for by name
     files = {p.name: p for p in folder.glob("*") if p.suffix in _MODEL_FILES and p.name not in _NO_MODEL_FILES and p.is_file()}
     return {"base.model": digest_of_files(files, "base.model") if files else None}
 

@@ -1,21 +1,23 @@
 """Models and tokenizers on disk: load, prepare, encode, save. Shared by sampling and training.
 
 Loading is strict: a folder whose weights don't fill the requested kind of model is refused, where `from_pretrained`
-would quietly draw the missing head at random. Every failure is a ModelError in one line.
+would quietly draw the missing head at random; so are weights left over, of integer type, or not finite. No code and no
+pickle of the folder is run (`glore.modelfolder`). Every failure is a ModelError in one line.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glore.config.training import is_local
-from glore.errors import ConfigError, ModelError, printable, shown
+from glore.errors import ConfigError, ModelError, shown
+from glore.files import write_digests
+from glore.modelfolder import in_one_line, open_folder, own_code
+from glore.modelweights import check_headers, check_loaded, weight_headers
 from glore.prompts import BAD_MARK
 
 if TYPE_CHECKING:
@@ -33,13 +35,11 @@ __all__ = [
     "prepare_tokenizer",
     "quiet",
     "save_model",
-    "split_reference",
 ]
 
 STEP_LABELS = {0: "bad", 1: "good"}
 """Classes of a step model (method 2)."""
 PAD_MARK = "[PAD]"
-_PINNED = re.compile(r"([\w.-]+(?:/[\w.-]+)?)@([\w./-]+)")
 DTYPES = ("float32", "bfloat16")
 
 
@@ -61,27 +61,22 @@ def computes_bfloat16(device: str) -> bool:
     return device != "cpu" or any(has and name.endswith("bf16") for name, has in torch.cpu.get_capabilities().items())
 
 
-def split_reference(path: str | Path) -> tuple[str, str | None]:
-    """`NAME@REVISION` of the Hub as name and revision; a folder, or a name alone, has no revision."""
-    text = str(path)
-    found = None if isinstance(path, Path) or Path(text).is_dir() else _PINNED.fullmatch(text)
-    return (found[1], found[2]) if found else (text, None)
-
-
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer at `path` (a folder, a Hub name or NAME@REVISION). Raises ModelError, also for one without an end-of-text token."""
     from transformers import AutoTokenizer
 
-    _check_folder(path)
-    name, revision = split_reference(path)
+    found = open_folder(path, "tokenizer", weights=False)
+    code = own_code(found, "tokenizer")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(found.name, **found.options)
     except Exception as error:
-        raise ModelError(f"can't load a tokenizer from {shown(str(path))}: {_line(error)}") from error
+        raise _failed("tokenizer", path, error, code) from error
     if tokenizer.eos_token_id is None:
         raise ModelError(
             f"the tokenizer at {shown(str(path))} has no eos_token, so completions could not end; set one in its tokenizer_config.json"
         )
+    tokenizer.init_kwargs.pop("auto_map", None)  # or a model made from this one would ask for that code again
     return tokenizer
 
 
@@ -115,41 +110,62 @@ def new_step_model(base: str | Path, dtype: str = "float32") -> PreTrainedModel:
 
 
 def _load(kind: object, what: str, path: str | Path, dtype: str, fresh: tuple[str, ...] = ()) -> PreTrainedModel:
-    """`kind.from_pretrained`, refusing weights that are missing unless their name starts with one of `fresh`."""
+    """`kind.from_pretrained`, refusing weights that are missing unless their name starts with one of `fresh`, or left over."""
     import torch
     from safetensors import SafetensorError
     from transformers import AutoConfig
 
     if dtype not in DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}")
-    _check_folder(path)
-    name, revision = split_reference(path)
+    found = open_folder(path, what)
+    where = f"can't load a {what} from {shown(str(path))}"
+    code = own_code(found, what)
     with quiet():
         try:
-            config = AutoConfig.from_pretrained(name, revision=revision)
+            headers = weight_headers(found, where)
+            check_headers(found.config, headers, where)
+            config = AutoConfig.from_pretrained(found.name, **found.options)
+            if hasattr(config, "auto_map"):
+                del config.auto_map  # or a model made from this one would ask for that code again
+            # The machine decides how attention is computed; a file may name a kernel, which is code from the Hub.
+            config._attn_implementation = config._experts_implementation = None
             if fresh:
                 config.num_labels = len(STEP_LABELS)
                 config.id2label = dict(STEP_LABELS)
                 config.label2id = {name: i for i, name in STEP_LABELS.items()}
                 config.classifier_dropout = 0.0
             model, info = kind.from_pretrained(  # type: ignore[attr-defined]  # an Auto class, untyped here
-                name, revision=revision, config=config, dtype=getattr(torch, dtype), output_loading_info=True
+                found.name, config=config, dtype=getattr(torch, dtype), output_loading_info=True, **found.weight_options
             )
+        except ModelError:
+            raise
         except SafetensorError as error:
             raise ModelError(
-                f"can't load a {what} from {shown(str(path))}: its weights are damaged or cut short ({_line(error)}); delete that folder, "
+                f"{where}: its weights are damaged or cut short ({in_one_line(error)}); delete that folder, "
                 "then make the model again: glore run with the run's config.yaml does, and one from elsewhere is fetched again"
             ) from error
         except Exception as error:
-            raise ModelError(f"can't load a {what} from {shown(str(path))}: {_line(error)}") from error
-    missing = sorted(name for name in info["missing_keys"] if not name.startswith(fresh or ("\0",)))
-    if missing:
-        made_as = ", ".join(config.architectures or ["unknown"])
-        raise ModelError(
-            f"{shown(str(path))} ({made_as}) is no {what}: it has no weights for {missing[0]}"
-            + (f" and {len(missing) - 1} more" if missing[1:] else "")
-        )
+            raise _failed(what, path, error, code) from error
+    check_loaded(
+        model,
+        info["missing_keys"],
+        info["unexpected_keys"],
+        headers,
+        f"{shown(str(path))} ({', '.join(map(str, config.architectures or ['unknown']))})",
+        what,
+        fresh,
+    )
     return model
+
+
+def _failed(what: str, path: str | Path, error: Exception, code: Sequence[str]) -> ModelError:
+    """For a folder that transformers doesn't load."""
+    said = in_one_line(error)
+    if "ignore_mismatched_sizes" in said:
+        said = "its config.json and its weights are of different sizes; give those that belong together"
+    if code:
+        said = f"it needs code of its own ({', '.join(code[:3])}), and glore runs none; give a model that transformers knows ({said})"
+    return ModelError(f"can't load a {what} from {shown(str(path))}: {said}")
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
@@ -226,6 +242,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
             model.save_pretrained(str(temporary))
             tokenizer.save_pretrained(str(temporary))
         (temporary / "README.md").write_text(card, encoding="utf-8")
+        write_digests(temporary)
         for path in temporary.iterdir():
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -236,18 +253,8 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise ModelError(
-            f"can't write the model to {folder}: {_line(error)}; free some space or choose another run folder, then run again"
+            f"can't write the model to {folder}: {in_one_line(error)}; free some space or choose another run folder, then run again"
         ) from error
-
-
-def _check_folder(path: str | Path) -> None:
-    """Refuse a missing or empty local folder before transformers takes its name for one on the Hub."""
-    text = str(path)
-    looks_local = isinstance(path, Path) or is_local(split_reference(text)[0])
-    if looks_local and not Path(text).is_dir():
-        raise ModelError(f"no model folder {shown(text)}; give the folder of a saved model, or a Hub name like Qwen/Qwen2.5-0.5B")
-    if Path(text).is_dir() and not (Path(text) / "config.json").is_file():
-        raise ModelError(f"the folder {shown(text)} holds no config.json, so no saved model; give the folder that save_pretrained wrote")
 
 
 @contextlib.contextmanager
@@ -264,8 +271,3 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-def _line(error: Exception) -> str:
-    """The first sentence or so of an error, on one line."""
-    return printable(" ".join(str(error).split()) or type(error).__name__, 200)

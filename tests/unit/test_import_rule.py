@@ -18,14 +18,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "statistics"),
     ("records", "config", "progress", "files", "sampling.protocol"),
     ("tasks", "prompts", "pipeline", "fingerprints", "runfolder", "stagecontext", "solutions"),
-    ("models", "sampling", "training"),
+    ("modelfolder", "modelweights", "models", "sampling", "training"),
     ("student", "when", "where", "how", "rerank"),
     ("refiner", "stages", "evaluation", "studies"),
     ("report", "cli", "display", "questions"),
 )
 """`sampling.protocol` is a contract like the records: it imports nothing of the engines behind it, so tasks may know it."""
 CONCEPTS = LAYERS[4]
-MAY_USE_TORCH = ("sampling", "training", "models")
+MAY_USE_TORCH = ("sampling", "training", "modelweights", "models")
 EVERYTHING = ("__init__", "__main__")
 """The package's front door and `python -m glore` may name any part."""
 

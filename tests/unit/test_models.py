@@ -8,7 +8,7 @@ import tiny_training as tiny
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 
-from glore import models
+from glore import modelfolder, models
 from glore.errors import ConfigError, ModelError
 from glore.prompts import BAD_MARK, refine_segments, solve_segments, step_text
 
@@ -188,6 +188,6 @@ def test_a_reference_is_split_only_where_it_names_a_revision(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine@v1").mkdir()
     for path in ("gpt2", "a/b", "mine@v1", "./mine@v1", str(tmp_path / "mine@v1"), Path("a@b"), "runs/x/models/a@b"):
-        assert models.split_reference(path) == (str(path), None)
-    assert models.split_reference("a/b@refs/pr/1") == ("a/b", "refs/pr/1")
-    assert models.split_reference("gpt2@v1.0") == ("gpt2", "v1.0")
+        assert modelfolder.split_reference(path) == (str(path), None)
+    assert modelfolder.split_reference("a/b@refs/pr/1") == ("a/b", "refs/pr/1")
+    assert modelfolder.split_reference("gpt2@v1.0") == ("gpt2", "v1.0")

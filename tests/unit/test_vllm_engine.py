@@ -27,6 +27,8 @@ def test_settings_reach_vllm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     VllmEngine(folder, EngineSettings(kind="vllm", dtype="bfloat16", max_rows=7, tensor_parallel=2, gpu_memory=0.5, context=64))
     assert fake_vllm.LLMEngine.made.args == fake_vllm.EngineArgs(
         model=str(folder),
+        trust_remote_code=False,
+        load_format="safetensors",
         dtype="bfloat16",
         tensor_parallel_size=2,
         gpu_memory_utilization=0.5,
@@ -41,10 +43,12 @@ def test_a_revision_reaches_vllm(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     fake_vllm.install(monkeypatch)
     tokenizer, asked = load_tokenizer(folder), []
     monkeypatch.setattr("glore.models.load_tokenizer", lambda path: asked.append(path) or tokenizer)
+    monkeypatch.setattr("glore.modelfolder._fetched", lambda name, what, revision, weights: asked.append((name, revision)) or folder)
     monkeypatch.setattr(fake_vllm.LLMEngine, "from_engine_args", lambda args: asked.append(args))
     VllmEngine("a/b@v1", EngineSettings(kind="vllm"))
-    assert asked[0] == "a/b@v1"
-    assert (asked[1].model, asked[1].revision, asked[1].tokenizer_revision) == ("a/b", "v1", "v1")
+    assert asked[:2] == [("a/b", "v1"), "a/b@v1"]
+    commit = folder.name  # in the cache, the folder is named by the commit
+    assert (asked[2].model, asked[2].revision, asked[2].tokenizer_revision) == ("a/b", commit, commit)
 
 
 def test_leaving_early_aborts_what_is_under_way_and_the_engine_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,8 @@ class HttpEngine:
     """
 
     def __init__(self, model_path: str | Path, settings: EngineSettings) -> None:
-        from glore.models import load_tokenizer, split_reference
+        from glore.modelfolder import split_reference
+        from glore.models import load_tokenizer
 
         self._settings = settings
         self.tokenizer = load_tokenizer(model_path)

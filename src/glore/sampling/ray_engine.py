@@ -66,7 +66,7 @@ class RayEngine:
     def __init__(self, model_path: str | Path, settings: EngineSettings) -> None:
         self._set_up(settings)
         folder = Path(model_path)
-        path = str(folder.resolve()) if folder.is_dir() else str(model_path)
+        path = str(folder.resolve()) if folder.exists() else str(model_path)
         self._begin(OpenModel(path, settings.sampler, shipped(self._ray, folder) if settings.ship_models else None))
 
     @classmethod

@@ -34,15 +34,18 @@ class VllmEngine:
     """An `Engine` over a model that vLLM can load. Raises EngineError without vLLM, ModelError when it can't load the model."""
 
     def __init__(self, model_path: str | Path, settings: EngineSettings) -> None:
-        from glore.models import load_tokenizer, split_reference
+        from glore.modelfolder import open_folder
+        from glore.models import load_tokenizer
 
         self._vllm = _vllm()
+        found = open_folder(model_path, "causal language model")
         self.tokenizer = load_tokenizer(model_path)
         self._most_open = 2 * settings.max_rows
         self._names = itertools.count()
-        name, revision = split_reference(model_path)
         arguments: dict[str, object] = {
-            "model": name,
+            "model": found.name,
+            "trust_remote_code": False,
+            "load_format": "pt" if found.pickle else "safetensors",
             "dtype": settings.dtype,
             "tensor_parallel_size": settings.tensor_parallel,
             "gpu_memory_utilization": settings.gpu_memory,
@@ -50,10 +53,10 @@ class VllmEngine:
             "enable_prefix_caching": True,
             "disable_log_stats": True,
         }
+        if found.revision is not None:
+            arguments |= {"revision": found.revision, "tokenizer_revision": found.revision}
         if settings.context is not None:
             arguments["max_model_len"] = settings.context
-        if revision is not None:
-            arguments |= {"revision": revision, "tokenizer_revision": revision}
         try:
             self._engine = self._vllm.LLMEngine.from_engine_args(self._vllm.EngineArgs(**arguments))
         except (ValueError, RuntimeError, OSError) as error:

@@ -90,7 +90,7 @@ def _kept_tokenizer(folder: Path, sample: list[Document], vocab_size: int, max_l
         (folder / "done").touch()
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast.from_pretrained(str(folder))
+    return PreTrainedTokenizerFast.from_pretrained(str(folder), trust_remote_code=False)
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerBase:

@@ -1,0 +1,229 @@
+"""What a model folder holds, looked at before transformers reads it: no code, no pickles, nothing damaged, no absurd sizes.
+
+Every refusal is a ModelError in one line. The files are data from elsewhere: their JSON is read up to a bound, and of the weights
+only the headers.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from glore.config.training import is_local
+from glore.errors import ModelError, printable, shown
+from glore.files import DIGESTS, check_digests, read_digests
+
+__all__ = [
+    "LOOPED",
+    "PICKLES",
+    "SAFE",
+    "SAFE_INDEX",
+    "ModelFolder",
+    "check_config",
+    "in_one_line",
+    "open_folder",
+    "own_code",
+    "read_json",
+    "sizes",
+    "split_reference",
+]
+
+_log = logging.getLogger(__name__)
+
+SAFE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+"""What transformers reads of pickled weights."""
+_PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+_READ = re.compile(
+    r".*\.(safetensors|model|jinja|bin)|.*\.safetensors\.index\.json|(adapter|generation)_config\.json|(vocab|added_tokens|chat_template"
+    r"|tokenizer|tokenizer_config|special_tokens_map)\.json|(vocab|merges)\.txt"
+)
+"""Files at the top of a folder that a loader takes in."""
+_WANTED = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja"]
+_WANTED_WEIGHTS = ["model.safetensors", "model-?????-of-?????.safetensors"]
+_MAX_JSON_BYTES = 1 << 24
+_PINNED = re.compile(r"([\w.-]+(?:/[\w.-]+)?)@([\w./-]+)")
+
+LOOPED = re.compile(r"(num_|n_)?(hidden_|encoder_|decoder_)?layers?|num_(encoder|decoder)_layers|n_layer|num_labels")
+"""Settings of a config.json that transformers counts up to, one object each."""
+_SIZES = re.compile(r"(.*_)?(size|dim|layers?|heads?|experts|embd|inner|ctx|positions|embeddings|d_model|d_ff|d_kv|d_inner)")
+MAXLOOPED, MAX_SIZE = 10_000, 1 << 31
+_said: set[str] = set()
+
+
+class ModelFolder(NamedTuple):
+    """A model that was found."""
+
+    name: str
+    """What `from_pretrained` gets: a folder, or a name on the Hub."""
+    folder: Path
+    """Where its files are."""
+    revision: str | None
+    """Of a model on the Hub: the commit."""
+    pickle: bool
+    """Whether its pickled weights were asked for by name."""
+    config: Mapping[str, object]
+    """The content of config.json."""
+
+    @property
+    def options(self) -> dict[str, object]:
+        """What every `from_pretrained` of a configuration or tokenizer is told."""
+        return {"trust_remote_code": False} | ({"revision": self.revision} if self.revision else {})
+
+    @property
+    def weight_options(self) -> dict[str, object]:
+        """And that of weights: safetensors; pickles where asked for, without objects that run code."""
+        return {**self.options, "use_safetensors": not self.pickle, "weights_only": True}
+
+
+def split_reference(path: str | Path) -> tuple[str, str | None]:
+    """`NAME@REVISION` of the Hub as name and revision; a folder, or a name alone, has no revision."""
+    text = str(path)
+    found = None if isinstance(path, Path) or Path(text).is_dir() else _PINNED.fullmatch(text)
+    return (found[1], found[2]) if found else (text, None)
+
+
+def open_folder(path: str | Path, what: str, weights: bool = True) -> ModelFolder:
+    """Find the model at `path` and check what lies there. `what` is it to be, in errors; `weights`: they are needed too.
+
+    `path` is a folder, a name on the Hub or NAME@REVISION (which is fetched), or a file `…/pytorch_model.bin`:
+    pickled weights, asked for by name.
+    Raises ModelError.
+    """
+    (text, revision), pickle = split_reference(path), False
+    if Path(text).name in PICKLES and Path(text).is_file():
+        text, pickle = str(Path(text).parent), True
+    if (isinstance(path, Path) or is_local(text)) and not Path(text).is_dir():
+        raise ModelError(f"no model folder {shown(text)}; give the folder of a saved model, or a Hub name like Qwen/Qwen2.5-0.5B")
+    is_here = Path(text).is_dir()
+    folder = Path(text) if is_here else _fetched(text, what, revision, weights)
+    where = f"can't load a {what} from {shown(str(path))}"
+    if (folder / "adapter_config.json").exists():
+        raise ModelError(
+            f"{where}: it holds an adapter (adapter_config.json); merge it into its base (peft: merge_and_unload) and give that"
+        )
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"the folder {shown(text)} holds no config.json, so no saved model; give the folder that save_pretrained wrote")
+    if is_here:
+        _check_unchanged(folder, where)
+    config = read_json(folder / "config.json", where)
+    check_config(config, where)
+    if weights and not pickle:
+        _check_safe(folder, config, where)
+    return ModelFolder(text, folder, None if is_here else folder.name, pickle, config)
+
+
+def _fetched(name: str, what: str, revision: str | None, weights: bool) -> Path:
+    """The files of a model on the Hub that are data, in the cache. Neither code nor pickles are fetched."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    bars = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        wanted = [*_WANTED, *(_WANTED_WEIGHTS if weights else ())]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]))
+    except Exception as error:
+        asked = name if revision is None else f"{name}@{revision}"
+        raise ModelError(
+            f"can't load a {what} from {shown(asked)}: it is no folder here, and can't be fetched from the Hugging Face Hub "
+            f"({in_one_line(error)}); give the folder of a saved model, or a Hub name like Qwen/Qwen2.5-0.5B"
+        ) from error
+    finally:
+        if bars:
+            enable_progress_bars()
+
+
+def _check_unchanged(folder: Path, where: str) -> None:
+    """Refuse a folder of ours whose files have changed, or that holds another which a loader would take in."""
+    check_digests(folder)
+    known = read_digests(folder)
+    if known is None:
+        return
+    for path in sorted(folder.iterdir()):
+        if path.name not in known and path.name != DIGESTS and _READ.fullmatch(path.name):
+            raise ModelError(
+                f"{where}: it holds {shown(path.name)}, which glore did not write there; remove that file, or use a copy elsewhere"
+            )
+
+
+def read_json(path: Path, where: str) -> dict[str, object]:
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(_MAX_JSON_BYTES + 1)
+        data = json.loads(text) if len(text) <= _MAX_JSON_BYTES else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{where}: its {path.name} can't be read ({in_one_line(error)}); copy it anew") from error
+    if not isinstance(data, dict):
+        raise ModelError(f"{where}: its {path.name} holds no JSON object of at most {_MAX_JSON_BYTES:,} bytes; copy it anew")
+    return data
+
+
+def own_code(found: ModelFolder, what: str) -> list[str]:
+    """Code that the folder names for itself (`auto_map`), which glore doesn't run. Said once for each folder."""
+    where = f"can't load a {what} from {shown(found.name)}"
+    maps = [found.config.get("auto_map")]
+    if (found.folder / "tokenizer_config.json").is_file():
+        maps.append(read_json(found.folder / "tokenizer_config.json", where).get("auto_map"))
+    named = [printable(str(name), 80) for given in maps for name in _leaves(given)]
+    if named and found.name not in _said:
+        _said.add(found.name)
+        _log.warning("%s: its own code (%s) is not run; transformers' own is used in its place", shown(found.name), ", ".join(named[:3]))
+    return named
+
+
+def _leaves(given: object) -> Iterator[object]:
+    if isinstance(given, dict | list):
+        for value in given.values() if isinstance(given, dict) else given:
+            yield from _leaves(value)
+    elif given is not None:
+        yield given
+
+
+def check_config(config: Mapping[str, object], where: str) -> None:
+    """Refuse what a config.json may say that would run code from elsewhere or take no end."""
+    named = config.get("transformers_weights")
+    if named is not None and not (isinstance(named, str) and named in (SAFE, SAFE_INDEX)):
+        raise ModelError(f"{where}: its config.json names the weights {shown(named)}; they are read from {SAFE} or {SAFE_INDEX} only")
+    for key, value in sizes(config):
+        # A NaN is in no order with anything.
+        if not value <= (most := MAXLOOPED if LOOPED.fullmatch(key) else MAX_SIZE):
+            raise ModelError(
+                f"{where}: its config.json says {printable(key, 60)} {shown(value, 40)}, and at most {most:,} is taken; mend the file"
+            )
+
+
+def sizes(config: object, depth: int = 0) -> Iterator[tuple[str, int | float]]:
+    """Every size in a config.json, also of the models inside the model."""
+    if isinstance(config, dict) and depth < 8:
+        for key, value in config.items():
+            if isinstance(value, dict):
+                yield from sizes(value, depth + 1)
+            elif isinstance(value, int | float) and not isinstance(value, bool) and (LOOPED.fullmatch(key) or _SIZES.fullmatch(key)):
+                yield key, value
+
+
+def _check_safe(folder: Path, config: Mapping[str, object], where: str) -> None:
+    """Refuse weights that are no safetensors, or that are quantised."""
+    if config.get("quantization_config") is not None:
+        raise ModelError(f"{where}: its weights are quantised (quantization_config); give the model in float32, float16 or bfloat16")
+    if (folder / SAFE).exists() or (folder / SAFE_INDEX).exists():
+        return
+    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLED)
+    if pickles:
+        name = next((p for p in (PICKLES[1], PICKLES[0]) if p in pickles or (folder / p).exists()), None)
+        asked = f"name the file itself on the command line: base.model={folder / name}" if name else "convert them first"
+        raise ModelError(
+            f"{where}: its weights are pickled ({shown(pickles[0])}), which can run code when they are read; give a model in safetensors, "
+            f"or, if you trust it, {asked}"
+        )
+    raise ModelError(f"{where}: it holds no weights ({SAFE} or {SAFE_INDEX}); copy the whole folder")
+
+
+def in_one_line(error: Exception) -> str:
+    """The first sentence or so of an error, on one line."""
+    return printable(" ".join(str(error).split()) or type(error).__name__, 200)
