@@ -1,4 +1,4 @@
-"""`glore run · refine · report · show`. Exit code 0: done; 1: a bug or a broken pipe; 2: a mistake in what was asked; 130: Ctrl-C.
+"""`glore run · refine · report · show`. `glore.failures` turns whatever goes wrong into one line and an exit code.
 
 Imports wait until a command needs them, so that `glore --help` answers at once. Tables and results go to stdout;
 progress, notes and errors to stderr.
@@ -6,19 +6,17 @@ progress, notes and errors to stderr.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
 import sys
-import tempfile
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from glore.errors import DataError, EngineError, GloreError, RunError, printable, shown
+from glore.errors import DataError, EngineError, GloreError, ModelError, RunError, printable, shown
+from glore.failures import outcome, run_app
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,7 +52,7 @@ def run(
     redo: Annotated[bool, typer.Option("--redo", help="Compute again, and replace, what the folder holds from other settings.")] = False,
 ) -> None:
     """Run a recipe; run it again to go on where it stopped."""
-    with _outcome() as outcome:
+    with outcome() as own:
         from glore.config import load_config
         from glore.display import plan_table
         from glore.pipeline import run_stages
@@ -67,14 +65,14 @@ def run(
         if dry_run:
             console.print(plan_table(run_stages(stages, config, until=until, dry_run=True), str(config.run_dir)))
             return
-        outcome.log_dir = config.run_dir / "log"
-        outcome.on_interrupt = "everything committed is kept: run the same command to go on"
+        own.log_dir = config.run_dir / "log"
+        own.on_interrupt = "everything committed is kept: run the same command to go on"
         with TerminalProgress(log_file=config.run_dir / "log" / "run.log") as progress:
             run_stages(stages, config, until=until, progress=progress, redo=redo)
         if until is None:
             _print_report(config.run_dir, console)
         else:
-            console.print(f"done up to {until}; see: glore show {config.run_dir}")
+            console.print(f"done up to {until}; see: glore show {printable(str(config.run_dir))}")
 
 
 @app.command()
@@ -85,9 +83,9 @@ def refine(
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON object per question on stdout.")] = False,
 ) -> None:
     """Draft, find the first bad step, refine, choose: every intermediate value is shown."""
-    with _outcome() as outcome:
+    with outcome() as own:
         config = _open_run(run)
-        outcome.log_dir = config.run_dir / "log"
+        own.log_dir = config.run_dir / "log"
         from glore.display import refinement_json, refinement_text
         from glore.questions import read_questions
         from glore.refiner import Refiner
@@ -118,18 +116,18 @@ def refine(
 @app.command()
 def report(run: Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, or its name below runs/.")]) -> None:
     """Print the tables and write the HTML report."""
-    with _outcome() as outcome:
+    with outcome() as own:
         config = _open_run(run)
-        outcome.log_dir = config.run_dir / "log"
+        own.log_dir = config.run_dir / "log"
         _print_report(config.run_dir, _console())
 
 
 @app.command()
 def show(run: Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, or its name below runs/.")]) -> None:
     """Stages of a run: state, counts, time, tokens."""
-    with _outcome() as outcome:
+    with outcome() as own:
         config = _open_run(run)
-        outcome.log_dir = config.run_dir / "log"
+        own.log_dir = config.run_dir / "log"
         from glore.display import stages_table
         from glore.pipeline import plan_stages
         from glore.stages import build_stages
@@ -137,9 +135,9 @@ def show(run: Annotated[str, typer.Argument(metavar="RUN", help="A run: its fold
         _console().print(stages_table(plan_stages(build_stages(config), config), config.run_dir))
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point of the `glore` command."""
-    app(prog_name="glore")
+    run_app(app)
 
 
 def _console() -> Console:
@@ -155,7 +153,7 @@ def _print_report(run_dir: Path, console: Console) -> None:
 
     print_tables(run_dir, console)
     path = build_report(run_dir)
-    console.print(f"report: {path}", soft_wrap=True)
+    console.print(f"report: {printable(str(path))}", soft_wrap=True)
 
 
 def _open_run(name: str) -> RunConfig:
@@ -174,7 +172,7 @@ def _refined(refiner: Refiner, asked: list[Question]) -> Iterator[tuple[Question
     """Results in order. A batch that fails is halved until the question at fault stands alone, so that the others get theirs."""
     try:
         results = refiner.refine([q.text for q in asked])
-    except (DataError, EngineError) as error:
+    except (DataError, EngineError, ModelError) as error:
         if len(asked) == 1:
             yield asked[0], error
             return
@@ -195,47 +193,3 @@ def _print_failure(asked: Question, error: GloreError, jsonl: bool) -> None:
     if jsonl:
         print(json.dumps({"problem_id": asked.id, "question": asked.text, "error": message}))
     print(f"error: {printable(asked.where)}: {message}", file=sys.stderr)
-
-
-class _Outcome:
-    """Where a command's errors go."""
-
-    def __init__(self) -> None:
-        self.log_dir: Path | None = None
-        self.on_interrupt = ""
-
-
-@contextlib.contextmanager
-def _outcome() -> Iterator[_Outcome]:
-    """Turn what a command raises into one line on stderr and an exit code."""
-    outcome = _Outcome()
-    try:
-        yield outcome
-    except GloreError as error:
-        _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail(f"stopped by Ctrl-C{'; ' if outcome.on_interrupt else ''}{outcome.on_interrupt}", 130)
-    except (typer.Exit, BrokenPipeError):
-        raise
-    except Exception as error:
-        log = _log_traceback(outcome.log_dir)
-        _fail(f"unexpected {type(error).__name__}: {shown(str(error), 200)}; this is a bug, its traceback is in {log}", 1)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {printable(message)}", file=sys.stderr)
-    raise typer.Exit(code)
-
-
-def _log_traceback(log_dir: Path | None) -> Path:
-    """Append the traceback in hand to the run's error log, or to a temporary file where that can't be written."""
-    folder = log_dir if log_dir is not None and log_dir.parent.is_dir() else Path(tempfile.gettempdir())
-    path = folder / ("error.log" if folder == log_dir else "glore-error.log")
-    try:
-        folder.mkdir(exist_ok=True)
-        with path.open("a", encoding="utf-8") as stream:
-            traceback.print_exc(file=stream)
-    except OSError:
-        traceback.print_exc()
-        return Path("stderr")
-    return path

@@ -75,7 +75,7 @@ def refinement_text(refinement: Refinement) -> Text:
 
 
 def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
-    table = Table(title=Text(title), title_justify="left")
+    table = Table(title=_cell(title), title_justify="left")
     for name in left:
         table.add_column(name, overflow="fold")
     for name in right:

@@ -13,7 +13,27 @@ models are shortened by `shown`, so that a hostile or huge value can neither flo
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "DataError", "EngineError", "GloreError", "ModelError", "RunError", "has_lone_surrogate", "printable", "shown"]
+import errno
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "EngineError",
+    "GloreError",
+    "ModelError",
+    "RunError",
+    "has_lone_surrogate",
+    "out_of_memory",
+    "printable",
+    "says_out_of_memory",
+    "shown",
+]
+
+_SHORTAGES = (
+    *("can't allocate memory", "Cannot allocate memory", "not enough memory", "out of memory"),
+    *("bad_alloc", "bad allocation", "ALLOC_FAILED"),
+)
+"""In messages: torch on a CPU (two systems), the system, devices, C++ (two compilers), and NVIDIA's libraries."""
 
 
 class GloreError(Exception):
@@ -44,6 +64,18 @@ def shown(value: object, limit: int = 80) -> str:
     """`repr(value)` cut to `limit` characters, for use in a message."""
     text = ascii(value[: limit * 2]) if isinstance(value, str) else repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the machine's or the device's memory ran out. torch is not needed to tell: its error says so in words."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and says_out_of_memory(str(error)))
+
+
+def says_out_of_memory(text: str) -> bool:
+    """Whether a message, such as a line that another process left behind, speaks of memory that ran out."""
+    return any(words in text for words in _SHORTAGES)
 
 
 def has_lone_surrogate(text: str) -> bool:

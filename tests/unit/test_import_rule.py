@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("modelfolder", "modelweights", "models", "sampling", "training"),
     ("student", "when", "where", "how", "rerank"),
     ("refiner", "stages", "evaluation", "studies"),
-    ("report", "cli", "display", "questions"),
+    ("report", "cli", "display", "questions", "failures", "streams"),
 )
 """`sampling.protocol` is a contract like the records: it imports nothing of the engines behind it, so tasks may know it."""
 CONCEPTS = LAYERS[4]

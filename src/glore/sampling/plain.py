@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from glore.errors import EngineError, ModelError
+from glore.errors import EngineError, ModelError, out_of_memory
 from glore.sampling.draw import DrawSettings, draw, log_probs
 from glore.sampling.noise import uniforms
 from glore.sampling.stops import StopFinder
-from glore.sampling.stream import out_of_memory
 from glore.sampling.waiting import Job, Waiting
 
 if TYPE_CHECKING:

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from glore.errors import EngineError
+from glore.errors import EngineError, out_of_memory
 from glore.prompts import solve_segments
 from glore.sampling.attention import KeyValues
 from glore.sampling.batch import prompt_batches
 from glore.sampling.runner import ModelRunner
-from glore.sampling.stream import out_of_memory
 from glore.sampling.tree import PAGE_SIZE, Node, PageTree, cut
 
 if TYPE_CHECKING:

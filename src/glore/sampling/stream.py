@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from glore.errors import EngineError
+from glore.errors import EngineError, out_of_memory
 from glore.sampling.batch import prompt_batches
 from glore.sampling.draw import log_probs
 from glore.sampling.rows import Ints, RowTable
@@ -20,12 +20,10 @@ from glore.sampling.stops import StopFinder
 from glore.sampling.tree import PAGE_SIZE, Node, PageTree
 from glore.sampling.waiting import Job, Waiting
 
-__all__ = ["Stream", "out_of_memory"]
+__all__ = ["Stream"]
 
 _PROMPT_TOKENS = 2048
 """Prompt tokens of one forward pass."""
-_SHORTAGES = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""In the messages of RuntimeErrors: torch on a CPU (two systems), on other devices, and NVIDIA's matrix products."""
 _log = logging.getLogger(__name__)
 
 
@@ -257,8 +255,3 @@ def _one_thread(wanted: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(n_threads)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether the machine's or the device's memory ran out, to be asked of a MemoryError or a RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(s in str(error) for s in _SHORTAGES)
