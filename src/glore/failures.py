@@ -1,9 +1,9 @@
 """How a command ends: every kind of failure as one line on stderr, and the exit code. The only place that knows.
 
-    0    done
-    1    a bug, or stdout that takes no more
-    2    a mistake in what was asked, or something the machine refused: no such file, no memory, no space
-    130  Ctrl-C
+0    done
+1    a bug, or stdout that takes no more
+2    a mistake in what was asked, or something the machine refused: no such file, no memory, no space
+130  Ctrl-C
 """
 
 from __future__ import annotations
@@ -85,15 +85,17 @@ def _line_of(error: Exception) -> tuple[str, int]:
     """What to say about an error, and the exit code."""
     if isinstance(error, GloreError):
         return str(error), 1 if isinstance(error, OutputError) else 2
-    said = shown(" ".join(str(error).split()), 200)
+    said = shown(" ".join(str(error).split()) or type(error).__name__, 200)
     if out_of_memory(error):
         return (
             f"out of memory ({said}); use a smaller model or another machine, or lower what is worked on at once: engine.max_rows, "
             "engine.scoring_tokens, batch_size of a training"
         ), 2
     if isinstance(error, OSError) and error.errno is not None:
-        what = "" if error.filename is None else f"{shown(os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename, 120)}: "
-        return f"{what}{error.strerror or error}; {MENDS.get(error.errno, 'mend that, then run the same command again')}", 2
+        name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+        what = "" if name is None else f"{shown(name, 120)}: "
+        mend = MENDS.get(error.errno, "mend that, then run the same command again")
+        return f"{what}{error.strerror or error}; {mend}", 2
     if isinstance(error, ImportError):
         return f"a package that glore needs can't be imported ({said}); install glore again: pip install --force-reinstall glore", 2
     return f"unexpected {type(error).__name__}: {said}; this is a bug", 1
@@ -109,7 +111,10 @@ def _usage(error: Exception, arguments: Sequence[str]) -> str:
     option = getattr(error, "option_name", None)
     given = next((a for a in arguments if isinstance(option, str) and a.startswith(option)), None)
     if given is not None and command.endswith("refine"):
-        said = f"{said.rstrip('.')} in {shown(given, 60)}; a question that begins with - goes after --, as in: glore refine RUN -- {shown(given, 60)}"
+        said = (
+            f"{said.rstrip('.')} in {shown(given, 60)}; a question that begins with - goes after --, "
+            f"as in: glore refine RUN -- {shown(given, 60)}"
+        )
     return f"{said.rstrip('.')}; see: {command} --help"
 
 

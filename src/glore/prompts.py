@@ -14,6 +14,7 @@ from glore.files import split_lines
 
 __all__ = [
     "BAD_MARK",
+    "MAX_QUESTION_CHARS",
     "MAX_SOLUTION_CHARS",
     "STEP_END",
     "mark_draft",
@@ -24,6 +25,8 @@ __all__ = [
 ]
 
 BAD_MARK = "[BAD]"
+MAX_QUESTION_CHARS = 20_000
+"""Longer questions are refused at inference."""
 MAX_SOLUTION_CHARS = 20_000
 """Longer model output is cut here before it is parsed."""
 

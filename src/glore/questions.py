@@ -10,9 +10,13 @@ from typing import NamedTuple
 
 from glore.errors import DataError, shown
 from glore.files import split_lines
+from glore.intake import read_bounded, read_given
+from glore.prompts import MAX_QUESTION_CHARS
 from glore.tasks.source import Row, optional_text, text_field
 
 __all__ = ["Question", "read_questions"]
+
+MAX_INPUT_BYTES = 2**28
 
 
 class Question(NamedTuple):
@@ -28,12 +32,9 @@ def read_questions(question: str | None, file: Path | None) -> list[Question]:
     """From the argument, a JSONL file, or stdin (JSONL if it begins as JSON does, else one question)."""
     if question is not None and file is not None:
         raise DataError("give either a question or --file, not both")
-    if question is None and file is None and sys.stdin.isatty():
-        raise DataError('no question: give one, as in glore refine RUN "How many …?", or pipe it in, or use --file')
     where = str(file) if file else "stdin" if question is None else "the question"
     try:
-        # An argument that is no UTF-8 comes as surrogates that stand for its bytes.
-        data = file.read_bytes() if file else sys.stdin.buffer.read() if question is None else question.encode(errors="surrogateescape")
+        data = _bytes_of(question, file)
     except OSError as error:
         raise DataError(f"can't read {where}: {error.strerror or error}; give a UTF-8 JSONL file") from error
     try:
@@ -47,7 +48,27 @@ def read_questions(question: str | None, file: Path | None) -> list[Question]:
         return _json_questions(text, where)
     if not text.strip():
         raise DataError(f"{where} is empty; give the text of a problem")
-    return [Question("q0", text.strip(), where)]
+    return [Question("q0", _short(text.strip(), where), where)]
+
+
+def _bytes_of(question: str | None, file: Path | None) -> bytes:
+    if file is not None:
+        return read_given(file, MAX_INPUT_BYTES)
+    if question is not None:
+        return question.encode(errors="surrogateescape")  # an argument that is no UTF-8 comes as surrogates that stand for its bytes
+    if sys.stdin is None or sys.stdin.isatty():
+        why = "stdin is closed" if sys.stdin is None else "none was given"
+        raise DataError(f'no question: {why}; give one, as in glore refine RUN "How many …?", or pipe it in, or use --file')
+    return read_bounded(sys.stdin.buffer, MAX_INPUT_BYTES)
+
+
+def _short(text: str, place: str) -> str:
+    """The text of a question that models are asked: refused here, before any is loaded, where they would refuse it."""
+    if len(text) > MAX_QUESTION_CHARS:
+        raise DataError(
+            f"{place}: a question has at most {MAX_QUESTION_CHARS:,} characters, got {len(text):,} ({shown(text, 40)}); shorten it"
+        )
+    return text
 
 
 def _json_questions(text: str, where: str) -> list[Question]:
@@ -67,7 +88,7 @@ def _json_questions(text: str, where: str) -> list[Question]:
         name = optional_text(row, "id") or f"q{len(found)}"
         if name in found:
             raise DataError(f"{place}: the id {shown(name)} is taken by {found[name].where}; give every question an id of its own")
-        found[name] = Question(name, text_field(row, "question").strip(), place)
+        found[name] = Question(name, _short(text_field(row, "question").strip(), place), place)
     if not found:
         raise DataError(f'{where} holds no question; write one object per line, like {{"question": "…"}}')
     return list(found.values())

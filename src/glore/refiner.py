@@ -15,7 +15,7 @@ from typing import Protocol
 from glore.config import EngineSettings, EvaluationSettings, load_config
 from glore.errors import DataError, RunError, has_lone_surrogate, shown
 from glore.how import refine_request
-from glore.prompts import solve_segments
+from glore.prompts import MAX_QUESTION_CHARS, solve_segments
 from glore.records import Refinement
 from glore.rerank import aggregate, choose
 from glore.runfolder import check_belongs_together, makers
@@ -25,9 +25,7 @@ from glore.tasks.grading import find_answer, normalise_gold
 from glore.when import needs_work
 from glore.where import first_bad_step
 
-__all__ = ["MAX_QUESTION_CHARS", "RefineOptions", "Refiner", "Scorer"]
-
-MAX_QUESTION_CHARS = 20_000
+__all__ = ["RefineOptions", "Refiner", "Scorer"]
 
 Steps = tuple[str, ...]
 Scores = tuple[float, ...]

@@ -43,7 +43,7 @@ def finished(tmp_path: Path) -> RunConfig:
 
 
 def run_script(*arguments: str, limit: float = 120) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent / 'src'}", "OMP_NUM_THREADS": "1"}
     return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=limit, check=False)
 
 

@@ -33,7 +33,7 @@ main()
 
 def glore(folder: Path, *arguments: str, stdin: str = "", script: Path = TESTS / "small_glore.py") -> subprocess.CompletedProcess[str]:
     """In the texts that go in, `\\udcXX` stands for the byte XX."""
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent / 'src'}", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, str(script), *arguments],
         env=environment,
@@ -239,7 +239,7 @@ def test_a_reader_that_leaves_early_is_no_bug(folder: Path) -> None:
     lines = "".join(json.dumps({"question": "q" * 1000}) + "\n" for _ in range(500))
     (folder / "many.jsonl").write_text(lines)
     command = [sys.executable, str(TESTS / "small_glore.py"), "refine", "small", "--jsonl", "--file", "many.jsonl"]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent / 'src'}"}
     with subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -8,7 +8,8 @@ import pytest
 
 from fakes import FunctionEngine
 from glore.errors import DataError, RunError
-from glore.refiner import MAX_QUESTION_CHARS, RefineOptions, Refiner
+from glore.prompts import MAX_QUESTION_CHARS
+from glore.refiner import RefineOptions, Refiner
 from glore.sampling.protocol import Request
 
 SCORES = {"good": 0.9, "fine": 0.7, "bad": 0.3, "#### 3": 0.2, "#### 10": 0.8, "#### 11": 0.6, "#### 1,000": 0.95}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from glore.config.engine import EngineSettings
-from glore.config.section import Settings
+from glore.config.section import Settings, Temperature
 from glore.config.task import TaskSettings
 from glore.config.training import BaseModelSettings, TrainSettings
+from glore.errors import shown
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 __all__ = [
     "EvaluationSettings",
@@ -31,7 +35,7 @@ class ExpertIterationSettings(Settings):
     questions: int = Field(0, ge=0)
     """Training questions to sample from; 0: all. They are the last of the seeded order whose first `reward.questions` the reward
     models use: where both fit, the reward models learn from questions that the student was not trained on."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: Temperature = 1.0
     max_rounds: int = Field(5, ge=0, le=20)
     min_gain: float = Field(0.005, ge=0)
     """Stop when greedy accuracy on dev gains less than this (a share)."""
@@ -59,7 +63,7 @@ class RewardModelSettings(Settings):
     """K solutions per question for the ORM."""
     draft_samples: int = Field(8, ge=1)
     """Of those, so many drafts per question get SORM labels."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: Temperature = 1.0
     init: Literal["student", "base"] = "student"
     """Which weights the reward models start from."""
     orm: TrainSettings = TrainSettings()
@@ -71,7 +75,7 @@ class LabelSettings(Settings):
 
     rollouts: int = Field(8, ge=1)
     """K verifying rollouts per prefix."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: Temperature = 1.0
     max_new_tokens: int = Field(300, ge=8)
     consistency: Literal["number", "substring", "off"] = "number"
     """Match results on number boundaries (chosen), by literal substring (the paper), or not at all."""
@@ -110,7 +114,7 @@ class EvaluationSettings(Settings):
     samples: int = Field(96, ge=3)
     """K samples per test question for the rerank curves and pass@K."""
     best_of: int = Field(3, ge=1)
-    temperature: float = Field(1.0, gt=0)
+    temperature: Temperature = 1.0
     label_full_counts: bool = False
     """All K rollouts at every step of the test drafts, so that the ablation of the labels has a row without propagation."""
     bootstrap_samples: int = Field(2000, ge=100)
@@ -119,7 +123,8 @@ class EvaluationSettings(Settings):
 class RunConfig(Settings):
     """One run, whole."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str
+    """Of the run's folder below `runs_dir`: 1 to 64 letters, digits, `.`, `_` and `-`, a letter or digit first."""
     runs_dir: str = "runs"
     seed: int = Field(0, ge=0)
     launch: str = ""
@@ -139,6 +144,16 @@ class RunConfig(Settings):
         """The run folder: `runs_dir/name`."""
         return Path(self.runs_dir) / self.name
 
+    @field_validator("name")
+    @classmethod
+    def _is_folder_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"a name has 1 to 64 letters, digits, '.', '_' or '-' and begins with a letter or digit, got {shown(name, 40)} "
+                f"({len(name)} characters); choose another, and set runs_dir for another place"
+            )
+        return name
+
     @model_validator(mode="after")
     def _combination(self) -> RunConfig:
         if self.base.model is None and self.task.kind not in ("stories", "svamp"):
@@ -151,4 +166,13 @@ class RunConfig(Settings):
             raise ValueError(f"evaluation.best_of ({self.evaluation.best_of}) can't exceed evaluation.samples ({self.evaluation.samples})")
         if self.reward.draft_samples > self.reward.samples:
             raise ValueError(f"reward.draft_samples ({self.reward.draft_samples}) can't exceed reward.samples ({self.reward.samples})")
+        if self.student.bootstrap == "prompt" and not self.student.ei.max_rounds:
+            raise ValueError(
+                "student.bootstrap: prompt needs a round of expert iteration, got student.ei.max_rounds 0; set it to 1 or more"
+            )
+        if self.student.bootstrap == "sft" and self.task.kind == "stories" and not self.task.stories.worked_share:
+            raise ValueError(
+                "student.bootstrap: sft needs worked solutions, got task.stories.worked_share 0; "
+                "raise it, or set student.bootstrap to prompt"
+            )
         return self

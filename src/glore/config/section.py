@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-__all__ = ["Names", "Revision", "Settings", "TwoNumbers"]
+from glore.errors import shown
+
+__all__ = ["MAX_TEMPERATURE", "MIN_TEMPERATURE", "Names", "Revision", "Settings", "Temperature", "TwoNumbers"]
+
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 1e3
+"""Beyond these a model's own logits no longer matter, or no longer fit into float32. Engines keep to the same two (sampling.encoding)."""
+Temperature = Annotated[float, Field(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)]
+"""Of drawn solutions; greedy ones have no setting."""
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 TwoNumbers = Annotated[tuple[int, int], Field(strict=False)]
@@ -30,3 +38,13 @@ class Settings(BaseModel):
         """YAML 1.1 takes `1e-4` and `1.5e3`, which lack a point or a sign, for text; a float field means a number."""
         is_float = info.field_name is not None and cls.model_fields[info.field_name].annotation is float
         return float(value) if is_float and isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _plain_text(cls, value: object) -> object:
+        """Texts here are names, paths and addresses, on which a NUL, a newline or a terminal escape can only do harm."""
+        parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+        for text in parts:
+            if isinstance(text, str) and any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text):
+                raise ValueError(f"a text holds no control characters (NUL, newline, escape, …), got {shown(text)}; write it without")
+        return value

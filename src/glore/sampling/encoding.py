@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from glore.config.section import MAX_TEMPERATURE, MIN_TEMPERATURE
 from glore.errors import EngineError, shown
 from glore.sampling.protocol import Request
 
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "checked_tokens", "new_tokens"]
 
-MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 1e3
-"""Beyond these a model's own logits no longer matter, or no longer fit into float32."""
 MAX_TOP_K = 2**31 - 1
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
