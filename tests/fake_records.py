@@ -83,7 +83,15 @@ def fake_inputs(n_problems: int = 40, n_samples: int = 8, seed: int = 0, hostile
             p = 0.97 if draft.correct == "right" else p_step - 0.04
             out["refinements"].append(fake.attempt(problem, source, p, source=source, draft_id=draft.id, temperature=0.0)[0])
         _train(fake, out, i)
-    return EvaluationInputs(name=f"fake-{seed}", **{k: tuple(v) for k, v in (out | {"scores": fake.scores}).items()})
+    out["scores"] = _by_own_orm(fake.scores, out["sft_samples"])
+    return EvaluationInputs(name=f"fake-{seed}", **{k: tuple(v) for k, v in out.items()})
+
+
+def _by_own_orm(made: list[StepScores], sft_samples: list[Solution]) -> list[StepScores]:
+    """The SFT student's samples are scored by its own ORM, and by nothing else."""
+    sft = {s.id for s in sft_samples}
+    others = [s for s in made if s.solution_id not in sft]
+    return others + [dataclasses.replace(s, model="sft_orm") for s in made if s.solution_id in sft and s.model == "orm"]
 
 
 def _full_counts(fake: _Fake, draft: Solution, truth: list[bool]) -> list[PrefixTrials]:
@@ -146,7 +154,7 @@ def write_run(folder: Path, inputs: EvaluationInputs) -> Path:
         ("rollouts", "part", PrefixTrials, list(inputs.train_trials)),
         ("labels", "part", StepLabels, list(inputs.train_labels)),
         ("labels", "truth", StepLabels, list(inputs.train_truth)),
-        ("test_scores", "sft_orm", StepScores, [s for s in inputs.scores if s.solution_id in sft and s.model == "orm"]),
+        ("test_scores", "sft_orm", StepScores, [s for s in inputs.scores if s.solution_id in sft]),
     ]
     for source in ("global", "local_orm", "local_sorm"):
         parts.append(("test_refinements", source, Solution, [s for s in inputs.refinements if s.source == source]))

@@ -46,7 +46,7 @@ def test_every_stage_leaves_its_records(finished: RunConfig) -> None:
     assert len(inputs.drafts) == 20
     assert len(inputs.samples) == 80
     assert len(inputs.train_drafts) == len(inputs.train_labels) == len(inputs.train_truth) == 180
-    assert {s.model for s in inputs.scores} == {"orm", "balanced_orm", "sorm"}
+    assert {s.model for s in inputs.scores} == {"orm", "balanced_orm", "sorm", "sft_orm"}
     labelled = [r for r in inputs.train_labels if r.labels is not None]
     drafts = {d.id: d for d in inputs.train_drafts}
     assert all(len(r.labels or ()) == len(drafts[r.solution_id].steps) for r in labelled)

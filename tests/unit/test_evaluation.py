@@ -172,6 +172,22 @@ def test_table_5_and_curves_agree_at_all_samples():
     assert e.ei_gain.value == pytest.approx(ei.greedy.value - by(e.table5, student="SFT").greedy.value)
 
 
+def test_each_student_of_table_5_is_reranked_by_its_own_orm():
+    inputs = fake_inputs(12, 4)
+    sft = {s.id: s for s in inputs.sft_samples}
+    perfect = tuple(
+        dataclasses.replace(s, p_correct=(float(sft[s.solution_id].correct == "right"),) * len(s.p_correct)) if s.model == "sft_orm" else s
+        for s in inputs.scores
+    )
+    e, before = (evaluate(dataclasses.replace(inputs, scores=x), FAST) for x in (perfect, inputs.scores))
+    row = by(e.table5, student="SFT")
+    assert row.reranked.value == row.pass_k.value
+    assert by(e.table5, student="EI") == by(before.table5, student="EI")
+    run_orm = tuple(dataclasses.replace(s, model="orm") if s.model == "sft_orm" else s for s in inputs.scores)
+    borrowed = by(evaluate(dataclasses.replace(inputs, scores=run_orm), FAST).table5, student="SFT")
+    assert borrowed.reranked is None, "another student's ORM is not its own"
+
+
 def test_label_agreement_and_its_ablation():
     e = evaluate(fake_inputs(30), FAST, LabelSettings())
     used, loose, none = (by(e.agreement, where="train", rule=r) for r in ("as used", "no consistency check", "no propagation"))

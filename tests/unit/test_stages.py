@@ -76,6 +76,7 @@ class World:
 
 class Scorer:
     def __init__(self, model: Path, settings: EngineSettings) -> None:
+        assert (model / "model.txt").read_text() == model.name, "there is such a model"
         self._good = 0.9 if model.name == "orm" else 0.8
 
     def score(self, items: Sequence[tuple[str, tuple[str, ...]]]) -> list[tuple[float, ...]]:
@@ -167,6 +168,52 @@ def test_reward_models_learn_from_labels(finished: tuple[World, RunConfig]) -> N
     assert {t.solution_id for t in trials} <= wrong
 
 
+def test_each_student_is_reranked_by_an_orm_trained_on_its_own_samples(finished: tuple[World, RunConfig]) -> None:
+    world, config = finished
+    own = [s for s in _read(config, "sft_samples", Solution) if isinstance(s, Solution)]
+    students = [s for s in _read(config, "samples", Solution) if isinstance(s, Solution)]
+    assert [s.problem_id for s in own] == [s.problem_id for s in students], "the same questions, as often"
+    assert {s.source for s in own} == {"sft"}
+    texts = [tuple(step.strip() for step in e.steps) for e in world.trained["sft_orm"]]  # type: ignore[attr-defined]
+    assert texts == [s.steps for s in own]
+    assert texts != [s.steps for s in students]
+    assert world.bases["sft_orm"] == "sft", "as the run's ORM starts from its student"
+    inputs = read_inputs(config.run_dir)
+    scored = {model: {s.solution_id for s in inputs.scores if s.model == model} for model in ("orm", "sft_orm")}
+    sft_samples = {s.id for s in inputs.sft_samples}
+    assert scored["sft_orm"] == sft_samples
+    assert not scored["orm"] & sft_samples
+    rows = {r.student: r for r in read_evaluation(config.run_dir / "report" / "evaluation.json").table5}
+    assert rows["SFT"].reranked is not None
+    assert rows["EI"].reranked is not None
+
+
+def test_a_student_that_is_the_sft_model_does_nothing_twice(world: World, tmp_path: Path) -> None:
+    config = _config(tmp_path, ei={"samples": 6, "max_rounds": 0})
+    run_stages(build_stages(config), config)
+    assert world.opened["sft"] == 1, "greedy on dev"
+    assert "sft_orm" not in world.trained
+    for stage in ("sft_samples", "sft_test_drafts", "sft_test_samples"):
+        assert _read(config, stage, Solution) == []
+    sft, student = read_evaluation(config.run_dir / "report" / "evaluation.json").table5
+    assert (sft.student, student.student) == ("SFT", "EI")
+    assert dataclasses.replace(sft, student="EI") == student
+    assert student.reranked is not None
+    assert {p.state for p in run_stages(build_stages(config), config)} == {"reused"}
+
+
+def test_an_sft_model_without_a_right_sample_gets_no_orm_and_the_run_goes_on(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SKILL, "sft", 0.0)
+    monkeypatch.setattr("glore.stages.bases.new_right", lambda samples, known: [])  # so that its round learns from worked solutions
+    config = _config(tmp_path, ei={"samples": 6, "max_rounds": 1})
+    run_stages(build_stages(config), config)
+    assert "sft_orm" not in world.trained
+    sft, student = read_evaluation(config.run_dir / "report" / "evaluation.json").table5
+    assert (sft.majority is None, sft.reranked, student.reranked is None) == (False, None, False)
+
+
 def test_refiner_learns_from_both_kinds(finished: tuple[World, RunConfig]) -> None:
     world, config = finished
     pairs = [p for p in _read(config, "pairs", RefinementPair) if isinstance(p, RefinementPair)]
@@ -190,7 +237,7 @@ def test_test_records_are_complete_and_make_tables(finished: tuple[World, RunCon
     assert all(s.draft_id in {d.id for d in inputs.drafts} for s in inputs.refinements)
     scored = Counter(s.model for s in inputs.scores)
     everything = 8 + 32 + len(inputs.refinements)
-    assert scored == {"orm": everything + 32, "balanced_orm": everything, "sorm": everything}
+    assert scored == {"orm": everything, "balanced_orm": everything, "sorm": everything, "sft_orm": 32}
     assert {r.rule for r in inputs.draft_truth} == {"truth"}
     assert len(inputs.draft_truth) == 8 + len(inputs.refinements)
     evaluation = read_evaluation(config.run_dir / "report" / "evaluation.json")

@@ -15,9 +15,11 @@ from glore.rerank import aggregate
 from glore.solutions import by_problem
 from glore.statistics import Estimate, Resampler, wilson
 
-__all__ = ["REFINERS", "REWARD_MODELS", "EvaluationInputs", "EvaluationOptions", "Index", "pool"]
+__all__ = ["REFINERS", "REWARD_MODELS", "SFT_ORM", "EvaluationInputs", "EvaluationOptions", "Index", "pool"]
 
 REWARD_MODELS = ("orm", "balanced_orm", "sorm")
+SFT_ORM = "sft_orm"
+"""The ORM that was trained on the SFT student's own samples; it scores that student's samples alone."""
 REFINERS = ("global", "local_orm", "local_sorm")
 """Values of `Solution.source` of a refinement: global; local, marked by the ORM; local, marked by the SORM."""
 
@@ -47,11 +49,12 @@ class EvaluationInputs:
     samples: tuple[Solution, ...]
     """K samples of the final student per question, in order of k."""
     sft_drafts: tuple[Solution, ...] = ()
+    """Of the SFT student; the same records as `drafts` where the final student is the SFT model."""
     sft_samples: tuple[Solution, ...] = ()
     refinements: tuple[Solution, ...] = ()
     """Of the drafts; `source` is one of REFINERS. A draft without a bad step has no local refinement."""
     scores: tuple[StepScores, ...] = ()
-    """`model` is one of REWARD_MODELS; of drafts, samples and refinements alike."""
+    """`model` is one of REWARD_MODELS, of drafts, samples and refinements alike; or SFT_ORM, of the SFT student's samples."""
     draft_labels: tuple[StepLabels, ...] = ()
     """Of the test drafts, rule `sorm`."""
     draft_truth: tuple[StepLabels, ...] = ()

@@ -1,11 +1,11 @@
-"""Table 5: the student after SFT and after expert iteration."""
+"""Table 5: the student after SFT and after expert iteration, each reranked by an ORM trained on its own samples (paper, caption)."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 
-from glore.evaluation.inputs import EvaluationInputs, Index
+from glore.evaluation.inputs import SFT_ORM, EvaluationInputs, Index
 from glore.evaluation.rerank_curves import majority, pass_at_k, rerank_at_k
 from glore.records import Solution
 from glore.solutions import by_problem
@@ -30,7 +30,7 @@ class StudentRow:
     majority: Estimate | None
     """maj@K."""
     reranked: Estimate | None
-    """Rerank@K by the ORM; none where the ORM did not score the samples."""
+    """Rerank@K by the ORM trained on this student's own samples; none where it did not score them."""
     pass_k: Estimate | None
     """pass@K."""
     pass_8: Estimate | None
@@ -41,8 +41,8 @@ class StudentRow:
 
 def students(inputs: EvaluationInputs, index: Index) -> tuple[StudentRow, ...]:
     """Rows for the students whose greedy solutions are there, SFT first."""
-    pairs = (("SFT", inputs.sft_drafts, inputs.sft_samples), ("EI", inputs.drafts, inputs.samples))
-    return tuple(_row(index, name, drafts, samples) for name, drafts, samples in pairs if drafts)
+    rows = (("SFT", inputs.sft_drafts, inputs.sft_samples, SFT_ORM), ("EI", inputs.drafts, inputs.samples, "orm"))
+    return tuple(_row(index, name, drafts, samples, orm) for name, drafts, samples, orm in rows if drafts)
 
 
 def ei_gain(inputs: EvaluationInputs, index: Index) -> Difference | None:
@@ -55,7 +55,7 @@ def ei_gain(inputs: EvaluationInputs, index: Index) -> Difference | None:
     return index.resampler.paired(index.units([d for d, _ in both]), first, second)
 
 
-def _row(index: Index, name: str, drafts: Sequence[Solution], samples: Sequence[Solution]) -> StudentRow:
+def _row(index: Index, name: str, drafts: Sequence[Solution], samples: Sequence[Solution], orm: str) -> StudentRow:
     groups = by_problem([s for s in samples if s.problem_id in index.cluster_of])
     units = [index.cluster_of[problem_id] for problem_id in groups]
     rights = [[s.correct == "right" for s in g] for g in groups.values()]
@@ -63,7 +63,7 @@ def _row(index: Index, name: str, drafts: Sequence[Solution], samples: Sequence[
     mean = index.resampler.mean
     answered = [d for d in drafts if d.problem_id in index.cluster_of]
     voted = [majority(g) for g in groups.values()]
-    scores = [[index.score("orm", s) for s in g] for g in groups.values()]
+    scores = [[index.score(orm, s) for s in g] for g in groups.values()]
     scored = bool(groups) and all(s is not None for row in scores for s in row)
     chosen = [rerank_at_k([s or 0.0 for s in row], right, len(row)) for row, right in zip(scores, rights, strict=True)] if scored else []
     return StudentRow(

@@ -169,7 +169,8 @@ def _table5(e: Evaluation) -> TableView:
     return TableView(
         "table5",
         "Table 5 · The student",
-        "Supervised fine-tuning (SFT) and expert iteration (EI), %. The paper's K is 96.",
+        "Supervised fine-tuning (SFT) and expert iteration (EI), %. "
+        "Each student is reranked by an ORM trained on its own samples. The paper's K is 96.",
         ("measure", *(f"{s}, K = {r.k}" if r.k else s for s, r in students.items()), "EI − SFT, points", "n", paper.PAPER_COLUMN),
         tuple(rows),
     )

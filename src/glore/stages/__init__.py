@@ -1,7 +1,7 @@
 """Training and evaluation as an ordered list of stages, top to bottom (methods 1 to 6). Each is thin I/O around the concepts.
 
     bases      problems, base model, SFT, expert iteration, the student
-    reward     samples, ORM, Balanced ORM, verifying rollouts, step labels, SORM
+    reward     samples, ORM, Balanced ORM, verifying rollouts, step labels, SORM; the SFT student's own ORM
     refining   refinement pairs, the joint refiner
     testing    drafts, samples, labels, scores and refinements of the test questions; tables
     common     opening tasks and models, sampling and scoring shard by shard
@@ -37,7 +37,9 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
     """All stages of a run, in order. The number of rounds and whether there is an SFT student depend on the settings."""
     rounds = range(1, config.student.ei.max_rounds + 1)
     trained = ("sft", *(f"ei{r}_train" for r in rounds))
-    sft_tests = _sft_tests() if config.student.bootstrap == "sft" else ()
+    sft_stages = _sft_stages() if config.student.bootstrap == "sft" else ()
+    sft_tests = tuple(s.name for s in sft_stages if s.name.startswith("sft_test"))
+    sft_orm = tuple(s.name for s in sft_stages if s.name == "sft_orm")
     return (
         Stage("problems", (), lambda c: c.task, bases.read_problems, contents=lambda c: data_contents(c.task)),
         Stage(
@@ -69,7 +71,7 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
             partial(testing.sample_test_questions, model="student"),
             estimate=_estimate_test_samples,
         ),
-        *sft_tests,
+        *sft_stages,
         Stage("test_rollouts", ("test_drafts",), _test_rollout_settings, testing.verify_test_drafts, estimate=_estimate_test_rollouts),
         Stage("test_labels", ("test_rollouts",), _test_label_settings, testing.label_test_drafts),
         Stage("test_draft_scores", ("test_drafts", "orm", "balanced_orm", "sorm"), _scorer_settings, testing.score_test_drafts),
@@ -82,11 +84,11 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
         ),
         Stage(
             "test_scores",
-            ("test_samples", "test_refinements", *(s.name for s in sft_tests)),
+            ("test_samples", "test_refinements", *sft_tests, *sft_orm),
             _scorer_settings,
             testing.score_test_solutions,
         ),
-        Stage("evaluate", ("labels", "test_labels", "test_scores", *(s.name for s in sft_tests)), _evaluate_settings, testing.evaluate_run),
+        Stage("evaluate", ("labels", "test_labels", "test_scores", *sft_tests), _evaluate_settings, testing.evaluate_run),
     )
 
 
@@ -105,12 +107,14 @@ def _round(number: int) -> tuple[Stage, Stage]:
     )
 
 
-def _sft_tests() -> tuple[Stage, ...]:
-    """The SFT student's drafts and samples, for Table 5."""
+def _sft_stages() -> tuple[Stage, ...]:
+    """The SFT student for Table 5: its own ORM, its drafts and samples. Empty where the student is the SFT model."""
     drafts, samples = partial(testing.solve_test_questions, model="sft"), partial(testing.sample_test_questions, model="sft")
     return (
-        Stage("sft_test_drafts", ("sft",), _greedy_settings, drafts, estimate=_estimate_drafts),
-        Stage("sft_test_samples", ("sft",), _test_sample_settings, samples, estimate=_estimate_test_samples),
+        Stage("sft_samples", ("student",), _sample_settings, reward.sample_for_sft_orm, estimate=_estimate_samples),
+        Stage("sft_orm", ("base", "sft_samples"), _orm_settings, reward.train_sft_orm, estimate=_estimate_orm),
+        Stage("sft_test_drafts", ("student",), _greedy_settings, drafts, estimate=_estimate_drafts),
+        Stage("sft_test_samples", ("student",), _test_sample_settings, samples, estimate=_estimate_test_samples),
     )
 
 

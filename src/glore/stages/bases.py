@@ -17,7 +17,16 @@ from glore.student import best_round, capped, goes_on, new_right
 from glore.tasks.dataset import DatasetTask
 from glore.tasks.protocol import ScratchTask
 
-__all__ = ["make_base", "read_problems", "run_sft", "sample_round", "select_student", "train_lm", "train_round"]
+__all__ = [
+    "chosen_round",
+    "make_base",
+    "read_problems",
+    "run_sft",
+    "sample_round",
+    "select_student",
+    "train_lm",
+    "train_round",
+]
 
 Steps = tuple[str, ...]
 
@@ -105,14 +114,19 @@ def train_round(ctx: StageContext, round_: int) -> None:
 
 def select_student(ctx: StageContext) -> None:
     """The round with the best greedy accuracy on dev becomes `models/student`. A merely prompted base can't."""
+    best, accuracies = chosen_round(ctx)
+    ctx.count(best_round=best, **{f"dev_round{r}": a for r, a in enumerate(accuracies)})
+    ctx.progress.note(f"student: round {best}, greedy on dev {accuracies[best]:.1%} (rounds: {', '.join(f'{a:.1%}' for a in accuracies)})")
+    _copy_model(Path(_student(ctx, best)[0]), ctx.model_dir("student"))
+
+
+def chosen_round(ctx: StageContext) -> tuple[int, list[float]]:
+    """The student's round (0: the SFT model) and the accuracies on dev of all rounds. For the stage `student` and those after it."""
     accuracies = _dev_accuracies(ctx, ctx.config.student.ei.max_rounds + 1)
     first = 0 if ctx.config.student.bootstrap == "sft" else 1
     if len(accuracies) <= first:
         raise ConfigError("student.bootstrap: prompt needs at least one round of expert iteration; set student.ei.max_rounds to 1 or more")
-    best = first + best_round(accuracies[first:])
-    ctx.count(best_round=best, **{f"dev_round{r}": a for r, a in enumerate(accuracies)})
-    ctx.progress.note(f"student: round {best}, greedy on dev {accuracies[best]:.1%} (rounds: {', '.join(f'{a:.1%}' for a in accuracies)})")
-    _copy_model(Path(_student(ctx, best)[0]), ctx.model_dir("student"))
+    return first + best_round(accuracies[first:]), accuracies
 
 
 def train_lm(

@@ -11,6 +11,7 @@ from glore.pipeline import StageContext
 from glore.prompts import solve_segments, step_text
 from glore.records import PrefixTrials, Problem, Solution, StepLabels
 from glore.solutions import first_of_each
+from glore.stages.bases import chosen_round
 from glore.stages.common import (
     base_model,
     count_training,
@@ -27,12 +28,15 @@ from glore.when import balanced_solutions, orm_labels
 from glore.where import label_drafts, verify_prefixes
 
 __all__ = [
+    "has_own_orm",
     "label_train_drafts",
     "roll_out",
+    "sample_for_sft_orm",
     "sample_train_questions",
     "train_balanced_orm",
     "train_drafts",
     "train_orm",
+    "train_sft_orm",
     "train_sorm",
     "verify_train_drafts",
 ]
@@ -43,15 +47,49 @@ STEPS_PER_DRAFT = 6
 
 def sample_train_questions(ctx: StageContext) -> None:
     """K solutions of every chosen training question from the student."""
+    _sample_train_questions(ctx, "student")
+
+
+def sample_for_sft_orm(ctx: StageContext) -> None:
+    """The same from the SFT model, on the same questions; nothing where it is the student, whose samples are its own."""
+    if chosen_round(ctx)[0] == 0:
+        ctx.progress.note("the student is the SFT model, so its samples and its ORM are the run's")
+        ctx.write([], Solution)
+        ctx.count(skipped=1)
+        return
+    _sample_train_questions(ctx, "sft")
+
+
+def _sample_train_questions(ctx: StageContext, model: str) -> None:
     reward = ctx.config.reward
     problems = seeded_choice(ctx, ctx.read("problems", Problem, "train"), reward.questions)
-    sample(ctx, ctx.model_dir("student"), problems, source="student", n=reward.samples, temperature=reward.temperature)
+    sample(ctx, ctx.model_dir(model), problems, source=model, n=reward.samples, temperature=reward.temperature)
 
 
 def train_orm(ctx: StageContext) -> None:
     """ORM: every step has the label of the final answer."""
     samples = ctx.read("samples", Solution)
     _train_reward_model(ctx, "orm", samples, orm_labels(samples), ctx.config.reward.orm)
+
+
+def train_sft_orm(ctx: StageContext) -> None:
+    """The ORM of the SFT student, on its own samples, for Table 5.
+
+    None where the student is the SFT model, and none, which is said, where its samples hold nothing to tell apart: Table 5 then lacks
+    one number, which is no reason to end a run.
+    """
+    samples = ctx.read("sft_samples", Solution)
+    if not has_own_orm(samples):
+        if samples:
+            ctx.progress.note("the SFT model is right always or never, so there is no ORM of its own; Table 5 shows no Rerank for it")
+        ctx.count(skipped=1)
+        return
+    _train_reward_model(ctx, "sft_orm", samples, orm_labels(samples), ctx.config.reward.orm, student="sft")
+
+
+def has_own_orm(samples: Sequence[Solution]) -> bool:
+    """Can an ORM learn from these samples: is there a right one and a wrong one among them?"""
+    return {"right", "wrong"} <= {s.correct for s in samples if s.steps}
 
 
 def train_balanced_orm(ctx: StageContext) -> None:
@@ -102,7 +140,12 @@ def train_sorm(ctx: StageContext) -> None:
 
 
 def _train_reward_model(
-    ctx: StageContext, name: str, solutions: Sequence[Solution], labels: Sequence[StepLabels], settings: TrainSettings
+    ctx: StageContext,
+    name: str,
+    solutions: Sequence[Solution],
+    labels: Sequence[StepLabels],
+    settings: TrainSettings,
+    student: str = "student",
 ) -> None:
     from glore.training.examples import StepExample
     from glore.training.finetune import train_step_classifier
@@ -122,6 +165,6 @@ def _train_reward_model(
             f"the {name} has {n_good} good and {n_bad} bad steps to learn from and needs both: the student is right always or never; "
             "choose harder or easier questions, or more samples (reward.samples)"
         )
-    start = ctx.model_dir("student") if ctx.config.reward.init == "student" else base_model(ctx)
+    start = ctx.model_dir(student) if ctx.config.reward.init == "student" else base_model(ctx)
     ctx.count(good_steps=n_good, bad_steps=n_bad)
     count_training(ctx, train_step_classifier(start, examples, settings, training_setup(ctx, name)))

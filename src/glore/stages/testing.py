@@ -10,14 +10,15 @@ from typing import Protocol, TypeVar
 from glore.config import RunConfig, load_config
 from glore.errors import RunError
 from glore.evaluation import EvaluationInputs, EvaluationOptions, evaluate, write_evaluation
-from glore.evaluation.inputs import REFINERS, REWARD_MODELS
+from glore.evaluation.inputs import REFINERS, REWARD_MODELS, SFT_ORM
 from glore.how import MarkedDraft, refine_requests
 from glore.pipeline import StageContext
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores, read_records
 from glore.runfolder import part_files
 from glore.solutions import first_of_each, graded_solution
+from glore.stages.bases import chosen_round
 from glore.stages.common import lazy_engine, problems_by_id, sample, score, shard_size, task_of, truth_of, verdicts
-from glore.stages.reward import roll_out
+from glore.stages.reward import has_own_orm, roll_out
 from glore.where import first_bad_step, label_drafts
 
 __all__ = [
@@ -38,14 +39,27 @@ T = TypeVar("T")
 
 def solve_test_questions(ctx: StageContext, model: str) -> None:
     """Greedy drafts of `models/MODEL`."""
+    if _same_as_student(ctx, model):
+        return
     sample(ctx, ctx.model_dir(model), ctx.read("problems", Problem, "test"), source=model)
 
 
 def sample_test_questions(ctx: StageContext, model: str) -> None:
     """K samples per test question of `models/MODEL`."""
+    if _same_as_student(ctx, model):
+        return
     settings = ctx.config.evaluation
     problems = ctx.read("problems", Problem, "test")
     sample(ctx, ctx.model_dir(model), problems, source=model, n=settings.samples, temperature=settings.temperature)
+
+
+def _same_as_student(ctx: StageContext, model: str) -> bool:
+    """Is this the SFT model, and the student too? Then its solutions are the student's, and the part stays empty."""
+    if model != "sft" or chosen_round(ctx)[0] > 0:
+        return False
+    ctx.write([], Solution)
+    ctx.count(skipped=1)
+    return True
 
 
 def verify_test_drafts(ctx: StageContext) -> None:
@@ -112,7 +126,7 @@ def refine_test_drafts(ctx: StageContext) -> None:
 
 
 def score_test_solutions(ctx: StageContext) -> None:
-    """All reward models on samples and refinements, the ORM on the SFT student's samples too.
+    """All reward models on samples and refinements, and the SFT student's own ORM on its samples, where it has one.
 
     Parts: `samples_MODEL`, `refined_MODEL`, `sft_orm`.
     """
@@ -123,7 +137,10 @@ def score_test_solutions(ctx: StageContext) -> None:
         score(ctx, model, samples, problems, part=f"samples_{model}")
         score(ctx, model, refined, problems, part=f"refined_{model}")
     if ctx.config.student.bootstrap == "sft":
-        score(ctx, "orm", ctx.read("sft_test_samples", Solution), problems, part="sft_orm")
+        if has_own_orm(ctx.read("sft_samples", Solution)):
+            score(ctx, SFT_ORM, ctx.read("sft_test_samples", Solution), problems, part=SFT_ORM)
+        else:
+            ctx.write([], StepScores, SFT_ORM)
 
 
 def evaluate_run(ctx: StageContext) -> None:
@@ -165,16 +182,23 @@ def _gathered(read: _Reader, config: RunConfig) -> EvaluationInputs:
     has_sft = config.student.bootstrap == "sft"
     refinements = [s for kind in REFINERS for s in read("test_refinements", Solution, kind)]
     scores = [s for model in REWARD_MODELS for s in read("test_draft_scores", StepScores, model)]
-    scored = [f"{what}_{model}" for what in ("samples", "refined") for model in REWARD_MODELS] + (["sft_orm"] if has_sft else [])
+    scored = [f"{what}_{model}" for what in ("samples", "refined") for model in REWARD_MODELS] + ([SFT_ORM] if has_sft else [])
     scores += [s for part in scored for s in read("test_scores", StepScores, part)]
+    drafts, samples = read("test_drafts", Solution), read("test_samples", Solution)
+    sft_drafts = read("sft_test_drafts", Solution) if has_sft else []
+    sft_samples = read("sft_test_samples", Solution) if has_sft else []
+    if has_sft and not sft_drafts:
+        # The student is the SFT model: so are its solutions, and its ORM.
+        sft_drafts, sft_samples, sampled = drafts, samples, {s.id for s in samples}
+        scores += [dataclasses.replace(s, model=SFT_ORM) for s in scores if s.model == "orm" and s.solution_id in sampled]
     train = first_of_each(read("samples", Solution), config.reward.draft_samples)
     return EvaluationInputs(
         name=config.name,
         problems=tuple(read("problems", Problem, "test")),
-        drafts=tuple(read("test_drafts", Solution)),
-        samples=tuple(read("test_samples", Solution)),
-        sft_drafts=tuple(read("sft_test_drafts", Solution)) if has_sft else (),
-        sft_samples=tuple(read("sft_test_samples", Solution)) if has_sft else (),
+        drafts=tuple(drafts),
+        samples=tuple(samples),
+        sft_drafts=tuple(sft_drafts),
+        sft_samples=tuple(sft_samples),
         refinements=tuple(refinements),
         scores=tuple(scores),
         draft_labels=tuple(read("test_labels", StepLabels)),
