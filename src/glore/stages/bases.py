@@ -124,8 +124,7 @@ def chosen_round(ctx: StageContext) -> tuple[int, list[float]]:
     """The student's round (0: the SFT model) and the accuracies on dev of all rounds. For the stage `student` and those after it."""
     accuracies = _dev_accuracies(ctx, ctx.config.student.ei.max_rounds + 1)
     first = 0 if ctx.config.student.bootstrap == "sft" else 1
-    if len(accuracies) <= first:
-        raise ConfigError("student.bootstrap: prompt needs at least one round of expert iteration; set student.ei.max_rounds to 1 or more")
+    assert len(accuracies) > first, "the settings ask for a round where the bootstrap is a prompt, and its first one is always run"
     return first + best_round(accuracies[first:]), accuracies
 
 
