@@ -8,12 +8,14 @@
     └── RunError                a run folder: other settings, unreadable shard, no space, locked by another process
 
 A message names the rule, the value received and the mend. Messages are plain text: values that come from files or
-models are shortened by `shown`, so that a hostile or huge value can neither flood nor colour a terminal.
+models are shortened by `shown`, so that a hostile or huge value can neither flood nor colour a terminal. User and password in
+front of an `@` in an address are never shown.
 """
 
 from __future__ import annotations
 
 import errno
+import re
 
 __all__ = [
     "ConfigError",
@@ -34,6 +36,10 @@ _SHORTAGES = (
     *("bad_alloc", "bad allocation", "ALLOC_FAILED"),
 )
 """In messages: torch on a CPU (two systems), the system, devices, C++ (two compilers), and NVIDIA's libraries."""
+
+
+_USER = re.compile(r"://[^\s'\"]*@")
+"""User and password in an address; they may hold anything but these."""
 
 
 class GloreError(Exception):
@@ -62,7 +68,7 @@ class RunError(GloreError):
 
 def shown(value: object, limit: int = 80) -> str:
     """`repr(value)` cut to `limit` characters, for use in a message."""
-    text = ascii(value[: limit * 2]) if isinstance(value, str) else repr(value)
+    text = _masked(ascii(value[: _seen(limit)]) if isinstance(value, str) else repr(value)[: _seen(limit)])
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -85,5 +91,15 @@ def has_lone_surrogate(text: str) -> bool:
 
 def printable(text: str, limit: int = 2000) -> str:
     """One line of `text` without control characters (a file or a model may hold terminal escapes), cut to `limit`."""
-    clean = "".join(c if c.isprintable() else " " for c in text[:limit])
-    return clean if len(text) <= limit else clean + "…"
+    masked = _masked(text[: _seen(limit)])
+    clean = "".join(c if c.isprintable() else " " for c in masked[:limit])
+    return clean if len(masked) <= limit else clean + "…"
+
+
+def _seen(limit: int) -> int:
+    """How much of a text is looked at: a cut must not part a password from the sign that gives it away."""
+    return 2 * limit + 1000
+
+
+def _masked(text: str) -> str:
+    return _USER.sub("://…@", text)

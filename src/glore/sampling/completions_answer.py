@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from glore.errors import has_lone_surrogate, shown
 
@@ -63,7 +63,7 @@ def read_answer(body: bytes, n: int, payload: Payload) -> Answer:
     choices = data.get("choices") if isinstance(data, dict) else None
     if not isinstance(choices, list) or len(choices) != n or not all(isinstance(c, dict) for c in choices):
         raise PassingError(f"the answer has not the {n} choices asked for: {_start_of(body)}")
-    if all(isinstance(c.get("index"), int) for c in choices):
+    if all(_is_whole(c.get("index")) for c in choices):
         if len({c["index"] for c in choices}) < n:
             raise PassingError(f"the answer has not the {n} choices asked for, but one index twice: {_start_of(body)}")
         choices = sorted(choices, key=lambda c: c["index"])
@@ -74,11 +74,16 @@ def _n_tokens(usage: object, n: int, payload: Payload) -> int | None:
     """How many tokens the server says it drew, if it does. Raises PassingError for more than it was allowed."""
     counted, most_tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None, payload["max_tokens"]
     assert isinstance(most_tokens, int)
-    if not isinstance(counted, int) or counted <= 0:
+    if not _is_whole(counted) or counted <= 0:
         return None
     if counted > n * most_tokens:
         raise PassingError(f"the answer counts {shown(counted, 40)} tokens where {n * most_tokens} were allowed (usage.completion_tokens)")
     return counted
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    """Is it a number as JSON writes them? Python counts true and false among the integers."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _choice(choice: Mapping[str, object], payload: Payload) -> Choice:

@@ -207,7 +207,7 @@ class _Calls:
         if isinstance(answer, EngineError):
             raise answer
         if isinstance(answer, BaseException):
-            raise EngineError(f"{self._api.url}: {type(answer).__name__}: {shown(str(answer), 200)}") from answer
+            raise self._api.error(f"{self._api.url}: {type(answer).__name__}: {shown(str(answer), 200)}") from None
         return call, answer
 
     async def _carry_out(self, call: _Call) -> None:
