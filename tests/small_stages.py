@@ -50,7 +50,7 @@ def small_stages(tick: Callable[[], None] = nothing) -> tuple[Stage, ...]:
                 checkpoint = context.work_dir() / f"checkpoint-{number}"
                 checkpoint.write_text("half")
                 digest = hashlib.sha256("".join(s.id for s in context.read("sample", Solution, "train")).encode()).hexdigest()
-                folder = context.model_dir(f"student-{number}")
+                folder = context.new_model_dir(f"student-{number}")
                 folder.mkdir(parents=True, exist_ok=True)
                 tick()
                 (folder / "weights").write_text(f"{digest} {context.config.student.sft.learning_rate}")
@@ -68,7 +68,7 @@ def small_stages(tick: Callable[[], None] = nothing) -> tuple[Stage, ...]:
     return (
         Stage("task", (), lambda c: c.task, task, estimate=lambda c: 0),
         Stage("sample", ("task",), lambda c: (c.reward, c.engine.dtype), sample, estimate=lambda c: 100),
-        Stage("train", ("sample",), lambda c: c.student.sft, train, estimate=lambda c: 200),
+        Stage("train", ("sample",), lambda c: c.student.sft, train, models=("student-1", "student-2"), estimate=lambda c: 200),
         Stage("evaluate", ("sample", "train"), lambda c: {"threshold": c.evaluation.threshold}, evaluate),
     )
 
@@ -91,3 +91,8 @@ def contents(run_dir: Path) -> dict[str, str]:
             data = json.dumps({k: v for k, v in mark.items() if k not in ("seconds", "finished")}).encode()
         out[name] = hashlib.sha256(data).hexdigest()
     return out
+
+
+def everything(run_dir: Path) -> dict[str, bytes]:
+    """Relative path → bytes of every file, hidden ones too, but for the lock."""
+    return {str(p.relative_to(run_dir)): p.read_bytes() for p in sorted(run_dir.rglob("*")) if p.is_file() and p.name != ".lock"}

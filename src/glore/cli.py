@@ -160,11 +160,9 @@ def _open_run(name: str) -> RunConfig:
     """The settings of an existing run, from its folder or its name; the folder may have been moved since."""
     for folder in (Path(name), Path("runs") / name):
         if (folder / "config.yaml").is_file():
-            from glore.config import load_config
+            from glore.config import load_run
 
-            config = load_config(folder / "config.yaml")
-            place = folder.resolve() if folder.name in ("", "..") else folder
-            return config.model_copy(update={"runs_dir": str(place.parent), "name": place.name})
+            return load_run(folder)
     raise RunError(f"there is no run {shown(name)} (no config.yaml there or below runs/); give a folder that glore run made")
 
 

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from glore.errors import printable
+from glore.marks import read_done
 from glore.pipeline import StagePlan
 from glore.progress import duration
 from glore.prompts import BAD_MARK
 from glore.records import Refinement
-from glore.runfolder import read_done
 
 __all__ = ["plan_table", "refinement_json", "refinement_text", "stages_table"]
 

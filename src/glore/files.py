@@ -1,4 +1,6 @@
-"""Files that are written whole or not at all, folders that know the digest of their files, and what ends a line."""
+"""Files that are written whole or not at all, folders that know the digest of their files, and what
+ends a line.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -16,24 +19,30 @@ from glore.errors import ModelError, RunError
 __all__ = ["DIGESTS", "check_digests", "damage", "file_digest", "is_inside", "read_digests", "replacing", "split_lines", "write_digests"]
 
 DIGESTS = "glore-digests.json"
-"""In a model folder or a checkpoint: relative file name → digest of the file's whole content. Written last."""
+"""In a model folder or a checkpoint: relative file name → digest of the file's whole content.
+Written last.
+"""
 _UNCHECKED = (DIGESTS, "README.md")
 """The model card is for people to edit, and no loader reads it."""
+_SETTLED_NS = 2 * 10**9
 
 
 def split_lines(text: str) -> list[str]:
     """The lines of a text without what ends them: `\\n` or `\\r\\n`, nothing else.
 
-    `str.splitlines` would also cut at U+2028, U+0085, VT and FF, which JSON and a model's text hold within a line.
+    `str.splitlines` would also cut at U+2028, U+0085, VT and FF, which JSON and a model's text hold
+    within a line.
     """
     return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A stream whose content becomes the file when the block ends without an error: temporary name, flush, fsync, rename.
+    """A stream whose content becomes the file when the block ends without an error: temporary name,
+    flush, fsync, rename.
 
-    Makes the folder where it is missing, and leaves no temporary file behind but after a kill. Raises RunError when the disk refuses.
+    Makes the folder where it is missing, and leaves no temporary file behind but after a kill.
+    Raises RunError when the disk refuses.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -53,18 +62,24 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_digests(folder: Path) -> None:
-    """Write the digest of every file below `folder` into its `glore-digests.json`, as the last file. Raises RunError."""
+    """Flush every file below `folder`, then write their digests into its `glore-digests.json`.
+    Raises RunError.
+    """
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in _UNCHECKED)
     try:
+        for path in files:
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
         digests = {p.relative_to(folder).as_posix(): file_digest(p) for p in files}
     except OSError as error:
-        raise RunError(f"can't read {error.filename or folder} back: {error.strerror or error}; check the disk, then run again") from error
+        raise RunError(f"can't write {folder}: {error.strerror or error}; free some space or check the disk, then run again") from error
     with replacing(folder / DIGESTS) as stream:
         stream.write((json.dumps(digests, indent=1, sort_keys=True) + "\n").encode())
 
 
 def check_digests(folder: Path) -> None:
-    """Compare the files below `folder` with its `glore-digests.json`. A folder without one, from elsewhere, passes.
+    """Compare the files below `folder` with its `glore-digests.json`. A folder without one, from
+    elsewhere, passes.
 
     Raises ModelError naming the first file that is missing or has other content.
     """
@@ -76,7 +91,9 @@ def check_digests(folder: Path) -> None:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a folder that carries digests, in words; none where every file has the content it was written with."""
+    """What is wrong with a folder that carries digests, in words; none where every file has the
+    content it was written with.
+    """
     digests = read_digests(folder)
     if digests is None:
         return f"{folder / DIGESTS} is missing or unreadable"
@@ -91,7 +108,9 @@ def damage(folder: Path) -> str | None:
 
 
 def read_digests(folder: Path) -> dict[str, str] | None:
-    """The folder's digests; none where their file is missing, unreadable, or names a file outside the folder."""
+    """The folder's digests; none where their file is missing, unreadable, or names a file outside
+    the folder.
+    """
     try:
         data = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -108,17 +127,17 @@ def is_inside(name: str) -> bool:
 
 
 def file_digest(path: Path) -> str:
-    """A hash of the file's whole content. Raises OSError."""
-    return _digest(path, *_state(path))
-
-
-def _state(path: Path) -> tuple[int, ...]:
+    """A hash of the file's whole content. A file that this process has read since it last changed
+    is not read again. Raises OSError.
+    """
     found = path.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    # File systems count time in ticks: what changed just now may change again and look the same.
+    settled = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _SETTLED_NS
+    digest = _digest if settled else _digest.__wrapped__
+    return digest(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 @functools.lru_cache(maxsize=4096)
 def _digest(path: Path, *state: int) -> str:
-    """Of the whole file. A file that this process has read since it last changed is not read again."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, functools.partial(hashlib.blake2b, digest_size=20)).hexdigest()

@@ -1,10 +1,12 @@
 """Runs stages in order: fingerprints, shards, resume. Knows no machine learning.
 
-A stage is complete when its `done.json` is there and holds the fingerprint of the settings the stage reads, the content of
-the data it reads from outside the run, its inputs' fingerprints, its version, the records' schema version and glore's release.
-Anything else is made again, and the reason is said; where that would replace what was computed under other settings, only if asked
-to (`redo`). An unfinished stage goes on from the shards it has committed, if they were made under the same fingerprint. Stages must
-be deterministic: then a run that was killed anywhere and started again holds the same bytes as one that was not.
+A stage is complete when its `done.json` is there and holds the fingerprint of the settings the stage
+reads, the content of the data it reads from outside the run, its inputs' fingerprints, its version, the
+records' schema version and glore's release. Anything else is made again, and the reason is said; where that
+would replace what is there (computed under other settings, damaged, not readable), only if asked to (`redo`).
+An unfinished stage goes on from the shards it has committed, if they were made under the same fingerprint.
+Stages must be deterministic: then a run that was killed anywhere and started again holds the same bytes as
+one that was not.
 """
 
 from __future__ import annotations
@@ -13,31 +15,20 @@ import dataclasses
 import datetime
 import difflib
 import errno
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
-from glore.config import RunConfig
+from glore.config import RunConfig, resolved_recipe
 from glore.errors import ConfigError, GloreError, RunError, shown
 from glore.fingerprints import difference, fingerprint_of, flat_settings, package_versions, release_of
+from glore.marks import DoneMark, StartedMark, check_inside, check_stage_files, file_mark, model_marks, read_done, read_started
 from glore.progress import Progress, SilentProgress, duration
 from glore.records import SCHEMA_VERSION
-from glore.runfolder import (
-    DoneMark,
-    check_is_run_folder,
-    check_stage_files,
-    clear_stage,
-    locked,
-    model_signatures,
-    read_done,
-    read_json,
-    write_json,
-    write_text,
-)
+from glore.runfolder import check_is_run_folder, clear_stage, locked, sweep, write_json, write_text
 from glore.stagecontext import StageContext
 
 __all__ = ["Stage", "StageContext", "StagePlan", "plan_stages", "run_stages"]
@@ -57,6 +48,8 @@ class Stage:
     settings: Callable[[RunConfig], object]
     """The settings it reads: a settings section, or a tuple or dict of sections and plain values. The run's seed is always one."""
     run: Callable[[StageContext], None]
+    models: tuple[str, ...] = ()
+    """The models it makes, if it makes any: folders below models/, which no other stage makes."""
     version: int = 1
     """Raise it when the stage's code changes what comes out."""
     contents: Callable[[RunConfig], Mapping[str, str | None]] | None = None
@@ -83,7 +76,9 @@ class StagePlan:
     done: DoneMark | None
     """The mark of the complete stage, where it is reused."""
     replaces: bool
-    """Whether computing it discards records or models that are whole, but were made otherwise."""
+    """Whether computing it discards something that is there: made otherwise, damaged or not readable."""
+    damaged: bool = False
+    """Whether that was made under the same settings, so that a copy of it could be put back."""
 
 
 def run_stages(
@@ -104,12 +99,15 @@ def run_stages(
     chosen = _up_to(stages, until)
     check_is_run_folder(run_dir)
     if dry_run:
-        return plan_stages(chosen, config)
+        return plan_stages(chosen, config, redo)
     with locked(run_dir):
-        plans = plan_stages(chosen, config)
+        plans = plan_stages(chosen, config, redo)
         if not redo:
             _check_replaces_nothing(plans, run_dir)
-        write_text(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        swept = sweep(run_dir)
+        if swept:
+            progress.note(f"left behind by a killed process, and removed: {', '.join(swept)}")
+        write_text(run_dir / "config.yaml", resolved_recipe(config))
         for number, (stage, plan) in enumerate(zip(chosen, plans, strict=True), start=1):
             label = f"stage {number}/{len(chosen)} {stage.name}"
             if plan.state == "reused":
@@ -117,70 +115,100 @@ def run_stages(
                 _tidy(run_dir / "stages" / stage.name)
             else:
                 progress.note(f"{label}: {plan.state} ({plan.why})")
-                _run_stage(stage, plan, chosen, config, _Labelled(progress, label))
+                _run_stage(stage, plan, chosen, config, _Labelled(progress, label), redo)
     return plans
 
 
 def _check_replaces_nothing(plans: Sequence[StagePlan], run_dir: Path) -> None:
-    made_otherwise = [plan for plan in plans if plan.replaces]
-    if made_otherwise:
-        first, *others = made_otherwise
-        more = f" and {len(others)} after it" if others else ""
+    replaced = [plan for plan in plans if plan.replaces]
+    if not replaced:
+        return
+    first, *others = replaced
+    if first.damaged:
         raise RunError(
-            f"{run_dir} holds what was made by other settings: stage {first.name}{more} ({first.why}); to keep that, give this run "
-            "another name (name=…); to go on as it was, run its config.yaml; to compute it again in its place, add --redo"
+            f"stage {first.name} can't be used as it is: {first.why}. Nothing was removed; put the file back from a copy, or add --redo to "
+            "compute the stage again in its place"
         )
+    more = f" and {len(others)} after it" if others else ""
+    raise RunError(
+        f"{run_dir} holds what was made by other settings: stage {first.name}{more} ({first.why}); to keep that, give this run another "
+        f"name (name=…); to go on as it was, run its own settings: glore run {shlex.quote(str(run_dir / 'config.yaml'))}; to compute it "
+        "again in its place, add --redo"
+    )
 
 
-def plan_stages(stages: Sequence[Stage], config: RunConfig) -> tuple[StagePlan, ...]:
-    """What running these stages would do. Reads the run folder, changes nothing."""
+def plan_stages(stages: Sequence[Stage], config: RunConfig, redo: bool = False) -> tuple[StagePlan, ...]:
+    """What running these stages would do. Reads the run folder, changes nothing.
+
+    Raises RunError for what is there but can't be read, where it is not to be done again (`redo`).
+    """
     plans: dict[str, StagePlan] = {}
+    maker: dict[str, str] = {}
     for stage in stages:
         unknown = [name for name in stage.inputs if name not in plans]
         if unknown or stage.name in plans:
             raise ValueError(f"stage {stage.name}: its name must be new and its inputs must stand before it, got {unknown or stage.name}")
-        plans[stage.name] = _plan(stage, config, {name: plans[name].fingerprint for name in stage.inputs})
+        for model in stage.models:
+            if model in maker:
+                raise ValueError(f"stages {maker[model]} and {stage.name} both make models/{model}; give each its own name")
+            maker[model] = stage.name
+        plans[stage.name] = _plan(stage, config, {name: plans[name].fingerprint for name in stage.inputs}, redo)
     return tuple(plans.values())
 
 
-def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str]) -> StagePlan:
+def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str], redo: bool) -> StagePlan:
     folder = config.run_dir / "stages" / stage.name
-    done, started = read_done(folder), read_json(folder / "started.json")
-    earlier = started if done is None else dataclasses.asdict(done)
+    done, started, unreadable = _marks(config.run_dir, folder, redo)
+    earlier = done or started
     found = stage.contents(config) if stage.contents else {}
     settings = {"seed": config.seed, **flat_settings(stage.settings(config), config), **_contents(found, earlier)}
     fingerprint = fingerprint_of([stage.name, stage.version, SCHEMA_VERSION, release_of(package_versions()), settings, inputs])
-    new = _made_from(stage, settings, inputs)
     state: State = "computed"
-    if done is not None and done.fingerprint == fingerprint:
-        damage = check_stage_files(config.run_dir, folder, done)
-        state, why = ("computed", damage) if damage else ("reused", "complete")
+    replaces, damaged = unreadable is not None, False
+    if unreadable is not None:
+        why = unreadable
+    elif earlier is not None and earlier.fingerprint != fingerprint:
+        why = ("" if done else "unfinished, but ") + difference(dataclasses.asdict(earlier), _made_from(stage, settings, inputs))
+        replaces = done is not None or _has_work(folder)
     elif done is not None:
-        why = difference(dataclasses.asdict(done), new)
-    elif started is not None and started.get("fingerprint") == fingerprint:
-        state, why = "resumed", "unfinished"
+        damage = check_stage_files(config.run_dir, folder, done)
+        state, why = ("computed", damage.what) if damage else ("reused", "complete")
+        replaces = damaged = damage is not None and not damage.is_absent
     elif started is not None:
-        why = "unfinished, but " + difference(started, new)
+        state, why = "resumed", "unfinished"
     else:
-        why = "no result yet"
+        replaces = _has_work(folder)
+        why = (
+            f"{folder} holds records, but neither done.json nor started.json says what they were made from" if replaces else "no result yet"
+        )
     absent = [name for name, content in found.items() if content is None]
     if absent and state != "reused":
         why += f"; nothing is there at {', '.join(absent)}"
     tokens = stage.estimate(config) if stage.estimate and state != "reused" else None
-    other_work = done is None and started is not None and state == "computed" and _has_work(folder)
-    made_otherwise = other_work or (done is not None and done.fingerprint != fingerprint)
-    return StagePlan(stage.name, state, why, fingerprint, settings, inputs, tokens, done if state == "reused" else None, made_otherwise)
+    mark = done if state == "reused" else None
+    return StagePlan(stage.name, state, why, fingerprint, settings, inputs, tokens, mark, replaces, damaged)
+
+
+def _marks(run_dir: Path, folder: Path, redo: bool) -> tuple[DoneMark | None, StartedMark | None, str | None]:
+    """The stage's mark, `done.json` before `started.json`; or, with `redo`, why it can't be read. Raises RunError."""
+    check_inside(folder, run_dir)
+    try:
+        done = read_done(folder)
+        return done, None if done else read_started(folder), None
+    except RunError as error:
+        if not redo:
+            raise
+        return None, None, str(error).partition(";")[0].partition(": it is damaged")[0]
 
 
 def _has_work(folder: Path) -> bool:
-    """Are there finished shards or checkpoints of an unfinished stage?"""
+    """Are there finished shards or checkpoints of a stage?"""
     return any(folder.glob("*.parquet")) or any((folder / "work").glob("*"))
 
 
-def _contents(found: Mapping[str, str | None], earlier: Mapping[str, object] | None) -> dict[str, str]:
+def _contents(found: Mapping[str, str | None], earlier: DoneMark | StartedMark | None) -> dict[str, str]:
     """Hashes of what a stage reads from outside; where that isn't there now, the hash that an earlier attempt noted."""
-    settings = (earlier or {}).get("settings")
-    noted = settings if isinstance(settings, dict) else {}
+    noted = earlier.settings if earlier else {}
     hashes = {f"content of {name}": content for name, content in found.items()}
     return {key: content or str(noted[key]) for key, content in hashes.items() if content or key in noted}
 
@@ -196,14 +224,13 @@ def _made_from(stage: Stage, settings: dict[str, object], inputs: dict[str, str]
     }
 
 
-def _run_stage(stage: Stage, plan: StagePlan, stages: Sequence[Stage], config: RunConfig, progress: Progress) -> None:
+def _run_stage(stage: Stage, plan: StagePlan, stages: Sequence[Stage], config: RunConfig, progress: Progress, redo: bool) -> None:
     run_dir = config.run_dir
     folder = run_dir / "stages" / stage.name
     if plan.state == "computed":
-        clear_stage(run_dir, folder)
-        started = {"fingerprint": plan.fingerprint, **_made_from(stage, plan.settings, plan.inputs)}
-        write_json(folder / "started.json", {**started, "models": model_signatures(run_dir)})
-    context = StageContext(config, stage.name, _ancestors(stage, stages), progress)
+        clear_stage(run_dir, folder, _models_to_clear(stage, stages, folder))
+        write_json(folder / "started.json", {"fingerprint": plan.fingerprint, **_made_from(stage, plan.settings, plan.inputs)})
+    context = StageContext(config, stage.name, _ancestors(stage, stages), progress, stage.models, redo)
     begin = time.monotonic()
     # Takes the last stage's line down while this one opens its data and models.
     progress.begin("working", 0, "")
@@ -219,7 +246,6 @@ def _run_stage(stage: Stage, plan: StagePlan, stages: Sequence[Stage], config: R
     seconds = time.monotonic() - begin + context.reused_seconds
     counts = dict(context.counts)
     tokens = int(counts.pop("tokens", 0))
-    models = _own_models(context.made_models(), plan, stages, run_dir)
     done = DoneMark(
         stage=stage.name,
         fingerprint=plan.fingerprint,
@@ -230,8 +256,8 @@ def _run_stage(stage: Stage, plan: StagePlan, stages: Sequence[Stage], config: R
         counts=counts,
         seconds=round(seconds, 3),
         tokens=tokens,
-        files={p.name: p.stat().st_size for p in sorted(folder.glob("*.parquet"))},
-        models=models,
+        files={p.name: file_mark(p) for p in sorted(folder.glob("*.parquet"))},
+        models={m: model_marks(run_dir / "models" / m) for m in stage.models if (run_dir / "models" / m).is_dir()},
         versions=package_versions(),
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
@@ -239,6 +265,16 @@ def _run_stage(stage: Stage, plan: StagePlan, stages: Sequence[Stage], config: R
     _tidy(folder)
     extra = f", {tokens:,} tokens" if tokens else ""
     progress.note(f"{stage.name} took {duration(seconds)}{extra}")
+
+
+def _models_to_clear(stage: Stage, stages: Sequence[Stage], folder: Path) -> set[str]:
+    """The models that the stage makes, and those that it made before and no other stage makes now."""
+    try:
+        done = read_done(folder)
+    except RunError:  # its removal was asked for
+        done = None
+    others = {model for other in stages if other.name != stage.name for model in other.models}
+    return {*stage.models, *(done.models if done else ())} - others
 
 
 def _is_full(error: Exception, run_dir: Path) -> bool:
@@ -276,18 +312,6 @@ def _ancestors(stage: Stage, stages: Sequence[Stage]) -> frozenset[str]:
             found.add(name)
             waiting.extend(by_name[name].inputs)
     return frozenset(found)
-
-
-def _own_models(models: dict[str, dict[str, int]], plan: StagePlan, stages: Sequence[Stage], run_dir: Path) -> dict[str, dict[str, int]]:
-    """Of the models that look new, those that no other stage has made."""
-    marks = [read_done(run_dir / "stages" / s.name) for s in stages if s.name != plan.name]
-    maker = {model: mark.stage for mark in marks if mark for model in mark.models}
-    shared = sorted(set(models) & set(maker))
-    # An unfinished run that was copied elsewhere has new inodes and times everywhere; otherwise this is a mistake in the
-    # list of stages, and the two would invalidate each other for ever.
-    if shared and plan.state == "computed":
-        raise ValueError(f"stages {maker[shared[0]]} and {plan.name} both make models/{shared[0]}; give each its own name")
-    return {model: files for model, files in models.items() if model not in maker}
 
 
 class _Labelled:

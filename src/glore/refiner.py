@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from glore.config import EngineSettings, EvaluationSettings, load_config
+from glore.config import EngineSettings, EvaluationSettings, load_run
 from glore.errors import DataError, RunError, has_lone_surrogate, shown
 from glore.how import refine_request
+from glore.marks import check_belongs_together, makers
 from glore.prompts import MAX_QUESTION_CHARS, solve_segments
 from glore.records import Refinement
 from glore.rerank import aggregate, choose
-from glore.runfolder import check_belongs_together, makers
 from glore.sampling.protocol import Engine, Request, SamplingParams, stable_seed
 from glore.solutions import completion_steps
 from glore.tasks.grading import find_answer, normalise_gold
@@ -65,7 +65,7 @@ class Refiner:
         run_dir = Path(path)
         if not (run_dir / "config.yaml").is_file():
             raise RunError(f"{run_dir} is no run folder: it holds no config.yaml; give the folder that glore run made")
-        config = load_config(run_dir / "config.yaml")
+        config = load_run(run_dir)
         folders = {name: run_dir / "models" / name for name in ("student", "refiner", "orm", "sorm")}
         missing = [name for name, folder in folders.items() if not folder.is_dir()]
         if missing:

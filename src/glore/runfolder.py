@@ -1,34 +1,32 @@
-"""The files of a run folder, and what makes them safe: atomic writes, the lock, markers and their checks.
+"""The run folder itself: what lies where, atomic writes, the lock, and what is removed.
 
     runs/NAME/
         config.yaml                     resolved settings of the last run
         stages/STAGE/PART-00000.parquet records, shard by shard
         stages/STAGE/started.json       fingerprint the unfinished stage is made under
-        stages/STAGE/.PART-00000.json   what a shard of an unfinished stage counted (written before the shard)
+        stages/STAGE/.PART-00000.json   what a shard of an unfinished stage counted, written after it
         stages/STAGE/done.json          written last: the stage is complete
         models/NAME/                    Hugging Face folders
         log/  report/
 
-A file that exists under its own name is complete: everything is written to a temporary name, flushed and renamed.
+A file that exists under its own name is complete: everything is written to a temporary name,
+flushed and renamed. What the marks hold is in `glore.marks`, and can be had from here too.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from glore.errors import RunError
 from glore.files import replacing
+from glore.marks import DoneMark, check_belongs_together, check_inside, check_stage_files, makers, part_files, read_done
 
 __all__ = [
     "DoneMark",
@@ -38,58 +36,21 @@ __all__ = [
     "clear_stage",
     "locked",
     "makers",
-    "model_signatures",
     "part_files",
     "read_done",
-    "read_json",
-    "tree_sizes",
+    "sweep",
     "write_json",
     "write_text",
 ]
 
 _OWN_NAMES = re.compile(r"^(log|\.lock|\.config\.yaml\..*)$")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class DoneMark:
-    """`done.json`: what a complete stage was made from, and what it holds."""
-
-    stage: str
-    fingerprint: str
-    settings: dict[str, object]
-    """The settings the stage reads, flat: dotted path → value."""
-    inputs: dict[str, str]
-    """Input stage → its fingerprint."""
-    stage_version: int
-    schema_version: int
-    counts: dict[str, float]
-    seconds: float
-    """Wall time, reused shards of interrupted attempts included."""
-    tokens: int
-    files: dict[str, int]
-    """Parquet file → bytes."""
-    models: dict[str, dict[str, int]]
-    """Model made by the stage → file → bytes."""
-    versions: dict[str, str]
-    finished: str
-
-
-def read_done(folder: Path) -> DoneMark | None:
-    """The stage's `done.json`, or none where there is none or it is not readable as one."""
-    data = read_json(folder / "done.json")
-    names = {f.name for f in dataclasses.fields(DoneMark)}
-    if data is None or set(data) != names:
-        return None
-    return DoneMark(**data)  # type: ignore[arg-type]  # our own file, written by this class
-
-
-def read_json(path: Path) -> dict[str, object] | None:
-    """A JSON object from a file, or none where the file is missing or holds something else."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return data if isinstance(data, dict) else None
+_LEFTOVER = re.compile(r"\..+\.(\d+)\.(tmp|old)")
+"""What `replacing`, `save_model` and `clear_stage` call a file or folder while they are at work;
+the number is the process.
+"""
+_held: dict[tuple[int, int], object] = {}
+"""Device and inode of the folders that this process holds → who holds them."""
+os.register_at_fork(after_in_child=_held.clear)  # a child inherits the entries, but not the system's locks
 
 
 def write_json(path: Path, data: Mapping[str, object]) -> None:
@@ -103,84 +64,61 @@ def write_text(path: Path, text: str) -> None:
         stream.write(text.encode())
 
 
-def part_files(folder: Path, part: str) -> list[Path]:
-    """The shards of one part of a stage, in order."""
-    pattern = re.compile(re.escape(part) + r"-(\d+)\.parquet")
-    found = ((pattern.fullmatch(p.name), p) for p in folder.glob("*.parquet"))
-    return [path for _, path in sorted((int(m.group(1)), path) for m, path in found if m)]
+def clear_stage(run_dir: Path, folder: Path, models: Iterable[str]) -> None:
+    """Remove a stage's folder and these models, which it makes. Raises RunError, also for a link
+    out of the run.
 
-
-def tree_sizes(folder: Path) -> dict[str, int]:
-    """Relative path → bytes of every file below `folder`."""
-    return {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def model_signatures(run_dir: Path) -> dict[str, list[int]]:
-    """Model folder name → inode of the folder and latest change of it and its files: different once a model is made anew."""
-    folders = [p for p in sorted((run_dir / "models").glob("*")) if p.is_dir()]
-    return {p.name: [p.stat().st_ino, max(q.stat().st_ctime_ns for q in (p, *p.rglob("*")))] for p in folders}
-
-
-def check_stage_files(run_dir: Path, folder: Path, done: DoneMark) -> str | None:
-    """What is wrong with a complete stage's files (missing, other size, unreadable), or none."""
-    for name, n_bytes in done.files.items():
-        path = folder / name
-        try:
-            if path.stat().st_size != n_bytes:
-                return f"{path} has changed on disk"
-            pq.read_metadata(path)
-        except (OSError, pa.ArrowException):
-            return f"{path} is missing or unreadable"
-    for model, files in done.models.items():
-        for name, n_bytes in files.items():
-            path = run_dir / "models" / model / name
-            try:
-                if path.stat().st_size != n_bytes:
-                    return f"{path} has changed on disk"
-            except OSError:
-                return f"{path} is missing"
-    return None
-
-
-def clear_stage(run_dir: Path, folder: Path) -> None:
-    """Remove a stage's records and the models it made.
-
-    The models go first, since `done.json` names them; then the marks, so that a half-cleared stage never looks complete.
+    Each is renamed before it is removed, so it is there whole or not at all; the models go first,
+    since `done.json` names them.
     """
-    done = read_done(folder)
+    for path in (*(run_dir / "models" / model for model in sorted(models)), folder):
+        check_inside(path, run_dir)
+        aside = path.with_name(f".{path.name}.{os.getpid()}.old")
+        try:
+            if path.is_dir():
+                _remove(aside)
+                path.rename(aside)
+                shutil.rmtree(aside)
+        except OSError as error:
+            raise RunError(f"can't clear {path}: {error.strerror or error}; remove it by hand, then run again") from error
+
+
+def sweep(run_dir: Path) -> list[str]:
+    """Remove what killed processes left behind under temporary names, anywhere in a run folder
+    whose lock is held; says what.
+
+    `glore report` writes without the lock, so what a living process has below report/ stays.
+    """
+    swept = []
+    for place, folders, files in os.walk(run_dir):
+        for name in [*folders, *files]:
+            match, path = _LEFTOVER.fullmatch(name), Path(place) / name
+            if match is None or (path.parent == run_dir / "report" and _is_alive(int(match[1]))):
+                continue
+            with contextlib.suppress(OSError):
+                _remove(path)
+                swept.append(str(path.relative_to(run_dir)))
+        folders[:] = [name for name in folders if not _LEFTOVER.fullmatch(name)]
+    return sorted(swept)
+
+
+def _remove(path: Path) -> None:
+    """A file, a folder with what is in it, or a link, but never what a link leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    """Is there another process of this number?"""
     try:
-        for model in done.models if done else ():
-            shutil.rmtree(run_dir / "models" / model, ignore_errors=True)
-        (folder / "done.json").unlink(missing_ok=True)
-        (folder / "started.json").unlink(missing_ok=True)
-        if folder.exists():
-            shutil.rmtree(folder)
-    except OSError as error:
-        raise RunError(f"can't clear {folder}: {error.strerror or error}; remove it by hand, then run again") from error
-
-
-def makers(run_dir: Path, models: Sequence[str]) -> list[str]:
-    """The finished stages that made these models."""
-    marks = [read_done(path.parent) for path in sorted((run_dir / "stages").glob("*/done.json"))]
-    return [mark.stage for mark in marks if mark is not None and set(models) & set(mark.models)]
-
-
-def check_belongs_together(run_dir: Path, stages: Sequence[str]) -> None:
-    """Raise RunError where one of these stages, or one they come from, was made from another result than the one that is there now."""
-    waiting, seen = list(stages), set(stages)
-    while waiting:
-        name = waiting.pop()
-        mark = read_done(run_dir / "stages" / name)
-        for source, fingerprint in mark.inputs.items() if mark else ():
-            now = read_done(run_dir / "stages" / source)
-            if now is None or now.fingerprint != fingerprint:
-                raise RunError(
-                    f"{run_dir}: stage {name} was made from another {source} than the one there now, so its results don't belong "
-                    f"together; go on with glore run {run_dir / 'config.yaml'} --redo"
-                )
-            if source not in seen:
-                seen.add(source)
-                waiting.append(source)
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
 
 
 def check_is_run_folder(run_dir: Path) -> None:
@@ -196,18 +134,24 @@ def check_is_run_folder(run_dir: Path) -> None:
 
 @contextlib.contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Hold the run folder against other processes. Raises RunError where one is at work there.
+    """Hold the run folder against other processes, and other threads of this one. Raises RunError
+    where one is at work there.
 
-    A POSIX record lock: the system drops it with its process, however that ends, so a dead process leaves no lock behind.
+    A POSIX record lock: the system drops it with its process, however that ends, so a dead process
+    leaves no lock behind. Such a lock does not hold against its own process, and closing the file a
+    second time would drop it: `_held` sees to both.
     """
-    path = run_dir / ".lock"
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        stream = path.open("ab+", buffering=0)
-    except OSError as error:
-        message = f"can't use {run_dir} as a run folder: {error.strerror or error}; choose another name or runs_dir"
-        raise RunError(message) from error
-    with stream:
+    with contextlib.ExitStack() as stack:
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            key = (run_dir.stat().st_dev, run_dir.stat().st_ino)
+            if _held.setdefault(key, stack) is not stack:
+                raise RunError(f"{run_dir} is in use by this very process, {os.getpid()}; let that run end, then run again")
+            stack.callback(_held.pop, key, None)  # after the file is closed
+            stream = stack.enter_context((run_dir / ".lock").open("ab+", buffering=0))
+        except OSError as error:
+            message = f"can't use {run_dir} as a run folder: {error.strerror or error}; choose another name or runs_dir"
+            raise RunError(message) from error
         try:
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -8,6 +8,7 @@ that an interrupted stage reports the same counts as an uninterrupted one.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,9 +17,10 @@ from typing import TypeVar
 
 from glore.config import RunConfig
 from glore.errors import RunError
+from glore.marks import Memory, part_files, read_memory, recorded_files
 from glore.progress import Progress
 from glore.records import read_records, write_records
-from glore.runfolder import model_signatures, part_files, read_json, tree_sizes, write_json
+from glore.runfolder import write_json
 
 __all__ = ["StageContext"]
 
@@ -29,7 +31,15 @@ R = TypeVar("R")
 class StageContext:
     """Handed to a stage's `run`. Everything a stage keeps goes through here."""
 
-    def __init__(self, config: RunConfig, name: str, ancestors: frozenset[str], progress: Progress) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        name: str,
+        ancestors: frozenset[str],
+        progress: Progress,
+        makes: Sequence[str] = (),
+        redo: bool = False,
+    ) -> None:
         self.config = config
         self.name = name
         self.seed = config.seed
@@ -40,8 +50,9 @@ class StageContext:
         self._watched = _Watched(progress)
         self.progress: Progress = self._watched
         self._ancestors = ancestors
+        self._makes = frozenset(makes)
+        self._redo = redo
         self._counters: list[Counter[str]] = [Counter()]
-        self._models: set[str] = set()
 
     @property
     def counts(self) -> dict[str, float]:
@@ -55,11 +66,12 @@ class StageContext:
     def read(self, stage: str, kind: type[R], part: str = "part") -> list[R]:
         """All records of one part of this or an earlier stage, in the order they were written.
 
-        Raises RunError where there are none.
+        Raises RunError where there are none, or where one is not as its stage left it.
         """
         if stage != self.name and stage not in self._ancestors:
             raise ValueError(f"stage {self.name} reads {stage}, which is not among its inputs")
-        files = part_files(self.run_dir / "stages" / stage, part)
+        folder = self.run_dir / "stages" / stage
+        files = part_files(folder, part) if stage == self.name else recorded_files(folder, part)
         if not files:
             raise RunError(f"stage {stage} holds no {part}-*.parquet; run it again: glore run … --until {stage}")
         return read_records(files, kind)
@@ -110,9 +122,14 @@ class StageContext:
             work()
 
     def model_dir(self, name: str) -> Path:
-        """`models/NAME` of the run: where a stage saves a model or finds an earlier stage's. One stage makes a model, not several."""
-        self._models.add(name)
+        """`models/NAME` of the run: where a stage finds an earlier stage's model, or its own."""
         return self.run_dir / "models" / name
+
+    def new_model_dir(self, name: str) -> Path:
+        """`models/NAME`, to save a model in that the stage says it makes (`Stage.models`)."""
+        if name not in self._makes:
+            raise ValueError(f"stage {self.name} makes models/{name}, which is not among its models")
+        return self.model_dir(name)
 
     def work_dir(self) -> Path:
         """A scratch folder that outlives a kill and is removed when the stage is done (trainer checkpoints)."""
@@ -120,16 +137,8 @@ class StageContext:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def made_models(self) -> dict[str, dict[str, int]]:
-        """Of the models asked for, those made since the stage was started, with their files' sizes in bytes."""
-        started = read_json(self.folder / "started.json") or {}
-        before = started.get("models")
-        now = model_signatures(self.run_dir)
-        made = [m for m in sorted(self._models & set(now)) if not isinstance(before, dict) or before.get(m) != now[m]]
-        return {m: tree_sizes(self.run_dir / "models" / m) for m in made}
-
     def _make_shard(
-        self, name: str, facts: Mapping[str, object], shard: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]], kind: type[R]
+        self, name: str, facts: Mapping[str, int], shard: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]], kind: type[R]
     ) -> Sequence[R]:
         units_before, tokens_before = self._watched.units, self._watched.tokens
         with self._remembered(name, facts) as counter:
@@ -141,33 +150,38 @@ class StageContext:
         self.progress.advance(max(units, 0), max(tokens, 0))
         return records
 
-    def _reuse_shard(self, name: str, facts: Mapping[str, object], kind: type[R]) -> list[R] | None:
-        """The records of a committed shard; none, with a note, where the file can't be read."""
+    def _reuse_shard(self, name: str, facts: Mapping[str, int], kind: type[R]) -> list[R] | None:
+        """The records of a committed shard. One that can't be read raises RunError; where that was asked for (`redo`) it is made again."""
+        path = self.folder / f"{name}.parquet"
         try:
-            records = read_records(self.folder / f"{name}.parquet", kind)
+            records = read_records(path, kind)
         except RunError:
-            self.progress.note(f"{name}.parquet can't be read, so it is made again")
+            if not self._redo:
+                raise
+            self.progress.note(f"{path.name} can't be read, so it is made again")
             return None
-        self._adopt(self._recall(name, facts) or {})
+        memory = self._recall(name, facts)
+        if memory is not None:
+            self._adopt(memory)
         return records
 
-    def _recall(self, name: str, facts: Mapping[str, object]) -> Mapping[str, object] | None:
-        """What was remembered under `name`, if it is about the same facts."""
-        memory = read_json(self.folder / f".{name}.json")
-        return memory if memory is not None and memory.get("facts") == facts else None
+    def _recall(self, name: str, facts: Mapping[str, int]) -> Memory | None:
+        """What was remembered under `name`, if it is about the same facts. Raises RunError where it can't be read, but with `redo`."""
+        try:
+            memory = read_memory(self.folder, name)
+        except RunError:
+            if not self._redo:
+                raise
+            return None
+        return memory if memory is not None and memory.facts == facts else None
 
-    def _adopt(self, memory: Mapping[str, object]) -> None:
-        """Take over counts, seconds and the models asked for from an earlier attempt."""
-        counts, seconds, models = memory.get("counts"), memory.get("seconds"), memory.get("models")
-        if isinstance(counts, dict):
-            self._counters[-1].update(counts)
-        if isinstance(seconds, int | float):
-            self.reused_seconds += seconds
-        if isinstance(models, list):
-            self._models.update(models)
+    def _adopt(self, memory: Memory) -> None:
+        """Take over counts and seconds from an earlier attempt."""
+        self._counters[-1].update(memory.counts)
+        self.reused_seconds += memory.seconds
 
     @contextlib.contextmanager
-    def _remembered(self, name: str, facts: Mapping[str, object]) -> Iterator[Counter[str]]:
+    def _remembered(self, name: str, facts: Mapping[str, int]) -> Iterator[Counter[str]]:
         """Count apart what is counted inside, and remember it when the work is over: the mark is written last."""
         counter: Counter[str] = Counter()
         self._counters.append(counter)
@@ -178,8 +192,7 @@ class StageContext:
             self._counters.pop()
             self._counters[-1].update(counter)
         seconds = time.monotonic() - begin + self.reused_seconds - reused_before
-        memory = {"facts": dict(facts), "counts": dict(counter), "seconds": round(seconds, 3), "models": sorted(self._models)}
-        write_json(self.folder / f".{name}.json", memory)
+        write_json(self.folder / f".{name}.json", dataclasses.asdict(Memory(dict(facts), dict(counter), round(seconds, 3))))
 
     def _drop_shards_from(self, part: str, n_shards: int) -> None:
         """Shards beyond the last come from an attempt with another shard size."""

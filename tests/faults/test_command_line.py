@@ -5,7 +5,6 @@ Most cases stand in a table of shell commands, since what a shell does to stream
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,21 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from command_line import TESTS, environment, glore
 from glore.questions import MAX_INPUT_BYTES
 from small_stages import contents
-
-TESTS = Path(__file__).parents[1]
-
-
-def environment(**extra: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent / 'src'}", "OMP_NUM_THREADS": "1", **extra}
-
-
-def glore(folder: Path, *arguments: str, stdin: str = "", **extra: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(TESTS / "small_glore.py"), *arguments]
-    return subprocess.run(
-        command, env=environment(**extra), cwd=folder, capture_output=True, text=True, input=stdin, timeout=60, check=False
-    )
 
 
 @pytest.fixture

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +19,8 @@ import pytest
 from glore.config import RunConfig
 from glore.errors import RunError
 from glore.pipeline import Stage, StageContext, plan_stages, run_stages
-from glore.runfolder import locked, read_done
-from small_stages import contents, small_config, small_stages
+from glore.runfolder import check_belongs_together, locked, makers, read_done
+from small_stages import contents, everything, small_config, small_stages
 
 TESTS = Path(__file__).parents[1]
 
@@ -60,25 +64,64 @@ def test_killed_by_sigkill_at_every_file_operation(tmp_path: Path) -> None:
     assert int(done.stdout) >= 100
 
 
-@pytest.mark.parametrize("damage", ["truncate", "empty", "remove", "garbage"])
-def test_a_damaged_shard_of_a_finished_stage_is_made_again_with_a_note(finished: RunConfig, damage: str) -> None:
+def damaged(path: Path, damage: str) -> None:
+    data = path.read_bytes()
+    path.write_bytes({"truncate": data[:-9], "empty": b"", "garbage": b"x" * len(data)}[damage])
+
+
+@pytest.mark.parametrize("damage", ["truncate", "empty", "garbage"])
+@pytest.mark.parametrize("name", ["stages/sample/train-00001.parquet", "models/student-1/weights"])
+def test_a_damaged_file_of_a_finished_stage_is_an_error_and_redone_where_asked(finished: RunConfig, name: str, damage: str) -> None:
+    before, whole = contents(finished.run_dir), everything(finished.run_dir)
+    path = finished.run_dir / name
+    if name.startswith("models") and damage == "garbage":
+        return  # of the right size: found when the model is loaded
+    damaged(path, damage)
+    found = everything(finished.run_dir)
+    with pytest.raises(RunError, match=rf"{path.name} (has changed on disk|is unreadable). Nothing was removed; .*--redo"):
+        run_stages(small_stages(), finished)
+    assert everything(finished.run_dir) == found
+    notes = Notes()
+    plans = run_stages(small_stages(), finished, progress=notes, redo=True)
+    assert [p.state for p in plans].count("computed") == 1
+    assert any("computed (" in n and path.name in n for n in notes.notes)
+    assert contents(finished.run_dir) == before
+    damaged(path, damage)
+    path.write_bytes(whole[name])
+    assert {p.state for p in run_stages(small_stages(), finished)} == {"reused"}, "a copy that is put back is as good"
+
+
+def test_a_shard_that_was_flipped_in_place_is_noticed_when_it_is_read(finished: RunConfig) -> None:
+    path = finished.run_dir / "stages" / "task" / "part-00000.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+    shutil.rmtree(finished.run_dir / "stages" / "sample")
+    with pytest.raises(RunError, match=r"part-00000\.parquet has changed since its stage wrote it"):
+        run_stages(small_stages(), finished)
+
+
+def test_a_missing_shard_makes_its_stage_anew_with_a_note(finished: RunConfig) -> None:
     before = contents(finished.run_dir)
-    shard = finished.run_dir / "stages" / "sample" / "train-00001.parquet"
-    data = shard.read_bytes()
-    if damage == "remove":
-        shard.unlink()
-    else:
-        shard.write_bytes({"truncate": data[:-9], "empty": b"", "garbage": b"x" * len(data)}[damage])
+    (finished.run_dir / "stages" / "sample" / "train-00001.parquet").unlink()
     notes = Notes()
     plans = run_stages(small_stages(), finished, progress=notes)
     assert [p.state for p in plans] == ["reused", "computed", "reused", "reused"]
-    assert any("stage 2/4 sample: computed (" in n and "train-00001.parquet" in n for n in notes.notes)
+    assert any("stage 2/4 sample: computed (" in n and "train-00001.parquet is missing" in n for n in notes.notes)
     assert contents(finished.run_dir) == before
 
 
-def test_a_damaged_shard_of_an_unfinished_stage_is_made_again_with_a_note(finished: RunConfig) -> None:
-    before = contents(finished.run_dir)
-    config = small_config(Path(finished.runs_dir) / "again")
+def test_a_shard_that_no_mark_names_is_not_taken_for_a_record(finished: RunConfig) -> None:
+    folder = finished.run_dir / "stages" / "sample"
+    shutil.copyfile(folder / "train-00003.parquet", folder / "train-00004.parquet")
+    with pytest.raises(RunError, match=r"train-00004\.parquet is not among the files that done\.json names"):
+        run_stages(small_stages(), finished)
+
+
+@pytest.fixture
+def unfinished(tmp_path: Path) -> RunConfig:
+    """A run that was interrupted while it drew samples."""
+    config = small_config(tmp_path)
     ticks = iter(range(1000))
 
     def tick() -> None:
@@ -87,14 +130,33 @@ def test_a_damaged_shard_of_an_unfinished_stage_is_made_again_with_a_note(finish
 
     with pytest.raises(KeyboardInterrupt):
         run_stages(small_stages(tick), config)
-    shard = config.run_dir / "stages" / "sample" / "train-00000.parquet"
-    shard.write_bytes(shard.read_bytes()[:-4])
-    notes = Notes()
-    run_stages(small_stages(), config, progress=notes)
-    assert "  train-00000.parquet can't be read, so it is made again" in notes.notes
-    got = contents(config.run_dir)
-    del got["config.yaml"], before["config.yaml"]
-    assert got == before
+    return config
+
+
+@pytest.mark.parametrize("name", ["train-00000.parquet", ".train-00000.json", "started.json"])
+@pytest.mark.parametrize("damage", ["truncate", "empty", "garbage"])
+def test_a_damaged_file_of_an_unfinished_stage_is_an_error_and_redone_where_asked(
+    unfinished: RunConfig, name: str, damage: str, tmp_path: Path
+) -> None:
+    damaged(unfinished.run_dir / "stages" / "sample" / name, damage)
+    found = everything(unfinished.run_dir)
+    with pytest.raises(RunError, match=f"{name}"):
+        run_stages(small_stages(), unfinished)
+    assert everything(unfinished.run_dir) == found
+    run_stages(small_stages(), unfinished, redo=True)
+    whole = small_config(tmp_path / "whole")
+    run_stages(small_stages(), whole)
+    got, expected = contents(unfinished.run_dir), contents(whole.run_dir)
+    del got["config.yaml"], expected["config.yaml"]
+    assert got == expected
+
+
+def test_shards_without_any_mark_are_not_removed_unasked(unfinished: RunConfig) -> None:
+    (unfinished.run_dir / "stages" / "sample" / "started.json").unlink()
+    found = everything(unfinished.run_dir)
+    with pytest.raises(RunError, match=r"holds records, but neither done\.json nor started\.json says what they were made from"):
+        run_stages(small_stages(), unfinished)
+    assert everything(unfinished.run_dir) == found
 
 
 def test_a_missing_model_file_makes_its_stage_anew(finished: RunConfig) -> None:
@@ -105,12 +167,104 @@ def test_a_missing_model_file_makes_its_stage_anew(finished: RunConfig) -> None:
     assert contents(finished.run_dir) == before
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"stage": "task"', "\x00"])
-def test_an_unreadable_mark_makes_its_stage_anew(finished: RunConfig, text: str) -> None:
+def mark_with(**changes: object) -> Callable[[dict[str, object]], str]:
+    return lambda mark: json.dumps({**mark, **changes})
+
+
+MARKS: dict[str, Callable[[dict[str, object]], str]] = {
+    "empty": lambda mark: "",
+    "a list": lambda mark: "[]",
+    "no field": lambda mark: "{}",
+    "cut short": lambda mark: json.dumps(mark)[:-40],
+    "NUL": lambda mark: "\x00",
+    "deep": lambda mark: "[" * 100_000,
+    "a later release's field": mark_with(novelty=1),
+    "a text for a number": mark_with(tokens="100"),
+    "true for a number": mark_with(seconds=True),
+    "an earlier release's sizes": lambda mark: json.dumps({**mark, "files": {"part-00000.parquet": 1234}}),
+    "another stage's": mark_with(stage="evaluate"),
+}
+
+
+@pytest.mark.parametrize("kind", MARKS)
+def test_an_unreadable_mark_is_not_an_absent_one(finished: RunConfig, kind: str) -> None:
     before = contents(finished.run_dir)
-    (finished.run_dir / "stages" / "task" / "done.json").write_text(text)
-    assert [p.state for p in run_stages(small_stages(), finished)] == ["computed", "reused", "reused", "reused"]
+    path = finished.run_dir / "stages" / "train" / "done.json"
+    path.write_text(MARKS[kind](json.loads(path.read_text())))
+    found = everything(finished.run_dir)
+    for dry_run in (True, False):
+        with pytest.raises(RunError, match=r"done\.json is there, but can't be read as the mark of a finished stage .*--redo") as caught:
+            run_stages(small_stages(), finished, dry_run=dry_run)
+    assert "\n" not in str(caught.value)
+    for ask in (lambda: makers(finished.run_dir, ["student-1"]), lambda: check_belongs_together(finished.run_dir, ["evaluate"])):
+        with pytest.raises(RunError, match="can't be read as the mark"):
+            ask()
+    assert everything(finished.run_dir) == found
+    plans = run_stages(small_stages(), finished, redo=True)
+    assert [p.state for p in plans] == ["reused", "reused", "computed", "reused"]
     assert contents(finished.run_dir) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"models": {"OUTSIDE": {}}},
+        {"models": {"../../outside": {}}},
+        {"models": {"..": {}}},
+        {"models": {"a/b": {}}},
+        {"models": {"student-1": {"../../../outside/thesis.tex": {"bytes": 1, "digest": "0"}}}},
+        {"files": {"../../../outside/x.parquet": {"bytes": 1, "digest": "0"}}},
+        {"files": {"OUTSIDE/x.parquet": {"bytes": 1, "digest": "0"}}},
+    ],
+)
+@pytest.mark.parametrize("redo", [False, True])
+def test_what_a_mark_names_outside_the_run_is_never_touched(
+    finished: RunConfig, change: dict[str, object], redo: bool, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "thesis.tex").write_text("years of work")
+    path = finished.run_dir / "stages" / "train" / "done.json"
+    text = json.dumps({**json.loads(path.read_text()), **change}).replace("OUTSIDE", str(outside))
+    path.write_text(text)
+    found = everything(finished.run_dir)
+    with nullcontext() if redo else pytest.raises(RunError, match=r"done\.json names .*, which is not a file of this run"):
+        run_stages(small_stages(), finished, redo=redo)
+    assert (outside / "thesis.tex").read_text() == "years of work"
+    assert redo or everything(finished.run_dir) == found
+
+
+@pytest.mark.parametrize("name", ["stages/train", "models/student-1", "models", "stages/sample/train-00000.parquet"])
+@pytest.mark.parametrize("stale", [False, True])
+def test_links_out_of_the_run_are_refused(finished: RunConfig, name: str, stale: bool, tmp_path: Path) -> None:
+    place, outside = finished.run_dir / name, tmp_path / "outside"
+    place.rename(outside)
+    place.symlink_to(outside)
+    before = everything(outside) if outside.is_dir() else outside.read_bytes()
+    config = small_config(tmp_path, seed=5) if stale else finished
+    with (
+        pytest.raises(RunError, match="symbolic link out of the run folder")
+        if name != "stages/sample/train-00000.parquet" or not stale
+        else nullcontext()
+    ):
+        run_stages(small_stages(), config, redo=stale)
+    assert (everything(outside) if outside.is_dir() else outside.read_bytes()) == before
+
+
+def test_leftovers_of_killed_processes_are_swept_and_nothing_else(finished: RunConfig) -> None:
+    before = everything(finished.run_dir)
+    leftovers = ["models/.orm.999999.tmp/w", "models/.orm.999999.old/w", "stages/task/.part-00000.parquet.4.tmp", ".config.yaml.7.tmp"]
+    leftovers += ["report/.index.html.999999.tmp", "stages/.sample.12.old/part-00000.parquet"]
+    kept = ["notes.tmp", ".vimrc.tmp", "models/mine.12.old/w", f"report/.index.html.{os.getppid()}.tmp"]
+    for name in (*leftovers, *kept):
+        (finished.run_dir / name).parent.mkdir(exist_ok=True)
+        (finished.run_dir / name).write_text("x")
+    (finished.run_dir / "models" / ".link.999999.old").symlink_to(finished.run_dir / "stages")
+    notes = Notes()
+    run_stages(small_stages(), finished, progress=notes)
+    assert everything(finished.run_dir) == before | dict.fromkeys(kept, b"x")
+    assert not (finished.run_dir / "models" / ".link.999999.old").is_symlink()
+    assert any(n.startswith("left behind by a killed process, and removed: .config.yaml.7.tmp, ") for n in notes.notes)
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
@@ -202,3 +356,53 @@ def test_the_lock_is_dropped_after_an_error(tmp_path: Path) -> None:
         raise KeyError
     with locked(tmp_path):
         pass
+
+
+def test_one_process_takes_the_lock_once(tmp_path: Path) -> None:
+    """In a thread, over a link, and after the lock's file is gone; a record lock alone holds in none of these."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    with ThreadPoolExecutor(1) as pool, locked(tmp_path / "run"):
+        for place in (tmp_path / "run", tmp_path / "link"):
+            with pytest.raises(RunError, match=f"in use by this very process, {os.getpid()}"):
+                pool.submit(lambda place=place: ExitStack().enter_context(locked(place))).result()
+        (tmp_path / "run" / ".lock").unlink()
+        with pytest.raises(RunError, match="in use by this very process"), locked(tmp_path / "run"):
+            pass
+    with locked(tmp_path / "link"):
+        pass
+
+
+FORKED = """
+import os, pathlib, subprocess, sys
+from glore.errors import RunError
+from glore.runfolder import locked
+
+run_dir = pathlib.Path(sys.argv[1])
+def refused():
+    try:
+        with locked(run_dir):
+            return 0
+    except RunError:
+        return 1
+
+with locked(run_dir):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(refused())
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1, "the child took its parent's lock"
+    other = "import pathlib, sys, glore.runfolder as r; r.locked(pathlib.Path(sys.argv[1])).__enter__()"
+    assert subprocess.run([sys.executable, "-c", other, str(run_dir)], stderr=subprocess.DEVNULL).returncode, "the child dropped it"
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.read(read, 1)
+        os._exit(refused())
+os.write(write, b"x")
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "the child believes in a lock that its parent has dropped"
+"""
+
+
+def test_a_forked_child_neither_has_nor_drops_its_parents_lock(tmp_path: Path) -> None:
+    done = run_script("-c", FORKED, str(tmp_path))
+    assert done.returncode == 0, done.stderr

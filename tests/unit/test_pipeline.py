@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,9 @@ def test_a_run_leaves_records_marks_and_models(tmp_path: Path) -> None:
     run_stages(small_stages(), config, progress=notes)
     assert sorted(contents(config.run_dir)) == [
         "config.yaml",
+        "models/student-1/glore-digests.json",
         "models/student-1/weights",
+        "models/student-2/glore-digests.json",
         "models/student-2/weights",
         "stages/evaluate/done.json",
         "stages/evaluate/part-00000.parquet",
@@ -380,15 +383,57 @@ def test_a_stage_reads_only_what_it_says_it_reads(tmp_path: Path) -> None:
 
 
 def test_two_stages_cannot_make_one_model(tmp_path: Path) -> None:
-    def run(context: StageContext) -> None:
-        folder = context.model_dir("student")
-        if folder.exists():
-            folder.rename(folder.with_name(".old"))
-        folder.mkdir(parents=True)
-        (folder / "weights").write_text("x")
+    with pytest.raises(ValueError, match="sft and ei both make models/student"):
+        run_stages([Stage(name, (), lambda c: (), void, models=("student",)) for name in ("sft", "ei")], small_config(tmp_path))
 
-    with pytest.raises(ValueError, match="both make models/student"):
-        run_stages([Stage(name, (), lambda c: (), run) for name in ("sft", "ei")], small_config(tmp_path))
+
+def test_a_stage_makes_only_models_that_it_says_it_makes(tmp_path: Path) -> None:
+    stage = Stage("sft", (), lambda c: (), lambda context: void(context.new_model_dir("student")), models=("sft",))
+    with pytest.raises(ValueError, match="makes models/student, which is not among its models"):
+        run_stages([stage], small_config(tmp_path))
+
+
+def test_a_model_that_the_stage_no_longer_makes_goes_with_its_records(tmp_path: Path) -> None:
+    def run(context: StageContext) -> None:
+        for name in ("a", "b") if context.config.seed == 0 else ("a",):
+            context.new_model_dir(name).mkdir(parents=True)
+            (context.new_model_dir(name) / "weights").write_text(name)
+
+    def stage(*models: str) -> Stage:
+        return Stage("s", (), lambda c: (), run, models=models)
+
+    config = small_config(tmp_path)
+    run_stages([stage("a", "b")], config)
+    run_stages([stage("a")], small_config(tmp_path, seed=1), redo=True)
+    assert [p.name for p in (config.run_dir / "models").iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("meddle", ["chmod", "touch", "link", "nothing"])
+def test_what_else_happens_to_the_files_during_a_stage_does_not_matter(tmp_path: Path, meddle: str) -> None:
+    """`chmod -R`, `touch` and `cp -al` over the whole run folder while a stage is at work."""
+    moments = iter(range(100))
+
+    def tick() -> None:
+        run_dir = tmp_path / "small"
+        number = next(moments)
+        for path in sorted(run_dir.rglob("*")):
+            if meddle == "chmod":
+                path.chmod(0o700)
+            elif meddle == "touch":
+                os.utime(path)
+        if meddle == "link":
+            shutil.copytree(run_dir, tmp_path / f"link{number}", copy_function=os.link)
+
+    config = small_config(tmp_path)
+    run_stages(small_stages(tick), config)
+    assert states(config) == ["reused"] * 4
+    done = read_done(config.run_dir / "stages" / "train")
+    assert done is not None
+    assert sorted(done.models) == ["student-1", "student-2"]
+    assert sorted(done.models["student-1"]) == ["glore-digests.json", "weights"]
+    evaluate = read_done(config.run_dir / "stages" / "evaluate")
+    assert evaluate is not None
+    assert evaluate.models == {}
 
 
 def test_stages_must_be_in_order(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -97,18 +99,77 @@ def test_a_killed_training_resumes_to_the_same_bytes(base: Path, tmp_path: Path,
     assert (whole.final_loss, whole.n_tokens) == (resumed.final_loss, resumed.n_tokens)
 
 
-def test_half_a_checkpoint_and_another_jobs_checkpoint_are_not_used(base: Path, tmp_path: Path) -> None:
-    _, out = train(base, tmp_path, "whole", save_steps=2)
+def killed_training(base: Path, tmp_path: Path, **changes: object) -> Path:
+    """The checkpoints (steps 2 and 4 of 6) of a training that was killed at step 5."""
     with pytest.raises(Killed):
-        train(base, tmp_path, "killed", Recorder(die_at=5), work="w", save_steps=2)
-    (tmp_path / "w/checkpoints/checkpoint-4/trainer_state.json").write_text("{")
+        train(base, tmp_path, "killed", Recorder(die_at=5), work="w", save_steps=2, **changes)
+    folder = tmp_path / "w" / "checkpoints"
+    assert sorted(p.name for p in folder.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
+    return folder
+
+
+FILES = ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "model.safetensors", "glore-digests.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["remove", "truncate", "flip"])
+def test_a_checkpoint_that_is_not_whole_is_not_used_and_the_one_before_is(base: Path, tmp_path: Path, name: str, damage: str) -> None:
+    folder = killed_training(base, tmp_path)
+    _, whole = train(base, tmp_path, "whole", save_steps=2)
+    path = folder / "checkpoint-4" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes({"remove": b"", "truncate": bytes(data[: len(data) // 2]), "flip": bytes(data)}[damage])
+    if damage == "remove":
+        path.unlink()
     progress = Recorder()
-    _, again = train(base, tmp_path, "resumed", progress, work="w", save_steps=2)
-    assert progress.notes == ["train resumed: resumed at step 2 of 6"]
-    assert weights(out) == weights(again)
+    _, out = train(base, tmp_path, "resumed", progress, work="w", save_steps=2)
+    assert len(progress.notes) == 2
+    assert progress.notes[0].startswith("train resumed: checkpoint-4 can't be used (")
+    assert name in progress.notes[0]
+    assert progress.notes[0].endswith("so the checkpoint before is taken: checkpoint-2")
+    assert progress.notes[1] == "train resumed: resumed at step 2 of 6"
+    assert weights(out) == weights(whole)
+
+
+def test_without_a_whole_checkpoint_the_training_starts_anew_and_says_so(base: Path, tmp_path: Path) -> None:
+    folder = killed_training(base, tmp_path)
+    _, whole = train(base, tmp_path, "whole", save_steps=2)
+    for path in folder.glob("checkpoint-*/optimizer.pt"):
+        path.unlink()
+    progress = Recorder()
+    _, out = train(base, tmp_path, "resumed", progress, work="w", save_steps=2)
+    (note,) = progress.notes
+    assert note.startswith("train resumed: checkpoint-4 and 1 more can't be used (")
+    assert note.endswith("none is complete, so the training starts anew")
+    assert weights(out) == weights(whole)
+    assert sorted(p.name for p in folder.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"], "two are kept, both of this training"
+
+
+def test_copied_and_touched_checkpoints_are_as_good(base: Path, tmp_path: Path) -> None:
+    folder = killed_training(base, tmp_path)
+    _, whole = train(base, tmp_path, "whole", save_steps=2)
+    shutil.move(folder, tmp_path / "aside")
+    shutil.copytree(tmp_path / "aside", folder, copy_function=os.link)
+    for path in folder.rglob("*"):
+        path.chmod(0o700)
+        os.utime(path, (1, 1))
+    progress = Recorder()
+    _, out = train(base, tmp_path, "resumed", progress, work="w", save_steps=2)
+    assert progress.notes == ["train resumed: resumed at step 4 of 6"]
+    assert weights(out) == weights(whole)
+
+
+def test_checkpoints_of_another_training_are_kept_and_found_again(base: Path, tmp_path: Path) -> None:
+    killed_training(base, tmp_path)
     progress = Recorder()
     train(base, tmp_path, "other", progress, work="w", save_steps=2, learning_rate=1e-3)
-    assert progress.notes == [], "other settings start from the beginning"
+    (note,) = progress.notes
+    assert note.startswith("train other: the checkpoints there are of a training with other settings")
+    progress = Recorder()
+    _, out = train(base, tmp_path, "resumed", progress, work="w", save_steps=2)
+    assert progress.notes[-1] == "train resumed: resumed at step 4 of 6"
+    assert weights(out) == weights(train(base, tmp_path, "whole", save_steps=2)[1])
 
 
 def test_the_same_seed_gives_the_same_bytes(base: Path, tmp_path: Path) -> None:

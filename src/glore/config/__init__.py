@@ -5,6 +5,7 @@
     engine     sampling
     run        the parts of the method, and RunConfig, which holds everything
     recipe     reads a YAML file
+    place      a run's own config.yaml, and which folder it means
 
 Inert: building a config reads no model and no data. Unknown keys are refused with the nearest known one. A field's
 meaning stands under the field.
@@ -13,7 +14,8 @@ meaning stands under the field.
 from __future__ import annotations
 
 from glore.config.engine import EngineSettings
-from glore.config.recipe import load_config
+from glore.config.place import resolved_recipe
+from glore.config.recipe import load_config, load_run
 from glore.config.run import (
     EvaluationSettings,
     ExpertIterationSettings,
@@ -44,4 +46,6 @@ __all__ = [
     "TaskSettings",
     "TrainSettings",
     "load_config",
+    "load_run",
+    "resolved_recipe",
 ]

@@ -10,10 +10,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from glore.config.place import FILE_NAME, check_whole, placed, run_folder_of, with_name
 from glore.config.run import RunConfig
 from glore.errors import ConfigError, shown
 
-__all__ = ["load_config"]
+__all__ = ["load_config", "load_run"]
 
 _MAX_DEPTH = 16
 _TOO_DEEP = f"nested more than {_MAX_DEPTH} deep, or a value that holds itself; no setting lies so deep, so check brackets and aliases"
@@ -22,9 +23,26 @@ _TOO_DEEP = f"nested more than {_MAX_DEPTH} deep, or a value that holds itself; 
 def load_config(recipe: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> RunConfig:
     """Read a recipe and apply dotted overrides such as `labels.rollouts=4` (values are YAML).
 
-    Raises ConfigError naming the file, the key, the value and the mend.
+    The `config.yaml` of a run means the run in the folder it lies in, wherever that is now; with `name` or `runs_dir` among the overrides,
+    another run beside it or there. Raises ConfigError naming the file, the key, the value and the mend.
     """
     path = Path(recipe)
+    folder = run_folder_of(path)
+    if folder is None:
+        return _read(path, overrides)
+    config = _read(path, overrides, run_folder=folder)
+    given = {override.partition("=")[0].strip() for override in overrides}
+    place = placed(config, folder)
+    return place.model_copy(update={key: getattr(config, key) for key in ("name", "runs_dir") if key in given})
+
+
+def load_run(folder: str | Path) -> RunConfig:
+    """The settings of the run that lies in `folder`, as of its last `glore run`. Raises ConfigError."""
+    place = with_name(Path(folder))
+    return placed(_read(Path(folder) / FILE_NAME, run_folder=place), place)
+
+
+def _read(path: Path, overrides: Sequence[str] = (), run_folder: Path | None = None) -> RunConfig:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -32,9 +50,13 @@ def load_config(recipe: str | Path, overrides: tuple[str, ...] | list[str] = ())
             f"can't read the recipe {path}: {getattr(error, 'strerror', None) or error}; "
             "give the path of a YAML file such as recipes/quickstart.yaml"
         ) from error
+    if run_folder is not None:
+        check_whole(text, path)
     data = _parse_yaml(text, str(path))
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a recipe is a YAML mapping of settings, got {shown(data)}")
+    if run_folder is not None:
+        data |= {"name": "run", "runs_dir": "runs"}  # where it is says both
     for override in overrides:
         _apply(data, override)
     try:

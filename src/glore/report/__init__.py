@@ -5,6 +5,7 @@ views      what such a table is, numbers as text, Markdown
 summary    what came out, in plain words
 figures    inline SVG, drawn with `svg`
 solutions  the data of the solution browser
+made_with  the settings that the records were made with
 page       the HTML page (page.css, page.js)
 terminal   rich tables
 paper      the paper's numbers, for orientation
@@ -29,57 +30,61 @@ __all__ = ["build_report", "print_tables"]
 def build_report(run_dir: Path) -> Path:
     """Write `report/index.html` of a finished run and return its path. Raises RunError where the run is not finished, or its
     stages don't belong together."""
-    from glore.config import load_config
+    from glore.report.made_with import made_with
     from glore.report.page import render_page
     from glore.runfolder import write_text
     from glore.stages.testing import read_inputs
 
-    evaluation = _evaluation(run_dir)
-    config = load_config(run_dir / "config.yaml")
+    made = made_with(run_dir)
     path = run_dir / "report" / "index.html"
-    write_text(path, render_page(evaluation, read_inputs(run_dir), _facts(run_dir, config)))
+    write_text(path, render_page(_evaluation(run_dir, made), read_inputs(run_dir, made), _facts(run_dir, made)))
     return path
 
 
 def print_tables(run_dir: Path, console: Console) -> None:
     """Print the main tables of a finished run, with intervals, beside the paper's numbers."""
+    from glore.report.made_with import made_with
     from glore.report.terminal import print_evaluation
 
-    print_evaluation(_evaluation(run_dir), console)
+    print_evaluation(_evaluation(run_dir, made_with(run_dir)), console)
 
 
-def _evaluation(run_dir: Path) -> Evaluation:
-    """What the evaluate stage wrote; made again from the records where the file is gone, damaged or of another version."""
-    from glore.config import load_config
+def _evaluation(run_dir: Path, made: RunConfig) -> Evaluation:
+    """What the evaluate stage wrote; made again from the records where the file is gone, damaged or of another version, and where
+    the stage is not done, so that it may be about other records."""
     from glore.errors import RunError
     from glore.evaluation import evaluate, read_evaluation, write_evaluation
-    from glore.runfolder import check_belongs_together
+    from glore.runfolder import check_belongs_together, read_done
     from glore.stages import build_stages
     from glore.stages.testing import evaluation_options, read_inputs
 
-    config = load_config(run_dir / "config.yaml")
-    check_belongs_together(run_dir, [stage.name for stage in build_stages(config)])
+    check_belongs_together(run_dir, [stage.name for stage in build_stages(made)])
     path = run_dir / "report" / "evaluation.json"
-    try:
-        return read_evaluation(path)
-    except RunError:
-        evaluation = evaluate(read_inputs(run_dir), evaluation_options(config), config.labels)
-        write_evaluation(path, evaluation)
-        return evaluation
+    if read_done(run_dir / "stages" / "evaluate") is not None:
+        try:
+            return read_evaluation(path)
+        except RunError:
+            pass
+    evaluation = evaluate(read_inputs(run_dir, made), evaluation_options(made), made.labels)
+    write_evaluation(path, evaluation)
+    return evaluation
 
 
-def _facts(run_dir: Path, config: RunConfig) -> RunFacts:
+def _facts(run_dir: Path, made: RunConfig) -> RunFacts:
+    from glore.config import load_run, resolved_recipe
+    from glore.report.made_with import changed_since, marks_of
     from glore.report.page import RunFacts, StageFacts
-    from glore.runfolder import read_done
-    from glore.stages import build_stages
 
-    marks = (read_done(run_dir / "stages" / stage.name) for stage in build_stages(config))
-    stages = tuple(StageFacts(m.stage, m.seconds, m.tokens, tuple(sorted(m.counts.items()))) for m in marks if m is not None)
+    marks = marks_of(run_dir, made)
+    stages = tuple(StageFacts(m.stage, m.seconds, m.tokens, tuple(sorted(m.counts.items()))) for m in marks)
+    changed = changed_since(made, load_run(run_dir))
+    note = "".join(f"# config.yaml says otherwise now: {line}\n" for line in changed)
+    releases = sorted({m.versions["glore"] for m in marks if "glore" in m.versions}) or [importlib.metadata.version("glore")]
     return RunFacts(
-        trained=_trained(config),
+        trained=_trained(made),
         stages=stages,
-        config=(run_dir / "config.yaml").read_text(encoding="utf-8"),
-        made_by=f"glore {importlib.metadata.version('glore')}",
+        config=note + resolved_recipe(made),
+        made_by=f"glore {', '.join(releases)}",
     )
 
 

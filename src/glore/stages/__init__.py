@@ -47,20 +47,30 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
             (),
             _base_settings,
             bases.make_base,
+            models=() if config.base.model else ("base",),
             contents=_base_contents,
             estimate=lambda c: 0 if c.base.model else c.base.scratch.n_tokens,
         ),
-        Stage("sft", ("problems", "base"), _sft_settings, bases.run_sft, estimate=_estimate_sft),
+        Stage(
+            "sft",
+            ("problems", "base"),
+            _sft_settings,
+            bases.run_sft,
+            models=("sft",) if config.student.bootstrap == "sft" else (),
+            estimate=_estimate_sft,
+        ),
         *(stage for r in rounds for stage in _round(r)),
-        Stage("student", trained, _student_settings, bases.select_student),
+        Stage("student", trained, _student_settings, bases.select_student, models=("student",)),
         Stage("samples", ("problems", "student"), _sample_settings, reward.sample_train_questions, estimate=_estimate_samples),
-        Stage("orm", ("base", "samples"), _orm_settings, reward.train_orm, estimate=_estimate_orm),
-        Stage("balanced_orm", ("base", "samples"), _orm_settings, reward.train_balanced_orm, estimate=_estimate_orm),
+        Stage("orm", ("base", "samples"), _orm_settings, reward.train_orm, models=("orm",), estimate=_estimate_orm),
+        Stage(
+            "balanced_orm", ("base", "samples"), _orm_settings, reward.train_balanced_orm, models=("balanced_orm",), estimate=_estimate_orm
+        ),
         Stage("rollouts", ("samples",), _rollout_settings, reward.verify_train_drafts, estimate=_estimate_rollouts),
         Stage("labels", ("rollouts",), _label_settings, reward.label_train_drafts),
-        Stage("sorm", ("base", "labels"), _sorm_settings, reward.train_sorm, estimate=_estimate_sorm),
+        Stage("sorm", ("base", "labels"), _sorm_settings, reward.train_sorm, models=("sorm",), estimate=_estimate_sorm),
         Stage("pairs", ("labels",), _pair_settings, refining.make_pairs),
-        Stage("refiner", ("base", "pairs"), _refiner_settings, refining.train_refiner),
+        Stage("refiner", ("base", "pairs"), _refiner_settings, refining.train_refiner, models=("refiner",)),
         Stage(
             "test_drafts", ("student",), _greedy_settings, partial(testing.solve_test_questions, model="student"), estimate=_estimate_drafts
         ),
@@ -102,6 +112,7 @@ def _round(number: int) -> tuple[Stage, Stage]:
             (*earlier, f"ei{number}_samples"),
             _round_train_settings,
             partial(bases.train_round, round_=number),
+            models=(f"ei{number}",),
             estimate=lambda c: round(number * _estimate_round(c) * TRAIN_ROWS_SHARE * c.student.ei_train.epochs),
         ),
     )
@@ -112,7 +123,7 @@ def _sft_stages() -> tuple[Stage, ...]:
     drafts, samples = partial(testing.solve_test_questions, model="sft"), partial(testing.sample_test_questions, model="sft")
     return (
         Stage("sft_samples", ("student",), _sample_settings, reward.sample_for_sft_orm, estimate=_estimate_samples),
-        Stage("sft_orm", ("base", "sft_samples"), _orm_settings, reward.train_sft_orm, estimate=_estimate_orm),
+        Stage("sft_orm", ("base", "sft_samples"), _orm_settings, reward.train_sft_orm, models=("sft_orm",), estimate=_estimate_orm),
         Stage("sft_test_drafts", ("student",), _greedy_settings, drafts, estimate=_estimate_drafts),
         Stage("sft_test_samples", ("student",), _test_sample_settings, samples, estimate=_estimate_test_samples),
     )

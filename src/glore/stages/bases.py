@@ -117,7 +117,7 @@ def select_student(ctx: StageContext) -> None:
     best, accuracies = chosen_round(ctx)
     ctx.count(best_round=best, **{f"dev_round{r}": a for r, a in enumerate(accuracies)})
     ctx.progress.note(f"student: round {best}, greedy on dev {accuracies[best]:.1%} (rounds: {', '.join(f'{a:.1%}' for a in accuracies)})")
-    _copy_model(Path(_student(ctx, best)[0]), ctx.model_dir("student"))
+    _copy_model(Path(_student(ctx, best)[0]), ctx.new_model_dir("student"))
 
 
 def chosen_round(ctx: StageContext) -> tuple[int, list[float]]:
@@ -170,7 +170,7 @@ def _dev_accuracies(ctx: StageContext, n_rounds: int) -> list[float]:
 
 
 def _copy_model(source: Path, target: Path) -> None:
-    """A copy under another name, whole or not at all. No hard links: linking a file looks like a change to its model."""
+    """A copy under another name, whole or not at all."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source, temporary)

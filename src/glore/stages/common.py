@@ -74,7 +74,7 @@ def engine_key(config: RunConfig) -> dict[str, object]:
 def training_setup(ctx: StageContext, name: str) -> TrainingSetup:
     """Where and how this stage trains `models/NAME`."""
     return TrainingSetup(
-        out_dir=ctx.model_dir(name),
+        out_dir=ctx.new_model_dir(name),
         work_dir=ctx.work_dir(),
         log_dir=ctx.run_dir / "log",
         seed=stable_seed(ctx.seed, "training", ctx.name) >> 32,  # 31 bits

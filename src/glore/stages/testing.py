@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from glore.config import RunConfig, load_config
+from glore.config import RunConfig, load_run
 from glore.errors import RunError
 from glore.evaluation import EvaluationInputs, EvaluationOptions, evaluate, write_evaluation
 from glore.evaluation.inputs import REFINERS, REWARD_MODELS, SFT_ORM
 from glore.how import MarkedDraft, refine_requests
+from glore.marks import recorded_files
 from glore.pipeline import StageContext
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores, read_records
-from glore.runfolder import part_files
 from glore.solutions import first_of_each, graded_solution
 from glore.stages.bases import chosen_round
 from glore.stages.common import lazy_engine, problems_by_id, sample, score, shard_size, task_of, truth_of, verdicts
@@ -162,16 +162,19 @@ def evaluation_options(config: RunConfig) -> EvaluationOptions:
     )
 
 
-def read_inputs(run_dir: Path) -> EvaluationInputs:
-    """The records of a finished run that its tables are made of. Raises RunError where the run is not finished."""
+def read_inputs(run_dir: Path, config: RunConfig | None = None) -> EvaluationInputs:
+    """The records of a finished run that its tables are made of; `config`: the settings they were made with, if not those in its folder.
+
+    Raises RunError where the run is not finished.
+    """
 
     def read(stage: str, kind: type[T], part: str = "part") -> list[T]:
-        files = part_files(run_dir / "stages" / stage, part)
+        files = recorded_files(run_dir / "stages" / stage, part)
         if not files:
             raise RunError(f"run {run_dir} has no {part} records of stage {stage}; finish it first with glore run")
         return read_records(files, kind)
 
-    return _gathered(read, load_config(run_dir / "config.yaml"))
+    return _gathered(read, config or load_run(run_dir))
 
 
 class _Reader(Protocol):

@@ -27,7 +27,7 @@ from glore.training.allocator import keep_freed_memory, release_freed_memory
 from glore.training.batches import plan_batches
 from glore.training.distributed import gather_weights, is_sharded
 from glore.training.examples import Row, TrainReport
-from glore.training.resume import job_fingerprint, resume_point
+from glore.training.resume import complete, job_fingerprint, resume_point
 from glore.training.setup import TrainingSetup
 from glore.training.trainer import PlannedBatches, PlannedTrainer
 
@@ -80,7 +80,7 @@ def fit(
     n_steps = math.ceil(len(plan) / group)
     folder = work_dir / CHECKPOINTS
     setup.progress.begin(what, n_steps, "steps")
-    watch = Watch(what, setup.progress, batches)
+    watch = Watch(what, setup.progress, batches, folder)
     if on_cpu:
         keep_freed_memory()
         if settings.bf16:
@@ -98,7 +98,7 @@ def fit(
         trainer.remove_callback(ProgressCallback)
         try:
             with arguments.main_process_first(local=False):
-                checkpoint = resume_point(folder, job_fingerprint(settings, rows, plan, world, seed, model))
+                checkpoint = resume_point(folder, job_fingerprint(settings, rows, plan, world, seed, model), what, setup.progress)
             sharded = is_sharded(trainer, settings)
             trainer.train(resume_from_checkpoint=checkpoint)
             gather_weights(trainer, sharded, work_dir)
@@ -120,10 +120,10 @@ STEPS_BETWEEN_RELEASES = 50
 
 
 class Watch(TrainerCallback):
-    """Reports progress and stops a training whose loss is no number any more."""
+    """Reports progress, marks checkpoints as complete, and stops a training whose loss is no number any more."""
 
-    def __init__(self, what: str, progress: Progress, batches: PlannedBatches) -> None:
-        self.what, self.progress, self.batches = what, progress, batches
+    def __init__(self, what: str, progress: Progress, batches: PlannedBatches, checkpoints: Path) -> None:
+        self.what, self.progress, self.batches, self.checkpoints = what, progress, batches, checkpoints
 
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
         """Steps done before a resume count as done."""
@@ -136,6 +136,10 @@ class Watch(TrainerCallback):
         self.progress.advance(1, tokens=self.batches.n_tokens(state.global_step - 1))
         if args.use_cpu and (state.global_step % STEPS_BETWEEN_RELEASES == 0 or state.global_step == state.max_steps):
             release_freed_memory()
+
+    def on_save(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
+        """Everything of the checkpoint has been written by this process."""
+        complete(self.checkpoints, state.global_step)
 
     def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Logged every step, before anything is saved."""
@@ -173,7 +177,7 @@ def _arguments(settings: TrainSettings, folder: Path, n_steps: int, seed: int, o
         report_to=list(settings.report_to) or "none",
         save_strategy="steps" if settings.save_steps else "no",
         save_steps=settings.save_steps or 500,
-        save_total_limit=2,
+        save_total_limit=None,  # older ones go once the new one is complete (`resume.complete`)
         eval_strategy="no",
     )
     if arguments.n_gpu > 1:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from glore.config import TrainSettings
-from glore.errors import ConfigError, GloreError, ModelError, shown
+from glore.errors import ConfigError, GloreError, ModelError, RunError, shown
 from glore.files import split_lines
 from glore.progress import Progress, SilentProgress
 from glore.training.distributed import is_first
@@ -74,7 +74,7 @@ def launched(
 def _outcome(folder: Path, returncode: int, last: Iterable[str]) -> TrainReport:
     if (folder / "error.json").is_file():
         error = json.loads((folder / "error.json").read_text(encoding="utf-8"))
-        kinds = {kind.__name__: kind for kind in (ConfigError, ModelError)}
+        kinds = {kind.__name__: kind for kind in (ConfigError, ModelError, RunError)}
         raise kinds.get(error["kind"], ModelError)(error["message"])
     if returncode or not (folder / "report.json").is_file():
         log = folder / "output.log"

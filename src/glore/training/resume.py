@@ -1,9 +1,14 @@
-"""Which checkpoint a training continues from: the latest complete one of the very same job, or none."""
+"""Which checkpoint a training continues from: the latest complete one of the very same job, or
+none.
+
+A checkpoint is complete when the digests of its files, written after everything else in it and
+after every process wrote its part, are there and fit. Any other is not used, and the one before it
+is taken.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,18 +17,29 @@ from typing import TYPE_CHECKING
 import torch
 
 from glore.config import TrainSettings
+from glore.errors import ModelError
+from glore.files import damage, read_digests, write_digests
+from glore.progress import Progress
+from glore.training.distributed import is_first, wait_for_all
 from glore.training.examples import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["job_fingerprint", "resume_point"]
+__all__ = ["complete", "job_fingerprint", "resume_point"]
+
+KEPT = 2
+"""So many complete checkpoints are kept: should the newest be damaged, the one before it is there.
+"""
+STATE = "trainer_state.json"
 
 
 def job_fingerprint(
     settings: TrainSettings, rows: Sequence[Row], plan: Sequence[tuple[int, ...]], world: int, seed: int, model: PreTrainedModel
 ) -> str:
-    """A fingerprint of everything that decides the weights: a checkpoint of another job is never continued."""
+    """A fingerprint of everything that decides the weights: a checkpoint of another job is never
+    continued.
+    """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(settings.model_dump_json(exclude={"save_steps", "report_to"}).encode())
     digest.update(repr((seed, world, plan, [(n, tuple(p.shape)) for n, p in model.named_parameters()])).encode())
@@ -36,23 +52,90 @@ def job_fingerprint(
     return digest.hexdigest()
 
 
-def resume_point(folder: Path, job: str) -> str | None:
-    """The latest complete checkpoint of this job. Incomplete ones go; another job's go too."""
+def complete(folder: Path, step: int) -> None:
+    """Called in every process once the Trainer has written the checkpoint of a step below `folder`:
+    mark it as complete.
+
+    Older ones than the last `KEPT` go, but only now. Raises RunError when the disk refuses,
+    ModelError where a part was not written.
+    """
+    wait_for_all()
+    if is_first():
+        checkpoint = folder / f"checkpoint-{step}"
+        write_digests(checkpoint)
+        if STATE not in (read_digests(checkpoint) or {}):
+            raise ModelError(f"the checkpoint {checkpoint} was written without its {STATE}; check the disk, then run again")
+        for old in _checkpoints(folder)[KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
+    wait_for_all()
+
+
+def resume_point(folder: Path, job: str, what: str, progress: Progress) -> str | None:
+    """The latest complete checkpoint of this job; what is not used, and why, is said. To be called
+    in the first process first.
+
+    Checkpoints of another job (other settings, data, or number of processes) are set aside, and
+    come back when that job does.
+    """
     note = folder / "job.json"
-    if not note.is_file() or note.read_text(encoding="utf-8") != job:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+    if not note.is_file() or note.read_bytes() != job.encode():
+        _set_aside(folder, what, progress)
+        aside = _aside(folder, job)
+        if aside.is_dir():
+            aside.rename(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         note.write_text(job, encoding="utf-8")
-    for path in sorted(folder.glob("checkpoint-*"), key=_step_of, reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_bytes())  # the Trainer writes it last
+    unusable: list[tuple[Path, str]] = []
+    for path in _checkpoints(folder):
+        wrong = damage(path)
+        if wrong is None:
+            if unusable:
+                progress.note(f"{what}: {_said(unusable)}, so the checkpoint before is taken: {path.name}")
+            for other, _ in unusable:
+                shutil.rmtree(other, ignore_errors=True)
             return str(path)
-        except (OSError, ValueError):
-            shutil.rmtree(path, ignore_errors=True)
+        unusable.append((path, wrong))
+    if unusable:
+        progress.note(f"{what}: {_said(unusable)}, and none is complete, so the training starts anew")
+    for other, _ in unusable:
+        shutil.rmtree(other, ignore_errors=True)
     return None
+
+
+def _said(unusable: Sequence[tuple[Path, str]]) -> str:
+    path, wrong = unusable[0]
+    more = f" and {len(unusable) - 1} more" if len(unusable) > 1 else ""
+    return f"{path.name}{more} can't be used ({wrong})"
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint folders, the newest first."""
+    return sorted((p for p in folder.glob("checkpoint-*") if p.is_dir()), key=_step_of, reverse=True)
+
+
+def _set_aside(folder: Path, what: str, progress: Progress) -> None:
+    """Put another job's checkpoints where that job finds them again."""
+    try:
+        job = (folder / "job.json").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        job = "unknown"
+    aside = _aside(folder, job)
+    if _checkpoints(folder):
+        progress.note(
+            f"{what}: the checkpoints there are of a training with other settings, data or number of processes; they are kept in "
+            f"{aside.name}, and this one starts from its own"
+        )
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _aside(folder: Path, job: str) -> Path:
+    return folder.with_name(f"{folder.name}-{hashlib.blake2b(job.encode(), digest_size=6).hexdigest()}")
 
 
 def _step_of(checkpoint: Path) -> int:
     """The optimiser step a checkpoint folder was written after."""
     number = checkpoint.name.rpartition("-")[2]
-    return int(number) if number.isdigit() else -1
+    return int(number) if number.isdecimal() else -1
