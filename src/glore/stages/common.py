@@ -30,6 +30,7 @@ __all__ = [
     "seeded_choice",
     "shard_size",
     "task_of",
+    "training_section",
     "training_setup",
     "truth_of",
     "verdicts",
@@ -82,7 +83,14 @@ def training_setup(ctx: StageContext, name: str) -> TrainingSetup:
         dtype=ctx.config.base.dtype,
         device=ctx.config.engine.device,
         launch=ctx.config.launch,
+        section=training_section(name),
     )
+
+
+def training_section(name: str) -> str:
+    """Where a recipe has the settings of the training of `models/NAME`."""
+    sections = {"base": "base.scratch.train", "sft": "student.sft", "balanced_orm": "reward.orm", "refiner": "refiner.train"}
+    return sections.get(name) or ("student.ei_train" if name.startswith("ei") else f"reward.{name}")
 
 
 def count_training(ctx: StageContext, report: TrainReport) -> None:

@@ -20,6 +20,7 @@ from glore.training.fit import fit, seed_all
 from glore.training.job import launched
 from glore.training.lora import merge_lora, wrap_lora
 from glore.training.setup import TrainingSetup
+from glore.training.shortage import watched_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,7 +35,7 @@ def train_causal_lm(base: str | Path, examples: Iterable[LMExample], settings: T
     """Fine-tune `base` on `examples` and save it to `setup.out_dir` (loads with AutoModelForCausalLM and AutoTokenizer).
 
     Loss on targets and their end-of-text token. Resumes from `setup.work_dir` after a kill where `settings.save_steps` is set.
-    Raises ModelError (base not loadable, nothing to train on, loss not a number), ConfigError (peft missing).
+    Raises ModelError (base not loadable, nothing to train on, no memory, loss not a number), ConfigError (peft missing).
     """
     if setup.launch:
         return launched("causal", base, examples, settings, setup)
@@ -43,7 +44,8 @@ def train_causal_lm(base: str | Path, examples: Iterable[LMExample], settings: T
     def rows(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Row], int]:
         return lm_rows(tokenizer, examples, settings.max_length)
 
-    return _fine_tuned(base, rows, settings, setup, what, new=load_causal_lm, load=load_causal_lm)
+    with watched_memory(settings, setup):
+        return _fine_tuned(base, rows, settings, setup, what, new=load_causal_lm, load=load_causal_lm)
 
 
 def train_step_classifier(base: str | Path, examples: Iterable[StepExample], settings: TrainSettings, setup: TrainingSetup) -> TrainReport:
@@ -58,7 +60,8 @@ def train_step_classifier(base: str | Path, examples: Iterable[StepExample], set
     def rows(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Row], int]:
         return step_rows(tokenizer, examples, settings.max_length)
 
-    return _fine_tuned(base, rows, settings, setup, what, new=new_step_model, load=load_step_model, classifier=True)
+    with watched_memory(settings, setup):
+        return _fine_tuned(base, rows, settings, setup, what, new=new_step_model, load=load_step_model, classifier=True)
 
 
 def _fine_tuned(

@@ -20,9 +20,8 @@ import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments, set_seed
 
 from glore.config import TrainSettings
-from glore.errors import ConfigError, ModelError, shown
+from glore.errors import ConfigError, ModelError, out_of_memory, shown
 from glore.models import computes_bfloat16, pick_device, quiet
-from glore.progress import Progress
 from glore.training.allocator import keep_freed_memory, release_freed_memory
 from glore.training.batches import plan_batches
 from glore.training.distributed import gather_weights, is_sharded
@@ -65,7 +64,7 @@ def fit(
     if not rows:
         raise ModelError(
             f"nothing to train on for {what}: 0 rows left, {n_dropped} dropped as longer than max_length={settings.max_length} tokens "
-            "or without a target; raise max_length or look at the stage before"
+            f"or without a target; raise {setup.setting('max_length')} or look at the stage before"
         )
     on_cpu = pick_device(setup.device) == "cpu"
     if settings.bf16 and not computes_bfloat16("cpu" if on_cpu else "cuda"):
@@ -80,7 +79,7 @@ def fit(
     n_steps = math.ceil(len(plan) / group)
     folder = work_dir / CHECKPOINTS
     setup.progress.begin(what, n_steps, "steps")
-    watch = Watch(what, setup.progress, batches, folder)
+    watch = Watch(what, setup, batches, folder)
     if on_cpu:
         keep_freed_memory()
         if settings.bf16:
@@ -93,6 +92,8 @@ def fit(
             arguments = _arguments(settings, folder, n_steps, seed, on_cpu)
             trainer = PlannedTrainer(settings, model=model, args=arguments, train_dataset=batches, callbacks=[watch])
         except (ValueError, ImportError, RuntimeError) as error:
+            if out_of_memory(error):
+                raise
             raise ConfigError(f"these training settings don't work here: {shown(' '.join(str(error).split()), 300)}") from error
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
@@ -107,7 +108,8 @@ def fit(
     model.config.use_cache = True if was_cached is None else was_cached
     if not sharded and not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise ModelError(
-            f"{what}: the weights are not finite after training; lower learning_rate ({settings.learning_rate:g}) or max_grad_norm"
+            f"{what}: the weights are not finite after training; lower {setup.setting('learning_rate')} "
+            f"({settings.learning_rate:g}) or max_grad_norm"
         )
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     last = losses[-max(1, len(losses) // 10) :]
@@ -122,8 +124,8 @@ STEPS_BETWEEN_RELEASES = 50
 class Watch(TrainerCallback):
     """Reports progress, marks checkpoints as complete, and stops a training whose loss is no number any more."""
 
-    def __init__(self, what: str, progress: Progress, batches: PlannedBatches, checkpoints: Path) -> None:
-        self.what, self.progress, self.batches, self.checkpoints = what, progress, batches, checkpoints
+    def __init__(self, what: str, setup: TrainingSetup, batches: PlannedBatches, checkpoints: Path) -> None:
+        self.what, self.setup, self.progress, self.batches, self.checkpoints = what, setup, setup.progress, batches, checkpoints
 
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
         """Steps done before a resume count as done."""
@@ -147,7 +149,7 @@ class Watch(TrainerCallback):
         if not math.isfinite(loss):
             raise ModelError(
                 f"{self.what}: the loss is {loss} at step {state.global_step} of {state.max_steps}; "
-                f"lower learning_rate ({args.learning_rate:g}), or use float32 instead of bf16"
+                f"lower {self.setup.setting('learning_rate')} ({args.learning_rate:g}), or use float32 instead of bf16"
             )
 
 

@@ -6,30 +6,36 @@ progress that the first process of the job prints, and takes the report or the e
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from glore.config import TrainSettings
-from glore.errors import ConfigError, GloreError, ModelError, RunError, shown
+from glore.errors import ConfigError, GloreError, ModelError, RunError, says_out_of_memory, shown
 from glore.files import split_lines
 from glore.progress import Progress, SilentProgress
 from glore.training.distributed import is_first
 from glore.training.examples import LMExample, StepExample, TrainReport
 from glore.training.setup import TrainingSetup
+from glore.training.shortage import shortage
 
 __all__ = ["launched"]
 
 Kind = Literal["causal", "steps"]
 MARK = "@glore "
 """Begins a line of progress."""
+_KILLED = re.compile(r"SIGKILL|exitcode *:? *-9\b")
+"""What torchrun and accelerate say of a process that the system's memory killer ended."""
 
 
 def launched(
@@ -50,7 +56,7 @@ def launched(
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     command = [*shlex.split(setup.launch), "-m", "glore.training.job", str(folder.resolve())]
     environment = {**os.environ, "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))}
-    last: deque[str] = deque(maxlen=20)
+    last: deque[str] = deque(maxlen=60)
     try:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace", env=environment
@@ -68,10 +74,10 @@ def launched(
         except BaseException:
             process.terminate()  # the launcher ends its processes
             raise
-    return _outcome(folder, process.returncode, last)
+    return _outcome(folder, process.returncode, list(last), settings, setup)
 
 
-def _outcome(folder: Path, returncode: int, last: Iterable[str]) -> TrainReport:
+def _outcome(folder: Path, returncode: int, last: Sequence[str], settings: TrainSettings, setup: TrainingSetup) -> TrainReport:
     if (folder / "error.json").is_file():
         error = json.loads((folder / "error.json").read_text(encoding="utf-8"))
         kinds = {kind.__name__: kind for kind in (ConfigError, ModelError, RunError)}
@@ -79,9 +85,20 @@ def _outcome(folder: Path, returncode: int, last: Iterable[str]) -> TrainReport:
     if returncode or not (folder / "report.json").is_file():
         log = folder / "output.log"
         log.write_text("\n".join(last) + "\n", encoding="utf-8")
-        said = next((line for line in reversed(list(last)) if "Error" in line), "")
+        if (short := _shortage(returncode, last)) is not None:
+            raise shortage(f"{short}; its last lines are in {log}", settings, setup)
+        said = next((line for line in reversed(last) if "Error" in line), "")
         raise ModelError(f"the training job ended with code {returncode}: {shown(said, 300)}; its last lines are in {log}")
     return TrainReport(**json.loads((folder / "report.json").read_text(encoding="utf-8")))
+
+
+def _shortage(returncode: int, last: Sequence[str]) -> str | None:
+    """What tells that a job, or one of its processes, ran out of memory; none: nothing does."""
+    if returncode in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        return "the job was killed, as the system does where memory runs out"
+    said = next((line for line in reversed(last) if says_out_of_memory(line)), None)
+    killed = next((line for line in reversed(last) if _KILLED.search(line)), None)
+    return said or (killed and f"a process of the job was killed, as the system does where memory runs out: {killed}")
 
 
 def _show(event: Mapping[str, object], progress: Progress) -> None:
@@ -119,6 +136,7 @@ def _plain(setup: TrainingSetup) -> dict[str, object]:
         "seed": setup.seed,
         "dtype": setup.dtype,
         "device": setup.device,
+        "section": setup.section,
     }
 
 
@@ -152,8 +170,10 @@ def main() -> None:
     try:
         _carry_out(folder)
     except GloreError as error:
-        if is_first():
-            (folder / "error.json").write_text(json.dumps({"kind": type(error).__name__, "message": str(error)}), encoding="utf-8")
+        # Whichever process it is: where only one runs out of memory, the first may be another. The one that fails first has the cause.
+        said = json.dumps({"kind": type(error).__name__, "message": str(error)})
+        with contextlib.suppress(FileExistsError), (folder / "error.json").open("x", encoding="utf-8") as file:
+            file.write(said)
         # The other processes may wait in a collective for ever: leave at once, and the launcher ends them.
         os._exit(1)
 

@@ -20,6 +20,7 @@ from glore.training.card import model_card
 from glore.training.examples import Row, TrainReport, document_rows
 from glore.training.fit import fit, seed_all
 from glore.training.setup import TrainingSetup
+from glore.training.shortage import watched_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,6 +46,11 @@ def train_scratch_base(draw: DrawDocument, settings: ScratchModelSettings, setup
     """
     if settings.train.lora is not None:
         raise ConfigError("base.scratch.train.lora: a model trained from nothing has no weights to adapt; set it to null")
+    with watched_memory(settings.train, setup):
+        return _trained_base(draw, settings, setup)
+
+
+def _trained_base(draw: DrawDocument, settings: ScratchModelSettings, setup: TrainingSetup) -> TrainReport:
     seed_all(setup.seed)
     rng = random.Random(setup.seed)
     name = setup.out_dir.name

@@ -27,3 +27,9 @@ class TrainingSetup:
     device: str = "auto"
     launch: str = ""
     """A command that starts the training on several devices (`glore.training.job`); empty: in this process."""
+    section: str = ""
+    """Where the recipe has the settings of this training, such as `student.sft`, for errors; empty: nowhere."""
+
+    def setting(self, name: str) -> str:
+        """The path of one of them."""
+        return f"{self.section}.{name}" if self.section else name
