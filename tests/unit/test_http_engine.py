@@ -21,12 +21,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine_kinds import Server, by_id, requests_of, save_tiny_model, serving
 from glore.config import EngineSettings
 from glore.errors import EngineError
 from glore.models import encode_segments, load_tokenizer
-from glore.sampling import completions_api
+from glore.sampling import completions_answer, completions_api
 from glore.sampling.completions_answer import PassingError
 from glore.sampling.http_engine import HttpEngine
 from glore.sampling.protocol import Result, SamplingParams
@@ -349,6 +351,24 @@ GARBAGE = [
     (2, answer("ab", "c", index=0), "not the 2 choices asked for, but one index twice"),
     (2, answer("ab", "c", usage={"completion_tokens": 25}), "counts 25 tokens where 24 were allowed"),
     (2, answer("ab", "c", usage={"completion_tokens": 10**60}), "tokens where 24 were allowed"),
+    (1, answer("ab", usage={"completion_tokens": True}), "counts True tokens, which is no whole number (usage.completion_tokens)"),
+    (1, answer("ab", usage={"completion_tokens": "1"}), "counts '1' tokens, which is no whole number"),
+    (1, answer("ab", usage={"completion_tokens": 1.0}), "counts 1.0 tokens, which is no whole number"),
+    (1, answer("ab", usage={"completion_tokens": -1}), "counts -1 tokens, which is no whole number"),
+    (1, answer("ab", usage={"completion_tokens": [1]}), "counts [1] tokens, which is no whole number"),
+    (1, answer("ab", usage=[1]), "the answer's usage is no object with counts: [1]"),
+    (1, answer("ab", index=False), "not the 1 choices asked for, but the index False"),
+    (1, answer("ab", index="0"), "not the 1 choices asked for, but the index"),
+    (2, answer("ab", "c", index=True), "not the 2 choices asked for, but the index True"),
+    (1, answer("ab", index=7), "not the 1 choices asked for, but the indices [7]"),
+    (1, answer("ab", text=True), "a choice with text True"),
+    (1, answer("ab", finish_reason=True), "finish_reason True, not one of"),
+    (1, answer("ab", logprobs={"token_logprobs": [True]}), "whose log-probabilities are no list of numbers: [True]"),
+    (1, answer("ab", logprobs={"token_logprobs": ["-0.5"]}), "whose log-probabilities are no list of numbers: ['-0.5']"),
+    (1, answer("ab", logprobs={"token_logprobs": {"0": 1}}), "whose log-probabilities are no list of numbers: {'0': 1}"),
+    (1, answer("ab", logprobs={"content": [{"logprob": False}]}), "whose log-probabilities are no list of numbers: [False]"),
+    (1, answer("ab", logprobs={"content": ["x"]}), "whose log-probabilities are no list of numbers: ['x']"),
+    (1, answer("ab", logprobs={"token_logprobs": [10**400]}), "a log-probability that is no finite number"),
     (1, answer("ab", logprobs={"token_logprobs": [float("nan")]}), "a log-probability that is no finite number"),
     (1, answer("ab", logprobs={"token_logprobs": [float("-inf")]}), "a log-probability that is no finite number"),
     (1, answer("ab", logprobs={"content": [{"logprob": float("inf")}]}), "a log-probability that is no finite number"),
@@ -374,6 +394,26 @@ def test_garbage_is_asked_for_again_and_then_a_clear_error(
     message = one_line(caught, answers.url)
     assert words in message.replace("\\\\", "\\")
     assert "given up after 2 tries" in message
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3), st.lists, max_leaves=4))
+def test_no_json_type_passes_for_another(value: object) -> None:
+    """Whatever stands in a place of an answer: it is of the right type, or the answer is refused."""
+    payload = {"max_tokens": 12, "logprobs": 1, "stop": "\n"}
+    good = {"index": 0, "text": "a", "finish_reason": "stop", "stop_reason": None, "logprobs": {"token_logprobs": [-1]}}
+    for place in ("index", "text", "finish_reason", "stop_reason", "logprobs", "usage", "completion_tokens", "choices"):
+        usage = value if place == "usage" else {"completion_tokens": value if place == "completion_tokens" else 1}
+        choices = value if place == "choices" else [{**good, place: value}]
+        try:
+            found = completions_answer.read_answer(json.dumps({"choices": choices, "usage": usage}).encode(), 1, payload)
+        except (PassingError, completions_answer.SilentError):
+            continue
+        ((text, stop, logprobs),) = found.choices
+        assert isinstance(text, str)
+        assert stop in ("eos", "stop", "length")
+        assert [type(x) for x in logprobs or ()] == [float]
+        assert found.n_tokens is None or (type(found.n_tokens) is int and 0 < found.n_tokens <= 12)
+        assert place != "index" or value is None or (type(value) is int and value == 0)
 
 
 def test_a_list_of_models_or_a_failure_nested_too_deeply_is_as_any_other_garbage(folder: Path) -> None:
