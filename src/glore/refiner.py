@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Protocol
 
 from glore.config import EngineSettings, EvaluationSettings, load_run
-from glore.errors import DataError, RunError, has_lone_surrogate, shown
+from glore.errors import DataError, ModelError, RunError, has_lone_surrogate, shown
 from glore.how import refine_request
 from glore.marks import check_belongs_together, makers
 from glore.prompts import MAX_QUESTION_CHARS, solve_segments
 from glore.records import Refinement
 from glore.rerank import aggregate, choose
-from glore.sampling.protocol import Engine, Request, SamplingParams, stable_seed
+from glore.sampling.protocol import Engine, Request, SamplingParams, check_scores, stable_seed
 from glore.solutions import completion_steps
 from glore.tasks.grading import find_answer, normalise_gold
 from glore.when import needs_work
@@ -117,8 +117,8 @@ class Refiner:
 
         drafts = _Answers.of(self.student, [self._draft_request(q, text) for q, text in asked.items()])
         items = [(text, drafts.steps[q]) for q, text in asked.items()]
-        orm = dict(zip(asked, self.orm.score(items), strict=True))
-        sorm = dict(zip(asked, self.sorm.score(items), strict=True))
+        orm = dict(zip(asked, _scores("ORM", self.orm, items), strict=True))
+        sorm = dict(zip(asked, _scores("SORM", self.sorm, items), strict=True))
 
         when = {q: needs_work(orm[q], options.threshold) for q in asked}
         where = {q: first_bad_step(sorm[q], options.threshold) for q in asked}
@@ -126,7 +126,7 @@ class Refiner:
 
         candidates = {q: _candidates(q, drafts.steps[q], how.steps) for q in asked}
         new = [(q, kind) for q in asked for kind in candidates[q] if kind != "draft"]
-        new_scores = self.orm.score([(asked[q], candidates[q][kind]) for q, kind in new])
+        new_scores = _scores("ORM", self.orm, [(asked[q], candidates[q][kind]) for q, kind in new])
         score = {key: aggregate(p, options.aggregate) for key, p in zip(new, new_scores, strict=True)}
         score |= {(q, "draft"): aggregate(orm[q], options.aggregate) for q in asked}
 
@@ -179,6 +179,18 @@ class _Answers:
     def of(cls, engine: Engine, requests: Sequence[Request]) -> _Answers:
         completions = {result.request.id: result.completions[0] for result in engine.run(requests)}
         return cls({i: completion_steps(c.text) for i, c in completions.items()}, {i: c.n_tokens for i, c in completions.items()})
+
+
+def _scores(name: str, scorer: Scorer, items: Sequence[tuple[str, Steps]]) -> list[Scores]:
+    """What a reward model says, checked: it may be anybody's. Raises ModelError."""
+    scores = scorer.score(items)
+    for (question, steps), values in zip(items, scores, strict=True):
+        if len(values) != len(steps):
+            raise ModelError(
+                f"the {name} gave {len(values)} scores for {len(steps)} steps of {shown(question, 60)}; it must give one for each"
+            )
+        check_scores(name, question, values)
+    return scores
 
 
 def _candidates(q: str, draft: Steps, refined: Mapping[str, Steps]) -> dict[str, Steps]:

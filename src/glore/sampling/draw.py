@@ -13,7 +13,7 @@ import torch
 
 from glore.errors import EngineError
 
-__all__ = ["DrawSettings", "draw", "draw_each", "log_probs"]
+__all__ = ["DrawSettings", "NotFiniteError", "draw", "draw_each", "log_probs"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,7 +93,11 @@ def _filter(probs_RV: torch.Tensor, settings: DrawSettings) -> torch.Tensor:
     return torch.zeros_like(probs_RV).scatter_(1, order_RV, sorted_RV)
 
 
-def _not_finite() -> EngineError:
-    return EngineError(
+class NotFiniteError(EngineError):
+    """A model's logits are no numbers."""
+
+
+def _not_finite() -> NotFiniteError:
+    return NotFiniteError(
         "the model gave NaN or infinite logits, so nothing can be drawn; check its weights and dtype (float32 is the safe one)"
     )

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-__all__ = ["Completion", "Engine", "FollowUp", "Request", "Result", "SamplingParams", "followed", "stable_seed"]
+from glore.errors import ModelError, shown
+
+__all__ = ["Completion", "Engine", "FollowUp", "Request", "Result", "SamplingParams", "check_scores", "followed", "stable_seed"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,3 +89,16 @@ def stable_seed(*parts: object) -> int:
     """A 63-bit seed from the run's seed and names, the same on every machine and in every process."""
     digest = hashlib.blake2b("\x1f".join(str(p) for p in parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def check_scores(model: str, question: str, scores: Sequence[float]) -> None:
+    """Refuse scores of a solution's steps that are no probabilities: no record, label or choice may follow from them.
+
+    Raises ModelError naming the reward model, the question, the step (1-based) and the value.
+    """
+    for step, value in enumerate(scores, start=1):
+        if not 0 <= value <= 1:  # which NaN is not
+            raise ModelError(
+                f"the reward model {shown(model)} gave {value} for step {step} of a solution of {shown(question, 60)}, which is no "
+                "probability; train it again (with a lower learning rate, or in float32), or set engine.dtype=float32"
+            )

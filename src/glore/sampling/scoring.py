@@ -22,6 +22,7 @@ from glore.prompts import solve_segments
 from glore.sampling.attention import KeyValues
 from glore.sampling.batch import prompt_batches
 from glore.sampling.runner import ModelRunner
+from glore.sampling.protocol import check_scores
 from glore.sampling.tree import PAGE_SIZE, Node, PageTree, cut
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class StepScorer:
         tokenizer = load_tokenizer(str(model_path))
         model = load_step_model(str(model_path), dtype=settings.dtype, device=str(pick_device(settings.device)))
         self._set_up(model, tokenizer, settings.scoring_tokens)
+        self.name = str(model_path)
 
     @classmethod
     def of(
@@ -68,6 +70,8 @@ class StepScorer:
         ways: tuple[str, ...] = ("native", "paged"),
     ) -> None:
         self.model = model.eval()
+        self.name = type(model).__name__
+        """What errors call it."""
         self.tokenizer = tokenizer
         self.scoring_tokens = scoring_tokens
         self._runner = ModelRunner(self.model, ways)
@@ -82,7 +86,8 @@ class StepScorer:
         """For each (question, steps): p(good) after each step, in the order given. No steps: an empty tuple.
 
         When memory runs out, the rest is scored with half as many tokens at a time, and so is all that comes later.
-        Raises EngineError when a solution does not fit into the model's context, or not even one into the memory.
+        Raises EngineError when a solution does not fit into the model's context, or not even one into the memory, ModelError when the
+        model gives something else than probabilities.
         """
         scores: list[tuple[float, ...]] = [()] * len(items)
         todo = self._encode({i: solve_segments(question, steps) for i, (question, steps) in enumerate(items) if steps})
@@ -90,6 +95,7 @@ class StepScorer:
         while todo:
             try:
                 for i, values in score(dict(todo)):
+                    check_scores(self.name, items[i][0], values)
                     scores[i] = values
                     del todo[i]
             except (MemoryError, RuntimeError) as error:
@@ -151,7 +157,7 @@ class StepScorer:
         """Fill the new nodes, each with p(good) after its last token; then collect the solutions' scores from the nodes."""
         for batch, nodes in prompt_batches(tree, new, new, min(_PASS_TOKENS, self.scoring_tokens)):
             logits = self._runner.forward(batch, store, torch.get_num_threads())
-            for node, value in zip(nodes, torch.softmax(logits, dim=-1)[:, _GOOD].tolist(), strict=True):
+            for node, value in zip(nodes, _good(logits), strict=True):
                 node.value = value
         for i, leaf in reached:
             values = {node.end: node.value for node in leaf.chain()}
@@ -185,6 +191,11 @@ class StepScorer:
         logits_BTC = self.model(input_ids=torch.from_numpy(ids_BT).to(device), use_cache=False).logits
         rows = torch.tensor([row for row, e in enumerate(ends) for _ in e[1:]], device=device)
         at = torch.tensor([end - 1 for e in ends for end in e[1:]], device=device)
-        good = torch.softmax(logits_BTC[rows, at].float(), dim=-1)[:, _GOOD].cpu().tolist()
-        values = iter(good)
+        values = iter(_good(logits_BTC[rows, at]))
         return [tuple(next(values) for _ in e[1:]) for e in ends]
+
+
+def _good(logits_NC: torch.Tensor) -> list[float]:
+    """p(good) of each row; NaN where the model gave a logit that is no finite number, which softmax may hide."""
+    good_N = torch.softmax(logits_NC.float(), dim=-1)[:, _GOOD]
+    return torch.where(torch.isfinite(logits_NC).all(dim=-1), good_N, torch.nan).cpu().tolist()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from glore.errors import EngineError, shown
+from glore.sampling.draw import NotFiniteError
 from glore.sampling.encoding import check, new_tokens
 from glore.sampling.plain import find_cache, plain_waves
 from glore.sampling.protocol import FollowUp, Request, Result, followed
@@ -52,6 +53,7 @@ class TorchEngine:
         tokenizer = load_tokenizer(str(model_path))
         model = load_causal_lm(str(model_path), dtype=settings.dtype, device=str(pick_device(settings.device)))
         self._set_up(model, tokenizer, settings.max_rows, quantization=settings.quantization)
+        self.name = str(model_path)
 
     @classmethod
     def of(
@@ -84,6 +86,8 @@ class TorchEngine:
         from glore.models import encode_many, encode_segments
 
         self.model = model.eval()
+        self.name = type(model).__name__
+        """What errors call it."""
         self.tokenizer = tokenizer
         self.max_rows = max_rows
         self.runner = ModelRunner(model, ways, quantization)
@@ -112,16 +116,25 @@ class TorchEngine:
         return self.runner.way != "plain"
 
     def run(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Result]:
-        """Draw every request's completions. Results come as they finish; `follow_up` is asked before a result is handed out."""
+        """Draw every request's completions. Results come as they finish; `follow_up` is asked before a result is handed out.
+
+        Raises EngineError, also where the model gives logits that are no numbers.
+        """
         waiting = Waiting(requests, self.job, self.max_rows, by_length=not self.packed)
         if self.packed:
             jobs = Stream(self.runner, waiting, self.max_rows, self.n_pages, self.is_end, self.texts).run()
         else:
             jobs = plain_waves(self.model, self._cache, waiting, self.max_rows, self.is_end, self.texts)
-        for job in jobs:
+        while (job := self._next(jobs)) is not None:
             result = job.result()
             waiting.add(followed(result, follow_up))
             yield result
+
+    def _next(self, jobs: Iterator[Job]) -> Job | None:
+        try:
+            return next(jobs, None)
+        except NotFiniteError as error:
+            raise EngineError(f"{shown(self.name)}: {error}") from error
 
     def job(self, request: Request) -> Job:
         """The request, encoded and checked. Raises EngineError naming the request."""
