@@ -21,8 +21,8 @@ from glore.errors import EngineError, out_of_memory
 from glore.prompts import solve_segments
 from glore.sampling.attention import KeyValues
 from glore.sampling.batch import prompt_batches
-from glore.sampling.runner import ModelRunner
 from glore.sampling.protocol import check_scores
+from glore.sampling.runner import ModelRunner
 from glore.sampling.tree import PAGE_SIZE, Node, PageTree, cut
 
 if TYPE_CHECKING:
