@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from glore.config.section import Settings, TwoNumbers
+from glore.config.section import Revision, Settings, TwoNumbers
+from glore.errors import shown
 
 __all__ = ["StoriesSettings", "TaskSettings"]
 
@@ -75,11 +76,15 @@ class TaskSettings(Settings):
 
     kind: Literal["stories", "gsm8k", "svamp", "math", "jsonl"] = "stories"
     path: str | None = None
-    """A file or folder with the data. For `gsm8k`: a folder with train.jsonl and test.jsonl; `svamp`: SVAMP.json or its
-    folder; `math` and `jsonl`: a folder with train.jsonl, test.jsonl and perhaps dev.jsonl (or one file, split by hash)."""
+    """A file or folder with the data: train.jsonl, test.jsonl and perhaps dev.jsonl, the same as JSON, CSV, Parquet or packed, what
+    `save_to_disk` wrote, or a clone of a Hub dataset. `svamp`: also SVAMP.json; `math`, `jsonl`, `svamp`: also one file, which is split."""
     hub: str | None = None
     """A dataset name on the Hugging Face Hub, instead of `path` (a recipe's is dropped with `task.hub=null`). None of both: the task's
     usual Hub name."""
+    config: str | None = Field(None, min_length=1, max_length=200)
+    """The configuration of a dataset on the Hub, or of a clone, that has several (`main` of GSM8K)."""
+    revision: Revision | None = None
+    """Commit, tag or branch of a dataset on the Hub; none: what its main branch holds when it is read."""
     n_dev: int = Field(500, ge=1)
     """Questions held out of *train* for the stopping rule and for tuning (real data without a dev split)."""
     max_train: int | None = Field(None, ge=1)
@@ -105,12 +110,17 @@ class TaskSettings(Settings):
                 )
         if self.path is not None and self.hub is not None:
             raise ValueError("path and hub are both set; keep the one to read from (task.hub=null drops the recipe's)")
+        if self.path is not None and self.revision is not None:
+            raise ValueError(
+                f"revision {shown(self.revision)} pins a dataset on the Hub, but path is set, whose content is noted anyway; "
+                "drop the revision (task.revision=null)"
+            )
         return self
 
 
 _GIVEN = ("gsm8k", "svamp", "math", "jsonl")
 _FIELD_KINDS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("path", "hub", "n_dev", "max_train", "max_test"), _GIVEN),
+    **dict.fromkeys(("path", "hub", "config", "revision", "n_dev", "max_train", "max_test"), _GIVEN),
     "keep_annotations": ("gsm8k",),
     "merge_answer_line": ("stories", "gsm8k", "math", "jsonl"),
     "scratch_path": ("svamp",),

@@ -5,23 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 from glore.config import TaskSettings
 from glore.errors import ConfigError, DataError
-from glore.prompts import MAX_SOLUTION_CHARS, split_steps
 from glore.records import Problem
-from glore.tasks.grading import grade_answer, grade_number_answer, merge_answer_line
+from glore.tasks.grading import grade_answer, grade_number_answer
 from glore.tasks.latex import LatexChecker
+from glore.tasks.layout import USUAL, find_data, find_in_folder
 from glore.tasks.protocol import Grade
-from glore.tasks.source import Row, read_hub, read_jsonl
+from glore.tasks.readers import DATA_SUFFIXES, read_rows
+from glore.tasks.source import Row, hub_folder, read_hub
 from glore.tasks.splits import Loaded, Splits, make_splits
 
-__all__ = ["SPLIT_FILES", "DatasetTask", "load_rows", "split_graded_rows", "split_rows", "worked_steps"]
-
-SPLIT_FILES = {"train": "train.jsonl", "test": "test.jsonl", "dev": "dev.jsonl"}
-"""What a data folder holds; `dev` may be missing."""
+__all__ = ["DatasetTask", "load_rows", "split_graded_rows", "split_rows"]
 
 
 @dataclasses.dataclass(slots=True)
@@ -53,23 +50,38 @@ class DatasetTask:
             self.checker.close()
 
 
-def load_rows(
-    settings: TaskSettings, hub_name: str | None, hub_config: str | None = None, single_file: bool = True
-) -> Mapping[str, list[Row]]:
-    """Rows of `train`, `test` and perhaps `dev`, or of `all` where there is a single file (`single_file` allows that).
+def load_rows(settings: TaskSettings) -> Mapping[str, list[Row]]:
+    """Rows of `train`, `test` and perhaps `dev`, or of `all` where the place has no splits and may be cut into some.
 
     Raises DataError for anything missing or malformed, ConfigError where the settings name no source.
     """
     if settings.path is not None:
-        return _from_path(Path(settings.path).expanduser(), settings.kind, single_file)
-    name = settings.hub or hub_name
+        parts = find_data(settings)
+    elif settings.revision is None:
+        return _from_hub(settings)
+    else:
+        patterns = [f"*{suffix}{packed}" for suffix in DATA_SUFFIXES for packed in ("", ".*")]
+        folder = hub_folder(_hub_name(settings), settings.revision, [*patterns, "README.md", "*.py"])
+        parts = find_in_folder(folder, settings)
+    return {split: [row for file in files for row in read_rows(file)] for split, files in parts.items()}
+
+
+def _hub_name(settings: TaskSettings) -> str:
+    name = settings.hub or USUAL[settings.kind].hub
     if name is None:
         raise ConfigError(f"task.kind {settings.kind} needs task.path (a folder with train.jsonl and test.jsonl, or one file) or task.hub")
-    found = read_hub(name, hub_config if name == hub_name else None, ("train", "validation", "dev", "test"))
+    return name
+
+
+def _from_hub(settings: TaskSettings) -> Mapping[str, list[Row]]:
+    name, usual = _hub_name(settings), USUAL[settings.kind]
+    found = read_hub(name, settings.config or (usual.config if name == usual.hub else None), ("train", "validation", "dev", "test"))
+    if "validation" in found and "dev" in found:
+        raise DataError(f"{name} has both the splits validation and dev; read a local copy with task.path, where one is removed")
     parts = {"dev" if split == "validation" else split: rows for split, rows in found.items()}
     if "train" in parts and "test" in parts:
         return parts
-    if len(parts) == 1 and single_file:
+    if len(parts) == 1 and usual.may_be_cut:
         return {"all": next(iter(parts.values()))}
     raise DataError(f"{name} has the splits {sorted(parts) or 'none'}, but train and test are needed; check task.hub")
 
@@ -98,27 +110,3 @@ def split_graded_rows(
     except BaseException:
         checker.close()
         raise
-
-
-def _from_path(path: Path, kind: str, single_file: bool) -> Mapping[str, list[Row]]:
-    if not path.exists():
-        raise DataError(f"task.path {path} does not exist; give the folder (or file) with the {kind} data")
-    if path.is_file():
-        if not single_file:
-            raise DataError(f"task.path {path} is a file, but {kind} needs the folder that holds train.jsonl and test.jsonl")
-        return {"all": read_jsonl(path)}
-    there = {split: path / name for split, name in SPLIT_FILES.items() if (path / name).is_file()}
-    missing = [SPLIT_FILES[split] for split in ("train", "test") if split not in there]
-    if missing:
-        raise DataError(f"{path} lacks {' and '.join(missing)}; put the {kind} data there as JSON lines, or correct task.path")
-    return {split: read_jsonl(file) for split, file in there.items()}
-
-
-def worked_steps(text: str, row: Row, field: str, merge: bool) -> tuple[str, ...]:
-    """A worked solution as steps. Raises DataError where it is longer than a solution may be."""
-    if len(text) > MAX_SOLUTION_CHARS:
-        raise DataError(
-            f"{row.where}: the field '{field}' has {len(text)} characters; at most {MAX_SOLUTION_CHARS} are read, so shorten it"
-        )
-    steps = split_steps(text)
-    return merge_answer_line(steps) if merge else steps

@@ -7,18 +7,19 @@ from functools import partial
 from glore.config import TaskSettings
 from glore.errors import DataError, shown
 from glore.records import Problem
-from glore.tasks.dataset import DatasetTask, load_rows, split_rows, worked_steps
-from glore.tasks.grading import find_answer, strip_annotations
+from glore.tasks.dataset import DatasetTask, load_rows, split_rows
+from glore.tasks.grading import find_answer, grade_number_answer, strip_annotations
 from glore.tasks.numbers import canonical, parse_number
 from glore.tasks.source import Row, text_field
 from glore.tasks.splits import Loaded
+from glore.tasks.worked import check_boxes, worked_steps
 
 __all__ = ["load_gsm8k"]
 
 
 def load_gsm8k(settings: TaskSettings) -> DatasetTask:
     """GSM8K from `task.path` or the Hub (openai/gsm8k). Raises DataError."""
-    rows = load_rows(settings, "openai/gsm8k", "main", single_file=False)
+    rows = load_rows(settings)
     return DatasetTask("gsm8k", split_rows(settings, rows, partial(_problem, settings=settings), "drop"))
 
 
@@ -31,6 +32,7 @@ def _problem(row: Row, split: str, number: int, *, settings: TaskSettings) -> Lo
     gold = parse_number(found)
     if gold is None:
         raise DataError(f"{row.where}: the field 'answer' ends in {shown(found)}, which is not one number; correct the line after '####'")
+    check_boxes(row, "answer", text, canonical(gold), grade_number_answer, "the line after '####'")
     if not settings.keep_annotations:
         steps = strip_annotations(steps)
     return Loaded(Problem(f"gsm8k-{split}-{number:05d}", question.strip(), canonical(gold), steps, split), row.where)

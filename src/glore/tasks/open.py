@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from glore.config import TaskSettings
@@ -42,20 +41,27 @@ def open_task(settings: TaskSettings, seed: int) -> Task:
 def data_contents(settings: TaskSettings, *, base_text: bool = False) -> dict[str, str | None]:
     """A short hash of the files behind `task.path` and, with `base_text`, `task.scratch_path`; none where nothing is there now.
 
-    Empty for the built-in stories and for the Hub. Raises DataError for a file that can't be read.
+    Empty for the built-in stories and for the Hub. Raises DataError for a file that can't be read, and where it isn't clear which
+    files are meant.
     """
     if settings.kind == "stories":
         return {}
-    from glore.tasks.dataset import SPLIT_FILES
-    from glore.tasks.svamp import WHOLE_FILE
+    found: dict[str, str | None] = {}
+    if settings.path is not None:
+        found["task.path"] = _content(Path(settings.path).expanduser(), settings)
+    if base_text and settings.scratch_path is not None:
+        file = Path(settings.scratch_path).expanduser()
+        found["task.scratch_path"] = digest_of_files({"": file}) if file.is_file() else None
+    return found
 
-    names = (*SPLIT_FILES.values(), *((WHOLE_FILE,) if settings.kind == "svamp" else ()))
-    given = {"task.path": settings.path, "task.scratch_path": settings.scratch_path if base_text else None}
-    return {name: _content(Path(path).expanduser(), names) for name, path in given.items() if path is not None}
 
+def _content(place: Path, settings: TaskSettings) -> str | None:
+    """Of the file, or of the files in a folder that are read, by split, order and name."""
+    from glore.tasks.layout import find_data
 
-def _content(place: Path, names: Iterable[str]) -> str | None:
-    """Of a file, or of the files of these names in a folder."""
-    if place.is_dir():
-        return digest_of_files({name: place / name for name in names if (place / name).is_file()})
-    return digest_of_files({"": place}) if place.is_file() else None
+    if place.is_file():
+        return digest_of_files({"": place})
+    if not place.is_dir() or not any(place.iterdir()):
+        return None
+    parts = find_data(settings)
+    return digest_of_files({f"{split} {n:05d} {f.relative_to(place)}": f for split, files in parts.items() for n, f in enumerate(files)})

@@ -17,13 +17,10 @@ from glore.tasks.dataset import DatasetTask, load_rows, split_rows
 from glore.tasks.equations import parse_infix, worked_lines
 from glore.tasks.grading import answer_line
 from glore.tasks.numbers import canonical, parse_number
-from glore.tasks.source import Row, read_json_array, text_field
+from glore.tasks.source import Row, text_field
 from glore.tasks.splits import Loaded
 
-__all__ = ["WHOLE_FILE", "load_svamp"]
-
-WHOLE_FILE = "SVAMP.json"
-"""The authors' file, all problems in one."""
+__all__ = ["load_svamp"]
 
 _TRAIN_SHARE = 0.7
 
@@ -55,13 +52,7 @@ def svamp_question(body: str, question: str) -> str:
 
 
 def _rows(settings: TaskSettings) -> Mapping[str, list[Row]]:
-    path = Path(settings.path).expanduser() if settings.path else None
-    if path is not None and (path / WHOLE_FILE).is_file():
-        path = path / WHOLE_FILE
-    if path is not None and path.suffix == ".json" and path.is_file():
-        rows = {"all": read_json_array(path)}
-    else:
-        rows = dict(load_rows(settings, "ChilleD/SVAMP"))
+    rows = dict(load_rows(settings))
     if "all" in rows:
         cut = round(len(rows["all"]) * _TRAIN_SHARE)
         rows = {"train": rows["all"][:cut], "test": rows["all"][cut:]}
