@@ -111,15 +111,12 @@ def described(path: Path, wanted: str | None, usual: str | None) -> Parts | Path
 
 
 def _declared(path: Path, told: object) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    """`data_files` in any of its forms: patterns alone (then they are train), by split, or a list of both."""
+    """`data_files` in either of its forms: patterns alone, which are train, or a list with a split each."""
     if isinstance(told, str) or (isinstance(told, list) and all(isinstance(t, str) for t in told)):
-        told = {"train": told}
-    if isinstance(told, list):
-        told = {entry["split"]: entry.get("path") for entry in told if isinstance(entry, dict) and isinstance(entry.get("split"), str)}
-    if isinstance(told, dict):
-        for split, patterns in told.items():
-            if isinstance(split, str):
-                yield split, tuple(_matching(path, patterns))
+        told = [{"split": "train", "path": told}]
+    for entry in told if isinstance(told, list) else ():
+        if isinstance(entry, dict) and isinstance(split := entry.get("split"), str):
+            yield split, tuple(_matching(path, entry.get("path")))
 
 
 def _configs(readme: Path) -> list[dict[str, object]]:
