@@ -7,6 +7,7 @@ progress, notes and errors to stderr.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -158,7 +159,7 @@ def _print_report(run_dir: Path, console: Console) -> None:
 
 def _open_run(name: str) -> RunConfig:
     """The settings of an existing run, from its folder or its name; the folder may have been moved since."""
-    for folder in (Path(name), Path("runs") / name):
+    for folder in (Path(os.path.expanduser(name)), Path("runs") / name):
         if (folder / "config.yaml").is_file():
             from glore.config import load_run
 

@@ -7,6 +7,7 @@ reranker decides. A draft in which no step falls to the threshold has no local r
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,7 +63,7 @@ class Refiner:
     @classmethod
     def from_run(cls, path: str | Path, engine: EngineSettings | None = None) -> Refiner:
         """The models and settings of a finished run. Raises RunError where a model is missing, or was not made with the others."""
-        run_dir = Path(path)
+        run_dir = Path(os.path.expanduser(path))
         if not (run_dir / "config.yaml").is_file():
             raise RunError(f"{run_dir} is no run folder: it holds no config.yaml; give the folder that glore run made")
         config = load_run(run_dir)

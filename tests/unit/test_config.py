@@ -139,8 +139,8 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, text: str) -> None:
         ("a: &a {b: *a}", "a value that holds itself"),
         ("name: a\nseed: 1\nname: b", "line 3: not valid YAML: the key 'name' stands here again after line 1; keep one of them"),
         ("name: a\nlabels: {}\n'labels': {}", "line 3: not valid YAML: the key 'labels' stands here again after line 2"),
-        ("name: a\nseed: 2026-99-99", "recipe.yaml: not valid YAML: "),
-        ("name: a\n[b]: 1", "line 2: not valid YAML: "),
+        ("name: a\nseed: 2026-99-99", "recipe.yaml, line 2: 2026-99-99 would be a date; write '2026-99-99' in quotes"),
+        ("name: a\n[b]: 1", "line 2: a key is the name of a setting, got a list or mapping"),
         ("name: \0", "recipe.yaml: not valid YAML: "),
     ],
 )
@@ -159,7 +159,7 @@ def test_merged_keys_may_be_given_anew(tmp_path: Path) -> None:
 
 
 def test_numbers_are_taken_as_yaml_writes_them(tmp_path: Path) -> None:
-    config = load_config(recipe(tmp_path), ["student.sft.learning_rate=1e-4", "student.sft.epochs=3", "base.scratch.n_tokens=1_000"])
+    config = load_config(recipe(tmp_path), ["student.sft.learning_rate=1e-4", "student.sft.epochs=3", "base.scratch.n_tokens=1000"])
     assert (config.student.sft.learning_rate, config.student.sft.epochs, config.base.scratch.n_tokens) == (1e-4, 3.0, 1000)
     epochs = [load_config(recipe(tmp_path), [f"student.sft.epochs={text}"]).student.sft.epochs for text in ("1.5e1", "2E+0", ".5e1", "2.")]
     assert epochs == [15, 2, 5, 2]

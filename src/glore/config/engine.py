@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from glore.config.section import Settings
+from glore.config.trust import VARIABLE
 from glore.errors import shown
 
 __all__ = ["EngineSettings", "Quantization"]
@@ -42,7 +43,8 @@ class EngineSettings(Settings):
     models: dict[str, str] = Field(default_factory=dict)
     """http: other names on the server for some models, by the model's name in the run."""
     api_key_env: str = "GLORE_API_KEY"
-    """http: the environment variable that holds the API key, if the server wants one. Keys are never settings."""
+    """http: the environment variable that holds the API key, if the server wants one. Keys are never settings. A name that doesn't begin
+    with `GLORE_` counts on the command line only, at each start."""
     concurrency: int = Field(64, ge=1, le=4096)
     """http: requests under way at once."""
     timeout_seconds: float = Field(600.0, gt=0)
@@ -69,8 +71,8 @@ class EngineSettings(Settings):
     inner: EngineSettings | None = None
     """ray: what each worker runs; none: torch with this section's device, dtype and max_rows."""
     address: str | None = None
-    """ray: the cluster, such as `auto` or `10.0.0.1:6379`; none: the one in RAY_ADDRESS or already running here, else a new one
-    on this machine; `local`: a new one in any case."""
+    """ray: the cluster, such as `auto`, or, given on the command line at each start, `10.0.0.1:6379`; none: the one in RAY_ADDRESS or
+    already running here, else a new one on this machine; `local`: a new one in any case."""
     cpus_per_worker: float = Field(1.0, ge=0)
     gpus_per_worker: float = Field(0.0, ge=0)
     """ray: what each worker takes of its machine."""
@@ -84,6 +86,16 @@ class EngineSettings(Settings):
             return self
         return self.inner or EngineSettings(device=self.device, dtype=self.dtype, max_rows=self.max_rows)
 
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_variable(cls, name: str) -> str:
+        if not VARIABLE.fullmatch(name):
+            raise ValueError(
+                "the name of an environment variable in capitals is wanted, such as GLORE_API_KEY; what was given is not shown, since it "
+                "may be the key: put that into the variable"
+            )
+        return name
+
     @model_validator(mode="after")
     def _fits_kind(self) -> EngineSettings:
         for kinds, fields in _ENGINE_FIELDS.items():
@@ -95,6 +107,13 @@ class EngineSettings(Settings):
         if self.kind == "http" and self.url is None:
             raise ValueError("an engine of kind http needs url, such as http://localhost:8000/v1")
         for value in (self.url or "", *self.urls.values()):
+            if "@" in value:
+                raise ValueError(
+                    "an address holds no user and password (before an @), since addresses are shown and kept; leave them out, and put "
+                    "a key into GLORE_API_KEY"
+                )
+            if any(sign in value for sign in "?#"):
+                raise ValueError(f"an address ends before ? and #, got {shown(value.partition('?')[0])} and more; leave that out")
             if value and not value.startswith(("http://", "https://")):
                 raise ValueError(f"url begins with http:// or https://, got {shown(value)}")
         for template in (self.url or "", self.model, *self.urls.values(), *self.models.values()):

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from glore.config.place import FILE_NAME, check_whole, placed, run_folder_of, with_name
 from glore.config.run import RunConfig
+from glore.config.trust import drop_untrusted, untrusted
+from glore.config.yamltext import MAX_BYTES, parse_yaml
 from glore.errors import ConfigError, shown
+from glore.intake import read_given
 
 __all__ = ["load_config", "load_run"]
 
-_MAX_DEPTH = 16
-_TOO_DEEP = f"nested more than {_MAX_DEPTH} deep, or a value that holds itself; no setting lies so deep, so check brackets and aliases"
+_SECRET = re.compile(r"(^|[._-])(api_?keys?|keys?|tokens?|secrets?|passwords?)([._-]|$)", re.IGNORECASE)
+"""In the name of a setting, or of what somebody takes for one: its value is not shown."""
 
 
 def load_config(recipe: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> RunConfig:
     """Read a recipe and apply dotted overrides such as `labels.rollouts=4` (values are YAML).
 
     The `config.yaml` of a run means the run in the folder it lies in, wherever that is now; with `name` or `runs_dir` among the overrides,
-    another run beside it or there. Raises ConfigError naming the file, the key, the value and the mend.
+    another run beside it or there. What runs commands or sends a variable away counts among the overrides only (`glore.config.trust`).
+    Raises ConfigError naming the file, the key, the value and the mend.
     """
-    path = Path(recipe)
+    path = _home_filled(Path(recipe))
     folder = run_folder_of(path)
     if folder is None:
         return _read(path, overrides)
@@ -37,82 +41,69 @@ def load_config(recipe: str | Path, overrides: tuple[str, ...] | list[str] = ())
 
 
 def load_run(folder: str | Path) -> RunConfig:
-    """The settings of the run that lies in `folder`, as of its last `glore run`. Raises ConfigError."""
-    place = with_name(Path(folder))
-    return placed(_read(Path(folder) / FILE_NAME, run_folder=place), place)
+    """The settings of the run that lies in `folder`, as of its last `glore run`, to look at it or to use its models.
+
+    What only a start decides (`glore.config.trust`) is left out. Raises ConfigError.
+    """
+    place = with_name(_home_filled(Path(folder)))
+    return placed(_read(place / FILE_NAME, run_folder=place, starts=False), place)
 
 
-def _read(path: Path, overrides: Sequence[str] = (), run_folder: Path | None = None) -> RunConfig:
+def _home_filled(path: Path) -> Path:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: there is no such user; write the path out") from error
+
+
+def _read(path: Path, overrides: Sequence[str] = (), run_folder: Path | None = None, starts: bool = True) -> RunConfig:
+    try:
+        text = read_given(path, MAX_BYTES).decode()
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"can't read the recipe {path}: {getattr(error, 'strerror', None) or error}; "
             "give the path of a YAML file such as recipes/quickstart.yaml"
         ) from error
     if run_folder is not None:
         check_whole(text, path)
-    data = _parse_yaml(text, str(path))
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: a recipe is a YAML mapping of settings, got {shown(data)}")
+    data = parse_yaml(text, str(path))
+    if not isinstance(data, dict):  # what it is may be anything, keys included, so it is not shown
+        kind = {list: "a list", str: "a text", type(None): "nothing"}.get(type(data), "a single value")
+        raise ConfigError(f"{path}: a recipe is a YAML mapping of settings, got {kind}; give a file such as recipes/quickstart.yaml")
     if run_folder is not None:
         data |= {"name": "run", "runs_dir": "runs"}  # where it is says both
+    given: dict[object, object] = {}
     for override in overrides:
         _apply(data, override)
+        _apply(given, override)
+    if not starts:
+        drop_untrusted(data)
+    elif problem := untrusted(data, given):
+        raise ConfigError(f"{path}: {problem}")
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(_explain(error, str(path), overrides)) from error
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, of which YAML would take the last. What `<<` brings along may be given anew."""
-
-    def compose_mapping_node(self, anchor: dict[object, yaml.Node]) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        lines: dict[str, int] = {}
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in lines:
-                    problem = f"the key {shown(key.value)} stands here again after line {lines[key.value]}; keep one of them"
-                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-                lines[key.value] = key.start_mark.line + 1
-        return node
-
-
-def _parse_yaml(text: str, where: str) -> object:
-    try:
-        return _unshared(yaml.load(text, _Loader), where)
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{where}{line}: not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-99-99
-        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())[:200]}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{where}: {_TOO_DEEP}") from error
-
-
-def _unshared(node: object, where: str, depth: int = 0) -> object:
-    """A copy in which every YAML alias has become a value of its own, so that an override changes one place only."""
-    if depth > _MAX_DEPTH:
-        raise ConfigError(f"{where}: {_TOO_DEEP}")
-    if isinstance(node, dict):
-        return {key: _unshared(value, where, depth + 1) for key, value in node.items()}
-    return [_unshared(value, where, depth + 1) for value in node] if isinstance(node, list) else node
-
-
 def _apply(data: dict[object, object], override: str) -> None:
     key, sign, value = override.partition("=")
     if not sign or not key.strip():
-        raise ConfigError(f"an override is written key.path=value, got {shown(override)}; for example labels.rollouts=4")
+        raise ConfigError(f"an override is written key.path=value, got {_said(override)}; for example labels.rollouts=4")
     *parents, last = key.strip().split(".")
     node = data
     for name in parents:
         child = node.setdefault(name, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"override {shown(override)}: {name} is a single value in the recipe, so nothing can be set below it")
+            raise ConfigError(f"override {_said(override)}: {name} is a single value in the recipe, so nothing can be set below it")
         node = child
-    node[last] = _parse_yaml(value, f"override {shown(override)}")
+    node[last] = parse_yaml(value, f"override {_said(override)}", numbered=False)
+
+
+def _said(override: str) -> str:
+    """An override as errors show it. A key that somebody gave as a setting is not shown."""
+    key, sign, _ = override.partition("=")
+    return shown(f"{key}{sign}…" if _SECRET.search(key) else override)
 
 
 def _explain(error: ValidationError, recipe: str, overrides: Sequence[str]) -> str:
@@ -131,9 +122,9 @@ def _origin(location: tuple[int | str, ...], recipe: str, overrides: Sequence[st
     paths = [(override.partition("=")[0].strip().split("."), override) for override in overrides]
     given = [override for path, override in paths if path == place[: len(path)]]
     if given:
-        return f"override {shown(given[-1])}"
+        return f"override {_said(given[-1])}"
     inside = [override for path, override in paths if path[: len(place)] == place]
-    return f"{recipe} with {shown(' '.join(inside))}" if inside else recipe
+    return f"{recipe} with {', '.join(map(_said, inside))}" if inside else recipe
 
 
 def _complaint(item: ErrorDetails) -> str:
@@ -148,7 +139,8 @@ def _complaint(item: ErrorDetails) -> str:
         return f"{path + ': ' if path else ''}{item['msg'].removeprefix('Value error, ')}"
     if item["type"] == "missing":
         return f"{path} is required"
-    return f"{path}: {item['msg'][0].lower()}{item['msg'][1:]}, got {shown(item['input'])}"
+    got = "a value that is not shown" if _SECRET.search(path) else shown(item["input"])
+    return f"{path}: {item['msg'][0].lower()}{item['msg'][1:]}, got {got}"
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from glore.config.engine import EngineSettings
-from glore.config.section import Settings, Temperature
+from glore.config.section import LocalPath, Settings, Temperature
 from glore.config.task import TaskSettings
 from glore.config.training import BaseModelSettings, TrainSettings
 from glore.errors import shown
@@ -125,11 +125,12 @@ class RunConfig(Settings):
 
     name: str
     """Of the run's folder below `runs_dir`: 1 to 64 letters, digits, `.`, `_` and `-`, a letter or digit first."""
-    runs_dir: str = "runs"
+    runs_dir: LocalPath = "runs"
     seed: int = Field(0, ge=0)
     launch: str = ""
-    """How trainings are started on several devices, such as `accelerate launch --config_file recipes/accelerate/fsdp.yaml`; empty: on one
-    device, in this process. An optimiser step then has batch_size × gradient_accumulation × devices rows."""
+    """How trainings are started on several devices, such as `accelerate launch --config_file recipes/accelerate/fsdp.yaml`, given on the
+    command line at each start, since a recipe can't run commands; empty: on one device, in this process. An optimiser step then has
+    batch_size × gradient_accumulation × devices rows."""
     task: TaskSettings = TaskSettings()
     base: BaseModelSettings = BaseModelSettings()
     engine: EngineSettings = EngineSettings()
@@ -143,6 +144,12 @@ class RunConfig(Settings):
     def run_dir(self) -> Path:
         """The run folder: `runs_dir/name`."""
         return Path(self.runs_dir) / self.name
+
+    @field_validator("launch", mode="before")
+    @classmethod
+    def _nothing(cls, launch: object) -> object:
+        """`launch=` on the command line."""
+        return "" if launch is None else launch
 
     @field_validator("name")
     @classmethod

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from glore.errors import shown
 
-__all__ = ["MAX_TEMPERATURE", "MIN_TEMPERATURE", "Names", "Revision", "Settings", "Temperature", "TwoNumbers"]
+__all__ = ["MAX_TEMPERATURE", "MIN_TEMPERATURE", "LocalPath", "Names", "Revision", "Settings", "Temperature", "TwoNumbers"]
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 1e3
 """Beyond these a model's own logits no longer matter, or no longer fit into float32. Engines keep to the same two (sampling.encoding)."""
@@ -23,6 +24,24 @@ TwoNumbers = Annotated[tuple[int, int], Field(strict=False)]
 
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")]
 """A commit, tag or branch of a repository on the Hugging Face Hub."""
+
+_HOME = re.compile(r"\$(HOME\b|\{HOME\})")
+
+
+def filled_path(text: str) -> str:
+    """A path with `~` and `$HOME` filled in. Raises ValueError for any other variable, and for what can't be a path."""
+    if not text:
+        raise ValueError("a path is not empty; write null for none, or . for the folder you are in")
+    if "$" in _HOME.sub("", text):
+        raise ValueError(f"only $HOME is filled in (and ~), got {shown(text)}; write the path out")
+    filled = os.path.expanduser(_HOME.sub(lambda _: os.path.expanduser("~"), text))
+    if filled.startswith("~") or "~" in filled.split("/"):
+        raise ValueError(f"~ stands for a home folder, and only in front, got {shown(text)}; write the path out")
+    return filled
+
+
+LocalPath = Annotated[str, AfterValidator(filled_path)]
+"""A file or folder, or a name on the Hub where a setting takes one."""
 
 _EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from glore.config.section import Revision, Settings, TwoNumbers
+from glore.config.section import LocalPath, Revision, Settings, TwoNumbers
 from glore.errors import shown
 
 __all__ = ["StoriesSettings", "TaskSettings"]
@@ -75,7 +75,7 @@ class TaskSettings(Settings):
     """Where problems come from."""
 
     kind: Literal["stories", "gsm8k", "svamp", "math", "jsonl"] = "stories"
-    path: str | None = None
+    path: LocalPath | None = None
     """A file or folder with the data: train.jsonl, test.jsonl and perhaps dev.jsonl, the same as JSON, CSV, Parquet or packed, what
     `save_to_disk` wrote, or a clone of a Hub dataset. `svamp`: also SVAMP.json; `math`, `jsonl`, `svamp`: also one file, which is split."""
     hub: str | None = None
@@ -94,7 +94,7 @@ class TaskSettings(Settings):
     """GSM8K: keep `<<48/2=24>>` in worked solutions, or strip them as a whole."""
     merge_answer_line: bool = False
     """Let the answer line `#### N` be part of the step before (method, notation)."""
-    scratch_path: str | None = None
+    scratch_path: LocalPath | None = None
     """`svamp`: the MAWPS/ASDiv-A CSV that a base model trained from nothing learns from."""
     stories: StoriesSettings = StoriesSettings()
 

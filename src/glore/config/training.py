@@ -7,7 +7,7 @@ from typing import Literal, Union
 
 from pydantic import Field, field_validator, model_validator
 
-from glore.config.section import Names, Revision, Settings
+from glore.config.section import LocalPath, Names, Revision, Settings
 from glore.errors import shown
 
 __all__ = ["TRACKERS", "BaseModelSettings", "LoraSettings", "ScratchModelSettings", "TrainSettings"]
@@ -90,7 +90,7 @@ class ScratchModelSettings(Settings):
 class BaseModelSettings(Settings):
     """The pretrained base: a Hugging Face causal LM, or a small one trained from nothing."""
 
-    model: str | None = None
+    model: LocalPath | None = None
     """A folder or Hub name for `AutoModelForCausalLM`; none: train `scratch`."""
     revision: Revision | None = None
     """Commit, tag or branch of a `model` on the Hub; none: what its main branch holds when it is loaded."""

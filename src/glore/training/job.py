@@ -54,7 +54,7 @@ def launched(
         file.writelines(json.dumps(dataclasses.asdict(example), ensure_ascii=False) + "\n" for example in examples)
     job = {"kind": kind, "base": str(base), "settings": settings.model_dump(mode="json"), "setup": _plain(setup)}
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    command = [*shlex.split(setup.launch), "-m", "glore.training.job", str(folder.resolve())]
+    command = [*(os.path.expanduser(word) for word in shlex.split(setup.launch)), "-m", "glore.training.job", str(folder.resolve())]
     environment = {**os.environ, "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))}
     last: deque[str] = deque(maxlen=60)
     try:
