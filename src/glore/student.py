@@ -19,6 +19,7 @@ from glore.prompts import solve_segments
 from glore.records import Problem, Solution
 from glore.sampling.protocol import Completion, Engine, Request, SamplingParams, stable_seed
 from glore.solutions import graded_solution, same_text
+from glore.tasks.answers import is_answer_line
 from glore.tasks.protocol import Task
 
 __all__ = ["best_round", "capped", "goes_on", "new_right", "sample_solutions"]
@@ -125,6 +126,6 @@ def best_round(dev_accuracy: Sequence[float]) -> int:
 
 def _first_answer(completion: Completion) -> Completion:
     """The completion up to the end of its first answer line: a base that was not fine-tuned goes on with the next question."""
-    before, mark, after = completion.text.partition("\nQuestion:")[0].partition("####")
-    text = before + mark + after.partition("\n")[0]
-    return dataclasses.replace(completion, text=text)
+    lines = completion.text.partition("\nQuestion:")[0].split("\n")
+    end = next((n for n, line in enumerate(lines, start=1) if is_answer_line(line)), len(lines))
+    return dataclasses.replace(completion, text="\n".join(lines[:end]))

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from glore.config import TaskSettings
 from glore.prompts import split_steps
 from glore.tasks import Grade, open_task
+from glore.tasks.answers import with_answer_line
 from glore.tasks.grading import (
     find_answer,
     find_boxed,
@@ -24,6 +31,9 @@ from glore.tasks.grading import (
     strip_annotations,
 )
 from glore.tasks.latex import LatexChecker
+
+CASES = Path(__file__).parents[1] / "cases"
+mantissas = st.decimals(-10, 10, places=8).filter(bool)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +47,7 @@ from glore.tasks.latex import LatexChecker
         ("She has 18. #### 18", Grade("right", "18")),
         ("##### 18", Grade("right", "18")),
         ("The answer is 18", Grade("wrong", None)),
-        ("#### 18\n####", Grade("wrong", None)),
+        ("#### 18\n####", Grade("right", "18")),
         ("#### 18 ####", Grade("right", "18")),
         ("#### 17 #### 18 ######", Grade("right", "18")),
         ("She has 18. ####", Grade("wrong", None)),
@@ -214,6 +224,121 @@ def test_a_killed_worker_is_replaced() -> None:
     assert checker.check("x+3", "3+x") == "unknown"
     assert checker.check("x+2", "2+x") == "right"
     checker.close()
+
+
+def read_cases(name: str) -> list[dict[str, Any]]:
+    cases: list[dict[str, Any]] = json.loads((CASES / f"{name}.json").read_text(encoding="utf-8"))
+    return cases
+
+
+@pytest.mark.parametrize("case", read_cases("grading"), ids=lambda case: f"{case['gold']} | {case['found']}")
+def test_a_pair_that_was_judged_wrongly_once(checker: LatexChecker, case: dict[str, Any]) -> None:
+    gold, found = case["gold"], case["found"]
+    for steps in ((f"#### {found}",), (rf"So \boxed{{{found}}}.",)):
+        assert grade_answer(gold, steps, checker).verdict in case["verdict"]
+    assert grade_number_answer(gold, (f"#### {found}",)).verdict in [*case["verdict"], "unknown"]
+
+
+@pytest.mark.parametrize("case", read_cases("pairs"), ids=lambda case: f"{case['one']} | {case['other']}")
+def test_the_table_of_pairs_in_both_directions(checker: LatexChecker, case: dict[str, Any]) -> None:
+    one, other = case["one"], case["other"]
+    assert grade_answer(one, (f"#### {other}",), checker).verdict in case["one_is_gold"]
+    assert grade_answer(other, (f"#### {one}",), checker).verdict in case.get("other_is_gold", case["one_is_gold"])
+
+
+def test_grading_is_symmetric_over_all_answers_of_the_table(checker: LatexChecker) -> None:
+    """Every answer against every sixtieth other one, of whatever kind. Percentages are left out: only a gold one accepts 25 for 25%."""
+    answers = sorted({case[side] for case in read_cases("pairs") for side in ("one", "other") if not re.search("%|cent", case[side])})
+    assert len(answers) > 300
+    pairs = [(a, b) for n, a in enumerate(answers) for b in answers[n % 60 : n : 60]]
+    uneven = [
+        (a, b) for a, b in pairs if grade_answer(a, (f"#### {b}",), checker).verdict != grade_answer(b, (f"#### {a}",), checker).verdict
+    ]
+    assert uneven == []
+
+
+@given(mantissas, mantissas, st.integers(-40, 40), st.sampled_from(["{}e{}", r"{}\times10^{{{}}}", r"{}\cdot 10^{{{}}}"]))
+def test_scaling_both_sides_alike_never_changes_the_verdict(one: Decimal, other: Decimal, power: int, form: str) -> None:
+    for gold, found in ((one, other), (one, one)):
+        small = grade_number_answer(form.format(f"{gold:f}", power), [f"#### {form.format(f'{found:f}', power)}"]).verdict
+        plain = grade_number_answer(f"{gold.scaleb(power):f}", [f"#### {found.scaleb(power):f}"]).verdict
+        assert small == plain == ("right" if gold == found else "wrong")
+
+
+@given(st.integers(2, 200), st.decimals(1, 15, places=5), st.integers(-40, 40))
+@settings(max_examples=40)
+def test_scaling_an_irrational_number_and_its_decimal_never_changes_the_verdict(
+    checker: LatexChecker, radicand: int, noise: Decimal, power: int
+) -> None:
+    root = Decimal(radicand).sqrt()
+    for decimal in (round(root, 3), round(root, 6), round(root, 1), noise):
+        verdicts = {
+            grade_answer(gold, [f"#### {found}"], checker).verdict
+            for n in (0, power)
+            for a, b in [(rf"\sqrt{{{radicand}}}\cdot10^{{{n}}}", rf"{decimal}\times10^{{{n}}}")]
+            for gold, found in ((a, b), (b, a))
+        }
+        assert len(verdicts) == 1
+
+
+@pytest.mark.parametrize("case", read_cases("solutions"), ids=lambda case: case["text"])
+def test_a_solution_whose_answer_was_not_found_once(checker: LatexChecker, case: dict[str, Any]) -> None:
+    steps = split_steps(case["text"])
+    assert grade_answer(case["gold"], steps, checker).verdict in case["verdict"]
+    assert grade_number_answer(case["gold"], steps, boxed=True).verdict in case["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("text", "boxed", "grade"),
+    [
+        # The last mark that something gradable follows:
+        ("#### 18\n####", True, Grade("right", "18")),
+        ("#### 18\n#### Check", True, Grade("right", "18")),
+        ("#### Step 2\nSo it is 18.", True, Grade("wrong", None)),
+        ("#### 17\n#### 18", True, Grade("right", "18")),
+        ("#### 1. Find the sum\n9 + 9 = 18\n#### 2. Answer\n#### 18", True, Grade("right", "18")),
+        ("#### 18. Find the sum\nIt is \\boxed{18}.", True, Grade("right", "18")),
+        ("#### 1. Find the sum\nIt is 17.", True, Grade("wrong", None)),
+        ("#### Final Answer\n18", True, Grade("right", "18")),
+        ("#### **Answer:** 18", True, Grade("right", "18")),
+        ("#### Answer: $18$", True, Grade("right", "18")),
+        # Else the last box:
+        ("\\boxed{17}\nso \\boxed{18}", True, Grade("right", "18")),
+        ("so \\boxed{18}", False, Grade("wrong", None)),
+        ("so $\\boxed{18}$ apples.", True, Grade("right", "18")),
+        ("so \\boxed{18}\\%.", True, Grade("wrong", "18%")),
+        ("so \\boxed{18} million.", True, Grade("unknown", "18000000")),
+        ("so $\\boxed{18}_{19}$.", True, Grade("unknown", "18_{19}")),
+        ("so \\boxed{18", True, Grade("wrong", None)),
+        ("so \\boxed{}", True, Grade("wrong", None)),
+        # Both:
+        ("\\boxed{18}\n#### 18 apples", True, Grade("right", "18")),
+        ("\\boxed{17}\n#### 18", True, Grade("unknown", "18")),
+        ("\\boxed{17}\n#### 18", False, Grade("right", "18")),
+        ("#### 18\nno, \\boxed{17}", True, Grade("unknown", "18")),
+        ("\\boxed{9}, then \\boxed{18}\n#### 18", True, Grade("right", "18")),
+        ("\\boxed{x}\n#### 18", True, Grade("right", "18")),
+        ("#### done \\boxed{18}", True, Grade("unknown", "done \\boxed{18}")),
+    ],
+)
+def test_where_the_answer_is(text: str, boxed: bool, grade: Grade) -> None:
+    assert grade_number_answer("18", split_steps(text), boxed=boxed) == grade
+
+
+def test_a_box_that_contradicts_the_answer_line_makes_formulas_unknown_too(checker: LatexChecker) -> None:
+    assert grade_answer("x+1", (r"\boxed{1+x}", "#### x+1"), checker).verdict == "right"
+    assert grade_answer("x+1", (r"\boxed{x+2}", "#### x+1"), checker).verdict == "unknown"
+    assert grade_answer("x+1", (r"\boxed{x+2}", "#### x+1"), checker, boxed=False).verdict == "right"
+    assert grade_answer("3, 5", (r"\boxed{3} or \boxed{5}", "#### 3, 5"), checker).verdict == "right"
+    assert grade_answer("Evelyn", ("#### Step 1", r"It is \boxed{\text{Evelyn}}."), checker).verdict == "right"
+
+
+def test_what_is_learnt_ends_in_an_answer_line() -> None:
+    assert with_answer_line(("9 + 9 = 18", r"So \boxed{18}.")) == ("9 + 9 = 18", r"So \boxed{18}.", "#### 18")
+    assert with_answer_line(("9 + 9 = 18", r"So \boxed{18}."), merge=True) == ("9 + 9 = 18", r"So \boxed{18}. #### 18")
+    assert with_answer_line(("#### Step 1", r"\boxed{1{,}000}"))[-1] == "#### 1000"
+    for steps in (("9 + 9 = 18", "#### 18"), (r"\boxed{18}", "#### 18"), ("no answer",), ()):
+        assert with_answer_line(steps) == steps
 
 
 @pytest.mark.parametrize(("kind", "n_problems"), [("gsm8k", 8792), ("svamp", 1000)])

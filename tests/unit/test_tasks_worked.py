@@ -56,7 +56,7 @@ def test_cases_that_failed_once(tmp_path: Path, case: dict[str, object]) -> None
     ("answer", "gold", "right", "wrong"),
     [
         ("Yes", "Yes", "yes", "No"),
-        ("A", "A", "(A)", "7"),
+        ("A", "A", "(A)", "B"),
         ("all real numbers", "all real numbers", "All real numbers.", "12"),
         ("blue", "blue", "Blue", "red"),
         ("x+1", "x+1", "1+x", "x+2"),

@@ -94,6 +94,9 @@ class TaskSettings(Settings):
     """GSM8K: keep `<<48/2=24>>` in worked solutions, or strip them as a whole."""
     merge_answer_line: bool = False
     """Let the answer line `#### N` be part of the step before (method, notation)."""
+    boxed: bool = True
+    """`gsm8k`, `svamp`, `jsonl`: the last `\\boxed{}` is the answer of a solution without a `####`, and one that contradicts the `####`
+    makes the verdict unknown. `math` always does so."""
     scratch_path: LocalPath | None = None
     """`svamp`: the MAWPS/ASDiv-A CSV that a base model trained from nothing learns from."""
     stories: StoriesSettings = StoriesSettings()
@@ -123,6 +126,7 @@ _FIELD_KINDS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("path", "hub", "config", "revision", "n_dev", "max_train", "max_test"), _GIVEN),
     "keep_annotations": ("gsm8k",),
     "merge_answer_line": ("stories", "gsm8k", "math", "jsonl"),
+    "boxed": ("gsm8k", "svamp", "jsonl"),
     "scratch_path": ("svamp",),
     "stories": ("stories",),
 }

@@ -133,7 +133,7 @@ def _base_settings(c: RunConfig) -> Settings:
     if c.base.model is not None:
         pinned = {"base.revision": c.base.revision} if c.base.revision else {}
         return {"base.model": c.base.model, **pinned, "base.dtype": c.base.dtype}
-    task = c.task.model_dump(exclude={"stories": {"n_train", "worked_share"}})
+    task = c.task.model_dump(exclude={"stories": {"n_train", "worked_share"}, "boxed": True})
     return {"base.dtype": c.base.dtype, "base.scratch": c.base.scratch, "task": task}
 
 

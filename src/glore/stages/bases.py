@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from glore.prompts import solve_segments, step_text
 from glore.records import Problem, Solution
 from glore.stages.common import base_model, count_training, problems_by_id, sample, seeded_choice, task_of, training_setup
 from glore.student import best_round, capped, goes_on, new_right
+from glore.tasks.answers import with_answer_line
 from glore.tasks.dataset import DatasetTask
 from glore.tasks.protocol import ScratchTask
 
@@ -99,7 +101,9 @@ def train_round(ctx: StageContext, round_: int) -> None:
     problems = problems_by_id(ctx, "train")
     worked = _worked(problems.values()) if settings.bootstrap == "sft" else []
     earlier = [s for r in range(1, round_) for s in ctx.read(f"ei{r}_train", Solution, "right")]
-    right = new_right(samples, [*worked, *((s.problem_id, s.steps) for s in earlier)])
+    merge = ctx.config.task.merge_answer_line
+    stated = [dataclasses.replace(s, steps=with_answer_line(s.steps, merge)) if s.correct == "right" else s for s in samples]
+    right = new_right(stated, [*worked, *((s.problem_id, s.steps) for s in earlier)])
     ctx.write(right, Solution, "right")
     data = capped(worked, [*earlier, *right], settings.ei.max_per_question, ctx.seed)
     if not data:

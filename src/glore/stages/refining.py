@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from glore.errors import RunError
 from glore.how import global_pairs, local_pairs, mixed_pairs
 from glore.pipeline import StageContext
@@ -11,6 +13,7 @@ from glore.solutions import by_problem, same_text
 from glore.stages.bases import train_lm
 from glore.stages.common import base_model, problems_by_id
 from glore.stages.reward import train_drafts
+from glore.tasks.answers import with_answer_line
 from glore.where import good_traces
 
 __all__ = ["make_pairs", "train_refiner"]
@@ -27,7 +30,9 @@ def make_pairs(ctx: StageContext) -> None:
     right = _right_solutions(ctx)
     local = local_pairs(drafts, ctx.read("labels", StepLabels), traces, right, seed=ctx.seed)
     whole = global_pairs(drafts, right, seed=ctx.seed, mark=settings.global_mark, how_many=settings.global_pairs)
-    pairs = mixed_pairs(local, whole, seed=ctx.seed)
+    merge = ctx.config.task.merge_answer_line
+    mixed = mixed_pairs(local, whole, seed=ctx.seed)
+    pairs = [dataclasses.replace(p, target_steps=with_answer_line(p.target_steps, merge)) for p in mixed]
     ctx.write(pairs, RefinementPair)
     n_wrong = sum(d.correct == "wrong" for d in drafts)
     ctx.count(wrong_drafts=n_wrong, local_pairs=len(local), global_pairs=len(whole), pairs=len(pairs))

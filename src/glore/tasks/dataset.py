@@ -29,6 +29,8 @@ class DatasetTask:
     splits: Splits
     checker: LatexChecker | None = None
     """Also compare LaTeX answers."""
+    boxed: bool = True
+    """Whether a box states the answer where no `####` does."""
 
     def problems(self, split: str) -> list[Problem]:
         """All problems of `train`, `dev` or `test`, in file order."""
@@ -37,8 +39,8 @@ class DatasetTask:
     def grade(self, problem: Problem, steps: Sequence[str]) -> Grade:
         """Compare the solution's final answer with the problem's."""
         if self.checker is None:
-            return grade_number_answer(problem.answer, steps)
-        return grade_answer(problem.answer, steps, self.checker)
+            return grade_number_answer(problem.answer, steps, self.boxed)
+        return grade_answer(problem.answer, steps, self.checker, self.boxed)
 
     def left_out(self) -> dict[str, int]:
         """Counts of what was read and not used."""

@@ -20,7 +20,8 @@ __all__ = ["load_gsm8k"]
 def load_gsm8k(settings: TaskSettings) -> DatasetTask:
     """GSM8K from `task.path` or the Hub (openai/gsm8k). Raises DataError."""
     rows = load_rows(settings)
-    return DatasetTask("gsm8k", split_rows(settings, rows, partial(_problem, settings=settings), "drop"))
+    splits = split_rows(settings, rows, partial(_problem, settings=settings), "drop")
+    return DatasetTask("gsm8k", splits, boxed=settings.boxed)
 
 
 def _problem(row: Row, split: str, number: int, *, settings: TaskSettings) -> Loaded:

@@ -29,7 +29,7 @@ def load_jsonl(settings: TaskSettings) -> DatasetTask:
     any_latex = any(parse_number(problem.answer) is None for problems in splits.problems.values() for problem in problems)
     if not any_latex:
         checker.close()
-    return DatasetTask("jsonl", splits, checker if any_latex else None)
+    return DatasetTask("jsonl", splits, checker if any_latex else None, settings.boxed)
 
 
 def _problem(row: Row, split: str, number: int, *, settings: TaskSettings, checker: LatexChecker) -> Loaded:

@@ -1,9 +1,10 @@
 """math-verify in a bounded worker process: the checker of answers that aren't plain numbers.
 
 math-verify parses with sympy, which a hostile answer can keep busy for ever or fill with memory, and its own time limit
-is a signal that works in the main thread only. So it runs in a process of its own (`latex_worker.py`), one question at a
-time, with a hard wall limit: when it is over, the process is killed, the verdict is `unknown` and the next question gets a
-new one. The process also ends itself, by the kernel's alarm and when its input closes, so none is left behind.
+is a signal that works in the main thread only. So it runs in a process of its own (`latex_worker`, which compares with
+`latex_compare`), one question at a time, with a hard wall limit: when it is over, the process is killed, the verdict is
+`unknown` and the next question gets a new one. The process also ends itself, by the kernel's alarm and when its input
+closes, so none is left behind.
 Threads may share a checker. A process forked from the one that made it gets a worker of its own.
 """
 
@@ -23,13 +24,14 @@ from glore.errors import DataError
 
 __all__ = ["LatexChecker"]
 
-_WORKER = Path(__file__).with_name("latex_worker.py")
+_WORKER = "glore.tasks.latex_worker"
+_SOURCE = str(Path(__file__).parents[2])
 _START_SECONDS = 120.0
 _MAX_REMEMBERED = 20_000
 
 
 class LatexChecker:
-    """Compares two LaTeX answers: `check(gold, found)` → `right`, `wrong` or `unknown`.
+    """Compares two LaTeX answers: `check(gold, found)` → `right`, `wrong` or `unknown`, the same with the two exchanged.
 
     The worker starts with the first question. `close()` ends it; so does garbage collection and the end of the program.
     """
@@ -48,11 +50,11 @@ class LatexChecker:
         if os.getpid() != self._owner_pid:
             self._forget_parent()
         with self._lock:
-            key = (gold, found)
+            key = (gold, found) if gold <= found else (found, gold)
             if key not in self._remembered:
                 if len(self._remembered) >= _MAX_REMEMBERED:
                     self._remembered.clear()
-                self._remembered[key] = self._ask(gold, found)
+                self._remembered[key] = self._ask(*key)
             return self._remembered[key]
 
     def close(self) -> None:
@@ -71,11 +73,12 @@ class LatexChecker:
         return answer
 
     def _start(self) -> subprocess.Popen[str]:
-        # -P: keep this folder, with its own `math.py` and `numbers.py`, off the worker's import path.
-        command = [sys.executable, "-P", str(_WORKER), str(self._limit_seconds), str(self._memory_mib)]
+        # -P: keep the current folder off the worker's import path; glore itself comes from where this process has it.
+        command = [sys.executable, "-P", "-m", _WORKER, str(self._limit_seconds), str(self._memory_mib)]
         try:
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (_SOURCE, os.environ.get("PYTHONPATH"))))}
             pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
-            worker = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=quiet, text=True, encoding="utf-8")
+            worker = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=quiet, text=True, encoding="utf-8", env=environment)
         except OSError as error:
             raise DataError(f"can't start the LaTeX checker: {error.strerror or error}; free memory or processes and run again") from error
         self._worker = worker

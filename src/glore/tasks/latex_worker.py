@@ -1,11 +1,12 @@
-"""The process behind `glore.tasks.latex`: JSON questions in, one verdict a line out. Started as a script, never imported.
+"""The process behind `glore.tasks.latex`: JSON questions in, one verdict a line out. Started with `-m`, never imported.
 
-Imports nothing of glore, so that it starts in well under a second. Before every question it asks the kernel to kill it after the limit
-plus a second: even a parent that was itself killed leaves nothing running.
+Imports nothing of glore but the comparison, so that it starts in well under a second. Before every question it asks the
+kernel to kill it after the limit plus a second: even a parent that was itself killed leaves nothing running.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -13,8 +14,11 @@ import re
 import signal
 import sys
 
+from glore.tasks.latex_compare import compare
+
 _ENDS_IN_LETTER = re.compile(r"[0-9}\s][A-Za-z]\s*$")
 _THOUSANDS_COMMA = re.compile(r"(?<=[0-9])\{,\}(?=[0-9]{3}(?![0-9]))")
+_EMPTY_SET = re.compile(r"\\varnothing(?![A-Za-z])|\\O(?![A-Za-z])|∅")
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\_])([A-Za-z]?)i(?![A-Za-z])")
 
 
@@ -49,29 +53,34 @@ def _limit_memory(memory_mib: int) -> None:
 
 
 def _verdict(gold: str, found: str) -> str:
-    from math_verify import verify
-
+    """The same with the two exchanged."""
     gold, found = _undress(gold), _undress(found)
-    any_parsed = False
+    verdicts = []
     try:
         for without_units in (False, True):
-            golds, founds = _parsed(gold, without_units), _parsed(found, without_units)
-            # No timeout of the library's: it is a SIGALRM handler, which would replace the kernel's own kill.
-            if golds and founds and verify(golds, founds, timeout_seconds=None):
-                # Units taken off, math-verify reads `2 - 3d` as `2 - 3`.
-                return "unknown" if without_units and (_ENDS_IN_LETTER.search(gold) or _ENDS_IN_LETTER.search(found)) else "right"
-            any_parsed |= bool(golds and founds)
+            texts = [_without_units(text) if without_units else text for text in (gold, found)]
+            for one, other in itertools.product(*map(_parsed, texts)):
+                verdict = compare(one, other, *texts)
+                if verdict == "right" and without_units and (_ENDS_IN_LETTER.search(gold) or _ENDS_IN_LETTER.search(found)):
+                    verdict = "unknown"  # units taken off, math-verify reads `2 - 3d` as `2 - 3`
+                verdicts.append(verdict)
+            if "right" in verdicts:
+                return "right"
     except (Exception, RecursionError, MemoryError):
         return "unknown"
-    return "wrong" if any_parsed else "unknown"
+    return "wrong" if verdicts and "unknown" not in verdicts else "unknown"
 
 
-def _parsed(text: str, without_units: bool) -> list[object]:
+def _without_units(text: str) -> str:
+    from math_verify.parser import NormalizationConfig, normalize_latex
+
+    return str(normalize_latex(text, NormalizationConfig(units=True, boxed="none")))
+
+
+def _parsed(text: str) -> list[object]:
     """As LaTeX or not at all: left alone, math-verify would take the last number of what it can't parse."""
-    from math_verify.parser import LatexExtractionConfig, NormalizationConfig, normalize_latex, parse
+    from math_verify.parser import LatexExtractionConfig, NormalizationConfig, parse
 
-    if without_units:
-        text = normalize_latex(text, NormalizationConfig(units=True, boxed="none"))
     # One configuration for both readings: the library keeps the patterns of the last one only, and compiling them is slow.
     normal = NormalizationConfig(units=False, malformed_operators=True, nits=True)
     config = [LatexExtractionConfig(normalization_config=normal)]
@@ -80,7 +89,7 @@ def _parsed(text: str, without_units: bool) -> list[object]:
 
 
 def _undress(text: str) -> str:
-    text = text.strip().replace("\u2212", "-")
+    text = _EMPTY_SET.sub(r"\\emptyset ", text.strip().replace("\u2212", "-"))
     for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
         if text.startswith(left) and text.endswith(right) and len(text) > len(left + right):
             text = text[len(left) : -len(right)].strip()

@@ -37,12 +37,12 @@ def load_svamp(settings: TaskSettings) -> DatasetTask:
 
     splits = split_rows(settings, _rows(settings), problem, "drop")
     if settings.scratch_path is None:
-        return DatasetTask("svamp", splits)
+        return DatasetTask("svamp", splits, boxed=settings.boxed)
     from glore.tasks.svamp_scratch import SvampFromScratch
     from glore.tasks.svamp_templates import read_templates
 
     templates = read_templates(Path(settings.scratch_path).expanduser(), splits, equations)
-    return SvampFromScratch("svamp", splits, templates=templates)
+    return SvampFromScratch("svamp", splits, boxed=settings.boxed, templates=templates)
 
 
 def svamp_question(body: str, question: str) -> str:
