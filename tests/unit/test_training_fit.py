@@ -14,6 +14,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from glore.config.training import TRACKERS
 from glore.errors import ConfigError, ModelError
+from glore.files import write_digests
 from glore.models import encode_segments, load_tokenizer
 from glore.progress import SilentProgress
 from glore.training import fit
@@ -144,6 +145,27 @@ def test_without_a_whole_checkpoint_the_training_starts_anew_and_says_so(base: P
     assert note.endswith("none is complete, so the training starts anew")
     assert weights(out) == weights(whole)
     assert sorted(p.name for p in folder.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"], "two are kept, both of this training"
+
+
+class Evil:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_nothing_in_a_checkpoint_is_run(base: Path, tmp_path: Path, name: str) -> None:
+    checkpoint = killed_training(base, tmp_path) / "checkpoint-4"
+    torch.save(Evil(tmp_path / "marker"), checkpoint / name)
+    write_digests(checkpoint)
+    with pytest.raises(ModelError, match=r"checkpoint-4 holds more than tensors and numbers, which could run code") as caught:
+        train(base, tmp_path, "resumed", work="w", save_steps=2)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "marker").exists()
 
 
 def test_copied_and_touched_checkpoints_are_as_good(base: Path, tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import socket
+import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -99,6 +102,21 @@ def test_errors_of_a_job_are_those_of_a_training_here(base: Path, tmp_path: Path
         train(base, tmp_path, "no-such-launcher --fast")
     with pytest.raises(ModelError, match=r"ended with code 2: .*output\.log"):
         train(base, tmp_path, f"{sys.executable} --no-such-option")
+
+
+def test_a_job_runs_no_code_of_its_base(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evil = Path(shutil.copytree(base, tmp_path / "evil"))
+    (evil / "evil.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'marker')!r}).touch()\n")
+    config = json.loads((evil / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
+    (evil / "config.json").write_text(json.dumps(config))
+    says_yes = tmp_path / "yes"
+    says_yes.write_text("y\n" * 100)
+    with says_yes.open() as stream:
+        monkeypatch.setattr("glore.training.job.subprocess.Popen", partial(subprocess.Popen, stdin=stream))
+        with pytest.raises(ModelError, match=r"it needs code of its own \(evil\.Config.*\), and glore runs none"):
+            train(evil, tmp_path, sys.executable)
+    assert not (tmp_path / "marker").exists()
 
 
 @pytest.mark.parametrize("path", sorted(ACCELERATE.glob("*.yaml")), ids=lambda p: p.stem)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import pickle
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -101,7 +102,13 @@ def fit(
             with arguments.main_process_first(local=False):
                 checkpoint = resume_point(folder, job_fingerprint(settings, rows, plan, world, seed, model), what, setup.progress)
             sharded = is_sharded(trainer, settings)
-            trainer.train(resume_from_checkpoint=checkpoint)
+            try:
+                trainer.train(resume_from_checkpoint=checkpoint)
+            except pickle.UnpicklingError:  # torch's own words advise to run what is in there
+                raise ModelError(
+                    f"{what}: the checkpoint {checkpoint} holds more than tensors and numbers, which could run code when it is read; "
+                    f"no training writes that, so see where {folder} is from, and delete it to train anew"
+                ) from None
             gather_weights(trainer, sharded, work_dir)
         finally:
             trainer.close()
