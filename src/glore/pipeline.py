@@ -15,6 +15,7 @@ import dataclasses
 import datetime
 import difflib
 import errno
+import functools
 import shlex
 import shutil
 import time
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from glore.config import RunConfig, resolved_recipe
-from glore.errors import ConfigError, GloreError, RunError, shown
+from glore.errors import ConfigError, DataError, GloreError, RunError, shown
 from glore.fingerprints import difference, fingerprint_of, flat_settings, package_versions, release_of
 from glore.marks import DoneMark, StartedMark, check_inside, check_stage_files, file_mark, model_marks, read_done, read_started
 from glore.progress import Progress, SilentProgress, duration
@@ -56,6 +57,8 @@ class Stage:
     """What it reads from outside the run: setting that names it → hash of the content. None: not there now, so it can't have changed."""
     estimate: Callable[[RunConfig], int] | None = None
     """Tokens the stage will generate or train on, roughly, for `--dry-run`."""
+    check: Callable[[RunConfig], None] | None = None
+    """Raises what the stage would refuse of the settings. Asked of every stage that is not reused, before the first of them begins."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,6 +82,8 @@ class StagePlan:
     """Whether computing it discards something that is there: made otherwise, damaged or not readable."""
     damaged: bool = False
     """Whether that was made under the same settings, so that a copy of it could be put back."""
+    absent: tuple[str, ...] = ()
+    """Settings that name what the stage reads from outside the run, where nothing is there now."""
 
 
 def run_stages(
@@ -91,19 +96,22 @@ def run_stages(
 ) -> tuple[StagePlan, ...]:
     """Run the stages up to and including `until`, reusing what fits, and return what was planned.
 
-    `dry_run` only plans and touches nothing; `redo` lets go of what was computed under other settings. Raises ConfigError for an
-    unknown stage, RunError for a folder that can't be used or, without `redo`, whose results would be replaced.
+    `dry_run` only plans and checks, and touches nothing; `redo` lets go of what was computed under other settings. Raises
+    ConfigError for an unknown stage, RunError for a folder that can't be used or, without `redo`, whose results would be replaced.
     """
     progress = progress or SilentProgress()
     run_dir = config.run_dir
     chosen = _up_to(stages, until)
     check_is_run_folder(run_dir)
     if dry_run:
-        return plan_stages(chosen, config, redo)
+        plans = plan_stages(chosen, config, redo)
+        _check_settings(chosen, plans, config)
+        return plans
     with locked(run_dir):
         plans = plan_stages(chosen, config, redo)
         if not redo:
             _check_replaces_nothing(plans, run_dir)
+        _check_settings(chosen, plans, config)
         swept = sweep(run_dir)
         if swept:
             progress.note(f"left behind by a killed process, and removed: {', '.join(swept)}")
@@ -117,6 +125,18 @@ def run_stages(
                 progress.note(f"{label}: {plan.state} ({plan.why})")
                 _run_stage(stage, plan, chosen, config, _Labelled(progress, label), redo)
     return plans
+
+
+def _check_settings(stages: Sequence[Stage], plans: Sequence[StagePlan], config: RunConfig) -> None:
+    """Refuse now what any stage to be done would refuse later. Raises GloreError."""
+    to_do = [(stage, plan) for stage, plan in zip(stages, plans, strict=True) if plan.state != "reused"]
+    for stage, _ in to_do:
+        if stage.check is not None:
+            stage.check(config)
+    for stage, plan in to_do:
+        for setting in plan.absent:
+            value = functools.reduce(getattr, setting.split("."), config)
+            raise DataError(f"{setting}: nothing is there at {shown(str(value))}, which stage {stage.name} reads; give a path that exists")
 
 
 def _check_replaces_nothing(plans: Sequence[StagePlan], run_dir: Path) -> None:
@@ -186,7 +206,8 @@ def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str], redo: bool) -
         why += f"; nothing is there at {', '.join(absent)}"
     tokens = stage.estimate(config) if stage.estimate and state != "reused" else None
     mark = done if state == "reused" else None
-    return StagePlan(stage.name, state, why, fingerprint, settings, inputs, tokens, mark, replaces, damaged)
+    missing = () if state == "reused" else tuple(absent)
+    return StagePlan(stage.name, state, why, fingerprint, settings, inputs, tokens, mark, replaces, damaged, missing)
 
 
 def _marks(run_dir: Path, folder: Path, redo: bool) -> tuple[DoneMark | None, StartedMark | None, str | None]:

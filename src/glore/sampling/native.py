@@ -17,7 +17,14 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-__all__ = ["Library", "library"]
+from glore.errors import EngineError
+
+__all__ = ["KINDS", "KNOWN", "Library", "can_quantize", "library", "no_quantization"]
+
+KNOWN = ("llama", "mistral", "qwen2", "qwen3")
+"""Types of models that native.c knows."""
+KINDS = ("float32", "bfloat16", "int16", "int8")
+"""What products are computed in; the order is native.c's."""
 
 _FLAGS = (
     "-O3",
@@ -33,6 +40,20 @@ _COMPILE_SECONDS = 120
 _log = logging.getLogger(__name__)
 
 Library = ctypes.CDLL
+
+
+def can_quantize(kind: str, model_type: str | None) -> bool:
+    """Whether a model of this type (none: one that is known) can be drawn from with products of this kind here."""
+    code = library()
+    return (model_type is None or model_type in KNOWN) and code is not None and bool(code.glore_has(KINDS.index(kind)))
+
+
+def no_quantization(kind: str, model_type: str) -> EngineError:
+    """For a model that can't."""
+    return EngineError(
+        f"engine.quantization {kind} needs a C compiler, a CPU with AVX512-VNNI instructions and a Llama, Mistral, Qwen2 "
+        f"or Qwen3 model; this {model_type} model can't be drawn from so here. Leave engine.quantization out"
+    )
 
 
 @cache
@@ -62,7 +83,7 @@ def _compiled(compiler: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not os.access(folder, os.W_OK) or folder.stat().st_uid != os.getuid():
             raise PermissionError(folder)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: no home folder
         folder = Path(tempfile.mkdtemp(prefix="glore-"))
     target = folder / f"native-{key}.so"
     if not target.is_file():

@@ -12,7 +12,7 @@ import torch
 
 from glore.sampling.batch import Batch
 from glore.sampling.draw import DrawSettings, draw_each
-from glore.sampling.native import Library
+from glore.sampling.native import KINDS, KNOWN, Library
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,12 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["NativeModel", "attend_natively", "draw_natively"]
 
-_KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 _ROPES = ("default", "linear", "llama3")
 """Frequencies that don't depend on the longest position of the batch."""
 _SINGLE, _HALF, _INT16, _INT8 = range(4)
 """As in native.c."""
-_KINDS = ("float32", "bfloat16", "int16", "int8")
 _WORD = ctypes.c_void_p
 _NUMBER = ctypes.c_int64
 
@@ -122,14 +120,14 @@ class NativeModel:
 
     def __init__(self, model: PreTrainedModel, library: Library, quantization: Quantization = "none") -> None:
         config = model.config
-        if config.model_type not in _KNOWN or config.hidden_act != "silu":
+        if config.model_type not in KNOWN or config.hidden_act != "silu":
             raise NotImplementedError(f"{config.model_type} models")
         if (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default") not in _ROPES:
             raise NotImplementedError("rotary positions that depend on the batch")
         self._model, self.library = model, library
         self._parameters = list(model.parameters())
         is_half = next(model.parameters()).dtype == torch.bfloat16 and bool(library.glore_has(_HALF))
-        self.kind = _KINDS.index(quantization) if quantization != "none" else _HALF if is_half else _SINGLE
+        self.kind = KINDS.index(quantization) if quantization != "none" else _HALF if is_half else _SINGLE
         is_whole = self.kind in (_INT16, _INT8)
         if not library.glore_has(self.kind):
             raise NotImplementedError("products of integers without AVX512-VNNI instructions")
@@ -158,7 +156,7 @@ class NativeModel:
     @property
     def products(self) -> str:
         """What the products of weights and inputs are computed in."""
-        return _KINDS[self.kind]
+        return KINDS[self.kind]
 
     @property
     def unchanged(self) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 from glore.errors import EngineError, shown
 from glore.sampling.draw import NotFiniteError
 from glore.sampling.encoding import check, new_tokens
+from glore.sampling.native import no_quantization
 from glore.sampling.plain import find_cache, plain_waves
 from glore.sampling.protocol import FollowUp, Request, Result, followed
 from glore.sampling.rows import Ints
@@ -92,10 +93,7 @@ class TorchEngine:
         self.max_rows = max_rows
         self.runner = ModelRunner(model, ways, quantization)
         if quantization != "none" and self.runner.products != quantization:
-            raise EngineError(
-                f"engine.quantization {quantization} needs a C compiler, a CPU with AVX512-VNNI instructions and a Llama, Mistral, Qwen2 "
-                f"or Qwen3 model; this {model.config.model_type} model can't be drawn from so here. Leave engine.quantization out"
-            )
+            raise no_quantization(quantization, model.config.model_type)
         self._cache = "" if self.packed else find_cache(model)
         self._eos = _end_tokens(model, tokenizer)
         self._bos = tuple(encode_segments(tokenizer, ()))

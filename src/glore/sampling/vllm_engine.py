@@ -23,7 +23,7 @@ from glore.sampling.protocol import Completion, FollowUp, Request, Result, follo
 if TYPE_CHECKING:
     from glore.config import EngineSettings
 
-__all__ = ["VllmEngine"]
+__all__ = ["VllmEngine", "import_vllm"]
 
 INSTALL = "python -m venv vllm-env && vllm-env/bin/pip install 'glore[vllm]'"
 STOPS = {"stop": "eos", "length": "length"}
@@ -37,7 +37,7 @@ class VllmEngine:
         from glore.modelfolder import open_folder
         from glore.models import load_tokenizer
 
-        self._vllm = _vllm()
+        self._vllm = import_vllm()
         found = open_folder(model_path, "causal language model")
         self.tokenizer = load_tokenizer(model_path)
         self._most_open = 2 * settings.max_rows
@@ -199,7 +199,7 @@ class _Vllm:
     RequestOutputKind: _OutputKinds
 
 
-def _vllm() -> _Vllm:
+def import_vllm() -> _Vllm:
     """The package, imported late. Raises EngineError with what to install."""
     try:
         package = importlib.import_module("vllm")

@@ -4,6 +4,7 @@
     reward     samples, ORM, Balanced ORM, verifying rollouts, step labels, SORM; the SFT student's own ORM
     refining   refinement pairs, the joint refiner
     testing    drafts, samples, labels, scores and refinements of the test questions; tables
+    checks     what a stage would refuse of the settings, before the first begins
     common     opening tasks and models, sampling and scoring shard by shard
 
 A stage names the settings it reads, so that a change to any other setting leaves its result in place. Which engine rows or
@@ -13,12 +14,14 @@ it in `contents`, so that a changed file counts as a changed setting; the others
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 from glore.config import RunConfig
 from glore.fingerprints import model_contents
 from glore.pipeline import Stage
 from glore.stages import bases, refining, reward, testing
+from glore.stages.checks import check_stage
 from glore.stages.common import engine_key, estimated_questions, estimated_tokens
 from glore.stages.testing import evaluation_options, read_inputs
 from glore.tasks.open import data_contents
@@ -40,7 +43,7 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
     sft_stages = _sft_stages() if config.student.bootstrap == "sft" else ()
     sft_tests = tuple(s.name for s in sft_stages if s.name.startswith("sft_test"))
     sft_orm = tuple(s.name for s in sft_stages if s.name == "sft_orm")
-    return (
+    stages = (
         Stage("problems", (), lambda c: c.task, bases.read_problems, contents=lambda c: data_contents(c.task)),
         Stage(
             "base",
@@ -100,6 +103,7 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
         ),
         Stage("evaluate", ("labels", "test_labels", "test_scores", *sft_tests), _evaluate_settings, testing.evaluate_run),
     )
+    return tuple(dataclasses.replace(stage, check=partial(check_stage, stage)) for stage in stages)
 
 
 def _round(number: int) -> tuple[Stage, Stage]:

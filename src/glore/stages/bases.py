@@ -40,6 +40,8 @@ def read_problems(ctx: StageContext) -> None:
         problems = task.problems(split)
         if not problems:
             raise DataError(f"task {task.name} has no {split} questions; check the settings below task")
+        if split == "train" and ctx.config.student.bootstrap == "sft" and ctx.config.base.model is None:
+            _check_worked(problems)
         ctx.write(problems, Problem, split)
         ctx.count(**{split: len(problems), f"{split}_worked": sum(p.solution is not None for p in problems)})
     if isinstance(task, DatasetTask):
@@ -68,10 +70,7 @@ def run_sft(ctx: StageContext) -> None:
     if ctx.config.student.bootstrap == "sft":
         problems = problems_by_id(ctx, "train")
         worked = _worked(problems.values())
-        if not worked:
-            raise DataError(
-                "no training question has a worked solution, so there is nothing to fine-tune on; set student.bootstrap to prompt"
-            )
+        _check_worked(problems.values())
         train_lm(ctx, "sft", [(solve_segments(problems[i].question), steps) for i, steps in worked], ctx.config.student.sft)
     _solve_dev(ctx, 0)
 
@@ -144,6 +143,12 @@ def train_lm(
         count_training(ctx, train_causal_lm(base or base_model(ctx), examples, settings, training_setup(ctx, name)))
 
     ctx.once("train", work)
+
+
+def _check_worked(problems: Iterable[Problem]) -> None:
+    """Fine-tuning needs worked solutions; asked as soon as there are problems, before a base model is trained."""
+    if not _worked(problems):
+        raise DataError("no training question has a worked solution, so there is nothing to fine-tune on; set student.bootstrap to prompt")
 
 
 def _worked(problems: Iterable[Problem]) -> list[tuple[str, Steps]]:

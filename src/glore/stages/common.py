@@ -43,6 +43,15 @@ SCORES_PER_SHARD = 8192
 _USUAL_SIZES = {"gsm8k": (7473, 1319), "svamp": (700, 300), "math": (12000, 500), "jsonl": (1000, 200)}
 """Questions of train and test, for estimates alone."""
 
+_SECTIONS = {
+    "base": "base.scratch.train",
+    "sft": "student.sft",
+    "student": None,
+    **dict.fromkeys(("orm", "balanced_orm", "sft_orm"), "reward.orm"),
+    "sorm": "reward.sorm",
+    "refiner": "refiner.train",
+}
+
 
 def task_of(ctx: StageContext) -> Task:
     """The run's task."""
@@ -83,14 +92,15 @@ def training_setup(ctx: StageContext, name: str) -> TrainingSetup:
         dtype=ctx.config.base.dtype,
         device=ctx.config.engine.device,
         launch=ctx.config.launch,
-        section=training_section(name),
+        section=training_section(name) or "",
     )
 
 
-def training_section(name: str) -> str:
-    """Where a recipe has the settings of the training of `models/NAME`."""
-    sections = {"base": "base.scratch.train", "sft": "student.sft", "balanced_orm": "reward.orm", "refiner": "refiner.train"}
-    return sections.get(name) or ("student.ei_train" if name.startswith("ei") else f"reward.{name}")
+def training_section(name: str) -> str | None:
+    """Where a recipe has the settings of the training of `models/NAME`; none: that model is no training's."""
+    if name.startswith("ei"):
+        return "student.ei_train"
+    return _SECTIONS[name]
 
 
 def count_training(ctx: StageContext, report: TrainReport) -> None:

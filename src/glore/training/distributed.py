@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glore.config import TrainSettings
-from glore.errors import ConfigError
+from glore.training.launcher import SHARDED, refuse_sharded
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
 __all__ = ["gather_weights", "is_first", "is_sharded", "wait_for_all", "whole_folder"]
-
-SHARDED = ("FSDP", "DEEPSPEED")
-"""accelerate's names of the ways to train that shard weights."""
 
 
 def is_first() -> bool:
@@ -40,11 +37,7 @@ def is_sharded(trainer: Trainer, settings: TrainSettings) -> bool:
     """Whether the weights are spread over processes. Raises ConfigError for settings that don't go with that."""
     if str(trainer.accelerator.distributed_type.value) not in SHARDED:
         return False
-    if settings.lora is not None or settings.optimizer != "adamw":
-        raise ConfigError(
-            "FSDP and DeepSpeed train whole weights with AdamW here: set lora to null and optimizer to adamw, or launch with plain data "
-            "parallelism (recipes/accelerate/ddp.yaml)"
-        )
+    refuse_sharded(settings)
     return True
 
 

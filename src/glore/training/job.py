@@ -11,7 +11,6 @@ import dataclasses
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from glore.files import split_lines
 from glore.progress import Progress, SilentProgress
 from glore.training.distributed import is_first
 from glore.training.examples import LMExample, StepExample, TrainReport
+from glore.training.launcher import launch_path, launch_words, no_launcher
 from glore.training.setup import TrainingSetup
 from glore.training.shortage import shortage
 
@@ -54,15 +54,15 @@ def launched(
         file.writelines(json.dumps(dataclasses.asdict(example), ensure_ascii=False) + "\n" for example in examples)
     job = {"kind": kind, "base": str(base), "settings": settings.model_dump(mode="json"), "setup": _plain(setup)}
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    command = [*(os.path.expanduser(word) for word in shlex.split(setup.launch)), "-m", "glore.training.job", str(folder.resolve())]
-    environment = {**os.environ, "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))}
+    command = [*launch_words(setup.launch), "-m", "glore.training.job", str(folder.resolve())]
+    environment = {**os.environ, "PATH": launch_path()}
     last: deque[str] = deque(maxlen=60)
     try:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace", env=environment
         )
     except OSError as error:
-        raise ConfigError(f"launch: can't start {shown(command[0])}: {error.strerror}; see docs/cluster.md for launch commands") from error
+        raise no_launcher(command[0], error.strerror or str(error)) from error
     with process:
         try:
             assert process.stdout is not None

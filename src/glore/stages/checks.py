@@ -1,0 +1,151 @@
+"""What a stage would refuse of the settings, refused before the first stage begins, and in a dry run.
+
+A stage that samples after days of training must not find then that there is no GPU. Nothing is fetched or sent here and no
+weights are read; torch is loaded only where a setting can't be judged without it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glore.config import RunConfig, TrainSettings
+from glore.config.training import is_local
+from glore.errors import ConfigError, EngineError, shown
+from glore.pipeline import Stage
+from glore.stages.common import training_section
+from glore.training.launcher import check_launch
+from glore.training.trackers import check_trackers
+
+if TYPE_CHECKING:
+    from glore.modelfolder import ModelFolder
+
+__all__ = ["check_stage"]
+
+LLAMA_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "lm_head")
+"""Names of the layers with weights to adapt in a base model trained from nothing."""
+
+
+def check_stage(stage: Stage, config: RunConfig) -> None:
+    """Raises what `stage` would refuse of the settings when its turn comes: a GloreError."""
+    if stage.name == "base":
+        _check_base(config)
+    for name in stage.models:
+        section = training_section(name)
+        if section is not None:
+            _check_training(config, section)
+    settings = stage.settings(config)
+    if isinstance(settings, dict) and "engine.kind" in settings:
+        _check_engine(config)
+
+
+def _check_base(config: RunConfig) -> None:
+    """The base model's folder has what its loaders want, the tokenizer among it. A name on the Hub is not looked up."""
+    if _base_folder(config) is not None:
+        from glore.models import load_tokenizer
+
+        load_tokenizer(str(config.base.reference))
+
+
+def _check_training(config: RunConfig, section: str) -> None:
+    settings = functools.reduce(getattr, section.split("."), config)
+    assert isinstance(settings, TrainSettings)
+    _check_device(config)
+    if section != "base.scratch.train":
+        check_launch(config.launch, settings)
+    if settings.lora is not None:
+        if not _is_installed("peft"):
+            raise ConfigError(f"{section}.lora needs peft, which is not installed; pip install 'glore[peft]', or set it to null")
+        _check_lora(settings.lora.target_modules, config, section)
+    check_trackers(settings.report_to, section)
+
+
+def _check_lora(targets: str | Collection[str], config: RunConfig, section: str) -> None:
+    """Each target is the end of a layer's name. Where the base is a name on the Hub, its layers are not known yet."""
+    layers = _layers(config)
+    if isinstance(targets, str) or layers is None:
+        return
+    if section.startswith("reward."):
+        layers = {name for name in layers if name.split(".")[-1] != "lm_head"}
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in layers):
+            known = ", ".join(sorted({name.split(".")[-1] for name in layers}))
+            raise ConfigError(
+                f"{section}.lora.target_modules: the base model has no layer {shown(target, 60)}; "
+                f"its layers are {shown(known, 300)}, or write all-linear"
+            )
+
+
+def _layers(config: RunConfig) -> set[str] | None:
+    """Names of the base model's layers with a matrix of weights; none: not known here."""
+    if config.base.model is None:
+        return set(LLAMA_LAYERS)
+    found = _base_folder(config)
+    if found is None:
+        return None
+    from glore.modelweights import weight_headers
+
+    headers = weight_headers(found, f"can't load {shown(config.base.model)}")
+    ends = ".weight"
+    # Tied to the embeddings, the head is in no file, and yet a layer.
+    return {"lm_head", *(key.removesuffix(ends) for key, (_, shape) in headers.items() if key.endswith(ends) and len(shape) == 2)}
+
+
+def _check_engine(config: RunConfig) -> None:
+    """The engine's package, key and device are there. Its server is not asked: it may be started later."""
+    engine = config.engine
+    _check_device(config)
+    if engine.sampler.kind == "http":
+        from glore.sampling.apikey import ApiKey
+
+        ApiKey(engine.sampler.api_key_env)
+    if engine.kind == "vllm" and not _is_installed("vllm"):
+        from glore.sampling.vllm_engine import import_vllm
+
+        import_vllm()
+    if engine.kind == "ray" and not _is_installed("ray"):
+        from glore.sampling.ray_cluster import import_ray
+
+        import_ray()
+    if engine.kind == "torch" and engine.quantization != "none":
+        _check_quantization(config)
+
+
+def _check_quantization(config: RunConfig) -> None:
+    from glore.models import pick_device
+    from glore.sampling.native import can_quantize, no_quantization
+
+    kind = config.engine.quantization
+    if pick_device(config.engine.device) != "cpu":
+        raise EngineError(f"engine.quantization {kind} is for a CPU, and engine.device=auto takes the GPU here; set engine.device=cpu")
+    found = _base_folder(config)
+    model_type = "llama" if config.base.model is None else None if found is None else str(found.config.get("model_type"))
+    if not can_quantize(kind, model_type):
+        raise no_quantization(kind, model_type or "kind of")
+
+
+def _check_device(config: RunConfig) -> None:
+    if config.engine.device == "cuda":
+        from glore.models import pick_device
+
+        pick_device("cuda")
+
+
+def _base_folder(config: RunConfig) -> ModelFolder | None:
+    """The folder of the base model, checked; none where it is made in this run or a name on the Hub. Raises ModelError."""
+    model = config.base.model
+    if model is None or not (is_local(model) or Path(model).is_file()):
+        return None
+    from glore.modelfolder import open_folder
+
+    return open_folder(str(config.base.reference), "causal language model")
+
+
+def _is_installed(package: str) -> bool:
+    if package in sys.modules:
+        return sys.modules[package] is not None
+    return importlib.util.find_spec(package) is not None
