@@ -136,7 +136,9 @@ def _check_settings(stages: Sequence[Stage], plans: Sequence[StagePlan], config:
     for stage, plan in to_do:
         for setting in plan.absent:
             value = functools.reduce(getattr, setting.split("."), config)
-            raise DataError(f"{setting}: nothing is there at {shown(str(value))}, which stage {stage.name} reads; give a path that exists")
+            raise DataError(
+                f"{setting}: there is nothing to read at {shown(str(value))}, which stage {stage.name} reads; give a path that exists"
+            )
 
 
 def _check_replaces_nothing(plans: Sequence[StagePlan], run_dir: Path) -> None:

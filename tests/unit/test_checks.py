@@ -72,8 +72,8 @@ def test_a_recipe_that_can_be_run_passes(tmp_path: Path, overrides: tuple[str, .
         (["launch=accelerate launch --config_file={fsdp}", "student.sft.optimizer=muon"], "FSDP and DeepSpeed train whole weights"),
         (["launch=accelerate launch --use_deepspeed", "refiner.train.lora={{r: 4}}"], "FSDP and DeepSpeed train whole weights"),
         (["refiner.train.report_to=[clearml]"], "refiner.train.report_to: clearml is not installed here"),
-        (["task.kind=gsm8k", "task.path={none}", "base.model={base}"], "task.path: nothing is there at"),
-        (["task.kind=svamp", "task.path={empty}", "task.scratch_path={none}"], "task.scratch_path: nothing is there at"),
+        (["task.kind=gsm8k", "task.path={none}", "base.model={base}"], "task.path: there is nothing to read at"),
+        (["task.kind=svamp", "task.path={base}/config.json", "task.scratch_path={none}"], "task.scratch_path: there is nothing to read at"),
     ],
 )
 def test_what_a_stage_would_refuse(tmp_path: Path, base: Path, overrides: list[str], message: str) -> None:
@@ -164,7 +164,9 @@ def test_checks_come_before_the_first_stage_and_only_for_what_is_to_be_done(tmp_
 def test_data_that_is_gone_is_said_before_the_first_stage(tmp_path: Path) -> None:
     first, *others = small_stages()
     stages = (first, dataclasses.replace(others[0], contents=lambda c: {"task.path": None}), *others[1:])
-    with pytest.raises(DataError, match=r"^task\.path: nothing is there at 'None', which stage sample reads; give a path that exists"):
+    with pytest.raises(
+        DataError, match=r"^task\.path: there is nothing to read at 'None', which stage sample reads; give a path that exists"
+    ):
         run_stages(stages, small_config(tmp_path))
     assert not (tmp_path / "small" / "stages").exists()
 
