@@ -150,7 +150,7 @@ def test_a_packed_training_is_one_of_padded_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("architecture", ["bloom"])
 def test_a_model_that_mixes_packed_rows_is_refused(architecture: str, tmp_path: Path) -> None:
     settings = TrainSettings(batch_tokens=64, max_length=64, max_steps=1)
-    with pytest.raises(ConfigError, match="BloomForCausalLM does not keep packed rows apart; set batch_tokens to 0"):
+    with pytest.raises(ConfigError, match="batch_tokens packs rows, and BloomForCausalLM does not keep packed rows apart; set it to 0"):
         run_fit(tiny_lm(architecture), rows(), settings, tmp_path)
 
 

@@ -118,7 +118,7 @@ def fit(
                 checkpoint = resume_point(folder, job_fingerprint(settings, rows, plan, world, seed, model), what, setup.progress)
             sharded = is_sharded(trainer, settings)
             if packing is not None and not sharded:
-                check_rows_apart(model, settings.bf16)
+                check_rows_apart(model, settings.bf16, setup.setting("batch_tokens"))
             with compiled_blocks(model) if settings.compile else contextlib.nullcontext():
                 trainer.train(resume_from_checkpoint=checkpoint)
             gather_weights(trainer, sharded, work_dir)

@@ -99,10 +99,10 @@ def varlen(
 
 
 @torch.no_grad()
-def check_rows_apart(model: PreTrainedModel, bf16: bool) -> None:
+def check_rows_apart(model: PreTrainedModel, bf16: bool, setting: str) -> None:
     """Raises ConfigError where a packed row's output depends on the row before it.
 
-    Packing would train such a model wrong, silently.
+    Packing would train such a model wrong, silently. `setting`: what asks for it.
     """
     device = next(model.parameters()).device
     n, vocabulary = 12, model.config.get_text_config().vocab_size
@@ -119,9 +119,7 @@ def check_rows_apart(model: PreTrainedModel, bf16: bool) -> None:
     model.train(was_training)
     # What is no number is not told apart here: the training's first loss will say so.
     if bool(((after_first - after_other).abs() > 1e-3 * after_first.abs().max()).any()):
-        raise ConfigError(
-            f"batch_tokens packs rows, and {type(model).__name__} does not keep packed rows apart; set batch_tokens to 0, and batch_size"
-        )
+        raise ConfigError(f"{setting} packs rows, and {type(model).__name__} does not keep packed rows apart; set it to 0, and batch_size")
 
 
 def row_bounds(bounds: torch.Tensor, longest: int) -> dict[str, Any]:
