@@ -113,3 +113,12 @@ def test_a_launched_job(base: Path, tmp_path: Path, script: str, launch: str, sa
 def test_what_counts_as_out_of_memory(error: BaseException, is_one: bool) -> None:
     assert out_of_memory(error) == is_one
     assert not says_out_of_memory("IndexError: list index out of range")
+
+
+def test_packed_batches_are_made_smaller_by_their_tokens(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PlannedTrainer, "compute_loss", greedy)
+    for tokens in (256, 96):
+        with pytest.raises(ModelError) as caught:
+            train_causal_lm(base, tiny.lm_examples(), tiny.settings(batch_tokens=tokens), setup(tmp_path))
+        assert ("lower student.sft.batch_tokens (256) and raise gradient_accumulation by as much" in str(caught.value)) == (tokens == 256)
+        assert "batch_size" not in str(caught.value)

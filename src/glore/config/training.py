@@ -40,6 +40,9 @@ class TrainSettings(Settings):
     warmup_ratio: float = Field(0.03, ge=0, le=0.5)
     batch_size: int = Field(64, ge=1)
     """Rows per device and micro-step."""
+    batch_tokens: int = Field(0, ge=0)
+    """Tokens per device and micro-step: rows are packed one after the other, and kept apart; for a
+    GPU. 0: `batch_size` rows, padded."""
     gradient_accumulation: int = Field(1, ge=1)
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon`: Muon for the 2-D hidden weights, AdamW for embeddings, head and vectors."""
@@ -47,14 +50,28 @@ class TrainSettings(Settings):
     max_grad_norm: float = Field(1.0, gt=0)
     bf16: bool = False
     """Products in bfloat16. On a processor without such instructions, which would emulate them, training stays in float32 and says so."""
+    compile: bool = False
+    """Blocks through torch.compile: seconds at the start, then fewer and longer kernels. For a GPU."""
     gradient_checkpointing: bool = False
     max_length: int = Field(1024, ge=16)
     """Longer rows are left out and counted."""
     lora: LoraSettings | None = None
     save_steps: int = Field(0, ge=0)
     """Checkpoint inside the stage every so many optimiser steps; 0: none, the stage starts again when killed."""
+    log_steps: int = Field(0, ge=0)
+    """Optimiser steps between two readings of the loss, for which the host waits; 0: every step on
+    a CPU, every tenth on a GPU."""
     report_to: Names = ()
     """Trackers of transformers.Trainer: `tensorboard`, `trackio`, …; `[all]`: all that are installed."""
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> TrainSettings:
+        if 0 < self.batch_tokens < self.max_length:
+            raise ValueError(
+                f"batch_tokens must be 0 or at least max_length ({self.max_length}), so that every row "
+                f"fits a batch, got {self.batch_tokens}; raise batch_tokens or lower max_length"
+            )
+        return self
 
     @field_validator("report_to")
     @classmethod

@@ -8,12 +8,14 @@ taken, with the same weights bit for bit on a CPU.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import pickle
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +27,15 @@ from glore.errors import ConfigError, ModelError, out_of_memory, shown
 from glore.models import computes_bfloat16, pick_device, quiet
 from glore.training.allocator import keep_freed_memory, release_freed_memory
 from glore.training.batches import plan_batches
+from glore.training.compiled import compiled_blocks
 from glore.training.distributed import gather_weights, is_sharded
 from glore.training.examples import Row, TrainReport
+from glore.training.on_gpu import fast_products, suitable_attention
+from glore.training.packed_attention import check_rows_apart
+from glore.training.packing import plan_packed
 from glore.training.resume import complete, job_fingerprint, resume_point
 from glore.training.setup import TrainingSetup
-from glore.training.trainer import PlannedBatches, PlannedTrainer
+from glore.training.trainer import Packing, PlannedBatches, PlannedTrainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -75,23 +81,33 @@ def fit(
     world = int(os.environ.get("WORLD_SIZE", "1"))
     group = settings.gradient_accumulation * world
     lengths = [len(row.ids) for row in rows]
-    plan = plan_batches(lengths, settings.batch_size, settings.epochs, settings.max_steps * group, seed, in_order)
-    batches = PlannedBatches(rows, plan, group, world, pad_id)
+    planned = (
+        partial(plan_packed, lengths, settings.batch_tokens)
+        if settings.batch_tokens
+        else partial(plan_batches, lengths, settings.batch_size)
+    )
+    plan = planned(settings.epochs, settings.max_steps * group, seed, in_order)
+    # Compiled blocks want one shape.
+    packing = Packing(max(lengths), settings.batch_tokens if settings.compile else 0) if settings.batch_tokens else None
+    batches = PlannedBatches(rows, plan, group, world, pad_id, packing)
     n_steps = math.ceil(len(plan) / group)
     folder = work_dir / CHECKPOINTS
     setup.progress.begin(what, n_steps, "steps")
     watch = Watch(what, setup, batches, folder)
     if on_cpu:
         keep_freed_memory()
-        if settings.bf16:
-            # torch's fused CPU attention is slow in bf16, backwards above all: written-out products took two thirds of its time here.
-            model.set_attn_implementation("eager")
     was_cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
     model.config.use_cache = False
-    with _log_folder((setup.log_dir or work_dir / "log") / name), _trainer_warnings(), _without_denormals():
+    with (
+        _log_folder((setup.log_dir or work_dir / "log") / name),
+        _trainer_warnings(),
+        _without_denormals(),
+        fast_products(on_cpu),
+        suitable_attention(model, on_cpu, settings.bf16, max(lengths), packing is not None),
+    ):
         try:
             arguments = _arguments(settings, folder, n_steps, seed, on_cpu)
-            trainer = PlannedTrainer(settings, model=model, args=arguments, train_dataset=batches, callbacks=[watch])
+            trainer = PlannedTrainer(settings, packing, model=model, args=arguments, train_dataset=batches, callbacks=[watch])
         except (ValueError, ImportError, RuntimeError) as error:
             if out_of_memory(error):
                 raise
@@ -102,8 +118,11 @@ def fit(
             with arguments.main_process_first(local=False):
                 checkpoint = resume_point(folder, job_fingerprint(settings, rows, plan, world, seed, model), what, setup.progress)
             sharded = is_sharded(trainer, settings)
+            if packing is not None and not sharded:
+                check_rows_apart(model, settings.bf16, setup.setting("batch_tokens"))
             try:
-                trainer.train(resume_from_checkpoint=checkpoint)
+                with compiled_blocks(model) if settings.compile else contextlib.nullcontext():
+                    trainer.train(resume_from_checkpoint=checkpoint)
             except pickle.UnpicklingError:  # torch's own words advise to run what is in there
                 raise ModelError(
                     f"{what}: the checkpoint {checkpoint} holds more than tensors and numbers, which could run code when it is read; "
@@ -118,14 +137,27 @@ def fit(
             f"{what}: the weights are not finite after training; lower {setup.setting('learning_rate')} "
             f"({settings.learning_rate:g}) or max_grad_norm"
         )
-    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    last = losses[-max(1, len(losses) // 10) :]
     n_tokens = sum(lengths[i] for batch in plan for i in batch)
-    return TrainReport(len(rows), n_dropped, n_tokens, n_steps, sum(last) / len(last), time.monotonic() - started)
+    return TrainReport(len(rows), n_dropped, n_tokens, n_steps, _final_loss(trainer.state.log_history, n_steps), time.monotonic() - started)
+
+
+def _final_loss(log: Sequence[Mapping[str, float]], n_steps: int) -> float:
+    """Mean loss of the last tenth of the steps, at least one.
+
+    Every entry of the log is the mean of the steps since the entry before.
+    """
+    entries = [(int(entry["step"]), float(entry["loss"])) for entry in log if "loss" in entry]
+    starts = [0, *(step for step, _ in entries)]
+    last = [(step - start, loss) for (step, loss), start in zip(entries, starts, strict=False) if step > n_steps - max(1, n_steps // 10)]
+    return sum(n * loss for n, loss in last) / sum(n for n, _ in last)
 
 
 STEPS_BETWEEN_RELEASES = 50
 """On a CPU, freed memory is given back after so many steps."""
+
+
+STEPS_BETWEEN_READINGS = 10
+"""On a GPU, the loss is read after so many steps: the host waits for the device then."""
 
 
 class Watch(TrainerCallback):
@@ -133,16 +165,22 @@ class Watch(TrainerCallback):
 
     def __init__(self, what: str, setup: TrainingSetup, batches: PlannedBatches, checkpoints: Path) -> None:
         self.what, self.setup, self.progress, self.batches, self.checkpoints = what, setup, setup.progress, batches, checkpoints
+        self.told = 0
+        """Steps that the progress knows of."""
 
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
         """Steps done before a resume count as done."""
         if state.global_step:
             self.progress.note(f"{self.what}: resumed at step {state.global_step} of {state.max_steps}")
             self.progress.advance(state.global_step)
+        self.told = state.global_step
 
     def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
-        """One more step."""
-        self.progress.advance(1, tokens=self.batches.n_tokens(state.global_step - 1))
+        """One more step was given to the device.
+
+        Its loss is read now and then, and always before a checkpoint is saved.
+        """
+        control.should_log = control.should_log or control.should_save or state.global_step == state.max_steps
         if args.use_cpu and (state.global_step % STEPS_BETWEEN_RELEASES == 0 or state.global_step == state.max_steps):
             release_freed_memory()
 
@@ -151,7 +189,11 @@ class Watch(TrainerCallback):
         complete(self.checkpoints, state.global_step)
 
     def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Logged every step, before anything is saved."""
+        """Steps are done once their loss was read."""
+        if state.global_step > self.told:
+            steps = range(self.told, state.global_step)
+            self.told = state.global_step
+            self.progress.advance(len(steps), tokens=sum(map(self.batches.n_tokens, steps)))
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             raise ModelError(
@@ -173,14 +215,14 @@ def _arguments(settings: TrainSettings, folder: Path, n_steps: int, seed: int, o
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         bf16=settings.bf16,
-        activation_checkpointing=settings.gradient_checkpointing,
+        **_checkpointing(settings.gradient_checkpointing),
         use_cpu=on_cpu,
         seed=seed % 2**32,
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
         log_level="error",
         logging_strategy="steps",
-        logging_steps=1,
+        logging_steps=settings.log_steps or (1 if on_cpu else STEPS_BETWEEN_READINGS),
         logging_nan_inf_filter=False,
         disable_tqdm=True,
         report_to=list(settings.report_to) or "none",
@@ -188,10 +230,22 @@ def _arguments(settings: TrainSettings, folder: Path, n_steps: int, seed: int, o
         save_steps=settings.save_steps or 500,
         save_total_limit=None,  # older ones go once the new one is complete (`resume.complete`)
         eval_strategy="no",
+        # Pinned batches then travel while the device computes; the host waits for none of them.
+        accelerator_config=None if on_cpu else {"non_blocking": True},
     )
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # several GPUs take part through torchrun or accelerate, never through torch's DataParallel
     return arguments
+
+
+def _checkpointing(wanted: bool) -> dict[str, bool]:
+    """Activations recomputed in the backward pass, by the name that this transformers has for it.
+
+    5.17 to 5.19 have the older one only.
+    """
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+    return {name: wanted}
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ def job_fingerprint(
     continued.
     """
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(settings.model_dump_json(exclude={"save_steps", "report_to"}).encode())
+    digest.update(settings.model_dump_json(exclude={"save_steps", "log_steps", "report_to"}).encode())
     digest.update(repr((seed, world, plan, [(n, tuple(p.shape)) for n, p in model.named_parameters()])).encode())
     digest.update(repr([row.copies for row in rows]).encode())
     for row in rows:

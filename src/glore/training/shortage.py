@@ -26,7 +26,10 @@ def watched_memory(settings: TrainSettings, setup: TrainingSetup) -> Iterator[No
 def shortage(said: str, settings: TrainSettings, setup: TrainingSetup) -> ModelError:
     """The error for a training that ran out of memory; `said` is what the system said."""
     mends = []
-    if settings.batch_size > 1:
+    if settings.batch_tokens:
+        if settings.batch_tokens > settings.max_length:
+            mends.append(f"lower {setup.setting('batch_tokens')} ({settings.batch_tokens}) and raise gradient_accumulation by as much")
+    elif settings.batch_size > 1:
         mends.append(f"lower {setup.setting('batch_size')} ({settings.batch_size}) and raise gradient_accumulation by as much")
     if not settings.gradient_checkpointing:
         mends.append(f"set {setup.setting('gradient_checkpointing')}=true")

@@ -9,6 +9,7 @@ Axes: B rows, T tokens, D hidden size, V vocabulary or classes, N scored positio
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -20,39 +21,58 @@ from torch.utils.data import Dataset
 from transformers import Trainer
 
 from glore.config import TrainSettings
+from glore.training import compiled
 from glore.training.batches import pad_rows
 from glore.training.examples import IGNORED, Row
 from glore.training.lanes import N_LANES, Lanes
 from glore.training.optimizers import MuonWithAdamW, split_parameters
+from glore.training.packed_attention import row_bounds
+from glore.training.packing import pack_rows
 
-__all__ = ["PlannedBatches", "PlannedTrainer"]
+__all__ = ["Packing", "PlannedBatches", "PlannedTrainer"]
 
 TorchBatch = dict[str, torch.Tensor]
 
 
-class PlannedBatches(Dataset[TorchBatch]):
-    """The planned batches as a dataset whose items are whole batches, padded."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Packing:
+    """How batches are packed."""
 
-    def __init__(self, rows: Sequence[Row], plan: Sequence[tuple[int, ...]], group: int, world: int, pad_id: int) -> None:
-        self.rows, self.plan, self.group, self.world, self.pad_id = rows, plan, group, world, pad_id
+    longest: int
+    """Tokens of the longest row of the training."""
+    width: int
+    """Tokens of every batch, padding included; 0: as few as there are."""
+
+
+class PlannedBatches(Dataset[TorchBatch]):
+    """The planned batches as a dataset whose items are whole batches, padded or packed."""
+
+    def __init__(
+        self, rows: Sequence[Row], plan: Sequence[tuple[int, ...]], group: int, world: int, pad_id: int, packing: Packing | None = None
+    ) -> None:
+        self.rows, self.plan, self.group, self.world, self.pad_id, self.packing = rows, plan, group, world, pad_id, packing
+        self._scored = [int((row.targets != IGNORED).sum()) * row.copies for row in rows]
 
     def __len__(self) -> int:
         return len(self.plan)
 
     def __getitem__(self, index: int) -> TorchBatch:
         rows = [self.rows[i] for i in self.plan[index]]
-        ids_BT, targets_BT = pad_rows(rows, self.pad_id)
-        return {
-            "input_ids": torch.from_numpy(ids_BT),
-            "targets": torch.from_numpy(targets_BT),
-            "copies": torch.tensor([row.copies for row in rows], dtype=torch.float32),
-            # Gradients are averaged over devices, so each device's share is scaled up by their number.
-            "scale": torch.tensor(self.world / self.n_scored(index // self.group)),
-        }
+        # Gradients are averaged over devices, so each device's share is scaled up by their number.
+        scale = torch.tensor(self.world / self.n_scored(index // self.group))
+        copies = torch.tensor([row.copies for row in rows], dtype=torch.float32)
+        if self.packing is None:
+            ids_BT, targets_BT = map(torch.from_numpy, pad_rows(rows, self.pad_id))
+            return {"input_ids": ids_BT, "targets": targets_BT, "weights": copies[:, None], "scale": scale, "scored": scored_in(targets_BT)}
+        ids_1T, targets_1T, positions_1T, bounds = map(torch.from_numpy, pack_rows(rows, self.pad_id, *dataclasses.astuple(self.packing)))
+        weights_T = torch.ones(ids_1T.shape[1])
+        weights_T[: sum(len(row.ids) for row in rows)] = copies.repeat_interleave(torch.tensor([len(row.ids) for row in rows]))
+        batch = {"input_ids": ids_1T, "targets": targets_1T, "weights": weights_T[None], "scale": scale, "scored": scored_in(targets_1T)}
+        return batch | {"position_ids": positions_1T, "bounds": bounds}
 
     def n_scored(self, step: int) -> int:
         """Scored positions of all batches of an optimiser step, those of equal examples counted apart."""
-        return sum(int((self.rows[i].targets != IGNORED).sum()) * self.rows[i].copies for batch in self._of(step) for i in batch)
+        return sum(self._scored[i] for batch in self._of(step) for i in batch)
 
     def n_tokens(self, step: int) -> int:
         """Tokens of an optimiser step, padding not counted."""
@@ -62,18 +82,29 @@ class PlannedBatches(Dataset[TorchBatch]):
         return self.plan[step * self.group : (step + 1) * self.group]
 
 
+def scored_in(targets_BT: torch.Tensor) -> torch.Tensor:
+    """The scored positions of a batch, (N,), counted through B × T.
+
+    On the CPU: the host would wait for a GPU to say how many there are.
+    """
+    return (targets_BT.flatten() != IGNORED).nonzero().flatten()
+
+
 class PlannedTrainer(Trainer):
     """Trainer with our loss, and Muon where it is asked for."""
 
     loss_is_scaled_for_ga = True
 
-    def __init__(self, settings: TrainSettings, **arguments: Any) -> None:
-        self.settings = settings
+    def __init__(self, settings: TrainSettings, packing: Packing | None = None, **arguments: Any) -> None:
+        self.settings, self.packing = settings, packing
         super().__init__(data_collator=_only, **arguments)
+        self._flops_per_token = 6 * sum(p.numel() for p in self.model.parameters())
+        self.summed = torch.compile(summed_losses, backend=compiled.BACKEND, dynamic=True) if settings.compile else summed_losses
         self.scored_only = _ScoredOnly(self.model)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         # Dropout draws from one generator, whose order two threads would race for; checkpointing recomputes on other threads.
-        plain = all(m.p == 0 for m in self.model.modules() if isinstance(m, torch.nn.Dropout)) and not settings.gradient_checkpointing
+        plain = all(m.p == 0 for m in self.model.modules() if isinstance(m, torch.nn.Dropout))
+        plain = plain and not settings.gradient_checkpointing and not settings.compile
         self.lanes = Lanes(trained) if self.args.use_cpu and plain and self.args.world_size == 1 else None
 
     def training_step(
@@ -83,22 +114,34 @@ class PlannedTrainer(Trainer):
         if self.lanes is None or len(inputs["input_ids"]) < N_LANES:
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
-        parts = [inputs | {key: inputs[key][lane::N_LANES] for key in ("input_ids", "targets", "copies")} for lane in range(N_LANES)]
+        parts = [inputs | {key: inputs[key][lane::N_LANES] for key in ("input_ids", "targets", "weights")} for lane in range(N_LANES)]
+        parts = [part | {"scored": scored_in(part["targets"])} for part in parts]
         return self.lanes.backward([partial(self.compute_loss, model, part) for part in parts])
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: TorchBatch, return_outputs: bool = False, num_items_in_batch: torch.Tensor | int | None = None
     ) -> Any:
         """Summed cross entropy of the scored positions, over the number of them in the optimiser step."""
-        targets_BT = inputs["targets"]
-        scored_BT = targets_BT != IGNORED
-        with self.scored_only(scored_BT):
-            outputs = model(input_ids=inputs["input_ids"])
+        targets_BT, scored_N = inputs["targets"], inputs["scored"]
+        packed: dict[str, Any] = {}
+        if self.packing is not None:
+            packed = {"position_ids": inputs["position_ids"], **row_bounds(inputs["bounds"], self.packing.longest)}
+        with self.scored_only(scored_N):
+            outputs = model(input_ids=inputs["input_ids"], **packed)
         logits = outputs.logits
-        logits_NV = logits[scored_BT] if logits.shape[:2] == targets_BT.shape else logits.flatten(0, -2)
-        losses_N = cross_entropy(logits_NV.float(), targets_BT[scored_BT], reduction="none")
-        loss = (losses_N * inputs["copies"][:, None].expand_as(targets_BT)[scored_BT]).sum() * inputs["scale"]
+        logits_NV = logits.flatten(0, -2)
+        if logits.shape[:2] == targets_BT.shape:
+            logits_NV = logits_NV.index_select(0, scored_N)
+        weights_N = inputs["weights"].expand_as(targets_BT).flatten().index_select(0, scored_N)
+        loss = self.summed(logits_NV, targets_BT.flatten().index_select(0, scored_N), weights_N) * inputs["scale"]
         return (loss, outputs) if return_outputs else loss
+
+    def floating_point_ops(self, inputs: TorchBatch) -> int:
+        """Six operations a weight and token.
+
+        transformers' own count walks through all modules at every step, before the next is launched.
+        """
+        return self._flops_per_token * inputs["input_ids"].numel()
 
     def close(self) -> None:
         """Leave the model as it was, and no thread behind."""
@@ -114,6 +157,11 @@ class PlannedTrainer(Trainer):
         optimizer = MuonWithAdamW(hidden, other, self.settings.learning_rate, self.settings.weight_decay)
         self.optimizer = optimizer
         return optimizer
+
+
+def summed_losses(logits_NV: torch.Tensor, targets_N: torch.Tensor, weights_N: torch.Tensor) -> torch.Tensor:
+    """Weighted sum of the cross entropies, in float32."""
+    return (cross_entropy(logits_NV.float(), targets_N, reduction="none") * weights_N).sum()
 
 
 class _ScoredOnly:
@@ -133,17 +181,17 @@ class _ScoredOnly:
             self._handle.remove()
 
     @contextlib.contextmanager
-    def __call__(self, scored_BT: torch.Tensor) -> Iterator[None]:
-        """Cut down to these positions while this is open."""
-        self._here.scored_BT = scored_BT
+    def __call__(self, scored_N: torch.Tensor) -> Iterator[None]:
+        """Cut down to these positions, counted through B × T, while this is open."""
+        self._here.scored_N = scored_N
         try:
             yield
         finally:
-            self._here.scored_BT = None
+            self._here.scored_N = None
 
     def _cut(self, _: torch.nn.Module, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-        scored_BT = getattr(self._here, "scored_BT", None)
-        return None if scored_BT is None else (hidden[0][scored_BT].unsqueeze(0), *hidden[1:])
+        scored_N = getattr(self._here, "scored_N", None)
+        return None if scored_N is None else (hidden[0].flatten(0, 1).index_select(0, scored_N).unsqueeze(0), *hidden[1:])
 
 
 def _only(items: list[TorchBatch]) -> TorchBatch:
