@@ -39,7 +39,11 @@ SHAPES = st.fixed_dictionaries(
 def random_prompts(rng: random.Random, n_texts: int) -> list[list[list[int]]]:
     """Segments of texts several of which begin alike."""
     heads = [[rng.randrange(50) for _ in range(rng.randint(1, 40))] for _ in range(2)]
-    return [[rng.choice(heads), *([rng.randrange(50) for _ in range(rng.randint(1, 20))] for _ in range(rng.randint(0, 2)))] for _ in range(n_texts)]
+
+    def tail() -> list[int]:
+        return [rng.randrange(50) for _ in range(rng.randint(1, 20))]
+
+    return [[rng.choice(heads), *(tail() for _ in range(rng.randint(0, 2)))] for _ in range(n_texts)]
 
 
 def both(
@@ -134,7 +138,7 @@ def test_blocks_know_what_chains_have_in_common() -> None:
     batch = Batch(*([zeros] * 5), np.array([3, 4, 3, 4, 1], np.int32), zeros, zeros, table, zeros, zeros, zeros, False)
     assert row_blocks(batch, 2, 8).common.tolist() == [3, 0, 1, 0]
     assert row_blocks(batch, 4, 8).common.tolist() == [0, 1]
-    assert row_blocks(batch, 1, 6).count.tolist() == [1] * 6
+    assert row_blocks(batch, 1, 6).length.tolist() == [1] * 6
 
 
 def test_drawn_tokens_are_those_of_torch() -> None:
@@ -161,6 +165,7 @@ def test_drawn_tokens_are_those_of_torch() -> None:
         assert torch.isfinite(logits[row, tokens]).all()
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's numpy, at infinities
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_rows_that_are_not_finite_are_told(bad: float, temperature: float) -> None:

@@ -14,7 +14,7 @@ import torch
 from glore.errors import EngineError
 from glore.sampling.noise import uniforms
 
-__all__ = ["DrawSettings", "Draws", "draw", "draw_each", "log_probs", "not_finite"]
+__all__ = ["DrawSettings", "Drawn", "Draws", "draw", "draw_each", "log_probs", "not_finite"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,6 +45,20 @@ class Draws:
     def uniforms(self) -> npt.NDArray[np.float32]:
         """The random number of each (`glore.sampling.noise`)."""
         return uniforms(self.seeds, self.counts)
+
+
+class Drawn:
+    """Tokens that have been drawn, or are on their way from a device."""
+
+    def __init__(self, logits_RV: torch.Tensor, tokens_C: torch.Tensor) -> None:
+        self.logits = logits_RV
+        """What they were drawn from."""
+        self._tokens = tokens_C
+
+    def tokens(self) -> npt.NDArray[np.int64]:
+        """One token id for each completion [C], when they are there."""
+        tokens: npt.NDArray[np.int64] = self._tokens.cpu().numpy()
+        return tokens
 
 
 def draw_each(

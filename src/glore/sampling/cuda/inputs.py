@@ -22,7 +22,7 @@ __all__ = ["CODE", "Blocks", "Inputs", "Sizes", "chain_blocks", "row_blocks"]
 CODE = 2 * PAGE_SIZE
 """A table entry is `page * CODE + tokens of the page`."""
 _QUERY_FIELDS = ("tokens", "positions", "write_page", "write_offset", "at", "n_pages", "n_last", "temperature")
-_BLOCK_FIELDS = ("first", "count", "common")
+_BLOCK_FIELDS = ("first", "length", "common")
 _DRAW_FIELDS = ("row", "counts")
 
 
@@ -30,7 +30,7 @@ class Blocks(NamedTuple):
     """Consecutive queries [B]: the first, how many, and how many pages their chains begin with in common."""
 
     first: Ints32
-    count: Ints32
+    length: Ints32
     common: Ints32
 
 
@@ -58,9 +58,9 @@ def row_blocks(batch: Batch, size: int, n_rows: int) -> Blocks:
     table[:n], n_pages[:n] = batch.table, batch.n_pages
     # A row that is only there to fill its block must not hide what the others have in common.
     table[n:], n_pages[n:] = table[n - 1], n_pages[n - 1]
-    table = table.reshape(n_blocks, size, width)
+    by_block = table.reshape(n_blocks, size, width)
     least = n_pages.reshape(n_blocks, size).min(axis=1)
-    same = (table == table[:, :1]).all(axis=1) & (np.arange(width) < least[:, None])
+    same = (by_block == by_block[:, :1]).all(axis=1) & (np.arange(width) < least[:, None])
     common = np.cumprod(same, axis=1, dtype=np.int32).sum(axis=1, dtype=np.int32)
     return Blocks(first, count, np.where(first < n, common, np.int32(0)))
 

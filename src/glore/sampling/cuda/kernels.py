@@ -21,7 +21,7 @@ __all__ = ["attend_kernel", "choose_kernel", "copy_kernel", "stats_kernel", "sto
 
 
 @triton.jit
-def _capped(scores, CAP: tl.constexpr):  # type: ignore[no-untyped-def]
+def _capped(scores, CAP: tl.constexpr):
     """softcap · tanh(scores / softcap); tanh by the sigmoid, which the interpreter has too."""
     if CAP > 0:
         scores = (2 * tl.sigmoid(2 * scores / CAP) - 1) * CAP
@@ -29,7 +29,7 @@ def _capped(scores, CAP: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _fold(  # type: ignore[no-untyped-def]
+def _fold(
     q_MD, top_M, total_M, part_MD, owner_M, n_pages_M, n_last_M, position_M,
     keys, values, table, starts, at, first_slot, end_page, head, scaling,
     H: tl.constexpr, T: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr, CODE: tl.constexpr, WINDOW: tl.constexpr,
@@ -66,7 +66,7 @@ def _fold(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def attend_kernel(  # type: ignore[no-untyped-def]
+def attend_kernel(
     q, k, v, out, keys, values,
     table, starts, at_N, n_pages_N, n_last_N, positions_N, write_page_N, write_offset_N,
     block_first, block_count, block_common,
@@ -113,7 +113,7 @@ def attend_kernel(  # type: ignore[no-untyped-def]
             q_MD, top_M, total_M, part_MD, valid_M, n_pages_M, n_last_M, position_M,
             keys, values, table, starts, at, slot, n_common, head, scaling, H, T, D, BD, BN, CODE, WINDOW, CAP, WIDE,
         )  # fmt: skip
-    for n in range(0, count):
+    for n in range(count):
         at = tl.load(at_N + first + n)
         n_pages = tl.load(n_pages_N + first + n)
         end = (n_pages - 1) * T + tl.load(n_last_N + first + n) - 1
@@ -127,7 +127,7 @@ def attend_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def store_kernel(  # type: ignore[no-untyped-def]
+def store_kernel(
     k, v, keys, values, write_page_N, write_offset_N, k_row, k_head, v_row, v_head,
     H: tl.constexpr, T: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
@@ -142,7 +142,7 @@ def store_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def copy_kernel(pages, sources, targets, n_pages, SIZE: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def copy_kernel(pages, sources, targets, n_pages, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     """Pages [L, P, SIZE]: one page of one layer to another place."""
     n, layer = tl.program_id(0), tl.program_id(1).to(tl.int64)
     source = (layer * n_pages + tl.load(sources + n)) * SIZE
@@ -153,9 +153,7 @@ def copy_kernel(pages, sources, targets, n_pages, SIZE: tl.constexpr, BLOCK: tl.
 
 
 @triton.jit
-def stats_kernel(  # type: ignore[no-untyped-def]
-    logits, temperature_R, tops, sums, n_vocab, row_stride, n_blocks, BLOCK: tl.constexpr
-):
+def stats_kernel(logits, temperature_R, tops, sums, n_vocab, row_stride, n_blocks, BLOCK: tl.constexpr):
     """Per row and block of the vocabulary: the largest logit (over the temperature) and the sum of exponentials above it.
 
     Anything not finite makes the sum NaN.
@@ -172,7 +170,7 @@ def stats_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _mixed(x):  # type: ignore[no-untyped-def]
+def _mixed(x):
     """SplitMix64's finaliser, as in `glore.sampling.noise`."""
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9
     x = (x ^ (x >> 27)) * 0x94D049BB133111EB
@@ -180,7 +178,7 @@ def _mixed(x):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def choose_kernel(  # type: ignore[no-untyped-def]
+def choose_kernel(
     logits, temperature_R, tops, sums, row_C, seeds_C, counts_C, tokens_C, uniforms_C, n_vocab, row_stride, n_blocks,
     NB: tl.constexpr, BLOCK: tl.constexpr, GOLDEN: tl.constexpr,
 ):  # fmt: skip

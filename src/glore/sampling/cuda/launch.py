@@ -67,7 +67,7 @@ def attend(
             H=n_heads, T=PAGE_SIZE, D=size, BD=padded, num_warps=1,
         )  # fmt: skip
     per_query = triton.next_power_of_2(n_each)
-    names = "table", "starts", "at", "n_pages", "n_last", "positions", "write_page", "write_offset", "first", "count", "common"
+    names = "table", "starts", "at", "n_pages", "n_last", "positions", "write_page", "write_offset", "first", "length", "common"
     kernels.attend_kernel[(inputs.sizes.n_blocks, n_heads)](
         q, k, v, out, keys, values, *(inputs[name] for name in names), q.stride(0), q.stride(1), *strides, float(scaling),
         H=n_heads, Q=n_each, QP=per_query, T=PAGE_SIZE, D=size, BD=padded, BM=max(_LEAST, triton.next_power_of_2(n_block * per_query)),

@@ -20,7 +20,7 @@ from glore.sampling.batch import Batch
 from glore.sampling.cuda.inputs import Inputs, Sizes, chain_blocks, row_blocks
 from glore.sampling.cuda.launch import attend, block_queries, choose, is_interpreted, row_stats
 from glore.sampling.cuda.pages import CudaPages
-from glore.sampling.draw import Draws, draw_each, not_finite
+from glore.sampling.draw import Drawn, Draws, DrawSettings, draw_each, not_finite
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,19 +63,18 @@ class _Reading:
         return attend(q, k, v, keys, values, self.inputs, self.n_block, scaling, window, softcap, self.is_step)
 
 
-class Step:
-    """Tokens that are being drawn."""
+class Step(Drawn):
+    """Tokens on their way: they are copied while the host does something else."""
 
     def __init__(self, logits: torch.Tensor, tokens: torch.Tensor) -> None:
-        self.logits = logits
         self._event: torch.cuda.Event | None = None
         if tokens.device.type == "cuda":
-            self._tokens = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
-            self._tokens.copy_(tokens, non_blocking=True)
+            arriving = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
+            arriving.copy_(tokens, non_blocking=True)
             self._event = torch.cuda.Event()
             self._event.record()
-        else:
-            self._tokens = tokens
+            tokens = arriving
+        super().__init__(logits, tokens)
 
     def tokens(self) -> npt.NDArray[np.int64]:
         """One for each completion, when they are there. Raises EngineError on NaN or infinite logits."""
@@ -111,14 +110,15 @@ class CudaModel:
             raise NotImplementedError(f"a model on {self.device.type}: Triton's kernels need a GPU")
         config = model.config.get_text_config()
         self._n_layers = int(config.num_hidden_layers)
-        self._n_each = max(1, int(config.num_attention_heads) // int(getattr(config, "num_key_value_heads", 0) or config.num_attention_heads))
+        n_heads = int(config.num_attention_heads)
+        self._n_each = max(1, n_heads // int(getattr(config, "num_key_value_heads", 0) or n_heads))
         self._keeps = keeps
         self._step_pairs = step_pairs
         self.captures = captures and self.device.type == "cuda"
         self.refusal = ""
         self._pages: CudaPages | None = None
         self._plans: dict[int, _Plan] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool = torch.cuda.graph_pool_handle() if self.captures else None
         self._bytes_per_page = 0
         register()
         model.set_attn_implementation(ATTENTION_NAME)
@@ -158,6 +158,13 @@ class CudaModel:
         selected = inputs["selected"].long()
         return self._read(_Reading(pages, inputs, False, n_block), selected)
 
+    def close(self) -> None:
+        """Give pages and graphs back to the card."""
+        self._forget()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
     def draw(self, logits: torch.Tensor, draws: Draws) -> Step:
         """One token per completion, each from its row of logits [R, V]."""
         if draws.is_filtered:
@@ -184,6 +191,12 @@ class CudaModel:
             return Step(logits, draw_each(logits, draws.row, draws.uniforms(), draws.settings))
         return Step(logits, choose(logits, plan.stats, plan.inputs, draws.row.size)[0])
 
+    def step_logits(self, batch: Batch, pages: CudaPages) -> torch.Tensor:
+        """Logits [N, V] of a decode step that draws nothing."""
+        n = batch.tokens.size
+        greedy = DrawSettings(np.zeros(n, np.float32), np.zeros(n, np.int64), np.ones(n, np.float32))
+        return self.step(batch, Draws(np.arange(n), np.zeros(n, np.uint64), np.zeros(n, np.int64), greedy), pages).logits
+
     def _plan(self, batch: Batch, draws: Draws) -> _Plan:
         n = padded_rows(batch.tokens.size)
         plan = self._plans.get(n)
@@ -203,8 +216,6 @@ class CudaModel:
 
     def _capture(self, plan: _Plan, pages: CudaPages) -> None:
         """Record the step that has just been run; its results stay those of that run until the graph is replayed."""
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
         ran = plan.logits, plan.stats
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(self.device)
