@@ -17,7 +17,7 @@ pytest.importorskip("triton", reason="Triton is not installed; its wheels are fo
 from glore.sampling.attention import KeyValues, Reading
 from glore.sampling.batch import Batch, prompt_batches
 from glore.sampling.cuda.inputs import Inputs, Sizes, chain_blocks, row_blocks
-from glore.sampling.cuda.launch import attend, block_queries, choose, row_stats
+from glore.sampling.cuda.launch import attend, block_queries, choose, prompt_pairs, row_stats
 from glore.sampling.cuda.model import padded_rows
 from glore.sampling.cuda.pages import CudaPages
 from glore.sampling.draw import Draws, DrawSettings, draw_each
@@ -108,7 +108,7 @@ def attention_agrees(shape: dict, n_texts: int, n_steps: int, pairs: int, dtype:
         leaf, new = tree.acquire(cut(segments))
         leaves.append(leaf)
         for batch, _ in prompt_batches(tree, new, new[-1:], max_tokens=37):
-            got, expected = both(batch, twin, pages, block_queries(shape["n_each"]), shape, dtype, is_step=False)
+            got, expected = both(batch, twin, pages, block_queries(shape["n_each"], prompt_pairs(dtype)), shape, dtype, is_step=False)
             torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
     for batch in decode_batches(rng, tree, leaves, n_steps):
         got, expected = both(batch, twin, pages, block_queries(shape["n_each"], pairs), shape, dtype, is_step=True)

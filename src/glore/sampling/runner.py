@@ -50,12 +50,15 @@ class _UnknownHereError(Exception):
 class ModelRunner:
     """One model. `way`: `cuda`, `native`, `paged`, or `plain` (then `forward` can't be used). `refusals`: why better ways were not taken.
 
-    `quantization`: of the native way, which alone can do it.
+    `quantization`: of the native way, which alone can do it. `compiles`: of the cuda way (`CudaModel`).
     """
 
-    def __init__(self, model: PreTrainedModel, ways: tuple[str, ...] = WAYS, quantization: Quantization = "none") -> None:
+    def __init__(
+        self, model: PreTrainedModel, ways: tuple[str, ...] = WAYS, quantization: Quantization = "none", compiles: bool = False
+    ) -> None:
         self.model = model
         self._quantization = quantization
+        self._compiles = compiles
         self.device = next(model.parameters()).device
         self._native: NativeModel | None = None
         self._cuda: CudaModel | None = None
@@ -205,7 +208,7 @@ class ModelRunner:
         elif way == "cuda":
             from glore.sampling.cuda.model import CudaModel
 
-            self._cuda = CudaModel(self.model, self._keep)
+            self._cuda = CudaModel(self.model, self._keep, compiles=self._compiles)
         else:
             register()
             self.model.set_attn_implementation(ATTENTION_NAME)

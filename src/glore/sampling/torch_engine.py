@@ -64,14 +64,15 @@ class TorchEngine:
         cache_tokens: int | None = None,
         ways: tuple[str, ...] = WAYS,
         quantization: Quantization = "none",
+        compiles: bool = False,
     ) -> TorchEngine:
         """An engine over a model that is loaded already. The engine takes it over (evaluation mode, own attention).
 
         `cache_tokens`: room for the keys and values of so many tokens. `ways`: how the model may be read (`ModelRunner`).
-        `quantization`: as `engine.quantization`; raises EngineError where it can't be had.
+        `quantization`: as `engine.quantization`; raises EngineError where it can't be had. `compiles`: on a GPU, compile the layers too.
         """
         engine = cls.__new__(cls)
-        engine._set_up(model, tokenizer, max_rows, cache_tokens, ways, quantization)
+        engine._set_up(model, tokenizer, max_rows, cache_tokens, ways, quantization, compiles)
         return engine
 
     def _set_up(
@@ -82,13 +83,14 @@ class TorchEngine:
         cache_tokens: int | None = None,
         ways: tuple[str, ...] = WAYS,
         quantization: Quantization = "none",
+        compiles: bool = False,
     ) -> None:
         from glore.models import encode_many, encode_segments
 
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.max_rows = max_rows
-        self.runner = ModelRunner(model, ways, quantization)
+        self.runner = ModelRunner(model, ways, quantization, compiles)
         if quantization != "none" and self.runner.products != quantization:
             raise EngineError(
                 f"engine.quantization {quantization} needs a C compiler, a CPU with AVX512-VNNI instructions and a Llama, Mistral, Qwen2 "

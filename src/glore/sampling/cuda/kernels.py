@@ -46,7 +46,7 @@ def _fold(
     k_DN = tl.load(keys + address_N[None, :] + d[:, None], mask=inside_N[None, :] & (d < D)[:, None], other=0.0)
     if WIDE:
         k_DN = k_DN.to(tl.float32)
-    scores = _capped(tl.dot(q_MD, k_DN, input_precision="ieee") * scaling, CAP)
+    scores = _capped(tl.dot(q_MD, k_DN, input_precision="tf32x3") * scaling, CAP)
     is_last = place_N[None, :] == n_pages_M[:, None] - 1
     limit = tl.where(is_last, n_last_M[:, None] - 1, fill_N[None, :])  # without the query's own token, which is counted already
     seen = owner_M[:, None] & inside_N[None, :] & (place_N[None, :] < n_pages_M[:, None]) & (offset_N[None, :] < limit)
@@ -61,7 +61,7 @@ def _fold(
     rounded = weights.to(v_ND.dtype)
     if WIDE:
         rounded, v_ND = rounded.to(tl.float32), v_ND.to(tl.float32)
-    part_MD = part_MD * fade_M[:, None] + tl.dot(rounded, v_ND, input_precision="ieee")
+    part_MD = part_MD * fade_M[:, None] + tl.dot(rounded, v_ND, input_precision="tf32x3")
     return most_M, total_M * fade_M + tl.sum(weights, axis=1), part_MD
 
 

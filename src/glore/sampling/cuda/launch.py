@@ -17,12 +17,12 @@ from glore.sampling.tree import PAGE_SIZE
 if TYPE_CHECKING:
     from glore.sampling.cuda.inputs import Inputs
 
-__all__ = ["attend", "block_queries", "choose", "copy_pages", "is_interpreted", "row_stats"]
+__all__ = ["attend", "block_queries", "choose", "copy_pages", "is_interpreted", "prompt_pairs", "row_stats"]
 
 _LEAST = 16
 """Rows and columns of the smallest product of matrices in Triton."""
 _MOST_PAIRS = 64
-"""(query, query head) pairs of a block; more don't fit into registers with large heads."""
+"""(query, query head) pairs of a block, half as many in float32; more don't fit into registers with large heads."""
 _VOCABULARY_BLOCK = 1024
 _COPY_BLOCK = 1024
 
@@ -32,7 +32,12 @@ def is_interpreted() -> bool:
     return not isinstance(kernels.copy_kernel, triton.JITFunction)
 
 
-def block_queries(n_each: int, pairs: int = _MOST_PAIRS) -> int:
+def prompt_pairs(dtype: torch.dtype) -> int:
+    """(query, query head) pairs of a block where prompts are read."""
+    return _MOST_PAIRS if dtype.itemsize <= 2 else _MOST_PAIRS // 2
+
+
+def block_queries(n_each: int, pairs: int) -> int:
     """How many queries fill a block of so many (query, query head) pairs, for `n_each` query heads per key/value head."""
     return max(1, pairs // triton.next_power_of_2(n_each))
 
@@ -71,10 +76,15 @@ def attend(
     kernels.attend_kernel[(inputs.sizes.n_blocks, n_heads)](
         q, k, v, out, keys, values, *(inputs[name] for name in names), q.stride(0), q.stride(1), *strides, float(scaling),
         H=n_heads, Q=n_each, QP=per_query, T=PAGE_SIZE, D=size, BD=padded, BM=max(_LEAST, triton.next_power_of_2(n_block * per_query)),
-        BN=64 if padded <= 128 else 32, CODE=2 * PAGE_SIZE, WINDOW=window or 0, CAP=float(softcap or 0.0), STORE=is_step,
+        BN=_tokens_at_once(padded, keys.dtype), CODE=2 * PAGE_SIZE, WINDOW=window or 0, CAP=float(softcap or 0.0), STORE=is_step,
         WIDE=is_interpreted() and q.dtype == torch.bfloat16, num_warps=4,
     )  # fmt: skip
     return out
+
+
+def _tokens_at_once(padded_size: int, dtype: torch.dtype) -> int:
+    """Keys of a step of the kernel's loop: what fits into shared memory."""
+    return max(_LEAST, min(64, (16384 if padded_size <= 128 else 8192) // padded_size // (dtype.itemsize // 2)))
 
 
 def copy_pages(data: torch.Tensor, places: torch.Tensor) -> None:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
+from triton.errors import TritonError
 
 from glore.sampling.attention import ATTENTION_NAME, register
 from glore.sampling.batch import Batch
 from glore.sampling.cuda.inputs import Inputs, Sizes, chain_blocks, row_blocks
-from glore.sampling.cuda.launch import attend, block_queries, choose, is_interpreted, row_stats
+from glore.sampling.cuda.launch import attend, block_queries, choose, is_interpreted, prompt_pairs, row_stats
 from glore.sampling.cuda.pages import CudaPages
 from glore.sampling.draw import Drawn, Draws, DrawSettings, draw_each, not_finite
 
@@ -76,10 +77,14 @@ class Step(Drawn):
             tokens = arriving
         super().__init__(logits, tokens)
 
-    def tokens(self) -> npt.NDArray[np.int64]:
-        """One for each completion, when they are there. Raises EngineError on NaN or infinite logits."""
+    def wait(self) -> None:
+        """Until the tokens are there, and the step's inputs may be overwritten."""
         if self._event is not None:
             self._event.synchronize()
+
+    def tokens(self) -> npt.NDArray[np.int64]:
+        """One for each completion, when they are there. Raises EngineError on NaN or infinite logits."""
+        self.wait()
         tokens: npt.NDArray[np.int64] = self._tokens.numpy()
         if (tokens < 0).any():
             raise not_finite()
@@ -100,10 +105,13 @@ class _Plan:
 class CudaModel:
     """Sets the model's attention. `captures`: whether steps become CUDA graphs; else the same calls are made one by one.
 
+    `compiles`: each layer is compiled by `torch.compile` too, which joins its small kernels: half a minute at the start.
     Raises NotImplementedError where Triton's kernels can't run. `refusal`: why capturing was given up, if it was.
     """
 
-    def __init__(self, model: PreTrainedModel, keeps: bool, captures: bool = True, step_pairs: int = _STEP_PAIRS) -> None:
+    def __init__(
+        self, model: PreTrainedModel, keeps: bool, captures: bool = True, step_pairs: int = _STEP_PAIRS, compiles: bool = False
+    ) -> None:
         self.model = model
         self.device = next(model.parameters()).device
         if self.device.type != "cuda" and not is_interpreted():
@@ -113,6 +121,7 @@ class CudaModel:
         n_heads = int(config.num_attention_heads)
         self._n_each = max(1, n_heads // int(getattr(config, "num_key_value_heads", 0) or n_heads))
         self._keeps = keeps
+        self._dtype = next(model.parameters()).dtype
         self._step_pairs = step_pairs
         self.captures = captures and self.device.type == "cuda"
         self.refusal = ""
@@ -120,8 +129,11 @@ class CudaModel:
         self._plans: dict[int, _Plan] = {}
         self._pool = torch.cuda.graph_pool_handle() if self.captures else None
         self._bytes_per_page = 0
-        register()
+        register(is_compiled=compiles)
         model.set_attn_implementation(ATTENTION_NAME)
+        if compiles:
+            for layer in model.base_model.get_submodule("layers").children():
+                layer.compile(dynamic=True)
 
     def pages_for(self, n_pages: int) -> CudaPages:
         """Room for so many pages. Asked for as many again, the same room: graphs remember where it is."""
@@ -151,7 +163,7 @@ class CudaModel:
     @torch.inference_mode()
     def forward(self, batch: Batch, pages: CudaPages) -> torch.Tensor:
         """Logits [S, V] of the selected queries, in the model's type; keys and values go to the pages."""
-        n_block = block_queries(self._n_each)
+        n_block = block_queries(self._n_each, prompt_pairs(self._dtype))
         blocks = chain_blocks(batch, n_block)
         inputs = Inputs(Sizes(batch.tokens.size, blocks.first.size, 0, batch.selected.size, batch.table.size), self.device)
         inputs.fill(batch, blocks)
@@ -192,10 +204,12 @@ class CudaModel:
         return Step(logits, choose(logits, plan.stats, plan.inputs, draws.row.size)[0])
 
     def step_logits(self, batch: Batch, pages: CudaPages) -> torch.Tensor:
-        """Logits [N, V] of a decode step that draws nothing."""
+        """Logits [N, V] of a decode step whose tokens nobody wants."""
         n = batch.tokens.size
         greedy = DrawSettings(np.zeros(n, np.float32), np.zeros(n, np.int64), np.ones(n, np.float32))
-        return self.step(batch, Draws(np.arange(n), np.zeros(n, np.uint64), np.zeros(n, np.int64), greedy), pages).logits
+        step = self.step(batch, Draws(np.arange(n), np.zeros(n, np.uint64), np.zeros(n, np.int64), greedy), pages)
+        step.wait()
+        return step.logits.clone()  # the next step's go to the same place
 
     def _plan(self, batch: Batch, draws: Draws) -> _Plan:
         n = padded_rows(batch.tokens.size)
@@ -233,12 +247,15 @@ class CudaModel:
         graph.replay()
 
     def _read(self, reading: _Reading, selected: torch.Tensor | None) -> torch.Tensor:
-        output = self.model(
-            input_ids=reading.inputs["tokens"].long()[None],
-            position_ids=reading.inputs["positions"].long()[None],
-            use_cache=False,
-            glore_reading=reading,
-            **({"logits_to_keep": selected} if self._keeps and selected is not None else {}),
-        )
+        try:
+            output = self.model(
+                input_ids=reading.inputs["tokens"].long()[None],
+                position_ids=reading.inputs["positions"].long()[None],
+                use_cache=False,
+                glore_reading=reading,
+                **({"logits_to_keep": selected} if self._keeps and selected is not None else {}),
+            )
+        except TritonError as error:  # a shape that the card or the compiler can't do
+            raise NotImplementedError(f"Triton: {error}") from error
         logits: torch.Tensor = output.logits[0]
         return logits if selected is None or self._keeps else logits[selected]
