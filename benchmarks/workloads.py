@@ -11,14 +11,17 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForTokenClassification, PreTrainedTokenizerFast
 
-from glore.config.engine import Quantization
 from glore.sampling.protocol import Request, SamplingParams, stable_seed
 from glore.sampling.runner import ModelRunner
+
+if TYPE_CHECKING:
+    from glore.config.engine import Quantization
 
 VOCAB = 512
 QUESTIONS = {"1M": 8, "3M": 5, "15M": 3}
@@ -100,9 +103,9 @@ def quantizations(model: LlamaForCausalLM) -> list[Quantization]:
     return [kind for kind in kinds if ModelRunner(model, ("native",), kind).products == kind]
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer(n_vocab: int = VOCAB) -> PreTrainedTokenizerFast:
     """Words w3 … w511; no end-of-text token."""
-    vocab = {"<pad>": 0, "<eos>": 1, "[BAD]": 2} | {f"w{i}": i for i in range(3, VOCAB)}
+    vocab = {"<pad>": 0, "<eos>": 1, "[BAD]": 2} | {f"w{i}": i for i in range(3, n_vocab)}
     fast = Tokenizer(models.WordLevel(vocab, unk_token="w3"))
     fast.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=fast, pad_token="<pad>", clean_up_tokenization_spaces=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+os.environ.setdefault("TRITON_INTERPRET", "1")  # the kernels' tests run on a CPU; Triton reads it when it is imported first
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")  # a busy machine is slow, not wrong
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -199,6 +199,9 @@ def _attention(
     return glore_reading.attend(layer, q, k, v, scale, sliding_window, softcap)[None], None
 
 
-def register() -> None:
-    """Make the attention known to transformers under ATTENTION_NAME. Repeating it changes nothing."""
-    AttentionInterface.register(ATTENTION_NAME, _attention)
+def register(is_compiled: bool = False) -> None:
+    """Make the attention known to transformers under ATTENTION_NAME. Repeating it changes nothing.
+
+    `is_compiled`: for models whose layers `torch.compile` compiles; it leaves the attention as it is.
+    """
+    AttentionInterface.register(ATTENTION_NAME, torch.compiler.disable(_attention) if is_compiled else _attention)

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import torch
 
 from glore.errors import EngineError
+from glore.sampling.noise import uniforms
 
-__all__ = ["DrawSettings", "NotFiniteError", "draw", "draw_each", "log_probs"]
+__all__ = ["DrawSettings", "Drawn", "Draws", "NotFiniteError", "draw", "draw_each", "log_probs", "not_finite"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,6 +24,41 @@ class DrawSettings:
     temperature: npt.NDArray[np.float32]
     top_k: npt.NDArray[np.int64]
     top_p: npt.NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Draws:
+    """Completions [C] that draw one token each. Those of one row have the same settings."""
+
+    row: npt.NDArray[np.int64]
+    """The row of logits."""
+    seeds: npt.NDArray[np.uint64]
+    counts: npt.NDArray[np.int64]
+    """Tokens drawn before."""
+    settings: DrawSettings
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether top-k or top-p cuts any distribution."""
+        return bool((self.settings.top_k > 0).any() or (self.settings.top_p < 1).any())
+
+    def uniforms(self) -> npt.NDArray[np.float32]:
+        """The random number of each (`glore.sampling.noise`)."""
+        return uniforms(self.seeds, self.counts)
+
+
+class Drawn:
+    """Tokens that have been drawn, or are on their way from a device."""
+
+    def __init__(self, logits_RV: torch.Tensor, tokens_C: torch.Tensor) -> None:
+        self.logits = logits_RV
+        """What they were drawn from."""
+        self._tokens = tokens_C
+
+    def tokens(self) -> npt.NDArray[np.int64]:
+        """One token id for each completion [C], when they are there."""
+        tokens: npt.NDArray[np.int64] = self._tokens.cpu().numpy()
+        return tokens
 
 
 def draw_each(
@@ -49,7 +85,7 @@ def draw(logits_RV: torch.Tensor, uniform_R: npt.NDArray[np.float32], settings: 
     if not hot.any():
         best = logits_RV.argmax(dim=-1)
         if not bool(torch.isfinite(logits_RV.gather(1, best[:, None])).all()):
-            raise _not_finite()
+            raise not_finite()
         return best
     device = logits_RV.device
     if (settings.temperature == 1).all():
@@ -62,7 +98,7 @@ def draw(logits_RV: torch.Tensor, uniform_R: npt.NDArray[np.float32], settings: 
     cdf_RV = probs_RV.cumsum(dim=-1)
     total_R = cdf_RV[:, -1]
     if not bool(torch.isfinite(total_R).all()):
-        raise _not_finite()
+        raise not_finite()
     # Strictly below the total, so that the last token with a positive probability is the last that can come out.
     point_R = torch.minimum(torch.from_numpy(uniform_R).to(device) * total_R, torch.nextafter(total_R, torch.zeros_like(total_R)))
     tokens_R = torch.searchsorted(cdf_RV, point_R[:, None], right=True)[:, 0]
@@ -97,7 +133,8 @@ class NotFiniteError(EngineError):
     """A model's logits are no numbers."""
 
 
-def _not_finite() -> NotFiniteError:
+def not_finite() -> NotFiniteError:
+    """The error for a distribution that can't be drawn from."""
     return NotFiniteError(
         "the model gave NaN or infinite logits, so nothing can be drawn; check its weights and dtype (float32 is the safe one)"
     )

@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glore.sampling.batch import Batch, Ints32
-from glore.sampling.draw import DrawSettings
-from glore.sampling.noise import uniforms
+from glore.sampling.draw import Draws, DrawSettings
 from glore.sampling.protocol import SamplingParams
 from glore.sampling.tree import PAGE_SIZE, Node, PageTree
 from glore.sampling.waiting import Job
@@ -120,13 +119,10 @@ class RowTable:
         self._order = None
         return slots
 
-    def draw_settings(self, slots: Ints) -> DrawSettings:
-        """How to draw the next token of those completions."""
-        return DrawSettings(self.temperature[slots], self.top_k[slots], self.top_p[slots])
-
-    def noise(self, slots: Ints) -> npt.NDArray[np.float32]:
-        """The uniform number of each one's next token."""
-        return uniforms(self.seed[slots], self.n_drawn[slots])
+    def draws(self, slots: Ints, row: Ints) -> Draws:
+        """How those completions draw their next token, each from its row of logits."""
+        how = DrawSettings(self.temperature[slots], self.top_k[slots], self.top_p[slots])
+        return Draws(row, self.seed[slots], self.n_drawn[slots], how)
 
     def append(self, slots: Ints, tokens: Ints) -> None:
         """One drawn token for each of those completions."""

@@ -1,80 +1,145 @@
 """Feeds a transformers model batches of paged tokens, in the fastest way that gives the model's own logits.
 
-Three ways: the compiled forward pass (native.c; Llama-like models on a CPU), transformers' own forward pass through our
-attention (`glore.sampling.attention`), or neither; then callers fall back on plain forward passes. A way is taken only if its
-logits agree with the model's plain forward pass on a few tokens.
+Four ways: our kernels on a GPU (`glore.sampling.cuda`), the compiled forward pass (native.c; Llama-like models on a CPU),
+transformers' own forward pass through our attention (`glore.sampling.attention`), or none of them; then callers fall back on plain
+forward passes. A way is taken only if its logits agree with the model's plain forward pass on a few tokens (`glore.sampling.trial`).
 """
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import logging
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from glore.sampling.attention import ATTENTION_NAME, KeyValues, Reading, register
-from glore.sampling.batch import Batch, Ints32, prompt_batches
-from glore.sampling.draw import DrawSettings, draw_each
+from glore.sampling.batch import Batch
+from glore.sampling.draw import Drawn, Draws, draw_each
 from glore.sampling.native import Library, library
 from glore.sampling.native_call import NativeModel, draw_natively
-from glore.sampling.tree import PAGE_SIZE, PageTree, cut
+from glore.sampling.tree import PAGE_SIZE
+from glore.sampling.trial import expected_logits, fault, trial_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from glore.config.engine import Quantization
+    from glore.sampling.cuda.model import CudaModel
+    from glore.sampling.cuda.pages import CudaPages
 
-__all__ = ["ModelRunner"]
+__all__ = ["WAYS", "ModelRunner"]
 
 _log = logging.getLogger(__name__)
+WAYS = ("cuda", "native", "paged")
+"""From the fastest to the slowest."""
 _MISFITS = (NotImplementedError, TypeError, ValueError, RuntimeError, KeyError, AttributeError, AssertionError, IndexError)
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
-"""What the two ways know, where a model's settings name its layers' types."""
+"""What the ways know, where a model's settings name its layers' types."""
+_COSTS = {"paged": "several times slower", "plain": "many times slower: every completion reads its own prompt"}
+"""Of a way that is taken because a better one was refused."""
+
+
+class _UnknownHereError(Exception):
+    """The way is for other models or machines: no fault, and nothing to warn of."""
 
 
 class ModelRunner:
-    """One model. `way`: `native`, `paged`, or `plain` (then `forward` can't be used).
+    """One model. `way`: `cuda`, `native`, `paged`, or `plain` (then `forward` can't be used). `refusals`: why better ways were not taken.
 
-    `quantization`: of the native way, which alone can do it.
+    `quantization`: of the native way, which alone can do it. `compiles`: of the cuda way (`CudaModel`).
     """
 
-    def __init__(self, model: PreTrainedModel, ways: tuple[str, ...] = ("native", "paged"), quantization: Quantization = "none") -> None:
+    def __init__(
+        self, model: PreTrainedModel, ways: tuple[str, ...] = WAYS, quantization: Quantization = "none", compiles: bool = False
+    ) -> None:
         self.model = model
         self._quantization = quantization
+        self._compiles = compiles
         self.device = next(model.parameters()).device
         self._native: NativeModel | None = None
+        self._cuda: CudaModel | None = None
         self._library: Library | None = None
         self._keep = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self.refusals: dict[str, str] = {}
+        self._has_fault = False
+        self._asked = ways
         if next(iter(ways), "") == "plain":
             ways = ()
         self.way = next((way for way in ways if self._fits(way)), "plain")
+        if self._has_fault or (self.way == "plain" and ways):
+            cost = _COSTS.get(self.way, "slower")
+            _warn_once(f"{type(model).__name__} in {self.dtype} is read the {self.way} way, {cost}. Refused: {self.reason}")
+
+    @property
+    def reason(self) -> str:
+        """Why no better way was taken; empty where the first was."""
+        return "; ".join(f"{way}: {why}" for way, why in self.refusals.items())
+
+    @property
+    def dtype(self) -> str:
+        """The model's own type, such as `bfloat16`."""
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
 
     @property
     def products(self) -> str:
         """What the compiled code computes products in: `float32`, `bfloat16`, `int16` or `int8`; else the model's own type."""
-        return self._native.products if self._native is not None else str(next(self.model.parameters()).dtype).removeprefix("torch.")
+        return self._native.products if self._native is not None else self.dtype
 
-    def pages_for(self, n_pages: int) -> KeyValues:
+    @property
+    def pass_tokens(self) -> int:
+        """How many prompt tokens a forward pass should have: enough to keep the machine busy."""
+        return 2048 if self._cuda is None else 16384
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the host is free while a step is computed."""
+        return self._cuda is not None
+
+    def pages_for(self, n_pages: int) -> KeyValues | CudaPages:
         """Room for the keys and values of so many pages, all layers (committed as it is used on a CPU)."""
+        if self._cuda is not None:
+            return self._cuda.pages_for(n_pages)
         return KeyValues(n_pages, PAGE_SIZE if self._library is not None else 1)
 
-    def draw(
-        self, logits_RV: torch.Tensor, row_C: npt.NDArray[np.int64], uniform_C: npt.NDArray[np.float32], settings: DrawSettings
-    ) -> torch.Tensor:
-        """One token id per completion [C] int64, each from its row of logits that `forward` gave (`glore.sampling.draw`)."""
-        if self._library is None:
-            return draw_each(logits_RV, row_C, uniform_C, settings)
-        return draw_natively(self._library, logits_RV, row_C, uniform_C, settings)
+    def affordable_pages(self, max_rows: int) -> int | None:
+        """How many pages a GPU has room for, beside `max_rows` rows' logits; none where the memory is not a card's."""
+        return None if self._cuda is None else self._cuda.affordable_pages(max_rows)
+
+    def close(self) -> None:
+        """Give a GPU's memory back; a later call takes it again."""
+        if self._cuda is not None:
+            self._cuda.close()
 
     @torch.inference_mode()
-    def forward(self, batch: Batch, store: KeyValues, n_threads: int = 1) -> torch.Tensor:
+    def draw(self, logits_RV: torch.Tensor, draws: Draws) -> Drawn:
+        """One token per completion, each from its row of logits (`glore.sampling.draw`)."""
+        if self._cuda is not None:
+            return self._cuda.draw(logits_RV, draws)
+        if self._library is None:
+            return Drawn(logits_RV, draw_each(logits_RV, draws.row, draws.uniforms(), draws.settings))
+        return Drawn(logits_RV, draw_natively(self._library, logits_RV, draws.row, draws.uniforms(), draws.settings))
+
+    def step(self, batch: Batch, store: KeyValues | CudaPages, draws: Draws, n_threads: int = 1) -> Drawn:
+        """A decode step: one token per completion, from the logits of `batch`, whose queries are all selected."""
+        if self._cuda is not None:
+            assert not isinstance(store, KeyValues)
+            return self._cuda.step(batch, draws, store)
+        return self.draw(self.forward(batch, store, n_threads), draws)
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch, store: KeyValues | CudaPages, n_threads: int = 1) -> torch.Tensor:
         """Logits [S, V] of the selected queries in float32; keys and values go to the store.
 
         `n_threads`: of the compiled code; torch has its own setting.
         """
+        if self._cuda is not None:
+            assert not isinstance(store, KeyValues)
+            return self._cuda.forward(batch, store).float() if batch.dependent else self._cuda.step_logits(batch, store).float()
+        assert isinstance(store, KeyValues)
         if self.way == "native":
             assert self._native is not None
             if not (self._native.current if batch.dependent else self._native.unchanged):
@@ -93,107 +158,62 @@ class ModelRunner:
         return logits.float()
 
     def _fits(self, way: str) -> bool:
-        """Set `way` up; whether it gives the model's own logits, for a prompt read at once and in two parts."""
+        """Set `way` up; whether it gives the model's own logits, for prompts read in parts and a completion read token by token."""
         before = self.model.config._attn_implementation
-        if before == ATTENTION_NAME and way == "native":
-            return False  # nothing to compare with
-        parameter = next(self.model.parameters())
-        on_cpu = self.device.type == "cpu"
-        self._library = library() if on_cpu and (way == "native" or parameter.dtype == torch.float32) else None
         self.way = way
-        rope = getattr(self.model.config, "rope_parameters", None) or {}
         try:
-            if "dynamic" in str(rope) or "longrope" in str(rope):
-                raise NotImplementedError("rotary frequencies that depend on the longest position of the batch")
-            if other := set(getattr(self.model.config.get_text_config(), "layer_types", None) or ()) - _LAYER_TYPES:
-                raise NotImplementedError(f"layers of the types {', '.join(sorted(other))}")  # a short text may not show the difference
-            if before != ATTENTION_NAME:
-                expected = self._plain_logits()
-            if way == "native":
-                if self._library is None:
-                    return False
-                self._native = NativeModel(self.model, self._library, self._quantization)
-            else:
-                register()
-                self.model.set_attn_implementation(ATTENTION_NAME)
-                if before == ATTENTION_NAME:
-                    return True
-            is_exact = self.products == "float32" and parameter.dtype == torch.float32
-            if all(_alike(logits, expected, self.products, is_exact) for logits in (self._paged_logits(), self._continued_logits())):
+            self._check_kind(way)
+            # A model that was read in pages before is compared with its attention written out.
+            self.model.set_attn_implementation("eager" if before == ATTENTION_NAME else before)
+            expected = expected_logits(self.model)
+            self._set_up(way)
+            is_exact = self.products == "float32" and self.dtype == "float32"
+            found = fault(trial_logits(self, self.model), expected, self.products, is_exact)
+            if found is None:
                 return True
-            _log.info("%s: the logits of the %s way differ", type(self.model).__name__, way)
+            self._has_fault = True
+            self.refusals[way] = found
+        except _UnknownHereError as error:
+            self.refusals[way] = str(error)
         except _MISFITS as error:
-            _log.info("%s can't be read the %s way: %s", type(self.model).__name__, way, error)
-        self._native = None
+            self.refusals[way] = " ".join(str(error).split())[:200] or type(error).__name__
+        _log.info("%s can't be read the %s way: %s", type(self.model).__name__, way, self.refusals[way])
+        self._native = self._cuda = self._library = None
         self.model.set_attn_implementation(before)
         return False
 
-    def _texts(self) -> list[list[list[int]]]:
-        """Segments of two texts that begin alike."""
-        n_vocab = self.model.get_input_embeddings().weight.shape[0]
-        head, one, other = ([(a * i + b) % n_vocab for i in range(n)] for a, b, n in ((7, 3, 18), (11, 1, 14), (5, 2, 1)))
-        return [[head, one], [head, other]]
+    def _check_kind(self, way: str) -> None:
+        """Raises what `_fits` takes for a refusal, where the way is not for this model or machine."""
+        on_cpu = self.device.type == "cpu"
+        if way == "native" and not on_cpu:
+            raise _UnknownHereError("the model is not on a CPU")
+        if way == "native" and library() is None:
+            raise _UnknownHereError("there is no compiled code (no C compiler, or switched off)")
+        if way == "cuda" and importlib.util.find_spec("triton") is None:
+            raise _UnknownHereError("Triton is not installed")
+        if way == "cuda" and on_cpu and self._asked != ("cuda",):
+            raise _UnknownHereError("the model is on a CPU")  # there the interpreter runs the kernels, for tests that ask for it
+        rope = getattr(self.model.config, "rope_parameters", None) or {}
+        if "dynamic" in str(rope) or "longrope" in str(rope):
+            raise NotImplementedError("rotary frequencies that depend on the longest position of the batch")
+        if other := set(getattr(self.model.config.get_text_config(), "layer_types", None) or ()) - _LAYER_TYPES:
+            raise NotImplementedError(f"layers of the types {', '.join(sorted(other))}")  # a short text may not show the difference
 
-    @torch.inference_mode()
-    def _plain_logits(self) -> torch.Tensor:
-        texts = [torch.tensor([[*segments[0], *segments[1]]], device=self.device) for segments in self._texts()]
-        return torch.stack([self.model(input_ids=ids, use_cache=False).logits[0, -1].float() for ids in texts])
+    def _set_up(self, way: str) -> None:
+        is_float32 = self.dtype == "float32"
+        self._library = library() if self.device.type == "cpu" and (way == "native" or (way == "paged" and is_float32)) else None
+        if way == "native":
+            assert self._library is not None
+            self._native = NativeModel(self.model, self._library, self._quantization)
+        elif way == "cuda":
+            from glore.sampling.cuda.model import CudaModel
 
-    def _paged_logits(self) -> torch.Tensor:
-        tree = PageTree(8)
-        store = self.pages_for(8)
-        logits = {}
-        for segments in self._texts():
-            found = tree.acquire(cut(segments))
-            assert found is not None
-            for batch, nodes in prompt_batches(tree, found[1], [found[0]], max_tokens=17):
-                for node, row in zip(nodes, self.forward(batch, store), strict=True):
-                    logits[node] = row
-        return torch.stack(list(logits.values()))
-
-    def _continued_logits(self) -> torch.Tensor:
-        """The same, where the second segments are a completion's, read token by token."""
-        tree = PageTree(8)
-        store = self.pages_for(8)
-        logits = []
-        for head, tail in self._texts():
-            found, page = tree.acquire(cut([head])), tree.take(1)
-            assert found is not None
-            assert page is not None
-            for batch, _ in prompt_batches(tree, found[1], [found[0]], max_tokens=17):
-                self.forward(batch, store)
-            tree.fill[page], tree.start[page] = PAGE_SIZE, len(head)
-            pages = [*found[0].pages, *page]
-            for n, token in enumerate(tail):
-                batch = Batch(
-                    tokens=_numbers(token),
-                    positions=_numbers(len(head) + n),
-                    write_page=_numbers(page[0]),
-                    write_offset=_numbers(n),
-                    chain=_numbers(0),
-                    n_pages=_numbers(len(pages)),
-                    n_last=_numbers(n + 1),
-                    n_prompt=_numbers(len(pages) - 1),
-                    table=_numbers(*pages)[None],
-                    fill=tree.fill,
-                    start=tree.start,
-                    selected=_numbers(0),
-                    dependent=False,
-                )
-                row = self.forward(batch, store)[0]
-            logits.append(row)
-        return torch.stack(logits)
+            self._cuda = CudaModel(self.model, self._keep, compiles=self._compiles)
+        else:
+            register()
+            self.model.set_attn_implementation(ATTENTION_NAME)
 
 
-def _alike(logits: torch.Tensor, expected: torch.Tensor, products: str, is_exact: bool) -> bool:
-    """Whether logits [B, V] are those expected, up to what the products were rounded by."""
-    if products in ("int16", "int8"):
-        # A mistake in the layout gives logits as far from the expected ones as these are from their mean.
-        centred = expected - expected.mean(-1, keepdim=True)
-        return bool(((logits - expected).norm(dim=-1) < 0.3 * centred.norm(dim=-1)).all())
-    tolerance = 1e-3 if is_exact else 0.15
-    return torch.allclose(logits, expected, rtol=tolerance, atol=tolerance)
-
-
-def _numbers(*values: int) -> Ints32:
-    return np.array(values, np.int32)
+@cache
+def _warn_once(message: str) -> None:
+    _log.warning("%s", message)

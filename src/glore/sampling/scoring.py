@@ -22,19 +22,18 @@ from glore.prompts import solve_segments
 from glore.sampling.attention import KeyValues
 from glore.sampling.batch import prompt_batches
 from glore.sampling.protocol import check_scores
-from glore.sampling.runner import ModelRunner
+from glore.sampling.runner import WAYS, ModelRunner
 from glore.sampling.tree import PAGE_SIZE, Node, PageTree, cut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from glore.config import EngineSettings
+    from glore.sampling.cuda.pages import CudaPages
 
 __all__ = ["StepScorer"]
 
 _GOOD = 1
-_PASS_TOKENS = 2048
-"""Tokens of one forward pass."""
 _log = logging.getLogger(__name__)
 
 
@@ -55,7 +54,7 @@ class StepScorer:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         scoring_tokens: int = 16384,
-        ways: tuple[str, ...] = ("native", "paged"),
+        ways: tuple[str, ...] = WAYS,
     ) -> StepScorer:
         """A scorer over a model that is loaded already."""
         scorer = cls.__new__(cls)
@@ -67,7 +66,7 @@ class StepScorer:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         scoring_tokens: int,
-        ways: tuple[str, ...] = ("native", "paged"),
+        ways: tuple[str, ...] = WAYS,
     ) -> None:
         self.model = model.eval()
         self.name = type(model).__name__
@@ -152,10 +151,15 @@ class StepScorer:
         yield from self._read(tree, store, new, reached, encoded)
 
     def _read(
-        self, tree: PageTree, store: KeyValues, new: list[Node], reached: list[tuple[int, Node]], encoded: dict[int, list[list[int]]]
+        self,
+        tree: PageTree,
+        store: KeyValues | CudaPages,
+        new: list[Node],
+        reached: list[tuple[int, Node]],
+        encoded: dict[int, list[list[int]]],
     ) -> Iterator[tuple[int, tuple[float, ...]]]:
         """Fill the new nodes, each with p(good) after its last token; then collect the solutions' scores from the nodes."""
-        for batch, nodes in prompt_batches(tree, new, new, min(_PASS_TOKENS, self.scoring_tokens)):
+        for batch, nodes in prompt_batches(tree, new, new, min(self._runner.pass_tokens, self.scoring_tokens)):
             logits = self._runner.forward(batch, store, torch.get_num_threads())
             for node, value in zip(nodes, _good(logits), strict=True):
                 node.value = value

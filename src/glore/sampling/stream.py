@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import torch
 
 from glore.errors import EngineError, out_of_memory
 from glore.sampling.batch import prompt_batches
-from glore.sampling.draw import log_probs
+from glore.sampling.draw import Drawn, log_probs
 from glore.sampling.rows import Ints, RowTable
 from glore.sampling.runner import ModelRunner
 from glore.sampling.stops import StopFinder
@@ -22,9 +23,23 @@ from glore.sampling.waiting import Job, Waiting
 
 __all__ = ["Stream"]
 
-_PROMPT_TOKENS = 2048
-"""Prompt tokens of one forward pass."""
 _log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(slots=True)
+class _Ended:
+    """A completion that has come to its end."""
+
+    job: Job
+    index: int
+    """Of its seed."""
+    key: tuple[int, int]
+    """Equal keys have drawn equal tokens."""
+    tokens: list[int]
+    text: str | None
+    """Where a stop has cut it."""
+    stop: str
+    logprobs: tuple[float, ...] | None
 
 
 class Stream:
@@ -42,11 +57,13 @@ class Stream:
         self._runner, self._waiting = runner, waiting
         self._is_end, self._texts = is_end, texts
         self._stops = StopFinder(texts)
-        self._prompt_tokens, self._n_threads = _PROMPT_TOKENS, torch.get_num_threads()
+        self._prompt_tokens, self._n_threads = runner.pass_tokens, torch.get_num_threads()
         self._live: dict[Job, None] = {}
         """Requests that have begun and are not done."""
         self._done: list[Job] = []
         """Requests to be handed out; what is done stays so when memory runs out."""
+        self._ended: list[_Ended] = []
+        """Completions that have ended and are not in their requests yet."""
         self._begin(max_rows, n_pages)
 
     def _begin(self, max_rows: int, n_pages: int) -> None:
@@ -58,7 +75,7 @@ class Stream:
 
     def run(self) -> Iterator[Job]:
         """Every request as it is done."""
-        while self.rows.n_active or self._partial is not None or self._waiting:
+        while self.rows.n_active or self._ended or self._partial is not None or self._waiting:
             if self._has_room:
                 # Here and not on the way: what the source raises is its own, even if it ran out of memory.
                 self._waiting.refill()
@@ -79,6 +96,8 @@ class Stream:
 
     def _step(self) -> None:
         """Let waiting requests in if there is room, else decode one token of every row."""
+        if not self.rows.n_active:
+            self._settle()
         if self._has_room:
             begun = self._admit(self.rows.room)
             if begun:
@@ -135,7 +154,8 @@ class Stream:
         for job in jobs:
             if not job.pending:
                 self._let_go(job)
-        self._advance(slots, logits_JV, np.array([place[job] for job, _ in begun]))
+        row = np.array([place[job] for job, _ in begun])
+        self._advance(slots, self._runner.draw(logits_JV, self.rows.draws(slots, row)), row)
 
     def _decode(self) -> None:
         rows = self.rows
@@ -144,19 +164,19 @@ class Stream:
             self._give_way(rows.youngest(max(1, rows.n_rows // 8)))
             batch = rows.batch()
         _, slots, row = rows.order()
-        self._advance(slots, self._runner.forward(batch, self._store, self._n_threads), row)
+        drawn = self._runner.step(batch, self._store, rows.draws(slots, row), self._n_threads)
+        self._settle()
+        self._advance(slots, drawn, row)
 
     @torch.inference_mode()
-    def _advance(self, slots: Ints, logits_RV: torch.Tensor, row: Ints) -> None:
-        """Draw one token for each of the completions, from the logits of its `row`; take out those that end, part those that differ."""
-        rows = self.rows
-        chosen = self._runner.draw(logits_RV, row, rows.noise(slots), rows.draw_settings(slots))
-        tokens: Ints = chosen.cpu().numpy()
+    def _advance(self, slots: Ints, drawn: Drawn, row: Ints) -> None:
+        """One token for each of the completions, drawn from the logits of its `row`; take out those that end, part those that differ."""
+        rows, logits_RV = self.rows, drawn.logits
+        tokens = drawn.tokens()
         rows.append(slots, tokens)
         if (tells := rows.tells[slots]).any():
-            wanted = torch.from_numpy(np.flatnonzero(tells)).to(logits_RV.device)
-            of = torch.from_numpy(row[tells]).to(logits_RV.device)
-            rows.note(slots[tells], log_probs(logits_RV[of], chosen[wanted]).cpu().numpy())
+            of, chosen = (torch.from_numpy(x[tells]).to(logits_RV.device) for x in (row, tokens))
+            rows.note(slots[tells], log_probs(logits_RV[of], chosen).cpu().numpy())
         ended = self._is_end(tokens)
         stopped = self._stopped(slots[rows.stops[slots] & ~ended])
         over = ended | (rows.n_drawn[slots] >= rows.max_new[slots])
@@ -171,17 +191,24 @@ class Stream:
     def _finish(self, slots: Ints, by_end: npt.NDArray[np.bool_], stopped: dict[int, str]) -> None:
         """Those completions have come to their end: by an end token, by their stop, or by their length."""
         rows = self.rows
-        places, keys = slots.tolist(), rows.alike(slots)
-        whole = {key: slot for slot, key in zip(places, keys, strict=True) if slot not in stopped}
-        texts = dict(zip(whole, self._texts([rows.drawn(slot) for slot in whole.values()]), strict=True))
-        for slot, key, is_end in zip(places, keys, by_end.tolist(), strict=True):
+        for slot, key, is_end in zip(slots.tolist(), rows.alike(slots), by_end.tolist(), strict=True):
             job = rows.jobs[slot]
             assert job is not None
             stop = "stop" if slot in stopped else "eos" if is_end else "length"
-            text = stopped[slot] if slot in stopped else texts[key]
-            if job.finish(int(rows.seed_index[slot]), int(rows.n_drawn[slot]), text, stop, rows.told(slot)):
-                self._over(job)
+            drawn = rows.drawn(slot)
+            self._ended.append(_Ended(job, int(rows.seed_index[slot]), key, drawn, stopped.get(slot), stop, rows.told(slot)))
         rows.drop(slots)
+        if not self._runner.overlaps:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Completions that have ended become texts, those of equal tokens at once. A GPU computes the next step meanwhile."""
+        ended, self._ended = self._ended, []
+        whole = {e.key: e.tokens for e in ended if e.text is None}
+        texts = dict(zip(whole, self._texts(list(whole.values())), strict=True))
+        for e in ended:
+            if e.job.finish(e.index, len(e.tokens), texts[e.key] if e.text is None else e.text, e.stop, e.logprobs):
+                self._over(e.job)
 
     def _over(self, job: Job) -> None:
         """All completions of the request are there."""
@@ -227,6 +254,7 @@ class Stream:
 
         Pages for the longest completion under way remain; one that needs more gets them when it is alone.
         """
+        self._settle()
         under_way = list(self._live)
         n_rows, n_pages, n_tokens = self.rows.max_rows, self.tree.n_pages, self._prompt_tokens
         least = min(n_pages, max((job.n_pages for job in under_way), default=1))

@@ -23,7 +23,7 @@ from glore.sampling.native import no_quantization
 from glore.sampling.plain import find_cache, plain_waves
 from glore.sampling.protocol import FollowUp, Request, Result, followed
 from glore.sampling.rows import Ints
-from glore.sampling.runner import ModelRunner
+from glore.sampling.runner import WAYS, ModelRunner
 from glore.sampling.stream import Stream
 from glore.sampling.tree import PAGE_SIZE, cut
 from glore.sampling.waiting import Job, Waiting
@@ -40,6 +40,8 @@ _KEPT_SEGMENTS = 16_384
 """So many segments' token ids are remembered."""
 _TOKENS_PER_ROW = 256
 """Room for keys and values, where nothing else is asked for."""
+_MOST_TOKENS_PER_ROW = 4096
+"""On a card: more room is taken only if `cache_tokens` asks for it."""
 
 
 class TorchEngine:
@@ -63,16 +65,17 @@ class TorchEngine:
         tokenizer: PreTrainedTokenizerBase,
         max_rows: int = 256,
         cache_tokens: int | None = None,
-        ways: tuple[str, ...] = ("native", "paged"),
+        ways: tuple[str, ...] = WAYS,
         quantization: Quantization = "none",
+        compiles: bool = False,
     ) -> TorchEngine:
         """An engine over a model that is loaded already. The engine takes it over (evaluation mode, own attention).
 
         `cache_tokens`: room for the keys and values of so many tokens. `ways`: how the model may be read (`ModelRunner`).
-        `quantization`: as `engine.quantization`; raises EngineError where it can't be had.
+        `quantization`: as `engine.quantization`; raises EngineError where it can't be had. `compiles`: on a GPU, compile the layers too.
         """
         engine = cls.__new__(cls)
-        engine._set_up(model, tokenizer, max_rows, cache_tokens, ways, quantization)
+        engine._set_up(model, tokenizer, max_rows, cache_tokens, ways, quantization, compiles)
         return engine
 
     def _set_up(
@@ -81,8 +84,9 @@ class TorchEngine:
         tokenizer: PreTrainedTokenizerBase,
         max_rows: int,
         cache_tokens: int | None = None,
-        ways: tuple[str, ...] = ("native", "paged"),
+        ways: tuple[str, ...] = WAYS,
         quantization: Quantization = "none",
+        compiles: bool = False,
     ) -> None:
         from glore.models import encode_many, encode_segments
 
@@ -91,7 +95,7 @@ class TorchEngine:
         """What errors call it."""
         self.tokenizer = tokenizer
         self.max_rows = max_rows
-        self.runner = ModelRunner(model, ways, quantization)
+        self.runner = ModelRunner(model, ways, quantization, compiles)
         if quantization != "none" and self.runner.products != quantization:
             raise no_quantization(quantization, model.config.model_type)
         self._cache = "" if self.packed else find_cache(model)
@@ -107,6 +111,10 @@ class TorchEngine:
         # At least one text of full length must fit; its segments may leave some pages half empty.
         least = 2 * min(self._context, 4096)
         self.n_pages = -(-(cache_tokens or max(max_rows * _TOKENS_PER_ROW, least)) // PAGE_SIZE)
+        affordable = self.runner.affordable_pages(max_rows) if cache_tokens is None else None
+        if affordable is not None:
+            # What the card has room for, up to what rows of full length can use.
+            self.n_pages = min(affordable, -(-max_rows * min(self._context, _MOST_TOKENS_PER_ROW) // PAGE_SIZE) + self.n_pages)
 
     @property
     def packed(self) -> bool:

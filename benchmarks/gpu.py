@@ -1,0 +1,72 @@
+"""On a GPU: are the kernels right, is the text that of `generate`, and how fast are rollouts, against transformers and the card's limit.
+
+    python -m benchmarks.gpu                     all sections, about six minutes on an H100
+    python -m benchmarks.gpu --only kernels,text
+    TRITON_INTERPRET=1 python -m benchmarks.gpu --dry     the same on a CPU with tiny shapes: tries the script, measures nothing
+
+Each section stands alone: one that fails prints its traceback and the others go on. Numbers go to $OUT/gpu.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks import gpu_checks, gpu_rates
+from benchmarks.gpu_shapes import Bench
+
+SECTIONS: dict[str, Callable[[Bench], object]] = {
+    "card": gpu_rates.card,
+    "kernels": gpu_checks.kernels,
+    "drawing": gpu_checks.drawing,
+    "text": gpu_checks.text,
+    "ways": gpu_checks.ways,
+    "scores": gpu_checks.scores,
+    "step135": lambda bench: gpu_rates.step(bench, "135M"),
+    "rollouts135": lambda bench: gpu_rates.rollouts(bench, "135M"),
+    "step1100": lambda bench: gpu_rates.step(bench, "1.1B"),
+    "rollouts1100": lambda bench: gpu_rates.rollouts(bench, "1.1B"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
+    parser.add_argument("--skip", default="", help="sections to leave out")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=420, help="no section begins later than this")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--dry", action="store_true", help="tiny shapes on a CPU, in Triton's interpreter")
+    options = parser.parse_args()
+    bench = Bench.of(options.dry, options.rounds, not options.no_compile)
+    skipped = set(options.skip.split(","))
+    results: dict[str, object] = {"device": bench.name, "torch": torch.__version__}
+    begun = time.perf_counter()
+    for name in options.only.split(","):
+        if name in skipped:
+            continue
+        if time.perf_counter() - begun > options.seconds:
+            print(f"\n## {name}: not begun, {options.seconds:.0f} s are over", flush=True)
+            continue
+        print(f"\n## {name}", flush=True)
+        at = time.perf_counter()
+        try:
+            results[name] = SECTIONS[name](bench)
+        except Exception:
+            results[name] = {"failed": traceback.format_exc()}
+            print(traceback.format_exc(), flush=True)
+        bench.free()
+        print(f"({name}: {time.perf_counter() - at:.0f} s)", flush=True)
+        folder = Path(os.environ.get("OUT", "."))
+        (folder / "gpu.json").write_text(json.dumps(results, indent=1, default=str), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
