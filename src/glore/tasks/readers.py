@@ -165,6 +165,8 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: the packed file is damaged or cut off ({error}); copy or pack it again") from error
     except OSError as error:
+        if error.errno is None:  # bzip2 says so where the data is wrong
+            raise DataError(f"{path}: the packed file is damaged ({error}); copy or pack it again") from error
         raise DataError(f"can't read {path}: {error.strerror or error}; check task.path") from error
 
 

@@ -71,13 +71,14 @@ def _check_reachable(name: str, revision: str | None) -> None:
 
 
 def text_field(row: Row, *names: str) -> str:
-    """A field as text: a non-empty string, or a number where a string could stand. Several names: the first that is there.
+    """A field as text: a non-empty string, or a number where a string could stand. Several names: the first that holds one.
 
     Raises DataError naming the place, the field, the value and the mend.
     """
-    for name in names:
-        if name in row.fields:
-            return _text(row, name, row.fields[name])
+    there = [name for name in names if name in row.fields]
+    if there:
+        name = next((n for n in there if row.fields[n] is not None), there[0])
+        return _text(row, name, row.fields[name])
     known = ", ".join(sorted(map(str, row.fields))[:8]) or "none"
     raise DataError(f"{row.where}: the field '{names[0]}' is missing (fields there: {known}); add it")
 
