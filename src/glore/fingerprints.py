@@ -61,13 +61,14 @@ def digest_of_files(files: Mapping[str, Path], settings: str = "the settings bel
 
 
 def model_contents(model: str) -> dict[str, str | None]:
-    """A hash of what loaders read from the folder `base.model`; none where nothing is there now. Empty for a Hub name.
+    """A hash of what loaders read from the folder `base.model`, or of the file it names; none where nothing is there. Empty for a Hub name.
 
     Raises DataError for a file that can't be read.
     """
     if not is_local(model):
         return {}
     folder = Path(model).expanduser()
+    folder = folder.parent if folder.is_file() else folder  # pickled weights are asked for by their file
     folder = folder.parent if folder.is_file() else folder  # pickled weights, asked for by name
     files = {p.name: p for p in folder.glob("*") if p.suffix in _MODEL_FILES and p.name not in _NO_MODEL_FILES and p.is_file()}
     return {"base.model": digest_of_files(files, "base.model") if files else None}

@@ -21,6 +21,7 @@ from fakes import FunctionEngine, LastLineTask, problem
 from glore.config import EngineSettings, RunConfig
 from glore.errors import DataError, RunError
 from glore.evaluation import read_evaluation
+from glore.fingerprints import model_contents
 from glore.pipeline import StagePlan, plan_stages, run_stages
 from glore.records import PrefixTrials, Problem, RefinementPair, Solution, StepLabels, StepScores, read_records
 from glore.sampling.protocol import Engine, Request
@@ -390,6 +391,15 @@ def test_a_base_model_is_what_its_folder_holds(tmp_path: Path, monkeypatch: pyte
     assert {name for name in now if now[name].fingerprint == back[name].fingerprint} == {"problems"}
     (folder / "tokenizer.json").write_text("{}")
     assert plans()["base"].state == "computed"
+    pickled = folder / "pytorch_model.bin"
+    pickled.write_bytes(b"a")
+    by_file = model_contents(str(pickled))
+    assert by_file == model_contents(str(folder))
+    pickled.write_bytes(b"b")
+    assert model_contents(str(pickled)) != by_file
+    monkeypatch.chdir(folder.parent)
+    assert model_contents("base/pytorch_model.bin") == model_contents(str(pickled))
+    assert model_contents("some/base") == {}
     shutil.rmtree(folder)
     assert plans()["base"].state == "reused", "a finished run needs its base no more"
 
