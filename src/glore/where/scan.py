@@ -9,8 +9,8 @@ Rollout k of prefix i has the seed (run seed, draft, i, k), so both ways see the
 drawn in growing waves, since the first ones often suffice; a record keeps the rollouts up to the first consistent
 success in the order of k, hence waves change the time it takes and nothing else.
 
-Rollouts drawn before, for the same drafts, are taken up and graded again (`drawn`), and only what is missing is drawn: that
-is how verdicts of another grader lead to the records that a scan with it makes.
+Outcomes drawn before, for the same drafts, are taken up (`drawn`), and only what is missing is drawn: that is how
+verdicts of another grader lead to the records that a scan with it makes (`glore.regrade`).
 
 A rollout that could not be graded is kept as `unknown` and is no success. A draft that could not be graded gets none.
 """
@@ -122,12 +122,10 @@ class _Scan:
         trial = self.drawn.get((draft.id, i))
         if trial is None:
             return _Prefix(problem, draft, i, ())
-        continuations = [split_steps(text) for text in trial.completions]
         # A record has the tokens of its rollouts together: the first one gets them all, so a record
         # that loses its last ones says what was drawn, and any other has the sum it had.
-        tokens = (trial.n_tokens, *(0 for _ in continuations[1:]))
-        verdicts = self._verdicts(problem, draft.steps[:i], continuations)
-        return _Prefix(problem, draft, i, tuple(map(_Rollout, trial.completions, tokens, verdicts, trial.consistent)))
+        tokens = (trial.n_tokens, *(0 for _ in trial.completions[1:]))
+        return _Prefix(problem, draft, i, tuple(map(_Rollout, trial.completions, tokens, trial.correct, trial.consistent)))
 
     def request(self, prefix: _Prefix) -> Request:
         """The next wave of rollouts from this prefix."""
@@ -176,12 +174,9 @@ class _Scan:
     def _graded(self, prefix: _Prefix, completions: Sequence[Completion]) -> tuple[_Rollout, ...]:
         kept = prefix.draft.steps[: prefix.i]
         continuations = [split_steps(c.text) for c in completions]
-        verdicts = self._verdicts(prefix.problem, kept, continuations)
+        verdicts = [self._task.grade(prefix.problem, (*kept, *steps)).verdict for steps in continuations]
         consistent = consistent_rollouts(kept, continuations, self._settings.consistency, self._settings.consistency_steps)
         return tuple(map(_Rollout, (c.text for c in completions), (c.n_tokens for c in completions), verdicts, consistent))
-
-    def _verdicts(self, problem: Problem, kept: Sequence[str], continuations: Sequence[tuple[str, ...]]) -> list[str]:
-        return [self._task.grade(problem, (*kept, *steps)).verdict for steps in continuations]
 
     def _finish(self, prefix: _Prefix, rollouts: Sequence[_Rollout]) -> None:
         self.trials.append(
