@@ -55,7 +55,7 @@ def finish_swap(run_dir: Path) -> None:
     try:
         for new in sorted(pending.iterdir()):
             target = run_dir / "stages" / new.name
-            aside = target.with_name(f".{new.name}.{os.getpid()}.old")
+            aside = run_dir / f".{new.name}.{os.getpid()}.old"
             if target.exists():
                 shutil.rmtree(aside, ignore_errors=True)
                 target.rename(aside)

@@ -35,7 +35,8 @@ from glore.solutions import first_of_each
 from glore.stages.common import verdicts
 from glore.stages.reward import DRAWN, drafts_per_shard
 from glore.swap import finish_swap, is_swap_pending, prepared_swap
-from glore.tasks.open import open_task
+from glore.tasks.dataset import DatasetTask
+from glore.tasks.open import open_grader
 from glore.tasks.protocol import Task
 
 __all__ = ["Example", "RegradedStage", "Regrading", "regrade"]
@@ -83,8 +84,7 @@ class Regrading:
 def regrade(config: RunConfig, *, apply: bool = False, n_examples: int = 3, progress: Progress | None = None) -> Regrading:
     """Grade what the run at `config.run_dir` has stored; with `apply`, write what changes, all of it or nothing.
 
-    `n_examples` are given per stage and change of verdict. Raises RunError for damaged records, DataError where the task can't be
-    opened.
+    `n_examples` are given per stage and change of verdict. Raises RunError for damaged records.
     """
     run_dir = config.run_dir
     with contextlib.ExitStack() as stack:
@@ -94,6 +94,7 @@ def regrade(config: RunConfig, *, apply: bool = False, n_examples: int = 3, prog
         elif is_swap_pending(run_dir):
             raise RunError(f"{run_dir}: an earlier glore regrade --apply was killed; carry it out with glore regrade --apply")
         work = _Regrade(config, n_examples, progress or SilentProgress())
+        stack.callback(work.close)
         stages = [stage for name in work.marks if (stage := work.stage(name)) is not None]
         result = Regrading(stages, work.lineage.stale(), work.unfinished(), apply and bool(work.changed))
         if result.is_applied:
@@ -126,10 +127,15 @@ class _Regrade:
         self.marks = read_marks(config.run_dir)
         self.lineage = Lineage(self.marks)
         self._problems: dict[str, Problem] = stored_problems(config.run_dir, self.marks)
-        self._task: Task = open_task(config.task, config.seed)
+        self._task: Task = open_grader(config.task, config.seed, self._problems.values())
         self._solutions: dict[str, list[Solution]] = {}
         """Of the stages whose solutions were continued by rollouts, with new verdicts."""
         self.changed: list[_Change] = []
+
+    def close(self) -> None:
+        """End what grading started."""
+        if isinstance(self._task, DatasetTask):
+            self._task.close()
 
     def unfinished(self) -> list[str]:
         """Stages that were begun and have no mark of the end."""

@@ -12,19 +12,18 @@ import pyarrow.parquet as pq
 from glore.config import LabelSettings
 from glore.errors import RunError
 from glore.fingerprints import REGRADED, fingerprint_of, stage_fingerprint
-from glore.marks import DoneMark, StartedMark, check_stage_files, read_done, recorded_files
+from glore.marks import DoneMark, StartedMark, check_stage_files, finished_stages, recorded_files
 from glore.records import PrefixTrials, Problem, Solution, read_records, schema_of
+from glore.tasks.splits import SPLITS
 
 __all__ = ["Lineage", "draft_settings", "graded_parts", "read_marks", "stored_problems"]
 
 _SHARD = re.compile(r"(.+)-\d+\.parquet")
-SPLITS = ("train", "dev", "test")
 
 
 def read_marks(run_dir: Path) -> dict[str, DoneMark]:
     """The marks of the finished stages, each after its inputs. Raises RunError for a damaged one."""
-    found = {path.parent.name: read_done(path.parent) for path in (run_dir / "stages").glob("*/done.json")}
-    marks = {name: mark for name, mark in found.items() if mark is not None}
+    marks = finished_stages(run_dir)
     ordered: dict[str, DoneMark] = {}
 
     def visit(name: str, above: tuple[str, ...]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from glore.config import TaskSettings
 from glore.fingerprints import digest_of_files
+from glore.records import Problem
 from glore.tasks.protocol import Task
 
-__all__ = ["data_contents", "open_task"]
+__all__ = ["data_contents", "open_grader", "open_task"]
 
 
 def open_task(settings: TaskSettings, seed: int) -> Task:
@@ -36,6 +38,22 @@ def open_task(settings: TaskSettings, seed: int) -> Task:
     from glore.tasks.jsonl import load_jsonl
 
     return load_jsonl(settings)
+
+
+def open_grader(settings: TaskSettings, seed: int, problems: Iterable[Problem]) -> Task:
+    """A task with these problems, read earlier by `open_task` with the same settings: grades them without the data they came from."""
+    if settings.kind == "stories":
+        return open_task(settings, seed)
+    from glore.tasks.dataset import DatasetTask
+    from glore.tasks.latex import LatexChecker
+    from glore.tasks.numbers import parse_number
+    from glore.tasks.splits import SPLITS, Splits
+
+    known = list(problems)
+    splits = Splits({split: tuple(p for p in known if p.split == split) for split in SPLITS}, n_duplicates=0, n_overlaps=0)
+    # As the loaders choose: MATH may always need it, the user's own problems where an answer is no number.
+    latex = settings.kind == "math" or (settings.kind == "jsonl" and any(parse_number(p.answer) is None for p in known))
+    return DatasetTask(settings.kind, splits, LatexChecker() if latex else None)
 
 
 def data_contents(settings: TaskSettings, *, base_text: bool = False) -> dict[str, str | None]:
