@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +19,10 @@ from glore.progress import duration
 from glore.prompts import BAD_MARK
 from glore.records import Refinement
 
-__all__ = ["plan_table", "refinement_json", "refinement_text", "stages_table"]
+if TYPE_CHECKING:
+    from glore.regrade import RegradedStage, Regrading
+
+__all__ = ["plan_table", "refinement_json", "refinement_text", "regrading_notes", "regrading_tables", "stages_table"]
 
 
 def plan_table(plans: Sequence[StagePlan], run_dir: str) -> Table:

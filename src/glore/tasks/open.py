@@ -53,7 +53,7 @@ def open_grader(settings: TaskSettings, seed: int, problems: Iterable[Problem]) 
     splits = Splits({split: tuple(p for p in known if p.split == split) for split in SPLITS}, n_duplicates=0, n_overlaps=0)
     # As the loaders choose: MATH may always need it, the user's own problems where an answer is no number.
     latex = settings.kind == "math" or (settings.kind == "jsonl" and any(parse_number(p.answer) is None for p in known))
-    return DatasetTask(settings.kind, splits, LatexChecker() if latex else None)
+    return DatasetTask(settings.kind, splits, LatexChecker() if latex else None, settings.boxed)
 
 
 def data_contents(settings: TaskSettings, *, base_text: bool = False) -> dict[str, str | None]:
