@@ -1,4 +1,6 @@
-"""`open_task`: from settings to a task whose problems are read and checked; `data_contents`: what local data holds, as hashes."""
+"""`open_task`: from settings to a task whose problems are read and checked; `data_contents`: what
+local data holds, as hashes.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,11 @@ __all__ = ["data_contents", "open_grader", "open_task"]
 
 
 def open_task(settings: TaskSettings, seed: int) -> Task:
-    """Read and check all problems. `seed` draws the built-in stories; given data doesn't depend on it.
+    """Read and check all problems. `seed` draws the built-in stories; given data doesn't depend on
+    it.
 
-    Raises DataError where data is missing or malformed (file, line, field and mend), ConfigError where no source is named or no
-    story meets the settings.
+    Raises DataError where data is missing or malformed (file, line, field and mend), ConfigError
+    where no source is named or no story meets the settings.
     """
     if settings.kind == "stories":
         from glore.tasks.stories import Stories
@@ -57,10 +60,11 @@ def open_grader(settings: TaskSettings, seed: int, problems: Iterable[Problem]) 
 
 
 def data_contents(settings: TaskSettings, *, base_text: bool = False) -> dict[str, str | None]:
-    """A short hash of the files behind `task.path` and, with `base_text`, `task.scratch_path`; none where nothing is there now.
+    """A short hash of the files behind `task.path` and, with `base_text`, `task.scratch_path`; none
+    where nothing is there now.
 
-    Empty for the built-in stories and for the Hub. Raises DataError for a file that can't be read, and where it isn't clear which
-    files are meant.
+    Empty for the built-in stories and for the Hub. Raises DataError for a file that can't be read,
+    and where it isn't clear which files are meant.
     """
     if settings.kind == "stories":
         return {}
