@@ -1,4 +1,4 @@
-"""`glore run · refine · report · show`. `glore.failures` turns whatever goes wrong into one line and an exit code.
+"""`glore run · refine · report · show · regrade`. `glore.failures` turns whatever goes wrong into one line and an exit code.
 
 Imports wait until a command needs them, so that `glore --help` answers at once. Tables and results go to stdout;
 progress, notes and errors to stderr.
@@ -134,6 +134,32 @@ def show(run: Annotated[str, typer.Argument(metavar="RUN", help="A run: its fold
         from glore.stages import build_stages
 
         _console().print(stages_table(plan_stages(build_stages(config), config), config.run_dir))
+
+
+@app.command()
+def regrade(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, or its name below runs/.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Write what changes; what was made from it is stale then.")] = False,
+    examples: Annotated[int, typer.Option(min=0, max=1000, help="Examples per stage and change of verdict.")] = 3,
+) -> None:
+    """Grade what a run has stored with the present graders, and say what changes. Draws nothing."""
+    with outcome() as own:
+        config = _open_run(run)
+        own.log_dir = config.run_dir / "log"
+        own.on_interrupt = "nothing was changed" if not apply else "all of it was written or nothing: the same command says which"
+        from glore.display import regrading_notes, regrading_tables
+        from glore.progress import TerminalProgress
+        from glore.regrade import regrade as regrade_run
+
+        with TerminalProgress(log_file=config.run_dir / "log" / "run.log" if apply else None) as progress:
+            found = regrade_run(config, apply=apply, n_examples=examples, progress=progress)
+            if found.is_applied:
+                progress.note(f"regraded: {', '.join(s.stage for s in found.stages if s.fate in ('rewritten', 'unfinished'))}")
+        console = _console()
+        for table in regrading_tables(found, config.run_dir):
+            console.print(table)
+        for note in regrading_notes(found, config.run_dir):
+            console.print(printable(note), soft_wrap=True)
 
 
 def main() -> NoReturn:

@@ -1,23 +1,28 @@
-"""What the command line shows about a run's stages and about one refinement. Model text is shown as plain text."""
+"""What the command line shows about a run's stages, about regrading and about one refinement. Model text is shown as plain text."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
-from glore.errors import printable
+from glore.errors import printable, shown
 from glore.marks import read_done
 from glore.pipeline import StagePlan
 from glore.progress import duration
 from glore.prompts import BAD_MARK
 from glore.records import Refinement
 
-__all__ = ["plan_table", "refinement_json", "refinement_text", "stages_table"]
+if TYPE_CHECKING:
+    from glore.regrade import RegradedStage, Regrading
+
+__all__ = ["plan_table", "refinement_json", "refinement_text", "regrading_notes", "regrading_tables", "stages_table"]
 
 
 def plan_table(plans: Sequence[StagePlan], run_dir: str) -> Table:
@@ -50,6 +55,42 @@ def stages_table(plans: Sequence[StagePlan], run_dir: Path) -> Table:
     return table
 
 
+def regrading_tables(found: Regrading, run_dir: Path) -> list[Table]:
+    """What grading again changes: counts by stage and change of verdict, then examples."""
+    title = "what was changed" if found.is_applied else "what the present graders would change"
+    counts = _table(f"{run_dir}: {title}", ("stage", "stored → now", "what becomes of it"), ("changed", "verdicts"))
+    for stage in found.stages:
+        rows = [(f"{stored} → {now}", n) for (stored, now), n in stage.transitions.items()]
+        rows += [("only the answer's spelling", stage.n_answers)] if stage.n_answers else []
+        becomes = _becomes(stage, found.is_applied)
+        for change, n in rows or [("", 0)]:
+            counts.add_row(*map(_cell, (stage.stage, change, becomes, _count(n), f"{stage.n_verdicts:,}")))
+            becomes = ""
+    examples = _table("examples", ("stage", "question", "gold", "answer", "stored", "now"), ())
+    for stage in found.stages:
+        for e in stage.examples:
+            answer = "none" if e.answer is None else shown(e.answer)
+            examples.add_row(*map(_cell, (stage.stage, e.problem_id, shown(e.gold), answer, e.stored, e.now)))
+    return [counts, examples] if examples.row_count else [counts]
+
+
+def regrading_notes(found: Regrading, run_dir: Path) -> list[str]:
+    """What follows from it, and what to do next."""
+    notes = []
+    if found.skipped:
+        notes.append(f"unfinished, and not looked at: {', '.join(found.skipped)}")
+    if not found.changes_anything:
+        return [*notes, "nothing changes"]
+    if found.stale:
+        notes.append(f"{'stale now' if found.is_applied else 'would be stale then'}: {', '.join(found.stale)}")
+    again = f"glore run {shlex.quote(str(run_dir / 'config.yaml'))}{' --redo' if found.stale else ''}"
+    if not found.is_applied:
+        notes.append("nothing was written; add --apply to write it")
+    elif found.stale or any(s.n_unfinished for s in found.stages):
+        notes.append(f"go on with {again}")
+    return notes
+
+
 def refinement_json(refinement: Refinement) -> str:
     """One line of JSON with every field of the record (ASCII, so that no terminal escape gets through)."""
     return json.dumps(dataclasses.asdict(refinement), allow_nan=False)
@@ -72,6 +113,15 @@ def refinement_text(refinement: Refinement) -> Text:
             out.append("".join(f"{'':>18}{printable(step)}\n" for step in steps))
     out.append(f"Answer    {'none' if r.answer is None else printable(r.answer)}\n", style="bold")
     return out
+
+
+def _becomes(stage: RegradedStage, is_applied: bool) -> str:
+    if stage.fate == "rewritten":
+        let_go = f", {stage.n_let_go:,} rollouts let go" if stage.n_let_go else ""
+        return f"{'rewritten' if is_applied else 'would be rewritten'}{let_go}"
+    if stage.fate == "unfinished":
+        return f"{'unfinished' if is_applied else 'would be unfinished'}: {stage.n_unfinished:,} drafts need more rollouts"
+    return "stale already: its drafts are gone" if stage.fate == "not its drafts" else ""
 
 
 def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:

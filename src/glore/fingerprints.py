@@ -24,6 +24,7 @@ from glore.errors import DataError, shown
 from glore.files import DIGESTS, file_digest
 
 __all__ = [
+    "REGRADED",
     "difference",
     "digest_of_files",
     "fingerprint_of",
@@ -31,7 +32,13 @@ __all__ = [
     "model_contents",
     "package_versions",
     "release_of",
+    "stage_fingerprint",
 ]
+
+REGRADED = "regraded"
+"""Among a stage's settings: what `glore regrade` changed in its records, as a hash. Such a stage is another than the one
+that the later stages were made from, and stays so.
+"""
 
 _MODEL_FILES = (".json", ".safetensors", ".gguf", ".bin", ".jinja", ".model", ".tiktoken", ".txt")
 """Endings of what is read from a model's folder: configuration, tokenizer, weights, chat template."""
@@ -41,6 +48,13 @@ _NO_MODEL_FILES = (DIGESTS, "trainer_state.json", "training_args.bin", "requirem
 def fingerprint_of(data: object) -> str:
     """A short hash of JSON-like data, the same on every machine."""
     return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=10).hexdigest()
+
+
+def stage_fingerprint(
+    name: str, *, stage_version: int, schema_version: int, versions: object, settings: Mapping[str, object], inputs: Mapping[str, str]
+) -> str:
+    """What a stage's result follows from. All but the name stands in the stage's marks, too."""
+    return fingerprint_of([name, stage_version, schema_version, release_of(versions), dict(settings), dict(inputs)])
 
 
 def digest_of_files(files: Mapping[str, Path], settings: str = "the settings below task") -> str:
@@ -61,13 +75,14 @@ def digest_of_files(files: Mapping[str, Path], settings: str = "the settings bel
 
 
 def model_contents(model: str) -> dict[str, str | None]:
-    """A hash of what loaders read from the folder `base.model`; none where nothing is there now. Empty for a Hub name.
+    """A hash of what loaders read from the folder `base.model`, or of the file it names; none where nothing is there. Empty for a Hub name.
 
     Raises DataError for a file that can't be read.
     """
     if not is_local(model):
         return {}
     folder = Path(model).expanduser()
+    folder = folder.parent if folder.is_file() else folder  # pickled weights are asked for by their file
     folder = folder.parent if folder.is_file() else folder  # pickled weights, asked for by name
     files = {p.name: p for p in folder.glob("*") if p.suffix in _MODEL_FILES and p.name not in _NO_MODEL_FILES and p.is_file()}
     return {"base.model": digest_of_files(files, "base.model") if files else None}

@@ -32,6 +32,7 @@ __all__ = [
     "check_inside",
     "check_stage_files",
     "file_mark",
+    "finished_stages",
     "makers",
     "model_marks",
     "part_files",
@@ -264,10 +265,17 @@ def check_inside(path: Path, run_dir: Path) -> None:
         )
 
 
+def finished_stages(run_dir: Path) -> dict[str, DoneMark]:
+    """The marks of all finished stages, by name. What a killed process left under a hidden name is
+    none. Raises RunError where one can't be read.
+    """
+    folders = sorted(path.parent for path in (run_dir / "stages").glob("*/done.json") if not path.parent.name.startswith("."))
+    return {folder.name: mark for folder in folders if (mark := read_done(folder)) is not None}
+
+
 def makers(run_dir: Path, models: Sequence[str]) -> list[str]:
     """The finished stages that made these models."""
-    marks = [read_done(path.parent) for path in sorted((run_dir / "stages").glob("*/done.json"))]
-    return [mark.stage for mark in marks if mark is not None and set(models) & set(mark.models)]
+    return [name for name, mark in finished_stages(run_dir).items() if set(models) & set(mark.models)]
 
 
 def check_belongs_together(run_dir: Path, stages: Sequence[str]) -> None:

@@ -25,12 +25,13 @@ from typing import Literal
 
 from glore.config import RunConfig, resolved_recipe
 from glore.errors import ConfigError, DataError, GloreError, RunError, shown
-from glore.fingerprints import difference, fingerprint_of, flat_settings, package_versions, release_of
+from glore.fingerprints import REGRADED, difference, flat_settings, package_versions, stage_fingerprint
 from glore.marks import DoneMark, StartedMark, check_inside, check_stage_files, file_mark, model_marks, read_done, read_started
 from glore.progress import Progress, SilentProgress, duration
 from glore.records import SCHEMA_VERSION
 from glore.runfolder import check_is_run_folder, clear_stage, locked, sweep, write_json, write_text
 from glore.stagecontext import StageContext
+from glore.swap import finish_swap
 
 __all__ = ["Stage", "StageContext", "StagePlan", "plan_stages", "run_stages"]
 
@@ -108,6 +109,7 @@ def run_stages(
         _check_settings(chosen, plans, config)
         return plans
     with locked(run_dir):
+        finish_swap(run_dir)
         plans = plan_stages(chosen, config, redo)
         if not redo:
             _check_replaces_nothing(plans, run_dir)
@@ -184,7 +186,14 @@ def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str], redo: bool) -
     earlier = done or started
     found = stage.contents(config) if stage.contents else {}
     settings = {"seed": config.seed, **flat_settings(stage.settings(config), config), **_contents(found, earlier)}
-    fingerprint = fingerprint_of([stage.name, stage.version, SCHEMA_VERSION, release_of(package_versions()), settings, inputs])
+    fingerprint = stage_fingerprint(
+        stage.name,
+        stage_version=stage.version,
+        schema_version=SCHEMA_VERSION,
+        versions=package_versions(),
+        settings=settings,
+        inputs=inputs,
+    )
     state: State = "computed"
     replaces, damaged = unreadable is not None, False
     if unreadable is not None:
@@ -230,9 +239,12 @@ def _has_work(folder: Path) -> bool:
 
 
 def _contents(found: Mapping[str, str | None], earlier: DoneMark | StartedMark | None) -> dict[str, str]:
-    """Hashes of what a stage reads from outside; where that isn't there now, the hash that an earlier attempt noted."""
+    """Hashes of what a stage reads from outside; where that isn't there now, the hash that an earlier attempt noted.
+
+    So is the hash of what was regraded, also where the stage is made anew: a later stage that was made before must not fit.
+    """
     noted = earlier.settings if earlier else {}
-    hashes = {f"content of {name}": content for name, content in found.items()}
+    hashes = {f"content of {name}": content for name, content in found.items()} | ({REGRADED: None} if REGRADED in noted else {})
     return {key: content or str(noted[key]) for key, content in hashes.items() if content or key in noted}
 
 

@@ -92,7 +92,7 @@ class PrefixTrials:
     consistent: tuple[bool, ...]
     """Whether the rollout uses the prefix's results, per rollout (method 3.1)."""
     n_tokens: int
-    """Tokens sampled for these rollouts."""
+    """Tokens sampled for these rollouts (where `glore regrade` let go of the last ones, for those, too)."""
     exhausted: bool
     """All K were drawn (false: sampling ended at the first consistent success)."""
 

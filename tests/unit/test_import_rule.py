@@ -17,10 +17,10 @@ SOURCE = Path(__file__).parents[2] / "src" / "glore"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "statistics"),
     ("records", "config", "progress", "files", "intake", "sampling.protocol"),
-    ("tasks", "prompts", "pipeline", "fingerprints", "marks", "runfolder", "stagecontext", "solutions"),
+    ("tasks", "prompts", "pipeline", "fingerprints", "marks", "runfolder", "swap", "stagecontext", "solutions"),
     ("modelfolder", "modelweights", "models", "sampling", "training"),
     ("student", "when", "where", "how", "rerank"),
-    ("refiner", "stages", "evaluation", "studies"),
+    ("refiner", "stages", "evaluation", "studies", "regrade"),
     ("report", "cli", "display", "questions", "failures", "streams"),
 )
 """`sampling.protocol` is a contract like the records: it imports nothing of the engines behind it, so tasks may know it."""

@@ -4,127 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import random
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-import glore.sampling.open
-import glore.sampling.scoring
 import glore.stages.common
-import glore.training.finetune
-from fakes import FunctionEngine, LastLineTask, problem
-from glore.config import EngineSettings, RunConfig
+from glore.config import RunConfig
 from glore.errors import DataError, RunError
 from glore.evaluation import read_evaluation
+from glore.fingerprints import model_contents
 from glore.pipeline import StagePlan, plan_stages, run_stages
-from glore.records import PrefixTrials, Problem, RefinementPair, Solution, StepLabels, StepScores, read_records
-from glore.sampling.protocol import Engine, Request
+from glore.records import PrefixTrials, Problem, RefinementPair, Solution, StepLabels, StepScores
 from glore.stages import build_stages, read_inputs
 from glore.tasks import open_task
-from glore.training.examples import TrainReport
-from glore.training.setup import TrainingSetup
-
-SKILL = {"base": 0.3, "sft": 0.4, "ei1": 0.6, "ei2": 0.6, "ei3": 0.9, "student": 0.6, "refiner": 0.7}
-"""Chance of a right step, by model."""
-
-
-class Oracle(LastLineTask):
-    """Three true steps `k + 1 = …` lead to 10; says which steps are true."""
-
-    def step_truth(self, problem: Problem, steps: Sequence[str]) -> tuple[bool, ...]:
-        return tuple("false" not in s and s != "#### 3" for s in steps)
-
-
-def _problems() -> list[Problem]:
-    worked = ("1 + 1 = 2", "2 + 8 = 10", "#### 10")
-    train = [problem(f"train{n}", solution=worked if n % 3 == 0 else None) for n in range(12)]
-    return [*train, *(problem(f"dev{n}", split="dev") for n in range(10)), *(problem(f"test{n}", split="test") for n in range(8))]
-
-
-class World:
-    """Stands in for every model: remembers what was trained on what."""
-
-    def __init__(self) -> None:
-        self.trained: dict[str, list[object]] = {}
-        self.bases: dict[str, str] = {}
-        self.opened: Counter[str] = Counter()
-
-    def train(self, base: str | Path, examples: Sequence[object], settings: object, setup: TrainingSetup) -> object:
-        out_dir = setup.out_dir
-        self.trained[out_dir.name], self.bases[out_dir.name] = list(examples), Path(base).name
-        out_dir.mkdir(parents=True, exist_ok=True)
-        (out_dir / "model.txt").write_text(out_dir.name)
-        return TrainReport(n_rows=len(examples), n_dropped=0, n_tokens=10, n_steps=1, final_loss=0.5, seconds=0.0)
-
-    def engine(self, model: str | Path, settings: EngineSettings) -> Engine:
-        name = Path(model).name
-        self.opened[name] += 1
-        skill = SKILL[name]
-
-        def answer(request: Request, seed: int) -> str:
-            rng = random.Random(seed)
-            right = all(rng.random() < skill for _ in range(2)) and not any("false" in s for s in request.segments)
-            lines = ["2 + 0 = 2", "1 + 1 = 2" if rng.random() < 0.5 else "3 - 1 = 2", "2 + 8 = 10" if right else "2 + 1 = 3 false"]
-            return "\n".join([*lines, "#### 10" if right else "#### 3"])
-
-        return FunctionEngine(answer)
-
-
-class Scorer:
-    def __init__(self, model: Path, settings: EngineSettings) -> None:
-        assert (model / "model.txt").read_text() == model.name, "there is such a model"
-        self._good = 0.9 if model.name == "orm" else 0.8
-
-    def score(self, items: Sequence[tuple[str, tuple[str, ...]]]) -> list[tuple[float, ...]]:
-        return [tuple(0.2 if "false" in s or s == "#### 3" else self._good for s in steps) for _, steps in items]
-
-
-def _pretend(monkeypatch: pytest.MonkeyPatch) -> World:
-    world = World()
-    monkeypatch.setattr(glore.stages.common, "open_task", lambda settings, seed: Oracle(_problems()))
-    monkeypatch.setattr(glore.sampling.open, "open_engine", world.engine)
-    monkeypatch.setattr(glore.sampling.scoring, "StepScorer", Scorer)
-    monkeypatch.setattr(glore.training.finetune, "train_causal_lm", world.train)
-    monkeypatch.setattr(glore.training.finetune, "train_step_classifier", world.train)
-    monkeypatch.setattr("glore.models.load_tokenizer", lambda path: None)
-    return world
+from pretend_models import SKILL, Oracle, World, all_problems, config_of, pretend, read_stage
 
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    return _pretend(monkeypatch)
-
-
-def _config(tmp_path: Path, **student: object) -> RunConfig:
-    ei = {"samples": 6, "max_rounds": 3}
-    return RunConfig.model_validate(
-        {
-            "name": "t",
-            "runs_dir": str(tmp_path),
-            "base": {"model": "some/base"},
-            "student": {"ei": ei, **student},
-            "reward": {"samples": 6, "draft_samples": 4},
-            "labels": {"rollouts": 4},
-            "evaluation": {"samples": 4, "bootstrap_samples": 100},
-        }
-    )
-
-
-def _read(config: RunConfig, stage: str, kind: type[object], part: str = "part") -> list[object]:
-    return read_records(sorted((config.run_dir / "stages" / stage).glob(f"{part}-0*.parquet")), kind)  # type: ignore[type-var]
+    return pretend(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, RunConfig]]:
     """One finished run for all tests that only read."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        world = _pretend(monkeypatch)
-        config = _config(tmp_path_factory.mktemp("runs"))
+        world = pretend(monkeypatch)
+        config = config_of(tmp_path_factory.mktemp("runs"))
         run_stages(build_stages(config), config)
         yield world, config
 
@@ -133,24 +43,26 @@ def test_expert_iteration_learns_from_the_base_and_stops_without_gain(finished: 
     world, config = finished
     assert world.bases["sft"] == world.bases["ei1"] == "base", "the base is fine-tuned again, not the last student"
     assert len(world.trained["sft"]) == 4, "only a third of the training questions is worked"
-    right = [s for s in _read(config, "ei1_train", Solution, "right") if isinstance(s, Solution)]
+    right = [s for s in read_stage(config, "ei1_train", Solution, "right") if isinstance(s, Solution)]
     assert right
     assert {s.correct for s in right} == {"right"}
     assert len({(s.problem_id, s.steps) for s in right}) == len(right)
     assert len(world.trained["ei1"]) == 4 + len(right), "D_1 = R_1 and the worked solutions"
-    solved = {stage: [s.correct for s in _read(config, stage, Solution, "dev")] for stage in ("sft", "ei1_train", "ei2_train", "ei3_train")}  # type: ignore[attr-defined]
+    solved = {
+        stage: [s.correct for s in read_stage(config, stage, Solution, "dev")] for stage in ("sft", "ei1_train", "ei2_train", "ei3_train")
+    }  # type: ignore[attr-defined]
     gains = [solved[b].count("right") - solved[a].count("right") for a, b in (("sft", "ei1_train"), ("ei1_train", "ei2_train"))]
     stopped = next(n for n, gain in enumerate([*gains, 0], 1) if gain <= 0)
     for r in range(stopped + 1, 4):
         assert f"ei{r}" not in world.trained
-        assert _read(config, f"ei{r}_samples", Solution) == []
+        assert read_stage(config, f"ei{r}_samples", Solution) == []
     best = max(solved, key=lambda s: solved[s].count("right"))
     assert (config.run_dir / "models/student/model.txt").read_text() == best.removesuffix("_train")
 
 
 def test_reward_models_learn_from_labels(finished: tuple[World, RunConfig]) -> None:
     world, config = finished
-    samples = [s for s in _read(config, "samples", Solution) if isinstance(s, Solution)]
+    samples = [s for s in read_stage(config, "samples", Solution) if isinstance(s, Solution)]
     assert len(samples) == 12 * 6
     assert len(world.trained["orm"]) == sum(bool(s.steps) for s in samples)
     assert all(len(set(e.labels)) == 1 for e in world.trained["orm"])  # type: ignore[attr-defined]
@@ -158,21 +70,21 @@ def test_reward_models_learn_from_labels(finished: tuple[World, RunConfig]) -> N
     assert 2 * n_right == len(world.trained["balanced_orm"])
     assert world.bases["orm"] == world.bases["sorm"] == "student"
 
-    labels = [r for r in _read(config, "labels", StepLabels) if isinstance(r, StepLabels)]
-    truth = [r for r in _read(config, "labels", StepLabels, "truth") if isinstance(r, StepLabels)]
+    labels = [r for r in read_stage(config, "labels", StepLabels) if isinstance(r, StepLabels)]
+    truth = [r for r in read_stage(config, "labels", StepLabels, "truth") if isinstance(r, StepLabels)]
     assert [r.solution_id for r in labels] == [r.solution_id for r in truth]
     assert len(labels) == 12 * 4
     flags = Counter((i, x) for r in labels if r.labels and r.kept for i, (x, k) in enumerate(zip(r.labels, r.kept, strict=True)) if k)
     assert all(flags[i, True] == flags[i, False] for i, _ in flags), "balanced per step"
-    trials = [t for t in _read(config, "rollouts", PrefixTrials) if isinstance(t, PrefixTrials)]
+    trials = [t for t in read_stage(config, "rollouts", PrefixTrials) if isinstance(t, PrefixTrials)]
     wrong = {s.id for s in samples if s.correct == "wrong"}
     assert {t.solution_id for t in trials} <= wrong
 
 
 def test_each_student_is_reranked_by_an_orm_trained_on_its_own_samples(finished: tuple[World, RunConfig]) -> None:
     world, config = finished
-    own = [s for s in _read(config, "sft_samples", Solution) if isinstance(s, Solution)]
-    students = [s for s in _read(config, "samples", Solution) if isinstance(s, Solution)]
+    own = [s for s in read_stage(config, "sft_samples", Solution) if isinstance(s, Solution)]
+    students = [s for s in read_stage(config, "samples", Solution) if isinstance(s, Solution)]
     assert [s.problem_id for s in own] == [s.problem_id for s in students], "the same questions, as often"
     assert {s.source for s in own} == {"sft"}
     texts = [tuple(step.strip() for step in e.steps) for e in world.trained["sft_orm"]]  # type: ignore[attr-defined]
@@ -190,12 +102,12 @@ def test_each_student_is_reranked_by_an_orm_trained_on_its_own_samples(finished:
 
 
 def test_a_student_that_is_the_sft_model_does_nothing_twice(world: World, tmp_path: Path) -> None:
-    config = _config(tmp_path, ei={"samples": 6, "max_rounds": 0})
+    config = config_of(tmp_path, ei={"samples": 6, "max_rounds": 0})
     run_stages(build_stages(config), config)
     assert world.opened["sft"] == 1, "greedy on dev"
     assert "sft_orm" not in world.trained
     for stage in ("sft_samples", "sft_test_drafts", "sft_test_samples"):
-        assert _read(config, stage, Solution) == []
+        assert read_stage(config, stage, Solution) == []
     sft, student = read_evaluation(config.run_dir / "report" / "evaluation.json").table5
     assert (sft.student, student.student) == ("SFT", "EI")
     assert dataclasses.replace(sft, student="EI") == student
@@ -208,7 +120,7 @@ def test_an_sft_model_without_a_right_sample_gets_no_orm_and_the_run_goes_on(
 ) -> None:
     monkeypatch.setitem(SKILL, "sft", 0.0)
     monkeypatch.setattr("glore.stages.bases.new_right", lambda samples, known: [])  # so that its round learns from worked solutions
-    config = _config(tmp_path, ei={"samples": 6, "max_rounds": 1})
+    config = config_of(tmp_path, ei={"samples": 6, "max_rounds": 1})
     run_stages(build_stages(config), config)
     assert "sft_orm" not in world.trained
     sft, student = read_evaluation(config.run_dir / "report" / "evaluation.json").table5
@@ -217,7 +129,7 @@ def test_an_sft_model_without_a_right_sample_gets_no_orm_and_the_run_goes_on(
 
 def test_refiner_learns_from_both_kinds(finished: tuple[World, RunConfig]) -> None:
     world, config = finished
-    pairs = [p for p in _read(config, "pairs", RefinementPair) if isinstance(p, RefinementPair)]
+    pairs = [p for p in read_stage(config, "pairs", RefinementPair) if isinstance(p, RefinementPair)]
     kinds = Counter(p.kind for p in pairs)
     assert kinds["local"] == kinds["global"] > 0
     assert all(p.target_steps[-1] == "#### 10" for p in pairs)
@@ -285,27 +197,27 @@ def test_a_setting_recomputes_what_reads_it(
 
 
 def test_prompted_bootstrap_has_no_sft_student(world: World, tmp_path: Path) -> None:
-    config = _config(tmp_path, bootstrap="prompt")
+    config = config_of(tmp_path, bootstrap="prompt")
     names = [s.name for s in build_stages(config)]
     assert "sft_test_drafts" not in names
     run_stages(build_stages(config), config)
     assert "sft" not in world.trained
     assert not (config.run_dir / "models" / "sft").exists()
     assert world.opened["base"] == 2, "greedy on dev, and the samples of round 1"
-    assert len(world.trained["ei1"]) == len(_read(config, "ei1_train", Solution, "right")), "D_0 is empty"
+    assert len(world.trained["ei1"]) == len(read_stage(config, "ei1_train", Solution, "right")), "D_0 is empty"
     assert (config.run_dir / "models/student/model.txt").read_text().startswith("ei")
 
 
 def test_bad_combinations_are_said(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValidationError, match=r"needs a round of expert iteration"):
-        _config(tmp_path, bootstrap="prompt", ei={"max_rounds": 0})
-    unworked = [dataclasses.replace(p, solution=None) for p in _problems()]
+        config_of(tmp_path, bootstrap="prompt", ei={"max_rounds": 0})
+    unworked = [dataclasses.replace(p, solution=None) for p in all_problems()]
     monkeypatch.setattr(glore.stages.common, "open_task", lambda settings, seed: Oracle(unworked))
-    config = _config(tmp_path / "2")
+    config = config_of(tmp_path / "2")
     with pytest.raises(DataError, match=r"set student\.bootstrap to prompt"):
         run_stages(build_stages(config), config)
     monkeypatch.setitem(SKILL, "base", 0.0)
-    config = _config(tmp_path / "3", bootstrap="prompt")
+    config = config_of(tmp_path / "3", bootstrap="prompt")
     with pytest.raises(RunError, match=r"found no right solution among 72"):
         run_stages(build_stages(config), config)
 
@@ -313,7 +225,7 @@ def test_bad_combinations_are_said(world: World, tmp_path: Path, monkeypatch: py
 def test_a_student_that_is_never_right_is_said(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in SKILL:
         monkeypatch.setitem(SKILL, name, 0.0)
-    config = _config(tmp_path)
+    config = config_of(tmp_path)
     with pytest.raises(RunError, match=r"the orm has 0 good and \d+ bad steps"):
         run_stages(build_stages(config), config)
 
@@ -328,7 +240,7 @@ def test_edited_data_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     stages = build_stages(config)
 
     def answers() -> dict[str, str]:
-        problems = [p for split in ("train", "dev", "test") for p in _read(config, "problems", Problem, split)]
+        problems = [p for split in ("train", "dev", "test") for p in read_stage(config, "problems", Problem, split)]
         return {p.question: p.answer for p in problems if isinstance(p, Problem)}
 
     run_stages(stages, config, until="base")
@@ -390,6 +302,15 @@ def test_a_base_model_is_what_its_folder_holds(tmp_path: Path, monkeypatch: pyte
     assert {name for name in now if now[name].fingerprint == back[name].fingerprint} == {"problems"}
     (folder / "tokenizer.json").write_text("{}")
     assert plans()["base"].state == "computed"
+    pickled = folder / "pytorch_model.bin"
+    pickled.write_bytes(b"a")
+    by_file = model_contents(str(pickled))
+    assert by_file == model_contents(str(folder))
+    pickled.write_bytes(b"b")
+    assert model_contents(str(pickled)) != by_file
+    monkeypatch.chdir(folder.parent)
+    assert model_contents("base/pytorch_model.bin") == model_contents(str(pickled))
+    assert model_contents("some/base") == {}
     shutil.rmtree(folder)
     assert plans()["base"].state == "reused", "a finished run needs its base no more"
 
@@ -406,7 +327,7 @@ def test_the_revision_of_a_base_is_part_of_what_follows_from_it(tmp_path: Path) 
 
 
 def test_every_sampling_and_training_stage_has_an_estimate(tmp_path: Path) -> None:
-    config = _config(tmp_path)
+    config = config_of(tmp_path)
     plans = run_stages(build_stages(config), config, dry_run=True)
     without = {p.name for p in plans if p.tokens is None}
     assert without == {"problems", "student", "labels", "pairs", "refiner", "test_labels", "test_draft_scores", "test_scores", "evaluate"}
@@ -416,6 +337,6 @@ def test_every_sampling_and_training_stage_has_an_estimate(tmp_path: Path) -> No
 def test_unused_record_kinds_stay_readable(finished: tuple[World, RunConfig]) -> None:
     _, config = finished
     for model in ("orm", "balanced_orm", "sorm"):
-        scores = [s for s in _read(config, "test_draft_scores", StepScores, model) if isinstance(s, StepScores)]
+        scores = [s for s in read_stage(config, "test_draft_scores", StepScores, model) if isinstance(s, StepScores)]
         assert {s.model for s in scores} == {model}
         assert len(scores) == 8

@@ -318,6 +318,32 @@ def test_damaged_and_hostile_files_are_one_line(tmp_path: Path, name: str, conte
     assert len(str(caught.value)) < 500
 
 
+def test_wrong_lengths_inside_a_file_do_not_end_the_process(tmp_path: Path) -> None:
+    """Every four bytes of a small file set to a large number, in a process of its own, since a crash has no traceback."""
+    rows = [{"question": f"q{i}", "answer": str(i)} for i in range(3)]
+    for suffix in (".arrow", ".parquet"):
+        write(tmp_path / f"whole{suffix}", rows)
+    code = f"""
+from pathlib import Path
+from glore.errors import DataError
+from glore.tasks.readers import read_rows
+n_refused = 0
+for whole in Path({str(tmp_path)!r}).glob("whole*"):
+    data = whole.read_bytes()
+    for at in range(8, len(data) - 4, 4):
+        path = whole.with_name("bad")
+        path.write_bytes(data[:at] + (2**29).to_bytes(4, "little") + data[at + 4:])
+        try:
+            read_rows(path)
+        except DataError:
+            n_refused += 1
+print(n_refused)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=False, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert int(done.stdout) > 50
+
+
 def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array(["q"]), pa.array(["1"]), pa.array(["2"])], names=["question", "answer", "answer"])
     pq.write_table(table, tmp_path / "a.parquet")

@@ -143,5 +143,5 @@ class BaseModelSettings(Settings):
 
 
 def is_local(model: str) -> bool:
-    """Is it a folder here, or written as one, rather than a Hub name such as `gpt2` or `Qwen/Qwen2.5-0.5B`?"""
-    return model.startswith((".", "/", "~")) or model.count("/") > 1 or Path(model).is_dir()
+    """Is it a folder or file here, or written as one, rather than a Hub name such as `gpt2` or `Qwen/Qwen2.5-0.5B`?"""
+    return model.startswith((".", "/", "~")) or model.count("/") > 1 or Path(model).exists()

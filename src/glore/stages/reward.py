@@ -9,7 +9,7 @@ from glore.config import LabelSettings, TrainSettings
 from glore.errors import RunError
 from glore.pipeline import StageContext
 from glore.prompts import solve_segments, step_text
-from glore.records import PrefixTrials, Problem, Solution, StepLabels
+from glore.records import PrefixTrials, Problem, Solution, StepLabels, read_records
 from glore.solutions import first_of_each
 from glore.stages.bases import chosen_round
 from glore.stages.common import (
@@ -28,6 +28,8 @@ from glore.when import balanced_solutions, orm_labels
 from glore.where import label_drafts, verify_prefixes
 
 __all__ = [
+    "DRAWN",
+    "drafts_per_shard",
     "has_own_orm",
     "label_train_drafts",
     "roll_out",
@@ -41,6 +43,8 @@ __all__ = [
     "verify_train_drafts",
 ]
 
+DRAWN = "drawn.parquet"
+"""In the work folder of a rollouts stage that `glore regrade` reopened: the outcomes it had, graded anew."""
 STEPS_PER_DRAFT = 6
 """About so many prefixes of a draft are tried; decides the size of a shard alone."""
 
@@ -111,18 +115,23 @@ def verify_train_drafts(ctx: StageContext) -> None:
 def roll_out(ctx: StageContext, drafts: Sequence[Solution], problems: dict[str, Problem], settings: LabelSettings) -> list[PrefixTrials]:
     """Raw outcomes for these drafts, committed shard by shard."""
     task, engine = task_of(ctx), lazy_engine(ctx, ctx.model_dir("student"))
+    kept = ctx.work_dir() / DRAWN
+    drawn = read_records(kept, PrefixTrials) if kept.exists() else []
 
     def work(shard: Sequence[Solution]) -> list[PrefixTrials]:
-        trials = verify_prefixes(engine(), task, problems, shard, settings, seed=ctx.seed, progress=ctx.progress)
+        trials = verify_prefixes(engine(), task, problems, shard, settings, seed=ctx.seed, progress=ctx.progress, drawn=drawn)
         ctx.count(tokens=sum(t.n_tokens for t in trials), rollouts=sum(len(t.completions) for t in trials))
         return trials
 
-    trials = ctx.sharded(
-        drafts, shard_size(settings.rollouts * (STEPS_PER_DRAFT if settings.full_counts else 1)), work, PrefixTrials, unit="drafts"
-    )
+    trials = ctx.sharded(drafts, drafts_per_shard(settings), work, PrefixTrials, unit="drafts")
     full = sum(settings.rollouts * max(0, len(d.steps) - 1) for d in drafts)
     ctx.count(drafts=len(drafts), prefixes=len(trials), full_count_rollouts=full)
     return trials
+
+
+def drafts_per_shard(settings: LabelSettings) -> int:
+    """Drafts whose outcomes are committed together."""
+    return shard_size(settings.rollouts * (STEPS_PER_DRAFT if settings.full_counts else 1))
 
 
 def label_train_drafts(ctx: StageContext) -> None:

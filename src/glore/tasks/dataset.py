@@ -1,4 +1,6 @@
-"""What the tasks on given data have in common: rows from a folder, a file or the Hub, and a task over checked splits."""
+"""What the tasks on given data have in common: rows from a folder, a file or the Hub, and a task
+over checked splits.
+"""
 
 from __future__ import annotations
 
@@ -53,9 +55,11 @@ class DatasetTask:
 
 
 def load_rows(settings: TaskSettings) -> Mapping[str, list[Row]]:
-    """Rows of `train`, `test` and perhaps `dev`, or of `all` where the place has no splits and may be cut into some.
+    """Rows of `train`, `test` and perhaps `dev`, or of `all` where the place has no splits and may
+    be cut into some.
 
-    Raises DataError for anything missing or malformed, ConfigError where the settings name no source.
+    Raises DataError for anything missing or malformed, ConfigError where the settings name no
+    source.
     """
     if settings.path is not None:
         parts = find_data(settings)
@@ -94,7 +98,8 @@ def split_rows(
     problem: Callable[[Row, str, int], Loaded],
     overlap: Literal["error", "drop"],
 ) -> Splits:
-    """Rows as problems in three splits. `problem` gets a row, its split and its 1-based number there; `overlap` as in `make_splits`.
+    """Rows as problems in three splits. `problem` gets a row, its split and its 1-based number
+    there; `overlap` as in `make_splits`.
 
     Raises DataError.
     """
@@ -105,7 +110,9 @@ def split_rows(
 def split_graded_rows(
     settings: TaskSettings, rows: Mapping[str, Sequence[Row]], problem: Callable[..., Loaded], overlap: Literal["error", "drop"]
 ) -> tuple[Splits, LatexChecker]:
-    """`split_rows` where reading a problem means grading: `problem` gets the settings and a checker, too, closed where reading fails."""
+    """`split_rows` where reading a problem means grading: `problem` gets the settings and a
+    checker, too, closed where reading fails.
+    """
     checker = LatexChecker()
     try:
         return split_rows(settings, rows, partial(problem, settings=settings, checker=checker), overlap), checker

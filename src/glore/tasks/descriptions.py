@@ -1,7 +1,8 @@
-"""What a data folder says about itself: `save_to_disk` of `datasets`, and the head of a Hub clone's README.md.
+"""What a data folder says about itself: `save_to_disk` of `datasets`, and the head of a Hub clone's
+README.md.
 
-These descriptions come from strangers: they are bounded, only names of files inside the folder are taken from them, and what
-else stands there is ignored.
+These descriptions come from strangers: they are bounded, only names of files inside the folder are
+taken from them, and what else stands there is ignored.
 """
 
 from __future__ import annotations
@@ -88,7 +89,9 @@ def _small(path: Path) -> str:
 
 
 def described(path: Path, wanted: str | None, usual: str | None) -> Parts | Path | None:
-    """What the `configs` in the head of a clone's README.md say: files, or a folder to look into; none where it says nothing."""
+    """What the `configs` in the head of a clone's README.md say: files, or a folder to look into;
+    none where it says nothing.
+    """
     readme = path / "README.md"
     given = _configs(readme) if readme.is_file() else []
     configs = {name: c for c in given if isinstance(name := c.get("config_name", "default"), str)}
@@ -111,7 +114,9 @@ def described(path: Path, wanted: str | None, usual: str | None) -> Parts | Path
 
 
 def _declared(path: Path, told: object) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    """`data_files` in either of its forms: patterns alone, which are train, or a list with a split each."""
+    """`data_files` in either of its forms: patterns alone, which are train, or a list with a split
+    each.
+    """
     if isinstance(told, str) or (isinstance(told, list) and all(isinstance(t, str) for t in told)):
         told = [{"split": "train", "path": told}]
     for entry in told if isinstance(told, list) else ():

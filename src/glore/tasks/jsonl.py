@@ -1,8 +1,8 @@
 """The user's own problems: rows with `question`, `answer`, optional `solution` and optional `id`.
 
-The answer is a number (`18`, `"1,234"`, `"25%"`, `"1/2"`), LaTeX (`"\\\\frac{\\\\pi}{2}"`), an expression or words. Everything is
-checked before any training: fields, ids, that the answer of a worked solution is the given one, that no question stands in two
-splits.
+The answer is a number (`18`, `"1,234"`, `"25%"`, `"1/2"`), LaTeX (`"\\\\frac{\\\\pi}{2}"`), an
+expression or words. Everything is checked before any training: fields, ids, that the answer of a
+worked solution is the given one, that no question stands in two splits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ __all__ = ["load_jsonl"]
 
 
 def load_jsonl(settings: TaskSettings) -> DatasetTask:
-    """The problems under `task.path` or `task.hub`. Raises DataError naming file, line, field and mend."""
+    """The problems under `task.path` or `task.hub`. Raises DataError naming file, line, field and
+    mend.
+    """
     rows = load_rows(settings)
     splits, checker = split_graded_rows(settings, rows, _problem, "error")
     any_latex = any(parse_number(problem.answer) is None for problems in splits.problems.values() for problem in problems)

@@ -1,7 +1,9 @@
-"""Which files of a place are a task's train, dev and test: folders of JSON lines, Parquet and the like, `save_to_disk`, clones of the Hub.
+"""Which files of a place are a task's train, dev and test: folders of JSON lines, Parquet and the
+like, `save_to_disk`, clones of the Hub.
 
-Names and small descriptions (`descriptions`) are all that is read here, nothing is executed, and no file outside the folder is
-named. What could mean two things is refused. `readers` reads the files; `open.data_contents` hashes them.
+Names and small descriptions (`descriptions`) are all that is read here, nothing is executed, and no
+file outside the folder is named. What could mean two things is refused. `readers` reads the files;
+`open.data_contents` hashes them.
 """
 
 from __future__ import annotations
@@ -38,12 +40,20 @@ USUAL = {
     "math": Usual("DigitalLearningGmbH/MATH-lighteval"),
     "jsonl": Usual(None),
 }
-_NO_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json")
+_NO_DATA = (
+    "dataset_info.json",
+    "dataset_infos.json",
+    "dataset_dict.json",
+    "state.json",
+    "config.json",
+)
 _SHARD = re.compile(r"(?P<stem>.*)-(?P<index>[0-9]{5})-of-(?P<n>[0-9]{5})(?=\.)")
 
 
 def find_data(settings: TaskSettings) -> Parts:
-    """The files behind `task.path`. Raises DataError where there is none or the choice isn't clear, ConfigError for `task.config`."""
+    """The files behind `task.path`. Raises DataError where there is none or the choice isn't clear,
+    ConfigError for `task.config`.
+    """
     path = Path(settings.path or "").expanduser()
     usual = USUAL[settings.kind]
     if path.is_file():
@@ -87,7 +97,9 @@ def find_in_folder(path: Path, settings: TaskSettings) -> Parts:
 
 
 def _by_name(path: Path, wanted: str | None, usual: str | None) -> Parts:
-    """Splits by the names of files and folders; what other folders there are tells configurations apart."""
+    """Splits by the names of files and folders; what other folders there are tells configurations
+    apart.
+    """
     groups: dict[str, dict[str | None, list[Path]]] = {}
     for file in walk(path):
         if data_suffix(file.name) is not None and file.name not in _NO_DATA:
@@ -110,7 +122,9 @@ def _by_name(path: Path, wanted: str | None, usual: str | None) -> Parts:
 
 
 def _split_and_group(relative: Path) -> tuple[str | None, str]:
-    """`main/train-00000-of-00001.parquet` → (`train`, `main`); the folder `data` means nothing, as on the Hub."""
+    """`main/train-00000-of-00001.parquet` → (`train`, `main`); the folder `data` means nothing, as
+    on the Hub.
+    """
     folders = relative.parts[:-1]
     own = {name: _split_of(name) for name in relative.parts}
     splits = {split for split in own.values() if split is not None}
@@ -128,7 +142,9 @@ def _split_of(name: str) -> str | None:
 
 
 def _one_form(files: list[Path], split: str) -> tuple[Path, ...]:
-    """The files of a split, which must not hold it twice: `train.jsonl` and `train.parquet` might be the same or not."""
+    """The files of a split, which must not hold it twice: `train.jsonl` and `train.parquet` might
+    be the same or not.
+    """
     whole = [f for f in files if SPLIT_WORDS.get(f.name.lower().split(".")[0]) == split]
     used = [f for f in files if f in whole or _SHARD.match(f.name)] if whole else files
     forms = {(data_suffix(f.name), data_suffix(f.suffix) is None) for f in used}

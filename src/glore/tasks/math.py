@@ -1,7 +1,9 @@
-"""MATH (Hendrycks et al. 2021) and its relatives: the gold answer stands in `\\boxed{}` and is LaTeX (method 8).
+"""MATH (Hendrycks et al. 2021) and its relatives: the gold answer stands in `\\boxed{}` and is
+LaTeX (method 8).
 
-A worked solution becomes its lines plus the answer line `#### …`, so that a step means the same as everywhere else. A field
-`answer` must not contradict the solution; with it, the solution may be missing.
+A worked solution becomes its lines plus the answer line `#### …`, so that a step means the same as
+everywhere else. A field `answer` must not contradict the solution; with it, the solution may be
+missing.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ __all__ = ["load_math"]
 
 
 def load_math(settings: TaskSettings) -> DatasetTask:
-    """Rows with `problem` (or `question`), and `solution` or `answer` or both, from `task.path` or the Hub. Raises DataError."""
+    """Rows with `problem` (or `question`), and `solution` or `answer` or both, from `task.path` or
+    the Hub. Raises DataError.
+    """
     return DatasetTask("math", *split_graded_rows(settings, load_rows(settings), _problem, "drop"))
 
 

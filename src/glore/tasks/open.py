@@ -1,21 +1,26 @@
-"""`open_task`: from settings to a task whose problems are read and checked; `data_contents`: what local data holds, as hashes."""
+"""`open_task`: from settings to a task whose problems are read and checked; `data_contents`: what
+local data holds, as hashes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from glore.config import TaskSettings
 from glore.fingerprints import digest_of_files
+from glore.records import Problem
 from glore.tasks.protocol import Task
 
-__all__ = ["data_contents", "open_task"]
+__all__ = ["data_contents", "open_grader", "open_task"]
 
 
 def open_task(settings: TaskSettings, seed: int) -> Task:
-    """Read and check all problems. `seed` draws the built-in stories; given data doesn't depend on it.
+    """Read and check all problems. `seed` draws the built-in stories; given data doesn't depend on
+    it.
 
-    Raises DataError where data is missing or malformed (file, line, field and mend), ConfigError where no source is named or no
-    story meets the settings.
+    Raises DataError where data is missing or malformed (file, line, field and mend), ConfigError
+    where no source is named or no story meets the settings.
     """
     if settings.kind == "stories":
         from glore.tasks.stories import Stories
@@ -38,11 +43,28 @@ def open_task(settings: TaskSettings, seed: int) -> Task:
     return load_jsonl(settings)
 
 
-def data_contents(settings: TaskSettings, *, base_text: bool = False) -> dict[str, str | None]:
-    """A short hash of the files behind `task.path` and, with `base_text`, `task.scratch_path`; none where nothing is there now.
+def open_grader(settings: TaskSettings, seed: int, problems: Iterable[Problem]) -> Task:
+    """A task with these problems, read earlier by `open_task` with the same settings: grades them without the data they came from."""
+    if settings.kind == "stories":
+        return open_task(settings, seed)
+    from glore.tasks.dataset import DatasetTask
+    from glore.tasks.latex import LatexChecker
+    from glore.tasks.numbers import parse_number
+    from glore.tasks.splits import SPLITS, Splits
 
-    Empty for the built-in stories and for the Hub. Raises DataError for a file that can't be read, and where it isn't clear which
-    files are meant.
+    known = list(problems)
+    splits = Splits({split: tuple(p for p in known if p.split == split) for split in SPLITS}, n_duplicates=0, n_overlaps=0)
+    # As the loaders choose: MATH may always need it, the user's own problems where an answer is no number.
+    latex = settings.kind == "math" or (settings.kind == "jsonl" and any(parse_number(p.answer) is None for p in known))
+    return DatasetTask(settings.kind, splits, LatexChecker() if latex else None, settings.boxed)
+
+
+def data_contents(settings: TaskSettings, *, base_text: bool = False) -> dict[str, str | None]:
+    """A short hash of the files behind `task.path` and, with `base_text`, `task.scratch_path`; none
+    where nothing is there now.
+
+    Empty for the built-in stories and for the Hub. Raises DataError for a file that can't be read,
+    and where it isn't clear which files are meant.
     """
     if settings.kind == "stories":
         return {}

@@ -1,8 +1,10 @@
-"""Rows of one data file: JSON lines, JSON or CSV, perhaps packed with gzip, bzip2 or xz; or Parquet or Arrow (`columnar`).
+"""Rows of one data file: JSON lines, JSON or CSV, perhaps packed with gzip, bzip2 or xz; or Parquet
+or Arrow (`columnar`).
 
-Files are data from strangers: their size is bounded before anything is decoded, no encoding but UTF-8 is guessed, a name that
-stands twice in an object is refused, and numbers of JSON are read as exact decimals. What a file is follows from its first bytes, then
-from its name. A line of JSON ends at a line feed and nowhere else.
+Files are data from strangers: their size is bounded before anything is decoded, no encoding but
+UTF-8 is guessed, a name that stands twice in an object is refused, and numbers of JSON are read as
+exact decimals. What a file is follows from its first bytes, then from its name. A line of JSON ends
+at a line feed and nowhere else.
 """
 
 from __future__ import annotations
@@ -151,7 +153,9 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file's bytes, unpacked where they are packed. Raises DataError where it can't be read or is damaged, then or later."""
+    """The file's bytes, unpacked where they are packed. Raises DataError where it can't be read or
+    is damaged, then or later.
+    """
     try:
         with path.open("rb") as stream:
             head = stream.read(6)
@@ -165,6 +169,8 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: the packed file is damaged or cut off ({error}); copy or pack it again") from error
     except OSError as error:
+        if error.errno is None:  # bzip2 says so where the data is wrong
+            raise DataError(f"{path}: the packed file is damaged ({error}); copy or pack it again") from error
         raise DataError(f"can't read {path}: {error.strerror or error}; check task.path") from error
 
 

@@ -1,6 +1,8 @@
-"""A row of data and its fields, and rows from the Hugging Face Hub (`readers` has those from files).
+"""A row of data and its fields, and rows from the Hugging Face Hub (`readers` has those from
+files).
 
-Every row remembers its place, so that whatever is wrong with it can be reported as file, line (1-based), field and mend.
+Every row remembers its place, so that whatever is wrong with it can be reported as file, line
+(1-based), field and mend.
 """
 
 from __future__ import annotations
@@ -26,10 +28,11 @@ class Row(NamedTuple):
 
 
 def read_hub(name: str, config: str | None, splits: Iterable[str]) -> dict[str, list[Row]]:
-    """Splits of a Hub dataset; a split that it lacks is left out. Raises DataError within seconds where the Hub can't be reached.
+    """Splits of a Hub dataset; a split that it lacks is left out. Raises DataError within seconds
+    where the Hub can't be reached.
 
-    With HF_HUB_OFFLINE=1 only datasets already in the cache are used. Code that lies beside a dataset is never run: `datasets`
-    refuses it.
+    With HF_HUB_OFFLINE=1 only datasets already in the cache are used. Code that lies beside a
+    dataset is never run: `datasets` refuses it.
     """
     _check_reachable(name, None)
     datasets = importlib.import_module("datasets")
@@ -46,14 +49,22 @@ def read_hub(name: str, config: str | None, splits: Iterable[str]) -> dict[str, 
 
 
 def hub_folder(name: str, revision: str, patterns: Sequence[str]) -> Path:
-    """A Hub dataset's files of these patterns as they are at a commit, tag or branch, in the cache. Raises DataError.
+    """A Hub dataset's files of these patterns as they are at a commit, tag or branch, in the cache.
+    Raises DataError.
 
-    `load_dataset` won't do: where it can't reach the Hub it takes the newest copy in its cache, whatever revision was asked for.
+    `load_dataset` won't do: where it can't reach the Hub it takes the newest copy in its cache,
+    whatever revision was asked for.
     """
     _check_reachable(name, revision)
     hub = importlib.import_module("huggingface_hub")
     try:
-        folder = hub.snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=list(patterns))
+        folder = hub.snapshot_download(
+            name,
+            repo_type="dataset",
+            revision=revision,
+            allow_patterns=list(patterns),
+            local_files_only=_is_offline(),
+        )
     except Exception as error:
         raise DataError(_hub_trouble(f"{name}@{revision}", error)) from error
     return Path(folder)
@@ -63,7 +74,7 @@ def _check_reachable(name: str, revision: str | None) -> None:
     if os.path.exists(name):
         raise DataError(f"task.hub {shown(name)} is also a folder here, which would be read instead; set task.path, or work elsewhere")
     # `load_dataset` alone would retry for half a minute before it gives up.
-    if not importlib.import_module("huggingface_hub.constants").HF_HUB_OFFLINE:
+    if not _is_offline():
         try:
             importlib.import_module("huggingface_hub").HfApi().dataset_info(name, revision=revision, timeout=10)
         except Exception as error:
@@ -71,13 +82,15 @@ def _check_reachable(name: str, revision: str | None) -> None:
 
 
 def text_field(row: Row, *names: str) -> str:
-    """A field as text: a non-empty string, or a number where a string could stand. Several names: the first that is there.
+    """A field as text: a non-empty string, or a number where a string could stand. Several names:
+    the first that holds one.
 
     Raises DataError naming the place, the field, the value and the mend.
     """
-    for name in names:
-        if name in row.fields:
-            return _text(row, name, row.fields[name])
+    there = [name for name in names if name in row.fields]
+    if there:
+        name = next((n for n in there if row.fields[n] is not None), there[0])
+        return _text(row, name, row.fields[name])
     known = ", ".join(sorted(map(str, row.fields))[:8]) or "none"
     raise DataError(f"{row.where}: the field '{names[0]}' is missing (fields there: {known}); add it")
 
@@ -104,11 +117,14 @@ def _text(row: Row, name: str, value: object) -> str:
     return value
 
 
+def _is_offline() -> bool:
+    return bool(importlib.import_module("huggingface_hub.constants").HF_HUB_OFFLINE)
+
+
 def _hub_trouble(name: str, error: Exception) -> str:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if kinds & {"OfflineModeIsEnabled", "ConnectionError", "TransportError", "LocalEntryNotFoundError", "TimeoutError"}:
-        offline = bool(os.environ.get("HF_HUB_OFFLINE"))
-        if offline:
+        if _is_offline():
             return f"{name} is not in the local cache and HF_HUB_OFFLINE is set; unset it, or set task.path to local files"
         return f"can't reach the Hugging Face Hub for {name}; set task.path to local files, or HF_HUB_OFFLINE=1 to use a cached copy"
     if "RevisionNotFoundError" in kinds:

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from glore.errors import DataError, shown
 from glore.records import Problem
 
-__all__ = ["Loaded", "Splits", "make_splits", "question_key"]
+__all__ = ["SPLITS", "Loaded", "Splits", "make_splits", "question_key"]
 
 SPLITS = ("train", "dev", "test")
 _TEST_SHARE = 0.2

@@ -1,6 +1,8 @@
-"""What a row of data states as its answer: is that an answer which can be graded, and does the worked solution agree with it?
+"""What a row of data states as its answer: is that an answer which can be graded, and does the
+worked solution agree with it?
 
-A solution that ends in another answer than the given one would be trained on, and the grader would call it wrong; so it is refused.
+A solution that ends in another answer than the given one would be trained on, and the grader would
+call it wrong; so it is refused.
 """
 
 from __future__ import annotations
@@ -11,7 +13,15 @@ from collections.abc import Callable, Sequence
 
 from glore.errors import DataError, shown
 from glore.prompts import MAX_SOLUTION_CHARS, split_steps
-from glore.tasks.grading import ANSWER_MARK, MAX_LATEX_CHARS, answer_line, find_answer, find_boxed, merge_answer_line, normalise_gold
+from glore.tasks.grading import (
+    ANSWER_MARK,
+    MAX_LATEX_CHARS,
+    answer_line,
+    find_answer,
+    find_boxed,
+    merge_answer_line,
+    normalise_gold,
+)
 from glore.tasks.numbers import MAX_DIGITS, parse_number
 from glore.tasks.protocol import Grade
 from glore.tasks.source import Row
@@ -30,7 +40,8 @@ _ALONE = "write only the final answer, without the working"
 
 
 def gold_answer(row: Row, field: str, answer: str, mixed: bool = False) -> str:
-    """The field's answer as `Problem.answer`: a number, LaTeX, an expression or words. `mixed`: words and numbers together are let pass.
+    """The field's answer as `Problem.answer`: a number, LaTeX, an expression or words. `mixed`:
+    words and numbers together are let pass.
 
     Raises DataError, with a hint, for what no grader could compare.
     """
@@ -65,9 +76,11 @@ def _not_comparable(text: str, *, has_latex: bool, mixed: bool) -> str | None:
 
 
 def worked_solution(row: Row, text: str, answer: str, gold: str, merge: bool, grade: GradeText) -> tuple[str, ...]:
-    """The field `solution` as steps, the last of them the answer line; it is added where there is none.
+    """The field `solution` as steps, the last of them the answer line; it is added where there is
+    none.
 
-    Raises DataError where the solution states another answer than `gold`, whose spelling in the data is `answer`.
+    Raises DataError where the solution states another answer than `gold`, whose spelling in the
+    data is `answer`.
     """
     _check_length(row, "solution", text)
     check_boxes(row, "solution", text, gold, grade)
@@ -82,7 +95,9 @@ def worked_solution(row: Row, text: str, answer: str, gold: str, merge: bool, gr
 
 
 def check_boxes(row: Row, field: str, text: str, gold: str, grade: GradeText, given: str = "'answer'") -> None:
-    """Raises DataError where the last `\\boxed{…}` of a solution certainly isn't the answer. `given` names where that stands."""
+    """Raises DataError where the last `\\boxed{…}` of a solution certainly isn't the answer.
+    `given` names where that stands.
+    """
     boxed = find_boxed(text)
     if boxed is None:
         return

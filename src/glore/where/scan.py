@@ -9,6 +9,9 @@ Rollout k of prefix i has the seed (run seed, draft, i, k), so both ways see the
 drawn in growing waves, since the first ones often suffice; a record keeps the rollouts up to the first consistent
 success in the order of k, hence waves change the time it takes and nothing else.
 
+Outcomes drawn before, for the same drafts, are taken up (`drawn`), and only what is missing is drawn: that is how
+verdicts of another grader lead to the records that a scan with it makes (`glore.regrade`).
+
 A rollout that could not be graded is kept as `unknown` and is no success. A draft that could not be graded gets none.
 """
 
@@ -16,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from glore.config import LabelSettings
 from glore.progress import Progress
@@ -42,19 +45,23 @@ def verify_prefixes(
     seed: int,
     progress: Progress,
     waves: Sequence[int] = WAVES,
+    drawn: Iterable[PrefixTrials] = (),
 ) -> list[PrefixTrials]:
     """Raw outcomes for every prefix that was tried, in the order of the drafts and then of i.
 
-    `problems` by id; `seed` is the run's. `settings.full_counts` chooses between the scan and full counts.
+    `problems` by id; `seed` is the run's. `settings.full_counts` chooses between the scan and full
+    counts. `drawn`: outcomes of an earlier scan of these drafts with the same settings and seed.
     """
     scan = _Scan(task, settings, seed, () if settings.full_counts else tuple(waves), progress)
+    scan.drawn = {(t.solution_id, t.n_steps_kept): t for t in drawn}
     todo = [d for d in drafts if len(d.steps) > 1 and d.correct != "unknown" and (settings.full_counts or d.correct == "wrong")]
-    progress.advance(len(drafts) - len(todo))
     first = [
-        scan.request(_Prefix(problems[draft.problem_id], draft, i, ()))
+        scan.request(prefix)
         for draft in todo
         for i in (range(1, len(draft.steps)) if settings.full_counts else (len(draft.steps) - 1,))
+        for prefix in scan.to_draw(scan.prefix(problems[draft.problem_id], draft, i))
     ]
+    progress.advance(len(drafts) - scan.n_drafts_open)
     for _ in engine.run(first, scan.follow_up):
         pass
     order = {d.id: n for n, d in enumerate(drafts)}
@@ -76,7 +83,8 @@ def expected_rollouts(p: Sequence[float], k: int) -> float:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Rollout:
-    completion: Completion
+    text: str
+    n_tokens: int
     verdict: str
     consistent: bool
 
@@ -102,6 +110,22 @@ class _Scan:
         self._open: dict[str, _Prefix] = {}
         self._n_open: dict[str, int] = {}
         self.trials: list[PrefixTrials] = []
+        self.drawn: Mapping[tuple[str, int], PrefixTrials] = {}
+
+    @property
+    def n_drafts_open(self) -> int:
+        """Drafts that something is being drawn for."""
+        return len(self._n_open)
+
+    def prefix(self, problem: Problem, draft: Solution, i: int) -> _Prefix:
+        """P_i with the rollouts that were drawn from it before."""
+        trial = self.drawn.get((draft.id, i))
+        if trial is None:
+            return _Prefix(problem, draft, i, ())
+        # A record has the tokens of its rollouts together: the first one gets them all, so a record
+        # that loses its last ones says what was drawn, and any other has the sum it had.
+        tokens = (trial.n_tokens, *(0 for _ in trial.completions[1:]))
+        return _Prefix(problem, draft, i, tuple(map(_Rollout, trial.completions, tokens, trial.correct, trial.consistent)))
 
     def request(self, prefix: _Prefix) -> Request:
         """The next wave of rollouts from this prefix."""
@@ -122,7 +146,7 @@ class _Scan:
         """Grade a wave; then more of the same prefix, or the prefix before it, or nothing."""
         before = self._open.pop(result.request.id)
         prefix = dataclasses.replace(before, rollouts=before.rollouts + self._graded(before, result.completions))
-        more = self._next(prefix)
+        more = self.to_draw(prefix)
         draft_id = prefix.draft.id
         self._n_open[draft_id] -= 1
         requests = [self.request(p) for p in more]
@@ -130,33 +154,39 @@ class _Scan:
         self._progress.advance(int(done), tokens=sum(c.n_tokens for c in result.completions))
         return requests
 
-    def _next(self, prefix: _Prefix) -> list[_Prefix]:
+    def to_draw(self, prefix: _Prefix) -> list[_Prefix]:
+        """Where to draw next: here, at a prefix before this one, or nowhere. What has all its
+        rollouts becomes a record.
+        """
         lazy = not self._settings.full_counts
-        success = next((n for n, r in enumerate(prefix.rollouts) if r.verdict == "right" and r.consistent), None)
-        if lazy and success is not None:
-            self._finish(prefix, prefix.rollouts[: success + 1])
-            return []
-        if len(prefix.rollouts) < self._settings.rollouts:
-            return [prefix]
-        self._finish(prefix, prefix.rollouts)
-        return [dataclasses.replace(prefix, i=prefix.i - 1, rollouts=())] if lazy and prefix.i > 1 else []
+        while True:
+            success = next((n for n, r in enumerate(prefix.rollouts) if r.verdict == "right" and r.consistent), None)
+            if lazy and success is not None:
+                self._finish(prefix, prefix.rollouts[: success + 1])
+                return []
+            if len(prefix.rollouts) < self._settings.rollouts:
+                return [prefix]
+            self._finish(prefix, prefix.rollouts)
+            if not lazy or prefix.i == 1:
+                return []
+            prefix = self.prefix(prefix.problem, prefix.draft, prefix.i - 1)
 
     def _graded(self, prefix: _Prefix, completions: Sequence[Completion]) -> tuple[_Rollout, ...]:
         kept = prefix.draft.steps[: prefix.i]
         continuations = [split_steps(c.text) for c in completions]
         verdicts = [self._task.grade(prefix.problem, (*kept, *steps)).verdict for steps in continuations]
         consistent = consistent_rollouts(kept, continuations, self._settings.consistency, self._settings.consistency_steps)
-        return tuple(map(_Rollout, completions, verdicts, consistent))
+        return tuple(map(_Rollout, (c.text for c in completions), (c.n_tokens for c in completions), verdicts, consistent))
 
     def _finish(self, prefix: _Prefix, rollouts: Sequence[_Rollout]) -> None:
         self.trials.append(
             PrefixTrials(
                 solution_id=prefix.draft.id,
                 n_steps_kept=prefix.i,
-                completions=tuple(r.completion.text for r in rollouts),
+                completions=tuple(r.text for r in rollouts),
                 correct=tuple(r.verdict for r in rollouts),
                 consistent=tuple(r.consistent for r in rollouts),
-                n_tokens=sum(r.completion.n_tokens for r in rollouts),
+                n_tokens=sum(r.n_tokens for r in rollouts),
                 exhausted=len(rollouts) == self._settings.rollouts,
             )
         )

@@ -1,0 +1,143 @@
+"""Stored records, graded again: what they would be had they been drawn under the present graders. Draws nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from glore.config import LabelSettings
+from glore.progress import Progress, SilentProgress
+from glore.prompts import split_steps
+from glore.records import PrefixTrials, Problem, Solution
+from glore.sampling.protocol import FollowUp, Request, Result
+from glore.tasks.protocol import Task
+from glore.where import verify_prefixes
+
+__all__ = ["Example", "RegradedTrials", "Tally", "regraded_solutions", "regraded_trials"]
+
+Transition = tuple[str, str]
+"""Stored verdict, present verdict."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Example:
+    """One verdict that changes."""
+
+    problem_id: str
+    gold: str
+    stored: str
+    now: str
+    answer: str | None
+    """The answer found in the text now, or before where there is none now."""
+
+
+class Tally:
+    """What one stage's records lose and gain by being graded again."""
+
+    def __init__(self, n_examples: int) -> None:
+        self.n_verdicts = 0
+        self.n_answers = 0
+        """Answers that are only written otherwise: the verdict stays."""
+        self.transitions: Counter[Transition] = Counter()
+        self.examples: dict[Transition, list[Example]] = {}
+        self._n_examples = n_examples
+        self._digest = hashlib.blake2b(digest_size=10)
+        self._seen: set[tuple[Transition, str]] = set()
+
+    @property
+    def changes_anything(self) -> bool:
+        return bool(self.transitions) or self.n_answers > 0
+
+    @property
+    def digest(self) -> str:
+        """A short hash of all changes."""
+        return self._digest.hexdigest()
+
+    def add(self, key: Sequence[object], problem: Problem, stored: Sequence[str | None], now: Sequence[str | None]) -> None:
+        """Note one verdict: `stored` and `now` are (verdict, answer); `key` says whose they are. Examples are of different questions."""
+        self.n_verdicts += 1
+        if stored == now:
+            return
+        self._digest.update("\x1f".join(map(repr, (*key, *now))).encode())
+        (before, old_answer), (after, new_answer) = stored, now
+        if before == after:
+            self.n_answers += 1
+            return
+        transition = (str(before), str(after))
+        self.transitions[transition] += 1
+        examples = self.examples.setdefault(transition, [])
+        if len(examples) < self._n_examples and (transition, problem.id) not in self._seen:
+            self._seen.add((transition, problem.id))
+            examples.append(Example(problem.id, problem.answer, *transition, old_answer if new_answer is None else new_answer))
+
+
+def regraded_solutions(
+    task: Task, problems: Mapping[str, Problem], solutions: Sequence[Solution], tally: Tally, advance: Callable[[], None]
+) -> list[Solution]:
+    """The same solutions with the verdicts and answers of the present graders."""
+    out = []
+    for solution in solutions:
+        problem = problems[solution.problem_id]
+        grade = task.grade(problem, solution.steps)
+        tally.add((solution.id,), problem, (solution.correct, solution.answer), (grade.verdict, grade.answer))
+        out.append(dataclasses.replace(solution, correct=grade.verdict, answer=grade.answer))
+        advance()
+    return out
+
+
+class RegradedTrials(NamedTuple):
+    """Verifying rollouts under the present graders."""
+
+    stored: list[PrefixTrials]
+    """All that were drawn, with new verdicts."""
+    records: list[PrefixTrials]
+    """What a scan records, where it needs nothing more."""
+    unfinished: frozenset[str]
+    """Drafts whose scan would have gone on: their records can't be known without drawing."""
+    n_let_go: int
+    """Rollouts of the other drafts that a scan would not have drawn."""
+
+
+def regraded_trials(
+    task: Task,
+    problems: Mapping[str, Problem],
+    drafts: Sequence[Solution],
+    trials: Sequence[PrefixTrials],
+    settings: LabelSettings,
+    tally: Tally,
+    advance: Callable[[], None],
+) -> RegradedTrials:
+    """What a scan of these drafts, graded anew, records. The consistency of a rollout doesn't depend on its grade and stays."""
+    draft_of = {d.id: d for d in drafts}
+    stored = []
+    for trial in trials:
+        draft = draft_of[trial.solution_id]
+        problem, kept = problems[draft.problem_id], draft.steps[: trial.n_steps_kept]
+        grades = [task.grade(problem, (*kept, *split_steps(text))) for text in trial.completions]
+        for k, (before, grade) in enumerate(zip(trial.correct, grades, strict=True)):
+            # The record holds no answers, so there is none to differ.
+            tally.add((draft.id, trial.n_steps_kept, k), problem, (before, grade.answer), (grade.verdict, grade.answer))
+        stored.append(dataclasses.replace(trial, correct=tuple(g.verdict for g in grades)))
+        advance()
+    asked = _Asked()
+    progress: Progress = SilentProgress()
+    # The seed decides what would be drawn, and nothing is.
+    records = verify_prefixes(asked, task, problems, drafts, settings, seed=0, progress=progress, drawn=stored)
+    unfinished = frozenset(asked.drafts)
+    whole = [t for t in records if t.solution_id not in unfinished]
+    n_drawn = sum(len(t.completions) for t in stored if t.solution_id not in unfinished)
+    return RegradedTrials(stored, whole, unfinished, n_drawn - sum(len(t.completions) for t in whole))
+
+
+class _Asked:
+    """An engine that draws nothing and remembers for which drafts it was asked to."""
+
+    def __init__(self) -> None:
+        self.drafts: set[str] = set()
+
+    def run(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Result]:
+        self.drafts.update(r.id.rsplit("/", 2)[0] for r in requests)
+        return iter(())
