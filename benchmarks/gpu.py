@@ -1,7 +1,8 @@
 """On a GPU: are the kernels right, is the text that of `generate`, and how fast are rollouts, against transformers and the card's limit.
 
-    python -m benchmarks.gpu                     all sections, about six minutes on an H100
-    python -m benchmarks.gpu --only kernels,text
+    python -m benchmarks.gpu                     all sections (estimated: nine minutes on an H100)
+    python -m benchmarks.gpu --only card,kernels,drawing,text,ways,scores,step135
+    python -m benchmarks.gpu --only card,rollouts135,step1100,rollouts1100
     TRITON_INTERPRET=1 python -m benchmarks.gpu --dry     the same on a CPU with tiny shapes: tries the script, measures nothing
 
 Each section stands alone: one that fails prints its traceback and the others go on. Numbers go to $OUT/gpu.json.
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
     parser.add_argument("--skip", default="", help="sections to leave out")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=420, help="no section begins later than this")
+    parser.add_argument("--seconds", type=float, default=540, help="no section begins later than this")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--dry", action="store_true", help="tiny shapes on a CPU, in Triton's interpreter")
     options = parser.parse_args()

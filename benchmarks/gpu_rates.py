@@ -25,8 +25,8 @@ from glore.sampling.torch_engine import TorchEngine
 
 _PEAKS = {"H200": 4.8e12, "H100 80GB HBM3": 3.35e12}
 """Bytes per second by the vendor's datasheet, by a part of the card's name."""
-Timed = Callable[[], tuple[int, float]]
-"""Does the work once: tokens, seconds."""
+Timed = Callable[[bool], tuple[int, float]]
+"""Does the work once, or a part that warms up: tokens, seconds."""
 
 
 def card(bench: Bench) -> dict[str, float]:
@@ -200,14 +200,16 @@ def rollouts(bench: Bench, size: str) -> dict[str, object]:
                 )
                 assert engine.runner.way == "cuda", engine.runner.reason
                 engines.append(engine)
-                contenders[f"glore, {n_rows} rows{label}"] = lambda engine=engine: _run(bench, engine, asks)
+                contenders[f"glore, {n_rows} rows{label}"] = lambda _, engine=engine: _run(bench, engine, asks)
     model = bench.model(size)
     for n_rows in rows:
         # At 256 rows every batch is alike, so a part of the prompts gives the rate.
         some = asks[:: len(asks) * asks[0].k // n_rows or 1] if n_rows < len(asks) * asks[0].k else asks
-        contenders[f"generate, prompts repeated, {n_rows} rows"] = lambda n=n_rows, some=some: _generate(bench, model, some, n)
+        contenders[f"generate, prompts repeated, {n_rows} rows"] = lambda warm, n=n_rows, some=some: _generate(
+            bench, model, some[:2] if warm else some, n
+        )
     if not bench.is_dry:
-        contenders["generate_batch, CUDA graphs"] = lambda: _generate_batch(bench, bench.model(size), asks)
+        contenders["generate_batch, CUDA graphs"] = lambda warm: _generate_batch(bench, bench.model(size), asks[:2] if warm else asks)
     return _race(bench, contenders)
 
 
@@ -219,7 +221,7 @@ def _race(bench: Bench, contenders: dict[str, Timed]) -> dict[str, object]:
             if name in dead:
                 continue
             try:
-                tokens, seconds = work()
+                tokens, seconds = work(n == 0)
             except Exception as error:
                 dead.add(name)
                 print(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:400]}", flush=True)

@@ -107,19 +107,18 @@ def attend_kernel(
     n_pages_M = tl.load(n_pages_N + query_M, mask=asked_M, other=0)
     n_last_M = tl.load(n_last_N + query_M, mask=asked_M, other=0)
     position_M = tl.load(positions_N + query_M, mask=asked_M, other=0)
-    at = tl.load(at_N + first)
-    for slot in range(0, n_common * T, BN):
-        top_M, total_M, part_MD = _fold(
-            q_MD, top_M, total_M, part_MD, valid_M, n_pages_M, n_last_M, position_M,
-            keys, values, table, starts, at, slot, n_common, head, scaling, H, T, D, BD, BN, CODE, WINDOW, CAP, WIDE,
-        )  # fmt: skip
-    for n in range(count):
-        at = tl.load(at_N + first + n)
-        n_pages = tl.load(n_pages_N + first + n)
-        end = (n_pages - 1) * T + tl.load(n_last_N + first + n) - 1
-        for slot in range(n_common * T, end, BN):
+    # What the chains have in common, then each query's own: one loop, since its body is most of the code.
+    for n in range(count + 1):
+        row = first + tl.maximum(n - 1, 0)
+        own_pages = tl.load(n_pages_N + row)
+        n_pages = tl.where(n == 0, n_common, own_pages)
+        begin = tl.where(n == 0, 0, n_common * T)
+        end = tl.where(n == 0, n_common * T, (own_pages - 1) * T + tl.load(n_last_N + row) - 1)
+        owner_M = valid_M & ((mine_M == n - 1) | (mine_M * 0 + n == 0))
+        at = tl.load(at_N + row)
+        for slot in range(begin, end, BN):
             top_M, total_M, part_MD = _fold(
-                q_MD, top_M, total_M, part_MD, valid_M & (mine_M == n), n_pages_M, n_last_M, position_M,
+                q_MD, top_M, total_M, part_MD, owner_M, n_pages_M, n_last_M, position_M,
                 keys, values, table, starts, at, slot, n_pages, head, scaling, H, T, D, BD, BN, CODE, WINDOW, CAP, WIDE,
             )  # fmt: skip
     target = (query_M * (H * Q) + head * Q + group_M)[:, None] * D + d[None, :]

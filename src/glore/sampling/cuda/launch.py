@@ -84,7 +84,7 @@ def attend(
 
 def _tokens_at_once(padded_size: int, dtype: torch.dtype) -> int:
     """Keys of a step of the kernel's loop: what fits into shared memory."""
-    return max(_LEAST, min(64, (16384 if padded_size <= 128 else 8192) // padded_size // (dtype.itemsize // 2)))
+    return 64 if padded_size <= 128 and dtype.itemsize <= 2 else 32
 
 
 def copy_pages(data: torch.Tensor, places: torch.Tensor) -> None:

@@ -1,0 +1,98 @@
+"""The GPU way on a CPU, its kernels in Triton's interpreter and its steps call by call: the same texts as the other ways."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from test_engine_tree import prefixes
+
+import triton_here  # noqa: F401  # before the kernels are imported
+from glore.errors import EngineError
+from glore.sampling.protocol import SamplingParams
+from glore.sampling.runner import ModelRunner
+from glore.sampling.scoring import StepScorer
+from glore.sampling.torch_engine import TorchEngine
+from tiny_models import tiny_lm, tiny_step_model, tiny_tokenizer
+
+PARAMS = SamplingParams(temperature=0.0, max_new_tokens=4)
+
+
+def cuda_engine(architecture: str, **options: int) -> TorchEngine:
+    engine = TorchEngine.of(tiny_lm(architecture), tiny_tokenizer(), ways=("cuda",), **options)
+    assert engine.runner.way == "cuda", engine.runner.reason
+    return engine
+
+
+@pytest.fixture(scope="module")
+def llama() -> TorchEngine:
+    """One for all tests: the interpreter takes seconds for the start-up check."""
+    return cuda_engine("llama", max_rows=6)
+
+
+def drawn(engine: TorchEngine, params: SamplingParams, k: int = 1) -> dict[str, tuple]:
+    return {r.request.id: r.completions for r in engine.run(prefixes(2, params, k)[:6])}
+
+
+def paged(params: SamplingParams, k: int = 1, architecture: str = "llama") -> dict[str, tuple]:
+    return drawn(TorchEngine.of(tiny_lm(architecture), tiny_tokenizer(), ways=("paged",)), params, k)
+
+
+def test_greedy_texts_are_those_of_the_paged_way(llama: TorchEngine) -> None:
+    expected = paged(PARAMS)
+    assert drawn(llama, PARAMS) == expected
+    assert drawn(llama, PARAMS) == expected, "pages and inputs are used again by the next run"
+
+
+@pytest.mark.slow
+def test_windows_and_soft_caps_reach_the_kernels() -> None:
+    assert drawn(cuda_engine("gemma2"), PARAMS) == paged(PARAMS, architecture="gemma2")
+
+
+def test_siblings_are_drawn_with_their_own_seeds_and_tell_their_probabilities(llama: TorchEngine) -> None:
+    warm = dataclasses.replace(PARAMS, temperature=0.9, logprobs=True)
+    got = drawn(llama, warm, k=2)
+    for name, completions in paged(warm, k=2).items():
+        assert [c.text for c in got[name]] == [c.text for c in completions]
+        for one, other in zip(got[name], completions, strict=True):
+            np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
+
+
+def test_filtered_drawing_is_that_of_torch(llama: TorchEngine) -> None:
+    some = dataclasses.replace(PARAMS, temperature=1.0, top_k=5, top_p=0.8)
+    assert drawn(llama, some) == paged(some)
+
+
+def test_a_few_pages_are_enough(llama: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama, "n_pages", 11)
+    assert drawn(llama, PARAMS) == paged(PARAMS)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's numpy, at infinities
+def test_logits_that_are_not_finite_end_the_run_with_one_line(llama: TorchEngine) -> None:
+    head = llama.model.get_output_embeddings().weight
+    before = head.detach().clone()
+    with torch.no_grad():
+        head[7] = float("nan")
+    with pytest.raises(EngineError, match="NaN or infinite"):
+        drawn(llama, PARAMS)
+    with torch.no_grad():
+        head.copy_(before)
+    assert drawn(llama, PARAMS) == paged(PARAMS)
+
+
+def test_scores_are_those_of_a_pass_a_solution() -> None:
+    items = [("w3 w4 w5", ("w6 w7", "w8 w9 w10")), ("w3 w4 w5", ("w6 w7", "w11")), ("w20", ("w21 w22",))]
+    scorer = StepScorer.of(tiny_step_model("qwen2"), tiny_tokenizer(), ways=("cuda",))
+    assert scorer.way == "cuda"
+    expected = StepScorer.of(tiny_step_model("qwen2"), tiny_tokenizer(), ways=("plain",)).score(items)
+    for got, one in zip(scorer.score(items), expected, strict=True):
+        np.testing.assert_allclose(got, one, atol=1e-5)
+
+
+def test_a_cpu_takes_the_interpreter_only_if_asked() -> None:
+    runner = ModelRunner(tiny_lm("llama"))
+    assert runner.way in ("native", "paged")
+    assert runner.refusals["cuda"] == "the model is on a CPU"
