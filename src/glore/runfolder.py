@@ -124,6 +124,10 @@ def _is_alive(process: int) -> bool:
 def check_is_run_folder(run_dir: Path) -> None:
     """Raise RunError where `run_dir` is a file, or a folder with other people's things in it."""
     if not run_dir.exists():
+        above = next(place for place in run_dir.absolute().parents if place.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+            why = "nothing may be written" if above.is_dir() else "there is a file"
+            raise RunError(f"can't use {run_dir} as a run folder: {why} at {above}; choose another name or runs_dir")
         return
     if not run_dir.is_dir():
         raise RunError(f"{run_dir} is a file, but a run needs a folder there; choose another name or runs_dir")

@@ -100,7 +100,7 @@ FAILURES: dict[str, tuple[str, int, str]] = {
     "newline in a run": ("$GLORE show $'a\\nb'", 2, "there is no run 'a\\nb'"),
     "no UTF-8 in a run": ("$GLORE report $'\\xff'", 2, "there is no run"),
     "a run without a name": ("$GLORE show ''", 2, "there is no run ''"),
-    "runs below a file": ("$GLORE run r.yaml runs_dir=r.yaml/x", 2, "can't use r.yaml/x/small as a run folder: Not a directory"),
+    "runs below a file": ("$GLORE run r.yaml runs_dir=r.yaml/x", 2, "can't use r.yaml/x/small as a run folder: there is a file at"),
     "runs where nothing is written": ("$GLORE run r.yaml runs_dir=/proc/none", 2, "can't use /proc/none/small as a run folder"),
     "a question like an option": ("$GLORE refine small '-5 + 3?'", 2, "a question that begins with - goes after --"),
     "a question like a long option": ("$GLORE refine small '--x - 3 = 0?'", 2, "a question that begins with - goes after --"),

@@ -20,7 +20,7 @@ from glore.pipeline import run_stages
 from glore.sampling.encoding import check
 from glore.sampling.protocol import Request, SamplingParams
 from glore.stages import build_stages
-from glore.stages.checks import LLAMA_LAYERS
+from glore.stages.checks import LLAMA_LAYERS, _least_tokens
 from small_stages import small_config, small_stages
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +71,9 @@ def test_a_recipe_that_can_be_run_passes(tmp_path: Path, overrides: tuple[str, .
         (["launch=accelerate launch --config_file none.yaml"], "launch: there is no file 'none.yaml' for --config_file"),
         (["launch=accelerate launch --config_file={fsdp}", "student.sft.optimizer=muon"], "FSDP and DeepSpeed train whole weights"),
         (["launch=accelerate launch --use_deepspeed", "refiner.train.lora={{r: 4}}"], "FSDP and DeepSpeed train whole weights"),
+        (["base.scratch.max_positions=128", "task.stories={HARD}"], "base.scratch.max_positions: 128 tokens leave no room for an answer"),
+        (["student.sft.max_length=16"], "student.sft.max_length: 16 tokens leave out every worked solution (the shortest has "),
+        (["runs_dir={base}/config.json/runs"], "/config.json/runs/x as a run folder: there is a file at "),
         (["refiner.train.report_to=[clearml]"], "refiner.train.report_to: clearml is not installed here"),
         (["task.kind=gsm8k", "task.path={none}", "base.model={base}"], "task.path: there is nothing to read at"),
         (["task.kind=svamp", "task.path={base}/config.json", "task.scratch_path={none}"], "task.scratch_path: there is nothing to read at"),
@@ -97,6 +100,7 @@ def test_what_a_stage_would_refuse(tmp_path: Path, base: Path, overrides: list[s
 
 
 def _filled(override: str, places: dict[str, Path]) -> str:
+    override = override.replace("{HARD}", "{people: [8, 8], steps: [6, 9], distractors: 3, extra_relations: 3}")
     for name, path in places.items():
         override = override.replace(f"{{{name}}}", str(path))
     return override
@@ -229,6 +233,15 @@ def test_whatever_the_settings_take_peft_takes() -> None:
         for value in edges(field) if field.annotation in (int, float) else []:
             settings = LoraSettings.model_validate({name: value})
             peft.LoraConfig(r=settings.r, lora_alpha=settings.alpha, lora_dropout=settings.dropout)
+
+
+def test_pieces_are_no_more_than_tokens() -> None:
+    from tiny_training import TEXTS, tiny_tokenizer
+
+    tokenizer = tiny_tokenizer()
+    for text in (*TEXTS, "", "a_b  c\n\n12x $3.50", "π ≈ 3,14 …\t!", "\u4e00\u4e8c 3"):
+        assert _least_tokens([text]) <= len(tokenizer(text)["input_ids"])
+    assert _least_tokens(["Ana : 12 + 7\n"]) == 7
 
 
 def test_the_layers_of_a_base_from_nothing_are_those_that_lora_may_name() -> None:

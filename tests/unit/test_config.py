@@ -61,6 +61,10 @@ def test_overrides_are_yaml_values_at_dotted_paths(tmp_path: Path) -> None:
         (['runs_dir="a\\0b"'], "runs_dir: a text holds no control characters (NUL, newline, escape, …), got 'a\\x00b'; write it"),
         (["engine.kind=http", "engine.url=http://x", 'engine.models={student: "a\\nb"}'], "engine.models: a text holds no control"),
         (['student.sft.lora={target_modules: ["q\\eproj"]}'], "student.sft.lora.target_modules: a text holds no control"),
+        (
+            ["student.sft.lora={target_modules: []}"],
+            "student.sft.lora.target_modules: it names at least one layer, got []",
+        ),
         (["reward.temperature=0.0001"], "reward.temperature: input should be greater than or equal to 0.001, got 0.0001"),
         (["student.ei.temperature=1001"], "student.ei.temperature: input should be less than or equal to 1000, got 1001"),
         (["student.bootstrap=prompt", "student.ei.max_rounds=0"], "got student.ei.max_rounds 0; set it to 1 or more"),

@@ -27,6 +27,13 @@ class LoraSettings(Settings):
     dropout: float = Field(0.0, ge=0, lt=1)
     target_modules: Union[Literal["all-linear"], Names] = "all-linear"
 
+    @field_validator("target_modules")
+    @classmethod
+    def _targets(cls, names: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not names or not all(names):
+            raise ValueError(f"it names at least one layer, got {shown(list(names))}; write all-linear for all of them")
+        return names
+
 
 class TrainSettings(Settings):
     """One training run on transformers.Trainer."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,9 @@ from glore.config import RunConfig, TrainSettings
 from glore.config.training import is_local
 from glore.errors import ConfigError, EngineError, shown
 from glore.pipeline import Stage
+from glore.prompts import solve_segments
 from glore.stages.common import training_section
+from glore.tasks.open import open_task
 from glore.training.launcher import check_launch
 from glore.training.trackers import check_trackers
 
@@ -29,11 +32,16 @@ __all__ = ["check_stage"]
 LLAMA_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "lm_head")
 """Names of the layers with weights to adapt in a base model trained from nothing."""
 
+_PIECES = re.compile(r"\n| ?\d| ?[^\W\d_]+| ?(?:[^\s\w]|_)+|\s")
+"""As `glore.training.scratch.PIECES`: no token of a base trained from nothing spans more than one."""
+
 
 def check_stage(stage: Stage, config: RunConfig) -> None:
     """Raises what `stage` would refuse of the settings when its turn comes: a GloreError."""
     if stage.name == "base":
         _check_base(config)
+        if config.base.model is None and config.task.kind == "stories":
+            _check_lengths(config)
     for name in stage.models:
         section = training_section(name)
         if section is not None:
@@ -49,6 +57,33 @@ def _check_base(config: RunConfig) -> None:
         from glore.models import load_tokenizer
 
         load_tokenizer(str(config.base.reference))
+
+
+def _check_lengths(config: RunConfig) -> None:
+    """Stories fit into the context of a base trained from nothing, and some worked solution into a row of fine-tuning.
+
+    Counted are the pieces that a token may at most span, so texts have at least so many tokens.
+    """
+    task, context = open_task(config.task, config.seed), config.base.scratch.max_positions
+    longest = max((_least_tokens(solve_segments(p.question)) for p in task.problems("test")), default=0)
+    if longest >= context:
+        raise ConfigError(
+            f"base.scratch.max_positions: {context} tokens leave no room for an answer after a question of {longest} tokens or "
+            "more, and the task has such; raise it, or choose shorter questions"
+        )
+    most = config.student.sft.max_length
+    if config.student.bootstrap == "sft" and most < longest:
+        worked = [(p.question, p.solution) for p in task.problems("train") if p.solution is not None]
+        shortest = min((_least_tokens(solve_segments(*pair)) for pair in worked), default=0)
+        if shortest > most:
+            raise ConfigError(
+                f"student.sft.max_length: {most} tokens leave out every worked solution (the shortest has {shortest} tokens or "
+                "more with its question); raise it"
+            )
+
+
+def _least_tokens(segments: Iterable[str]) -> int:
+    return sum(len(_PIECES.findall(segment)) for segment in segments)
 
 
 def _check_training(config: RunConfig, section: str) -> None:

@@ -73,6 +73,11 @@ def fit(
             f"nothing to train on for {what}: 0 rows left, {n_dropped} dropped as longer than max_length={settings.max_length} tokens "
             f"or without a target; raise {setup.setting('max_length')} or look at the stage before"
         )
+    if settings.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise ConfigError(
+            f"{what}: {setup.setting('gradient_checkpointing')} is true, and {shown(model.config.model_type)} models don't know it; "
+            "leave it out and lower batch_size"
+        )
     on_cpu = pick_device(setup.device) == "cpu"
     if settings.bf16 and not computes_bfloat16("cpu" if on_cpu else "cuda"):
         setup.progress.note(f"{what}: this processor has no bfloat16 instructions, so bf16 is off and training is in float32")
