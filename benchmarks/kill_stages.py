@@ -1,82 +1,138 @@
-"""Is a run that is killed in every stage the same as one that is not?
+"""Is a run that is killed again and again the same as one that is not?
 
-    python benchmarks/kill_stages.py runs/quickstart runs/killed
+    python benchmarks/kill_stages.py benchmarks/kill.yaml runs/kills --kills 30 \\
+        "launch=accelerate launch --cpu --num_processes 2 --num_machines 1 --main_process_port 0 --mixed_precision no --dynamo_backend no"
 
-Carries out the first run's settings again as the second, with SIGKILL at a random moment in each of its stages (drawn from the time
-the stage took in the first run) and the same command again after it. Then every file of records, and every model, must have the same
-bytes. Prints each kill; exits with 1 where something differs. Two runs on one machine with nothing else on it, or the times drift.
+Runs the recipe once without a kill (`FOLDER/whole`, reused if it is there), then as `FOLDER/killed-1`, …, with SIGKILL at so many
+random moments: each stage in turn, at a moment drawn from the time it took, and further ones where most time goes. Every second kill
+takes the run alone, so that what it launched is left behind; the others take all its processes at once. After each, the same command
+again. In the end every file of records, and every model, must have the same bytes. Prints each kill; exits with 1 where something
+differs. With nothing else on the machine, or the times drift and moments are missed (another run folder is begun for those).
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
+import contextlib
 import json
+import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
-KEPT = ("*.parquet", "*.safetensors", "tokenizer.json", "config.json")
-STAGE = re.compile(r"stage \d+/\d+ (\w+): computed")
+KEPT = ("*.parquet", "*.safetensors", "tokenizer.json", "config.json", "glore-digests.json")
+STAGE = re.compile(r"stage \d+/\d+ (\w+): (computed|resumed|reused)")
+Moments = dict[str, collections.deque[float]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("reference", type=Path, help="a finished run")
-    parser.add_argument("killed", type=Path, help="the run folder to make, killed in every stage")
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("folder", type=Path, help="the run folders are made here")
+    parser.add_argument("overrides", nargs="*", metavar="KEY.PATH=VALUE")
+    parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    arguments = parser.parse_args()
-    reference, killed = arguments.reference.absolute(), arguments.killed.absolute()
-    if killed.exists():
-        parser.exit(2, f"{killed} is there already; name a new folder\n")
-    seconds = {p.parent.name: json.loads(p.read_text())["seconds"] for p in sorted((reference / "stages").glob("*/done.json"))}
-    rng = random.Random(arguments.seed)
-    moments = {stage: rng.uniform(0, took) for stage, took in seconds.items()}
-    command = [sys.executable, "-m", "glore", "run", str(reference / "config.yaml")]
-    command += [f"runs_dir={killed.parent}", f"name={killed.name}"]
-    n_kills = 0
-    while one_try(command, moments):
-        n_kills += 1
-    print(f"killed {n_kills} times; stages that ended before their moment: {', '.join(moments) or 'none'}")
-    different = differing(reference, killed)
-    print("\n".join(different) or "all records and models have the same bytes")
+    arguments = parser.parse_intermixed_args()
+    if any(arguments.folder.glob("killed-*")):
+        parser.exit(2, f"{arguments.folder} holds killed runs already; name a new folder\n")
+    command = [sys.executable, "-m", "glore", "run", str(arguments.recipe), *arguments.overrides, f"runs_dir={arguments.folder.absolute()}"]
+    begin = time.monotonic()
+    if attempt([*command, "name=whole"], {}, alone=False) is not None:
+        sys.exit("the run without a kill was killed")
+    whole = arguments.folder / "whole"
+    print(f"whole run: {time.monotonic() - begin:.0f} s", flush=True)
+    moments = drawn(whole, arguments.kills, random.Random(arguments.seed))
+    killed: list[str] = []
+    runs: list[Path] = []
+    while len(killed) < arguments.kills and any(moments.values()):
+        runs.append(arguments.folder / f"killed-{len(runs) + 1}")
+        while len(killed) < arguments.kills:
+            stage = attempt([*command, f"name={runs[-1].name}"], moments, alone=len(killed) % 2 == 0)
+            if stage is None:
+                break
+            killed.append(stage)
+        else:
+            attempt([*command, f"name={runs[-1].name}"], {}, alone=False)
+    counts = collections.Counter(killed)
+    print(f"{len(killed)} kills in {time.monotonic() - begin:.0f} s: {', '.join(f'{s} {n}' for s, n in sorted(counts.items()))}")
+    different = [line for run in runs for line in differing(whole, run)]
+    print("\n".join(different) or f"all records and models of {len(runs)} killed runs have the same bytes")
     sys.exit(bool(different))
 
 
-def one_try(command: list[str], moments: dict[str, float]) -> bool:
-    """Run until a stage's moment (taken out of `moments`) comes: True; or to the end: False."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
-    timer: threading.Timer | None = None
+def drawn(whole: Path, n: int, rng: random.Random) -> Moments:
+    """Stage → moments after its start: one for each stage, the rest by the time the stages took."""
+    marks = [json.loads(path.read_text()) for path in sorted((whole / "stages").glob("*/done.json"))]
+    seconds = {mark["stage"]: mark["seconds"] for mark in marks}
+    stages = rng.sample(sorted(seconds), min(n, len(seconds)))
+    stages += rng.choices(sorted(seconds), [seconds[s] for s in sorted(seconds)], k=n - len(stages))
+    moments: Moments = collections.defaultdict(collections.deque)
+    for stage in stages:
+        moments[stage].append(rng.uniform(0, seconds[stage]))
+    return moments
+
+
+def attempt(command: list[str], moments: Moments, alone: bool) -> str | None:
+    """Run until a stage's next moment comes, which is taken out, and return the stage; none where the run came to its end."""
     killed: list[str] = []
-    for line in process.stdout:
-        match = STAGE.match(line)
-        if match is None:
-            continue
-        if timer is not None:
-            timer.cancel()
-        stage = match[1]
-        if stage in moments and not killed:
-            timer = threading.Timer(moments[stage], lambda stage=stage: (killed.append(stage), process.kill()))
-            timer.start()
-    code = process.wait()
-    if timer is not None:
-        timer.cancel()
-    if killed:
-        print(f"{killed[0]}: killed after {moments.pop(killed[0]):.1f} s", flush=True)
-        return True
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        timers: list[threading.Timer] = []
+        planned: tuple[str, float] | None = None
+
+        def kill(stage: str) -> None:
+            killed.append(stage)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill() if alone else os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            # What is left behind may hold the pipe open for a moment; its last words are not waited for.
+
+        last: collections.deque[str] = collections.deque(maxlen=5)
+        for line in process.stdout:
+            last.append(line)
+            match = STAGE.search(line)
+            if match is None or killed:
+                continue
+            if planned is not None and not stop(timers, killed):
+                moments[planned[0]].append(planned[1] * 0.7)  # missed: a little earlier, in another run
+            planned = None
+            if match[2] != "reused" and moments.get(match[1]) and not killed:
+                planned = match[1], moments[match[1]].popleft()
+                timers.append(threading.Timer(planned[1], kill, [match[1]]))
+                timers[-1].start()
+        stop(timers, killed)
+        code = process.wait()
+    if killed and planned is not None:
+        who = "the run alone" if alone else "all processes"
+        print(f"{killed[0]}: {who} killed after {planned[1]:.2f} s", flush=True)
+        return killed[0]
     if code:
-        sys.exit(f"the run ended with {code}; see {command[-1]}")
-    return False
+        sys.exit(f"{' '.join(command)} ended with {code}:\n{''.join(last)}")
+    return None
 
 
-def differing(reference: Path, killed: Path) -> list[str]:
+def stop(timers: Iterable[threading.Timer], killed: list[str]) -> bool:
+    """Stop the timers; whether one had come to its end."""
+    for timer in timers:
+        timer.cancel()
+        timer.join()
+    return bool(killed)
+
+
+def differing(whole: Path, killed: Path) -> list[str]:
     """Files of records and models that are not the same in both."""
-    folders = [run / part for run in (reference, killed) for part in ("stages", "models")]
+    folders = [run / part for run in (whole, killed) for part in ("stages", "models")]
     paths = {p.relative_to(folder.parent) for folder in folders for pattern in KEPT for p in folder.rglob(pattern)}
-    return [f"{p} differs" for p in sorted(paths) if not same(reference / p, killed / p)]
+    return [f"{killed.name}/{p} differs" for p in sorted(paths) if not same(whole / p, killed / p)]
 
 
 def same(a: Path, b: Path) -> bool:

@@ -35,9 +35,10 @@ __all__ = [
     "stage_fingerprint",
 ]
 
-REGRADED = "regraded"
-"""Among a stage's settings: what `glore regrade` changed in its records, as a hash. Such a stage is another than the one
-that the later stages were made from, and stays so.
+REGRADED = "content of regraded records"
+"""Among a stage's settings, beside the other facts that are none: what `glore regrade` changed in its
+records, as a hash. Such a stage is another than the one that the later stages were made from, and
+stays so.
 """
 
 _MODEL_FILES = (".json", ".safetensors", ".gguf", ".bin", ".jinja", ".model", ".tiktoken", ".txt")

@@ -13,11 +13,11 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from glore.errors import RunError, printable, shown
 from glore.files import DIGESTS, file_digest, is_inside, read_digests, write_digests
@@ -42,7 +42,10 @@ __all__ = [
     "recorded_files",
 ]
 
-_STRICT = ConfigDict(extra="forbid", strict=True)
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+_Number = Annotated[int | float, Field(ge=-1e18, le=1e18)]
+"""A count that can be shown and added up."""
+_Size = Annotated[int, Field(ge=0, le=10**18)]
 _NAME = re.compile(r"[^/\0]+")
 T = TypeVar("T")
 
@@ -51,7 +54,7 @@ T = TypeVar("T")
 class FileMark:
     """A file as a stage left it."""
 
-    bytes: int
+    bytes: _Size
     digest: str
     """Of the whole content (`glore.files.file_digest`)."""
 
@@ -70,10 +73,10 @@ class DoneMark:
     """Input stage → its fingerprint."""
     stage_version: int
     schema_version: int
-    counts: dict[str, int | float]
-    seconds: float
+    counts: dict[str, _Number]
+    seconds: Annotated[float, Field(ge=0, le=1e18)]
     """Wall time, reused shards of interrupted attempts included."""
-    tokens: int
+    tokens: _Size
     files: dict[str, FileMark]
     """Parquet files."""
     models: dict[str, dict[str, FileMark]]
@@ -106,8 +109,10 @@ class Memory:
     """What the piece depends on besides the stage's fingerprint; one made under other facts is not
     used.
     """
-    counts: dict[str, int | float]
-    seconds: float
+    counts: dict[str, _Number]
+    seconds: Annotated[float, Field(ge=0, le=1e18)]
+    digest: str | None
+    """Of the shard's file; none where the piece leaves its result in files by itself."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 

@@ -11,6 +11,7 @@ one that was not.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import difflib
@@ -182,7 +183,9 @@ def plan_stages(stages: Sequence[Stage], config: RunConfig, redo: bool = False) 
 
 def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str], redo: bool) -> StagePlan:
     folder = config.run_dir / "stages" / stage.name
-    done, started, unreadable = _marks(config.run_dir, folder, redo)
+    for path in (folder, *(config.run_dir / "models" / model for model in stage.models)):
+        check_inside(path, config.run_dir)
+    done, started, unreadable = _marks(folder, redo)
     earlier = done or started
     found = stage.contents(config) if stage.contents else {}
     settings = {"seed": config.seed, **flat_settings(stage.settings(config), config), **_contents(found, earlier)}
@@ -221,9 +224,8 @@ def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str], redo: bool) -
     return StagePlan(stage.name, state, why, fingerprint, settings, inputs, tokens, mark, replaces, damaged, missing)
 
 
-def _marks(run_dir: Path, folder: Path, redo: bool) -> tuple[DoneMark | None, StartedMark | None, str | None]:
+def _marks(folder: Path, redo: bool) -> tuple[DoneMark | None, StartedMark | None, str | None]:
     """The stage's mark, `done.json` before `started.json`; or, with `redo`, why it can't be read. Raises RunError."""
-    check_inside(folder, run_dir)
     try:
         done = read_done(folder)
         return done, None if done else read_started(folder), None
@@ -323,7 +325,8 @@ def _tidy(folder: Path) -> None:
     """Remove what only an unfinished stage needs. Safe to be killed in: the next run tidies again."""
     shutil.rmtree(folder / "work", ignore_errors=True)
     for path in (folder / "started.json", *folder.glob(".*")):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder of somebody's, say
+            path.unlink()
 
 
 def _up_to(stages: Sequence[Stage], until: str | None) -> tuple[Stage, ...]:

@@ -229,5 +229,9 @@ def read_records(paths: Path | Iterable[Path], kind: type[R]) -> list[R]:
                 f"{path} holds columns {table.schema.names}, but {kind.__name__} needs {expected.names}; "
                 "delete its stage folder and run again"
             )
-        out.extend(kind(**typing.cast(typing.Any, {k: _frozen(v) for k, v in row.items()})) for row in table.to_pylist())
+        try:
+            rows = table.to_pylist()
+        except (ValueError, pa.ArrowException) as error:  # bytes that are no UTF-8, say
+            raise RunError(f"can't read {path}: {str(error).splitlines()[0]}; delete the file and run again to make it anew") from error
+        out.extend(kind(**typing.cast(typing.Any, {k: _frozen(v) for k, v in row.items()})) for row in rows)
     return out

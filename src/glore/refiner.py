@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from glore.config import EngineSettings, EvaluationSettings, load_run
+from glore.config import EngineSettings, EvaluationSettings
 from glore.errors import DataError, ModelError, RunError, has_lone_surrogate, shown
 from glore.how import refine_request
+from glore.madewith import made_with
 from glore.marks import check_belongs_together, makers
 from glore.prompts import MAX_QUESTION_CHARS, solve_segments
 from glore.records import Refinement
@@ -66,12 +67,13 @@ class Refiner:
         run_dir = Path(os.path.expanduser(path))
         if not (run_dir / "config.yaml").is_file():
             raise RunError(f"{run_dir} is no run folder: it holds no config.yaml; give the folder that glore run made")
-        config = load_run(run_dir)
         folders = {name: run_dir / "models" / name for name in ("student", "refiner", "orm", "sorm")}
         missing = [name for name, folder in folders.items() if not folder.is_dir()]
         if missing:
             raise RunError(f"run {run_dir} has no {' and no '.join(missing)} yet; finish it first with glore run")
-        check_belongs_together(run_dir, makers(run_dir, tuple(folders)))
+        stages = makers(run_dir, tuple(folders))
+        check_belongs_together(run_dir, stages)
+        config = made_with(run_dir, stages)
         options = RefineOptions(
             threshold=config.evaluation.threshold,
             aggregate=config.evaluation.aggregate,

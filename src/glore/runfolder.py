@@ -152,14 +152,14 @@ def locked(run_dir: Path) -> Iterator[None]:
             if _held.setdefault(key, stack) is not stack:
                 raise RunError(f"{run_dir} is in use by this very process, {os.getpid()}; let that run end, then run again")
             stack.callback(_held.pop, key, None)  # after the file is closed
-            stream = stack.enter_context((run_dir / ".lock").open("ab+", buffering=0))
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW  # whatever a link leads to is not ours to empty
+            stream = stack.enter_context(open(os.open(run_dir / ".lock", flags, 0o666), "rb+", buffering=0))
         except OSError as error:
             message = f"can't use {run_dir} as a run folder: {error.strerror or error}; choose another name or runs_dir"
             raise RunError(message) from error
         try:
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            stream.seek(0)
             holder = stream.read(40).decode("ascii", "replace").strip() or "unknown"
             raise RunError(f"{run_dir} is in use by process {holder}; wait for it or stop it, then run again") from error
         # Only for the message above, so a disk without space for a pid is no reason to stop here.

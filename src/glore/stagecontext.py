@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from glore.config import RunConfig
 from glore.errors import RunError
+from glore.files import file_digest
 from glore.marks import Memory, part_files, read_memory, recorded_files
 from glore.progress import Progress
 from glore.records import read_records, write_records
@@ -152,17 +153,17 @@ class StageContext:
 
     def _reuse_shard(self, name: str, facts: Mapping[str, int], kind: type[R]) -> list[R] | None:
         """The records of a committed shard. One that can't be read raises RunError; where that was asked for (`redo`) it is made again."""
-        path = self.folder / f"{name}.parquet"
+        path, memory = self.folder / f"{name}.parquet", self._recall(name, facts)
         try:
+            if memory is None or file_digest(path) != memory.digest:
+                raise RunError(f"{path} has changed since it was written; delete it, or add --redo, to make it again")
             records = read_records(path, kind)
         except RunError:
             if not self._redo:
                 raise
             self.progress.note(f"{path.name} can't be read, so it is made again")
             return None
-        memory = self._recall(name, facts)
-        if memory is not None:
-            self._adopt(memory)
+        self._adopt(memory)
         return records
 
     def _recall(self, name: str, facts: Mapping[str, int]) -> Memory | None:
@@ -192,7 +193,9 @@ class StageContext:
             self._counters.pop()
             self._counters[-1].update(counter)
         seconds = time.monotonic() - begin + self.reused_seconds - reused_before
-        write_json(self.folder / f".{name}.json", dataclasses.asdict(Memory(dict(facts), dict(counter), round(seconds, 3))))
+        shard = self.folder / f"{name}.parquet"
+        memory = Memory(dict(facts), dict(counter), round(seconds, 3), file_digest(shard) if shard.is_file() else None)
+        write_json(self.folder / f".{name}.json", dataclasses.asdict(memory))
 
     def _drop_shards_from(self, part: str, n_shards: int) -> None:
         """Shards beyond the last come from an attempt with another shard size."""

@@ -12,6 +12,7 @@ from glore import Refiner, load_config, run
 from glore.config import RunConfig
 from glore.pipeline import run_stages
 from glore.records import StepLabels, read_records
+from glore.regrade import regrade
 from glore.report import build_report
 from glore.stages import build_stages, read_inputs
 
@@ -85,6 +86,14 @@ def test_computing_stages_again_gives_the_same_bytes(finished: RunConfig, tmp_pa
     assert {p.name: p.state for p in plans} == {n: "reused" if names.index(n) < names.index("samples") else "computed" for n in names}
     before, after = ({p.relative_to(c.run_dir): p.read_bytes() for p in c.run_dir.rglob("*.parquet")} for c in (finished, other))
     assert before == after
+
+
+def test_the_graders_that_made_it_change_nothing(finished: RunConfig) -> None:
+    found = regrade(finished)
+    assert not found.changes_anything
+    graded = {s.stage: s.n_verdicts for s in found.stages}
+    assert graded["samples"] == 60 * 6
+    assert graded["rollouts"] > 0
 
 
 def test_another_labelling_rule_costs_no_sampling(finished: RunConfig, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "glore"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "statistics"),
     ("records", "config", "progress", "files", "intake", "sampling.protocol"),
-    ("tasks", "prompts", "pipeline", "fingerprints", "marks", "runfolder", "swap", "stagecontext", "solutions"),
+    ("tasks", "prompts", "pipeline", "fingerprints", "marks", "madewith", "runfolder", "swap", "stagecontext", "solutions"),
     ("modelfolder", "modelweights", "models", "sampling", "training"),
     ("student", "when", "where", "how", "rerank"),
     ("refiner", "stages", "evaluation", "studies", "regrade"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import re
 import shutil
 from collections import Counter
@@ -17,13 +18,15 @@ import glore.regrade
 import glore.stages.common
 import glore.swap
 from glore.cli import app
-from glore.config import RunConfig
+from glore.config import RunConfig, TaskSettings
 from glore.errors import RunError
 from glore.pipeline import plan_stages, run_stages
 from glore.records import PrefixTrials, Problem, Solution, read_records
 from glore.regrade import Regrading, regrade
+from glore.report import build_report
 from glore.runfolder import locked
 from glore.stages import build_stages
+from glore.tasks.open import open_grader, open_task
 from glore.tasks.protocol import Grade
 from pretend_models import Oracle, World, all_problems, config_of, pretend, read_stage
 
@@ -187,6 +190,8 @@ def test_regraded_and_run_on_is_what_a_fresh_run_holds(
     assert not any(s.fate == "rewritten" for s in again.stages), "once is enough"
     with pytest.raises(RunError, match="--redo"):
         run_stages(build_stages(run), run)
+    with pytest.raises(RunError, match=r"--redo|finish it first with glore run"):
+        build_report(run.run_dir)
     run_stages(build_stages(run), run, redo=True)
     for stage in states(run):
         assert records(run, stage) == records(there, stage), stage
@@ -316,6 +321,33 @@ def test_damaged_and_missing_records_are_said(run: RunConfig, tmp_path: Path) ->
     shutil.rmtree(run.run_dir / "stages")
     with pytest.raises(RunError, match="no finished stage problems"):
         regrade(run)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows"),
+    [
+        ("jsonl", [("1 + 1?", "2"), ("half?", "0.5")]),
+        ("jsonl", [("1 + 1?", "2"), ("root?", "\\sqrt{2}")]),
+        ("gsm8k", [("1 + 1?", "So 2.\n#### 2"), ("half?", "#### 0.5")]),
+        ("math", [("1 + 1?", "\\boxed{2}"), ("root?", "\\boxed{\\sqrt{2}}")]),
+    ],
+)
+def test_a_grader_without_the_data_says_what_the_task_says(kind: str, rows: list[tuple[str, str]], tmp_path: Path) -> None:
+    fields = ("problem", "solution") if kind == "math" else ("question", "answer")
+    for split in ("train", "test"):
+        lines = [json.dumps({fields[0]: f"{split}: {question} ({n})", fields[1]: text}) for n in range(4) for question, text in rows]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
+    settings = TaskSettings.model_validate({"kind": kind, "path": str(tmp_path), "n_dev": 2})
+    task = open_task(settings, 0)
+    problems = [p for split in ("train", "dev", "test") for p in task.problems(split)]
+    answers = ["#### 2", "#### 0.50", "#### \\sqrt{2}", "#### \\sqrt{8}/2", "so \\boxed{2}", "#### 2\n\\boxed{3}", "#### many", "no answer"]
+    expected = [task.grade(p, tuple(a.split("\n"))) for p in problems for a in answers]
+    shutil.rmtree(tmp_path)
+    grader = open_grader(settings, 0, problems)
+    assert [grader.grade(p, tuple(a.split("\n"))) for p in problems for a in answers] == expected
+    assert {g.verdict for g in expected} >= {"right", "wrong"}
+    for opened in (task, grader):
+        opened.close()  # type: ignore[attr-defined]
 
 
 def test_a_stage_regraded_twice_is_never_taken_for_the_first_one(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,11 @@ import pytest
 from rich.console import Console
 
 from fake_records import fake_inputs, finish_stage, solution, write_run
-from glore.config import LabelSettings
-from glore.errors import RunError
-from glore.evaluation import EvaluationInputs, EvaluationOptions, evaluate
+from glore.config import LabelSettings, load_config, resolved_recipe
+from glore.errors import ConfigError, RunError
+from glore.evaluation import EvaluationInputs, EvaluationOptions, evaluate, read_evaluation
+from glore.madewith import made_with
+from glore.marks import DoneMark
 from glore.records import Problem
 from glore.report import build_report, print_tables
 from glore.report.figures import figures
@@ -24,6 +26,7 @@ from glore.report.solutions import MAX_PROBLEMS, MAX_STEPS, embedded, solution_d
 from glore.report.summary import headline
 from glore.report.tables import table_views
 from glore.report.views import percent, points, to_markdown
+from glore.runfolder import write_json
 from glore.statistics import Difference, Estimate
 
 FAST = EvaluationOptions(bootstrap_samples=100)
@@ -168,6 +171,58 @@ def test_report_of_a_run_folder(tmp_path):
     numbers.write_text("{")
     assert build_report(run_dir).read_text() == page
     assert numbers.read_text() == before
+
+
+def recorded(run_dir, **settings):
+    """The run's settings as two stages noted them, the first of which made the second."""
+    made = {"seed": 0, "labels.rollouts": 8, "evaluation.threshold": 0.5, "evaluation.bootstrap_samples": 100, **settings}
+    for stage, inputs in (("test_drafts", {}), ("evaluate", {"test_drafts": "f"})):
+        mark = DoneMark(stage, "f", made, inputs, 1, 1, {}, 1.0, 0, {}, {}, {"glore": "0.1.0"}, "2026-01-01T00:00:00+00:00")
+        write_json(run_dir / "stages" / stage / "done.json", dataclasses.asdict(mark))
+
+
+@pytest.mark.parametrize("lora", [{"student.sft.lora": None}, {"student.sft.lora.r": 4, "student.sft.lora.target_modules.0": "q_proj"}])
+def test_the_report_describes_how_the_records_were_made_not_what_config_says_now(tmp_path, lora):
+    run_dir = write_run(tmp_path, fake_inputs(10))
+    people = {"task.stories.people.0": 4, "task.stories.people.1": 5, "content of task.path": "abc", "engine.kind": "vllm"}
+    recorded(run_dir, **{"labels.rollouts": 5, "evaluation.threshold": 0.3, "no.such": 1, **people, **lora})
+    made = made_with(run_dir, ["evaluate"])
+    assert (made.labels.rollouts, made.evaluation.threshold, made.task.stories.people) == (5, 0.3, (4, 5))
+    assert (made.student.sft.lora and made.student.sft.lora.target_modules) == (("q_proj",) if len(lora) > 1 else None)
+    page = build_report(run_dir).read_text()
+    assert "5 verifying rollouts per step" in page
+    assert "  threshold: 0.3\n" in page
+    assert "config.yaml says otherwise now: evaluation.threshold: 0.3 → 0.5" in page
+    assert read_evaluation(run_dir / "report" / "evaluation.json").options.threshold == 0.3
+    assert "glore 0.1.0" in page
+
+
+def test_numbers_of_an_evaluation_that_is_not_done_are_made_again(tmp_path):
+    run_dir = write_run(tmp_path, fake_inputs(10))
+    recorded(run_dir)
+    build_report(run_dir)
+    numbers = run_dir / "report" / "evaluation.json"
+    text = numbers.read_text()
+    numbers.write_text(text.replace('"n_drafts":10', '"n_drafts":11').replace('"n_drafts": 10', '"n_drafts": 11'))
+    assert numbers.read_text() != text
+    (run_dir / "stages" / "evaluate" / "done.json").unlink()
+    build_report(run_dir)
+    assert numbers.read_text() == text
+
+
+def test_a_report_of_what_cannot_be_read_is_refused(tmp_path):
+    run_dir = write_run(tmp_path, fake_inputs(10))
+    recorded(run_dir, **{"labels.rollouts": "many"})
+    with pytest.raises(RunError, match=r"note settings that this release can't read \('labels.rollouts'"):
+        build_report(run_dir)
+    (run_dir / "stages" / "test_drafts" / "done.json").write_text("{")
+    with pytest.raises(RunError, match=r"test_drafts/done\.json is there, but can't be read"):
+        print_tables(run_dir, Console(file=io.StringIO()))
+    recorded(run_dir)
+    text = resolved_recipe(load_config(run_dir / "config.yaml"))
+    (run_dir / "config.yaml").write_text(text[: len(text) // 2])
+    with pytest.raises(ConfigError, match="was cut short"):
+        build_report(run_dir)
 
 
 def test_an_unfinished_run_is_said_to_be_one(tmp_path):

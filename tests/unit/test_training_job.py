@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import socket
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from transformers import AutoModelForCausalLM
 
 from glore.errors import ConfigError, ModelError
 from glore.progress import SilentProgress
+from glore.training.belonging import Owner, alone
 from glore.training.examples import StepExample, TrainReport
 from glore.training.finetune import train_causal_lm, train_step_classifier
 from glore.training.setup import TrainingSetup
@@ -57,11 +60,8 @@ def train(base: Path, folder: Path, launch: str, progress: Recorder | None = Non
 
 def test_two_processes_train_what_one_trains_in_two_micro_steps(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     progress = Recorder()
-    two = train(base, tmp_path / "two", f"torchrun --nproc_per_node 2 --master_addr 127.0.0.1 --master_port {port}", progress, save_steps=2)
+    two = train(base, tmp_path / "two", two_processes(), progress, save_steps=2)
     one = train(base, tmp_path / "one", "", gradient_accumulation=2)
     assert (two.n_steps, two.n_rows, two.n_tokens) == (one.n_steps, one.n_rows, one.n_tokens)
     assert two.final_loss == pytest.approx(one.final_loss, abs=1e-4)
@@ -74,6 +74,71 @@ def test_two_processes_train_what_one_trains_in_two_micro_steps(base: Path, tmp_
     with torch.inference_mode():
         logits = AutoModelForCausalLM.from_pretrained(tmp_path / "two" / "out")(torch.tensor([[3, 4, 5]])).logits
     assert torch.isfinite(logits).all()
+
+
+def two_processes() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"torchrun --nproc_per_node 2 --master_addr 127.0.0.1 --master_port {free.getsockname()[1]}"
+
+
+def test_checkpoints_of_two_processes_are_whole_with_the_parts_of_both(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    train(base, tmp_path, two_processes(), save_steps=2)
+    checkpoints = tmp_path / "work" / "checkpoints"
+    assert sorted(p.name for p in checkpoints.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-5"]
+    whole = (tmp_path / "out" / "model.safetensors").read_bytes()
+    shutil.rmtree(checkpoints / "checkpoint-5")
+    (checkpoints / "checkpoint-4" / "rng_state_1.pth").unlink()
+    shutil.rmtree(tmp_path / "out")
+    notes: list[str] = []
+    progress = Recorder()
+    monkeypatch.setattr(progress, "note", notes.append)
+    train(base, tmp_path, two_processes(), progress, save_steps=2)
+    assert [note.partition(" (")[0] for note in notes] == ["train out: checkpoint-4 can't be used"]
+    assert notes[0].endswith("rng_state_1.pth is missing or unreadable), and none is complete, so the training starts anew")
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == whole
+
+
+KILLED = """
+import sys, tiny_training as tiny
+from pathlib import Path
+from glore.progress import SilentProgress
+from glore.training.finetune import train_causal_lm
+from glore.training.setup import TrainingSetup
+
+class Told(SilentProgress):
+    def advance(self, n=1, tokens=0):
+        print("step", flush=True)
+
+folder = Path(sys.argv[2])
+setup = TrainingSetup(out_dir=folder / "out", work_dir=folder / "work", seed=5, progress=Told(), device="cpu", launch=sys.executable)
+train_causal_lm(sys.argv[1], tiny.lm_examples(), tiny.settings(batch_size=1, max_steps=5000), setup)
+"""
+
+
+def test_a_job_ends_with_the_run_that_launched_it(base: Path, tmp_path: Path) -> None:
+    """Killed, a run can't stop its job: the job sees to that itself, and the next one waits for it."""
+    unit = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{unit}{os.pathsep}{unit.parents[1] / 'src'}", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(base), str(tmp_path)], env=environment, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"step\n"
+        run.kill()
+        run.stdout.close()
+    begin = time.monotonic()
+    with alone(tmp_path / "work" / "job", SilentProgress()):
+        assert time.monotonic() - begin < 20
+    assert not (tmp_path / "out").exists()
+    late = [sys.executable, "-m", "glore.training.job", str(tmp_path / "work" / "job"), "another launch"]
+    done = subprocess.run(late, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "the run that launched this training is gone\n")
+
+
+def test_an_owner_on_another_machine_is_not_taken_for_gone() -> None:
+    assert not Owner.me().is_gone()
+    assert dataclasses.replace(Owner.me(), pid=2**22 + 1).is_gone()
+    assert not dataclasses.replace(Owner.me(), pid=2**22 + 1, place="another machine").is_gone()
 
 
 def test_a_step_classifier_as_a_job_is_the_one_trained_here(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from glore.config.section import LocalPath, Names, Revision, Settings
 from glore.errors import shown
 
-__all__ = ["TRACKERS", "BaseModelSettings", "LoraSettings", "ScratchModelSettings", "TrainSettings"]
+__all__ = ["TRACKERS", "BaseModelSettings", "LoraSettings", "ScratchModelSettings", "TrainSettings", "is_local"]
 
 TRACKERS = (
     *("azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow", "neptune", "swanlab"),

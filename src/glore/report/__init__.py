@@ -5,7 +5,6 @@ views      what such a table is, numbers as text, Markdown
 summary    what came out, in plain words
 figures    inline SVG, drawn with `svg`
 solutions  the data of the solution browser
-made_with  the settings that the records were made with
 page       the HTML page (page.css, page.js)
 terminal   rich tables
 paper      the paper's numbers, for orientation
@@ -30,12 +29,11 @@ __all__ = ["build_report", "print_tables"]
 def build_report(run_dir: Path) -> Path:
     """Write `report/index.html` of a finished run and return its path. Raises RunError where the run is not finished, or its
     stages don't belong together."""
-    from glore.report.made_with import made_with
     from glore.report.page import render_page
     from glore.runfolder import write_text
     from glore.stages.testing import read_inputs
 
-    made = made_with(run_dir)
+    made = _made_with(run_dir)
     path = run_dir / "report" / "index.html"
     write_text(path, render_page(_evaluation(run_dir, made), read_inputs(run_dir, made), _facts(run_dir, made)))
     return path
@@ -43,10 +41,20 @@ def build_report(run_dir: Path) -> Path:
 
 def print_tables(run_dir: Path, console: Console) -> None:
     """Print the main tables of a finished run, with intervals, beside the paper's numbers."""
-    from glore.report.made_with import made_with
     from glore.report.terminal import print_evaluation
 
-    print_evaluation(_evaluation(run_dir, made_with(run_dir)), console)
+    print_evaluation(_evaluation(run_dir, _made_with(run_dir)), console)
+
+
+def _made_with(run_dir: Path) -> RunConfig:
+    """The settings that the evaluation's records were made with; of an unfinished run, those of all its finished stages."""
+    from glore.config import load_run
+    from glore.madewith import made_with
+    from glore.runfolder import read_done
+    from glore.stages import build_stages
+
+    is_done = read_done(run_dir / "stages" / "evaluate") is not None
+    return made_with(run_dir, ["evaluate"] if is_done else [stage.name for stage in build_stages(load_run(run_dir))])
 
 
 def _evaluation(run_dir: Path, made: RunConfig) -> Evaluation:
@@ -72,10 +80,12 @@ def _evaluation(run_dir: Path, made: RunConfig) -> Evaluation:
 
 def _facts(run_dir: Path, made: RunConfig) -> RunFacts:
     from glore.config import load_run, resolved_recipe
-    from glore.report.made_with import changed_since, marks_of
+    from glore.madewith import changed_since
     from glore.report.page import RunFacts, StageFacts
+    from glore.runfolder import read_done
+    from glore.stages import build_stages
 
-    marks = marks_of(run_dir, made)
+    marks = [mark for stage in build_stages(made) if (mark := read_done(run_dir / "stages" / stage.name)) is not None]
     stages = tuple(StageFacts(m.stage, m.seconds, m.tokens, tuple(sorted(m.counts.items()))) for m in marks)
     changed = changed_since(made, load_run(run_dir))
     note = "".join(f"# config.yaml says otherwise now: {line}\n" for line in changed)

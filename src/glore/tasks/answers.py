@@ -37,7 +37,7 @@ _HEADING = re.compile(
     r"\W*(?:the\s+)?(?:" + "|".join(word for line in _HEADINGS for word in line.split()) + r")(?![A-Za-z])", re.IGNORECASE
 )
 _SAYS_ANSWER = re.compile(
-    r"[\W_]*(?:the\s+)?(?:final\s+)?(?:answer|result|solution|conclusion)\s*(?:is)?[\s*_]*(?:[:=][\s*_]*|$)", re.IGNORECASE
+    r"[\W_]*(?:the\s+)?(?:final\s+)?(?:answer|result|solution|conclusion)(?:\s+is\b[\s*_]*[:=]?|[\s*_]*[:=]|[\s*_]*$)[\s*_]*", re.IGNORECASE
 )
 _NUMBERED = re.compile(r"\(?[0-9]{1,2}[.):]\s+[*_]*[A-Z][a-z]")
 _MAY_BE_GRADED = re.compile(r"[0-9\\^_{}=<>+*/|∅∞π√⅐-⅞¼-¾]|^\W*[A-Za-z]\W*$")

@@ -6,7 +6,7 @@ import re
 
 from glore.tasks.units import holds_multiplier
 
-__all__ = ["MATHS_COMMAND", "TEXT_COMMAND", "box_contents", "closing_brace", "compact", "plain_latex", "unboxed", "undollared"]
+__all__ = ["MATHS_COMMAND", "TEXT_COMMAND", "box_contents", "compact", "plain_latex", "unboxed", "undollared"]
 
 _BOX = re.compile(r"\\(?:f?boxed|fbox)(?![A-Za-z])\s*(\{)?")
 _FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}|([0-9])\s*([0-9])(?![0-9]))")
@@ -23,33 +23,36 @@ def box_contents(text: str) -> list[str]:
 
     A percent sign, a word of scale, an index or a power right behind a box belongs to its number. Empty and unclosed boxes are left out.
     """
-    found = []
+    found, closed = [], _closing_braces(text)
     for box in _BOX.finditer(text):
         if not box[1]:
-            found.append(text[box.end() :].split("$")[0].split("\n")[0].strip())
+            line = text.find("\n", box.end())
+            found.append(text[box.end() : len(text) if line < 0 else line].split("$")[0].strip())
             continue
-        end = closing_brace(text, box.end())
+        end = closed.get(box.end() - 1)
         content = "" if end is None else text[box.end() : end].strip()
-        if end is not None and content:
-            after = text[end + 1 : end + 61].split("\n")[0]
-            index = _SUBSCRIPT.match(after)
-            word = _AFTER_BOX.match(after)
-            if index:
-                content += index[0].strip()
-            elif word and (word[1] in ("%", "\\%") or word[1].lower().startswith("percent") or holds_multiplier(word[1])):
-                content += f" {word[1]}"
-        found.append(content)
+        found.append(content + _behind_box(text[end + 1 : end + 61].split("\n")[0]) if end is not None and content else "")
     return [content for content in found if content]
 
 
-def closing_brace(text: str, start: int) -> int | None:
-    """Where the brace opened just before `start` is closed."""
-    depth = 1
-    for end in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[end], 0)
-        if depth == 0:
-            return end
-    return None
+def _behind_box(after: str) -> str:
+    """What belongs to the number in the box before."""
+    index, word = _SUBSCRIPT.match(after), _AFTER_BOX.match(after)
+    if index:
+        return index[0].strip()
+    changes = word and (word[1] in ("%", "\\%") or word[1].lower().startswith("percent") or holds_multiplier(word[1]))
+    return f" {word[1]}" if word and changes else ""
+
+
+def _closing_braces(text: str) -> dict[int, int]:
+    """Where each brace is closed, all in one pass: a text may hold thousands."""
+    closed, opened = {}, []
+    for at, character in enumerate(text):
+        if character == "{":
+            opened.append(at)
+        elif character == "}" and opened:
+            closed[opened.pop()] = at
+    return closed
 
 
 def undollared(text: str) -> str:
@@ -66,7 +69,7 @@ def unboxed(text: str) -> str:
     while box := _BOX.match(text):
         if not box[1]:
             return text[box.end() :].strip()
-        end = closing_brace(text, box.end())
+        end = _closing_braces(text).get(box.end() - 1)
         if end is None:
             break
         text = f"{text[box.end() : end].strip()} {text[end + 1 :].strip()}".strip()

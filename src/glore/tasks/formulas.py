@@ -27,6 +27,9 @@ _RATIO = re.compile(r"\d+(?:\.\d+)?(?::\d+(?:\.\d+)?)+")
 _LIST = re.compile(r"\s*[+-]?\d+(?:\.\d+)?(?:\s*,\s*[+-]?\d+(?:\.\d+)?)+\s*\.?")
 _DECIMAL = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?|[+-]?\.[0-9]+)(?:[eE]([+-]?[0-9]{1,3}))?")
 _POWER_OF_TEN = re.compile(r"10\s*\^")
+_ASSIGNED = re.compile(r"\s*([A-Za-z]+)\s*=")
+_SAID = re.compile(r"\s*(?:so\s+)?(?:the\s+)?(?:correct\s+|final\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?(?![A-Za-z])\s*", re.IGNORECASE)
+_PHI = re.compile(r"\s*(?:\\(?:var)?phi|[φϕΦ])\s*", re.IGNORECASE)
 _EMPTY_SET = re.compile(r"\\(?:emptyset|varnothing|O)(?![A-Za-z])|[∅Ø]|\\?\{\s*\\?\}|(?:the\s+)?empty\s+set", re.IGNORECASE)
 
 
@@ -45,10 +48,12 @@ def compare_answers(gold: str, found: str, checker: LatexChecker) -> str:
     """Verdict on two answers, `right`, `wrong` or `unknown`. Symmetric but for percentages: `25` says a gold `25%`."""
     gold_number, number = read_number(gold), read_number(found)
     if gold_number and number:
-        return compare_numbers(gold_number, number)
+        same = compare_numbers(gold_number, number)
+        names = {match[1] for text in (gold, found) if (match := _ASSIGNED.match(undollared(text)))}
+        return "unknown" if same == "right" and len(names) > 1 else same
     if max(len(gold), len(found)) > MAX_LATEX_CHARS:
         return "unknown"
-    one, other = sorted((gold, found))
+    one, other = sorted(map(_without_saying, (gold, found)))
     numbers = [n for n in (gold_number, number) if n]
     for rule in (_same_text, _numerals, _choices, _ratios, _words):
         verdict = rule(one, other, checker)
@@ -57,10 +62,19 @@ def compare_answers(gold: str, found: str, checker: LatexChecker) -> str:
     return _formulas(one, other, numbers, checker)
 
 
+def _without_saying(text: str) -> str:
+    """`The answer is (C)` as `(C)`."""
+    said = _SAID.match(text)
+    return (text[said.end() :] if said else "") or text
+
+
 def _same_text(one: str, other: str, checker: LatexChecker) -> str | None:
     """Equal as text. `5, 100` are two numbers, `5,100` is one."""
-    if _empty_set(one) and _empty_set(other):
+    empty = [_empty_set(text) for text in (one, other)]
+    if all(empty):
         return "right"
+    if any(empty) and any(_PHI.fullmatch(undollared(text)) for text in (one, other)):
+        return "unknown"  # the letter is often written for the sign
     if compact(one) != compact(other):
         return None
     return "unknown" if (read_number(one) is None) != (read_number(other) is None) else "right"
@@ -134,6 +148,8 @@ def _words(one: str, other: str, checker: LatexChecker) -> str | None:
     bags = [sorted(filter(str.isalnum, MATHS_COMMAND.sub("", text))) for text in (letters, other_letters)]
     if bags[0] == bags[1]:
         return "unknown"  # `abc` and `bca`: a product, perhaps
+    if any(re.fullmatch(r"\W*[^\W\d_]\W*", text) for text in (letters, other_letters)):
+        return "unknown"  # a choice by its letter, a name by its initial
     plain = [read_number(text) is not None or _WORDS.fullmatch(plain_latex(text)) is not None for text in (one, other)]
     return "wrong" if all(plain) else "unknown"
 

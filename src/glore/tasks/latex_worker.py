@@ -18,7 +18,13 @@ from glore.tasks.latex_compare import compare
 
 _ENDS_IN_LETTER = re.compile(r"[0-9}\s][A-Za-z]\s*$")
 _THOUSANDS_COMMA = re.compile(r"(?<=[0-9])\{,\}(?=[0-9]{3}(?![0-9]))")
-_EMPTY_SET = re.compile(r"\\varnothing(?![A-Za-z])|\\O(?![A-Za-z])|∅")
+_SIGNS = str.maketrans(
+    {"−": "-", "∅": r"\emptyset ", "∞": r"\infty ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "π": r"\pi ", "×": r"\times "}
+    | {"·": r"\cdot ", "÷": r"\div ", "≠": r"\ne ", "≤": r"\le ", "≥": r"\ge ", "ℝ": r"\mathbb{R}", "±": r"\pm ", "θ": r"\theta "}
+)
+_OTHER_NAMES = {"varnothing": r"\emptyset ", "O": r"\emptyset ", "imath": " i ", "not=": r"\ne ", "not =": r"\ne "}
+_OTHER_NAME = re.compile(r"\\(varnothing|O|imath|not ?=)(?![A-Za-z])")
+_ROOT = re.compile(r"√\s*(?:\(([0-9]+)\)|([0-9]+))")
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\_])([A-Za-z]?)i(?![A-Za-z])")
 
 
@@ -89,7 +95,10 @@ def _parsed(text: str) -> list[object]:
 
 
 def _undress(text: str) -> str:
-    text = _EMPTY_SET.sub(r"\\emptyset ", text.strip().replace("\u2212", "-"))
+    text = _ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2]}}}", text.strip())
+    text = _OTHER_NAME.sub(lambda m: _OTHER_NAMES[m[1]], text.translate(_SIGNS))
+    if "," not in text:
+        text = text.replace(";", ",")  # `[1; 2]`
     for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
         if text.startswith(left) and text.endswith(right) and len(text) > len(left + right):
             text = text[len(left) : -len(right)].strip()

@@ -96,6 +96,8 @@ def parse_number(text: str, algebra: bool = False) -> Number | None:
     tail = text[percent.end() if percent else match.end() :]
     if match["part"] is None:
         tail = tail.removesuffix("…")  # after decimals it would mean more of them
+    elif tail.startswith(".."):
+        return None
     factor = read_tail(tail, money=match["money"] is not None, algebra=algebra)
     if factor is None or (percent and factor != 1):
         return None

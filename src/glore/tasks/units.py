@@ -28,6 +28,7 @@ _SCALES = _words(
     "bn bil mil mils mln mn mio mrd tn trn tril tsd thou thsd mille milles permil permille permyriad cr lk",
     "score scores myriad myriads kilo mega giga tera peta exa milli micro nano pico hecto deca deka deci centi",
     "half third quarter fourth fifth halves thirds quarters fourths fifths sixths sevenths eighths ninths",
+    "tausend hundert dutzend douzaine douzaines dizaine dizaines docena docenas centaine centaines millier milliers mila duizend",
     "binary octal hexadecimal hex mod modulo",
 )
 """Words anywhere after a number that leave it uncertain."""
@@ -35,7 +36,8 @@ _SCALES_NEXT = _words("grand gross grosses couple arab arabs kharab kharabs base
 """Words directly after it that do."""
 _SCALE_LETTERS = _words("K M B T G P k b MM")
 _OR_ELSE = _words("more less fewer above below over under up higher lower greater")
-_SCALE_SHAPE = re.compile(r"[a-z]*(?:illion|illiard)(?:th)?s?")
+_SCALE_SHAPE = re.compile(r"[a-z]*(?:illi|ilj|mili|mill)(?:on|oen|ard)[a-z]*")
+"""`gazillion`, and the million of other languages."""
 _NUMBER_WORDS = _words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen",
     "nineteen twenty thirty forty fifty sixty seventy eighty ninety",
@@ -93,7 +95,7 @@ def _leading_factor(tail: str, money: bool) -> tuple[Fraction, str]:
     factor, at = Fraction(1), 0
     while match := _NEXT_WORD.match(tail, at):
         word = match[1].lower()
-        if word in _FACTORS:
+        if word in _FACTORS and (factor == 1 or (factor > 1) == (_FACTORS[word] > 1)):
             factor *= _FACTORS[word]
         elif factor == 1 and word in _MONEY_POWERS and (money or _is_money(tail, match.end())):
             factor *= 10 ** _MONEY_POWERS[word]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from glore.training.examples import IGNORED, Row
 
-__all__ = ["pad_rows", "plan_batches"]
+__all__ = ["PADDING_MULTIPLE", "WINDOW", "pad_rows", "plan_batches"]
 
 WINDOW = 32
 """Batches whose rows are sorted by length together."""

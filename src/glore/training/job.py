@@ -1,4 +1,4 @@
-"""A training on several devices, as a job of its own: `launch` + `-m glore.training.job JOB` (docs/cluster.md).
+"""A training on several devices, as a job of its own: `launch` + `-m glore.training.job JOB TOKEN` (docs/cluster.md).
 
 The run stays one process. It writes the examples and settings to a file, starts the launcher (`accelerate launch …`), shows the
 progress that the first process of the job prints, and takes the report or the error that it leaves behind.
@@ -23,6 +23,7 @@ from glore.config import TrainSettings
 from glore.errors import ConfigError, GloreError, ModelError, RunError, says_out_of_memory, shown
 from glore.files import split_lines
 from glore.progress import Progress, SilentProgress
+from glore.training.belonging import Owner, alone, belong
 from glore.training.distributed import is_first
 from glore.training.examples import LMExample, StepExample, TrainReport
 from glore.training.launcher import launch_path, launch_words, no_launcher
@@ -48,13 +49,15 @@ def launched(
     """Carry a training out with `setup.launch`. Raises ConfigError (no such command), or what the job failed with."""
     folder = setup.work_dir / "job"
     folder.mkdir(parents=True, exist_ok=True)
-    for old in ("report.json", "error.json"):
-        (folder / old).unlink(missing_ok=True)
-    with (folder / "examples.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(json.dumps(dataclasses.asdict(example), ensure_ascii=False) + "\n" for example in examples)
-    job = {"kind": kind, "base": str(base), "settings": settings.model_dump(mode="json"), "setup": _plain(setup)}
-    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    command = [*launch_words(setup.launch), "-m", "glore.training.job", str(folder.resolve())]
+    owner = Owner.me()
+    with alone(folder, setup.progress):
+        for old in ("report.json", "error.json"):
+            (folder / old).unlink(missing_ok=True)
+        with (folder / "examples.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(json.dumps(dataclasses.asdict(example), ensure_ascii=False) + "\n" for example in examples)
+        job = {"kind": kind, "base": str(base), "settings": settings.model_dump(mode="json"), "setup": _plain(setup)}
+        (folder / "job.json").write_text(json.dumps({**job, "owner": dataclasses.asdict(owner)}), encoding="utf-8")
+    command = [*launch_words(setup.launch), "-m", "glore.training.job", str(folder.resolve()), owner.token]
     environment = {**os.environ, "PATH": launch_path()}
     last: deque[str] = deque(maxlen=60)
     try:
@@ -167,6 +170,8 @@ def _train(kind: Kind, base: str, examples: list[dict[str, list[str]]], settings
 def main() -> None:
     """One process of a job."""
     folder = Path(sys.argv[1])
+    if not belong(folder, sys.argv[2]):
+        sys.exit("the run that launched this training is gone")
     try:
         _carry_out(folder)
     except GloreError as error:
