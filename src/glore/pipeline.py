@@ -155,6 +155,11 @@ def _check_replaces_nothing(plans: Sequence[StagePlan], run_dir: Path) -> None:
             "compute the stage again in its place"
         )
     more = f" and {len(others)} after it" if others else ""
+    if first.why.startswith("made from another"):
+        raise RunError(
+            f"{run_dir}: stage {first.name}{more} no longer fits what it comes from ({first.why}), which was made or regraded since; to "
+            "keep it, give this run another name (name=…); to compute it again in its place, add --redo"
+        )
     raise RunError(
         f"{run_dir} holds what was made by other settings: stage {first.name}{more} ({first.why}); to keep that, give this run another "
         f"name (name=…); to go on as it was, run its own settings: glore run {shlex.quote(str(run_dir / 'config.yaml'))}; to compute it "
