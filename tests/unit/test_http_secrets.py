@@ -242,13 +242,19 @@ def test_a_packed_answer_is_not_unpacked(folder: Path) -> None:
         list(HttpEngine(folder, answers.settings(retries=0)).run(requests_of(1, 1)))
 
 
-@pytest.mark.parametrize("given", [True, False, 2.0, "2", None])
-def test_a_count_of_tokens_that_is_no_whole_number_is_none(folder: Path, given: object) -> None:
-    with canned(MODELS, answer("w5 w6 w7", usage={"completion_tokens": given}, finish_reason="stop")) as answers:
+def test_a_count_of_tokens_that_is_not_given_is_counted_here(folder: Path) -> None:
+    with canned(MODELS, answer("w5 w6 w7", usage={"completion_tokens": None}, finish_reason="stop")) as answers:
         (result,) = HttpEngine(folder, answers.settings()).run(requests_of(1, 1))
-    n_tokens = result.completions[0].n_tokens
-    assert n_tokens == 4, "three words and the end, encoded again"
-    assert type(n_tokens) is int
+    assert result.completions[0].n_tokens == 4, "three words and the end, encoded again"
+
+
+@pytest.mark.parametrize("given", [True, False, 2.0, "2"])
+def test_a_count_of_tokens_that_is_no_whole_number_is_refused(folder: Path, given: object) -> None:
+    with (
+        canned(MODELS, answer("w5 w6 w7", usage={"completion_tokens": given}, finish_reason="stop")) as answers,
+        pytest.raises(EngineError, match="which is no whole number"),
+    ):
+        list(HttpEngine(folder, answers.settings(retries=0)).run(requests_of(1, 1)))
 
 
 @pytest.mark.parametrize("show", [shown, printable])

@@ -99,6 +99,6 @@ def check_scores(model: str, question: str, scores: Sequence[float]) -> None:
     for step, value in enumerate(scores, start=1):
         if not 0 <= value <= 1:  # which NaN is not
             raise ModelError(
-                f"the reward model {shown(model)} gave {value} for step {step} of a solution of {shown(question, 60)}, which is no "
+                f"the reward model {shown(model, 300)} gave {value} for step {step} of a solution of {shown(question, 60)}, which is no "
                 "probability; train it again (with a lower learning rate, or in float32), or set engine.dtype=float32"
             )

@@ -140,7 +140,7 @@ class TorchEngine:
         try:
             return next(jobs, None)
         except NotFiniteError as error:
-            raise EngineError(f"{shown(self.name)}: {error}") from error
+            raise EngineError(f"{shown(self.name, 300)}: {error}") from error
 
     def job(self, request: Request) -> Job:
         """The request, encoded and checked. Raises EngineError naming the request."""
