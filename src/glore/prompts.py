@@ -1,9 +1,11 @@
-"""Steps, prompt layouts and the `[BAD]` mark: the only place that knows how a question and a solution become text.
+"""Steps, prompt layouts and the `[BAD]` mark: the only place that knows how a question and a
+solution become text.
 
-A step is one non-empty line (method, notation); a line ends at `\\n` or `\\r\\n`, at no other character.
-Every layout is a tuple of text *segments*; tokenizers encode each segment by itself, so a step's last token is well
-defined and a prefix's tokens never depend on what follows it. The mark is a segment of its own; every other segment
-ends in a newline, so no question or step can pass for it.
+A step is one non-empty line (method, notation); a line ends at `\\n` or `\\r\\n`, at no other
+character. Every layout is a tuple of text *segments*; tokenizers encode each segment by itself, so
+a step's last token is well defined and a prefix's tokens never depend on what follows it. The mark
+is a segment of its own; every other segment ends in a newline, so no question or step can pass for
+it.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ MAX_SOLUTION_CHARS = 20_000
 
 
 STEP_END = "\n"
-"""Ends every step; as `SamplingParams.stop` it makes a completion one step (an empty one where a model begins with an empty line)."""
+"""Ends every step; as `SamplingParams.stop` it makes a completion one step (an empty one where a
+model begins with an empty line).
+"""
 
 
 def split_steps(text: str) -> tuple[str, ...]:
@@ -52,13 +56,17 @@ def solve_segments(question: str, steps: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def mark_draft(steps: Sequence[str], marked_step: int | None) -> tuple[str, ...]:
-    """The draft's segments, `[BAD]` before the step of that 0-based index (none: no mark). A mark the draft brought along is removed."""
+    """The draft's segments, `[BAD]` before the step of that 0-based index (none: no mark). A mark
+    the draft brought along is removed.
+    """
     clean = [s.replace(BAD_MARK, "").strip() for s in steps]
     return tuple(part for i, s in enumerate(clean) for part in ((BAD_MARK, step_text(f" {s}")) if i == marked_step else (step_text(s),)))
 
 
 def refine_segments(question: str, draft: Sequence[str], marked_step: int | None) -> tuple[str, ...]:
-    """Refiner prompt: the question, the marked draft, then the place for the new solution (method 4)."""
+    """Refiner prompt: the question, the marked draft, then the place for the new solution (method
+    4).
+    """
     return (
         f"Question: {question.strip()}\nDraft:\n",
         *mark_draft(draft, marked_step),

@@ -1,4 +1,6 @@
-"""Answers in boxes over the whole list of stages: they count, and what is learnt from ends in an answer line."""
+"""Answers in boxes over the whole list of stages: they count, and what is learnt from ends in an
+answer line.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Where a solution states its answer (method 8, grading): after a `####`, or in its last box.
 
-The last `####` that something gradable follows counts; marks that nothing follows and headings (`#### Step 1`) don't. Else the last
-`\\\\boxed{}` counts, where boxes are allowed.
+The last `####` that something gradable follows counts; marks that nothing follows and headings
+(`#### Step 1`) don't. Else the last `\\\\boxed{}` counts, where boxes are allowed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def merge_answer_line(steps: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def with_answer_line(steps: tuple[str, ...], merge: bool = False) -> tuple[str, ...]:
-    """A right solution as it is learnt from: one that states its answer in a box alone gets the line `#### N`. `merge` as above."""
+    """A right solution as it is learnt from: one that states its answer in a box alone gets the
+    line `#### N`. `merge` as above.
+    """
     if find_marked(steps) is not None:
         return steps
     found = find_boxed("\n".join(steps))
@@ -73,7 +75,9 @@ def strip_annotations(steps: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def find_answer(steps: Sequence[str], boxed: bool = False) -> str | None:
-    """What a solution gives as its answer; none where it gives none. `boxed`: without a `####`, the last box counts."""
+    """What a solution gives as its answer; none where it gives none. `boxed`: without a `####`, the
+    last box counts.
+    """
     marked = find_marked(steps)
     return find_boxed("\n".join(steps)) if marked is None and boxed else marked
 
@@ -81,7 +85,8 @@ def find_answer(steps: Sequence[str], boxed: bool = False) -> str | None:
 def find_marked(steps: Sequence[str], words: bool = True) -> str | None:
     """The text after the last `####` that something gradable follows; none where there is none.
 
-    Numbers and mathematics go before words, since words behind a mark may be a heading. `words`: else the last words count.
+    Numbers and mathematics go before words, since words behind a mark may be a heading. `words`:
+    else the last words count.
     """
     last_words = None
     for marked, next_step in _marked(steps):
@@ -95,7 +100,9 @@ def find_marked(steps: Sequence[str], words: bool = True) -> str | None:
 
 
 def _graded(marked: str, next_step: str) -> str:
-    """What may be graded of the text behind a mark; empty for a heading. Behind `Answer:` alone, the answer is the next step."""
+    """What may be graded of the text behind a mark; empty for a heading. Behind `Answer:` alone,
+    the answer is the next step.
+    """
     if parse_number(marked) is not None:
         return marked
     said = _SAYS_ANSWER.match(marked)
@@ -115,7 +122,9 @@ def find_boxed(text: str) -> str | None:
 
 
 def _marked(steps: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What follows the marks, the last first, each with the step after it; empty texts are left out."""
+    """What follows the marks, the last first, each with the step after it; empty texts are left
+    out.
+    """
     for n in reversed(range(len(steps))):
         for text in reversed(_MARKS.split(steps[n])[1:]):
             if text.strip():

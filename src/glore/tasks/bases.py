@@ -1,7 +1,9 @@
-"""Numerals of a base that they name: `110_2`, `(1A)_{16}`, `110_{\\text{two}}`, `110 base 2`, `0b110` (method 8, grading).
+"""Numerals of a base that they name: `110_2`, `(1A)_{16}`, `110_{\\text{two}}`, `110 base 2`,
+`0b110` (method 8, grading).
 
-math-verify drops the base. The same digits in another base are another number; the same number in another base is another numeral,
-and a question that asks for a base asks for the numeral. So such a pair can't be decided here.
+math-verify drops the base. The same digits in another base are another number; the same number in
+another base is another numeral, and a question that asks for a base asks for the numeral. So such a
+pair can't be decided here.
 """
 
 from __future__ import annotations
@@ -36,11 +38,11 @@ _PREFIXES = {"0b": 2, "0o": 8, "0x": 16}
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _DRESSING = re.compile(r"\\(?:text|textbf|mathrm|mathit|mathbf|mbox|textrm|left|right)(?![A-Za-z])|\\[,!; ]|\{,\}|[$\s,()~]|\\[()]")
 _BODY = r"(?P<sign>[+-]?)(?P<whole>[0-9A-Za-z]*)(?:\.(?P<part>[0-9A-Za-z]*))?"
-_NUMERAL = re.compile(rf"{_BODY}_(?P<base>[0-9]{{1,2}}|[a-z]{{2,12}})")
-_NAMED = re.compile(rf"{_BODY}(?:in)?base_?(?P<base>[0-9]{{1,2}}|[a-z]{{2,12}})")
+_NUMERAL = re.compile(rf"{_BODY}_(?:base)?(?P<base>[0-9]{{1,2}}|[a-z]{{2,12}})")
+_NAMED = re.compile(rf"{_BODY.replace(']*)', ']*?)')}(?:in)?base_?(?P<base>[0-9]{{1,2}}|[a-z]{{2,12}})")
 _INDEXED = re.compile(
     r"[0-9]\s*[})\]]*\s*(?:_|[₀-₉])|[0-9][0-9A-Fa-f]*\s*_\s*\{?\s*(?:1[1-9]|[23][0-9])"
-    r"|(?<![A-Za-z])base(?![A-Za-z])|\b0[box][0-9A-Fa-f]",
+    r"|(?-i:(?<![A-Za-z\\])[A-F]+)\s*_\s*\{?\s*16|(?<![A-Za-z])base(?![A-Za-z])|\b0[box][0-9A-Fa-f]",
     re.IGNORECASE,
 )
 
@@ -58,7 +60,9 @@ def names_a_base(text: str) -> bool:
 
 
 def parse_numeral(text: str) -> Numeral | None:
-    """The numeral that the text is, base 2 to 36; none for anything else, a digit too large for its base, and plain numbers."""
+    """The numeral that the text is, base 2 to 36; none for anything else, a digit too large for its
+    base, and plain numbers.
+    """
     if len(text) > MAX_NUMERAL_CHARS:
         return None
     bare = re.sub(r"([₀-₉]+)", lambda m: f"_{m[1].translate(_SUBSCRIPTS)}", text.strip().removesuffix("."))
@@ -84,7 +88,9 @@ def _numeral(sign: str, whole: str, part: str, base: int) -> Numeral | None:
 
 
 def compare_numerals(one: Numeral, other: Numeral) -> str:
-    """`right` for the same numeral, `wrong` for another number, `unknown` for the same number in another base."""
+    """`right` for the same numeral, `wrong` for another number, `unknown` for the same number in
+    another base.
+    """
     if one.value != other.value:
         return "wrong"
     return "right" if one.base == other.base else "unknown"

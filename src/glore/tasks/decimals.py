@@ -1,4 +1,6 @@
-"""Exact comparison of numbers that sympy computes with: at any magnitude, without rounding (see `latex_compare`)."""
+"""Exact comparison of numbers that sympy computes with: at any magnitude, without rounding (see
+`latex_compare`).
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,13 @@ __all__ = ["Literal", "UndecidedError", "equal_numbers", "exact", "read_literal"
 MIN_DIGITS = 4
 """So many significant digits a decimal needs to stand for an irrational number."""
 _FLOAT_DIGITS = 15
-"""Floating point has no more that are certain: a decimal that differs only beyond them can't be judged."""
+"""Floating point has no more that are certain: a decimal that differs only beyond them can't be
+judged.
+"""
 _FIRST_DIGITS, _SURE_DIGITS = 60, 300
-"""Decimals computed to tell two numbers apart, first and at most. Short formulas that agree to the last of them are equal."""
+"""Decimals computed to tell two numbers apart, first and at most. Short formulas that agree to the
+last of them are equal.
+"""
 _LITERAL = re.compile(
     r"([+-]?)\s*([0-9]*)(\.[0-9]*)?(?:\s*(?:\\times|\\cdot|\*|×|·)\s*10\s*\^\s*(?:\{\s*([+-]?\s*[0-9]{1,3})\s*\}|([0-9])))?"
 )
@@ -59,7 +65,9 @@ def exact(value: Expression) -> Expression:
 
 
 def equal_numbers(one: Expression, other: Expression) -> bool:
-    """Are two constants the same number, or is one a decimal that stands for the other? Raises UndecidedError."""
+    """Are two constants the same number, or is one a decimal that stands for the other? Raises
+    UndecidedError.
+    """
     values = exact(one), exact(other)
     if any(value.has(sympy.nan, sympy.zoo) for value in values):
         raise UndecidedError
@@ -67,14 +75,21 @@ def equal_numbers(one: Expression, other: Expression) -> bool:
         return bool(values[0] == values[1])
     if _same_value(*values):
         return True
-    for decimal, value in ((one, values[1]), (other, values[0])):
-        literal = _tree_literal(decimal)
-        if literal is not None and not value.is_Rational:
-            verdict = stands_for(literal, value)
-            if verdict == "unknown":
-                raise UndecidedError
-            return verdict == "right"
-    return False
+    return any(_decimal_stands_for(*pair) for pair in ((one, values[1]), (other, values[0])))
+
+
+def _decimal_stands_for(decimal: Expression, value: Expression) -> bool:
+    """Of complex numbers, the parts one by one. Raises UndecidedError."""
+    if value.is_Rational:
+        return False
+    if not value.is_real:
+        parts = list(zip(sympy.expand(decimal.doit()).as_real_imag(), sympy.expand(value).as_real_imag(), strict=True))
+        return all(exact(part) == of or (of.is_real and _decimal_stands_for(part, of)) for part, of in parts)
+    literal = _tree_literal(decimal)
+    verdict = "wrong" if literal is None else stands_for(literal, value)
+    if verdict == "unknown":
+        raise UndecidedError
+    return verdict == "right"
 
 
 def stands_for(literal: Literal, value: Expression) -> str:
@@ -138,10 +153,12 @@ def _tree_literal(value: Expression) -> Literal | None:
             places += 1
         digits = str(abs(int(number * 10**places)))
         return Literal(number, Fraction(1, 10**places), len(digits))
-    if isinstance(value, sympy.Mul) and len(value.args) == 2:
-        number, power = value.args
-        inner = _tree_literal(number) if isinstance(number, sympy.Float | sympy.Integer) else None
-        if inner and isinstance(power, sympy.Pow) and power.base == 10 and isinstance(power.exp, sympy.Integer) and abs(power.exp) < 1000:
-            factor = Fraction(10) ** int(power.exp)
-            return Literal(inner.value * factor, inner.quantum * factor, inner.n_digits)
+    if isinstance(value, sympy.Mul):
+        powers = [p for p in value.args if isinstance(p, sympy.Pow) and p.base == 10 and isinstance(p.exp, sympy.Integer)]
+        numbers = [n for n in value.args if isinstance(n, sympy.Float | sympy.Integer) and n != -1]
+        sign = (-1) ** value.args.count(sympy.Integer(-1))
+        inner = _tree_literal(numbers[0]) if len(numbers) == 1 else None
+        if inner and len(powers) + 1 + value.args.count(sympy.Integer(-1)) == len(value.args) and all(abs(p.exp) < 1000 for p in powers):
+            factor = Fraction(10) ** sum(int(p.exp) for p in powers)
+            return Literal(sign * inner.value * factor, inner.quantum * factor, inner.n_digits)
     return None

@@ -1,4 +1,6 @@
-"""LaTeX dressing of a simple answer: dollars, boxes, `\\\\text{}`, spaces. Taken off, so that numbers and words can be read."""
+"""LaTeX dressing of a simple answer: dollars, boxes, `\\\\text{}`, spaces. Taken off, so that
+numbers and words can be read.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,11 @@ _SUBSCRIPT = re.compile(r"\s*[_^]\s*(?:\{[^{}]{0,40}\}|[0-9A-Za-z])|\s*[₀-₉�
 
 
 def box_contents(text: str) -> list[str]:
-    """What the boxes of a text hold, in order: `\\\\boxed{…}` with its braces balanced, or `\\\\boxed 5`.
+    """What the boxes of a text hold, in order: `\\\\boxed{…}` with its braces balanced, or
+    `\\\\boxed 5`.
 
-    A percent sign, a word of scale, an index or a power right behind a box belongs to its number. Empty and unclosed boxes are left out.
+    A percent sign, a word of scale, an index or a power right behind a box belongs to its number.
+    Empty and unclosed boxes are left out.
     """
     found, closed = [], _closing_braces(text)
     for box in _BOX.finditer(text):
@@ -65,7 +69,9 @@ def undollared(text: str) -> str:
 
 
 def unboxed(text: str) -> str:
-    """`\\\\boxed{72} apples` as `72 apples`: what follows the box is kept, since it may change the number (`\\\\boxed{72} + 1`)."""
+    """`\\\\boxed{72} apples` as `72 apples`: what follows the box is kept, since it may change the
+    number (`\\\\boxed{72} + 1`).
+    """
     while box := _BOX.match(text):
         if not box[1]:
             return text[box.end() :].strip()
@@ -77,7 +83,9 @@ def unboxed(text: str) -> str:
 
 
 def plain_latex(text: str) -> str:
-    """LaTeX dressing taken off a simple answer, so that `$\\\\frac{1}{2}$` or `1{,}234` can be read as plain numbers."""
+    """LaTeX dressing taken off a simple answer, so that `$\\\\frac{1}{2}$` or `1{,}234` can be read
+    as plain numbers.
+    """
     text = unboxed(undollared(text))
     text = text.replace("{,}", ",").replace("\\!", "").replace("\\$", "$").replace("\\%", "%")
     text = re.sub(r"\\[,;: ]|\\q?quad(?![A-Za-z])|(?<=[^\s~])~", " ", text)

@@ -1,6 +1,8 @@
-"""Answers that are not two plain numbers: words, choices, numerals of a base, ratios, and formulas for the checker (method 8).
+"""Answers that are not two plain numbers: words, choices, numerals of a base, ratios, and formulas
+for the checker (method 8).
 
-`compare_formulas` is symmetric: which of the two is gold doesn't matter. What can't be decided is `unknown`.
+`compare_answers` is symmetric: which of the two is gold doesn't matter. What can't be decided is
+`unknown`.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from glore.tasks.bases import Numeral, compare_numerals, names_a_base, parse_num
 from glore.tasks.dressing import MATHS_COMMAND, TEXT_COMMAND, compact, plain_latex, unboxed, undollared
 from glore.tasks.latex import LatexChecker
 from glore.tasks.numbers import Number, canonical, compare_numbers, parse_number
-from glore.tasks.units import FUNCTIONS, holds_multiplier
+from glore.tasks.units import FUNCTIONS, holds_multiplier, spells_number
 
 __all__ = ["MAX_LATEX_CHARS", "compare_answers", "looks_like_latex", "read_number"]
 
@@ -26,6 +28,8 @@ _CHOICE = re.compile(r"\(\s*([A-Ja-j])\s*\)[\s:.~]*(.*)|([A-J])\s*[).:]\s*(.*)",
 _RATIO = re.compile(r"\d+(?:\.\d+)?(?::\d+(?:\.\d+)?)+")
 _LIST = re.compile(r"\s*[+-]?\d+(?:\.\d+)?(?:\s*,\s*[+-]?\d+(?:\.\d+)?)+\s*\.?")
 _DECIMAL = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?|[+-]?\.[0-9]+)(?:[eE]([+-]?[0-9]{1,3}))?")
+_DEGREES = re.compile(r"\\circ(?![A-Za-z])|°|\\degree")
+"""The parser drops them, so that an angle is taken for a number of radians."""
 _POWER_OF_TEN = re.compile(r"10\s*\^")
 _ASSIGNED = re.compile(r"\s*([A-Za-z]+)\s*=")
 _SAID = re.compile(r"\s*(?:so\s+)?(?:the\s+)?(?:correct\s+|final\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?(?![A-Za-z])\s*", re.IGNORECASE)
@@ -45,7 +49,9 @@ def read_number(text: str) -> Number | None:
 
 
 def compare_answers(gold: str, found: str, checker: LatexChecker) -> str:
-    """Verdict on two answers, `right`, `wrong` or `unknown`. Symmetric but for percentages: `25` says a gold `25%`."""
+    """Verdict on two answers, `right`, `wrong` or `unknown`. Symmetric but for percentages: `25`
+    says a gold `25%`.
+    """
     gold_number, number = read_number(gold), read_number(found)
     if gold_number and number:
         same = compare_numbers(gold_number, number)
@@ -98,7 +104,9 @@ def _in_base_ten(text: str) -> Numeral | None:
 
 
 def _choices(one: str, other: str, checker: LatexChecker) -> str | None:
-    """`(C) 12` against `C`, `12` or another choice: right where letter or value is the same and nothing speaks against it."""
+    """`(C) 12` against `C`, `12` or another choice: right where letter or value is the same and
+    nothing speaks against it.
+    """
     pair = [_choice(text) for text in (one, other)]
     if not any(letter and value for letter, value in pair):
         return None
@@ -122,7 +130,9 @@ def _choice(text: str) -> tuple[str, str]:
 
 
 def _ratios(one: str, other: str, checker: LatexChecker) -> str | None:
-    """`1:9`. Another spelling of the same ratio may be what was not asked for, and times of day look alike."""
+    """`1:9`. Another spelling of the same ratio may be what was not asked for, and times of day
+    look alike.
+    """
     if ":" not in one and ":" not in other:
         return None
     pair = [_parts(text) for text in (one, other)]
@@ -150,7 +160,10 @@ def _words(one: str, other: str, checker: LatexChecker) -> str | None:
         return "unknown"  # `abc` and `bca`: a product, perhaps
     if any(re.fullmatch(r"\W*[^\W\d_]\W*", text) for text in (letters, other_letters)):
         return "unknown"  # a choice by its letter, a name by its initial
-    plain = [read_number(text) is not None or _WORDS.fullmatch(plain_latex(text)) is not None for text in (one, other)]
+    numbers = [read_number(text) is not None for text in (one, other)]
+    if any(numbers) and any(spells_number(text) or text.count(" ") > 3 for text in (one, other)):
+        return "unknown"
+    plain = [is_number or _WORDS.fullmatch(plain_latex(text)) is not None for is_number, text in zip(numbers, (one, other), strict=True)]
     return "wrong" if all(plain) else "unknown"
 
 
@@ -171,7 +184,7 @@ def _formulas(one: str, other: str, numbers: Sequence[Number], checker: LatexChe
     verdict = checker.check(*map(_spelled, texts))
     if verdict == "right" and (_mixes_cases(f"{one} {other}") or _loses_order(one, other)):
         return "unknown"
-    if verdict == "wrong" and (_holds_words(one) or _holds_words(other)):
+    if verdict == "wrong" and (_holds_words(one) or _holds_words(other) or _DEGREES.search(one + other)):
         return "unknown"
     return verdict
 
@@ -192,7 +205,9 @@ def _scales(text: str) -> frozenset[str]:
 
 
 def _list_against(listed: str, number: Number) -> str:
-    """Several numbers aren't one, unless they may be a number with a gap (`3, 500`) or the same one again."""
+    """Several numbers aren't one, unless they may be a number with a gap (`3, 500`) or the same one
+    again.
+    """
     parts = [parse_number(part) for part in plain_latex(listed).split(",")]
     same = number.value.denominator == 1 and sorted(filter(str.isdigit, listed)) == sorted(filter(str.isdigit, canonical(number)))
     return "unknown" if same or len({part.value for part in parts if part}) < 2 else "wrong"
@@ -203,13 +218,17 @@ def _holds_comma(texts: Sequence[str], but: str) -> bool:
 
 
 def _is_words(text: str) -> bool:
-    """Nothing but letters and punctuation, with at least one word that isn't a function: `Evelyn`, not `p - q`, `(C)` or `sin x`."""
+    """Nothing but letters and punctuation, with at least one word that isn't a function: `Evelyn`,
+    not `p - q`, `(C)` or `sin x`.
+    """
     plain = plain_latex(text)
     return _WORDS.fullmatch(plain) is not None and any(word not in FUNCTIONS for word in re.findall(r"[^\W\d_]{3,}", plain))
 
 
 def _holds_words(text: str) -> bool:
-    """Is there a word among the mathematics, whose letters the checker takes for symbols? Three letters may be a product."""
+    """Is there a word among the mathematics, whose letters the checker takes for symbols? Three
+    letters may be a product.
+    """
     words = re.findall(r"[^\W\d_]+", MATHS_COMMAND.sub(" ", TEXT_COMMAND.sub(" ", text)))
     return _is_words(text) or any(len(word) > 3 or word in FUNCTIONS for word in words)
 
@@ -221,7 +240,9 @@ def _mixes_cases(text: str) -> bool:
 
 
 def _loses_order(one: str, other: str) -> bool:
-    """One says which value is which (`(3, 4)`; `x = 3, y = 4`), the other lists them (`4, 3`): the checker doesn't mind."""
+    """One says which value is which (`(3, 4)`; `x = 3, y = 4`), the other lists them (`4, 3`): the
+    checker doesn't mind.
+    """
     return "," in one and "," in other and _is_list(one) != _is_list(other)
 
 

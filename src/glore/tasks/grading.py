@@ -1,8 +1,10 @@
-"""What counts as right (method 8, grading): find the final answer in a solution, compare it with the gold one.
+"""What counts as right (method 8, grading): find the final answer in a solution, compare it with
+the gold one.
 
-Verdicts: `right`; `wrong` (another answer, or none at all); `unknown` (an answer is there but can't be compared, or a box contradicts
-the answer behind `####`). Gold answers are kept in one spelling (`normalise_gold`): numbers as `numbers.canonical` writes them
-(`18`, `0.5`, `1/3`, `25%`), anything else as its LaTeX source, words as words. Where the answer stands: `answers`; how two answers
+Verdicts: `right`; `wrong` (another answer, or none at all); `unknown` (an answer is there but can't
+be compared, or a box contradicts the answer behind `####`). Gold answers are kept in one spelling
+(`normalise_gold`): numbers as `numbers.canonical` writes them (`18`, `0.5`, `1/3`, `25%`), anything
+else as its LaTeX source, words as words. Where the answer stands: `answers`; how two answers
 compare: `numbers`, `formulas`.
 """
 
@@ -43,7 +45,9 @@ Compare = Callable[[str, str], str]
 
 
 def normalise_gold(text: str) -> str | None:
-    """A gold answer in the spelling of `Problem.answer`; none where it is neither a number nor LaTeX."""
+    """A gold answer in the spelling of `Problem.answer`; none where it is neither a number nor
+    LaTeX.
+    """
     number = read_number(text)
     if number is not None:
         return canonical(number)
@@ -52,9 +56,11 @@ def normalise_gold(text: str) -> str | None:
 
 
 def grade_number_answer(gold: str, steps: Sequence[str], boxed: bool = False) -> Grade:
-    """Grade a solution against a gold number, in microseconds. An answer that isn't one number is `unknown`.
+    """Grade a solution against a gold number, in microseconds. An answer that isn't one number is
+    `unknown`.
 
-    `boxed`: without a `####`, the last box counts, and one that contradicts the `####` makes the verdict `unknown`.
+    `boxed`: without a `####`, the last box counts, and one that contradicts the `####` makes the
+    verdict `unknown`.
     """
 
     def compare(one: str, other: str) -> str:
@@ -65,7 +71,9 @@ def grade_number_answer(gold: str, steps: Sequence[str], boxed: bool = False) ->
 
 
 def grade_answer(gold: str, steps: Sequence[str], checker: LatexChecker, boxed: bool = True) -> Grade:
-    """Grade a solution whose answer may be LaTeX; plain numbers never reach the slow checker. `boxed` as above."""
+    """Grade a solution whose answer may be LaTeX; plain numbers never reach the slow checker.
+    `boxed` as above.
+    """
     words = read_number(gold) is None
     return _grade(gold, steps, lambda one, other: compare_answers(one, other, checker), read_number, boxed, words)
 
@@ -85,7 +93,9 @@ def _grade(gold: str, steps: Sequence[str], compare: Compare, read: Callable[[st
 
 
 def _contradicts(marked: str, boxes: Sequence[str], compare: Compare) -> bool:
-    """Is the last box certainly another answer than the marked one? The answer may also be all boxes together, or hold the box."""
+    """Is the last box certainly another answer than the marked one? The answer may also be all
+    boxes together, or hold the box.
+    """
     if not boxes or "boxed" in marked:
         return False
     options = {boxes[-1], ", ".join(boxes)}

@@ -1,11 +1,12 @@
 """math-verify in a bounded worker process: the checker of answers that aren't plain numbers.
 
-math-verify parses with sympy, which a hostile answer can keep busy for ever or fill with memory, and its own time limit
-is a signal that works in the main thread only. So it runs in a process of its own (`latex_worker`, which compares with
-`latex_compare`), one question at a time, with a hard wall limit: when it is over, the process is killed, the verdict is
-`unknown` and the next question gets a new one. The process also ends itself, by the kernel's alarm and when its input
-closes, so none is left behind.
-Threads may share a checker. A process forked from the one that made it gets a worker of its own.
+math-verify parses with sympy, which a hostile answer can keep busy for ever or fill with memory,
+and its own time limit is a signal that works in the main thread only. So it runs in a process of
+its own (`latex_worker`, which compares with `latex_compare`), one question at a time, with a hard
+wall limit: when it is over, the process is killed, the verdict is `unknown` and the next question
+gets a new one. The process also ends itself, by the kernel's alarm and when its input closes, so
+none is left behind. Threads may share a checker. A process forked from the one that made it gets a
+worker of its own.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ _MAX_REMEMBERED = 20_000
 
 
 class LatexChecker:
-    """Compares two LaTeX answers: `check(gold, found)` → `right`, `wrong` or `unknown`, the same with the two exchanged.
+    """Compares two LaTeX answers: `check(gold, found)` → `right`, `wrong` or `unknown`, the same
+    with the two exchanged.
 
-    The worker starts with the first question. `close()` ends it; so does garbage collection and the end of the program.
+    The worker starts with the first question. `close()` ends it; so does garbage collection and the
+    end of the program.
     """
 
     def __init__(self, limit_seconds: float = 5.0, memory_mib: int = 2048) -> None:
@@ -46,7 +49,9 @@ class LatexChecker:
         self._remembered: dict[tuple[str, str], str] = {}
 
     def check(self, gold: str, found: str) -> str:
-        """Verdict on `found`; `unknown` when either can't be parsed or the time or memory limit is reached."""
+        """Verdict on `found`; `unknown` when either can't be parsed or the time or memory limit is
+        reached.
+        """
         if os.getpid() != self._owner_pid:
             self._forget_parent()
         with self._lock:
@@ -73,7 +78,8 @@ class LatexChecker:
         return answer
 
     def _start(self) -> subprocess.Popen[str]:
-        # -P: keep the current folder off the worker's import path; glore itself comes from where this process has it.
+        # -P: keep the current folder off the worker's import path; glore itself comes from where
+        # this process has it.
         command = [sys.executable, "-P", "-m", _WORKER, str(self._limit_seconds), str(self._memory_mib)]
         try:
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (_SOURCE, os.environ.get("PYTHONPATH"))))}

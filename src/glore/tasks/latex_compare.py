@@ -1,9 +1,12 @@
-"""Two formulas compared exactly, inside the process of `latex_worker`: math-verify parses, sympy computes, nothing is rounded.
+"""Two formulas compared exactly, inside the process of `latex_worker`: math-verify parses, sympy
+computes, nothing is rounded.
 
-math-verify by itself compares to six decimals, so that all small numbers are equal, and its verdict depends on which side is gold. Here
+math-verify by itself compares to six decimals, so that all small numbers are equal, and its verdict
+depends on which side is gold. Here
 
-- numbers are compared exactly, at any magnitude. A decimal stands for an irrational number where it has at least four significant
-  digits and every one of them is right by rounding; for a rational number it stands only where it is equal (`decimals`);
+- numbers are compared exactly, at any magnitude. A decimal stands for an irrational number where it
+  has at least four significant digits and every one of them is right by rounding; for a rational
+  number it stands only where it is equal (`decimals`);
 - both directions are asked, and the verdict is `unknown` where they differ;
 - an inequality is compared with an interval as a set, whatever the name of its variable.
 """
@@ -28,7 +31,9 @@ Expression = Any
 
 
 def compare(one: Expression, other: Expression, one_text: str = "", other_text: str = "") -> str:
-    """`right`, `wrong` or `unknown`; the same with the two exchanged. The texts tell how many digits a decimal was given."""
+    """`right`, `wrong` or `unknown`; the same with the two exchanged. The texts tell how many
+    digits a decimal was given.
+    """
     doubts = _Doubts()
     one, other = _with_imaginary_unit(one), _with_imaginary_unit(other)
     for text, constant in ((one_text, other), (other_text, one)):
@@ -58,7 +63,9 @@ def _both_ways(one: Expression, other: Expression) -> str:
 
 
 def _against_equation(equation: Expression, other: Expression) -> str:
-    """`x = 3` against `3` is right, `3 + 4 = 7` against `7` too; `2x + 1 = 7` against `7` can't be decided."""
+    """`x = 3` against `3` is right, `3 + 4 = 7` against `7` too; `2x + 1 = 7` against `7` can't be
+    decided.
+    """
     left, right = grader.take_first_relation(equation).lhs, grader.take_last_relation(equation).rhs
     if isinstance(right, sympy.Symbol) and _is_constant(left):
         left, right = right, left
@@ -123,7 +130,9 @@ def _with_imaginary_unit(value: Expression) -> Expression:
 
 
 class _Doubts:
-    """Puts exact comparison in the place of math-verify's, for as long as it is entered, and notes what could not be decided."""
+    """Puts exact comparison in the place of math-verify's, for as long as it is entered, and notes
+    what could not be decided.
+    """
 
     def __init__(self) -> None:
         self.any = False

@@ -1,7 +1,9 @@
-"""The process behind `glore.tasks.latex`: JSON questions in, one verdict a line out. Started with `-m`, never imported.
+"""The process behind `glore.tasks.latex`: JSON questions in, one verdict a line out. Started with
+`-m`, never imported.
 
-Imports nothing of glore but the comparison, so that it starts in well under a second. Before every question it asks the
-kernel to kill it after the limit plus a second: even a parent that was itself killed leaves nothing running.
+Imports nothing of glore but the comparison, so that it starts in well under a second. Before every
+question it asks the kernel to kill it after the limit plus a second: even a parent that was itself
+killed leaves nothing running.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ _SIGNS = str.maketrans(
 )
 _OTHER_NAMES = {"varnothing": r"\emptyset ", "O": r"\emptyset ", "imath": " i ", "not=": r"\ne ", "not =": r"\ne "}
 _OTHER_NAME = re.compile(r"\\(varnothing|O|imath|not ?=)(?![A-Za-z])")
+_ABOUT = re.compile(r"\s*(?:\\(?:approx|simeq)(?![A-Za-z])|[≈~])\s*")
 _ROOT = re.compile(r"√\s*(?:\(([0-9]+)\)|([0-9]+))")
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\_])([A-Za-z]?)i(?![A-Za-z])")
 
@@ -84,10 +87,13 @@ def _without_units(text: str) -> str:
 
 
 def _parsed(text: str) -> list[object]:
-    """As LaTeX or not at all: left alone, math-verify would take the last number of what it can't parse."""
+    """As LaTeX or not at all: left alone, math-verify would take the last number of what it can't
+    parse.
+    """
     from math_verify.parser import LatexExtractionConfig, NormalizationConfig, parse
 
-    # One configuration for both readings: the library keeps the patterns of the last one only, and compiling them is slow.
+    # One configuration for both readings: the library keeps the patterns of the last one only,
+    # and compiling them is slow.
     normal = NormalizationConfig(units=False, malformed_operators=True, nits=True)
     config = [LatexExtractionConfig(normalization_config=normal)]
     parsed: list[object] = parse(f"\\boxed{{{text}}}", config, fallback_mode="no_fallback", parsing_timeout=None)
@@ -95,6 +101,7 @@ def _parsed(text: str) -> list[object]:
 
 
 def _undress(text: str) -> str:
+    text = text[about.end() :] if (about := _ABOUT.match(text)) else text
     text = _ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2]}}}", text.strip())
     text = _OTHER_NAME.sub(lambda m: _OTHER_NAMES[m[1]], text.translate(_SIGNS))
     if "," not in text:

@@ -1,8 +1,9 @@
 """Numbers as people write them, read strictly and exactly (method 8, grading).
 
-Sizes are bounded before anything is converted, so no text can cost more than microseconds; nothing is evaluated. What
-is not plainly *one* number, such as `18 + 4`, `3 hours 20 minutes`, `1,2,3` or `5M`, is not read at all rather than read
-by halves. `5 million` is 5000000, and nobody can tell whether `5` means the same (`compare_numbers`).
+Sizes are bounded before anything is converted, so no text can cost more than microseconds; nothing
+is evaluated. What is not plainly *one* number, such as `18 + 4`, `3 hours 20 minutes`, `1,2,3` or
+`5M`, is not read at all rather than read by halves. `5 million` is 5000000, and nobody can tell
+whether `5` means the same (`compare_numbers`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ MAX_DIGITS = 100
 """A number with more digits, or an exponent beyond ± this, is not read."""
 _MAX_PLACES = 99
 _MAX_SIZE = 10**100
-"""Nor is one whose numerator or denominator reaches this, so that every number that is read has a spelling that can be read."""
+"""Nor is one whose numerator or denominator reaches this, so that every number that is read has a
+spelling that can be read.
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,7 +61,9 @@ _WHOLE = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)"
 
 
 def _ten(name: str) -> str:
-    """The pattern of a power of ten: `10^3`, `10^{-9}`, `10⁻⁹`, `10**3`; the exponent is in one of three groups."""
+    """The pattern of a power of ten: `10^3`, `10^{-9}`, `10⁻⁹`, `10**3`; the exponent is in one of
+    three groups.
+    """
     groups = rf"\{{\s*(?P<{name}>[+-]?\s*[0-9]+)\s*\}}|\(?(?P<{name}2>[+-]?[0-9]+)\)?"
     return rf"10\s*(?:(?:\^|\*\*)\s*(?:{groups})|(?P<{name}3>[⁺⁻]?[⁰¹²³⁴-⁹]+))(?![0-9.,]*[0-9])"
 
@@ -71,14 +76,16 @@ _NUMBER = re.compile(
     rf"|(?P<whole>{_WHOLE})?(?P<part>\.[0-9]*)?(?:{_TIMES}{_ten('power')}|[eE](?P<exponent>[+-]?[0-9]+))?)"
 )
 _RAISED = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "+-0123456789")
-_PERCENT = re.compile(r"\s*(?:\\?%|per ?cent(?:age)?\b)", re.IGNORECASE)
+_PERCENT = re.compile(r"\s*(?:\\?%|per ?cent(?:age)?\b|pct\b)", re.IGNORECASE)
 
 
 def parse_number(text: str, algebra: bool = False) -> Number | None:
-    """The one number that `text` states, with units or words after it; none where it states none, several, or a sum.
+    """The one number that `text` states, with units or words after it; none where it states none,
+    several, or a sum.
 
-    Reads `1,234`, `$12.50`, `-$5`, `−5`, `72.`, `.5`, `1/2`, `1 1/2`, `½`, `1e3`, `3 × 10^-9`, `25%`, `18 apples`, `x = 5`, `5 million`,
-    `$5M`, full-width digits, `~20`, `about 20`, `72…`. `algebra`: letters may be variables, so `5t` is no number.
+    Reads `1,234`, `$12.50`, `-$5`, `−5`, `72.`, `.5`, `1/2`, `1 1/2`, `½`, `1e3`, `3 × 10^-9`,
+    `25%`, `18 apples`, `x = 5`, `5 million`, `$5M`, full-width digits, `~20`, `about 20`, `72…`.
+    `algebra`: letters may be variables, so `5t` is no number.
     """
     if len(text) > MAX_NUMBER_CHARS:
         return None
@@ -142,7 +149,9 @@ def _has_spelling(value: Fraction) -> bool:
 
 
 def canonical(number: Number) -> str:
-    """One spelling per number: `18`, `-0.5`, else `1/3` in lowest terms where the decimals don't end; `%` is kept."""
+    """One spelling per number: `18`, `-0.5`, else `1/3` in lowest terms where the decimals don't
+    end; `%` is kept.
+    """
     value = number.value
     top, bottom = abs(value.numerator), value.denominator
     places = _decimal_places(bottom)
@@ -155,7 +164,9 @@ def canonical(number: Number) -> str:
 
 
 def _decimal_places(bottom: int) -> int | None:
-    """Decimals needed for a fraction in lowest terms with this denominator, none where they never end or are too many."""
+    """Decimals needed for a fraction in lowest terms with this denominator, none where they never
+    end or are too many.
+    """
     powers = []
     for prime in (2, 5):
         count = 0
@@ -167,14 +178,18 @@ def _decimal_places(bottom: int) -> int | None:
 
 
 def same_number(gold: Number, found: Number) -> bool:
-    """Exact equality. A percentage equals only itself, unless the *gold* is one: then 25%, 25 and 0.25 all say it."""
+    """Exact equality. A percentage equals only itself, unless the *gold* is one: then 25%, 25 and
+    0.25 all say it.
+    """
     if gold.percent == found.percent:
         return gold.value == found.value
     return gold.percent and found.value in (gold.value, gold.value / 100)
 
 
 def compare_numbers(gold: Number, found: Number) -> str:
-    """`right` or `wrong`; `unknown` where one says `5 million` and the other `5`, since the question may ask for millions."""
+    """`right` or `wrong`; `unknown` where one says `5 million` and the other `5`, since the
+    question may ask for millions.
+    """
     if same_number(gold, found):
         return "right"
     pairs = ((gold, _bare(found)), (_bare(gold), found))

@@ -1,7 +1,9 @@
-"""What may follow a number: units, which leave it as it is, multipliers (`million`, `k`), which change it, and all else.
+"""What may follow a number: units, which leave it as it is, multipliers (`million`, `k`), which
+change it, and all else.
 
-`read_tail` gives the factor of a tail that is certain, and none where the tail could change the number in a way that isn't: unknown
-words of scale (`5 grand`, `5M` without a currency), number words (`3 hours twenty`), functions, operators.
+`read_tail` gives the factor of a tail that is certain, and none where the tail could change the
+number in a way that isn't: unknown words of scale (`5 grand`, `5M` without a currency), number
+words (`3 hours twenty`), functions, operators.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-__all__ = ["FUNCTIONS", "holds_multiplier", "read_tail"]
+__all__ = ["FUNCTIONS", "holds_multiplier", "read_tail", "spells_number"]
 
 
 def _words(*lines: str) -> frozenset[str]:
@@ -23,7 +25,9 @@ _FACTORS = {name: Fraction(10) ** power for name, power in _POWERS.items()} | {"
 _FACTORS |= {name: Fraction(1, 10**power) for name, power in _PARTS.items()}
 _FACTORS |= {f"{name}s": factor for name, factor in _FACTORS.items()}
 _MONEY_POWERS = {"k": 3, "m": 6, "b": 9, "t": 12, "mn": 6, "mln": 6, "mil": 6, "mio": 6, "bn": 9, "bil": 9, "mrd": 9, "tn": 12, "trn": 12}
-"""Abbreviations that are certain for an amount of money alone: `5M` may be five metres, `5K` five kelvin."""
+"""Abbreviations that are certain for an amount of money alone: `5M` may be five metres, `5K` five
+kelvin.
+"""
 _SCALES = _words(
     "bn bil mil mils mln mn mio mrd tn trn tril tsd thou thsd mille milles permil permille permyriad cr lk",
     "score scores myriad myriads kilo mega giga tera peta exa milli micro nano pico hecto deca deka deci centi",
@@ -32,9 +36,11 @@ _SCALES = _words(
     "binary octal hexadecimal hex mod modulo",
 )
 """Words anywhere after a number that leave it uncertain."""
-_SCALES_NEXT = _words("grand gross grosses couple arab arabs kharab kharabs base")
+_SCALES_NEXT = _words("tens googol googols grand gross grosses couple arab arabs kharab kharabs base")
 """Words directly after it that do."""
 _SCALE_LETTERS = _words("K M B T G P k b MM")
+_LAKHS = _words("L l")
+"""`₹5 L`; without a currency it is litres."""
 _OR_ELSE = _words("more less fewer above below over under up higher lower greater")
 _SCALE_SHAPE = re.compile(r"[a-z]*(?:illi|ilj|mili|mill)(?:on|oen|ard)[a-z]*")
 """`gazillion`, and the million of other languages."""
@@ -42,6 +48,7 @@ _NUMBER_WORDS = _words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen",
     "nineteen twenty thirty forty fifty sixty seventy eighty ninety",
 )
+_ALMOST_NUMBERS = _words("none nothing nil no once twice thrice single pair pairs couple first second sixth seventh eighth ninth")
 _BEFORE_A_COUNT = _words("for per of in each every the these those all both other any by with from after over at")
 FUNCTIONS = _words(
     "sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan",
@@ -64,15 +71,17 @@ _ASIDE = re.compile(r"\([A-Za-z ,-]*\)")
 
 
 def read_tail(tail: str, money: bool = False, algebra: bool = False) -> Fraction | None:
-    """By what the text after a number multiplies it, 1 for units and prose; none where that isn't certain.
+    """By what the text after a number multiplies it, 1 for units and prose; none where that isn't
+    certain.
 
-    `money`: a currency sign stands before the number. `algebra`: letters may be variables, so `5t`, `5 ab` or `5/a` are not certain.
+    `money`: a currency sign stands before the number. `algebra`: letters may be variables, so `5t`,
+    `5 ab` or `5/a` are not certain.
     """
     factor, rest = _leading_factor(tail, money)
     if not _TAIL.fullmatch(rest) or re.match(r"!|:\S|\s*-\s*$", rest):
         return None
     next_word = _WORD.search(rest)
-    if next_word and (next_word[0].lower() in _SCALES_NEXT or next_word[0] in _SCALE_LETTERS):
+    if next_word and (next_word[0].lower() in _SCALES_NEXT or next_word[0] in _SCALE_LETTERS | (_LAKHS if money else frozenset())):
         return None
     if any(_changes(word) for word in _WORD.findall(rest)) or _counts_more(_ASIDE.sub(" ", rest), behind_scale=factor != 1):
         return None
@@ -82,12 +91,18 @@ def read_tail(tail: str, money: bool = False, algebra: bool = False) -> Fraction
 
 
 def holds_multiplier(text: str, letters: bool = False) -> frozenset[str]:
-    """The words of scale in a text, such as `million`: two texts that differ in them can't be compared by what is left.
+    """The words of scale in a text, such as `million`: two texts that differ in them can't be
+    compared by what is left.
 
     `letters`: also `M`, `k` and their like.
     """
     words = _WORD.findall(text)
     return frozenset(word.lower().removesuffix("s") for word in words if _is_scale(word) or (letters and word in _SCALE_LETTERS))
+
+
+def spells_number(text: str) -> bool:
+    """Might words say a number, such as `five dozen`, `a half` or `none`?"""
+    return any(word in _NUMBER_WORDS | _ALMOST_NUMBERS or _is_scale(word) for word in map(str.lower, _WORD.findall(text)))
 
 
 def _leading_factor(tail: str, money: bool) -> tuple[Fraction, str]:
@@ -120,7 +135,9 @@ def _changes(word: str) -> bool:
 
 
 def _counts_more(rest: str, behind_scale: bool) -> bool:
-    """Do words add to the number (`3 hours twenty`, `5 hundred twenty`, `5 and a six`, `5 or more`)? `18 for two people` don't."""
+    """Do words add to the number (`3 hours twenty`, `5 hundred twenty`, `5 and a six`, `5 or
+    more`)? `18 for two people` don't.
+    """
     words = [word.lower() for word in _WORD.findall(rest)]
     for i, word in enumerate(words):
         if word in _NUMBER_WORDS and (words[i - 1] == "and" if i else behind_scale):
