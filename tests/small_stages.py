@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from glore.config import RunConfig
+from glore.files import check_digests, write_digests
 from glore.pipeline import Stage, StageContext
 from glore.records import Problem, Solution, StepScores
 
@@ -54,12 +55,14 @@ def small_stages(tick: Callable[[], None] = nothing) -> tuple[Stage, ...]:
                 folder.mkdir(parents=True, exist_ok=True)
                 tick()
                 (folder / "weights").write_text(f"{digest} {context.config.student.sft.learning_rate}")
+                write_digests(folder)
                 context.count(tokens=100)
 
             context.once(f"round-{number}", fit)
 
     def evaluate(context: StageContext) -> None:
         tick()
+        check_digests(context.model_dir("student-2"))
         weights = (context.model_dir("student-2") / "weights").read_text()
         scores = [StepScores(s.id, weights, (0.5,)) for s in context.read("sample", Solution, "train-dev")]
         context.write(scores, StepScores)

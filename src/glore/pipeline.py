@@ -37,6 +37,8 @@ from glore.swap import finish_swap
 __all__ = ["Stage", "StageContext", "StagePlan", "plan_stages", "run_stages"]
 
 State = Literal["reused", "resumed", "computed"]
+REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EIO, errno.ESTALE})
+"""What a system says about a file that is not as it should be, whatever the code does."""
 SPARE_BYTES = 2**20
 """With less free space than this, a failed write means a full disk."""
 
@@ -279,12 +281,18 @@ def _run_stage(stage: Stage, plan: StagePlan, stages: Sequence[Stage], config: R
     try:
         stage.run(context)
     except Exception as error:
-        if isinstance(error, GloreError) or not _is_full(error, run_dir):
-            raise
-        raise RunError(
-            f"no space left while computing {stage.name} ({getattr(error, 'filename', None) or run_dir}); everything finished is kept: "
-            "free some space and run the same command to go on"
-        ) from error
+        place = getattr(error, "filename", None) or run_dir
+        if not isinstance(error, GloreError) and _is_full(error, run_dir):
+            raise RunError(
+                f"no space left while computing {stage.name} ({place}); everything finished is kept: "
+                "free some space and run the same command to go on"
+            ) from error
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            raise RunError(
+                f"{place}: {error.strerror}, while computing {stage.name}; everything finished is kept: mend that and run the same "
+                "command to go on"
+            ) from error
+        raise
     seconds = time.monotonic() - begin + context.reused_seconds
     counts = dict(context.counts)
     tokens = int(counts.pop("tokens", 0))
@@ -298,7 +306,7 @@ def _run_stage(stage: Stage, plan: StagePlan, stages: Sequence[Stage], config: R
         counts=counts,
         seconds=round(seconds, 3),
         tokens=tokens,
-        files={p.name: file_mark(p) for p in sorted(folder.glob("*.parquet"))},
+        files={p.name: file_mark(p) for p in sorted(folder.glob("*.parquet")) if p.is_file()},
         models={m: model_marks(run_dir / "models" / m) for m in stage.models if (run_dir / "models" / m).is_dir()},
         versions=package_versions(),
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

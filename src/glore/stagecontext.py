@@ -155,7 +155,7 @@ class StageContext:
         """The records of a committed shard. One that can't be read raises RunError; where that was asked for (`redo`) it is made again."""
         path, memory = self.folder / f"{name}.parquet", self._recall(name, facts)
         try:
-            if memory is None or file_digest(path) != memory.digest:
+            if memory is None or not path.is_file() or file_digest(path) != memory.digest:
                 raise RunError(f"{path} has changed since it was written; delete it, or add --redo, to make it again")
             records = read_records(path, kind)
         except RunError:

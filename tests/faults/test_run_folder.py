@@ -317,6 +317,15 @@ def test_a_full_disk_inside_a_stage_names_the_stage(tmp_path: Path) -> None:
         run_stages([Stage("orm", (), lambda c: (), run)], small_config(tmp_path))
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EISDIR, errno.EIO])
+def test_what_the_system_refuses_inside_a_stage_is_no_bug(tmp_path: Path, number: int) -> None:
+    def run(context: StageContext) -> None:
+        raise OSError(number, os.strerror(number), "/some/checkpoint")
+
+    with pytest.raises(RunError, match=rf"^/some/checkpoint: {os.strerror(number)}, while computing orm; everything finished is kept"):
+        run_stages([Stage("orm", (), lambda c: (), run)], small_config(tmp_path))
+
+
 @pytest.mark.parametrize("free", [0, 2**30])
 def test_a_full_disk_that_torch_does_not_name_is_known_by_its_free_space(
     tmp_path: Path, free: int, monkeypatch: pytest.MonkeyPatch

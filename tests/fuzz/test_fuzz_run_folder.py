@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from glore.config import RunConfig, load_run
@@ -193,7 +193,13 @@ def test_for_a_while(templates: list[Path]) -> None:
     n = 0
     while time.monotonic() < end:
 
-        @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @settings(
+            max_examples=200,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            database=None,
+            phases=[Phase.generate],
+        )
         @given(data=st.data())
         def some(data: st.DataObject) -> None:
             one_example(templates, data)
