@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from glore.config import RunConfig
-from glore.files import check_digests, write_digests
+from glore.files import check_digests, replacing, write_digests
 from glore.pipeline import Stage, StageContext
 from glore.records import Problem, Solution, StepScores
 
@@ -49,12 +49,14 @@ def small_stages(tick: Callable[[], None] = nothing) -> tuple[Stage, ...]:
             def fit(number: int = number) -> None:
                 tick()
                 checkpoint = context.work_dir() / f"checkpoint-{number}"
-                checkpoint.write_text("half")
+                with replacing(checkpoint) as stream:
+                    stream.write(b"half")
                 digest = hashlib.sha256("".join(s.id for s in context.read("sample", Solution, "train")).encode()).hexdigest()
                 folder = context.new_model_dir(f"student-{number}")
                 folder.mkdir(parents=True, exist_ok=True)
                 tick()
-                (folder / "weights").write_text(f"{digest} {context.config.student.sft.learning_rate}")
+                with replacing(folder / "weights") as stream:
+                    stream.write(f"{digest} {context.config.student.sft.learning_rate}".encode())
                 write_digests(folder)
                 context.count(tokens=100)
 

@@ -30,6 +30,7 @@ __all__ = [
     "StartedMark",
     "check_belongs_together",
     "check_inside",
+    "check_records",
     "check_stage_files",
     "file_mark",
     "finished_stages",
@@ -191,7 +192,17 @@ def recorded_files(folder: Path, part: str) -> list[Path]:
     """`part_files`, each with the content that the stage recorded when it was done. Raises RunError
     where one has another.
     """
-    mark, files = read_done(folder), part_files(folder, part)
+    files = part_files(folder, part)
+    _check_content(read_done(folder), files)
+    return files
+
+
+def check_records(folder: Path) -> None:
+    """Raise RunError where a finished stage's records are not what it recorded."""
+    _check_content(read_done(folder), sorted(folder.glob("*.parquet")))
+
+
+def _check_content(mark: DoneMark | None, files: Sequence[Path]) -> None:
     for path in files:
         recorded = mark.files.get(path.name) if mark else None
         try:
@@ -203,7 +214,6 @@ def recorded_files(folder: Path, part: str) -> list[Path]:
                 f"{path} has changed since its stage wrote it; put the file back from a copy, or delete it and run again, which makes the "
                 "stage anew"
             )
-    return files
 
 
 def file_mark(path: Path) -> FileMark:

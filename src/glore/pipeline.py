@@ -27,7 +27,17 @@ from typing import Literal
 from glore.config import RunConfig, resolved_recipe
 from glore.errors import ConfigError, DataError, GloreError, RunError, shown
 from glore.fingerprints import REGRADED, difference, flat_settings, package_versions, stage_fingerprint
-from glore.marks import DoneMark, StartedMark, check_inside, check_stage_files, file_mark, model_marks, read_done, read_started
+from glore.marks import (
+    DoneMark,
+    StartedMark,
+    check_inside,
+    check_records,
+    check_stage_files,
+    file_mark,
+    model_marks,
+    read_done,
+    read_started,
+)
 from glore.progress import Progress, SilentProgress, duration
 from glore.records import SCHEMA_VERSION
 from glore.runfolder import check_is_run_folder, clear_stage, locked, sweep, write_json, write_text
@@ -37,8 +47,6 @@ from glore.swap import finish_swap
 __all__ = ["Stage", "StageContext", "StagePlan", "plan_stages", "run_stages"]
 
 State = Literal["reused", "resumed", "computed"]
-REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EIO, errno.ESTALE})
-"""What a system says about a file that is not as it should be, whatever the code does."""
 SPARE_BYTES = 2**20
 """With less free space than this, a failed write means a full disk."""
 
@@ -218,10 +226,11 @@ def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str], redo: bool) -
     elif started is not None:
         state, why = "resumed", "unfinished"
     else:
-        replaces = _has_work(folder)
-        why = (
-            f"{folder} holds records, but neither done.json nor started.json says what they were made from" if replaces else "no result yet"
-        )
+        # A whole stage folder that is gone was removed by somebody; then its models are made again, too.
+        models = folder.is_dir() and any((config.run_dir / "models" / model).is_dir() for model in stage.models)
+        replaces = damaged = models or _has_work(folder)
+        unmarked = f"{folder} holds records or has made models, but no done.json or started.json says from what"
+        why = unmarked if replaces else "no result yet"
     absent = [name for name, content in found.items() if content is None]
     if absent and state != "reused":
         why += f"; nothing is there at {', '.join(absent)}"
@@ -272,6 +281,8 @@ def _run_stage(stage: Stage, plan: StagePlan, stages: Sequence[Stage], config: R
     run_dir = config.run_dir
     folder = run_dir / "stages" / stage.name
     if plan.state == "computed":
+        for source in sorted(_ancestors(stage, stages)):
+            check_records(run_dir / "stages" / source)  # what can't be made again is not cleared
         clear_stage(run_dir, folder, _models_to_clear(stage, stages, folder))
         write_json(folder / "started.json", {"fingerprint": plan.fingerprint, **_made_from(stage, plan.settings, plan.inputs)})
     context = StageContext(config, stage.name, _ancestors(stage, stages), progress, stage.models, redo)
@@ -281,18 +292,12 @@ def _run_stage(stage: Stage, plan: StagePlan, stages: Sequence[Stage], config: R
     try:
         stage.run(context)
     except Exception as error:
-        place = getattr(error, "filename", None) or run_dir
-        if not isinstance(error, GloreError) and _is_full(error, run_dir):
-            raise RunError(
-                f"no space left while computing {stage.name} ({place}); everything finished is kept: "
-                "free some space and run the same command to go on"
-            ) from error
-        if isinstance(error, OSError) and error.errno in REFUSALS:
-            raise RunError(
-                f"{place}: {error.strerror}, while computing {stage.name}; everything finished is kept: mend that and run the same "
-                "command to go on"
-            ) from error
-        raise
+        if isinstance(error, GloreError) or not _is_full(error, run_dir):
+            raise
+        raise RunError(
+            f"no space left while computing {stage.name} ({getattr(error, 'filename', None) or run_dir}); everything finished is kept: "
+            "free some space and run the same command to go on"
+        ) from error
     seconds = time.monotonic() - begin + context.reused_seconds
     counts = dict(context.counts)
     tokens = int(counts.pop("tokens", 0))

@@ -18,7 +18,7 @@ from typing import TypeVar
 from glore.config import RunConfig
 from glore.errors import RunError
 from glore.files import file_digest
-from glore.marks import Memory, part_files, read_memory, recorded_files
+from glore.marks import Memory, check_inside, part_files, read_memory, recorded_files
 from glore.progress import Progress
 from glore.records import read_records, write_records
 from glore.runfolder import write_json
@@ -135,6 +135,7 @@ class StageContext:
     def work_dir(self) -> Path:
         """A scratch folder that outlives a kill and is removed when the stage is done (trainer checkpoints)."""
         path = self.folder / "work"
+        check_inside(path, self.run_dir)
         path.mkdir(parents=True, exist_ok=True)
         return path
 
