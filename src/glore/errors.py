@@ -43,7 +43,12 @@ _USER = re.compile(r"://[^\s'\"]*@")
 
 
 class GloreError(Exception):
-    """Base of all errors raised on purpose. `str(error)` is one readable line."""
+    """Base of all errors raised on purpose. `str(error)` is one readable line, whatever file names
+    and other words from outside stand in it.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(GloreError):

@@ -149,6 +149,7 @@ def test_users_own_file(tmp_path: Path) -> None:
         (b"[" * 100_000, "line 1: not usable JSON .nested too deeply"),
         (b"[1, 2]", "line 1: a problem is a JSON object with named fields, got"),
         (b'{"question": "x"}', "line 1: the field 'answer' is missing .fields there: question.; add it"),
+        (b'{"question": "x", "\\u001b[31m\\n' + b"n" * 900 + b'": 5}', r"line 1: .* .fields there:  \[31m n{34}…, question.; add it"),
         (b'{"question": 5, "answer": 5}', "line 1: the field 'question' must be a text, got 5"),
         (b'{"question": "x", "answer": true}', "line 1: the field 'answer' must be a text, got True"),
         (b'{"question": "x", "answer": ["5"]}', "line 1: the field 'answer' must be a text"),

@@ -441,6 +441,16 @@ def test_what_is_unclear_or_reaches_outside_is_refused(tmp_path: Path, build: Ca
         assert len(str(caught.value)) < 600
 
 
+def test_names_of_files_colour_no_terminal(tmp_path: Path) -> None:
+    for name in ("train-\x1b[31m\n.jsonl", "train-\x1b[31m.csv"):
+        write(tmp_path / name, [{"question": "q"}])
+    for attempt in (lambda: problems(tmp_path, kind="jsonl"), lambda: read_rows(tmp_path / "no\x1b[31m\nfile")):
+        with pytest.raises(DataError) as caught:
+            attempt()
+        assert str(caught.value).isprintable()
+        assert "[31m" in str(caught.value)
+
+
 def test_patterns_take_no_time(tmp_path: Path) -> None:
     """A pattern of many stars against many names, in a process of its own so that a hang is a failure."""
     for i in range(50):

@@ -15,7 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from glore.errors import DataError, has_lone_surrogate, shown
+from glore.errors import DataError, has_lone_surrogate, printable, shown
 
 __all__ = ["Row", "hub_folder", "optional_text", "read_hub", "text_field"]
 
@@ -91,7 +91,7 @@ def text_field(row: Row, *names: str) -> str:
     if there:
         name = next((n for n in there if row.fields[n] is not None), there[0])
         return _text(row, name, row.fields[name])
-    known = ", ".join(sorted(map(str, row.fields))[:8]) or "none"
+    known = ", ".join(printable(str(field), 40) for field in sorted(map(str, row.fields))[:8]) or "none"
     raise DataError(f"{row.where}: the field '{names[0]}' is missing (fields there: {known}); add it")
 
 
