@@ -11,10 +11,13 @@ from transformers import (
     AutoModelForTokenClassification,
     BloomConfig,
     Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
+    Phi3Config,
+    PhiConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -23,25 +26,40 @@ from transformers import (
 )
 
 VOCAB = 61
-_SMALL = {
-    "vocab_size": VOCAB,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "eos_token_id": 1,
-    "bos_token_id": None,
-    "pad_token_id": 0,
-}
-ARCHITECTURES: dict[str, Callable[[], PreTrainedConfig]] = {
-    "llama": lambda: LlamaConfig(**_SMALL),
-    "qwen2": lambda: Qwen2Config(**_SMALL),
-    "qwen3": lambda: Qwen3Config(**_SMALL, head_dim=8),
-    "mistral": lambda: MistralConfig(**_SMALL, sliding_window=12),
-    "gemma": lambda: GemmaConfig(**_SMALL, head_dim=8),
-    "gemma2": lambda: Gemma2Config(**_SMALL, head_dim=8, sliding_window=10, query_pre_attn_scalar=8),
+Configs = dict[str, Callable[[], PreTrainedConfig]]
+
+
+def llama_like(vocab: int, hidden: int, inner: int, n_layers: int) -> Configs:
+    """Configs of Llama and its kin: 4 heads, half as many for keys and values, windows shorter than the tests' texts."""
+    shape = {
+        "vocab_size": vocab,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": n_layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "eos_token_id": 1,
+        "bos_token_id": None,
+        "pad_token_id": 0,
+    }
+    head = hidden // 4
+    return {
+        "llama": lambda: LlamaConfig(**shape),
+        "qwen2": lambda: Qwen2Config(**shape),
+        "qwen3": lambda: Qwen3Config(**shape, head_dim=head),
+        "mistral": lambda: MistralConfig(**shape, sliding_window=12),
+        "gemma": lambda: GemmaConfig(**shape, head_dim=head),
+        "gemma2": lambda: Gemma2Config(**shape, head_dim=head, sliding_window=10, query_pre_attn_scalar=head),
+        "gemma3": lambda: Gemma3TextConfig(**shape, head_dim=head, sliding_window=10, query_pre_attn_scalar=head),
+        "phi": lambda: PhiConfig(**shape),
+        "phi3": lambda: Phi3Config(**shape),
+    }
+
+
+_SMALL = llama_like(VOCAB, hidden=32, inner=48, n_layers=2)
+ARCHITECTURES: Configs = {
+    **{name: _SMALL[name] for name in ("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2")},
     "bloom": lambda: BloomConfig(vocab_size=VOCAB, hidden_size=32, n_layer=2, n_head=4, eos_token_id=1, bos_token_id=1, pad_token_id=0),
     "gpt2": lambda: GPT2Config(
         vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=128, eos_token_id=1, bos_token_id=1, pad_token_id=0, n_inner=48

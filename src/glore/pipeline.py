@@ -281,9 +281,11 @@ def _run_stage(stage: Stage, plan: StagePlan, stages: Sequence[Stage], config: R
     run_dir = config.run_dir
     folder = run_dir / "stages" / stage.name
     if plan.state == "computed":
-        for source in sorted(_ancestors(stage, stages)):
-            check_records(run_dir / "stages" / source)  # what can't be made again is not cleared
-        clear_stage(run_dir, folder, _models_to_clear(stage, stages, folder))
+        models = _models_to_clear(stage, stages, folder)
+        if folder.exists() or any((run_dir / "models" / model).exists() for model in models):
+            for source in sorted(_ancestors(stage, stages)):
+                check_records(run_dir / "stages" / source)  # what can't be made again is not cleared
+        clear_stage(run_dir, folder, models)
         write_json(folder / "started.json", {"fingerprint": plan.fingerprint, **_made_from(stage, plan.settings, plan.inputs)})
     context = StageContext(config, stage.name, _ancestors(stage, stages), progress, stage.models, redo)
     begin = time.monotonic()

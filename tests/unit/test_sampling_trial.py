@@ -10,17 +10,7 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
-    Gemma2Config,
-    Gemma3TextConfig,
-    GemmaConfig,
-    LlamaConfig,
-    MistralConfig,
-    Phi3Config,
-    PhiConfig,
-    PreTrainedConfig,
     PreTrainedModel,
-    Qwen2Config,
-    Qwen3Config,
 )
 
 import glore.sampling.runner
@@ -29,31 +19,9 @@ from glore.sampling import attention
 from glore.sampling.batch import Batch
 from glore.sampling.runner import ModelRunner
 from glore.sampling.trial import expected_logits
-from tiny_models import tiny_lm, tiny_step_model
+from tiny_models import llama_like, tiny_lm, tiny_step_model
 
-_SHAPE = {
-    "vocab_size": 211,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "eos_token_id": 1,
-    "bos_token_id": None,
-    "pad_token_id": 0,
-}
-CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
-    "llama": lambda: LlamaConfig(**_SHAPE),
-    "qwen2": lambda: Qwen2Config(**_SHAPE),
-    "qwen3": lambda: Qwen3Config(**_SHAPE, head_dim=16),
-    "mistral": lambda: MistralConfig(**_SHAPE, sliding_window=12),
-    "gemma": lambda: GemmaConfig(**_SHAPE, head_dim=16),
-    "gemma2": lambda: Gemma2Config(**_SHAPE, head_dim=16, sliding_window=10, query_pre_attn_scalar=16),
-    "gemma3": lambda: Gemma3TextConfig(**_SHAPE, head_dim=16, sliding_window=10, query_pre_attn_scalar=16),
-    "phi": lambda: PhiConfig(**_SHAPE),
-    "phi3": lambda: Phi3Config(**_SHAPE),
-}
+CONFIGS = llama_like(vocab=211, hidden=64, inner=96, n_layers=3)
 NATIVE = ("llama", "qwen2", "qwen3", "mistral")
 SPREAD = 3.0
 """Standard deviation of SmolLM2-135M's logits."""
