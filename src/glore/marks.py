@@ -263,7 +263,7 @@ def check_stage_files(run_dir: Path, folder: Path, done: DoneMark) -> Damage | N
                 pq.read_metadata(path)
         except FileNotFoundError:
             return Damage(f"{path} is missing", is_absent=True)
-        except (OSError, pa.ArrowException):
+        except (OSError, pa.ArrowException, ValueError):  # a column's name that is no UTF-8, say
             return Damage(f"{path} is unreadable", is_absent=False)
         if size != mark.bytes or (path.name == DIGESTS and file_digest(path) != mark.digest):
             return Damage(f"{path} has changed on disk", is_absent=False)

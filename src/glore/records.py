@@ -222,16 +222,21 @@ def read_records(paths: Path | Iterable[Path], kind: type[R]) -> list[R]:
     for path in files:
         try:
             table = pq.read_table(path)
-        except (OSError, pa.ArrowException) as error:
-            raise RunError(f"can't read {path}: {str(error).splitlines()[0]}; delete the file and run again to make it anew") from error
-        if table.schema.names != expected.names:
+            names = table.schema.names
+        except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: names that are no UTF-8, say
+            raise _unreadable(path, error) from error
+        if names != expected.names:
             raise RunError(
-                f"{path} holds columns {table.schema.names}, but {kind.__name__} needs {expected.names}; "
-                "delete its stage folder and run again"
+                f"{path} holds columns {names}, but {kind.__name__} needs {expected.names}; delete its stage folder and run again"
             )
         try:
             rows = table.to_pylist()
-        except (ValueError, pa.ArrowException) as error:  # bytes that are no UTF-8, say
-            raise RunError(f"can't read {path}: {str(error).splitlines()[0]}; delete the file and run again to make it anew") from error
+        except (ValueError, pa.ArrowException) as error:
+            raise _unreadable(path, error) from error
         out.extend(kind(**typing.cast(typing.Any, {k: _frozen(v) for k, v in row.items()})) for row in rows)
     return out
+
+
+def _unreadable(path: Path, error: Exception) -> RunError:
+    said = next(iter(str(error).splitlines()), type(error).__name__)
+    return RunError(f"can't read {path}: {said}; delete the file and run again to make it anew")

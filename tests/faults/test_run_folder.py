@@ -19,6 +19,7 @@ import pytest
 from glore.config import RunConfig
 from glore.errors import RunError
 from glore.pipeline import Stage, StageContext, plan_stages, run_stages
+from glore.records import Solution, read_records
 from glore.runfolder import check_belongs_together, locked, makers, read_done
 from small_stages import contents, everything, small_config, small_stages
 
@@ -89,6 +90,18 @@ def test_a_damaged_file_of_a_finished_stage_is_an_error_and_redone_where_asked(f
     damaged(path, damage)
     path.write_bytes(whole[name])
     assert {p.state for p in run_stages(small_stages(), finished)} == {"reused"}, "a copy that is put back is as good"
+
+
+def test_a_column_whose_name_is_no_text_is_an_error(finished: RunConfig) -> None:
+    """A flipped byte in a Parquet file's own list of columns. Found by the fuzz target."""
+    path = finished.run_dir / "stages" / "sample" / "train-00001.parquet"
+    data = path.read_bytes()
+    assert b"problem_id" in data
+    path.write_bytes(data.replace(b"problem_id", b"pr\xe5blem_id"))
+    with pytest.raises(RunError, match=r"train-00001\.parquet is unreadable. Nothing was removed"):
+        run_stages(small_stages(), finished)
+    with pytest.raises(RunError, match=r"can't read .*train-00001\.parquet"):
+        read_records(path, Solution)
 
 
 def test_a_shard_that_was_flipped_in_place_is_noticed_when_it_is_read(finished: RunConfig) -> None:

@@ -309,6 +309,25 @@ def test_a_solution_whose_answer_was_not_found_once(checker: LatexChecker, case:
 
 
 @pytest.mark.parametrize(
+    ("gold", "text", "verdict"),
+    [
+        ("Step 2", "The second step is wrong.\n#### Step 2", "right"),
+        ("Step 2", "#### step  2\n", "right"),
+        ("Step 2", "#### Step 2\nThe first two are right.", "wrong"),
+        ("Step 2", "#### Step 3", "wrong"),
+        ("STEP^", "#### STEP^", "right"),
+    ],
+)
+def test_an_answer_that_reads_like_a_heading(gold: str, text: str, verdict: str) -> None:
+    """The last line is no heading where it is the gold answer, word for word. Found by the fuzz target."""
+    checker = LatexChecker()
+    try:
+        assert grade_answer(gold, split_steps(text), checker).verdict == verdict
+    finally:
+        checker.close()
+
+
+@pytest.mark.parametrize(
     ("text", "boxed", "grade"),
     [
         # The last mark that something gradable follows:

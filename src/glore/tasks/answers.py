@@ -15,6 +15,7 @@ from glore.tasks.numbers import canonical, parse_number
 __all__ = [
     "ANSWER_MARK",
     "answer_line",
+    "ends_with_answer",
     "find_answer",
     "find_boxed",
     "find_marked",
@@ -109,6 +110,15 @@ def _graded(marked: str, next_step: str) -> str:
     if said:
         return marked[said.end() :].rstrip("*_ ") or next_step
     return "" if len(marked) <= _MAX_HEADING_CHARS and _HEADING.match(marked) else marked
+
+
+def ends_with_answer(steps: Sequence[str], answer: str) -> bool:
+    """Whether the last line with text in it is a `####` and this answer, word for word. Then it is
+    no heading, however it reads (`Step 2`, where the question asks for a step).
+    """
+    last = next((step for step in reversed(steps) if step.strip()), "")
+    words = answer.casefold().split()
+    return bool(words) and any(said.casefold().split() == words for said in _MARKS.split(last)[1:][-1:])
 
 
 def is_answer_line(line: str) -> bool:

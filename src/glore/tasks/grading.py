@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from glore.tasks.answers import (
     ANSWER_MARK,
     answer_line,
+    ends_with_answer,
     find_answer,
     find_boxed,
     find_marked,
@@ -79,7 +80,7 @@ def grade_answer(gold: str, steps: Sequence[str], checker: LatexChecker, boxed: 
 
 
 def _grade(gold: str, steps: Sequence[str], compare: Compare, read: Callable[[str], Number | None], boxed: bool, words: bool) -> Grade:
-    marked = find_marked(steps, words)
+    marked = gold.strip() if ends_with_answer(steps, gold) else find_marked(steps, words)
     boxes = box_contents("\n".join(steps)) if boxed else []
     found = marked if marked is not None else boxes[-1] if boxes else find_marked(steps)
     if found is None:
