@@ -21,6 +21,7 @@ from glore.config import TaskSettings
 from glore.prompts import split_steps
 from glore.tasks import Grade, open_task
 from glore.tasks.answers import with_answer_line
+from glore.tasks.bases import parse_numeral
 from glore.tasks.grading import (
     find_answer,
     find_boxed,
@@ -306,6 +307,12 @@ def test_a_solution_whose_answer_was_not_found_once(checker: LatexChecker, case:
     steps = split_steps(case["text"])
     assert grade_answer(case["gold"], steps, checker).verdict in case["verdict"]
     assert grade_number_answer(case["gold"], steps, boxed=True).verdict in case["verdict"]
+
+
+@pytest.mark.parametrize("text", ["0x0:", "0x", "0b1²", "0x1.8", "0o٣", "0xgg", "1:2_8", "²_8"])
+def test_what_only_begins_like_a_numeral_is_none(text: str) -> None:
+    """Found by the fuzz target."""
+    assert parse_numeral(text) is None
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def parse_numeral(text: str) -> Numeral | None:
 def _numeral(sign: str, whole: str, part: str, base: int) -> Numeral | None:
     digits = (whole + part).lower()
     # Letters alone are a name with an index, such as `A_{12}` or `x_{16}`.
-    if not 2 <= base <= 36 or not any(c.isdigit() for c in digits) or any(_DIGITS.index(c) >= base for c in digits):
+    if not 2 <= base <= 36 or not any(c.isdigit() for c in digits) or any(c not in _DIGITS[:base] for c in digits):
         return None
     value = Fraction(int(digits, base), base ** len(part))
     return Numeral(-value if sign == "-" else value, base)
