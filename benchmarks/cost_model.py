@@ -1,10 +1,13 @@
-"""What does labelling GSM8K cost at 7B and 13B? Tokens and GPU-hours of the two sampling parts, from stated assumptions.
+"""What does labelling GSM8K cost at 7B and 13B? Tokens and GPU-hours of the two sampling parts,
+from stated assumptions.
 
-    python benchmarks/cost_model.py [--gpu h100|a100] [--questions N] [--samples K] [--drafts D] [--rollouts K]
+    python benchmarks/cost_model.py [--gpu h100|a100] [--questions N] [--samples K] [--drafts D]
+    [--rollouts K]
 
-Nothing is measured here. Counts follow the method: K samples a question; verifying rollouts of D drafts a question, all K at each
-of the L - 1 prefixes (full counts), or the exact backward scan, whose expectation is `glore.where.scan.expected_rollouts`. Times are a
-roofline: a decoding step takes what reading weights and cache, or the arithmetic, takes at best, over `EFFICIENCY`.
+Nothing is measured here. Counts follow the method: K samples a question; verifying rollouts of D
+drafts a question, all K at each of the L - 1 prefixes (full counts), or the exact backward scan,
+whose expectation is `glore.where.scan.expected_rollouts`. Times are a roofline: a decoding step
+takes what reading weights and cache, or the arithmetic, takes at best, over `EFFICIENCY`.
 """
 
 from __future__ import annotations
@@ -47,7 +50,9 @@ class Model:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Task:
-    """Sizes of GSM8K: 235 characters a question, 287 a solution of 4.6 lines on average, at about 3 characters a token."""
+    """Sizes of GSM8K: 235 characters a question, 287 a solution of 4.6 lines on average, at about 3
+    characters a token.
+    """
 
     questions: int = 7473
     prompt_tokens: int = 80
@@ -78,36 +83,57 @@ GPUS = {
     "h100": Gpu("H100 SXM", 3.35e12, 989e12, 80e9),
     "a100": Gpu("A100 80 GB", 2.04e12, 312e12, 80e9),
 }
-MODELS = (Model("7B", 6.7e9, 2 * 32 * 32 * 128 * 2, 0.485), Model("13B", 13.0e9, 2 * 40 * 40 * 128 * 2, 0.53))
+MODELS = (
+    Model("7B", 6.7e9, 2 * 32 * 32 * 128 * 2, 0.485),
+    Model("13B", 13.0e9, 2 * 40 * 40 * 128 * 2, 0.53),
+)
 
 
 def samples(task: Task, k: int) -> Work:
     """K solutions of every question."""
     n = task.questions * k
-    return Work(f"samples, K = {k}", n, n * task.steps * task.step_tokens, n * task.prompt_tokens, task.questions * task.prompt_tokens)
+    return Work(
+        f"samples, K = {k}",
+        n,
+        n * task.steps * task.step_tokens,
+        n * task.prompt_tokens,
+        task.questions * task.prompt_tokens,
+    )
 
 
 def full_counts(task: Task, drafts: int, k: int) -> Work:
     """All K rollouts at every prefix of every draft: K (L - 1) a draft."""
-    return _rollouts(f"rollouts, K = {k}, full counts", task, drafts, [float(k)] * (task.steps - 1), 1.0)
+    return _rollouts(
+        f"rollouts, K = {k}, full counts", task, drafts, [float(k)] * (task.steps - 1), 1.0
+    )
 
 
-def lazy_scan(task: Task, drafts: int, k: int, accuracy: float, waves: Sequence[int] = WAVES) -> Work:
-    """The backward scan: wrong drafts, from the last prefix until a success, in waves. First errors fall on each step equally."""
+def lazy_scan(
+    task: Task, drafts: int, k: int, accuracy: float, waves: Sequence[int] = WAVES
+) -> Work:
+    """The backward scan: wrong drafts, from the last prefix until a success, in waves. First errors
+    fall on each step equally.
+    """
     drawn = [0.0] * (task.steps - 1)
     for error in range(task.steps):
-        p = [task.p_before_error if i <= error else task.p_after_error for i in range(1, task.steps)]
+        p = [
+            task.p_before_error if i <= error else task.p_after_error for i in range(1, task.steps)
+        ]
         for i, n in enumerate(scanned(p, k, waves)):
             drawn[i] += (1 - accuracy) / task.steps * n
     return _rollouts(f"rollouts, K = {k}, backward scan", task, drafts, drawn, 1 - accuracy)
 
 
 def scanned(p: Sequence[float], k: int, waves: Sequence[int]) -> list[float]:
-    """Expected rollouts drawn at each prefix of one wrong draft, where `p[i - 1]` is the success rate at P_i."""
+    """Expected rollouts drawn at each prefix of one wrong draft, where `p[i - 1]` is the success
+    rate at P_i.
+    """
     ends = sorted({*(min(k, end) for end in itertools.accumulate(waves)), k})
     drawn, reach = [0.0] * len(p), 1.0
     for i in reversed(range(len(p))):
-        drawn[i] = reach * sum((end - begin) * (1 - p[i]) ** begin for begin, end in itertools.pairwise([0, *ends]))
+        drawn[i] = reach * sum(
+            (end - begin) * (1 - p[i]) ** begin for begin, end in itertools.pairwise([0, *ends])
+        )
         reach *= (1 - p[i]) ** k
     return drawn
 
@@ -116,7 +142,9 @@ def gpu_hours(work: Work, task: Task, model: Model, gpu: Gpu, shared: bool) -> f
     """Hours of one GPU: decoding at the largest batch that fits, and reading the prompts."""
     tokens_per_row = (work.read_alone + work.drawn / 2) / work.completions
     weights = 2 * model.n_weights
-    rows = min(MOST_ROWS, (MEMORY_SHARE * gpu.memory - weights) / (model.cache_bytes * tokens_per_row))
+    rows = min(
+        MOST_ROWS, (MEMORY_SHARE * gpu.memory - weights) / (model.cache_bytes * tokens_per_row)
+    )
     moved = (weights + rows * tokens_per_row * model.cache_bytes) / gpu.bytes_per_second
     computed = 2 * model.n_weights * rows / gpu.flops
     decoding = work.drawn / rows * max(moved, computed)
@@ -127,21 +155,31 @@ def gpu_hours(work: Work, task: Task, model: Model, gpu: Gpu, shared: bool) -> f
 def table(gpu: Gpu, task: Task, k: int, drafts: int, rollouts: int) -> str:
     """All parts for both models, as Markdown."""
     lines = [
-        f"| model | part | completions, M | tokens drawn, M | prompt tokens, M: alone / shared | {gpu.name} hours: alone / shared |",
+        "| model | part | completions, M | tokens drawn, M | prompt tokens, M: alone / shared | "
+        f"{gpu.name} hours: alone / shared |",
         "|---|---|---|---|---|---|",
     ]
     for model in MODELS:
-        for work in (samples(task, k), full_counts(task, drafts, rollouts), lazy_scan(task, drafts, rollouts, model.accuracy)):
-            hours = " / ".join(f"{gpu_hours(work, task, model, gpu, shared):.1f}" for shared in (False, True))
+        for work in (
+            samples(task, k),
+            full_counts(task, drafts, rollouts),
+            lazy_scan(task, drafts, rollouts, model.accuracy),
+        ):
+            hours = " / ".join(
+                f"{gpu_hours(work, task, model, gpu, shared):.1f}" for shared in (False, True)
+            )
             lines.append(
-                f"| {model.name} | {work.name} | {work.completions / 1e6:.2f} | {work.drawn / 1e6:.0f} | "
-                f"{work.read_alone / 1e6:.0f} / {work.read_shared / 1e6:.1f} | {hours} |"
+                f"| {model.name} | {work.name} | {work.completions / 1e6:.2f} | "
+                f"{work.drawn / 1e6:.0f} | {work.read_alone / 1e6:.0f} / "
+                f"{work.read_shared / 1e6:.1f} | {hours} |"
             )
     return "\n".join(lines)
 
 
 def _rollouts(name: str, task: Task, drafts: int, at_prefix: Sequence[float], read: float) -> Work:
-    """Rollouts from P_i have the L - i steps that are left, and read question and i steps. `read`: share of drafts that are tried."""
+    """Rollouts from P_i have the L - i steps that are left, and read question and i steps. `read`:
+    share of drafts that are tried.
+    """
     n_drafts = task.questions * drafts
     left = [task.step_tokens * (task.steps - i) for i in range(1, task.steps)]
     before = [task.prompt_tokens + task.step_tokens * i for i in range(1, task.steps)]
@@ -161,7 +199,9 @@ def _count(text: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--gpu", choices=sorted(GPUS), default="h100")
     parser.add_argument("--questions", type=_count, default=Task().questions)
     parser.add_argument("--samples", type=_count, default=96, help="K of the samples")

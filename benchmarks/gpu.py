@@ -1,11 +1,13 @@
-"""On a GPU: are the kernels right, is the text that of `generate`, and how fast are rollouts, against transformers and the card's limit.
+"""On a GPU: are the kernels right, is the text that of `generate`, and how fast are rollouts,
+against transformers and the card's limit.
 
     python -m benchmarks.gpu                     all sections (estimated: nine minutes on an H100)
     python -m benchmarks.gpu --only card,kernels,drawing,text,ways,scores,step135
     python -m benchmarks.gpu --only card,rollouts135,step1100,rollouts1100
-    TRITON_INTERPRET=1 python -m benchmarks.gpu --dry     the same on a CPU with tiny shapes: tries the script, measures nothing
+    TRITON_INTERPRET=1 python -m benchmarks.gpu --dry    tries the script on a CPU, tiny shapes
 
-Each section stands alone: one that fails prints its traceback and the others go on. Numbers go to $OUT/gpu.json.
+Each section stands alone: one that fails prints its traceback and the others go on. Numbers go to
+$OUT/gpu.json.
 """
 
 from __future__ import annotations
@@ -38,13 +40,19 @@ SECTIONS: dict[str, Callable[[Bench], object]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
     parser.add_argument("--skip", default="", help="sections to leave out")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=540, help="no section begins later than this")
+    parser.add_argument(
+        "--seconds", type=float, default=540, help="no section begins later than this"
+    )
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    parser.add_argument("--dry", action="store_true", help="tiny shapes on a CPU, in Triton's interpreter")
+    parser.add_argument(
+        "--dry", action="store_true", help="tiny shapes on a CPU, in Triton's interpreter"
+    )
     options = parser.parse_args()
     bench = Bench.of(options.dry, options.rounds, not options.no_compile)
     skipped = set(options.skip.split(","))
@@ -66,7 +74,9 @@ def main() -> None:
         bench.free()
         print(f"({name}: {time.perf_counter() - at:.0f} s)", flush=True)
         folder = Path(os.environ.get("OUT", "."))
-        (folder / "gpu.json").write_text(json.dumps(results, indent=1, default=str), encoding="utf-8")
+        (folder / "gpu.json").write_text(
+            json.dumps(results, indent=1, default=str), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -11,18 +11,18 @@ from transformers import PreTrainedModel
 
 from benchmarks.gpu_shapes import Bench, architectures, small_model
 from benchmarks.workloads import drafts, tokenizer
-from glore.sampling.attention import KeyValues, Reading
-from glore.sampling.batch import Batch, prompt_batches
-from glore.sampling.cuda.inputs import Inputs, Sizes, chain_blocks, row_blocks
-from glore.sampling.cuda.launch import attend, block_queries, choose, prompt_pairs, row_stats
-from glore.sampling.cuda.pages import CudaPages
-from glore.sampling.draw import Draws, DrawSettings, draw_each
-from glore.sampling.noise import uniforms
-from glore.sampling.protocol import Request, SamplingParams
-from glore.sampling.runner import ModelRunner
-from glore.sampling.scoring import StepScorer
-from glore.sampling.torch_engine import TorchEngine
-from glore.sampling.tree import PAGE_SIZE, PageTree, cut
+from glore.engines.local.attention import KeyValues, Reading
+from glore.engines.local.batch import Batch, prompt_batches
+from glore.engines.local.cuda.inputs import Inputs, Sizes, chain_blocks, row_blocks
+from glore.engines.local.cuda.launch import attend, block_queries, choose, prompt_pairs, row_stats
+from glore.engines.local.cuda.pages import CudaPages
+from glore.engines.local.draw import Draws, DrawSettings, draw_each
+from glore.engines.local.engine import TorchEngine
+from glore.engines.local.noise import uniforms
+from glore.engines.local.prefix_tree import PAGE_SIZE, PageTree, cut
+from glore.engines.local.runner import ModelRunner
+from glore.engines.local.scorer import StepScorer
+from glore.engines.protocol import Request, SamplingParams
 
 _FORMS = [
     # key/value heads, query heads of each, head size, window, softcap
@@ -37,24 +37,44 @@ _FORMS = [
 
 
 def kernels(bench: Bench) -> dict[str, float]:
-    """Attention of prompts and of decode steps against the torch twin in float32: the largest relative error of each form."""
+    """Attention of prompts and of decode steps against the torch twin in float32: the largest
+    relative error of each form.
+    """
     forms = _FORMS[:2] if bench.is_dry else _FORMS
     worst: dict[str, float] = {}
-    print("| heads, each, size, window, softcap | type | pairs of a block | relative error |\n|---|---|---|---|")
+    print(
+        "| heads, each, size, window, softcap | type | pairs of a block | relative error "
+        "|\n|---|---|---|---|"
+    )
     for n, form in enumerate(forms):
         # Every pair of shape and type is compiled anew, so only bfloat16 gets all of them.
-        for dtype in (torch.bfloat16, *((torch.float32,) if n % 2 == 0 else ()), *((torch.float16,) if n == 0 else ())):
+        for dtype in (
+            torch.bfloat16,
+            *((torch.float32,) if n % 2 == 0 else ()),
+            *((torch.float16,) if n == 0 else ()),
+        ):
             for pairs in (1, 16, 32) if dtype == torch.bfloat16 and not bench.is_dry else (16,):
                 error = _attention_error(bench, form, dtype, pairs)
                 key = f"{form} {dtype} {pairs}"
                 worst[key] = error
                 bound = 1e-4 if dtype == torch.float32 else 1e-2
-                print(f"| {form} | {dtype} | {pairs} | {error:.1e}{'' if error < bound else ' **WRONG**'} |", flush=True)
-    assert all(e < (1e-4 if "float32" in k else 1e-2) for k, e in worst.items()), "a kernel is wrong"
+                print(
+                    f"| {form} | {dtype} | {pairs} | "
+                    f"{error:.1e}{'' if error < bound else ' **WRONG**'} |",
+                    flush=True,
+                )
+    assert all(e < (1e-4 if "float32" in k else 1e-2) for k, e in worst.items()), (
+        "a kernel is wrong"
+    )
     return worst
 
 
-def _attention_error(bench: Bench, form: tuple[int, int, int, int | None, float | None], dtype: torch.dtype, pairs: int) -> float:
+def _attention_error(
+    bench: Bench,
+    form: tuple[int, int, int, int | None, float | None],
+    dtype: torch.dtype,
+    pairs: int,
+) -> float:
     rng, device = random.Random(1), bench.device
     n_texts = 4 if bench.is_dry else 40
     tree = PageTree(2048)
@@ -67,7 +87,18 @@ def _attention_error(bench: Bench, form: tuple[int, int, int, int | None, float 
         assert found is not None
         leaves.append(found[0])
         for batch, _ in prompt_batches(tree, found[1], found[1][-1:], 37):
-            errors.append(_error(batch, twin, pages, form, dtype, block_queries(form[1], prompt_pairs(dtype)), device, is_step=False))
+            errors.append(
+                _error(
+                    batch,
+                    twin,
+                    pages,
+                    form,
+                    dtype,
+                    block_queries(form[1], prompt_pairs(dtype)),
+                    device,
+                    is_step=False,
+                )
+            )
     own: list[list[int]] = [[] for _ in leaves]
     for step in range(2 if bench.is_dry else PAGE_SIZE + 3):
         for row, leaf in enumerate(leaves):
@@ -97,7 +128,11 @@ def _attention_error(bench: Bench, form: tuple[int, int, int, int | None, float 
             selected=rows,
             dependent=False,
         )
-        errors.append(_error(batch, twin, pages, form, dtype, block_queries(form[1], pairs), device, is_step=True))
+        errors.append(
+            _error(
+                batch, twin, pages, form, dtype, block_queries(form[1], pairs), device, is_step=True
+            )
+        )
     return max(errors)
 
 
@@ -113,12 +148,22 @@ def _error(
 ) -> float:
     n_heads, n_each, size, window, softcap = form
     n = batch.tokens.size
-    q, k, v = (torch.randn(n, h, size, device=device).to(dtype) for h in (n_heads * n_each, n_heads, n_heads))
-    expected = Reading(twin, batch, device).attend(0, q.float(), k.float(), v.float(), size**-0.5, window, softcap)
+    q, k, v = (
+        torch.randn(n, h, size, device=device).to(dtype)
+        for h in (n_heads * n_each, n_heads, n_heads)
+    )
+    expected = Reading(twin, batch, device).attend(
+        0, q.float(), k.float(), v.float(), size**-0.5, window, softcap
+    )
     blocks = row_blocks(batch, n_block, n) if is_step else chain_blocks(batch, n_block)
-    inputs = Inputs(Sizes(n, blocks.first.size, 0, 0 if is_step else batch.selected.size, batch.table.size), device)
+    inputs = Inputs(
+        Sizes(n, blocks.first.size, 0, 0 if is_step else batch.selected.size, batch.table.size),
+        device,
+    )
     inputs.fill(batch, blocks)
-    got = attend(q, k, v, *pages.layer(0, k), inputs, n_block, size**-0.5, window, softcap, is_step).float()
+    got = attend(
+        q, k, v, *pages.layer(0, k), inputs, n_block, size**-0.5, window, softcap, is_step
+    ).float()
     return float((got - expected).norm() / expected.norm())
 
 
@@ -129,31 +174,53 @@ def drawing(bench: Bench) -> dict[str, float]:
     for n_vocab in (600, 5000) if bench.is_dry else (600, 32000, 49152, 151936):
         for dtype in (torch.float32, torch.bfloat16):
             n, n_rows = (40, 7) if bench.is_dry else (2000, 500)
-            logits = torch.from_numpy(rng.normal(0, 3, (n_rows, n_vocab)).astype(np.float32)).to(bench.device, dtype)
+            logits = torch.from_numpy(rng.normal(0, 3, (n_rows, n_vocab)).astype(np.float32)).to(
+                bench.device, dtype
+            )
             row = rng.integers(0, n_rows, n)
-            temperature = np.where(np.arange(n_rows) % 3 == 0, 0, np.where(np.arange(n_rows) % 3 == 1, 1, 0.7)).astype(np.float32)[row]
+            temperature = np.where(
+                np.arange(n_rows) % 3 == 0, 0, np.where(np.arange(n_rows) % 3 == 1, 1, 0.7)
+            ).astype(np.float32)[row]
             some = DrawSettings(temperature, np.zeros(n, np.int64), np.ones(n, np.float32))
-            draws = Draws(row, rng.integers(0, 2**63, n).astype(np.uint64), rng.integers(0, 300, n), some)
+            draws = Draws(
+                row, rng.integers(0, 2**63, n).astype(np.uint64), rng.integers(0, 300, n), some
+            )
             inputs = Inputs(Sizes(n_rows, 0, n, 0, 0), bench.device)
             inputs.fill_draws(draws)
             tokens, drawn = choose(logits, row_stats(logits, inputs.temperature), inputs, n)
-            assert drawn.cpu().numpy().tobytes() == uniforms(draws.seeds, draws.counts).tobytes(), "the noise differs"
+            assert drawn.cpu().numpy().tobytes() == uniforms(draws.seeds, draws.counts).tobytes(), (
+                "the noise differs"
+            )
             expected = draw_each(logits.float(), row, draws.uniforms(), some)
             share = float((tokens == expected).float().mean())
-            print(f"vocabulary {n_vocab}, {dtype}: noise equal to the bit, {share:.2%} of tokens equal to torch's", flush=True)
+            print(
+                f"vocabulary {n_vocab}, {dtype}: noise equal to the bit, {share:.2%} of tokens "
+                "equal to torch's",
+                flush=True,
+            )
             assert share > 0.97
             results[f"{n_vocab} {dtype}"] = share
     return results
 
 
 def text(bench: Bench) -> dict[str, str]:
-    """Greedy text in float32 equals `generate`'s on 64 prompts, for every architecture and the 135M shape."""
+    """Greedy text in float32 equals `generate`'s on 64 prompts, for every architecture and the 135M
+    shape.
+    """
     results = {}
     for name in ["135M", *architectures()][: 2 if bench.is_dry else None]:
-        model = bench.model("135M", torch.float32) if name == "135M" else small_model(name, bench.device, torch.float32)
+        model = (
+            bench.model("135M", torch.float32)
+            if name == "135M"
+            else small_model(name, bench.device, torch.float32)
+        )
         n_equal, n = _greedy_equal(bench, model)
         results[name] = f"{n_equal} of {n}"
-        print(f"{name}: {n_equal} of {n} greedy texts equal `generate`'s{'' if n_equal == n else ' **DIFFERENT**'}", flush=True)
+        print(
+            f"{name}: {n_equal} of {n} greedy texts equal "
+            f"`generate`'s{'' if n_equal == n else ' **DIFFERENT**'}",
+            flush=True,
+        )
     return results
 
 
@@ -167,7 +234,13 @@ def _greedy_equal(bench: Bench, model: PreTrainedModel) -> tuple[int, int]:
     theirs = []
     for one in ids:  # alone: padding would round differently
         given = torch.tensor([one], device=bench.device)
-        out = model.generate(given, attention_mask=torch.ones_like(given), do_sample=False, max_new_tokens=n_new, pad_token_id=0)
+        out = model.generate(
+            given,
+            attention_mask=torch.ones_like(given),
+            do_sample=False,
+            max_new_tokens=n_new,
+            pad_token_id=0,
+        )
         theirs.append(out[0, len(one) :].tolist())
     engine = TorchEngine.of(model, words, max_rows=64, ways=("cuda",))
     assert engine.runner.way == "cuda", engine.runner.reason
@@ -181,7 +254,11 @@ def ways(bench: Bench) -> dict[str, str]:
     """Which way is taken in each type, and whether steps are captured."""
     results = {}
     for name in architectures()[: 2 if bench.is_dry else None]:
-        for dtype in (torch.float32, torch.bfloat16, *((torch.float16,) if name == "llama" else ())):
+        for dtype in (
+            torch.float32,
+            torch.bfloat16,
+            *((torch.float16,) if name == "llama" else ()),
+        ):
             asked = ("cuda",) if bench.is_dry else ("cuda", "paged")
             runner = ModelRunner(small_model(name, bench.device, dtype), asked)
             refused = runner._cuda.refusal if runner._cuda is not None else ""
@@ -191,8 +268,12 @@ def ways(bench: Bench) -> dict[str, str]:
 
 
 def scores(bench: Bench) -> dict[str, float]:
-    """A reward model's scores by our kernels against one pass a solution, in float32; and how many solutions a second in bfloat16."""
-    made = [(d.question, d.steps) for d in drafts(1 if bench.is_dry else 40, 2 if bench.is_dry else 8)]
+    """A reward model's scores by our kernels against one pass a solution, in float32; and how many
+    solutions a second in bfloat16.
+    """
+    made = [
+        (d.question, d.steps) for d in drafts(1 if bench.is_dry else 40, 2 if bench.is_dry else 8)
+    ]
     exact = StepScorer.of(bench.reward_model("135M", torch.float32), tokenizer(), ways=("cuda",))
     assert exact.way == "cuda"
     plain = StepScorer.of(bench.reward_model("135M", torch.float32), tokenizer(), ways=("plain",))

@@ -1,7 +1,9 @@
-"""How fast: the card's own ceilings, one decode step and where its time goes, rollouts against transformers.
+"""How fast: the card's own ceilings, one decode step and where its time goes, rollouts against
+transformers.
 
-The bandwidth bound of a step: its weights, the distinct pages of keys and values, and the logits, each moved once, over the card's
-peak. The share of it that is reached counts the whole run, the host's part too.
+The bandwidth bound of a step: its weights, the distinct pages of keys and values, and the logits,
+each moved once, over the card's peak. The share of it that is reached counts the whole run, the
+host's part too.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
 from benchmarks.gpu_shapes import Bench
 from benchmarks.workloads import Ask, requests, tokenizer
-from glore.sampling.batch import Batch
-from glore.sampling.draw import Drawn, Draws
-from glore.sampling.runner import ModelRunner
-from glore.sampling.torch_engine import TorchEngine
+from glore.engines.local.batch import Batch
+from glore.engines.local.draw import Drawn, Draws
+from glore.engines.local.engine import TorchEngine
+from glore.engines.local.runner import ModelRunner
 
 _PEAKS = {"H200": 4.8e12, "H100 80GB HBM3": 3.35e12}
 """Bytes per second by the vendor's datasheet, by a part of the card's name."""
@@ -41,8 +43,16 @@ def card(bench: Bench) -> dict[str, float]:
     product = _median_seconds(lambda: a @ b, 10)
     copy = 2 * source.numel() * 4 / seconds
     peak = next((rate for name, rate in _PEAKS.items() if name in bench.name), copy)
-    bench.card = {"copy": copy, "peak": peak, "flops": 2 * 8192**3 / product, "free": float(torch.cuda.mem_get_info()[0])}
-    print(f"{bench.name}: copy {copy / 1e12:.2f} TB/s, datasheet {peak / 1e12:.2f} TB/s, bfloat16 {bench.card['flops'] / 1e12:.0f} TFLOP/s")
+    bench.card = {
+        "copy": copy,
+        "peak": peak,
+        "flops": 2 * 8192**3 / product,
+        "free": float(torch.cuda.mem_get_info()[0]),
+    }
+    print(
+        f"{bench.name}: copy {copy / 1e12:.2f} TB/s, datasheet {peak / 1e12:.2f} TB/s, bfloat16 "
+        f"{bench.card['flops'] / 1e12:.0f} TFLOP/s"
+    )
     return bench.card
 
 
@@ -59,15 +69,20 @@ def _median_seconds(work: Callable[[], object], n: int) -> float:
     return statistics.median(times)
 
 
-# --- one step ---------------------------------------------------------------------------------------------------------------------
+# --- one step
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _watched(seen: list[tuple[int, float, float]], bytes_of: Callable[[Batch], int]) -> Iterator[None]:
+def _watched(
+    seen: list[tuple[int, float, float]], bytes_of: Callable[[Batch], int]
+) -> Iterator[None]:
     """Notes (rows, bytes that must move, seconds since the step before) of every decode step."""
     step = ModelRunner.step
 
-    def noting(self: ModelRunner, batch: Batch, store: object, draws: Draws, n_threads: int = 1) -> Drawn:
+    def noting(
+        self: ModelRunner, batch: Batch, store: object, draws: Draws, n_threads: int = 1
+    ) -> Drawn:
         seen.append((batch.tokens.size, bytes_of(batch), time.perf_counter()))
         return step(self, batch, store, draws, n_threads)  # type: ignore[arg-type]
 
@@ -79,13 +94,22 @@ def _watched(seen: list[tuple[int, float, float]], bytes_of: Callable[[Batch], i
 
 
 def step(bench: Bench, size: str) -> dict[str, object]:
-    """1,024 rows side by side: seconds a step of the whole engine, the graph's alone, and the share of the bandwidth bound."""
+    """1,024 rows side by side: seconds a step of the whole engine, the graph's alone, and the share
+    of the bandwidth bound.
+    """
     peak = bench.card.get("peak") or card(bench)["peak"]
     results: dict[str, object] = {}
     n_rows = 16 if bench.is_dry else 1024
     asks = bench.asks(128)
-    print("| variant | rows | step, engine (ms) | card alone (ms) | bound (ms) | share of the bound | card alone |\n|" + "---|" * 7)
-    variants = {"as shipped": {}, "compiled layers": {"compiles": True}} if bench.compiles else {"as shipped": {}}
+    print(
+        "| variant | rows | step, engine (ms) | card alone (ms) | bound (ms) | share of the bound "
+        "| card alone |\n|" + "---|" * 7
+    )
+    variants = (
+        {"as shipped": {}, "compiled layers": {"compiles": True}}
+        if bench.compiles
+        else {"as shipped": {}}
+    )
     for name, options in variants.items():
         begun = time.perf_counter()
         engine = _engine(bench, size, n_rows, **options)
@@ -102,7 +126,9 @@ def step(bench: Bench, size: str) -> dict[str, object]:
 
 def _engine(bench: Bench, size: str, n_rows: int, **options: bool) -> TorchEngine:
     model = bench.model(size)
-    engine = TorchEngine.of(model, tokenizer(model.config.vocab_size), max_rows=n_rows, ways=("cuda",), **options)
+    engine = TorchEngine.of(
+        model, tokenizer(model.config.vocab_size), max_rows=n_rows, ways=("cuda",), **options
+    )
     assert engine.runner.way == "cuda", engine.runner.reason
     return engine
 
@@ -115,7 +141,9 @@ def _run(bench: Bench, engine: TorchEngine, asks: list[Ask]) -> tuple[int, float
     return n, time.perf_counter() - start
 
 
-def _step_rates(bench: Bench, engine: TorchEngine, asks: list[Ask], name: str, peak: float) -> dict[str, float]:
+def _step_rates(
+    bench: Bench, engine: TorchEngine, asks: list[Ask], name: str, peak: float
+) -> dict[str, float]:
     cuda = engine.runner._cuda
     assert cuda is not None
     model = engine.model
@@ -125,7 +153,11 @@ def _step_rates(bench: Bench, engine: TorchEngine, asks: list[Ask], name: str, p
     def bytes_of(batch: Batch) -> int:
         page_bytes = cuda._pages.bytes_per_page if cuda._pages is not None else 0
         rows = np.arange(batch.table.shape[1])[None] < batch.n_pages[:, None]
-        return weights + np.unique(batch.table[rows]).size * page_bytes + batch.tokens.size * n_vocab * width
+        return (
+            weights
+            + np.unique(batch.table[rows]).size * page_bytes
+            + batch.tokens.size * n_vocab * width
+        )
 
     for _ in range(2):
         _run(bench, engine, asks)  # graphs are captured, kernels compiled
@@ -143,10 +175,17 @@ def _step_rates(bench: Bench, engine: TorchEngine, asks: list[Ask], name: str, p
     graph = max(cuda._plans.items())[1].graph
     alone = float("nan") if graph is None else _median_seconds(graph.replay, 20)
     print(
-        f"| {name} | {most} | {seconds * 1e3:.2f} | {alone * 1e3:.2f} | {bound * 1e3:.2f} | {bound / seconds:.0%} | {bound / alone:.0%} |",
+        f"| {name} | {most} | {seconds * 1e3:.2f} | {alone * 1e3:.2f} | {bound * 1e3:.2f} | "
+        f"{bound / seconds:.0%} | {bound / alone:.0%} |",
         flush=True,
     )
-    return {"rows": most, "step_ms": seconds * 1e3, "graph_ms": alone * 1e3, "bound_ms": bound * 1e3, "share": bound / seconds}
+    return {
+        "rows": most,
+        "step_ms": seconds * 1e3,
+        "graph_ms": alone * 1e3,
+        "bound_ms": bound * 1e3,
+        "share": bound / seconds,
+    }
 
 
 def _block_sizes(bench: Bench, engine: TorchEngine, asks: list[Ask]) -> None:
@@ -166,7 +205,9 @@ def _block_sizes(bench: Bench, engine: TorchEngine, asks: list[Ask]) -> None:
 
 
 def _profile(bench: Bench, engine: TorchEngine, asks: list[Ask]) -> None:
-    """The kernels that take most of the card's time, and the share of the wall time that it is busy."""
+    """The kernels that take most of the card's time, and the share of the wall time that it is
+    busy.
+    """
     from torch.profiler import ProfilerActivity, profile
 
     if bench.is_dry:
@@ -175,12 +216,16 @@ def _profile(bench: Bench, engine: TorchEngine, asks: list[Ask]) -> None:
         _, seconds = _run(bench, engine, asks)
     events = [e for e in trace.key_averages() if e.self_device_time_total > 0]
     busy = sum(e.self_device_time_total for e in events) / 1e6
-    print(f"\ncard busy {busy:.2f} s of {seconds:.2f} s (under the profiler)\n\n| kernel | calls | ms |\n|---|---|---|")
+    print(
+        f"\ncard busy {busy:.2f} s of {seconds:.2f} s (under the profiler)\n\n| kernel | calls | "
+        "ms |\n|---|---|---|"
+    )
     for e in sorted(events, key=lambda e: -e.self_device_time_total)[:14]:
         print(f"| `{e.key[:90]}` | {e.count} | {e.self_device_time_total / 1e3:.1f} |", flush=True)
 
 
-# --- rollouts ---------------------------------------------------------------------------------------------------------------------
+# --- rollouts
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def rollouts(bench: Bench, size: str) -> dict[str, object]:
@@ -193,23 +238,37 @@ def rollouts(bench: Bench, size: str) -> dict[str, object]:
     for n_rows in rows:
         for label, options in variants:
             with _told(f"glore {n_rows}{label}"):
-                # Half of what the rest leaves each time: several engines and the peers stand side by side here.
+                # Half of what the rest leaves each time: several engines and the peers stand side
+                # by side here.
                 model = bench.model(size)
                 engine = TorchEngine.of(
-                    model, tokenizer(model.config.vocab_size), max_rows=n_rows, cache_tokens=n_rows * 256, ways=("cuda",), **options
+                    model,
+                    tokenizer(model.config.vocab_size),
+                    max_rows=n_rows,
+                    cache_tokens=n_rows * 256,
+                    ways=("cuda",),
+                    **options,
                 )
                 assert engine.runner.way == "cuda", engine.runner.reason
                 engines.append(engine)
-                contenders[f"glore, {n_rows} rows{label}"] = lambda _, engine=engine: _run(bench, engine, asks)
+                contenders[f"glore, {n_rows} rows{label}"] = lambda _, engine=engine: _run(
+                    bench, engine, asks
+                )
     model = bench.model(size)
     for n_rows in rows:
         # At 256 rows every batch is alike, so a part of the prompts gives the rate.
-        some = asks[:: len(asks) * asks[0].k // n_rows or 1] if n_rows < len(asks) * asks[0].k else asks
-        contenders[f"generate, prompts repeated, {n_rows} rows"] = lambda warm, n=n_rows, some=some: _generate(
-            bench, model, some[:2] if warm else some, n
+        some = (
+            asks[:: len(asks) * asks[0].k // n_rows or 1]
+            if n_rows < len(asks) * asks[0].k
+            else asks
+        )
+        contenders[f"generate, prompts repeated, {n_rows} rows"] = (
+            lambda warm, n=n_rows, some=some: _generate(bench, model, some[:2] if warm else some, n)
         )
     if not bench.is_dry:
-        contenders["generate_batch, CUDA graphs"] = lambda warm: _generate_batch(bench, bench.model(size), asks[:2] if warm else asks)
+        contenders["generate_batch, CUDA graphs"] = lambda warm: _generate_batch(
+            bench, bench.model(size), asks[:2] if warm else asks
+        )
     return _race(bench, contenders)
 
 
@@ -224,19 +283,33 @@ def _race(bench: Bench, contenders: dict[str, Timed]) -> dict[str, object]:
                 tokens, seconds = work(n == 0)
             except Exception as error:
                 dead.add(name)
-                print(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:400]}", flush=True)
+                print(
+                    f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:400]}",
+                    flush=True,
+                )
                 continue
             print(f"  round {n}: {name}: {tokens} tokens in {seconds:.2f} s", flush=True)
             if n:
                 rates[name].append(tokens / seconds)
     medians = {name: statistics.median(got) for name, got in rates.items() if got}
     theirs = {name: rate for name, rate in medians.items() if not name.startswith("glore")}
-    print("\n| | tok/s (least–most) | against the best `generate` | against `generate_batch` |\n|---|---|---|---|")
-    best = max((rate for name, rate in theirs.items() if name.startswith("generate,")), default=float("nan"))
-    batch = next((rate for name, rate in theirs.items() if name.startswith("generate_batch")), float("nan"))
+    print(
+        "\n| | tok/s (least–most) | against the best `generate` | against `generate_batch` "
+        "|\n|---|---|---|---|"
+    )
+    best = max(
+        (rate for name, rate in theirs.items() if name.startswith("generate,")),
+        default=float("nan"),
+    )
+    batch = next(
+        (rate for name, rate in theirs.items() if name.startswith("generate_batch")), float("nan")
+    )
     for name, rate in medians.items():
         spread = f"{min(rates[name]):,.0f}–{max(rates[name]):,.0f}"
-        print(f"| {name} | {rate:,.0f} ({spread}) | {rate / best:.1f} × | {rate / batch:.1f} × |", flush=True)
+        print(
+            f"| {name} | {rate:,.0f} ({spread}) | {rate / best:.1f} × | {rate / batch:.1f} × |",
+            flush=True,
+        )
     return {"medians": medians, "rates": rates, "failed": sorted(dead)}
 
 
@@ -246,7 +319,10 @@ def _told(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        print(f"{name} left out: {type(error).__name__}: {' '.join(str(error).split())[:400]}", flush=True)
+        print(
+            f"{name} left out: {type(error).__name__}: {' '.join(str(error).split())[:400]}",
+            flush=True,
+        )
 
 
 class _Lengths(StoppingCriteria):
@@ -260,7 +336,9 @@ class _Lengths(StoppingCriteria):
 
 
 @torch.inference_mode()
-def _generate(bench: Bench, model: LlamaForCausalLM, asks: list[Ask], n_rows: int) -> tuple[int, float]:
+def _generate(
+    bench: Bench, model: LlamaForCausalLM, asks: list[Ask], n_rows: int
+) -> tuple[int, float]:
     """`generate`, every prompt repeated; prompts with like numbers of tokens to draw together."""
     bench.sync()
     start = time.perf_counter()
@@ -270,11 +348,22 @@ def _generate(bench: Bench, model: LlamaForCausalLM, asks: list[Ask], n_rows: in
     for at in range(0, len(ordered), n_prompts):
         rows = [a for a in ordered[at : at + n_prompts] for _ in range(a.k)]
         longest = max(len(a.ids) for a in rows)
-        ids = torch.tensor([[0] * (longest - len(a.ids)) + [*a.ids] for a in rows], device=bench.device)
-        mask = torch.tensor([[0] * (longest - len(a.ids)) + [1] * len(a.ids) for a in rows], device=bench.device)
+        ids = torch.tensor(
+            [[0] * (longest - len(a.ids)) + [*a.ids] for a in rows], device=bench.device
+        )
+        mask = torch.tensor(
+            [[0] * (longest - len(a.ids)) + [1] * len(a.ids) for a in rows], device=bench.device
+        )
         n_new = [a.n_new for a in rows]
         stop = _Lengths(longest, n_new, bench.device)
-        model.generate(ids, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=max(n_new), stopping_criteria=[stop])
+        model.generate(
+            ids,
+            attention_mask=mask,
+            do_sample=True,
+            top_k=0,
+            max_new_tokens=max(n_new),
+            stopping_criteria=[stop],
+        )
         n += sum(n_new)
     bench.sync()
     return n, time.perf_counter() - start
@@ -282,9 +371,13 @@ def _generate(bench: Bench, model: LlamaForCausalLM, asks: list[Ask], n_rows: in
 
 def _generate_batch(bench: Bench, model: LlamaForCausalLM, asks: list[Ask]) -> tuple[int, float]:
     """transformers' continuous batching with CUDA graphs; its start and warm-up are not counted."""
-    settings = GenerationConfig(max_new_tokens=128, do_sample=True, top_k=0, eos_token_id=-1, pad_token_id=0)
+    settings = GenerationConfig(
+        max_new_tokens=128, do_sample=True, top_k=0, eos_token_id=-1, pad_token_id=0
+    )
     config = ContinuousBatchingConfig(use_cuda_graph=True, max_memory_percent=0.4)
-    with model.continuous_batching_context_manager(generation_config=settings, continuous_batching_config=config) as manager:
+    with model.continuous_batching_context_manager(
+        generation_config=settings, continuous_batching_config=config
+    ) as manager:
         for tries in range(2):
             part = asks[:2] if tries == 0 else asks  # the first is a warm-up of this manager
             start = time.perf_counter()

@@ -1,4 +1,6 @@
-"""Models and prompts of the GPU benchmark: Llamas shaped like SmolLM2-135M and TinyLlama-1.1B, 720 rollouts from 90 prefixes."""
+"""Models and prompts of the GPU benchmark: Llamas shaped like SmolLM2-135M and TinyLlama-1.1B, 720
+rollouts from 90 prefixes.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ from benchmarks.workloads import Ask, drafts, prefix_asks
 
 N_PREFIXES, N_TOKENS = 90, 44_008
 """Of the first measurement on a card (issue 18), so that rates can be compared."""
-_SHAPES = {"135M": (576, 1536, 30, 9, 3, 49152, True), "1.1B": (2048, 5632, 22, 32, 4, 32000, False)}
+_SHAPES = {
+    "135M": (576, 1536, 30, 9, 3, 49152, True),
+    "1.1B": (2048, 5632, 22, 32, 4, 32000, False),
+}
 """hidden size, intermediate size, layers, heads, key/value heads, vocabulary, tied embeddings"""
 _DRY_SHAPES = {"135M": (48, 64, 2, 3, 1, 600, True), "1.1B": (64, 64, 2, 4, 2, 600, False)}
 
@@ -60,7 +65,9 @@ class Bench:
             torch.cuda.empty_cache()
 
     def config(self, size: str, **more: object) -> LlamaConfig:
-        hidden, inter, layers, heads, kv, vocab, tied = (_DRY_SHAPES if self.is_dry else _SHAPES)[size]
+        hidden, inter, layers, heads, kv, vocab, tied = (_DRY_SHAPES if self.is_dry else _SHAPES)[
+            size
+        ]
         return LlamaConfig(
             vocab_size=vocab,
             hidden_size=hidden,
@@ -121,7 +128,9 @@ _ARCHITECTURES: dict[str, PreTrainedConfig] = {
     "mistral": MistralConfig(**_TINY, sliding_window=24),
     "gemma2": Gemma2Config(**_TINY, head_dim=64, sliding_window=24, query_pre_attn_scalar=64),
     "gemma3": Gemma3TextConfig(**_TINY, head_dim=256, sliding_window=24, query_pre_attn_scalar=256),
-    "phi3": Phi3Config(**(_TINY | {"num_attention_heads": 2, "num_key_value_heads": 1, "hidden_size": 192})),
+    "phi3": Phi3Config(
+        **(_TINY | {"num_attention_heads": 2, "num_key_value_heads": 1, "hidden_size": 192})
+    ),
 }
 
 

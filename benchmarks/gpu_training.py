@@ -1,13 +1,16 @@
-"""Fine-tuning on a GPU: tokens a second and peak memory, ours against TRL's SFTTrainer, on the same rows, in interleaved rounds.
+"""Fine-tuning on a GPU: tokens a second and peak memory, ours against TRL's SFTTrainer, on the same
+rows, in interleaved rounds.
 
     python -m benchmarks.gpu_training --out OUT                # on a GPU, about three minutes
     python -m benchmarks.gpu_training --dry --out /tmp/dry     # tiny shapes on a CPU, the same code
 
-Models have random weights in the shapes of SmolLM2-135M and of a Llama of 1.1B. Rows have the lengths of GSM8K's questions and
-solutions, with the loss on the solutions. Everybody trains in bfloat16 products with float32 weights and AdamW, reads the loss every
-five steps, and recomputes no activations. Counted are tokens of rows, no padding, between the first reading of the loss and the last:
-what is compiled is compiled before. `check` compares gradients of packed rows with those of rows alone in float32; `profile` counts
-launches and waits of a step. Results are written after every section, so a section that fails or a run that is cut short leaves the rest.
+Models have random weights in the shapes of SmolLM2-135M and of a Llama of 1.1B. Rows have the
+lengths of GSM8K's questions and solutions, with the loss on the solutions. Everybody trains in
+bfloat16 products with float32 weights and AdamW, reads the loss every five steps, and recomputes no
+activations. Counted are tokens of rows, no padding, between the first reading of the loss and the
+last: what is compiled is compiled before. `check` compares gradients of packed rows with those of
+rows alone in float32; `profile` counts launches and waits of a step. Results are written after
+every section, so a section that fails or a run that is cut short leaves the rest.
 """
 
 from __future__ import annotations
@@ -28,7 +31,14 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from glore.config import TrainSettings
 from glore.progress import SilentProgress
@@ -43,11 +53,33 @@ CUDA = torch.cuda.is_available()
 READ = 5
 """Steps between readings of the loss."""
 SHAPES = {
-    "135M": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3}
-    | {"vocab_size": 49152, "tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0}},
-    "1.1B": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 32, "num_key_value_heads": 4}
+    "135M": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+    }
+    | {
+        "vocab_size": 49152,
+        "tie_word_embeddings": True,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
+    },
+    "1.1B": {
+        "hidden_size": 2048,
+        "intermediate_size": 5632,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+    }
     | {"vocab_size": 32000, "tie_word_embeddings": False},
-    "dry": {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
+    "dry": {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     | {"vocab_size": 512, "tie_word_embeddings": True},
 }
 STEPS = {"135M": 25, "1.1B": 15, "dry": 15}
@@ -64,7 +96,13 @@ def new_model(shape: str) -> LlamaForCausalLM:
     torch.manual_seed(0)
     with torch.device("cuda" if CUDA else "cpu"):
         return LlamaForCausalLM(
-            LlamaConfig(**SHAPES[shape], max_position_embeddings=2048, bos_token_id=None, eos_token_id=1, pad_token_id=0)
+            LlamaConfig(
+                **SHAPES[shape],
+                max_position_embeddings=2048,
+                bos_token_id=None,
+                eos_token_id=1,
+                pad_token_id=0,
+            )
         )
 
 
@@ -103,11 +141,29 @@ def ours(**changes: Any) -> Work:
 
     def work(shape: str, rows: list[Row], step_tokens: int) -> tuple[float, float]:
         clock = Clock()
-        sizes = {"batch_tokens": changes.get("tokens", step_tokens), "max_length": 768, "max_steps": STEPS[shape], "log_steps": READ}
-        asked = sizes | {"bf16": True, "learning_rate": 1e-5} | {k: v for k, v in changes.items() if k != "tokens"}
+        sizes = {
+            "batch_tokens": changes.get("tokens", step_tokens),
+            "max_length": 768,
+            "max_steps": STEPS[shape],
+            "log_steps": READ,
+        }
+        asked = (
+            sizes
+            | {"bf16": True, "learning_rate": 1e-5}
+            | {k: v for k, v in changes.items() if k != "tokens"}
+        )
         with tempfile.TemporaryDirectory() as folder:
-            setup = TrainingSetup(out_dir=Path(folder) / "x", work_dir=Path(folder), seed=0, progress=clock)
-            fit(new_model(shape), rows, TrainSettings.model_validate(asked), setup, pad_id=0, n_dropped=0)
+            setup = TrainingSetup(
+                out_dir=Path(folder) / "x", work_dir=Path(folder), seed=0, progress=clock
+            )
+            fit(
+                new_model(shape),
+                rows,
+                TrainSettings.model_validate(asked),
+                setup,
+                pad_id=0,
+                n_dropped=0,
+            )
         return clock.measured()
 
     return work
@@ -120,10 +176,19 @@ class Readings(TrainerCallback):
         self.counts: list[int] = []
         self.marks: list[tuple[int, float]] = []
 
-    def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: Any,
+        control: Any,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
         """The loss was read."""
         if "loss" in (logs or {}):
-            self.marks.append((state.global_step * args.gradient_accumulation_steps, time.perf_counter()))
+            self.marks.append(
+                (state.global_step * args.gradient_accumulation_steps, time.perf_counter())
+            )
 
     def measured(self) -> tuple[float, float]:
         (first, start), (last, end) = self.marks[0], self.marks[-1]
@@ -131,7 +196,9 @@ class Readings(TrainerCallback):
 
 
 def trl(pieces: int, attention: str, packing: bool = True) -> Work:
-    """TRL's SFTTrainer; a step's tokens in `pieces` micro-steps, packed into one row each, or padded."""
+    """TRL's SFTTrainer; a step's tokens in `pieces` micro-steps, packed into one row each, or
+    padded.
+    """
 
     def work(shape: str, rows: list[Row], step_tokens: int) -> tuple[float, float]:
         from datasets import Dataset
@@ -139,12 +206,18 @@ def trl(pieces: int, attention: str, packing: bool = True) -> Work:
 
         readings = Readings()
         data = Dataset.from_dict(
-            {"input_ids": [row.ids.tolist() for row in rows], "completion_mask": [[0, *(row.targets[:-1] != IGNORED)] for row in rows]}
+            {
+                "input_ids": [row.ids.tolist() for row in rows],
+                "completion_mask": [[0, *(row.targets[:-1] != IGNORED)] for row in rows],
+            }
         )
         average = sum(len(row.ids) for row in rows) / len(rows)
         size = {"per_device_train_batch_size": 1, "max_length": step_tokens // pieces}
         if not packing:
-            size = {"per_device_train_batch_size": max(1, round(step_tokens / pieces / average)), "max_length": 768}
+            size = {
+                "per_device_train_batch_size": max(1, round(step_tokens / pieces / average)),
+                "max_length": 768,
+            }
         with tempfile.TemporaryDirectory() as folder:
             config = SFTConfig(
                 output_dir=folder,
@@ -165,7 +238,13 @@ def trl(pieces: int, attention: str, packing: bool = True) -> Work:
             )
             model = new_model(shape)
             _attend(model, attention)
-            trainer = SFTTrainer(model, config, train_dataset=data, processing_class=_tokenizer(), callbacks=[readings])
+            trainer = SFTTrainer(
+                model,
+                config,
+                train_dataset=data,
+                processing_class=_tokenizer(),
+                callbacks=[readings],
+            )
             _count(trainer, readings)
             trainer.train()
         return readings.measured()
@@ -174,14 +253,19 @@ def trl(pieces: int, attention: str, packing: bool = True) -> Work:
 
 
 def hf(pieces: int, attention: str) -> Work:
-    """The stand-in where TRL is missing: transformers' Trainer over flattened rows (`DataCollatorWithFlattening`), no row cut."""
+    """The stand-in where TRL is missing: transformers' Trainer over flattened rows
+    (`DataCollatorWithFlattening`), no row cut.
+    """
 
     def work(shape: str, rows: list[Row], step_tokens: int) -> tuple[float, float]:
         from transformers import DataCollatorWithFlattening
 
         readings = Readings()
         shifted = [[IGNORED, *row.targets[:-1].tolist()] for row in rows]
-        data = [{"input_ids": row.ids.tolist(), "labels": labels} for row, labels in zip(rows, shifted, strict=True)]
+        data = [
+            {"input_ids": row.ids.tolist(), "labels": labels}
+            for row, labels in zip(rows, shifted, strict=True)
+        ]
         average = sum(len(row.ids) for row in rows) / len(rows)
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
@@ -203,7 +287,9 @@ def hf(pieces: int, attention: str) -> Work:
             _attend(model, attention)
             model.config.use_cache = False
             collator = DataCollatorWithFlattening(return_flash_attn_kwargs=attention == NAME)
-            trainer = Trainer(model, arguments, train_dataset=data, data_collator=collator, callbacks=[readings])
+            trainer = Trainer(
+                model, arguments, train_dataset=data, data_collator=collator, callbacks=[readings]
+            )
             _count(trainer, readings)
             trainer.train()
         return readings.measured()
@@ -219,14 +305,21 @@ def _attend(model: LlamaForCausalLM, attention: str) -> None:
 
 
 def _masked(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds: torch.Tensor, longest: int, scale: float | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bounds: torch.Tensor,
+    longest: int,
+    scale: float | None,
 ) -> torch.Tensor:
     """The variable-length kernel's result with a mask, for the dry run: the kernel needs a GPU."""
     at = torch.arange(len(query))
     row = torch.searchsorted(bounds.long(), at, right=True)
     heads = (x.transpose(0, 1)[None] for x in (query, key, value))
     mask = (row[:, None] == row) & (at[:, None] >= at)
-    return torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask, scale=scale, enable_gqa=True)[0].transpose(0, 1)
+    return torch.nn.functional.scaled_dot_product_attention(
+        *heads, attn_mask=mask, scale=scale, enable_gqa=True
+    )[0].transpose(0, 1)
 
 
 def _count(trainer: Trainer, readings: Readings) -> None:
@@ -242,14 +335,20 @@ def _count(trainer: Trainer, readings: Readings) -> None:
 
 
 def _checkpointing_name(config: Any) -> str:
-    return next(n for n in ("activation_checkpointing", "gradient_checkpointing") if n in config.__dataclass_fields__)
+    return next(
+        n
+        for n in ("activation_checkpointing", "gradient_checkpointing")
+        if n in config.__dataclass_fields__
+    )
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
     from tokenizers import Tokenizer, models
 
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1}, unk_token="<eos>")), pad_token="<pad>", eos_token="<eos>"
+        tokenizer_object=Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1}, unk_token="<eos>")),
+        pad_token="<pad>",
+        eos_token="<eos>",
     )
 
 
@@ -264,18 +363,40 @@ CONTENDERS: dict[str, Work] = {
     "TRL, padded": trl(1, "sdpa", packing=False),
     "Trainer, flattened, flash attention": hf(1, NAME),
 }
-"""The first is what the others are measured against; TRL's flash attention is torch's variable-length kernel, through our adapter."""
-LARGE = ("ours, packed, compiled", "ours, packed", "TRL, packing, flash attention", "Trainer, flattened, flash attention")
+"""The first is what the others are measured against; TRL's flash attention is torch's
+variable-length kernel, through our adapter.
+"""
+LARGE = (
+    "ours, packed, compiled",
+    "ours, packed",
+    "TRL, packing, flash attention",
+    "Trainer, flattened, flash attention",
+)
 """Of the large shape: what takes part where nobody is asked for."""
 
 
-def race(shape: str, names: list[str], rounds: int, step_tokens: int, deadline: float, write: Callable[[Any], None]) -> dict[str, Any]:
-    """Rounds in turn until `rounds` or the deadline; a contender that fails is out, with its reason."""
+def race(
+    shape: str,
+    names: list[str],
+    rounds: int,
+    step_tokens: int,
+    deadline: float,
+    write: Callable[[Any], None],
+) -> dict[str, Any]:
+    """Rounds in turn until `rounds` or the deadline; a contender that fails is out, with its
+    reason.
+    """
     rows = gsm8k_like(400 if shape == "dry" else 3000, int(SHAPES[shape]["vocab_size"]))
     rates: dict[str, list[float]] = {name: [] for name in names}
     peaks: dict[str, float] = {}
     failed: dict[str, str] = {}
-    result = {"rows": len(rows), "step_tokens": step_tokens, "rates": rates, "peak_GiB": peaks, "failed": failed}
+    result = {
+        "rows": len(rows),
+        "step_tokens": step_tokens,
+        "rates": rates,
+        "peak_GiB": peaks,
+        "failed": failed,
+    }
     for n in range(rounds):
         for name in names:
             if name in failed or (n and time.monotonic() > deadline):
@@ -293,13 +414,19 @@ def race(shape: str, names: list[str], rounds: int, step_tokens: int, deadline: 
                 continue
             rates[name].append(tokens / seconds)
             peaks[name] = torch.cuda.max_memory_allocated() / 2**30 if CUDA else 0.0
-            print(f"{shape} round {n} {name}: {tokens / seconds:,.0f} tok/s, whole {time.perf_counter() - began:.1f} s", flush=True)
+            print(
+                f"{shape} round {n} {name}: {tokens / seconds:,.0f} tok/s, whole "
+                f"{time.perf_counter() - began:.1f} s",
+                flush=True,
+            )
             write(result)
     return result
 
 
 def check(shape: str) -> dict[str, Any]:
-    """Loss and gradients of packed rows in bfloat16 against rows alone in float32; and without packing, how far bfloat16 alone leads."""
+    """Loss and gradients of packed rows in bfloat16 against rows alone in float32; and without
+    packing, how far bfloat16 alone leads.
+    """
     rows = gsm8k_like(24, int(SHAPES[shape]["vocab_size"]))
     longest = max(len(row.ids) for row in rows)
     device = "cuda" if CUDA else "cpu"
@@ -310,14 +437,16 @@ def check(shape: str) -> dict[str, Any]:
         if packed and CUDA:
             use_attention_without_mask(model)
         for batch in [rows] if packed else [[row] for row in rows]:
-            arrays = pack_rows(batch, 0, longest, 0 if not packed else sum(len(r.ids) for r in batch) + longest)
+            arrays = pack_rows(
+                batch, 0, longest, 0 if not packed else sum(len(r.ids) for r in batch) + longest
+            )
             ids, targets, positions, bounds = (torch.from_numpy(a).to(device) for a in arrays)
             extra = {"position_ids": positions, **row_bounds(bounds, longest)} if packed else {}
             with torch.autocast(device, torch.bfloat16, enabled=bf16):
                 logits = model(input_ids=ids, use_cache=False, **extra).logits
-            loss = torch.nn.functional.cross_entropy(logits[0].float(), targets[0].long(), ignore_index=IGNORED, reduction="sum") / len(
-                rows
-            )
+            loss = torch.nn.functional.cross_entropy(
+                logits[0].float(), targets[0].long(), ignore_index=IGNORED, reduction="sum"
+            ) / len(rows)
             loss.backward()
             total += loss.item()
         return total, [p.grad.cpu() for p in model.parameters() if p.grad is not None]
@@ -326,10 +455,16 @@ def check(shape: str) -> dict[str, Any]:
     out: dict[str, Any] = {"loss, rows alone, float32": loss}
     for name, packed in (("rows alone, bf16", False), ("packed, bf16", True)):
         value, grads = gradients(packed, True)
-        difference = sum(float((g - r).double().square().sum()) for g, r in zip(grads, reference, strict=True))
+        difference = sum(
+            float((g - r).double().square().sum()) for g, r in zip(grads, reference, strict=True)
+        )
         out[f"loss, {name}"] = value
-        out[f"gradient error, {name}"] = (difference / sum(float(r.double().square().sum()) for r in reference)) ** 0.5
-    out["equal"] = out["gradient error, packed, bf16"] < 1.5 * out["gradient error, rows alone, bf16"] + 1e-3
+        out[f"gradient error, {name}"] = (
+            difference / sum(float(r.double().square().sum()) for r in reference)
+        ) ** 0.5
+    out["equal"] = (
+        out["gradient error, packed, bf16"] < 1.5 * out["gradient error, rows alone, bf16"] + 1e-3
+    )
     return out
 
 
@@ -337,7 +472,14 @@ def profile(shape: str, names: list[str], step_tokens: int) -> dict[str, Any]:
     """Launches, copies and waits of a step, from the profiler's events of one short training."""
     rows = gsm8k_like(400 if shape == "dry" else 3000, int(SHAPES[shape]["vocab_size"]))
     activity = torch.profiler.ProfilerActivity.CUDA if CUDA else torch.profiler.ProfilerActivity.CPU
-    wanted = ("LaunchKernel", "MemcpyAsync", "StreamSynchronize", "DeviceSynchronize", "EventSynchronize", "aten::_local_scalar_dense")
+    wanted = (
+        "LaunchKernel",
+        "MemcpyAsync",
+        "StreamSynchronize",
+        "DeviceSynchronize",
+        "EventSynchronize",
+        "aten::_local_scalar_dense",
+    )
     out: dict[str, Any] = {}
     for name in names:
         try:
@@ -348,7 +490,10 @@ def profile(shape: str, names: list[str], step_tokens: int) -> dict[str, Any]:
         except Exception as error:
             out[name] = f"{type(error).__name__}: {error}"[:300]
             continue
-        counts = {w: sum(e.count for e in seen.key_averages() if w in e.key) / STEPS[shape] for w in wanted}
+        counts = {
+            w: sum(e.count for e in seen.key_averages() if w in e.key) / STEPS[shape]
+            for w in wanted
+        }
         out[name] = {key: round(value, 2) for key, value in counts.items() if value}
     return out
 
@@ -358,30 +503,58 @@ def table(races: dict[str, Any]) -> str:
     lines = []
     for shape, result in races.items():
         base = result["rates"].get("ours, packed, compiled") or next(iter(result["rates"].values()))
-        lines += [f"| {shape}, {result['step_tokens']:,} tokens a step | tokens/s | ours over it | peak GiB |", "|---|---|---|---|"]
+        lines += [
+            f"| {shape}, {result['step_tokens']:,} tokens a step | tokens/s | ours over it | peak "
+            "GiB |",
+            "|---|---|---|---|",
+        ]
         for name, rates in result["rates"].items():
             if name in result["failed"] or not rates:
                 lines.append(f"| {name} | – | {result['failed'].get(name, 'no time left')} | – |")
                 continue
-            ratio = statistics.median([a / b for a, b in zip(base, rates, strict=False)]) if base else float("nan")
+            ratio = (
+                statistics.median([a / b for a, b in zip(base, rates, strict=False)])
+                if base
+                else float("nan")
+            )
             lines.append(
-                f"| {name} | {statistics.median(rates):,.0f} ({len(rates)} rounds) | {ratio:.2f} | {result['peak_GiB'][name]:.1f} |"
+                f"| {name} | {statistics.median(rates):,.0f} ({len(rates)} rounds) | {ratio:.2f} | "
+                f"{result['peak_GiB'][name]:.1f} |"
             )
         if shape == "135M" and base:
-            lines.append(f"\nOver {BEFORE:,} tokens/s, measured before packing: {statistics.median(base) / BEFORE:.0f} times.")
+            lines.append(
+                f"\nOver {BEFORE:,} tokens/s, measured before packing: "
+                f"{statistics.median(base) / BEFORE:.0f} times."
+            )
         lines.append("")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("--out", type=Path, required=True, help="folder for gpu_training.md and gpu_training.json")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for gpu_training.md and gpu_training.json"
+    )
     parser.add_argument("--sizes", nargs="+", choices=[*SHAPES], default=["135M", "1.1B"])
-    parser.add_argument("--sections", nargs="+", choices=["check", "race", "profile"], default=["check", "race", "profile"])
-    parser.add_argument("--only", nargs="+", default=[], help="contenders whose name holds one of these")
+    parser.add_argument(
+        "--sections",
+        nargs="+",
+        choices=["check", "race", "profile"],
+        default=["check", "race", "profile"],
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="contenders whose name holds one of these"
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--step-tokens", type=int, default=0, help="0: as the shape's activations allow")
-    parser.add_argument("--seconds", type=float, default=170, help="no round but each size's first begins later than this")
+    parser.add_argument(
+        "--step-tokens", type=int, default=0, help="0: as the shape's activations allow"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=170,
+        help="no round but each size's first begins later than this",
+    )
     parser.add_argument("--dry", action="store_true", help="tiny shapes, for a CPU")
     asked = parser.parse_args()
     sizes = ["dry"] if asked.dry else asked.sizes
@@ -392,14 +565,22 @@ def main() -> None:
     deadline = time.monotonic() + asked.seconds
     report: dict[str, Any] = {
         "card": torch.cuda.get_device_name() if CUDA else "none (CPU, dry)",
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "python": sys.version.split()[0]},
+        "versions": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": sys.version.split()[0],
+        },
         "races": {},
     }
 
     def write(_: Any = None) -> None:
         (asked.out / "gpu_training.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
         text = [f"Card: {report['card']}; {report['versions']}", "", table(report["races"])]
-        text += [f"{key}: {json.dumps(value)}" for key, value in report.items() if key.startswith(("check", "profile"))]
+        text += [
+            f"{key}: {json.dumps(value)}"
+            for key, value in report.items()
+            if key.startswith(("check", "profile"))
+        ]
         (asked.out / "gpu_training.md").write_text("\n".join(text) + "\n", encoding="utf-8")
 
     def section(key: str, work: Callable[[], Any]) -> None:
@@ -415,7 +596,9 @@ def main() -> None:
 
     def chosen(size: str) -> list[str]:
         return [
-            n for n in (LARGE if size == "1.1B" and not asked.only else CONTENDERS) if not asked.only or any(o in n for o in asked.only)
+            n
+            for n in (LARGE if size == "1.1B" and not asked.only else CONTENDERS)
+            if not asked.only or any(o in n for o in asked.only)
         ]
 
     for size in sizes:
@@ -428,14 +611,32 @@ def main() -> None:
                     report["races"][size] = result
                     write()
 
-                share = deadline - (deadline - time.monotonic()) * (0.4 if size == "135M" and len(sizes) > 1 else 0)
-                keep(race(size, chosen(size), 1 if asked.dry else asked.rounds, tokens_of(size), share, keep))
+                share = deadline - (deadline - time.monotonic()) * (
+                    0.4 if size == "135M" and len(sizes) > 1 else 0
+                )
+                keep(
+                    race(
+                        size,
+                        chosen(size),
+                        1 if asked.dry else asked.rounds,
+                        tokens_of(size),
+                        share,
+                        keep,
+                    )
+                )
                 return "done"
 
             section(f"race {size}", one)
         if "profile" in asked.sections and size != "1.1B":
-            names = [n for n in chosen(size) if n.startswith(("ours, packed", "ours, steps", "TRL, packing, flash"))]
-            section(f"profile {size}", lambda size=size, names=names: profile(size, names, tokens_of(size)))
+            names = [
+                n
+                for n in chosen(size)
+                if n.startswith(("ours, packed", "ours, steps", "TRL, packing, flash"))
+            ]
+            section(
+                f"profile {size}",
+                lambda size=size, names=names: profile(size, names, tokens_of(size)),
+            )
     print((asked.out / "gpu_training.md").read_text(encoding="utf-8"))
 
 

@@ -1,4 +1,6 @@
-"""Time and memory as the work grows, and with a second core as a thread or as a worker: every worker is a process of its own."""
+"""Time and memory as the work grows, and with a second core as a thread or as a worker: every
+worker is a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,20 @@ WAYS = ((1, 1), (1, 2), (2, 1))
 
 
 def work(size: str, n_drafts: int, n_threads: int, part: int, n_parts: int) -> None:
-    """Runs in a worker: says when it is ready, waits for a line, and prints rollouts and peak memory before and after them (MiB)."""
+    """Runs in a worker: says when it is ready, waits for a line, and prints rollouts and peak
+    memory before and after them (MiB).
+    """
     import torch
 
     from benchmarks.workloads import drafts, language_model, prefix_asks, requests, tokenizer
-    from glore.sampling.torch_engine import TorchEngine
+    from glore.engines.local.engine import TorchEngine
 
     torch.set_num_threads(n_threads)
     engine = TorchEngine.of(language_model(size), tokenizer())
     made = drafts(n_drafts // 2, 2)
-    of_part = [d for i, d in enumerate(made) if i // 2 % n_parts == part]  # by question, so that prefixes stay together
+    of_part = [
+        d for i, d in enumerate(made) if i // 2 % n_parts == part
+    ]  # by question, so that prefixes stay together
     todo = requests(prefix_asks(of_part))
     list(engine.run(todo[:2]))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -33,10 +39,23 @@ def work(size: str, n_drafts: int, n_threads: int, part: int, n_parts: int) -> N
     print(json.dumps([n, before / 1024, after / 1024]), flush=True)
 
 
-def _seconds(size: str, n_drafts: int, n_workers: int, n_threads: int) -> tuple[float, int, float, float]:
-    """Seconds until the last worker is done, rollouts of all, and the largest worker's peak memory before and after."""
-    codes = [f"from benchmarks.growth import work; work({size!r}, {n_drafts}, {n_threads}, {i}, {n_workers})" for i in range(n_workers)]
-    workers = [subprocess.Popen([sys.executable, "-c", c], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for c in codes]
+def _seconds(
+    size: str, n_drafts: int, n_workers: int, n_threads: int
+) -> tuple[float, int, float, float]:
+    """Seconds until the last worker is done, rollouts of all, and the largest worker's peak memory
+    before and after.
+    """
+    codes = [
+        f"from benchmarks.growth import work; work({size!r}, {n_drafts}, {n_threads}, {i}, "
+        f"{n_workers})"
+        for i in range(n_workers)
+    ]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", c], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for c in codes
+    ]
 
     def lines() -> list[str]:
         return [w.stdout.readline() if w.stdout is not None else "" for w in workers]
@@ -52,19 +71,31 @@ def _seconds(size: str, n_drafts: int, n_workers: int, n_threads: int) -> tuple[
     seconds = time.perf_counter() - start
     for worker in workers:
         worker.communicate()
-    return seconds, sum(n for n, _, _ in said), max(b for _, b, _ in said), max(a for _, _, a in said)
+    return (
+        seconds,
+        sum(n for n, _, _ in said),
+        max(b for _, b, _ in said),
+        max(a for _, _, a in said),
+    )
 
 
 def table(size: str, smallest: int = 8, n_rounds: int = 3) -> None:
     """1, 4 and 16 times the drafts; one core, two threads, two workers. The best of the rounds."""
     print(f"\n### Growth, {size}, verifying rollouts\n")
-    print("| drafts | rollouts | workers × threads | seconds | per second | over one core | peak memory of a worker, MiB (before) |")
+    print(
+        "| drafts | rollouts | workers × threads | seconds | per second | over one core | peak "
+        "memory of a worker, MiB (before) |"
+    )
     print("|---|---|---|---|---|---|---|")
     for times in (1, 4, 16):
-        best = {way: min(_seconds(size, times * smallest, *way) for _ in range(n_rounds)) for way in WAYS}
+        best = {
+            way: min(_seconds(size, times * smallest, *way) for _ in range(n_rounds))
+            for way in WAYS
+        }
         for (n_workers, n_threads), (seconds, n, before, after) in best.items():
             print(
-                f"| {times * smallest} | {n:,} | {n_workers} × {n_threads} | {seconds:.1f} | {n / seconds:,.0f} "
-                f"| {best[1, 1][0] / seconds:.2f} × | {after:,.0f} ({before:,.0f}) |",
+                f"| {times * smallest} | {n:,} | {n_workers} × {n_threads} | {seconds:.1f} | "
+                f"{n / seconds:,.0f} | {best[1, 1][0] / seconds:.2f} × | {after:,.0f} "
+                f"({before:,.0f}) |",
                 flush=True,
             )

@@ -1,13 +1,16 @@
 """Is a run that is killed again and again the same as one that is not?
 
     python benchmarks/kill_stages.py benchmarks/kill.yaml runs/kills --kills 30 \\
-        "launch=accelerate launch --cpu --num_processes 2 --num_machines 1 --main_process_port 0 --mixed_precision no --dynamo_backend no"
+        "launch=accelerate launch --cpu --num_processes 2 --num_machines 1 --main_process_port 0
+        --mixed_precision no --dynamo_backend no"
 
-Runs the recipe once without a kill (`FOLDER/whole`, reused if it is there), then as `FOLDER/killed-1`, …, with SIGKILL at so many
-random moments: each stage in turn, at a moment drawn from the time it took, and further ones where most time goes. Every second kill
-takes the run alone, so that what it launched is left behind; the others take all its processes at once. After each, the same command
-again. In the end every file of records, and every model, must have the same bytes. Prints each kill; exits with 1 where something
-differs. With nothing else on the machine, or the times drift and moments are missed (another run folder is begun for those).
+Runs the recipe once without a kill (`FOLDER/whole`, reused if it is there), then as
+`FOLDER/killed-1`, …, with SIGKILL at so many random moments: each stage in turn, at a moment drawn
+from the time it took, and further ones where most time goes. Every second kill takes the run alone,
+so that what it launched is left behind; the others take all its processes at once. After each, the
+same command again. In the end every file of records, and every model, must have the same bytes.
+Prints each kill; exits with 1 where something differs. With nothing else on the machine, or the
+times drift and moments are missed (another run folder is begun for those).
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ Moments = dict[str, collections.deque[float]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipe", type=Path)
     parser.add_argument("folder", type=Path, help="the run folders are made here")
     parser.add_argument("overrides", nargs="*", metavar="KEY.PATH=VALUE")
@@ -42,7 +47,15 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     if any(arguments.folder.glob("killed-*")):
         parser.exit(2, f"{arguments.folder} holds killed runs already; name a new folder\n")
-    command = [sys.executable, "-m", "glore", "run", str(arguments.recipe), *arguments.overrides, f"runs_dir={arguments.folder.absolute()}"]
+    command = [
+        sys.executable,
+        "-m",
+        "glore",
+        "run",
+        str(arguments.recipe),
+        *arguments.overrides,
+        f"runs_dir={arguments.folder.absolute()}",
+    ]
     begin = time.monotonic()
     if attempt([*command, "name=whole"], {}, alone=False) is not None:
         sys.exit("the run without a kill was killed")
@@ -54,22 +67,32 @@ def main() -> None:
     while len(killed) < arguments.kills and any(moments.values()):
         runs.append(arguments.folder / f"killed-{len(runs) + 1}")
         while len(killed) < arguments.kills:
-            stage = attempt([*command, f"name={runs[-1].name}"], moments, alone=len(killed) % 2 == 0)
+            stage = attempt(
+                [*command, f"name={runs[-1].name}"], moments, alone=len(killed) % 2 == 0
+            )
             if stage is None:
                 break
             killed.append(stage)
         else:
             attempt([*command, f"name={runs[-1].name}"], {}, alone=False)
     counts = collections.Counter(killed)
-    print(f"{len(killed)} kills in {time.monotonic() - begin:.0f} s: {', '.join(f'{s} {n}' for s, n in sorted(counts.items()))}")
+    print(
+        f"{len(killed)} kills in {time.monotonic() - begin:.0f} s: "
+        f"{', '.join(f'{s} {n}' for s, n in sorted(counts.items()))}"
+    )
     different = [line for run in runs for line in differing(whole, run)]
-    print("\n".join(different) or f"all records and models of {len(runs)} killed runs have the same bytes")
+    print(
+        "\n".join(different)
+        or f"all records and models of {len(runs)} killed runs have the same bytes"
+    )
     sys.exit(bool(different))
 
 
 def drawn(whole: Path, n: int, rng: random.Random) -> Moments:
     """Stage → moments after its start: one for each stage, the rest by the time the stages took."""
-    marks = [json.loads(path.read_text()) for path in sorted((whole / "stages").glob("*/done.json"))]
+    marks = [
+        json.loads(path.read_text()) for path in sorted((whole / "stages").glob("*/done.json"))
+    ]
     seconds = {mark["stage"]: mark["seconds"] for mark in marks}
     stages = rng.sample(sorted(seconds), min(n, len(seconds)))
     stages += rng.choices(sorted(seconds), [seconds[s] for s in sorted(seconds)], k=n - len(stages))
@@ -80,10 +103,17 @@ def drawn(whole: Path, n: int, rng: random.Random) -> Moments:
 
 
 def attempt(command: list[str], moments: Moments, alone: bool) -> str | None:
-    """Run until a stage's next moment comes, which is taken out, and return the stage; none where the run came to its end."""
+    """Run until a stage's next moment comes, which is taken out, and return the stage; none where
+    the run came to its end.
+    """
     killed: list[str] = []
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
     ) as process:
         assert process.stdout is not None
         timers: list[threading.Timer] = []
@@ -94,7 +124,8 @@ def attempt(command: list[str], moments: Moments, alone: bool) -> str | None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill() if alone else os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            # What is left behind may hold the pipe open for a moment; its last words are not waited for.
+            # What is left behind may hold the pipe open for a moment; its last words are not waited
+            # for.
 
         last: collections.deque[str] = collections.deque(maxlen=5)
         for line in process.stdout:
@@ -103,7 +134,9 @@ def attempt(command: list[str], moments: Moments, alone: bool) -> str | None:
             if match is None or killed:
                 continue
             if planned is not None and not stop(timers, killed):
-                moments[planned[0]].append(planned[1] * 0.7)  # missed: a little earlier, in another run
+                moments[planned[0]].append(
+                    planned[1] * 0.7
+                )  # missed: a little earlier, in another run
             planned = None
             if match[2] != "reused" and moments.get(match[1]) and not killed:
                 planned = match[1], moments[match[1]].popleft()
@@ -131,7 +164,12 @@ def stop(timers: Iterable[threading.Timer], killed: list[str]) -> bool:
 def differing(whole: Path, killed: Path) -> list[str]:
     """Files of records and models that are not the same in both."""
     folders = [run / part for run in (whole, killed) for part in ("stages", "models")]
-    paths = {p.relative_to(folder.parent) for folder in folders for pattern in KEPT for p in folder.rglob(pattern)}
+    paths = {
+        p.relative_to(folder.parent)
+        for folder in folders
+        for pattern in KEPT
+        for p in folder.rglob(pattern)
+    }
     return [f"{killed.name}/{p} differs" for p in sorted(paths) if not same(whole / p, killed / p)]
 
 

@@ -1,4 +1,6 @@
-"""Step labels: the backward scan against full counts on our own engine, and against a labeller as people write it."""
+"""Step labels: the backward scan against full counts on our own engine, and against a labeller as
+people write it.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,20 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from benchmarks import peers
 from benchmarks.rounds import Contender, race, show
-from benchmarks.workloads import Draft, drafts, language_model, prefix_asks, quantizations, tokenizer
+from benchmarks.workloads import (
+    Draft,
+    drafts,
+    language_model,
+    prefix_asks,
+    quantizations,
+    tokenizer,
+)
 from glore.config import LabelSettings
 from glore.config.engine import Quantization
+from glore.engines.local.engine import TorchEngine
+from glore.engines.protocol import Engine, FollowUp, Request, Result
 from glore.progress import SilentProgress
 from glore.records import PrefixTrials, Problem, Solution
-from glore.sampling.protocol import Engine, FollowUp, Request, Result
-from glore.sampling.torch_engine import TorchEngine
 from glore.tasks.protocol import Grade
 from glore.where import expected_rollouts, label_drafts, verify_prefixes
 
@@ -35,11 +44,15 @@ class _Engine:
     left: dict[tuple[str, ...], int]
     n_drawn: int = 0
 
-    def run(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Result]:
+    def run(
+        self, requests: Iterable[Request], follow_up: FollowUp | None = None
+    ) -> Iterator[Result]:
         def cut(request: Request) -> Request:
             n_new = self.left[request.segments[1:]]
             self.n_drawn += len(request.seeds)
-            return dataclasses.replace(request, params=dataclasses.replace(request.params, max_new_tokens=n_new))
+            return dataclasses.replace(
+                request, params=dataclasses.replace(request.params, max_new_tokens=n_new)
+            )
 
         def more(result: Result) -> list[Request]:
             return [cut(r) for r in follow_up(result)] if follow_up is not None else []
@@ -48,7 +61,9 @@ class _Engine:
 
 
 class _Task:
-    """Right or wrong by a hash of the text, with the chance that the number of steps before it gives."""
+    """Right or wrong by a hash of the text, with the chance that the number of steps before it
+    gives.
+    """
 
     name = "chance"
 
@@ -76,18 +91,34 @@ class Case:
             wrong = rng.randrange(len(d.steps))
             for i in range(1, len(d.steps)):
                 first_wrong[d.steps[:i]] = wrong
-                left[tuple(f"{s}\n" for s in d.steps[:i])] = sum(len(s.split()) for s in d.steps[i:])
+                left[tuple(f"{s}\n" for s in d.steps[:i])] = sum(
+                    len(s.split()) for s in d.steps[i:]
+                )
         self.task = _Task(first_wrong)
-        self.engine = _Engine(TorchEngine.of(language_model(size), tokenizer(), quantization=quantization), left)
-        self.problems = {d.question: Problem(d.question, d.question, "1", None, "train") for d in self.drafts}
+        self.engine = _Engine(
+            TorchEngine.of(language_model(size), tokenizer(), quantization=quantization), left
+        )
+        self.problems = {
+            d.question: Problem(d.question, d.question, "1", None, "train") for d in self.drafts
+        }
         self.solutions = [
-            Solution(str(n), d.question, d.steps, None, "wrong", "student", None, 1, "eos", 0, 1.0) for n, d in enumerate(self.drafts)
+            Solution(str(n), d.question, d.steps, None, "wrong", "student", None, 1, "eos", 0, 1.0)
+            for n, d in enumerate(self.drafts)
         ]
 
     def trials(self, full: bool, waves: tuple[int, ...] = (1, 3)) -> list[PrefixTrials]:
         """Rollouts of all drafts."""
         rule = LabelSettings(consistency="off", full_counts=full)
-        return verify_prefixes(self.engine, self.task, self.problems, self.solutions, rule, seed=0, progress=SilentProgress(), waves=waves)  # type: ignore[arg-type]  # a task that only grades
+        return verify_prefixes(
+            self.engine,
+            self.task,
+            self.problems,
+            self.solutions,
+            rule,
+            seed=0,
+            progress=SilentProgress(),
+            waves=waves,
+        )  # type: ignore[arg-type]  # a task that only grades
 
     def labels(self, trials: list[PrefixTrials], full: bool) -> list[tuple[bool, ...] | None]:
         """What is learnt from them."""
@@ -114,12 +145,19 @@ def table(size: str, n_rounds: int) -> None:
     print(f"\n### Backward scan, {size}: {len(many.drafts)} wrong drafts\n")
     print("| rollouts drawn | | fewer by | labels |\n|---|---|---|---|")
     print(f"| full counts | {n_full:,} | | |")
-    print(f"| scan, one rollout at a time | {n_one:,} | {n_full / n_one:.2f} × | {'identical' if same else 'DIFFERENT'} |")
+    print(
+        f"| scan, one rollout at a time | {n_one:,} | {n_full / n_one:.2f} × | "
+        f"{'identical' if same else 'DIFFERENT'} |"
+    )
     print(f"| formula of method 3 for that | {formula:,.0f} | {n_full / formula:.2f} × | |")
-    print(f"| scan, in waves of 1, 3 and 4 (the default) | {n_lazy:,} | {n_full / n_lazy:.2f} × | {'identical' if same else 'DIFFERENT'} |")
+    print(
+        f"| scan, in waves of 1, 3 and 4 (the default) | {n_lazy:,} | {n_full / n_lazy:.2f} × | "
+        f"{'identical' if same else 'DIFFERENT'} |"
+    )
 
     model, n = language_model(size), len(many.drafts)
-    # Its rate doesn't grow with the work: one prefix at a time. Ours has its rows full with so many drafts, as with a run's thousands.
+    # Its rate doesn't grow with the work: one prefix at a time. Ours has its rows full with so many
+    # drafts, as with a run's thousands.
     some = many.drafts[:: max(1, n // N_NAIVE)]
     naive = prefix_asks(some)
 
@@ -135,9 +173,20 @@ def table(size: str, n_rounds: int) -> None:
     others = [
         Contender("glore, full counts", functools.partial(drawn, many, True)),
         *(
-            Contender(f"glore, backward scan, {kind} products", functools.partial(drawn, Case(size, n_questions, kind), False))
+            Contender(
+                f"glore, backward scan, {kind} products",
+                functools.partial(drawn, Case(size, n_questions, kind), False),
+            )
             for kind in quantizations(model)
         ),
-        Contender(f"a labeller as people write it, {len(some)} of them: `generate(num_return_sequences=8)`, prefix by prefix", one_by_one),
+        Contender(
+            f"a labeller as people write it, {len(some)} of them: "
+            "`generate(num_return_sequences=8)`, prefix by prefix",
+            one_by_one,
+        ),
     ]
-    show(f"Step labels, {size}: {n} wrong drafts", "drafts labelled per second", race(ours, others, n_rounds))
+    show(
+        f"Step labels, {size}: {n} wrong drafts",
+        "drafts labelled per second",
+        race(ours, others, n_rounds),
+    )

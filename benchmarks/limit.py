@@ -1,4 +1,6 @@
-"""How near the machine's limit: operations that the work needs, over the rate that one core reaches on the model's own matrices."""
+"""How near the machine's limit: operations that the work needs, over the rate that one core reaches
+on the model's own matrices.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,18 @@ import time
 import torch
 
 from benchmarks.workloads import SIZES, VOCAB, Ask, language_model, requests, tokenizer
-from glore.sampling.stream import Stream
-from glore.sampling.torch_engine import TorchEngine
-from glore.sampling.waiting import Waiting
+from glore.engines.local.engine import TorchEngine
+from glore.engines.local.queue import Waiting
+from glore.engines.local.scheduler import Stream
 
 
 def _shapes(size: str) -> list[tuple[int, int]]:
     """(outputs, inputs) of every matrix of a token's forward pass."""
     hidden, inter, layers, _ = SIZES[size]
-    return [*[(3 * hidden, hidden), (hidden, hidden), (2 * inter, hidden), (hidden, inter)] * layers, (VOCAB, hidden)]
+    return [
+        *[(3 * hidden, hidden), (hidden, hidden), (2 * inter, hidden), (hidden, inter)] * layers,
+        (VOCAB, hidden),
+    ]
 
 
 def _rate(size: str, n_rows: int) -> float:
@@ -33,7 +38,9 @@ def _rate(size: str, n_rows: int) -> float:
 
 
 def _operations(size: str, asks: list[Ask]) -> float:
-    """Products of weights and of attention, every prompt token once (as the tree computes them), every new token."""
+    """Products of weights and of attention, every prompt token once (as the tree computes them),
+    every new token.
+    """
     hidden, _, layers, _ = SIZES[size]
     per_token = 2 * sum(a * b for a, b in _shapes(size))
     head = 2 * VOCAB * hidden
@@ -45,10 +52,15 @@ def _operations(size: str, asks: list[Ask]) -> float:
             n = len(ask.segments[i - 1].split())
             if ask.segments[:i] not in read:
                 read.add(ask.segments[:i])
-                total += n * (per_token - head) + 4 * hidden * layers * sum(range(start + 1, start + n + 1))
+                total += n * (per_token - head) + 4 * hidden * layers * sum(
+                    range(start + 1, start + n + 1)
+                )
             start += n
         # The last token is drawn and not read.
-        total += head + ask.k * ((ask.n_new - 1) * per_token + 4 * hidden * layers * sum(range(start + 1, start + ask.n_new)))
+        total += head + ask.k * (
+            (ask.n_new - 1) * per_token
+            + 4 * hidden * layers * sum(range(start + 1, start + ask.n_new))
+        )
     return total
 
 
@@ -60,7 +72,14 @@ def table(size: str, asks: list[Ask], n_rounds: int) -> None:
     for n in range(n_rounds + 1):
         before = _rate(size, 256)
         start = time.perf_counter()
-        stream = Stream(engine.runner, Waiting(todo, engine.job, 256), 256, engine.n_pages, engine.is_end, engine.texts)
+        stream = Stream(
+            engine.runner,
+            Waiting(todo, engine.job, 256),
+            256,
+            engine.n_pages,
+            engine.is_end,
+            engine.texts,
+        )
         for _ in stream.run():
             pass
         seconds = time.perf_counter() - start
@@ -69,6 +88,12 @@ def table(size: str, asks: list[Ask], n_rounds: int) -> None:
             shares.append(_operations(size, asks) / rate / seconds)
             rates.append(rate)
     print(f"\n### Share of the limit, {size}\n")
-    print("| operations | rate of the matrices alone | share of the limit (rounds from–to) |\n|---|---|---|")
-    print(f"| {_operations(size, asks) / 1e9:.1f} G | {statistics.median(rates) / 1e9:.0f} G/s ", end="")
+    print(
+        "| operations | rate of the matrices alone | share of the limit (rounds from–to) "
+        "|\n|---|---|---|"
+    )
+    print(
+        f"| {_operations(size, asks) / 1e9:.1f} G | {statistics.median(rates) / 1e9:.0f} G/s ",
+        end="",
+    )
     print(f"| {statistics.median(shares):.0%} ({min(shares):.0%}–{max(shares):.0%}) |", flush=True)

@@ -1,4 +1,6 @@
-"""Runs in OpenVINO's own environment: exports a model, then draws what is asked for on its standard input, a line at a time."""
+"""Runs in OpenVINO's own environment: exports a model, then draws what is asked for on its standard
+input, a line at a time.
+"""
 
 import json
 import sys
@@ -13,13 +15,19 @@ def main(source: str) -> None:
         from optimum.intel import OVModelForCausalLM
 
         target = str(Path(source).with_name("exported"))
-        OVModelForCausalLM.from_pretrained(source, export=True, compile=False, load_in_8bit=False).save_pretrained(target)
+        OVModelForCausalLM.from_pretrained(
+            source, export=True, compile=False, load_in_8bit=False
+        ).save_pretrained(target)
         scheduler = genai.SchedulerConfig()
         scheduler.enable_prefix_caching = True
         scheduler.cache_size = 1
         scheduler.max_num_seqs = 256
         scheduler.max_num_batched_tokens = 4096
-        precise = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "INFERENCE_NUM_THREADS": 1}
+        precise = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "KV_CACHE_PRECISION": "f32",
+            "INFERENCE_NUM_THREADS": 1,
+        }
         pipeline = genai.ContinuousBatchingPipeline(target, scheduler, "CPU", precise)
     except Exception as error:
         print("error", " ".join(str(error).split())[:300], flush=True)

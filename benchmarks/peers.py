@@ -1,4 +1,6 @@
-"""How others draw the same continuations: transformers in three ways, and OpenVINO GenAI in a process of its own."""
+"""How others draw the same continuations: transformers in three ways, and OpenVINO GenAI in a
+process of its own.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from transformers import DynamicCache, GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast, StoppingCriteria
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    StoppingCriteria,
+)
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
 from benchmarks.workloads import Ask
@@ -27,7 +35,9 @@ class _Lengths(StoppingCriteria):
 
 
 def _batches(asks: list[Ask], n_rows: int) -> Iterator[list[Ask]]:
-    """Prompts of like length, which here have like numbers of tokens left, together: kind to `generate`."""
+    """Prompts of like length, which here have like numbers of tokens left, together: kind to
+    `generate`.
+    """
     ordered = sorted(asks, key=lambda a: (a.n_new, len(a.ids)))
     batch: list[Ask] = []
     for ask in ordered:
@@ -80,7 +90,13 @@ def generate_prefilled(model: LlamaForCausalLM, asks: list[Ask], n_rows: int) ->
         ids, mask = _padded([a.ids for a in batch])
         cache = DynamicCache(config=model.config)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], position_ids=positions[:, :-1], past_key_values=cache, logits_to_keep=1)
+        model(
+            input_ids=ids[:, :-1],
+            attention_mask=mask[:, :-1],
+            position_ids=positions[:, :-1],
+            past_key_values=cache,
+            logits_to_keep=1,
+        )
         k = batch[0].k
         cache.batch_repeat_interleave(k)
         n_new = [a.n_new for a in batch for _ in range(k)]
@@ -114,11 +130,21 @@ def generate_one_by_one(model: LlamaForCausalLM, asks: list[Ask]) -> float:
 
 
 def generate_batch(model: LlamaForCausalLM, asks: list[Ask]) -> float:
-    """transformers' continuous batching, its cache sized to the work (by default it takes most of the memory and is slower still)."""
+    """transformers' continuous batching, its cache sized to the work (by default it takes most of
+    the memory and is slower still).
+    """
     eos = model.generation_config.eos_token_id
-    settings = GenerationConfig(max_new_tokens=64, do_sample=True, top_k=0, eos_token_id=-1 if eos is None else eos, pad_token_id=0)
+    settings = GenerationConfig(
+        max_new_tokens=64,
+        do_sample=True,
+        top_k=0,
+        eos_token_id=-1 if eos is None else eos,
+        pad_token_id=0,
+    )
     config = ContinuousBatchingConfig(num_blocks=64, max_batch_tokens=256)
-    with model.continuous_batching_context_manager(generation_config=settings, continuous_batching_config=config) as manager:
+    with model.continuous_batching_context_manager(
+        generation_config=settings, continuous_batching_config=config
+    ) as manager:
         n = 0
         for ask in asks:
             for _ in range(ask.k):
@@ -134,9 +160,13 @@ def generate_batch(model: LlamaForCausalLM, asks: list[Ask]) -> float:
 
 
 class OpenVino:
-    """OpenVINO GenAI's continuous batching with prefix caching, float32, one thread, driven over a pipe."""
+    """OpenVINO GenAI's continuous batching with prefix caching, float32, one thread, driven over a
+    pipe.
+    """
 
-    def __init__(self, python: str, model: LlamaForCausalLM, words: PreTrainedTokenizerFast) -> None:
+    def __init__(
+        self, python: str, model: LlamaForCausalLM, words: PreTrainedTokenizerFast
+    ) -> None:
         self._eos = model.generation_config.eos_token_id
         self._folder = tempfile.TemporaryDirectory(prefix="glore-openvino-")
         source = Path(self._folder.name) / "model"
@@ -147,14 +177,20 @@ class OpenVino:
         words.save_pretrained(source)
         worker = Path(__file__).with_name("openvino_worker.py")
         self._process = subprocess.Popen(
-            [python, str(worker), str(source)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [python, str(worker), str(source)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         self._told("ready")
 
     def draw(self, asks: list[Ask]) -> float:
         """All continuations of all prompts."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"eos": self._eos, "asks": [(a.ids, a.k, a.n_new) for a in asks]}) + "\n")
+        self._process.stdin.write(
+            json.dumps({"eos": self._eos, "asks": [(a.ids, a.k, a.n_new) for a in asks]}) + "\n"
+        )
         self._process.stdin.flush()
         return float(self._told("done"))
 

@@ -1,4 +1,6 @@
-"""Contenders in turn, several rounds; medians, and ratios within rounds, so that a busy machine slows all alike."""
+"""Contenders in turn, several rounds; medians, and ratios within rounds, so that a busy machine
+slows all alike.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class Contender:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Line:
-    """Units per second: the median of the rounds; ours over theirs: median, least and most of the rounds."""
+    """Units per second: the median of the rounds; ours over theirs: median, least and most of the
+    rounds.
+    """
 
     name: str
     rate: float | None
@@ -57,6 +61,16 @@ def show(title: str, unit: str, lines: list[Line]) -> None:
     """A Markdown table."""
     print(f"\n### {title}\n\n| | {unit} | ours is faster by (rounds from–to) |\n|---|---|---|")
     for line in lines:
-        rate = line.note if line.rate is None else f"{line.rate:,.0f}" if line.rate >= 20 else f"{line.rate:.2f}"
-        ratio = "" if line.ratio is None else f"{line.ratio[0]:.1f} × ({line.ratio[1]:.1f}–{line.ratio[2]:.1f})"
+        rate = (
+            line.note
+            if line.rate is None
+            else f"{line.rate:,.0f}"
+            if line.rate >= 20
+            else f"{line.rate:.2f}"
+        )
+        ratio = (
+            ""
+            if line.ratio is None
+            else f"{line.ratio[0]:.1f} × ({line.ratio[1]:.1f}–{line.ratio[2]:.1f})"
+        )
         print(f"| {line.name} | {rate} | {ratio} |", flush=True)

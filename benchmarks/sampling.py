@@ -1,8 +1,10 @@
-"""`python -m benchmarks.sampling`: the sampler against its peers, every table in one run on the same models, prompts and seeds.
+"""`python -m benchmarks.sampling`: the sampler against its peers, every table in one run on the
+same models, prompts and seeds.
 
 One thread everywhere unless a table says otherwise; medians of interleaved rounds;
-`--only rollouts` (drafts, labels, scoring, limit, growth) runs one table, `--sizes 1M` some models. `--run runs/quickstart` adds the
-student of a finished run of the quickstart, its questions and its wrong drafts.
+`--only rollouts` (drafts, labels, scoring, limit, growth) runs one table, `--sizes 1M` some models.
+`--run runs/quickstart` adds the student of a finished run of the quickstart, its questions and its
+wrong drafts.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from benchmarks import growth, labels, limit, peers, scoring, student
 from benchmarks.rounds import Contender, race, show
 from benchmarks.workloads import Ask, Subject, quantizations, random_subject, requests
 from glore.config.engine import Quantization
+from glore.engines.local.engine import TorchEngine
 from glore.models import computes_bfloat16
-from glore.sampling.torch_engine import TorchEngine
 
 
 def engine_work(
@@ -36,7 +38,9 @@ def engine_work(
     quantization: Quantization = "none",
 ) -> Callable[[], float]:
     """Our engine drawing all of `asks`."""
-    engine = TorchEngine.of(subject.model().to(dtype), subject.tokenizer, ways=ways, quantization=quantization)
+    engine = TorchEngine.of(
+        subject.model().to(dtype), subject.tokenizer, ways=ways, quantization=quantization
+    )
     todo = requests(asks)
 
     def work() -> float:
@@ -45,25 +49,50 @@ def engine_work(
     return work
 
 
-def contenders(subject: Subject, asks: list[Ask], rows: int, openvino: str | None) -> tuple[list[Contender], Callable[[], None]]:
+def contenders(
+    subject: Subject, asks: list[Ask], rows: int, openvino: str | None
+) -> tuple[list[Contender], Callable[[], None]]:
     """Everybody else, and what to call at the end."""
     model = subject.model()
     # A rate per rollout does not need all of them; the slowest get a part.
     small = [dataclasses.replace(a, k=min(a.k, 8)) for a in asks[:: max(1, len(asks) // 4)]]
     fewer = asks[:: subject.part]
     others = [
-        *([Contender("glore, bfloat16 products", engine_work(subject, asks, torch.bfloat16))] if computes_bfloat16("cpu") else []),
-        *(Contender(f"glore, {kind} products", engine_work(subject, asks, quantization=kind)) for kind in quantizations(subject.model())),
-        Contender("glore, the plain loop for unusual models", engine_work(subject, fewer, ways=("plain",))),
-        Contender(f"`generate`, prompt repeated, {rows} rows", functools.partial(peers.generate_repeated, model, fewer, rows)),
-        Contender(f"`generate`, one prefill, {rows} rows", functools.partial(peers.generate_prefilled, model, fewer, rows)),
+        *(
+            [Contender("glore, bfloat16 products", engine_work(subject, asks, torch.bfloat16))]
+            if computes_bfloat16("cpu")
+            else []
+        ),
+        *(
+            Contender(f"glore, {kind} products", engine_work(subject, asks, quantization=kind))
+            for kind in quantizations(subject.model())
+        ),
+        Contender(
+            "glore, the plain loop for unusual models", engine_work(subject, fewer, ways=("plain",))
+        ),
+        Contender(
+            f"`generate`, prompt repeated, {rows} rows",
+            functools.partial(peers.generate_repeated, model, fewer, rows),
+        ),
+        Contender(
+            f"`generate`, one prefill, {rows} rows",
+            functools.partial(peers.generate_prefilled, model, fewer, rows),
+        ),
     ]
     continuous = subject.model()
     try:
         peers.generate_batch(continuous, small[:1])
-        others.append(Contender("`generate_batch`", functools.partial(peers.generate_batch, continuous, small)))
+        others.append(
+            Contender(
+                "`generate_batch`", functools.partial(peers.generate_batch, continuous, small)
+            )
+        )
     except Exception as error:
-        others.append(Contender("`generate_batch`", None, f"does not run: {' '.join(str(error).split())[:200]}"))
+        others.append(
+            Contender(
+                "`generate_batch`", None, f"does not run: {' '.join(str(error).split())[:200]}"
+            )
+        )
     name = "OpenVINO GenAI, prefix caching"
     if openvino is None:
         return [*others, Contender(name, None, "not measured: no --openvino")], lambda: None
@@ -74,7 +103,9 @@ def contenders(subject: Subject, asks: list[Ask], rows: int, openvino: str | Non
     return [*others, Contender(name, functools.partial(peer.draw, asks))], peer.close
 
 
-def sampling_table(subject: Subject, title: str, asks: list[Ask], options: argparse.Namespace) -> None:
+def sampling_table(
+    subject: Subject, title: str, asks: list[Ask], options: argparse.Namespace
+) -> None:
     ours = Contender("glore", engine_work(subject, asks))
     others, close = contenders(subject, asks, options.rows, options.openvino)
     try:
@@ -82,20 +113,33 @@ def sampling_table(subject: Subject, title: str, asks: list[Ask], options: argpa
     finally:
         close()
     n = sum(a.k for a in asks)
-    show(f"{title}, {subject.name}: {n:,} continuations of {len(asks)} prompts", "continuations per second", lines)
+    show(
+        f"{title}, {subject.name}: {n:,} continuations of {len(asks)} prompts",
+        "continuations per second",
+        lines,
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", default=["rollouts", "drafts", "labels", "scoring", "limit", "growth"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", nargs="*", default=["rollouts", "drafts", "labels", "scoring", "limit", "growth"]
+    )
     parser.add_argument("--sizes", nargs="*", default=["1M", "3M", "15M"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=64, help="rows of a batch of `generate`")
     parser.add_argument("--run", default=None, help="folder of a finished run of the quickstart")
-    parser.add_argument("--openvino", default=None, help="python of an environment with benchmarks/requirements.txt")
+    parser.add_argument(
+        "--openvino", default=None, help="python of an environment with benchmarks/requirements.txt"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, Python {sys.version.split()[0]}, one thread, {options.rounds} rounds")
+    print(
+        f"torch {torch.__version__}, Python {sys.version.split()[0]}, one thread, {options.rounds} "
+        "rounds"
+    )
     of_run = student.Student.of(options.run) if options.run else None
     if of_run is not None and "labels" in options.only:
         of_run.labels_table(options.rounds)
@@ -103,7 +147,9 @@ def main() -> None:
     for subject in subjects:
         size = subject.name
         if "rollouts" in options.only:
-            sampling_table(subject, "Verifying rollouts, full counts, K = 8", subject.rollouts, options)
+            sampling_table(
+                subject, "Verifying rollouts, full counts, K = 8", subject.rollouts, options
+            )
         if "drafts" in options.only:
             sampling_table(subject, "Drafts, K = 96", subject.drafts, options)
         if size not in options.sizes:

@@ -8,8 +8,8 @@ import torch
 
 from benchmarks.rounds import Contender, race, show
 from benchmarks.workloads import drafts, reward_model, tokenizer
+from glore.engines.local.scorer import StepScorer
 from glore.prompts import solve_segments
-from glore.sampling.scoring import StepScorer
 
 N_QUESTIONS, N_EACH = 6, 24
 
@@ -26,7 +26,13 @@ def table(size: str, n_rounds: int) -> None:
     tree = StepScorer.of(reward_model(size), words)
     rows = StepScorer.of(reward_model(size), words, ways=("plain",))
     model = reward_model(size)
-    ids = [[words("".join(solve_segments(q, steps[:i])))["input_ids"] for i in range(1, len(steps) + 1)] for q, steps in items]
+    ids = [
+        [
+            words("".join(solve_segments(q, steps[:i])))["input_ids"]
+            for i in range(1, len(steps) + 1)
+        ]
+        for q, steps in items
+    ]
 
     def scored(scorer: StepScorer) -> float:
         return len(scorer.score(items))
@@ -52,4 +58,8 @@ def table(size: str, n_rounds: int) -> None:
         Contender("one pass a prefix, one by one", by_prefix),
     ]
     lines = race(Contender(f"glore ({tree.way}), one tree", lambda: scored(tree)), others, n_rounds)
-    show(f"Scoring, {size}: {len(items)} solutions, all steps (largest difference {worst:.0e})", "solutions per second", lines)
+    show(
+        f"Scoring, {size}: {len(items)} solutions, all steps (largest difference {worst:.0e})",
+        "solutions per second",
+        lines,
+    )

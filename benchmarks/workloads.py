@@ -1,9 +1,11 @@
-"""What is drawn, the same for every contender: random models of three sizes, a tokenizer of whole words, and drafts of realistic lengths.
+"""What is drawn, the same for every contender: random models of three sizes, a tokenizer of whole
+words, and drafts of realistic lengths.
 
-A random model is the hardest case: it takes every token for likely, so siblings have next to nothing in common. What a trained one
-says is in `student.py`. Lengths are those of the quickstart's stories: questions of 60–90 tokens, drafts of 4–6 steps of 9–14
-tokens. A random model does not know when to stop, so end-of-text is switched off and every rollout has the number of tokens that
-its draft has left.
+A random model is the hardest case: it takes every token for likely, so siblings have next to
+nothing in common. What a trained one says is in `student.py`. Lengths are those of the quickstart's
+stories: questions of 60–90 tokens, drafts of 4–6 steps of 9–14 tokens. A random model does not know
+when to stop, so end-of-text is switched off and every rollout has the number of tokens that its
+draft has left.
 """
 
 from __future__ import annotations
@@ -15,10 +17,16 @@ from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForTokenClassification, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForTokenClassification,
+    PreTrainedTokenizerFast,
+)
 
-from glore.sampling.protocol import Request, SamplingParams, stable_seed
-from glore.sampling.runner import ModelRunner
+from glore.engines.local.runner import ModelRunner
+from glore.engines.protocol import Request, SamplingParams
+from glore.seeds import stable_seed
 
 if TYPE_CHECKING:
     from glore.config.engine import Quantization
@@ -27,7 +35,8 @@ VOCAB = 512
 QUESTIONS = {"1M": 8, "3M": 5, "15M": 3}
 """Questions of the rollouts; two drafts each."""
 DRAFT_QUESTIONS = {"1M": 8, "3M": 5, "15M": 2}
-"""Questions of the K = 96 drafts: about as many completions as fill our rows once or several times."""
+"""Questions of the K = 96 drafts: about as many completions as fill our rows once or several times.
+"""
 PARTS = {"1M": 1, "3M": 2, "15M": 3}
 SIZES = {"1M": (128, 384, 4, 4), "3M": (192, 576, 6, 6), "15M": (384, 1024, 8, 6)}
 """hidden size, intermediate size, layers, heads"""
@@ -43,7 +52,9 @@ class Draft:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ask:
-    """k continuations of at most n_new tokens each from the text of all segments; of just so many, if the model knows no end."""
+    """k continuations of at most n_new tokens each from the text of all segments; of just so many,
+    if the model knows no end.
+    """
 
     segments: tuple[str, ...]
     k: int
@@ -63,7 +74,9 @@ class Subject:
     rollouts: list[Ask]
     drafts: list[Ask]
     part: int
-    """`generate` gets every so-manieth prompt: it takes the others' time many times over, and a rate does not need all."""
+    """`generate` gets every so-manieth prompt: it takes the others' time many times over, and a
+    rate does not need all.
+    """
 
 
 def config(size: str, **more: object) -> LlamaConfig:
@@ -108,7 +121,9 @@ def tokenizer(n_vocab: int = VOCAB) -> PreTrainedTokenizerFast:
     vocab = {"<pad>": 0, "<eos>": 1, "[BAD]": 2} | {f"w{i}": i for i in range(3, n_vocab)}
     fast = Tokenizer(models.WordLevel(vocab, unk_token="w3"))
     fast.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=fast, pad_token="<pad>", clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=fast, pad_token="<pad>", clean_up_tokenization_spaces=False
+    )
 
 
 def drafts(n_questions: int, n_each: int, seed: int = 0) -> list[Draft]:
@@ -121,14 +136,24 @@ def drafts(n_questions: int, n_each: int, seed: int = 0) -> list[Draft]:
     made: list[Draft] = []
     for _ in range(n_questions):
         question = words(rng.randint(60, 90))
-        made.extend(Draft(question, tuple(words(rng.randint(9, 14)) for _ in range(rng.randint(4, 6)))) for _ in range(n_each))
+        made.extend(
+            Draft(question, tuple(words(rng.randint(9, 14)) for _ in range(rng.randint(4, 6))))
+            for _ in range(n_each)
+        )
     return made
 
 
 def random_subject(size: str) -> Subject:
     """A random model, rollouts from every prefix of its drafts, and K = 96 drafts a question."""
     rollouts = prefix_asks(drafts(QUESTIONS[size], 2))
-    return Subject(size, lambda: language_model(size), tokenizer(), rollouts, draft_asks(drafts(DRAFT_QUESTIONS[size], 1), 96), PARTS[size])
+    return Subject(
+        size,
+        lambda: language_model(size),
+        tokenizer(),
+        rollouts,
+        draft_asks(drafts(DRAFT_QUESTIONS[size], 1), 96),
+        PARTS[size],
+    )
 
 
 def _ids(segments: Sequence[str]) -> tuple[int, ...]:
@@ -137,19 +162,30 @@ def _ids(segments: Sequence[str]) -> tuple[int, ...]:
 
 def prefix_asks(of: list[Draft], k: int = 8) -> list[Ask]:
     """Full counts: k rollouts from every prefix of every draft."""
-    asks = [((d.question, *d.steps[:i]), sum(len(s.split()) for s in d.steps[i:])) for d in of for i in range(1, len(d.steps))]
+    asks = [
+        ((d.question, *d.steps[:i]), sum(len(s.split()) for s in d.steps[i:]))
+        for d in of
+        for i in range(1, len(d.steps))
+    ]
     return [Ask(segments, k, n_new, _ids(segments)) for segments, n_new in asks]
 
 
 def draft_asks(of: list[Draft], k: int) -> list[Ask]:
     """k drafts of every question, as long as the first of its drafts."""
     first = {d.question: d for d in reversed(of)}
-    return [Ask((q,), k, sum(len(s.split()) for s in d.steps), _ids((q,))) for q, d in first.items()]
+    return [
+        Ask((q,), k, sum(len(s.split()) for s in d.steps), _ids((q,))) for q, d in first.items()
+    ]
 
 
 def requests(asks: list[Ask]) -> list[Request]:
     """The same for a glore engine."""
     return [
-        Request(str(n), ask.segments, tuple(stable_seed("bench", n, k) for k in range(ask.k)), SamplingParams(max_new_tokens=ask.n_new))
+        Request(
+            str(n),
+            ask.segments,
+            tuple(stable_seed("bench", n, k) for k in range(ask.k)),
+            SamplingParams(max_new_tokens=ask.n_new),
+        )
         for n, ask in enumerate(asks)
     ]

@@ -1,10 +1,11 @@
 """Refine questions with a finished run, from Python.
 
     python examples/refine.py runs/quickstart
-    python examples/refine.py runs/quickstart "Jan has 4 pens. Eva has A 12 or B 9 pens. If Eva sold 3, that would be 9. How many has Eva?"
+    python examples/refine.py runs/quickstart "Jan has 4 pens. Eva has A 12 or B 9 pens. If Eva sold
+    3, that would be 9. How many has Eva?"
 
-Without a question, the first three test questions of the run are taken. The run itself can be made from Python too:
-`run(load_config("recipes/quickstart.yaml"))`.
+Without a question, the first three test questions of the run are taken. The run itself can be made
+from Python too: `run(load_config("recipes/quickstart.yaml"))`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ def main() -> None:
         raise SystemExit('usage: python examples/refine.py RUN ["QUESTION" …]')
     run_dir, questions = Path(sys.argv[1]), sys.argv[2:]
     try:
-        for refinement in Refiner.from_run(run_dir).refine(questions or first_test_questions(run_dir, 3)):
+        for refinement in Refiner.from_run(run_dir).refine(
+            questions or first_test_questions(run_dir, 3)
+        ):
             print(as_text(refinement), end="\n\n")
     except GloreError as error:
         raise SystemExit(f"error: {error}") from error
@@ -28,7 +31,10 @@ def main() -> None:
 
 def first_test_questions(run_dir: Path, n: int) -> list[str]:
     """Questions as the run's first stage wrote them."""
-    return [p.question for p in read_records(run_dir / "stages" / "problems" / "test-00000.parquet", Problem)[:n]]
+    return [
+        p.question
+        for p in read_records(run_dir / "stages" / "problems" / "test-00000.parquet", Problem)[:n]
+    ]
 
 
 def as_text(r: Refinement) -> str:

@@ -3,8 +3,9 @@
     from glore import Refiner, load_config, run
 
     run_dir = run(load_config("recipes/quickstart.yaml"))
-    refinement = Refiner.from_run(run_dir)("Ann has 3 apples. Bob has twice as many. How many do they have together?")
-    print(refinement.draft, refinement.marked_step, refinement.candidates[refinement.chosen])
+    refinement = Refiner.from_run(run_dir)("Ann has 3 apples. Bob has twice as many. How many do
+    they have together?") print(refinement.draft, refinement.marked_step,
+    refinement.candidates[refinement.chosen])
 
 Names are imported at first use, so that `import glore` costs nothing.
 """
@@ -59,7 +60,14 @@ __all__ = [
 
 _HOMES = {
     "glore.config": ("RunConfig", "load_config"),
-    "glore.errors": ("ConfigError", "DataError", "EngineError", "GloreError", "ModelError", "RunError"),
+    "glore.errors": (
+        "ConfigError",
+        "DataError",
+        "EngineError",
+        "GloreError",
+        "ModelError",
+        "RunError",
+    ),
     "glore.progress": ("Progress", "SilentProgress", "TerminalProgress"),
     "glore.records": (
         "PrefixTrials",
@@ -77,11 +85,16 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
-def run(config: RunConfig, until: str | None = None, progress: Progress | None = None, redo: bool = False) -> Path:
+def run(
+    config: RunConfig,
+    until: str | None = None,
+    progress: Progress | None = None,
+    redo: bool = False,
+) -> Path:
     """Run a recipe's stages, up to and including `until`, and return the run folder.
 
-    What fits is reused, so calling it again goes on where the last call stopped; `redo` replaces what was computed there under other
-    settings. `progress`: none is silent. Raises GloreError.
+    What fits is reused, so calling it again goes on where the last call stopped; `redo` replaces
+    what was computed there under other settings. `progress`: none is silent. Raises GloreError.
     """
     from glore.pipeline import run_stages
     from glore.stages import build_stages

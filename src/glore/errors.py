@@ -1,15 +1,15 @@
 """Every error that glore raises on purpose, as one tree.
 
-    GloreError                  base: one line for the user, exit code 2 from the command line
-    ├── ConfigError             a recipe or an override: unknown key, wrong type, impossible combination
-    ├── DataError               a problem file: missing, malformed, overlapping splits (names file, line, field)
-    ├── ModelError              a model or tokenizer that can't be found, loaded or used
-    ├── EngineError             sampling that could not be carried out
-    └── RunError                a run folder: other settings, unreadable shard, no space, locked by another process
+    GloreError          base: one line for the user, exit code 2 from the command line
+    ├── ConfigError     a recipe or an override: unknown key, wrong type, impossible combination
+    ├── DataError       a problem file: missing, malformed, overlapping splits
+    ├── ModelError      a model or tokenizer that can't be found, loaded or used
+    ├── EngineError     sampling that could not be carried out
+    └── RunError        a run folder: other settings, unreadable shard, no space, locked
 
-A message names the rule, the value received and the mend. Messages are plain text: values that come from files or
-models are shortened by `shown`, so that a hostile or huge value can neither flood nor colour a terminal. User and password in
-front of an `@` in an address are never shown.
+A message names the rule, the value received and the mend. Messages are plain text: values that come
+from files or models are shortened by `shown`, so that a hostile or huge value can neither flood nor
+colour a terminal. User and password in front of an `@` in an address are never shown.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ _SHORTAGES = (
     *("can't allocate memory", "Cannot allocate memory", "not enough memory", "out of memory"),
     *("bad_alloc", "bad allocation", "ALLOC_FAILED"),
 )
-"""In messages: torch on a CPU (two systems), the system, devices, C++ (two compilers), and NVIDIA's libraries."""
+"""In messages: torch on a CPU (two systems), the system, devices, C++ (two compilers), and NVIDIA's
+libraries.
+"""
 
 
 _USER = re.compile(r"://[^\s'\"]*@")
@@ -73,36 +75,50 @@ class RunError(GloreError):
 
 def shown(value: object, limit: int = 80) -> str:
     """`repr(value)` cut to `limit` characters, for use in a message."""
-    text = _masked(ascii(value[: _seen(limit)]) if isinstance(value, str) else repr(value)[: _seen(limit)])
+    text = _masked(
+        ascii(value[: _seen(limit)]) if isinstance(value, str) else repr(value)[: _seen(limit)]
+    )
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the machine's or the device's memory ran out. torch is not needed to tell: its error says so in words."""
+    """Whether the machine's or the device's memory ran out. torch is not needed to tell: its error
+    says so in words.
+    """
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and says_out_of_memory(str(error)))
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and says_out_of_memory(str(error))
+    )
 
 
 def says_out_of_memory(text: str) -> bool:
-    """Whether a message, such as a line that another process left behind, speaks of memory that ran out."""
+    """Whether a message, such as a line that another process left behind, speaks of memory that ran
+    out.
+    """
     return any(words in text for words in _SHORTAGES)
 
 
 def has_lone_surrogate(text: str) -> bool:
-    """Is there half a Unicode character in it, as JSON can spell one? No tokenizer takes it, and no UTF-8 file."""
+    """Is there half a Unicode character in it, as JSON can spell one? No tokenizer takes it, and no
+    UTF-8 file.
+    """
     return any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def printable(text: str, limit: int = 2000) -> str:
-    """One line of `text` without control characters (a file or a model may hold terminal escapes), cut to `limit`."""
+    """One line of `text` without control characters (a file or a model may hold terminal escapes),
+    cut to `limit`.
+    """
     masked = _masked(text[: _seen(limit)])
     clean = "".join(c if c.isprintable() else " " for c in masked[:limit])
     return clean if len(masked) <= limit else clean + "…"
 
 
 def _seen(limit: int) -> int:
-    """How much of a text is looked at: a cut must not part a password from the sign that gives it away."""
+    """How much of a text is looked at: a cut must not part a password from the sign that gives it
+    away.
+    """
     return 2 * limit + 1000
 
 

@@ -5,10 +5,12 @@ ends a line.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -16,7 +18,19 @@ from typing import BinaryIO
 
 from glore.errors import ModelError, RunError
 
-__all__ = ["DIGESTS", "check_digests", "damage", "file_digest", "is_inside", "read_digests", "replacing", "split_lines", "write_digests"]
+__all__ = [
+    "DIGESTS",
+    "check_digests",
+    "damage",
+    "file_digest",
+    "is_inside",
+    "read_bounded",
+    "read_digests",
+    "read_given",
+    "replacing",
+    "split_lines",
+    "write_digests",
+]
 
 DIGESTS = "glore-digests.json"
 """In a model folder or a checkpoint: relative file name → digest of the file's whole content.
@@ -54,7 +68,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
     except OSError as error:
         raise RunError(
-            f"can't write {path}: {error.strerror or error}; free some space or choose another run folder, then run again"
+            f"can't write {path}: {error.strerror or error}; free some space or choose another run "
+            "folder, then run again"
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -72,7 +87,10 @@ def write_digests(folder: Path) -> None:
                 os.fsync(stream.fileno())
         digests = {p.relative_to(folder).as_posix(): file_digest(p) for p in files}
     except OSError as error:
-        raise RunError(f"can't write {folder}: {error.strerror or error}; free some space or check the disk, then run again") from error
+        raise RunError(
+            f"can't write {folder}: {error.strerror or error}; free some space or check the disk, "
+            "then run again"
+        ) from error
     with replacing(folder / DIGESTS) as stream:
         stream.write((json.dumps(digests, indent=1, sort_keys=True) + "\n").encode())
 
@@ -85,8 +103,8 @@ def check_digests(folder: Path) -> None:
     """
     if (folder / DIGESTS).exists() and (wrong := damage(folder)):
         raise ModelError(
-            f"{wrong}: the model at {folder} is damaged; copy it anew from where it is whole, or delete that folder and make it again "
-            "with the same glore run"
+            f"{wrong}: the model at {folder} is damaged; copy it anew from where it is whole, or "
+            "delete that folder and make it again with the same glore run"
         )
 
 
@@ -115,7 +133,9 @@ def read_digests(folder: Path) -> dict[str, str] | None:
         data = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(data, dict) or not all(isinstance(value, str) and is_inside(name) for name, value in data.items()):
+    if not isinstance(data, dict) or not all(
+        isinstance(value, str) and is_inside(name) for name, value in data.items()
+    ):
         return None
     return data
 
@@ -123,7 +143,9 @@ def read_digests(folder: Path) -> dict[str, str] | None:
 def is_inside(name: str) -> bool:
     """Is it a relative path that stays below the folder it is joined to?"""
     path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+    return (
+        bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+    )
 
 
 def file_digest(path: Path) -> str:
@@ -134,10 +156,61 @@ def file_digest(path: Path) -> str:
     # File systems count time in ticks: what changed just now may change again and look the same.
     settled = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _SETTLED_NS
     digest = _digest if settled else _digest.__wrapped__
-    return digest(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return digest(
+        path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    )
 
 
 @functools.lru_cache(maxsize=4096)
 def _digest(path: Path, *state: int) -> str:
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, functools.partial(hashlib.blake2b, digest_size=20)).hexdigest()
+        return hashlib.file_digest(
+            stream, functools.partial(hashlib.blake2b, digest_size=20)
+        ).hexdigest()
+
+
+WRITER_SECONDS = 2.0
+"""Whoever writes to a named pipe has so long to open it."""
+
+
+def read_given(path: Path, limit: int) -> bytes:
+    """The content of the file (or pipe) at `path`. Raises OSError, whose `strerror` says in words
+    what is wrong with it.
+
+    That includes more than `limit` bytes, a named pipe without a writer, and a name that no system
+    takes.
+    """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "its name holds a NUL character")
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(number, "rb", buffering=0) as stream:
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        first = _from_a_pipe(number) if stat.S_ISFIFO(os.fstat(number).st_mode) else b""
+        os.set_blocking(number, True)
+        return first + read_bounded(stream, limit - len(first))
+
+
+def read_bounded(stream: BinaryIO, limit: int) -> bytes:
+    """What comes out of a stream until it ends. Raises OSError for more than `limit` bytes."""
+    data = bytearray()
+    while block := stream.read(min(1 << 20, limit + 1 - len(data))):
+        data += block
+        if len(data) > limit:
+            raise OSError(errno.EFBIG, f"larger than {limit // 2**20} MiB")
+    return bytes(data)
+
+
+def _from_a_pipe(number: int) -> bytes:
+    """The first bytes of a pipe, or none yet where a writer holds it. Raises OSError where nobody
+    does.
+    """
+    end = time.monotonic() + WRITER_SECONDS
+    while time.monotonic() < end:
+        try:
+            if first := os.read(number, 1 << 16):
+                return first
+        except BlockingIOError:  # somebody holds the other end
+            return b""
+        time.sleep(0.02)
+    raise OSError(errno.ENXIO, "a pipe that nobody writes to")

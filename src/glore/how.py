@@ -1,13 +1,15 @@
 """How to refine: training pairs of the joint refiner, and refinement requests (method 4).
 
-One model learns both kinds, on question + marked draft → whole corrected solution; wrong drafts only.
+One model learns both kinds, on question + marked draft → whole corrected solution; wrong drafts
+only.
 
-Local: `[BAD]` before the first bad step S_e; the target is P_{e−1} and a right, consistent verifying trace from it (for
-e = 1 any right solution of the question). Global: `[BAD]` before S_1; the target is a right solution of the question.
-Value-based (App. J): marks the step after the prefix from which most verifying rollouts are right.
+Local: `[BAD]` before the first bad step S_e; the target is P_{e−1} and a right, consistent
+verifying trace from it (for e = 1 any right solution of the question). Global: `[BAD]` before S_1;
+the target is a right solution of the question. Value-based (App. J): marks the step after the
+prefix from which most verifying rollouts are right.
 
-Every random choice is a stable hash of the draft, so it depends neither on order nor on what else is in the data.
-Drafts for which there is no target give no pair.
+Every random choice is a stable hash of the draft, so it depends neither on order nor on what else
+is in the data. Drafts for which there is no target give no pair.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from glore.engines.protocol import Request, SamplingParams
 from glore.prompts import refine_segments, split_steps
 from glore.records import PrefixTrials, Problem, RefinementPair, Solution, StepLabels
-from glore.sampling.protocol import Request, SamplingParams, stable_seed
+from glore.seeds import stable_seed
 from glore.solutions import same_text
 
 __all__ = [
@@ -49,41 +52,69 @@ def local_pairs(
     *,
     seed: int,
 ) -> list[RefinementPair]:
-    """One pair per wrong, labelled draft. `traces`: (draft id, i) → right, consistent continuations of P_i; `right`: problem id →
-    right solutions."""
+    """One pair per wrong, labelled draft. `traces`: (draft id, i) → right, consistent continuations
+    of P_i; `right`: problem id → right solutions.
+    """
     first_error = {r.solution_id: r.first_error for r in labels if r.labels is not None}
     pairs = []
     for draft in drafts:
         e = first_error.get(draft.id)
         if draft.correct != "wrong" or e is None:
             continue
-        kept, tails = draft.steps[:e], (traces.get((draft.id, e), ()) if e else right.get(draft.problem_id, ()))
+        kept, tails = (
+            draft.steps[:e],
+            (traces.get((draft.id, e), ()) if e else right.get(draft.problem_id, ())),
+        )
         if tails:
             pairs.append(_pair(draft, "local", e, (*kept, *_drawn(tails, seed, "local", draft.id))))
     return pairs
 
 
 def global_pairs(
-    drafts: Sequence[Solution], right: Mapping[str, Sequence[Steps]], *, seed: int, mark: str = "first", how_many: str = "one"
+    drafts: Sequence[Solution],
+    right: Mapping[str, Sequence[Steps]],
+    *,
+    seed: int,
+    mark: str = "first",
+    how_many: str = "one",
 ) -> list[RefinementPair]:
-    """Each wrong draft with one random right solution of its question, or with `all`; `mark` is `first` or `none`."""
+    """Each wrong draft with one random right solution of its question, or with `all`; `mark` is
+    `first` or `none`.
+    """
     pairs = []
     for draft in drafts:
-        targets = list(right.get(draft.problem_id, ())) if draft.correct == "wrong" and draft.steps else []
-        chosen = [_drawn(targets, seed, "global", draft.id)] if targets and how_many == "one" else targets
-        pairs += [_pair(draft, "global", 0 if mark == "first" else None, target) for target in chosen]
+        targets = (
+            list(right.get(draft.problem_id, ()))
+            if draft.correct == "wrong" and draft.steps
+            else []
+        )
+        chosen = (
+            [_drawn(targets, seed, "global", draft.id)]
+            if targets and how_many == "one"
+            else targets
+        )
+        pairs += [
+            _pair(draft, "global", 0 if mark == "first" else None, target) for target in chosen
+        ]
     return pairs
 
 
-def mixed_pairs(local: Sequence[RefinementPair], globals_: Sequence[RefinementPair], *, seed: int) -> list[RefinementPair]:
-    """Local and global pairs 1:1: the larger kind is subsampled by hash; local first, both in their order."""
+def mixed_pairs(
+    local: Sequence[RefinementPair], globals_: Sequence[RefinementPair], *, seed: int
+) -> list[RefinementPair]:
+    """Local and global pairs 1:1: the larger kind is subsampled by hash; local first, both in their
+    order.
+    """
     n = min(len(local), len(globals_))
     return [*_subsample(local, n, seed), *_subsample(globals_, n, seed)]
 
 
-def value_pairs(drafts: Sequence[Solution], trials: Sequence[PrefixTrials], *, seed: int) -> list[RefinementPair]:
-    """App. J, from full counts: v_i = right rollouts from P_i, i* = argmax over i < L (ties: the latest), target P_{i*} ⊕ T with T
-    right and its first step ≠ S_{i*+1}, mark before S_{i*+1}."""
+def value_pairs(
+    drafts: Sequence[Solution], trials: Sequence[PrefixTrials], *, seed: int
+) -> list[RefinementPair]:
+    """App. J, from full counts: v_i = right rollouts from P_i, i* = argmax over i < L (ties: the
+    latest), target P_{i*} ⊕ T with T right and its first step ≠ S_{i*+1}, mark before S_{i*+1}.
+    """
     of_draft: dict[str, list[PrefixTrials]] = {}
     for trial in trials:
         of_draft.setdefault(trial.solution_id, []).append(trial)
@@ -94,30 +125,57 @@ def value_pairs(drafts: Sequence[Solution], trials: Sequence[PrefixTrials], *, s
             continue
         best = max(tried, key=lambda t: (t.correct.count("right"), t.n_steps_kept))
         i = best.n_steps_kept
-        rollouts = [split_steps(text) for text, verdict in zip(best.completions, best.correct, strict=True) if verdict == "right"]
+        rollouts = [
+            split_steps(text)
+            for text, verdict in zip(best.completions, best.correct, strict=True)
+            if verdict == "right"
+        ]
         other = [steps for steps in rollouts if steps[:1] != (draft.steps[i],)]
         if other:
-            pairs.append(_pair(draft, "value", i, (*draft.steps[:i], *_drawn(other, seed, "value", draft.id))))
+            pairs.append(
+                _pair(
+                    draft, "value", i, (*draft.steps[:i], *_drawn(other, seed, "value", draft.id))
+                )
+            )
     return pairs
 
 
 def value_mark(orm_scores: Sequence[float]) -> int | None:
-    """App. J at test time: i* = argmax of ORM(P_i) over 1 ≤ i < L (ties: the latest) as the 0-based index of S_{i*+1}; none for L < 2."""
+    """App. J at test time: i* = argmax of ORM(P_i) over 1 ≤ i < L (ties: the latest) as the 0-based
+    index of S_{i*+1}; none for L < 2.
+    """
     return max(range(1, len(orm_scores)), key=lambda i: (orm_scores[i - 1], i), default=None)
 
 
 def refine_requests(
-    marked: Sequence[MarkedDraft], problems: Mapping[str, Problem], kind: str, *, max_new_tokens: int, seed: int
+    marked: Sequence[MarkedDraft],
+    problems: Mapping[str, Problem],
+    kind: str,
+    *,
+    max_new_tokens: int,
+    seed: int,
 ) -> list[Request]:
     """Greedy refinement requests; ids are `DRAFT/KIND`."""
     return [
-        refine_request(f"{m.draft.id}/{kind}", problems[m.draft.problem_id].question, m.draft.steps, m.marked_step, max_new_tokens, seed)
+        refine_request(
+            f"{m.draft.id}/{kind}",
+            problems[m.draft.problem_id].question,
+            m.draft.steps,
+            m.marked_step,
+            max_new_tokens,
+            seed,
+        )
         for m in marked
     ]
 
 
 def refine_request(
-    request_id: str, question: str, draft: Sequence[str], marked_step: int | None, max_new_tokens: int, seed: int
+    request_id: str,
+    question: str,
+    draft: Sequence[str],
+    marked_step: int | None,
+    max_new_tokens: int,
+    seed: int,
 ) -> Request:
     """One greedy refinement request."""
     return Request(
@@ -140,14 +198,23 @@ def _pair(draft: Solution, kind: str, marked_step: int | None, target: Steps) ->
 
 
 def _drawn(options: Sequence[Steps], seed: int, kind: str, draft_id: str) -> Steps:
-    """One of the distinct options, uniformly and independently of their order: the one with the smallest hash."""
-    return min(options, key=lambda steps: stable_seed(seed, "pair", kind, draft_id, same_text(steps)))
+    """One of the distinct options, uniformly and independently of their order: the one with the
+    smallest hash.
+    """
+    return min(
+        options, key=lambda steps: stable_seed(seed, "pair", kind, draft_id, same_text(steps))
+    )
 
 
 def _subsample(pairs: Sequence[RefinementPair], n: int, seed: int) -> list[RefinementPair]:
     ranked = sorted(
         range(len(pairs)),
-        key=lambda i: (stable_seed(seed, "mix", pairs[i].kind, pairs[i].draft_id, same_text(pairs[i].target_steps)), i),
+        key=lambda i: (
+            stable_seed(
+                seed, "mix", pairs[i].kind, pairs[i].draft_id, same_text(pairs[i].target_steps)
+            ),
+            i,
+        ),
     )
     kept = set(ranked[:n])
     return [pair for i, pair in enumerate(pairs) if i in kept]

@@ -1,7 +1,8 @@
-"""What a model folder holds, looked at before transformers reads it: no code, no pickles, nothing damaged, no absurd sizes.
+"""What a model folder holds, looked at before transformers reads it: no code, no pickles, nothing
+damaged, no absurd sizes.
 
-Every refusal is a ModelError in one line. The files are data from elsewhere: their JSON is read up to a bound, and of the weights
-only the headers.
+Every refusal is a ModelError in one line. The files are data from elsewhere: their JSON is read up
+to a bound, and of the weights only the headers.
 """
 
 from __future__ import annotations
@@ -48,9 +49,13 @@ _WANTED_WEIGHTS = ["model.safetensors", "model-?????-of-?????.safetensors"]
 _MAX_JSON_BYTES = 1 << 24
 _PINNED = re.compile(r"([\w.-]+(?:/[\w.-]+)?)@([\w./-]+)")
 
-LOOPED = re.compile(r"(num_|n_)?(hidden_|encoder_|decoder_)?layers?|num_(encoder|decoder)_layers|n_layer|num_labels")
+LOOPED = re.compile(
+    r"(num_|n_)?(hidden_|encoder_|decoder_)?layers?|num_(encoder|decoder)_layers|n_layer|num_labels"
+)
 """Settings of a config.json that transformers counts up to, one object each."""
-_SIZES = re.compile(r"(.*_)?(size|dim|layers?|heads?|experts|embd|inner|ctx|positions|embeddings|d_model|d_ff|d_kv|d_inner)")
+_SIZES = re.compile(
+    r"(.*_)?(size|dim|layers?|heads?|experts|embd|inner|ctx|positions|embeddings|d_model|d_ff|d_kv|d_inner)"
+)
 MAXLOOPED, MAX_SIZE = 10_000, 1 << 31
 _said: set[str] = set()
 
@@ -88,26 +93,34 @@ def split_reference(path: str | Path) -> tuple[str, str | None]:
 
 
 def open_folder(path: str | Path, what: str, weights: bool = True) -> ModelFolder:
-    """Find the model at `path` and check what lies there. `what` is it to be, in errors; `weights`: they are needed too.
+    """Find the model at `path` and check what lies there. `what` is it to be, in errors; `weights`:
+    they are needed too.
 
-    `path` is a folder, a name on the Hub or NAME@REVISION (which is fetched), or a file `…/pytorch_model.bin`:
-    pickled weights, asked for by name.
+    `path` is a folder, a name on the Hub or NAME@REVISION (which is fetched), or a file
+    `…/pytorch_model.bin`: pickled weights, asked for by name.
     Raises ModelError.
     """
     (text, revision), pickle = split_reference(path), False
     if Path(text).name in PICKLES and Path(text).is_file():
         text, pickle = str(Path(text).parent), True
     if (isinstance(path, Path) or is_local(text)) and not Path(text).is_dir():
-        raise ModelError(f"no model folder {shown(text)}; give the folder of a saved model, or a Hub name like Qwen/Qwen2.5-0.5B")
+        raise ModelError(
+            f"no model folder {shown(text)}; give the folder of a saved model, or a Hub name like "
+            "Qwen/Qwen2.5-0.5B"
+        )
     is_here = Path(text).is_dir()
     folder = Path(text) if is_here else _fetched(text, what, revision, weights)
     where = f"can't load a {what} from {shown(str(path))}"
     if (folder / "adapter_config.json").exists():
         raise ModelError(
-            f"{where}: it holds an adapter (adapter_config.json); merge it into its base (peft: merge_and_unload) and give that"
+            f"{where}: it holds an adapter (adapter_config.json); merge it into its base (peft: "
+            "merge_and_unload) and give that"
         )
     if not (folder / "config.json").is_file():
-        raise ModelError(f"the folder {shown(text)} holds no config.json, so no saved model; give the folder that save_pretrained wrote")
+        raise ModelError(
+            f"the folder {shown(text)} holds no config.json, so no saved model; give the folder "
+            "that save_pretrained wrote"
+        )
     if is_here:
         _check_unchanged(folder, where)
     config = read_json(folder / "config.json", where)
@@ -118,20 +131,31 @@ def open_folder(path: str | Path, what: str, weights: bool = True) -> ModelFolde
 
 
 def _fetched(name: str, what: str, revision: str | None, weights: bool) -> Path:
-    """The files of a model on the Hub that are data, in the cache. Neither code nor pickles are fetched."""
+    """The files of a model on the Hub that are data, in the cache. Neither code nor pickles are
+    fetched.
+    """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     bars = not are_progress_bars_disabled()
     disable_progress_bars()
     try:
         wanted = [*_WANTED, *(_WANTED_WEIGHTS if weights else ())]
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]))
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]
+            )
+        )
     except Exception as error:
         asked = name if revision is None else f"{name}@{revision}"
         raise ModelError(
-            f"can't load a {what} from {shown(asked)}: it is no folder here, and can't be fetched from the Hugging Face Hub "
-            f"({in_one_line(error)}); give the folder of a saved model, or a Hub name like Qwen/Qwen2.5-0.5B"
+            f"can't load a {what} from {shown(asked)}: it is no folder here, and can't be fetched "
+            f"from the Hugging Face Hub ({in_one_line(error)}); give the folder of a saved model, "
+            "or a Hub name like Qwen/Qwen2.5-0.5B"
         ) from error
     finally:
         if bars:
@@ -139,7 +163,9 @@ def _fetched(name: str, what: str, revision: str | None, weights: bool) -> Path:
 
 
 def _check_unchanged(folder: Path, where: str) -> None:
-    """Refuse a folder of ours whose files have changed, or that holds another which a loader would take in."""
+    """Refuse a folder of ours whose files have changed, or that holds another which a loader would
+    take in.
+    """
     check_digests(folder)
     known = read_digests(folder)
     if known is None:
@@ -147,7 +173,8 @@ def _check_unchanged(folder: Path, where: str) -> None:
     for path in sorted(folder.iterdir()):
         if path.name not in known and path.name != DIGESTS and _READ.fullmatch(path.name):
             raise ModelError(
-                f"{where}: it holds {shown(path.name)}, which glore did not write there; remove that file, or use a copy elsewhere"
+                f"{where}: it holds {shown(path.name)}, which glore did not write there; remove "
+                "that file, or use a copy elsewhere"
             )
 
 
@@ -157,14 +184,21 @@ def read_json(path: Path, where: str) -> dict[str, object]:
             text = stream.read(_MAX_JSON_BYTES + 1)
         data = json.loads(text) if len(text) <= _MAX_JSON_BYTES else None
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{where}: its {path.name} can't be read ({in_one_line(error)}); copy it anew") from error
+        raise ModelError(
+            f"{where}: its {path.name} can't be read ({in_one_line(error)}); copy it anew"
+        ) from error
     if not isinstance(data, dict):
-        raise ModelError(f"{where}: its {path.name} holds no JSON object of at most {_MAX_JSON_BYTES:,} bytes; copy it anew")
+        raise ModelError(
+            f"{where}: its {path.name} holds no JSON object of at most {_MAX_JSON_BYTES:,} bytes; "
+            "copy it anew"
+        )
     return data
 
 
 def own_code(found: ModelFolder, what: str) -> list[str]:
-    """Code that the folder names for itself (`auto_map`), which glore doesn't run. Said once for each folder."""
+    """Code that the folder names for itself (`auto_map`), which glore doesn't run. Said once for
+    each folder.
+    """
     where = f"can't load a {what} from {shown(found.name)}"
     maps = [found.config.get("auto_map")]
     if (found.folder / "tokenizer_config.json").is_file():
@@ -172,7 +206,11 @@ def own_code(found: ModelFolder, what: str) -> list[str]:
     named = [printable(str(name), 80) for given in maps for name in _leaves(given)]
     if named and found.name not in _said:
         _said.add(found.name)
-        _log.warning("%s: its own code (%s) is not run; transformers' own is used in its place", shown(found.name), ", ".join(named[:3]))
+        _log.warning(
+            "%s: its own code (%s) is not run; transformers' own is used in its place",
+            shown(found.name),
+            ", ".join(named[:3]),
+        )
     return named
 
 
@@ -188,12 +226,16 @@ def check_config(config: Mapping[str, object], where: str) -> None:
     """Refuse what a config.json may say that would run code from elsewhere or take no end."""
     named = config.get("transformers_weights")
     if named is not None and not (isinstance(named, str) and named in (SAFE, SAFE_INDEX)):
-        raise ModelError(f"{where}: its config.json names the weights {shown(named)}; they are read from {SAFE} or {SAFE_INDEX} only")
+        raise ModelError(
+            f"{where}: its config.json names the weights {shown(named)}; they are read from {SAFE} "
+            f"or {SAFE_INDEX} only"
+        )
     for key, value in sizes(config):
         # A NaN is in no order with anything.
         if not value <= (most := MAXLOOPED if LOOPED.fullmatch(key) else MAX_SIZE):
             raise ModelError(
-                f"{where}: its config.json says {printable(key, 60)} {shown(value, 40)}, and at most {most:,} is taken; mend the file"
+                f"{where}: its config.json says {printable(key, 60)} {shown(value, 40)}, and at "
+                f"most {most:,} is taken; mend the file"
             )
 
 
@@ -203,25 +245,40 @@ def sizes(config: object, depth: int = 0) -> Iterator[tuple[str, int | float]]:
         for key, value in config.items():
             if isinstance(value, dict):
                 yield from sizes(value, depth + 1)
-            elif isinstance(value, int | float) and not isinstance(value, bool) and (LOOPED.fullmatch(key) or _SIZES.fullmatch(key)):
+            elif (
+                isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and (LOOPED.fullmatch(key) or _SIZES.fullmatch(key))
+            ):
                 yield key, value
 
 
 def _check_safe(folder: Path, config: Mapping[str, object], where: str) -> None:
     """Refuse weights that are no safetensors, or that are quantised."""
     if config.get("quantization_config") is not None:
-        raise ModelError(f"{where}: its weights are quantised (quantization_config); give the model in float32, float16 or bfloat16")
+        raise ModelError(
+            f"{where}: its weights are quantised (quantization_config); give the model in float32, "
+            "float16 or bfloat16"
+        )
     if (folder / SAFE).exists() or (folder / SAFE_INDEX).exists():
         return
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLED)
     if pickles:
-        name = next((p for p in (PICKLES[1], PICKLES[0]) if p in pickles or (folder / p).exists()), None)
-        asked = f"name the file itself on the command line: base.model={folder / name}" if name else "convert them first"
-        raise ModelError(
-            f"{where}: its weights are pickled ({shown(pickles[0])}), which can run code when they are read; give a model in safetensors, "
-            f"or, if you trust it, {asked}"
+        name = next(
+            (p for p in (PICKLES[1], PICKLES[0]) if p in pickles or (folder / p).exists()), None
         )
-    raise ModelError(f"{where}: it holds no weights ({SAFE} or {SAFE_INDEX}); copy the whole folder")
+        asked = (
+            f"name the file itself on the command line: base.model={folder / name}"
+            if name
+            else "convert them first"
+        )
+        raise ModelError(
+            f"{where}: its weights are pickled ({shown(pickles[0])}), which can run code when they "
+            f"are read; give a model in safetensors, or, if you trust it, {asked}"
+        )
+    raise ModelError(
+        f"{where}: it holds no weights ({SAFE} or {SAFE_INDEX}); copy the whole folder"
+    )
 
 
 def in_one_line(error: Exception) -> str:

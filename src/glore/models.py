@@ -1,8 +1,9 @@
 """Models and tokenizers on disk: load, prepare, encode, save. Shared by sampling and training.
 
-Loading is strict: a folder whose weights don't fill the requested kind of model is refused, where `from_pretrained`
-would quietly draw the missing head at random; so are weights left over, of integer type, or not finite. No code and no
-pickle of the folder is run (`glore.modelfolder`). Every failure is a ModelError in one line.
+Loading is strict: a folder whose weights don't fill the requested kind of model is refused, where
+`from_pretrained` would quietly draw the missing head at random; so are weights left over, of
+integer type, or not finite. No code and no pickle of the folder is run (`glore.modelfolder`). Every
+failure is a ModelError in one line.
 """
 
 from __future__ import annotations
@@ -50,19 +51,27 @@ def pick_device(name: str) -> str:
     if name not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device must be auto, cpu or cuda, got {shown(name)}")
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device cuda was asked for, but torch sees no GPU here; use device=auto or cpu")
+        raise ConfigError(
+            "device cuda was asked for, but torch sees no GPU here; use device=auto or cpu"
+        )
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def computes_bfloat16(device: str) -> bool:
-    """Whether the device has bfloat16 instructions. A CPU without them emulates them, many times slower than float32."""
+    """Whether the device has bfloat16 instructions. A CPU without them emulates them, many times
+    slower than float32.
+    """
     import torch
 
-    return device != "cpu" or any(has and name.endswith("bf16") for name, has in torch.cpu.get_capabilities().items())
+    return device != "cpu" or any(
+        has and name.endswith("bf16") for name, has in torch.cpu.get_capabilities().items()
+    )
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer at `path` (a folder, a Hub name or NAME@REVISION). Raises ModelError, also for one without an end-of-text token."""
+    """The tokenizer at `path` (a folder, a Hub name or NAME@REVISION). Raises ModelError, also for
+    one without an end-of-text token.
+    """
     from transformers import AutoTokenizer
 
     found = open_folder(path, "tokenizer", weights=False)
@@ -74,43 +83,68 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         raise _failed("tokenizer", path, error, code) from error
     if tokenizer.eos_token_id is None:
         raise ModelError(
-            f"the tokenizer at {shown(str(path))} has no eos_token, so completions could not end; set one in its tokenizer_config.json"
+            f"the tokenizer at {shown(str(path))} has no eos_token, so completions could not end; "
+            "set one in its tokenizer_config.json"
         )
-    tokenizer.init_kwargs.pop("auto_map", None)  # or a model made from this one would ask for that code again
+    tokenizer.init_kwargs.pop(
+        "auto_map", None
+    )  # or a model made from this one would ask for that code again
     return tokenizer
 
 
-def load_causal_lm(path: str | Path, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
+def load_causal_lm(
+    path: str | Path, dtype: str = "float32", device: str = "cpu"
+) -> PreTrainedModel:
     """The causal language model at `path`, in eval mode on `device`. Raises ModelError."""
     from transformers import AutoModelForCausalLM
 
-    return _load(AutoModelForCausalLM, "causal language model", path, dtype).to(pick_device(device)).eval()
+    return (
+        _load(AutoModelForCausalLM, "causal language model", path, dtype)
+        .to(pick_device(device))
+        .eval()
+    )
 
 
-def load_step_model(path: str | Path, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
-    """A trained step classifier, in eval mode on `device`: logits (B, T, 2), class 0 bad, 1 good. Raises ModelError."""
+def load_step_model(
+    path: str | Path, dtype: str = "float32", device: str = "cpu"
+) -> PreTrainedModel:
+    """A trained step classifier, in eval mode on `device`: logits (B, T, 2), class 0 bad, 1 good.
+    Raises ModelError.
+    """
     from transformers import AutoModelForTokenClassification
 
     model = _load(AutoModelForTokenClassification, "step classifier", path, dtype)
     if model.config.num_labels != len(STEP_LABELS):
         raise ModelError(
-            f"the step classifier at {shown(str(path))} has {model.config.num_labels} classes, not 2 (bad, good); train it with glore"
+            f"the step classifier at {shown(str(path))} has {model.config.num_labels} classes, not "
+            "2 (bad, good); train it with glore"
         )
     return model.to(pick_device(device)).eval()
 
 
 def new_step_model(base: str | Path, dtype: str = "float32") -> PreTrainedModel:
-    """A step classifier with the weights of a causal LM (or step classifier) and, where there is none yet, a fresh head.
+    """A step classifier with the weights of a causal LM (or step classifier) and, where there is
+    none yet, a fresh head.
 
     The head is drawn from torch's global generator: seed it first. Raises ModelError.
     """
     from transformers import AutoModelForTokenClassification
 
-    return _load(AutoModelForTokenClassification, "step classifier", base, dtype, fresh=("score.", "classifier."))
+    return _load(
+        AutoModelForTokenClassification,
+        "step classifier",
+        base,
+        dtype,
+        fresh=("score.", "classifier."),
+    )
 
 
-def _load(kind: object, what: str, path: str | Path, dtype: str, fresh: tuple[str, ...] = ()) -> PreTrainedModel:
-    """`kind.from_pretrained`, refusing weights that are missing unless their name starts with one of `fresh`, or left over."""
+def _load(
+    kind: object, what: str, path: str | Path, dtype: str, fresh: tuple[str, ...] = ()
+) -> PreTrainedModel:
+    """`kind.from_pretrained`, refusing weights that are missing unless their name starts with one
+    of `fresh`, or left over.
+    """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoConfig
@@ -127,7 +161,8 @@ def _load(kind: object, what: str, path: str | Path, dtype: str, fresh: tuple[st
             config = AutoConfig.from_pretrained(found.name, **found.options)
             if hasattr(config, "auto_map"):
                 del config.auto_map  # or a model made from this one would ask for that code again
-            # The machine decides how attention is computed; a file may name a kernel, which is code from the Hub.
+            # The machine decides how attention is computed; a file may name a kernel, which is code
+            # from the Hub.
             config._attn_implementation = config._experts_implementation = None
             if fresh:
                 config.num_labels = len(STEP_LABELS)
@@ -135,14 +170,19 @@ def _load(kind: object, what: str, path: str | Path, dtype: str, fresh: tuple[st
                 config.label2id = {name: i for i, name in STEP_LABELS.items()}
                 config.classifier_dropout = 0.0
             model, info = kind.from_pretrained(  # type: ignore[attr-defined]  # an Auto class, untyped here
-                found.name, config=config, dtype=getattr(torch, dtype), output_loading_info=True, **found.weight_options
+                found.name,
+                config=config,
+                dtype=getattr(torch, dtype),
+                output_loading_info=True,
+                **found.weight_options,
             )
         except ModelError:
             raise
         except SafetensorError as error:
             raise ModelError(
-                f"{where}: its weights are damaged or cut short ({in_one_line(error)}); delete that folder, "
-                "then make the model again: glore run with the run's config.yaml does, and one from elsewhere is fetched again"
+                f"{where}: its weights are damaged or cut short ({in_one_line(error)}); delete "
+                "that folder, then make the model again: glore run with the run's config.yaml "
+                "does, and one from elsewhere is fetched again"
             ) from error
         except Exception as error:
             raise _failed(what, path, error, code) from error
@@ -169,26 +209,40 @@ def _failed(what: str, path: str | Path, error: Exception, code: Sequence[str]) 
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
-    """Make `[BAD]` one special token and see to a pad token; resize the embeddings if that made the vocabulary larger.
+    """Make `[BAD]` one special token and see to a pad token; resize the embeddings if that made the
+    vocabulary larger.
 
-    New rows are the mean of the old ones (no randomness). Returns the id of `[BAD]`. Idempotent. Raises ModelError.
+    New rows are the mean of the old ones (no randomness). Returns the id of `[BAD]`. Idempotent.
+    Raises ModelError.
     """
     import torch
 
     special = list(tokenizer.all_special_tokens)
     if BAD_MARK not in special:
-        tokenizer.add_special_tokens({"extra_special_tokens": [*(t for t in getattr(tokenizer, "extra_special_tokens", [])), BAD_MARK]})
+        tokenizer.add_special_tokens(
+            {
+                "extra_special_tokens": [
+                    *(t for t in getattr(tokenizer, "extra_special_tokens", [])),
+                    BAD_MARK,
+                ]
+            }
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.add_special_tokens({"pad_token": PAD_MARK})
     bad_id = tokenizer.convert_tokens_to_ids(BAD_MARK)
     if tokenizer(BAD_MARK, add_special_tokens=False)["input_ids"] != [bad_id]:
         raise ModelError(
-            f"the tokenizer {shown(tokenizer.name_or_path)} does not keep {BAD_MARK} as one token; use a fast tokenizer (tokenizer.json)"
+            f"the tokenizer {shown(tokenizer.name_or_path)} does not keep {BAD_MARK} as one token; "
+            "use a fast tokenizer (tokenizer.json)"
         )
     n_old = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > n_old:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        heads = {id(m): m for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
+        heads = {
+            id(m): m
+            for m in (model.get_input_embeddings(), model.get_output_embeddings())
+            if m is not None
+        }
         with torch.no_grad():
             for head in heads.values():
                 head.weight[n_old:] = head.weight[:n_old].float().mean(dim=0).to(head.weight.dtype)
@@ -197,20 +251,31 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 
 
 def encode_segments(tokenizer: PreTrainedTokenizerBase, segments: Sequence[str]) -> list[int]:
-    """Token ids of a prompt: each segment by itself without special tokens; BOS once in front if the tokenizer puts one there.
+    """Token ids of a prompt: each segment by itself without special tokens; BOS once in front if
+    the tokenizer puts one there.
 
-    Only the segment `[BAD]` is a special token. Text that merely spells one (a question with `</s>` in it) stays ordinary text.
+    Only the segment `[BAD]` is a special token. Text that merely spells one (a question with `</s>`
+    in it) stays ordinary text.
     """
     return encode_many(tokenizer, [segments])[0]
 
 
-def encode_many(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[str]], bos: bool = True) -> list[list[int]]:
-    """`encode_segments` of many prompts in one call of the tokenizer (equal segments are encoded once); `bos=False` leaves BOS out."""
+def encode_many(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[str]], bos: bool = True
+) -> list[list[int]]:
+    """`encode_segments` of many prompts in one call of the tokenizer (equal segments are encoded
+    once); `bos=False` leaves BOS out.
+    """
     ids = {
-        text: tokens for texts in [list(dict.fromkeys(s for p in prompts for s in p if s))] for text, tokens in _encoded(tokenizer, texts)
+        text: tokens
+        for texts in [list(dict.fromkeys(s for p in prompts for s in p if s))]
+        for text, tokens in _encoded(tokenizer, texts)
     }
     head = _bos(tokenizer) if bos else []
-    return [[*head, *(token for segment in prompt if segment for token in ids[segment])] for prompt in prompts]
+    return [
+        [*head, *(token for segment in prompt if segment for token in ids[segment])]
+        for prompt in prompts
+    ]
 
 
 def _encoded(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> zip[tuple[str, list[int]]]:
@@ -228,8 +293,11 @@ def _bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return first if first == [tokenizer.bos_token_id] else []
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str) -> None:
-    """Write safetensors, tokenizer and the card (README.md) to a temporary folder, then rename; an old `folder` is replaced.
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str
+) -> None:
+    """Write safetensors, tokenizer and the card (README.md) to a temporary folder, then rename; an
+    old `folder` is replaced.
 
     Raises ModelError when the disk refuses.
     """
@@ -253,13 +321,16 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise ModelError(
-            f"can't write the model to {folder}: {in_one_line(error)}; free some space or choose another run folder, then run again"
+            f"can't write the model to {folder}: {in_one_line(error)}; free some space or choose "
+            "another run folder, then run again"
         ) from error
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and no load reports from transformers inside the block; what was set before comes back."""
+    """No progress bars and no load reports from transformers inside the block; what was set before
+    comes back.
+    """
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,6 +1,8 @@
-"""The weights of a model: what their files say of them before they are loaded, and whether what was loaded is a model.
+"""The weights of a model: what their files say of them before they are loaded, and whether what was
+loaded is a model.
 
-Loading is strict: weights that are missing, left over, of integer type, or not finite are refused in one line.
+Loading is strict: weights that are missing, left over, of integer type, or not finite are refused
+in one line.
 """
 
 from __future__ import annotations
@@ -28,14 +30,23 @@ _SMALL = 1 << 20
 
 
 def weight_headers(found: ModelFolder, where: str) -> Headers:
-    """Types and shapes of all weights, out of the headers of their files. Raises ModelError, SafetensorError."""
+    """Types and shapes of all weights, out of the headers of their files. Raises ModelError,
+    SafetensorError.
+    """
     one, index = PICKLES if found.pickle else (SAFE, SAFE_INDEX)
     names = [one]
     if not (found.folder / one).exists():
         given = read_json(found.folder / index, where).get("weight_map")
         names = sorted({str(name) for name in given.values()}) if isinstance(given, dict) else []
-        if wrong := [name for name in names if not (is_inside(name) and Path(name).suffix == Path(one).suffix)]:
-            raise ModelError(f"{where}: its {index} names the file {shown(wrong[0])}, which is no {Path(one).suffix} file in the folder")
+        if wrong := [
+            name
+            for name in names
+            if not (is_inside(name) and Path(name).suffix == Path(one).suffix)
+        ]:
+            raise ModelError(
+                f"{where}: its {index} names the file {shown(wrong[0])}, which is no "
+                f"{Path(one).suffix} file in the folder"
+            )
     read = _pickle_header if found.pickle else _safe_header
     return {key: header for name in names for key, header in read(found.folder / name)}
 
@@ -64,41 +75,84 @@ def check_headers(config: Mapping[str, object], headers: Headers, where: str) ->
         limit = layers if LOOPED.fullmatch(key) and key != "num_labels" else most
         if value > limit and not key.endswith(("positions", "position_embeddings", "ctx")):
             raise ModelError(
-                f"{where}: its config.json says {key} {value:,}, and its weights are {len(headers):,} tensors of "
-                f"{sum(math.prod(shape) for _, shape in headers.values()):,} numbers in all; mend the file or give the right weights"
+                f"{where}: its config.json says {key} {value:,}, and its weights are "
+                f"{len(headers):,} tensors of "
+                f"{sum(math.prod(shape) for _, shape in headers.values()):,} numbers in all; mend "
+                "the file or give the right weights"
             )
 
 
 def check_loaded(
-    model: PreTrainedModel, missing: Iterable[str], left: Iterable[str], headers: Headers, who: str, what: str, fresh: tuple[str, ...]
+    model: PreTrainedModel,
+    missing: Iterable[str],
+    left: Iterable[str],
+    headers: Headers,
+    who: str,
+    what: str,
+    fresh: tuple[str, ...],
 ) -> None:
-    """Refuse weights that are missing, left over, of a type that no model computes with, or no finite numbers."""
+    """Refuse weights that are missing, left over, of a type that no model computes with, or no
+    finite numbers.
+    """
     import torch
 
     def refuse(names: list[str], why: str) -> None:
         if names:
-            raise ModelError(f"{who} {why.format(printable(names[0]) + (f' and {len(names) - 1} more' if names[1:] else ''))}")
+            raise ModelError(
+                f"{who} "
+                f"{why.format(printable(names[0]) + (f' and {len(names) - 1} more' if names[1:] else ''))}"
+            )
 
-    refuse(sorted(name for name in missing if not name.startswith(fresh or ("\0",))), f"is no {what}: it has no weights for {{}}")
+    refuse(
+        sorted(name for name in missing if not name.startswith(fresh or ("\0",))),
+        f"is no {what}: it has no weights for {{}}",
+    )
     over = sorted(name for name in left if not _is_constant(name, headers))
     if over and fresh:
         heads, n_vocab = _language_heads(model.config), model.get_input_embeddings().weight.shape[0]
         # Files may keep an older name of the head (GPT-NeoX: embed_out).
-        over = [name for name in over if name not in heads and ("." not in name or headers.get(name, ("", ()))[1][:1] != (n_vocab,))]
-    refuse(over, f"is no {what}, or not that alone: left over are the weights {{}}; give the model that its config.json describes")
+        over = [
+            name
+            for name in over
+            if name not in heads
+            and ("." not in name or headers.get(name, ("", ()))[1][:1] != (n_vocab,))
+        ]
+    refuse(
+        over,
+        f"is no {what}, or not that alone: left over are the weights {{}}; give the model that its "
+        "config.json describes",
+    )
     buffers = tuple(name for name, _ in model.named_buffers())
-    odd = sorted(n for n, (kind, _) in headers.items() if kind not in FLOATS and not _is_constant(n, headers) and not n.endswith(buffers))
+    odd = sorted(
+        n
+        for n, (kind, _) in headers.items()
+        if kind not in FLOATS and not _is_constant(n, headers) and not n.endswith(buffers)
+    )
     kind = headers[odd[0]][0] if odd else ""
-    refuse(odd, f"has weights of type {kind}: {{}}; weights are floats here ({', '.join(FLOATS)}), so give the model without quantisation")
+    refuse(
+        odd,
+        f"has weights of type {kind}: {{}}; weights are floats here ({', '.join(FLOATS)}), so give "
+        "the model without quantisation",
+    )
     broken = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
-    refuse(broken, "has weights that are no finite numbers (NaN or infinity): {}; give another copy, or train it again")
+    refuse(
+        broken,
+        "has weights that are no finite numbers (NaN or infinity): {}; give another copy, or "
+        "train it again",
+    )
 
 
 def _is_constant(name: str, headers: Headers) -> bool:
-    """Is it a table that older releases of transformers saved, and newer ones compute? Masks of attention have four axes."""
+    """Is it a table that older releases of transformers saved, and newer ones compute? Masks of
+    attention have four axes.
+    """
     shapes = [shape for key, (_, shape) in headers.items() if key.endswith(name)]
-    is_mask = name.endswith(("attn.bias", "attention.bias")) and all(len(shape) == 4 for shape in shapes)
-    return is_mask or name.endswith(("inv_freq", "masked_bias", "position_ids", "num_batches_tracked"))
+    is_mask = name.endswith(("attn.bias", "attention.bias")) and all(
+        len(shape) == 4 for shape in shapes
+    )
+    return is_mask or name.endswith(
+        ("inv_freq", "masked_bias", "position_ids", "num_batches_tracked")
+    )
 
 
 def _language_heads(config: PreTrainedConfig) -> set[str]:
@@ -111,4 +165,8 @@ def _language_heads(config: PreTrainedConfig) -> set[str]:
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except ValueError:  # no language model of this kind
         return set()
-    return {name for name, _ in model.named_parameters(remove_duplicate=False) if not name.startswith(f"{model.base_model_prefix}.")}
+    return {
+        name
+        for name, _ in model.named_parameters(remove_duplicate=False)
+        if not name.startswith(f"{model.base_model_prefix}.")
+    }

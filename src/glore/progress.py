@@ -1,7 +1,7 @@
 """The live line: what is being done, how far it is, how fast, and how long it will still take.
 
-Work reports through the `Progress` protocol and never prints. Text from files and models reaches the terminal as plain
-text: no markup is interpreted and control characters are replaced.
+Work reports through the `Progress` protocol and never prints. Text from files and models reaches
+the terminal as plain text: no markup is interpreted and control characters are replaced.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class SilentProgress:
 
 
 class TerminalProgress:
-    """A live line on a terminal, a plain line every ten seconds elsewhere; notes also go to `log_file`.
+    """A live line on a terminal, a plain line every ten seconds elsewhere; notes also go to
+    `log_file`.
 
     Use as a context manager, so that the live line is taken down whatever happens.
     """
@@ -78,7 +79,12 @@ class TerminalProgress:
     def __enter__(self) -> TerminalProgress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -96,8 +102,14 @@ class TerminalProgress:
         self._began = self._said = self._clock()
         if self.console.is_terminal:
             if self._live is None:
-                columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=10), _Stats(self.status))
-                self._live = RichProgress(*columns, console=self.console, transient=True, refresh_per_second=4)
+                columns = (
+                    TextColumn("{task.description}", markup=False),
+                    BarColumn(bar_width=10),
+                    _Stats(self.status),
+                )
+                self._live = RichProgress(
+                    *columns, console=self.console, transient=True, refresh_per_second=4
+                )
                 self._live.start()
             self._task = self._live.add_task(self._what, total=total or None)
 
@@ -118,11 +130,17 @@ class TerminalProgress:
         self._log(line)
 
     def status(self) -> str:
-        """Done of total, rate, tokens per second, time left; the time gone where there is nothing to count."""
+        """Done of total, rate, tokens per second, time left; the time gone where there is nothing
+        to count.
+        """
         seconds = max(self._clock() - self._began, 1e-9)
         if not self._total and not self._done:
             return duration(seconds)
-        parts = [f"{self._done}/{self._total} {self._unit}" if self._total else f"{self._done} {self._unit}"]
+        parts = [
+            f"{self._done}/{self._total} {self._unit}"
+            if self._total
+            else f"{self._done} {self._unit}"
+        ]
         if self._done:
             parts.append(f"{_short(self._done / seconds)}/s")
         if self._tokens:
@@ -135,7 +153,9 @@ class TerminalProgress:
         if not self._what:
             return
         if self._total or self._done:
-            self._log(f"{self._what}: {self.status()}, took {duration(self._clock() - self._began)}")
+            self._log(
+                f"{self._what}: {self.status()}, took {duration(self._clock() - self._began)}"
+            )
         if self._live is not None and self._task is not None:
             self._live.remove_task(self._task)
         self._what, self._task = "", None
@@ -153,7 +173,8 @@ class TerminalProgress:
             with self._log_file.open("a", encoding="utf-8") as stream:
                 stream.write(f"{stamp} {line}\n")
         except OSError:
-            # A log line is not worth a run; a full disk is reported by the stage that needs the space.
+            # A log line is not worth a run; a full disk is reported by the stage that needs the
+            # space.
             self._log_file = None
 
 

@@ -60,10 +60,16 @@ def mark_draft(steps: Sequence[str], marked_step: int | None) -> tuple[str, ...]
     the draft brought along is removed.
     """
     clean = [s.replace(BAD_MARK, "").strip() for s in steps]
-    return tuple(part for i, s in enumerate(clean) for part in ((BAD_MARK, step_text(f" {s}")) if i == marked_step else (step_text(s),)))
+    return tuple(
+        part
+        for i, s in enumerate(clean)
+        for part in ((BAD_MARK, step_text(f" {s}")) if i == marked_step else (step_text(s),))
+    )
 
 
-def refine_segments(question: str, draft: Sequence[str], marked_step: int | None) -> tuple[str, ...]:
+def refine_segments(
+    question: str, draft: Sequence[str], marked_step: int | None
+) -> tuple[str, ...]:
     """Refiner prompt: the question, the marked draft, then the place for the new solution (method
     4).
     """

@@ -1,8 +1,10 @@
-"""Everything that crosses a stage boundary: frozen dataclasses in memory, typed Parquet columns on disk.
+"""Everything that crosses a stage boundary: frozen dataclasses in memory, typed Parquet columns on
+disk.
 
-Order in a file is the order of the list that was written; readers get it back unchanged. Column types follow from the
-field annotations (`str`, `int`, `float`, `bool`, `X | None`, `tuple[X, ...]`, nested), so a record and its schema can't
-drift apart. `SCHEMA_VERSION` goes into every stage's fingerprint: raise it when a field changes its meaning.
+Order in a file is the order of the list that was written; readers get it back unchanged. Column
+types follow from the field annotations (`str`, `int`, `float`, `bool`, `X | None`, `tuple[X, ...]`,
+nested), so a record and its schema can't drift apart. `SCHEMA_VERSION` goes into every stage's
+fingerprint: raise it when a field changes its meaning.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ class Problem:
     split: str
     """`train`, `dev` or `test`."""
     meta: str = ""
-    """Task-private facts as JSON (the built-in task keeps the truth of its quantities here); never shown to a model."""
+    """Task-private facts as JSON (the built-in task keeps the truth of its quantities here); never
+    shown to a model.
+    """
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,7 +85,9 @@ class Solution:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PrefixTrials:
-    """Verifying rollouts from one prefix P_i of a draft, in order of k. Raw outcomes; labels are derived from them."""
+    """Verifying rollouts from one prefix P_i of a draft, in order of k. Raw outcomes; labels are
+    derived from them.
+    """
 
     solution_id: str
     n_steps_kept: int
@@ -92,7 +98,9 @@ class PrefixTrials:
     consistent: tuple[bool, ...]
     """Whether the rollout uses the prefix's results, per rollout (method 3.1)."""
     n_tokens: int
-    """Tokens sampled for these rollouts (where `glore regrade` let go of the last ones, for those, too)."""
+    """Tokens sampled for these rollouts (where `glore regrade` let go of the last ones, for those,
+    too).
+    """
     exhausted: bool
     """All K were drawn (false: sampling ended at the first consistent success)."""
 
@@ -214,8 +222,13 @@ def read_records(paths: Path | Iterable[Path], kind: type[R]) -> list[R]:
 
     Raises RunError for an unreadable or foreign file, TypeError for a path given as a bare string.
     """
-    if isinstance(paths, str):  # type checkers refuse it; others would be told that the file "r" can't be read
-        raise TypeError(f"read_records takes a pathlib.Path or several, got the string {shown(paths)}; wrap it in Path(…)")
+    if isinstance(
+        paths, str
+    ):  # type checkers refuse it; others would be told that the file "r" can't be read
+        raise TypeError(
+            f"read_records takes a pathlib.Path or several, got the string {shown(paths)}; wrap it "
+            "in Path(…)"
+        )
     files = [paths] if isinstance(paths, Path) else list(paths)
     expected = schema_of(kind)
     out: list[R] = []
@@ -223,17 +236,24 @@ def read_records(paths: Path | Iterable[Path], kind: type[R]) -> list[R]:
         try:
             table = pq.read_table(path)
             names = table.schema.names
-        except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: names that are no UTF-8, say
+        except (
+            OSError,
+            ValueError,
+            pa.ArrowException,
+        ) as error:  # ValueError: names that are no UTF-8, say
             raise _unreadable(path, error) from error
         if names != expected.names:
             raise RunError(
-                f"{path} holds columns {names}, but {kind.__name__} needs {expected.names}; delete its stage folder and run again"
+                f"{path} holds columns {names}, but {kind.__name__} needs {expected.names}; delete "
+                "its stage folder and run again"
             )
         try:
             rows = table.to_pylist()
         except (ValueError, pa.ArrowException) as error:
             raise _unreadable(path, error) from error
-        out.extend(kind(**typing.cast(typing.Any, {k: _frozen(v) for k, v in row.items()})) for row in rows)
+        out.extend(
+            kind(**typing.cast(typing.Any, {k: _frozen(v) for k, v in row.items()})) for row in rows
+        )
     return out
 
 

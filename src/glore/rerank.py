@@ -13,10 +13,12 @@ __all__ = ["AGGREGATES", "aggregate", "choose"]
 
 
 def aggregate(p_correct: Sequence[float], how: str) -> float:
-    """One score in [0, ∞) of a solution from its L step probabilities; `how` is a key of `AGGREGATES`.
+    """One score in [0, ∞) of a solution from its L step probabilities; `how` is a key of
+    `AGGREGATES`.
 
-    A solution without steps scores 0: there is nothing in it that could be right. `weighted_mean_literal` is the paper's
-    printed formula, which is no mean and may exceed 1. Raises ValueError for an unknown `how`.
+    A solution without steps scores 0: there is nothing in it that could be right.
+    `weighted_mean_literal` is the paper's printed formula, which is no mean and may exceed 1.
+    Raises ValueError for an unknown `how`.
     """
     if how not in AGGREGATES:
         raise ValueError(f"aggregate is one of {', '.join(AGGREGATES)}, got {how!r}")
@@ -24,7 +26,9 @@ def aggregate(p_correct: Sequence[float], how: str) -> float:
 
 
 def choose(scores: Sequence[float]) -> int:
-    """Index of the best score, the lowest one on ties. Raises ValueError where there is nothing to choose from."""
+    """Index of the best score, the lowest one on ties. Raises ValueError where there is nothing to
+    choose from.
+    """
     if not scores:
         raise ValueError("choose needs at least one score, got none")
     return max(range(len(scores)), key=lambda i: (scores[i], -i))

@@ -1,12 +1,14 @@
-"""Solutions: from a completion to a graded record. Shared by everything that samples (student, refiners, inference)."""
+"""Solutions: from a completion to a graded record. Shared by everything that samples (student,
+refiners, inference).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from glore.engines.protocol import Completion
 from glore.prompts import split_steps
 from glore.records import Problem, Solution
-from glore.sampling.protocol import Completion
 from glore.tasks.protocol import Task
 
 __all__ = ["by_problem", "completion_steps", "first_of_each", "graded_solution", "same_text"]
@@ -43,8 +45,9 @@ def graded_solution(
 def completion_steps(text: str) -> tuple[str, ...]:
     """The steps of a sampled text.
 
-    Bytes that are no text (U+FFFD) are dropped: they would take up to three times the tokens when the solution is read
-    again, so that a weak model's noise could outgrow the context of the models that score and refine it.
+    Bytes that are no text (U+FFFD) are dropped: they would take up to three times the tokens when
+    the solution is read again, so that a weak model's noise could outgrow the context of the models
+    that score and refine it.
     """
     return split_steps(text.replace("\ufffd", ""))
 
@@ -63,5 +66,7 @@ def first_of_each(solutions: Sequence[Solution], n: int) -> list[Solution]:
 
 
 def same_text(steps: tuple[str, ...]) -> str:
-    """What two solutions must share to be duplicates: their text without surrounding blanks (method 1)."""
+    """What two solutions must share to be duplicates: their text without surrounding blanks (method
+    1).
+    """
     return "\n".join(step.strip() for step in steps).strip()

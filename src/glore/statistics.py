@@ -1,11 +1,14 @@
-"""Intervals for shares and for paired differences (method 6: every accuracy carries a 95 % interval and n).
+"""Intervals for shares and for paired differences (method 6: every accuracy carries a 95 % interval
+and n).
 
 Three tools, and which one is for what:
 
 - `wilson`: a share of independent yes/no outcomes (one draft per question).
-- `Resampler`: anything whose units hang together, by a bootstrap that draws whole *clusters* with replacement. Steps of
-  one solution, samples of one question and the same question under several seeds are one cluster, so that thousands of
-  correlated steps don't pretend to be thousands of observations. All estimates of one `Resampler` share the same draws.
+- `Resampler`: anything whose units hang together, by a bootstrap that draws whole *clusters* with
+replacement. Steps of
+  one solution, samples of one question and the same question under several seeds are one cluster,
+  so that thousands of correlated steps don't pretend to be thousands of observations. All estimates
+  of one `Resampler` share the same draws.
 - `mcnemar_p`: the exact two-sided test of two yes/no outcomes on the same questions.
 
 Axes: B bootstrap draws, C clusters, U units (rows handed in), M columns.
@@ -31,7 +34,9 @@ Z_95 = 1.959963984540054
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its 95 % interval. All three are none where there was nothing to measure (n = 0)."""
+    """A number with its 95 % interval. All three are none where there was nothing to measure (n =
+    0).
+    """
 
     value: float | None
     low: float | None
@@ -53,7 +58,9 @@ class Difference:
     lost: int
     """Units that only the second gets right."""
     p: float | None
-    """Exact two-sided McNemar p over gained and lost; none for measures that are not yes/no and for units that hang together."""
+    """Exact two-sided McNemar p over gained and lost; none for measures that are not yes/no and for
+    units that hang together.
+    """
 
     @property
     def excludes_zero(self) -> bool:
@@ -71,7 +78,9 @@ def wilson(successes: int, n: int) -> Estimate:
     centre = (share + Z_95**2 / (2 * n)) / denominator
     half = Z_95 * math.sqrt(share * (1 - share) / n + Z_95**2 / (4 * n**2)) / denominator
     # At 0 and n rounding may leave the bound a hair inside the share.
-    return Estimate(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), n)
+    return Estimate(
+        share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), n
+    )
 
 
 def mcnemar_p(gained: int, lost: int) -> float:
@@ -84,8 +93,13 @@ def mcnemar_p(gained: int, lost: int) -> float:
 
 
 def _log_tail_p(n: int, smaller: int) -> float:
-    """2 · P(X ≤ smaller) for X ~ Binomial(n, 1/2) without integers of thousands of digits in a float division."""
-    logs = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2) for k in range(smaller + 1)]
+    """2 · P(X ≤ smaller) for X ~ Binomial(n, 1/2) without integers of thousands of digits in a
+    float division.
+    """
+    logs = [
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2)
+        for k in range(smaller + 1)
+    ]
     top = max(logs)
     return 2 * math.exp(top) * sum(math.exp(x - top) for x in logs)
 
@@ -99,8 +113,11 @@ class Resampler:
         self._seed = seed
         self._weights_BC: FloatArray | None = None
 
-    def estimate(self, units: Sequence[str], columns_UM: FloatArray, statistic: Statistic) -> Estimate:
-        """Value and percentile interval of `statistic` of the column sums; `units` names each row's cluster.
+    def estimate(
+        self, units: Sequence[str], columns_UM: FloatArray, statistic: Statistic
+    ) -> Estimate:
+        """Value and percentile interval of `statistic` of the column sums; `units` names each row's
+        cluster.
 
         Draws in which the statistic is undefined (for example no bad step at all) are left out.
         """
@@ -121,13 +138,25 @@ class Resampler:
         values_U = np.asarray(values, dtype=np.float64)
         return self.estimate(units, np.stack([values_U, np.ones_like(values_U)], axis=1), _ratio)
 
-    def paired(self, units: Sequence[str], first: Sequence[float], second: Sequence[float]) -> Difference:
-        """Mean of `first` − mean of `second` on the same units; McNemar's p when both are yes/no and every unit is a cluster of its own."""
-        first_U, second_U = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    def paired(
+        self, units: Sequence[str], first: Sequence[float], second: Sequence[float]
+    ) -> Difference:
+        """Mean of `first` − mean of `second` on the same units; McNemar's p when both are yes/no
+        and every unit is a cluster of its own.
+        """
+        first_U, second_U = (
+            np.asarray(first, dtype=np.float64),
+            np.asarray(second, dtype=np.float64),
+        )
         assert first_U.shape == second_U.shape == (len(units),)
         found = self.mean(units, list(first_U - second_U))
-        binary = bool(np.isin(first_U, (0, 1)).all() and np.isin(second_U, (0, 1)).all()) and len(units) > 0
-        gained, lost = (int((first_U > second_U).sum()), int((first_U < second_U).sum())) if binary else (0, 0)
+        binary = (
+            bool(np.isin(first_U, (0, 1)).all() and np.isin(second_U, (0, 1)).all())
+            and len(units) > 0
+        )
+        gained, lost = (
+            (int((first_U > second_U).sum()), int((first_U < second_U).sum())) if binary else (0, 0)
+        )
         p = mcnemar_p(gained, lost) if binary and len(set(units)) == len(units) else None
         return Difference(found.value, found.low, found.high, found.n, gained, lost, p)
 
@@ -141,7 +170,9 @@ class Resampler:
         if self._weights_BC is None:
             rng = np.random.default_rng(self._seed)
             n = len(self._row)
-            counts = (np.bincount(rng.integers(0, n, size=n), minlength=n) for _ in range(self._n_draws))
+            counts = (
+                np.bincount(rng.integers(0, n, size=n), minlength=n) for _ in range(self._n_draws)
+            )
             self._weights_BC = np.stack([c.astype(np.float64) for c in counts])
         return self._weights_BC
 

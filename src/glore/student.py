@@ -1,11 +1,13 @@
 """The student: supervised fine-tuning, then expert iteration (method 1).
 
-Round i samples K solutions per training question from the current student, keeps the distinct right ones (R_i), and
-fine-tunes the *pretrained base* again on D_i = R_i ∪ D_{i−1}, where D_0 are the worked solutions. It stops when greedy
-accuracy on dev gains too little; the best student is kept. Without worked solutions the first round samples from the
-base with one worked example in the prompt.
+Round i samples K solutions per training question from the current student, keeps the distinct right
+ones (R_i), and fine-tunes the *pretrained base* again on D_i = R_i ∪ D_{i−1}, where D_0 are the
+worked solutions. It stops when greedy accuracy on dev gains too little; the best student is kept.
+Without worked solutions the first round samples from the base with one worked example in the
+prompt.
 
-Duplicates are exact: the same text without surrounding blanks, per question and across rounds (worked solutions too).
+Duplicates are exact: the same text without surrounding blanks, per question and across rounds
+(worked solutions too).
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 
+from glore.engines.protocol import Completion, Engine, Request, SamplingParams
 from glore.progress import Progress
 from glore.prompts import solve_segments
 from glore.records import Problem, Solution
-from glore.sampling.protocol import Completion, Engine, Request, SamplingParams, stable_seed
+from glore.seeds import stable_seed
 from glore.solutions import graded_solution, same_text
-from glore.tasks.answers import is_answer_line
+from glore.tasks.grading.answers import is_answer_line
 from glore.tasks.protocol import Task
 
 __all__ = ["best_round", "capped", "goes_on", "new_right", "sample_solutions"]
@@ -27,7 +30,8 @@ __all__ = ["best_round", "capped", "goes_on", "new_right", "sample_solutions"]
 Steps = tuple[str, ...]
 
 ONE_SHOT: tuple[str, Steps] = (
-    "Mia picked 12 apples and Tom picked 9. They put all of them into 3 bags, the same number in each. How many apples are in one bag?",
+    "Mia picked 12 apples and Tom picked 9. They put all of them into 3 bags, the same number in "
+    "each. How many apples are in one bag?",
     ("Together they picked 12 + 9 = 21 apples.", "One bag holds 21 / 3 = 7 apples.", "#### 7"),
 )
 """Question and solution shown to the base where it has to solve without fine-tuning."""
@@ -46,9 +50,11 @@ def sample_solutions(
     progress: Progress,
     prompted: bool = False,
 ) -> list[Solution]:
-    """n graded solutions of every problem, in the order of the problems and then of k; ids are `STAGE/PROBLEM/K`.
+    """n graded solutions of every problem, in the order of the problems and then of k; ids are
+    `STAGE/PROBLEM/K`.
 
-    `prompted`: put `ONE_SHOT` before the question and cut what the model goes on writing after its answer line.
+    `prompted`: put `ONE_SHOT` before the question and cut what the model goes on writing after its
+    answer line.
     """
     known = {p.id: p for p in problems}
     shot = (*solve_segments(*ONE_SHOT), "\n") if prompted else ()
@@ -80,7 +86,9 @@ def sample_solutions(
 
 
 def new_right(samples: Iterable[Solution], known: Iterable[tuple[str, Steps]]) -> list[Solution]:
-    """R_i: the right samples whose text is neither in `known` (problem id, steps) nor among those before, in their order."""
+    """R_i: the right samples whose text is neither in `known` (problem id, steps) nor among those
+    before, in their order.
+    """
     seen = {(problem_id, same_text(steps)) for problem_id, steps in known}
     out = []
     for sample in samples:
@@ -91,17 +99,25 @@ def new_right(samples: Iterable[Solution], known: Iterable[tuple[str, Steps]]) -
     return out
 
 
-def capped(worked: Sequence[tuple[str, Steps]], right: Sequence[Solution], limit: int, seed: int) -> list[tuple[str, Steps]]:
-    """D_i as (problem id, steps): worked solutions and right samples, at most `limit` per question (0: all).
+def capped(
+    worked: Sequence[tuple[str, Steps]], right: Sequence[Solution], limit: int, seed: int
+) -> list[tuple[str, Steps]]:
+    """D_i as (problem id, steps): worked solutions and right samples, at most `limit` per question
+    (0: all).
 
-    Worked solutions go first; the samples that stay are drawn by hash, so the same ones stay when a later round adds few.
+    Worked solutions go first; the samples that stay are drawn by hash, so the same ones stay when a
+    later round adds few.
     """
     everything = [*worked, *((s.problem_id, s.steps) for s in right)]
     if limit == 0:
         return everything
     ranked = sorted(
         range(len(everything)),
-        key=lambda i: (i >= len(worked), stable_seed(seed, "cap", everything[i][0], same_text(everything[i][1])), i),
+        key=lambda i: (
+            i >= len(worked),
+            stable_seed(seed, "cap", everything[i][0], same_text(everything[i][1])),
+            i,
+        ),
     )
     room: dict[str, int] = {}
     kept = set()
@@ -114,7 +130,9 @@ def capped(worked: Sequence[tuple[str, Steps]], right: Sequence[Solution], limit
 
 
 def goes_on(dev_accuracy: Sequence[float], min_gain: float) -> bool:
-    """Is another round due? `dev_accuracy` per round so far, round 0 first; not once a round gained less than `min_gain`."""
+    """Is another round due? `dev_accuracy` per round so far, round 0 first; not once a round gained
+    less than `min_gain`.
+    """
     gains = [after - before for before, after in itertools.pairwise(dev_accuracy)]
     return all(gain >= min_gain - 1e-9 for gain in gains)
 
@@ -125,7 +143,9 @@ def best_round(dev_accuracy: Sequence[float]) -> int:
 
 
 def _first_answer(completion: Completion) -> Completion:
-    """The completion up to the end of its first answer line: a base that was not fine-tuned goes on with the next question."""
+    """The completion up to the end of its first answer line: a base that was not fine-tuned goes on
+    with the next question.
+    """
     lines = completion.text.partition("\nQuestion:")[0].split("\n")
     end = next((n for n, line in enumerate(lines, start=1) if is_answer_line(line)), len(lines))
     return dataclasses.replace(completion, text="\n".join(lines[:end]))

@@ -1,7 +1,9 @@
-"""When to refine: the outcome reward model (ORM), its data, and "does this draft need work?" (methods 2, 5).
+"""When to refine: the outcome reward model (ORM), its data, and "does this draft need work?"
+(methods 2, 5).
 
-Every step of a solution gets the label of its final answer, so the ORM estimates the value of the student, V^π. Balanced
-ORM: the same after keeping as many right as wrong solutions of every question. Ungraded solutions are left out of both.
+Every step of a solution gets the label of its final answer, so the ORM estimates the value of the
+student, V^π. Balanced ORM: the same after keeping as many right as wrong solutions of every
+question. Ungraded solutions are left out of both.
 """
 
 from __future__ import annotations
@@ -9,25 +11,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from glore.records import Solution, StepLabels
-from glore.sampling.protocol import stable_seed
+from glore.seeds import stable_seed
 from glore.solutions import by_problem
 
 __all__ = ["balanced_solutions", "needs_work", "orm_labels"]
 
 
 def orm_labels(solutions: Sequence[Solution], rule: str = "orm") -> list[StepLabels]:
-    """One record per solution: all L labels are the answer's correctness; none for ungraded or empty solutions."""
+    """One record per solution: all L labels are the answer's correctness; none for ungraded or
+    empty solutions.
+    """
     return [_labels(s, rule) for s in solutions]
 
 
 def balanced_solutions(solutions: Sequence[Solution], seed: int) -> list[Solution]:
-    """min(n+, n−) right and as many wrong solutions of every question, in the order given; one-sided questions are dropped.
+    """min(n+, n−) right and as many wrong solutions of every question, in the order given;
+    one-sided questions are dropped.
 
     Which ones stay is drawn by a hash of (question, solution), so it does not depend on the order.
     """
     kept: set[str] = set()
     for group in by_problem([s for s in solutions if s.steps]).values():
-        right, wrong = ([s.id for s in group if s.correct == verdict] for verdict in ("right", "wrong"))
+        right, wrong = (
+            [s.id for s in group if s.correct == verdict] for verdict in ("right", "wrong")
+        )
         n = min(len(right), len(wrong))
         for ids in (right, wrong):
             kept.update(sorted(ids, key=lambda i: (stable_seed(seed, "balanced_orm", i), i))[:n])
@@ -35,7 +42,9 @@ def balanced_solutions(solutions: Sequence[Solution], seed: int) -> list[Solutio
 
 
 def needs_work(p_correct: Sequence[float], threshold: float) -> bool:
-    """Does the draft look wrong: is the ORM's probability after its last step at most the threshold? An empty draft does."""
+    """Does the draft look wrong: is the ORM's probability after its last step at most the
+    threshold? An empty draft does.
+    """
     return not p_correct or p_correct[-1] <= threshold
 
 
@@ -44,4 +53,10 @@ def _labels(solution: Solution, rule: str) -> StepLabels:
     if solution.correct == "unknown" or n == 0:
         return StepLabels(solution.id, labels=None, kept=None, first_error=None, rule=rule)
     right = solution.correct == "right"
-    return StepLabels(solution.id, labels=(right,) * n, kept=(True,) * n, first_error=None if right else 0, rule=rule)
+    return StepLabels(
+        solution.id,
+        labels=(right,) * n,
+        kept=(True,) * n,
+        first_error=None if right else 0,
+        rule=rule,
+    )

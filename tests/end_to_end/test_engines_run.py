@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from test_tiny_run import RECIPE
 
-from engine_kinds import serving
 from glore import load_config, run
 from glore.config import RunConfig
+from glore.pipeline.folder import part_files
 from glore.records import PrefixTrials, Solution, read_records
-from glore.runfolder import part_files
+from support.engine_kinds import serving
 
 pytestmark = pytest.mark.slow
 STAGES = ("ei1_samples", "samples", "test_drafts", "test_samples", "test_refinements")
@@ -20,7 +20,9 @@ STAGES = ("ei1_samples", "samples", "test_drafts", "test_samples", "test_refinem
 def config_of(folder: Path, *overrides: str) -> RunConfig:
     folder.mkdir(exist_ok=True)
     (folder / "tiny.yaml").write_text(RECIPE)
-    return load_config(folder / "tiny.yaml", [f"runs_dir={folder / 'runs'}", "engine.device=cpu", *overrides])
+    return load_config(
+        folder / "tiny.yaml", [f"runs_dir={folder / 'runs'}", "engine.device=cpu", *overrides]
+    )
 
 
 def records(config: RunConfig) -> dict[str, list[object]]:
@@ -30,7 +32,12 @@ def records(config: RunConfig) -> dict[str, list[object]]:
         for part in sorted((config.run_dir / "stages" / stage).glob("*.parquet"))
         if not part.name.startswith("truth")
     }
-    return {**solutions, "rollouts": read_records(part_files(config.run_dir / "stages" / "rollouts", "part"), PrefixTrials)}
+    return {
+        **solutions,
+        "rollouts": read_records(
+            part_files(config.run_dir / "stages" / "rollouts", "part"), PrefixTrials
+        ),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +47,26 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
     return records(config)
 
 
-def test_a_run_whose_models_are_served_as_they_appear(alone: dict[str, list[object]], tmp_path: Path) -> None:
+def test_a_run_whose_models_are_served_as_they_appear(
+    alone: dict[str, list[object]], tmp_path: Path
+) -> None:
     with serving(tmp_path / "runs" / "tiny" / "models", "") as server:
-        config = config_of(tmp_path, "engine.kind=http", f"engine.url={server.url}", "engine.concurrency=4")
+        config = config_of(
+            tmp_path, "engine.kind=http", f"engine.url={server.url}", "engine.concurrency=4"
+        )
         run(config)
     assert records(config) == alone
 
 
 def test_a_run_with_a_pool(alone: dict[str, list[object]], tmp_path: Path) -> None:
     ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-    config = config_of(tmp_path, "engine.kind=ray", "engine.address=local", "engine.workers=2", "engine.cpus_per_worker=0.5")
+    config = config_of(
+        tmp_path,
+        "engine.kind=ray",
+        "engine.address=local",
+        "engine.workers=2",
+        "engine.cpus_per_worker=0.5",
+    )
     run(config)
     ray.shutdown()
     assert records(config) == alone

@@ -1,5 +1,6 @@
-"""The whole method on a model of a few thousand weights, trained from nothing: it learns next to nothing, but every stage
-does its real work, and what one stage writes the next one reads."""
+"""The whole method on a model of a few thousand weights, trained from nothing: it learns next to
+nothing, but every stage does its real work, and what one stage writes the next one reads.
+"""
 
 from __future__ import annotations
 
@@ -51,21 +52,34 @@ def test_every_stage_leaves_its_records(finished: RunConfig) -> None:
     labelled = [r for r in inputs.train_labels if r.labels is not None]
     drafts = {d.id: d for d in inputs.train_drafts}
     assert all(len(r.labels or ()) == len(drafts[r.solution_id].steps) for r in labelled)
-    assert all((r.labels or (False,))[-1] == (drafts[r.solution_id].correct == "right") for r in labelled)
+    assert all(
+        (r.labels or (False,))[-1] == (drafts[r.solution_id].correct == "right") for r in labelled
+    )
     for name in ("base", "sft", "ei1", "student", "orm", "balanced_orm", "sorm", "refiner"):
         assert (finished.run_dir / "models" / name / "model.safetensors").is_file()
 
 
 def test_the_run_refines_questions(finished: RunConfig) -> None:
     refiner = Refiner.from_run(finished.run_dir)
-    results = refiner.refine(["Ana has 3 pens. Tom has 2 more pens than Ana. How many pens does Tom have?", "Ana has 3 pens. How many?"])
+    results = refiner.refine(
+        [
+            "Ana has 3 pens. Tom has 2 more pens than Ana. How many pens does Tom have?",
+            "Ana has 3 pens. How many?",
+        ]
+    )
     for result in results:
         assert result.candidates[0] == result.draft
         assert len(result.orm_scores) == len(result.sorm_scores) == len(result.draft)
-        assert all(0 <= p <= 1 for p in (*result.orm_scores, *result.sorm_scores, *result.candidate_scores))
+        assert all(
+            0 <= p <= 1 for p in (*result.orm_scores, *result.sorm_scores, *result.candidate_scores)
+        )
         assert result.candidate_scores[result.chosen] == max(result.candidate_scores)
     alone = refiner(results[1].question)
-    assert (alone.draft, alone.candidates, alone.chosen) == (results[1].draft, results[1].candidates, results[1].chosen)
+    assert (alone.draft, alone.candidates, alone.chosen) == (
+        results[1].draft,
+        results[1].candidates,
+        results[1].chosen,
+    )
 
 
 def test_the_report_is_one_file_without_network(finished: RunConfig) -> None:
@@ -83,8 +97,13 @@ def test_computing_stages_again_gives_the_same_bytes(finished: RunConfig, tmp_pa
     for name in names[names.index("samples") :]:
         shutil.rmtree(other.run_dir / "stages" / name)
     plans = run_stages(build_stages(other), other)
-    assert {p.name: p.state for p in plans} == {n: "reused" if names.index(n) < names.index("samples") else "computed" for n in names}
-    before, after = ({p.relative_to(c.run_dir): p.read_bytes() for p in c.run_dir.rglob("*.parquet")} for c in (finished, other))
+    assert {p.name: p.state for p in plans} == {
+        n: "reused" if names.index(n) < names.index("samples") else "computed" for n in names
+    }
+    before, after = (
+        {p.relative_to(c.run_dir): p.read_bytes() for p in c.run_dir.rglob("*.parquet")}
+        for c in (finished, other)
+    )
     assert before == after
 
 
@@ -97,9 +116,16 @@ def test_the_graders_that_made_it_change_nothing(finished: RunConfig) -> None:
 
 
 def test_another_labelling_rule_costs_no_sampling(finished: RunConfig, tmp_path: Path) -> None:
-    other = finished.model_copy(update={"runs_dir": str(tmp_path), "labels": finished.labels.model_copy(update={"balance": False})})
+    other = finished.model_copy(
+        update={
+            "runs_dir": str(tmp_path),
+            "labels": finished.labels.model_copy(update={"balance": False}),
+        }
+    )
     shutil.copytree(finished.run_dir, other.run_dir)
-    plans = {p.name: p.state for p in run_stages(build_stages(other), other, until="labels", redo=True)}
+    plans = {
+        p.name: p.state for p in run_stages(build_stages(other), other, until="labels", redo=True)
+    }
     assert plans["rollouts"] == "reused"
     assert plans["labels"] == "computed"
     labels = read_records(other.run_dir / "stages" / "labels" / "part-00000.parquet", StepLabels)

@@ -1,6 +1,8 @@
-"""Run the small stages, killed by SIGKILL at the n-th file operation or piece of work, for every STRIDE-th n; then run again and compare.
+"""Run the small stages, killed by SIGKILL at the n-th file operation or piece of work, for every
+STRIDE-th n; then run again and compare.
 
-A script of its own, because it forks: `python kill_everywhere.py FOLDER STRIDE` (1: every moment). Prints how many moments it killed at.
+A script of its own, because it forks: `python kill_everywhere.py FOLDER STRIDE` (1: every moment).
+Prints how many moments it killed at.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import pyarrow.compute  # noqa: F401  # likewise
 
 from glore.config import RunConfig
 from glore.pipeline import run_stages
-from small_stages import contents, small_config, small_stages
+from support.small_stages import contents, small_config, small_stages
 
 
 class Countdown:
@@ -33,7 +35,9 @@ class Countdown:
 
 
 def in_child(config: RunConfig, kill_at: int) -> int:
-    """Run in a forked child with every file operation counted; its exit code, negative for a signal."""
+    """Run in a forked child with every file operation counted; its exit code, negative for a
+    signal.
+    """
     pid = os.fork()
     if pid == 0:
         tick = Countdown(kill_at)
@@ -48,7 +52,13 @@ def in_child(config: RunConfig, kill_at: int) -> int:
 
         # SIGKILL takes no page cache away, so syncing would only slow this down.
         os.fsync = lambda fd: tick()
-        for holder, name in ((os, "unlink"), (os, "rmdir"), (Path, "replace"), (Path, "mkdir"), (shutil, "rmtree")):
+        for holder, name in (
+            (os, "unlink"),
+            (os, "rmdir"),
+            (Path, "replace"),
+            (Path, "mkdir"),
+            (shutil, "rmtree"),
+        ):
             setattr(holder, name, counted(getattr(holder, name)))
         run_stages(small_stages(tick), config, redo=True)
         os._exit(0)
@@ -81,7 +91,11 @@ def main(folder: Path, stride: int) -> None:
             del got["config.yaml"]
             leftovers = [name for name in got if name.endswith(".tmp")]
             assert not [name for name in leftovers if name.startswith("stages/")], leftovers
-            assert {k: v for k, v in got.items() if k not in leftovers} == expected, (start, moment, got.items() ^ expected.items())
+            assert {k: v for k, v in got.items() if k not in leftovers} == expected, (
+                start,
+                moment,
+                got.items() ^ expected.items(),
+            )
     print(moments)
 
 

@@ -1,4 +1,6 @@
-"""A model whose outputs are no numbers: nothing is drawn, scored or chosen from them, and the error names model and item."""
+"""A model whose outputs are no numbers: nothing is drawn, scored or chosen from them, and the error
+names model and item.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,13 @@ import pytest
 import torch
 
 from glore.config import EngineSettings
+from glore.engines.local.engine import TorchEngine
+from glore.engines.local.scorer import StepScorer
+from glore.engines.protocol import Request, SamplingParams, check_scores
+from glore.engines.scripted import ScriptedEngine
 from glore.errors import EngineError, ModelError
 from glore.refiner import Refiner
-from glore.sampling.protocol import Request, SamplingParams, check_scores
-from glore.sampling.scoring import StepScorer
-from glore.sampling.scripted import ScriptedEngine
-from glore.sampling.torch_engine import TorchEngine
-from tiny_models import tiny_lm, tiny_step_model, tiny_tokenizer
+from support.tiny_models import tiny_lm, tiny_step_model, tiny_tokenizer
 
 POISON = 59
 WAYS = [("native",), ("paged",), ("plain",)]
@@ -33,7 +35,10 @@ def poisoned(model: torch.nn.Module, value: float = math.nan) -> torch.nn.Module
 def test_nothing_is_drawn(ways: tuple[str, ...], temperature: float) -> None:
     engine = TorchEngine.of(poisoned(tiny_lm()), tiny_tokenizer(), max_rows=4, ways=ways)
     params = SamplingParams(temperature=temperature, max_new_tokens=3)
-    with pytest.raises(EngineError, match="'LlamaForCausalLM': the model gave NaN or infinite logits, so nothing can be drawn"):
+    with pytest.raises(
+        EngineError,
+        match="'LlamaForCausalLM': the model gave NaN or infinite logits, so nothing can be drawn",
+    ):
         list(engine.run([Request("q", (f"w5 w{POISON} w6",), (1, 2), params)]))
 
 
@@ -55,7 +60,8 @@ def test_nothing_is_scored(ways: tuple[str, ...]) -> None:
     fine = ("w4 w5", ("w6", "w7"))
     assert len(scorer.score([fine])[0]) == 2
     with pytest.raises(
-        ModelError, match=r"^the reward model 'LlamaForTokenClassification' gave nan for step \d of a solution of 'w8 w9'"
+        ModelError,
+        match=r"^the reward model 'LlamaForTokenClassification' gave nan for step \d of a solution of 'w8 w9'",
     ) as caught:
         scorer.score([fine, ("w8 w9", ("w6", f"w{POISON}"))])
     assert "engine.dtype=float32" in str(caught.value)
@@ -86,14 +92,20 @@ class Constant:
 @pytest.mark.parametrize(
     ("orm", "sorm", "message"),
     [
-        ((0.5, math.nan), (0.5, 0.5), "the reward model 'ORM' gave nan for step 2 of a solution of 'How many\\?'"),
+        (
+            (0.5, math.nan),
+            (0.5, 0.5),
+            "the reward model 'ORM' gave nan for step 2 of a solution of 'How many\\?'",
+        ),
         ((0.5, 0.5), (math.inf, 0.5), "the reward model 'SORM' gave inf for step 1"),
         ((0.5, 0.5), (0.5, -0.1), "the reward model 'SORM' gave -0.1 for step 2"),
         ((0.5, 1.5), (0.5, 0.5), "the reward model 'ORM' gave 1.5 for step 2"),
         ((0.5,), (0.5, 0.5), "the ORM gave 1 scores for 2 steps of 'How many\\?'"),
     ],
 )
-def test_a_refiner_chooses_nothing_from_what_is_no_probability(orm: tuple[float, ...], sorm: tuple[float, ...], message: str) -> None:
+def test_a_refiner_chooses_nothing_from_what_is_no_probability(
+    orm: tuple[float, ...], sorm: tuple[float, ...], message: str
+) -> None:
     student = ScriptedEngine(lambda request, seed: "1 + 1 = 3\n#### 3")
     with pytest.raises(ModelError, match=message):
         Refiner(student, student, Constant(*orm), Constant(*sorm))("How many?")

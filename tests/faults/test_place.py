@@ -1,4 +1,6 @@
-"""A run is the folder it lies in: copied, moved, renamed or linked, its config.yaml means that folder and no other."""
+"""A run is the folder it lies in: copied, moved, renamed or linked, its config.yaml means that
+folder and no other.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from command_line import glore
 from glore.config import RunConfig, load_config, load_run, resolved_recipe
 from glore.errors import ConfigError, RunError
 from glore.pipeline import plan_stages, run_stages
-from small_stages import everything, small_config, small_stages
+from support.command_line import glore
+from support.small_stages import everything, small_config, small_stages
 
 
 @pytest.fixture
@@ -31,7 +33,10 @@ def copied(run_dir: Path, place: Path) -> None:
 
 
 def copied_without_hidden_files(run_dir: Path, place: Path) -> None:
-    subprocess.run(["sh", "-c", 'mkdir -p "$2" && cp -r "$1"/* "$2"', "sh", str(run_dir), str(place)], check=True)
+    subprocess.run(
+        ["sh", "-c", 'mkdir -p "$2" && cp -r "$1"/* "$2"', "sh", str(run_dir), str(place)],
+        check=True,
+    )
 
 
 def hard_linked(run_dir: Path, place: Path) -> None:
@@ -60,7 +65,11 @@ def test_the_settings_of_a_run_mean_the_folder_they_lie_in(
     place = tmp_path / name
     way(original.run_dir, place)
     before = everything(original.run_dir) if original.run_dir.exists() else {}
-    for config in (load_config(place / "config.yaml"), load_config(str(place / "config.yaml"), []), load_run(place)):
+    for config in (
+        load_config(place / "config.yaml"),
+        load_config(str(place / "config.yaml"), []),
+        load_run(place),
+    ):
         assert config.run_dir == place
     assert {p.state for p in plan_stages(small_stages(), config)} == {"reused"}
     assert [p.state for p in run_stages(small_stages(), config)] == ["reused"] * 4
@@ -84,7 +93,10 @@ def test_name_or_runs_dir_start_another_run(original: RunConfig, tmp_path: Path)
     recipe = place / "config.yaml"
     assert load_config(recipe, ["name=b"]).run_dir == tmp_path / "elsewhere" / "b"
     assert load_config(recipe, [f"runs_dir={tmp_path / 'x'}"]).run_dir == tmp_path / "x" / "copy"
-    assert load_config(recipe, [f"runs_dir={tmp_path / 'x'}", "name=b"]).run_dir == tmp_path / "x" / "b"
+    assert (
+        load_config(recipe, [f"runs_dir={tmp_path / 'x'}", "name=b"]).run_dir
+        == tmp_path / "x" / "b"
+    )
     assert load_config(recipe, ["name=copy"]).run_dir == place
     with pytest.raises(ConfigError, match="name"):
         load_config(recipe, ["name=../small"])
@@ -105,7 +117,9 @@ def test_a_recipe_is_a_recipe_whatever_it_is_called(tmp_path: Path) -> None:
     assert load_config(tmp_path / "config.yaml").run_dir == Path("runs/r")
     (tmp_path / "config.yaml").write_text(resolved_recipe(RunConfig(name="r")))
     (tmp_path / "pyproject.toml").write_text("")
-    assert load_config(tmp_path / "config.yaml").run_dir == Path("runs/r"), "a run's settings taken for a recipe in a project"
+    assert load_config(tmp_path / "config.yaml").run_dir == Path("runs/r"), (
+        "a run's settings taken for a recipe in a project"
+    )
     shutil.copyfile(tmp_path / "config.yaml", tmp_path / "mine.yaml")
     assert load_config(tmp_path / "mine.yaml").run_dir == Path("runs/r")
 
@@ -116,7 +130,9 @@ def test_a_run_written_by_an_earlier_release_is_in_its_place_too(original: RunCo
     assert load_config(path).run_dir == original.run_dir
 
 
-def test_links_to_the_file_lead_to_the_run_and_links_in_a_run_do_not_lead_out(original: RunConfig, tmp_path: Path) -> None:
+def test_links_to_the_file_lead_to_the_run_and_links_in_a_run_do_not_lead_out(
+    original: RunConfig, tmp_path: Path
+) -> None:
     (tmp_path / "link.yaml").symlink_to(original.run_dir / "config.yaml")
     assert load_config(tmp_path / "link.yaml").run_dir == original.run_dir
     place = tmp_path / "copy"
@@ -126,16 +142,27 @@ def test_links_to_the_file_lead_to_the_run_and_links_in_a_run_do_not_lead_out(or
     assert load_config(place / "config.yaml").run_dir == place
 
 
-def test_from_inside_the_folder(original: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_inside_the_folder(
+    original: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     moved(original.run_dir, tmp_path / "b")
     monkeypatch.chdir(tmp_path / "b")
-    for config in (load_config("config.yaml"), load_config("./config.yaml"), load_run("."), load_config("stages/../config.yaml")):
+    for config in (
+        load_config("config.yaml"),
+        load_config("./config.yaml"),
+        load_run("."),
+        load_config("stages/../config.yaml"),
+    ):
         assert config.run_dir.resolve() == tmp_path / "b"
         assert config.name == "b"
 
 
-def test_relative_paths_in_the_settings_still_start_from_where_the_command_runs(tmp_path: Path) -> None:
-    config = small_config(tmp_path / "runs", task={"kind": "jsonl", "path": "data/x"}, base={"model": "models/small"})
+def test_relative_paths_in_the_settings_still_start_from_where_the_command_runs(
+    tmp_path: Path,
+) -> None:
+    config = small_config(
+        tmp_path / "runs", task={"kind": "jsonl", "path": "data/x"}, base={"model": "models/small"}
+    )
     run_stages(small_stages(), config)
     copied(config.run_dir, tmp_path / "deep" / "copy")
     again = load_config(tmp_path / "deep" / "copy" / "config.yaml")
@@ -146,7 +173,10 @@ def test_relative_paths_in_the_settings_still_start_from_where_the_command_runs(
 def test_a_cut_config_is_noticed(original: RunConfig, share: float) -> None:
     path = original.run_dir / "config.yaml"
     text = path.read_text()
-    for cut in (text[: int(len(text) * share)], "".join(text.splitlines(keepends=True)[: int(len(text.splitlines()) * share)])):
+    for cut in (
+        text[: int(len(text) * share)],
+        "".join(text.splitlines(keepends=True)[: int(len(text.splitlines()) * share)]),
+    ):
         path.write_text(cut)
         for load in (lambda: load_config(path), lambda: load_run(original.run_dir)):
             with pytest.raises(ConfigError, match=r"config\.yaml was cut short"):

@@ -1,4 +1,6 @@
-"""Damage, other people's folders, full disks, two processes, SIGKILL: one line each, and nothing finished is lost."""
+"""Damage, other people's folders, full disks, two processes, SIGKILL: one line each, and nothing
+finished is lost.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,9 @@ import pytest
 from glore.config import RunConfig
 from glore.errors import RunError
 from glore.pipeline import Stage, StageContext, plan_stages, run_stages
+from glore.pipeline.folder import check_belongs_together, locked, makers, read_done
 from glore.records import Solution, read_records
-from glore.runfolder import check_belongs_together, locked, makers, read_done
-from small_stages import contents, everything, small_config, small_stages
+from support.small_stages import contents, everything, small_config, small_stages
 
 TESTS = Path(__file__).parents[1]
 
@@ -48,8 +50,19 @@ def finished(tmp_path: Path) -> RunConfig:
 
 
 def run_script(*arguments: str, limit: float = 120) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent / 'src'}", "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=limit, check=False)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent / 'src'}",
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=limit,
+        check=False,
+    )
 
 
 def test_killed_by_sigkill_and_run_again_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -72,14 +85,19 @@ def damaged(path: Path, damage: str) -> None:
 
 @pytest.mark.parametrize("damage", ["truncate", "empty", "garbage"])
 @pytest.mark.parametrize("name", ["stages/sample/train-00001.parquet", "models/student-1/weights"])
-def test_a_damaged_file_of_a_finished_stage_is_an_error_and_redone_where_asked(finished: RunConfig, name: str, damage: str) -> None:
+def test_a_damaged_file_of_a_finished_stage_is_an_error_and_redone_where_asked(
+    finished: RunConfig, name: str, damage: str
+) -> None:
     before, whole = contents(finished.run_dir), everything(finished.run_dir)
     path = finished.run_dir / name
     if name.startswith("models") and damage == "garbage":
         return  # of the right size: found when the model is loaded
     damaged(path, damage)
     found = everything(finished.run_dir)
-    with pytest.raises(RunError, match=rf"{path.name} (has changed on disk|is unreadable). Nothing was removed; .*--redo"):
+    with pytest.raises(
+        RunError,
+        match=rf"{path.name} (has changed on disk|is unreadable). Nothing was removed; .*--redo",
+    ):
         run_stages(small_stages(), finished)
     assert everything(finished.run_dir) == found
     notes = Notes()
@@ -89,7 +107,9 @@ def test_a_damaged_file_of_a_finished_stage_is_an_error_and_redone_where_asked(f
     assert contents(finished.run_dir) == before
     damaged(path, damage)
     path.write_bytes(whole[name])
-    assert {p.state for p in run_stages(small_stages(), finished)} == {"reused"}, "a copy that is put back is as good"
+    assert {p.state for p in run_stages(small_stages(), finished)} == {"reused"}, (
+        "a copy that is put back is as good"
+    )
 
 
 def test_a_column_whose_name_is_no_text_is_an_error(finished: RunConfig) -> None:
@@ -132,14 +152,19 @@ def test_a_missing_shard_makes_its_stage_anew_with_a_note(finished: RunConfig) -
     notes = Notes()
     plans = run_stages(small_stages(), finished, progress=notes)
     assert [p.state for p in plans] == ["reused", "computed", "reused", "reused"]
-    assert any("stage 2/4 sample: computed (" in n and "train-00001.parquet is missing" in n for n in notes.notes)
+    assert any(
+        "stage 2/4 sample: computed (" in n and "train-00001.parquet is missing" in n
+        for n in notes.notes
+    )
     assert contents(finished.run_dir) == before
 
 
 def test_a_shard_that_no_mark_names_is_not_taken_for_a_record(finished: RunConfig) -> None:
     folder = finished.run_dir / "stages" / "sample"
     shutil.copyfile(folder / "train-00003.parquet", folder / "train-00004.parquet")
-    with pytest.raises(RunError, match=r"train-00004\.parquet is not among the files that done\.json names"):
+    with pytest.raises(
+        RunError, match=r"train-00004\.parquet is not among the files that done\.json names"
+    ):
         run_stages(small_stages(), finished)
 
 
@@ -179,7 +204,10 @@ def test_a_damaged_file_of_an_unfinished_stage_is_an_error_and_redone_where_aske
 def test_shards_without_any_mark_are_not_removed_unasked(unfinished: RunConfig) -> None:
     (unfinished.run_dir / "stages" / "sample" / "started.json").unlink()
     found = everything(unfinished.run_dir)
-    with pytest.raises(RunError, match=r"holds records or has made models, but no done\.json or started\.json says from what"):
+    with pytest.raises(
+        RunError,
+        match=r"holds records or has made models, but no done\.json or started\.json says from what",
+    ):
         run_stages(small_stages(), unfinished)
     assert everything(unfinished.run_dir) == found
 
@@ -219,7 +247,9 @@ MARKS: dict[str, Callable[[dict[str, object]], str]] = {
     "a later release's field": mark_with(novelty=1),
     "a text for a number": mark_with(tokens="100"),
     "true for a number": mark_with(seconds=True),
-    "an earlier release's sizes": lambda mark: json.dumps({**mark, "files": {"part-00000.parquet": 1234}}),
+    "an earlier release's sizes": lambda mark: json.dumps(
+        {**mark, "files": {"part-00000.parquet": 1234}}
+    ),
     "another stage's": mark_with(stage="evaluate"),
 }
 
@@ -231,10 +261,16 @@ def test_an_unreadable_mark_is_not_an_absent_one(finished: RunConfig, kind: str)
     path.write_text(MARKS[kind](json.loads(path.read_text())))
     found = everything(finished.run_dir)
     for dry_run in (True, False):
-        with pytest.raises(RunError, match=r"done\.json is there, but can't be read as the mark of a finished stage .*--redo") as caught:
+        with pytest.raises(
+            RunError,
+            match=r"done\.json is there, but can't be read as the mark of a finished stage .*--redo",
+        ) as caught:
             run_stages(small_stages(), finished, dry_run=dry_run)
     assert "\n" not in str(caught.value)
-    for ask in (lambda: makers(finished.run_dir, ["student-1"]), lambda: check_belongs_together(finished.run_dir, ["evaluate"])):
+    for ask in (
+        lambda: makers(finished.run_dir, ["student-1"]),
+        lambda: check_belongs_together(finished.run_dir, ["evaluate"]),
+    ):
         with pytest.raises(RunError, match="can't be read as the mark"):
             ask()
     assert everything(finished.run_dir) == found
@@ -266,15 +302,23 @@ def test_what_a_mark_names_outside_the_run_is_never_touched(
     text = json.dumps({**json.loads(path.read_text()), **change}).replace("OUTSIDE", str(outside))
     path.write_text(text)
     found = everything(finished.run_dir)
-    with nullcontext() if redo else pytest.raises(RunError, match=r"done\.json names .*, which is not a file of this run"):
+    with (
+        nullcontext()
+        if redo
+        else pytest.raises(RunError, match=r"done\.json names .*, which is not a file of this run")
+    ):
         run_stages(small_stages(), finished, redo=redo)
     assert (outside / "thesis.tex").read_text() == "years of work"
     assert redo or everything(finished.run_dir) == found
 
 
-@pytest.mark.parametrize("name", ["stages/train", "models/student-1", "models", "stages/sample/train-00000.parquet"])
+@pytest.mark.parametrize(
+    "name", ["stages/train", "models/student-1", "models", "stages/sample/train-00000.parquet"]
+)
 @pytest.mark.parametrize("stale", [False, True])
-def test_links_out_of_the_run_are_refused(finished: RunConfig, name: str, stale: bool, tmp_path: Path) -> None:
+def test_links_out_of_the_run_are_refused(
+    finished: RunConfig, name: str, stale: bool, tmp_path: Path
+) -> None:
     place, outside = finished.run_dir / name, tmp_path / "outside"
     place.rename(outside)
     place.symlink_to(outside)
@@ -291,9 +335,19 @@ def test_links_out_of_the_run_are_refused(finished: RunConfig, name: str, stale:
 
 def test_leftovers_of_killed_processes_are_swept_and_nothing_else(finished: RunConfig) -> None:
     before = everything(finished.run_dir)
-    leftovers = ["models/.orm.999999.tmp/w", "models/.orm.999999.old/w", "stages/task/.part-00000.parquet.4.tmp", ".config.yaml.7.tmp"]
+    leftovers = [
+        "models/.orm.999999.tmp/w",
+        "models/.orm.999999.old/w",
+        "stages/task/.part-00000.parquet.4.tmp",
+        ".config.yaml.7.tmp",
+    ]
     leftovers += ["report/.index.html.999999.tmp", "stages/.sample.12.old/part-00000.parquet"]
-    kept = ["notes.tmp", ".vimrc.tmp", "models/mine.12.old/w", f"report/.index.html.{os.getppid()}.tmp"]
+    kept = [
+        "notes.tmp",
+        ".vimrc.tmp",
+        "models/mine.12.old/w",
+        f"report/.index.html.{os.getppid()}.tmp",
+    ]
     for name in (*leftovers, *kept):
         (finished.run_dir / name).parent.mkdir(exist_ok=True)
         (finished.run_dir / name).write_text("x")
@@ -302,7 +356,10 @@ def test_leftovers_of_killed_processes_are_swept_and_nothing_else(finished: RunC
     run_stages(small_stages(), finished, progress=notes)
     assert everything(finished.run_dir) == before | dict.fromkeys(kept, b"x")
     assert not (finished.run_dir / "models" / ".link.999999.old").is_symlink()
-    assert any(n.startswith("left behind by a killed process, and removed: .config.yaml.7.tmp, ") for n in notes.notes)
+    assert any(
+        n.startswith("left behind by a killed process, and removed: .config.yaml.7.tmp, ")
+        for n in notes.notes
+    )
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
@@ -326,7 +383,9 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", range(0, 24, 3))
-def test_a_full_disk_is_one_line_and_running_again_goes_on(tmp_path: Path, moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_line_and_running_again_goes_on(
+    tmp_path: Path, moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config, whole = small_config(tmp_path / "cut"), small_config(tmp_path / "whole")
     run_stages(small_stages(), whole)
     writes = iter(range(1000))
@@ -351,7 +410,10 @@ def test_a_full_disk_inside_a_stage_names_the_stage(tmp_path: Path) -> None:
     def run(context: StageContext) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/some/checkpoint")
 
-    with pytest.raises(RunError, match=r"no space left while computing orm \(/some/checkpoint\).*run the same command"):
+    with pytest.raises(
+        RunError,
+        match=r"no space left while computing orm \(/some/checkpoint\).*run the same command",
+    ):
         run_stages([Stage("orm", (), lambda c: (), run)], small_config(tmp_path))
 
 
@@ -363,7 +425,11 @@ def test_a_full_disk_that_torch_does_not_name_is_known_by_its_free_space(
         raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
-    error, message = (RuntimeError, "failed writing") if free else (RunError, "no space left while computing orm .*run the same command")
+    error, message = (
+        (RuntimeError, "failed writing")
+        if free
+        else (RunError, "no space left while computing orm .*run the same command")
+    )
     with pytest.raises(error, match=message):
         run_stages([Stage("orm", (), lambda c: (), run)], small_config(tmp_path))
 
@@ -371,11 +437,13 @@ def test_a_full_disk_that_torch_does_not_name_is_known_by_its_free_space(
 def test_another_process_holds_the_folder(tmp_path: Path) -> None:
     config = small_config(tmp_path)
     code = (
-        "import sys, pathlib\nfrom glore.runfolder import locked\n"
-        "with locked(pathlib.Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()"
+        "import sys, pathlib\nfrom glore.pipeline.folder import locked\nwith "
+        "locked(pathlib.Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(config.run_dir)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(RunError, match=f"in use by process {holder.pid}"):
@@ -397,7 +465,9 @@ def test_the_lock_is_dropped_after_an_error(tmp_path: Path) -> None:
 
 
 def test_one_process_takes_the_lock_once(tmp_path: Path) -> None:
-    """In a thread, over a link, and after the lock's file is gone; a record lock alone holds in none of these."""
+    """In a thread, over a link, and after the lock's file is gone; a record lock alone holds in
+    none of these.
+    """
     (tmp_path / "run").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "run")
     with ThreadPoolExecutor(1) as pool, locked(tmp_path / "run"):
@@ -414,7 +484,7 @@ def test_one_process_takes_the_lock_once(tmp_path: Path) -> None:
 FORKED = """
 import os, pathlib, subprocess, sys
 from glore.errors import RunError
-from glore.runfolder import locked
+from glore.pipeline.folder import locked
 
 run_dir = pathlib.Path(sys.argv[1])
 def refused():
@@ -429,7 +499,7 @@ with locked(run_dir):
     if pid == 0:
         os._exit(refused())
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1, "the child took its parent's lock"
-    other = "import pathlib, sys, glore.runfolder as r; r.locked(pathlib.Path(sys.argv[1])).__enter__()"
+    other = "import pathlib, sys, glore.pipeline.folder as r; r.locked(pathlib.Path(sys.argv[1])).__enter__()"
     assert subprocess.run([sys.executable, "-c", other, str(run_dir)], stderr=subprocess.DEVNULL).returncode, "the child dropped it"
     read, write = os.pipe()
     pid = os.fork()

@@ -12,26 +12,106 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import strategies as st
 
-from fuzzing import fuzz
 from glore.prompts import MAX_SOLUTION_CHARS, split_steps, step_text
-from glore.tasks.answers import find_answer, with_answer_line
-from glore.tasks.formulas import compare_answers
-from glore.tasks.grading import grade_answer, grade_number_answer, normalise_gold
-from glore.tasks.latex import LatexChecker
-from glore.tasks.numbers import canonical, parse_number
+from glore.tasks.grading.answers import find_answer, with_answer_line
+from glore.tasks.grading.formulas import compare_answers
+from glore.tasks.grading.grade import grade_answer, grade_number_answer, normalise_gold
+from glore.tasks.grading.latex import LatexChecker
+from glore.tasks.grading.numbers import canonical, parse_number
+from support.fuzzing import fuzz
 
 VERDICTS = ("right", "wrong", "unknown")
 PIECES = (
     *"0123456789.,:;/-+*=<>()[]{}^_%$!|~ \n\\",
-    *("\u2028", "\x85", "\r\n", "\x0b", "\x00", "\u200b", "−", "½", "²", "₂", "∞", "∅", "×", "٣", "万", "\ud800"),
-    *("18", "0.5", "1e3", "3e-9", "10^{", "1,234", "5 million", "$5M", "dozen", "thousandths", "110_2", "base 2"),
-    *("apples", "cm", "x", "i", "e", "Evelyn", "percent", "or", "and", "all real numbers", "####", "#### ", "#### Step 1"),
-    *("\\boxed{", "}", "{", "\\frac{1}{2}", "\\frac", "\\sqrt{", "\\text{", "\\infty", "\\cup", "\\le", "\\times", "\\emptyset", "\\pi"),
-    *("\\pm", "\\begin{pmatrix}", "\\end{pmatrix}", "(C)", "\\textbf{(C)}", "\\left", "\\right", "<<1+1=2>>", "\\int", "\\sum_{"),
+    *(
+        "\u2028",
+        "\x85",
+        "\r\n",
+        "\x0b",
+        "\x00",
+        "\u200b",
+        "−",
+        "½",
+        "²",
+        "₂",
+        "∞",
+        "∅",
+        "×",
+        "٣",
+        "万",
+        "\ud800",
+    ),
+    *(
+        "18",
+        "0.5",
+        "1e3",
+        "3e-9",
+        "10^{",
+        "1,234",
+        "5 million",
+        "$5M",
+        "dozen",
+        "thousandths",
+        "110_2",
+        "base 2",
+    ),
+    *(
+        "apples",
+        "cm",
+        "x",
+        "i",
+        "e",
+        "Evelyn",
+        "percent",
+        "or",
+        "and",
+        "all real numbers",
+        "####",
+        "#### ",
+        "#### Step 1",
+    ),
+    *(
+        "\\boxed{",
+        "}",
+        "{",
+        "\\frac{1}{2}",
+        "\\frac",
+        "\\sqrt{",
+        "\\text{",
+        "\\infty",
+        "\\cup",
+        "\\le",
+        "\\times",
+        "\\emptyset",
+        "\\pi",
+    ),
+    *(
+        "\\pm",
+        "\\begin{pmatrix}",
+        "\\end{pmatrix}",
+        "(C)",
+        "\\textbf{(C)}",
+        "\\left",
+        "\\right",
+        "<<1+1=2>>",
+        "\\int",
+        "\\sum_{",
+    ),
     *("\\lim", "\\binom{", "^{9^9}", "!", "\\%"),
 )
 TEXT = st.one_of(st.lists(st.sampled_from(PIECES), max_size=25).map("".join), st.text(max_size=60))
-USUAL = ("18", "0.5", "1/3", "25%", "x+1", "(1,2)", "\\frac{\\pi}{2}", "Evelyn", "\\emptyset", "x<3")
+USUAL = (
+    "18",
+    "0.5",
+    "1/3",
+    "25%",
+    "x+1",
+    "(1,2)",
+    "\\frac{\\pi}{2}",
+    "Evelyn",
+    "\\emptyset",
+    "x<3",
+)
 GOLD = st.one_of(TEXT, st.sampled_from((*USUAL, "110_2", "3e-9", "3, 5")))
 
 
@@ -53,7 +133,9 @@ def test_numbers() -> None:
         if expected is not None:
             answer = canonical(expected)
             assert grade_number_answer(gold, (f"#### {answer}",)).verdict == "right"
-            assert grade_number_answer(gold, (rf"\boxed{{{answer}}}",), boxed=True).verdict == "right"
+            assert (
+                grade_number_answer(gold, (rf"\boxed{{{answer}}}",), boxed=True).verdict == "right"
+            )
 
     fuzz(attack, GOLD, TEXT, examples=400)
 
@@ -89,4 +171,8 @@ def test_steps() -> None:
         assert split_steps("".join(map(step_text, steps))) == steps
         assert len(steps) <= text.count("\n") + 1
 
-    fuzz(attack, st.one_of(TEXT, st.text(alphabet="a \r\n\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e")), examples=400)
+    fuzz(
+        attack,
+        st.one_of(TEXT, st.text(alphabet="a \r\n\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e")),
+        examples=400,
+    )

@@ -1,4 +1,6 @@
-"""Data files from strangers: whatever they hold, they load whole and consistent, or are refused in one line that says where."""
+"""Data files from strangers: whatever they hold, they load whole and consistent, or are refused in
+one line that says where.
+"""
 
 from __future__ import annotations
 
@@ -16,32 +18,82 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import strategies as st
 
-from fuzzing import fuzz
 from glore.config import TaskSettings
 from glore.errors import ConfigError, DataError
 from glore.tasks import open_task
-from glore.tasks.dataset import DatasetTask
-from glore.tasks.latex import LatexChecker
+from glore.tasks.data.dataset import DatasetTask
+from glore.tasks.grading.latex import LatexChecker
+from support.fuzzing import fuzz
 
 KINDS = ("jsonl", "math", "gsm8k", "svamp")
-NAMES = ("question", "answer", "solution", "id", "problem", "Body", "Question", "Answer", "Equation", "ID")
+NAMES = (
+    "question",
+    "answer",
+    "solution",
+    "id",
+    "problem",
+    "Body",
+    "Question",
+    "Answer",
+    "Equation",
+    "ID",
+)
 ODD_CHARACTERS = ("", "\u2028", "\u0085", "\x0b", "\r", "\n", "\ud800", "\x00", "\x1b")
-ODD = st.sampled_from((*ODD_CHARACTERS, "####", "#### 5", "#### Step 1", "\\boxed{", "\\boxed{5}", "nan", "5 million", "1e999"))
-TEXT = st.lists(st.one_of(ODD, st.text(max_size=8), st.integers().map(str)), max_size=6).map("".join)
-SCALAR = st.one_of(TEXT, st.none(), st.booleans(), st.integers(), st.floats(), st.integers(min_value=10**300, max_value=10**310))
-VALUE = st.recursive(SCALAR, lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(TEXT, inner, max_size=2)), max_leaves=4)
+ODD = st.sampled_from(
+    (
+        *ODD_CHARACTERS,
+        "####",
+        "#### 5",
+        "#### Step 1",
+        "\\boxed{",
+        "\\boxed{5}",
+        "nan",
+        "5 million",
+        "1e999",
+    )
+)
+TEXT = st.lists(st.one_of(ODD, st.text(max_size=8), st.integers().map(str)), max_size=6).map(
+    "".join
+)
+SCALAR = st.one_of(
+    TEXT,
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.integers(min_value=10**300, max_value=10**310),
+)
+VALUE = st.recursive(
+    SCALAR,
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(TEXT, inner, max_size=2)),
+    max_leaves=4,
+)
 
 
 @st.composite
 def row(draw: st.DrawFn, kind: str) -> dict[str, object]:
     """Usually a good one for this kind of task, now and then with a field that is odd or missing."""
     n = draw(st.integers(0, 10**6))
-    fields: dict[str, object] = {"question": f"q{n}", "problem": f"q{n}", "Body": f"b{n}", "Question": f"q{n}?", "Answer": n % 9}
+    fields: dict[str, object] = {
+        "question": f"q{n}",
+        "problem": f"q{n}",
+        "Body": f"b{n}",
+        "Question": f"q{n}?",
+        "Answer": n % 9,
+    }
     fields["answer"] = str(n % 9) if kind != "gsm8k" else f"{n % 9} is it\n#### {n % 9}"
     if kind in ("jsonl", "math") and draw(st.booleans()):
-        fields["answer"] = draw(st.sampled_from((f"{n % 9}/7", "x+1", "Yes", "1:9", "\\frac{1}{7}", "3, 5")))
+        fields["answer"] = draw(
+            st.sampled_from((f"{n % 9}/7", "x+1", "Yes", "1:9", "\\frac{1}{7}", "3, 5"))
+        )
     elif draw(st.booleans()):
-        answers = (f"It is \\boxed{{{n % 9}}}.", f"#### {n % 9}", "So.\u2028", f"\\boxed{{{n % 9}}}\n#### {n % 9}", f"#### Step 1\n{n}")
+        answers = (
+            f"It is \\boxed{{{n % 9}}}.",
+            f"#### {n % 9}",
+            "So.\u2028",
+            f"\\boxed{{{n % 9}}}\n#### {n % 9}",
+            f"#### Step 1\n{n}",
+        )
         fields["solution"] = draw(st.sampled_from(answers))
     if draw(st.integers(0, 7)) == 7:
         fields[draw(st.sampled_from(NAMES))] = draw(VALUE)
@@ -67,9 +119,15 @@ def text_file(draw: st.DrawFn) -> tuple[str, str, bytes]:
     """A kind of task, a file's name and its bytes."""
     kind = draw(st.sampled_from(KINDS))
     if draw(st.integers(0, 19)) == 19:
-        return kind, draw(st.sampled_from(("a.jsonl", "a.json", "a.csv"))), draw(st.binary(max_size=200))
+        return (
+            kind,
+            draw(st.sampled_from(("a.jsonl", "a.json", "a.csv"))),
+            draw(st.binary(max_size=200)),
+        )
     rows = draw(st.lists(row(kind), min_size=draw(st.sampled_from((0, 4, 6))), max_size=8))
-    suffix = draw(st.sampled_from((".jsonl", ".jsonl", ".json", ".jsonl.gz", ".jsonl.bz2", ".csv", ".txt")))
+    suffix = draw(
+        st.sampled_from((".jsonl", ".jsonl", ".json", ".jsonl.gz", ".jsonl.bz2", ".csv", ".txt"))
+    )
     if suffix == ".csv":
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, NAMES)
@@ -80,8 +138,12 @@ def text_file(draw: st.DrawFn) -> tuple[str, str, bytes]:
         end = draw(st.sampled_from(("\n", "\r\n", "\n\n", " \n")))
         text = end.join(json.dumps(r, ensure_ascii=draw(st.booleans())) for r in rows)
         text = json.dumps(rows) if suffix == ".json" and draw(st.booleans()) else text
-    whole = text.encode("utf-8", errors=draw(st.sampled_from(("surrogatepass", "replace", "replace"))))
-    whole = {".gz": gzip.compress, ".bz2": bz2.compress}.get(Path(f"a{suffix}").suffix, bytes)(whole)
+    whole = text.encode(
+        "utf-8", errors=draw(st.sampled_from(("surrogatepass", "replace", "replace")))
+    )
+    whole = {".gz": gzip.compress, ".bz2": bz2.compress}.get(Path(f"a{suffix}").suffix, bytes)(
+        whole
+    )
     return kind, f"a{suffix}", draw(damaged(whole))
 
 
@@ -96,7 +158,9 @@ def table_file(draw: st.DrawFn) -> tuple[str, str, bytes]:
     if suffix == ".parquet":
         pq.write_table(table, stream)
     else:
-        with (pa.ipc.new_file if suffix == ".arrow" else pa.ipc.new_stream)(stream, table.schema) as writer:
+        with (pa.ipc.new_file if suffix == ".arrow" else pa.ipc.new_stream)(
+            stream, table.schema
+        ) as writer:
             writer.write_table(table)
     return kind, f"a{suffix}", draw(damaged(stream.getvalue()))
 
@@ -118,9 +182,13 @@ def load_or_refuse(kind: str, name: str, content: bytes) -> None:
             task = cast("DatasetTask", open_task(settings, seed=0))
         except (DataError, ConfigError) as error:
             message = str(error)
-            assert message.isprintable(), "one line, without anything that colours or moves a terminal"
+            assert message.isprintable(), (
+                "one line, without anything that colours or moves a terminal"
+            )
             assert len(message) < 700 + len(folder)
-            assert folder in message or "task.n_dev" in message or "no questions are left" in message
+            assert (
+                folder in message or "task.n_dev" in message or "no questions are left" in message
+            )
             return
         found = [p for split in ("train", "dev", "test") for p in task.problems(split)]
         assert len({p.id for p in found}) == len(found)

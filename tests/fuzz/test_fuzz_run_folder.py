@@ -1,6 +1,8 @@
-"""Random damage to a run folder: only errors of ours, nothing outside touched, nothing removed unasked, no other records.
+"""Random damage to a run folder: only errors of ours, nothing outside touched, nothing removed
+unasked, no other records.
 
-Short by default; `GLORE_FUZZ_SECONDS=900 pytest tests/fuzz/test_fuzz_run_folder.py` goes on for fifteen minutes.
+Short by default; `GLORE_FUZZ_SECONDS=900 pytest tests/fuzz/test_fuzz_run_folder.py` goes on for
+fifteen minutes.
 """
 
 from __future__ import annotations
@@ -18,13 +20,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from glore.cli.display import stages_table
 from glore.config import RunConfig, load_run
-from glore.display import stages_table
 from glore.errors import GloreError
-from glore.madewith import made_with
 from glore.pipeline import run_stages
-from glore.runfolder import check_belongs_together, makers
-from small_stages import everything, small_config, small_stages
+from glore.pipeline.folder import check_belongs_together, makers
+from glore.pipeline.recorded import made_with
+from support.small_stages import everything, small_config, small_stages
 
 SECONDS = float(os.environ.get("GLORE_FUZZ_SECONDS", "0"))
 EXAMPLES = 60
@@ -59,8 +61,15 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6) | st.sampled_from(["../../outside", "/etc", "..", "a/b"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=6)
+    | st.sampled_from(["../../outside", "/etc", "..", "a/b"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 
@@ -94,7 +103,9 @@ def made_a_folder(path: Path, data: st.DataObject) -> None:
 
 def linked_out(path: Path, data: st.DataObject) -> None:
     path.unlink()
-    path.symlink_to(path.parents[len(path.parts) - len(_root(path).parts) - 1] / "outside" / "thesis.tex")
+    path.symlink_to(
+        path.parents[len(path.parts) - len(_root(path).parts) - 1] / "outside" / "thesis.tex"
+    )
 
 
 def other_json(path: Path, data: st.DataObject) -> None:
@@ -119,7 +130,11 @@ def other_json(path: Path, data: st.DataObject) -> None:
     if data.draw(st.booleans()):
         node[key] = data.draw(JSON)
     else:
-        node[data.draw(st.text(max_size=4) | st.sampled_from(["../../../outside", "/etc/passwd", ".."]))] = node.pop(key)
+        node[
+            data.draw(
+                st.text(max_size=4) | st.sampled_from(["../../../outside", "/etc/passwd", ".."])
+            )
+        ] = node.pop(key)
     path.write_text(json.dumps(value))
 
 
@@ -164,18 +179,28 @@ def one_example(templates: list[Path], data: st.DataObject) -> None:
         (root / "outside").mkdir()
         (root / "outside" / "thesis.tex").write_text(CANARY)
         for _ in range(data.draw(st.integers(1, 3))):
-            files = sorted(p for p in config.run_dir.rglob("*") if p.is_file() and not p.is_symlink())
+            files = sorted(
+                p for p in config.run_dir.rglob("*") if p.is_file() and not p.is_symlink()
+            )
             path = files[data.draw(st.integers(0, len(files) - 1))]
             damage = data.draw(st.sampled_from(DAMAGES))
             damage(path, data)
         before, whole = everything(config.run_dir), records(templates[0])
         if attempt(config, redo=False):
             for name, content in records(config.run_dir).items():
-                assert content == whole.get(name) or content == before.get(name), f"{name} has other content"
+                assert content == whole.get(name) or content == before.get(name), (
+                    f"{name} has other content"
+                )
         else:
             now = everything(config.run_dir)
-            lost = [name for name in before if name not in now and not name.endswith(("started.json", ".json"))]
-            assert not [name for name in lost if before[name] == whole.get(name)], "records that were whole are gone"
+            lost = [
+                name
+                for name in before
+                if name not in now and not name.endswith(("started.json", ".json"))
+            ]
+            assert not [name for name in lost if before[name] == whole.get(name)], (
+                "records that were whole are gone"
+            )
         attempt(config, redo=True)
         assert sorted(p.name for p in (root / "outside").iterdir()) == ["thesis.tex"]
         assert (root / "outside" / "thesis.tex").read_text() == CANARY
@@ -183,7 +208,9 @@ def one_example(templates: list[Path], data: st.DataObject) -> None:
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_damage_of_any_kind_gives_errors_of_ours_and_loses_nothing(templates: list[Path], data: st.DataObject) -> None:
+def test_damage_of_any_kind_gives_errors_of_ours_and_loses_nothing(
+    templates: list[Path], data: st.DataObject
+) -> None:
     one_example(templates, data)
 
 

@@ -1,4 +1,6 @@
-"""The GPU way on a CPU, its kernels in Triton's interpreter and its steps call by call: the same texts as the other ways."""
+"""The GPU way on a CPU, its kernels in Triton's interpreter and its steps call by call: the same
+texts as the other ways.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,15 @@ import pytest
 import torch
 from test_engine_tree import prefixes
 
-import triton_here  # noqa: F401  # before the kernels are imported
+from support import triton_here  # noqa: F401  # before the kernels are imported
+
+# isort: split
+from glore.engines.local.engine import TorchEngine
+from glore.engines.local.runner import ModelRunner
+from glore.engines.local.scorer import StepScorer
+from glore.engines.protocol import SamplingParams
 from glore.errors import EngineError
-from glore.sampling.protocol import SamplingParams
-from glore.sampling.runner import ModelRunner
-from glore.sampling.scoring import StepScorer
-from glore.sampling.torch_engine import TorchEngine
-from tiny_models import tiny_lm, tiny_step_model, tiny_tokenizer
+from support.tiny_models import tiny_lm, tiny_step_model, tiny_tokenizer
 
 PARAMS = SamplingParams(temperature=0.0, max_new_tokens=4)
 
@@ -37,7 +41,9 @@ def drawn(engine: TorchEngine, params: SamplingParams, k: int = 1) -> dict[str, 
 
 
 def paged(params: SamplingParams, k: int = 1, architecture: str = "llama") -> dict[str, tuple]:
-    return drawn(TorchEngine.of(tiny_lm(architecture), tiny_tokenizer(), ways=("paged",)), params, k)
+    return drawn(
+        TorchEngine.of(tiny_lm(architecture), tiny_tokenizer(), ways=("paged",)), params, k
+    )
 
 
 def test_greedy_texts_are_those_of_the_paged_way(llama: TorchEngine) -> None:
@@ -51,7 +57,9 @@ def test_windows_and_soft_caps_reach_the_kernels() -> None:
     assert drawn(cuda_engine("gemma2"), PARAMS) == paged(PARAMS, architecture="gemma2")
 
 
-def test_siblings_are_drawn_with_their_own_seeds_and_tell_their_probabilities(llama: TorchEngine) -> None:
+def test_siblings_are_drawn_with_their_own_seeds_and_tell_their_probabilities(
+    llama: TorchEngine,
+) -> None:
     warm = dataclasses.replace(PARAMS, temperature=0.9, logprobs=True)
     got = drawn(llama, warm, k=2)
     for name, completions in paged(warm, k=2).items():
@@ -84,10 +92,16 @@ def test_logits_that_are_not_finite_end_the_run_with_one_line(llama: TorchEngine
 
 
 def test_scores_are_those_of_a_pass_a_solution() -> None:
-    items = [("w3 w4 w5", ("w6 w7", "w8 w9 w10")), ("w3 w4 w5", ("w6 w7", "w11")), ("w20", ("w21 w22",))]
+    items = [
+        ("w3 w4 w5", ("w6 w7", "w8 w9 w10")),
+        ("w3 w4 w5", ("w6 w7", "w11")),
+        ("w20", ("w21 w22",)),
+    ]
     scorer = StepScorer.of(tiny_step_model("qwen2"), tiny_tokenizer(), ways=("cuda",))
     assert scorer.way == "cuda"
-    expected = StepScorer.of(tiny_step_model("qwen2"), tiny_tokenizer(), ways=("plain",)).score(items)
+    expected = StepScorer.of(tiny_step_model("qwen2"), tiny_tokenizer(), ways=("plain",)).score(
+        items
+    )
     for got, one in zip(scorer.score(items), expected, strict=True):
         np.testing.assert_allclose(got, one, atol=1e-5)
 

@@ -1,4 +1,6 @@
-"""The torch engine against `transformers.generate`, and against itself: alone, in any batch, in any order."""
+"""The torch engine against `transformers.generate`, and against itself: alone, in any batch, in any
+order.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Mamba2Config, MambaConfig, PreTrainedConfig, RecurrentGemmaConfig, RwkvConfig
+from transformers import (
+    Mamba2Config,
+    MambaConfig,
+    PreTrainedConfig,
+    RecurrentGemmaConfig,
+    RwkvConfig,
+)
 
 from glore.config import EngineSettings
+from glore.engines.local.engine import TorchEngine
+from glore.engines.local.scorer import StepScorer
+from glore.engines.open import open_engine
+from glore.engines.protocol import Request, Result, SamplingParams
 from glore.errors import EngineError, ModelError
-from glore.sampling.open import open_engine
-from glore.sampling.protocol import Request, Result, SamplingParams, stable_seed
-from glore.sampling.scoring import StepScorer
-from glore.sampling.torch_engine import TorchEngine
-from tiny_models import ARCHITECTURES, VOCAB, tiny_lm, tiny_step_model, tiny_tokenizer
+from glore.seeds import stable_seed
+from support.tiny_models import ARCHITECTURES, VOCAB, tiny_lm, tiny_step_model, tiny_tokenizer
 
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=20)
 WARM = SamplingParams(temperature=1.0, max_new_tokens=25)
@@ -23,11 +32,17 @@ WARM = SamplingParams(temperature=1.0, max_new_tokens=25)
 
 def prompts(n: int, seed: int = 0, longest: int = 30) -> list[str]:
     rng = random.Random(seed)
-    return [" ".join(f"w{rng.randrange(3, VOCAB)}" for _ in range(rng.randint(1, longest))) for _ in range(n)]
+    return [
+        " ".join(f"w{rng.randrange(3, VOCAB)}" for _ in range(rng.randint(1, longest)))
+        for _ in range(n)
+    ]
 
 
 def requests(n: int, k: int, params: SamplingParams = WARM) -> list[Request]:
-    return [Request(f"r{i}", (text,), tuple(stable_seed(i, j) for j in range(k)), params) for i, text in enumerate(prompts(n))]
+    return [
+        Request(f"r{i}", (text,), tuple(stable_seed(i, j) for j in range(k)), params)
+        for i, text in enumerate(prompts(n))
+    ]
 
 
 def texts(results: list[Result]) -> dict[str, tuple[str, ...]]:
@@ -38,7 +53,11 @@ def generated(architecture: str, text: str, params: SamplingParams) -> list[int]
     ids = tiny_tokenizer()(text, return_tensors="pt")["input_ids"]
     with torch.inference_mode():
         out = tiny_lm(architecture).generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=params.max_new_tokens, pad_token_id=0
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=params.max_new_tokens,
+            pad_token_id=0,
         )
     return [int(t) for t in out[0, ids.shape[1] :]]
 
@@ -59,7 +78,14 @@ def test_greedy_equals_generate_token_for_token(architecture: str) -> None:
 
 
 RECURRENT: dict[str, PreTrainedConfig] = {
-    "mamba": MambaConfig(vocab_size=VOCAB, hidden_size=32, state_size=4, num_hidden_layers=2, eos_token_id=1, pad_token_id=0),
+    "mamba": MambaConfig(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        state_size=4,
+        num_hidden_layers=2,
+        eos_token_id=1,
+        pad_token_id=0,
+    ),
     "mamba2": Mamba2Config(
         vocab_size=VOCAB,
         hidden_size=32,
@@ -71,20 +97,39 @@ RECURRENT: dict[str, PreTrainedConfig] = {
         eos_token_id=1,
         chunk_size=16,
     ),
-    "rwkv": RwkvConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, context_length=128, eos_token_id=1),
+    "rwkv": RwkvConfig(
+        vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, context_length=128, eos_token_id=1
+    ),
     "recurrent_gemma": RecurrentGemmaConfig(
-        vocab_size=VOCAB, hidden_size=32, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, lru_width=32, eos_token_id=1
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        lru_width=32,
+        eos_token_id=1,
     ),
 }
 
 
 @pytest.mark.parametrize("architecture", ["mamba", "mamba2"])
-def test_recurrent_states_give_generates_tokens_in_any_batch(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recurrent_states_give_generates_tokens_in_any_batch(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(ARCHITECTURES, architecture, lambda: RECURRENT[architecture])
     # Prompts of one length share a wave, those of others don't.
-    items = [Request(f"{n}/{i}", (text,), (i,), GREEDY) for n in (1, 3, 18) for i, text in enumerate(of_length(3, n))]
+    items = [
+        Request(f"{n}/{i}", (text,), (i,), GREEDY)
+        for n in (1, 3, 18)
+        for i, text in enumerate(of_length(3, n))
+    ]
     expected = {
-        item.id: (tiny_tokenizer().decode(generated(architecture, item.segments[0], GREEDY), skip_special_tokens=True),) for item in items
+        item.id: (
+            tiny_tokenizer().decode(
+                generated(architecture, item.segments[0], GREEDY), skip_special_tokens=True
+            ),
+        )
+        for item in items
     }
     for max_rows in (2, 8):
         engine = TorchEngine.of(tiny_lm(architecture), tiny_tokenizer(), max_rows=max_rows)
@@ -99,9 +144,14 @@ def of_length(n: int, length: int) -> list[str]:
 
 
 @pytest.mark.parametrize("architecture", ["rwkv", "recurrent_gemma"])
-def test_a_model_whose_cache_is_not_known_is_refused_at_once(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_whose_cache_is_not_known_is_refused_at_once(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(ARCHITECTURES, architecture, lambda: RECURRENT[architecture])
-    with pytest.raises(ModelError, match=r"ForCausalLM keeps no cache that glore knows .*past_key_values or cache_params"):
+    with pytest.raises(
+        ModelError,
+        match=r"ForCausalLM keeps no cache that glore knows .*past_key_values or cache_params",
+    ):
         TorchEngine.of(tiny_lm(architecture), tiny_tokenizer())
 
 
@@ -113,7 +163,9 @@ def test_a_completion_does_not_depend_on_batch_size_or_order(architecture: str, 
     reference = texts(list(TorchEngine.of(model, tokenizer, max_rows=1).run(items)))
     for max_rows, shuffled in ((3, False), (16, True), (200, False)):
         order = random.Random(max_rows).sample(items, len(items)) if shuffled else items
-        assert texts(list(TorchEngine.of(model, tokenizer, max_rows=max_rows).run(order))) == reference
+        assert (
+            texts(list(TorchEngine.of(model, tokenizer, max_rows=max_rows).run(order))) == reference
+        )
     assert len(reference) == 14
     if k > 1:
         assert any(len(set(t)) > 1 for t in reference.values())
@@ -127,11 +179,18 @@ def test_requests_of_many_sizes_and_params_share_a_batch() -> None:
             f"m{i}",
             (text,),
             tuple(stable_seed("m", i, j) for j in range(rng.choice([0, 1, 2, 7, 12]))),
-            SamplingParams(rng.choice([0.0, 0.5, 1.0]), rng.choice([1.0, 0.8]), rng.choice([0, 4]), rng.choice([1, 3, 30])),
+            SamplingParams(
+                rng.choice([0.0, 0.5, 1.0]),
+                rng.choice([1.0, 0.8]),
+                rng.choice([0, 4]),
+                rng.choice([1, 3, 30]),
+            ),
         )
         for i, text in enumerate(prompts(20, seed=9))
     ]
-    alone = texts([r for item in items for r in TorchEngine.of(model, tokenizer, max_rows=16).run([item])])
+    alone = texts(
+        [r for item in items for r in TorchEngine.of(model, tokenizer, max_rows=16).run([item])]
+    )
     together = list(TorchEngine.of(model, tokenizer, max_rows=10).run(iter(items)))
     assert texts(together) == alone
     for result in together:
@@ -146,7 +205,12 @@ def test_follow_ups_join_the_running_batch_and_equal_requests_of_their_own() -> 
     words = prompts(6, longest=12)
 
     def request(i: int, kept: int) -> Request:
-        return Request(f"{i}:{kept}", (" ".join(words[i].split()[:kept]),), (stable_seed(i, kept, 0), stable_seed(i, kept, 1)), WARM)
+        return Request(
+            f"{i}:{kept}",
+            (" ".join(words[i].split()[:kept]),),
+            (stable_seed(i, kept, 0), stable_seed(i, kept, 1)),
+            WARM,
+        )
 
     def backwards(result: Result) -> list[Request]:
         i, kept = map(int, result.request.id.split(":"))
@@ -154,7 +218,9 @@ def test_follow_ups_join_the_running_batch_and_equal_requests_of_their_own() -> 
 
     first = [request(i, len(text.split())) for i, text in enumerate(words)]
     chained = texts(list(TorchEngine.of(model, tokenizer, max_rows=6).run(first, backwards)))
-    every = [request(i, kept) for i, text in enumerate(words) for kept in range(1, len(text.split()) + 1)]
+    every = [
+        request(i, kept) for i, text in enumerate(words) for kept in range(1, len(text.split()) + 1)
+    ]
     assert chained == texts(list(TorchEngine.of(model, tokenizer, max_rows=32).run(every)))
 
 
@@ -178,7 +244,9 @@ def test_the_source_is_read_lazily() -> None:
 def test_length_stops_at_the_context_and_a_full_prompt_is_refused() -> None:
     engine = TorchEngine.of(tiny_lm(), tiny_tokenizer(), max_rows=4)
     long = " ".join(["w5"] * 126)
-    (result,) = engine.run([Request("long", (long,), tuple(range(8)), SamplingParams(max_new_tokens=50))])
+    (result,) = engine.run(
+        [Request("long", (long,), tuple(range(8)), SamplingParams(max_new_tokens=50))]
+    )
     assert all(c.n_tokens <= 2 for c in result.completions)
     with pytest.raises(EngineError, match=r"'full'.* 128 tokens .*context is 128"):
         list(engine.run([Request("full", (long + " w5 w5",), (1,), WARM)]))
@@ -216,4 +284,6 @@ def test_scoring_a_saved_model(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     items = [("w3 w4", ("w5 w6", "w7")), ("w8", ())]
-    assert StepScorer(tmp_path, EngineSettings(device="cpu")).score(items) == StepScorer.of(model, tokenizer).score(items)
+    assert StepScorer(tmp_path, EngineSettings(device="cpu")).score(items) == StepScorer.of(
+        model, tokenizer
+    ).score(items)

@@ -1,4 +1,6 @@
-"""One protocol, every engine: the same requests draw the same completions, in any order, with follow-ups, through any kind."""
+"""One protocol, every engine: the same requests draw the same completions, in any order, with
+follow-ups, through any kind.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,22 @@ from pathlib import Path
 
 import pytest
 
-import fake_vllm
-from engine_kinds import WARM, Server, by_id, requests_of, save_tiny_model, seeds, serving
 from glore.config import EngineSettings
+from glore.engines.local.engine import TorchEngine
+from glore.engines.open import open_engine
+from glore.engines.protocol import Engine, Request, Result, SamplingParams
 from glore.errors import EngineError
-from glore.sampling.open import open_engine
-from glore.sampling.protocol import Engine, Request, Result, SamplingParams
-from glore.sampling.torch_engine import TorchEngine
+from support import fake_vllm
+from support.engine_kinds import WARM, Server, by_id, requests_of, save_tiny_model, seeds, serving
 
-KINDS = ("torch", "http", "http-text", "http-together", "vllm", pytest.param("ray", marks=pytest.mark.slow))
+KINDS = (
+    "torch",
+    "http",
+    "http-text",
+    "http-together",
+    "vllm",
+    pytest.param("ray", marks=pytest.mark.slow),
+)
 Open = Callable[[], Engine]
 
 
@@ -48,8 +57,12 @@ def settings_of(kind: str, request: pytest.FixtureRequest) -> EngineSettings:
     running.faults()
     variants = {
         "http": EngineSettings(kind="http", url=running.url, concurrency=8),
-        "http-text": EngineSettings(kind="http", url=running.url, concurrency=3, prompt="text", extensions=False),
-        "http-together": EngineSettings(kind="http", url=running.url + "/", concurrency=1, siblings="together"),
+        "http-text": EngineSettings(
+            kind="http", url=running.url, concurrency=3, prompt="text", extensions=False
+        ),
+        "http-together": EngineSettings(
+            kind="http", url=running.url + "/", concurrency=1, siblings="together"
+        ),
     }
     return variants[kind]
 
@@ -59,7 +72,10 @@ def ray_pool(folder: Path) -> Iterator[Engine]:
     """Two workers on this machine; they take a while to start, so all tests share them."""
     ray = pytest.importorskip("ray", reason="the extra ray is not installed")
     inner = EngineSettings(device="cpu", max_rows=4)
-    yield open_engine(folder, EngineSettings(kind="ray", workers=2, address="local", cpus_per_worker=0.5, inner=inner))
+    yield open_engine(
+        folder,
+        EngineSettings(kind="ray", workers=2, address="local", cpus_per_worker=0.5, inner=inner),
+    )
     ray.shutdown()
 
 
@@ -82,7 +98,9 @@ def test_an_engine_draws_what_the_torch_engine_draws_in_any_order(
 
 
 def test_completions_come_in_the_order_of_the_seeds_with_tokens_and_stop(engine: Engine) -> None:
-    items = requests_of(6, 4, SamplingParams(temperature=1.0, top_p=0.9, top_k=30, max_new_tokens=3))
+    items = requests_of(
+        6, 4, SamplingParams(temperature=1.0, top_p=0.9, top_k=30, max_new_tokens=3)
+    )
     results = list(engine.run(items))
     assert sorted(r.request.id for r in results) == [f"r{i}" for i in range(6)]
     for result in results:
@@ -106,7 +124,12 @@ def test_greedy_needs_no_seed_and_takes_all_sizes(engine: Engine, reference: Tor
 
 def test_follow_ups_equal_requests_of_their_own(engine: Engine, reference: TorchEngine) -> None:
     def one(i: int, kept: int) -> Request:
-        return Request(f"{i}:{kept}", tuple(f"w{10 + i + j} " for j in range(kept)), seeds(10 * i + kept, 1), WARM)
+        return Request(
+            f"{i}:{kept}",
+            tuple(f"w{10 + i + j} " for j in range(kept)),
+            seeds(10 * i + kept, 1),
+            WARM,
+        )
 
     asked: list[str] = []
 
@@ -116,7 +139,9 @@ def test_follow_ups_equal_requests_of_their_own(engine: Engine, reference: Torch
         return [one(i, kept - 1)] if kept > 1 else []
 
     chained = by_id(list(engine.run((one(i, 4) for i in range(5)), backwards)))
-    assert chained == by_id(list(reference.run([one(i, kept) for i in range(5) for kept in range(1, 5)])))
+    assert chained == by_id(
+        list(reference.run([one(i, kept) for i in range(5) for kept in range(1, 5)]))
+    )
     assert sorted(asked) == sorted(chained)
 
 
@@ -129,7 +154,9 @@ def test_a_request_without_seeds_is_answered_and_followed(engine: Engine) -> Non
 
 
 @pytest.mark.parametrize("segments", [(), ("",), ("", "")])
-def test_an_empty_prompt_is_an_error_that_names_the_request(engine: Engine, segments: tuple[str, ...]) -> None:
+def test_an_empty_prompt_is_an_error_that_names_the_request(
+    engine: Engine, segments: tuple[str, ...]
+) -> None:
     with pytest.raises(EngineError, match=r"'bad'.*prompt is empty"):
         list(engine.run([*requests_of(3, 1), Request("bad", segments, (1,), WARM)]))
     assert len(list(engine.run(requests_of(2, 1)))) == 2
@@ -148,7 +175,9 @@ def test_an_empty_prompt_is_an_error_that_names_the_request(engine: Engine, segm
         (SamplingParams(max_new_tokens=0), "max_new_tokens"),
     ],
 )
-def test_parameters_without_meaning_are_refused(engine: Engine, params: SamplingParams, rule: str) -> None:
+def test_parameters_without_meaning_are_refused(
+    engine: Engine, params: SamplingParams, rule: str
+) -> None:
     with pytest.raises(EngineError, match=rf"'r0': {rule} is .*, got "):
         list(engine.run(requests_of(1, 1, params)))
 
@@ -165,7 +194,10 @@ STOPS = ("7", " w2", "w30 ", "nowhere")
 def stopped(stop: str, kept: str, n: int = 8) -> list[Request]:
     """Warm requests of one seed that end at `stop`; `kept` begins their names."""
     params = SamplingParams(temperature=1.0, max_new_tokens=15, stop=stop)
-    return [dataclasses.replace(r, id=f"{kept}{r.id}", seeds=r.seeds[:1]) for r in requests_of(n, 2, params)]
+    return [
+        dataclasses.replace(r, id=f"{kept}{r.id}", seeds=r.seeds[:1])
+        for r in requests_of(n, 2, params)
+    ]
 
 
 def test_a_stop_ends_a_completion_where_its_text_comes_to_it(
@@ -173,7 +205,10 @@ def test_a_stop_ends_a_completion_where_its_text_comes_to_it(
 ) -> None:
     items = [r for stop in STOPS for r in stopped(stop, f"{stop}:")]
     if "http-text" in request.node.name:
-        with pytest.raises(EngineError, match=r"request '7:r0': this engine does not know stop: .*engine.extensions=true"):
+        with pytest.raises(
+            EngineError,
+            match=r"request '7:r0': this engine does not know stop: .*engine.extensions=true",
+        ):
             list(engine.run(items))
         return
     got = {r.request.id: r.completions[0] for r in engine.run(items)}
@@ -193,17 +228,37 @@ def test_log_probabilities_come_one_for_each_token_and_change_nothing(
     engine: Engine, reference: TorchEngine, request: pytest.FixtureRequest
 ) -> None:
     plain = requests_of(6, 1 if "together" in request.node.name else 2)
-    asked = [dataclasses.replace(r, params=dataclasses.replace(r.params, temperature=0.7, top_k=20, logprobs=True)) for r in plain]
-    silent = [dataclasses.replace(r, params=dataclasses.replace(r.params, logprobs=False)) for r in asked]
-    got, expected = ({r.request.id: r.completions for r in e.run(asked)} for e in (engine, reference))
+    asked = [
+        dataclasses.replace(
+            r, params=dataclasses.replace(r.params, temperature=0.7, top_k=20, logprobs=True)
+        )
+        for r in plain
+    ]
+    silent = [
+        dataclasses.replace(r, params=dataclasses.replace(r.params, logprobs=False)) for r in asked
+    ]
+    got, expected = (
+        {r.request.id: r.completions for r in e.run(asked)} for e in (engine, reference)
+    )
     if "http-text" not in request.node.name:  # a server that is sent no top_k
-        assert by_id(list(engine.run(silent))) == by_id(list(reference.run(silent))) == by_id(list(reference.run(asked)))
+        assert (
+            by_id(list(engine.run(silent)))
+            == by_id(list(reference.run(silent)))
+            == by_id(list(reference.run(asked)))
+        )
         for name, completions in got.items():
             for one, other in zip(completions, expected[name], strict=True):
-                assert (one.text, one.n_tokens, one.stop) == (other.text, other.n_tokens, other.stop)
+                assert (one.text, one.n_tokens, one.stop) == (
+                    other.text,
+                    other.n_tokens,
+                    other.stop,
+                )
                 assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
     told = [c for completions in got.values() for c in completions]
-    assert all(c.logprobs is not None and len(c.logprobs) == c.n_tokens and max(c.logprobs) < 0 for c in told)
+    assert all(
+        c.logprobs is not None and len(c.logprobs) == c.n_tokens and max(c.logprobs) < 0
+        for c in told
+    )
     assert all(c.logprobs is None for r in engine.run(silent) for c in r.completions)
 
 

@@ -1,4 +1,6 @@
-"""Siblings that have drawn the same tokens are computed once, and every text stays what it is alone."""
+"""Siblings that have drawn the same tokens are computed once, and every text stays what it is
+alone.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +11,36 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import glore.sampling.rows
-from glore.sampling.batch import Batch
-from glore.sampling.protocol import Completion, Request, SamplingParams, stable_seed
-from glore.sampling.rows import RowTable
-from glore.sampling.runner import ModelRunner
-from glore.sampling.torch_engine import TorchEngine
-from tiny_models import tiny_lm, tiny_tokenizer
+import glore.engines.local.rows
+from glore.engines.local.batch import Batch
+from glore.engines.local.engine import TorchEngine
+from glore.engines.local.rows import RowTable
+from glore.engines.local.runner import ModelRunner
+from glore.engines.protocol import Completion, Request, SamplingParams
+from glore.seeds import stable_seed
+from support.tiny_models import tiny_lm, tiny_tokenizer
 
 SURE = SamplingParams(temperature=0.06, max_new_tokens=40)
 """Siblings part after some tokens, not at once."""
 WAYS = [("llama", ("native", "paged")), ("gemma2", ("paged",))]
 
 
-def engine_of(architecture: str = "llama", ways: tuple[str, ...] = ("native", "paged"), **options: int) -> TorchEngine:
+def engine_of(
+    architecture: str = "llama", ways: tuple[str, ...] = ("native", "paged"), **options: int
+) -> TorchEngine:
     return TorchEngine.of(tiny_lm(architecture), tiny_tokenizer(), ways=ways, **options)
 
 
 def requests(n: int, k: int, params: SamplingParams = SURE) -> list[Request]:
-    return [Request(str(i), ("w5 w9", f"w{3 + i} w11"), tuple(stable_seed("siblings", i, j) for j in range(k)), params) for i in range(n)]
+    return [
+        Request(
+            str(i),
+            ("w5 w9", f"w{3 + i} w11"),
+            tuple(stable_seed("siblings", i, j) for j in range(k)),
+            params,
+        )
+        for i in range(n)
+    ]
 
 
 def drawn(engine: TorchEngine, items: list[Request]) -> dict[str, tuple[Completion, ...]]:
@@ -36,25 +49,48 @@ def drawn(engine: TorchEngine, items: list[Request]) -> dict[str, tuple[Completi
 
 def alone(engine: TorchEngine, items: list[Request]) -> dict[str, tuple[Completion, ...]]:
     """The same, every completion a request of its own, one after another."""
-    return {item.id: tuple(drawn(engine, [dataclasses.replace(item, seeds=(seed,))])[item.id][0] for seed in item.seeds) for item in items}
+    return {
+        item.id: tuple(
+            drawn(engine, [dataclasses.replace(item, seeds=(seed,))])[item.id][0]
+            for seed in item.seeds
+        )
+        for item in items
+    }
 
 
 @pytest.mark.parametrize(("architecture", "ways"), WAYS)
-@pytest.mark.parametrize("params", [SURE, dataclasses.replace(SURE, stop="w7"), dataclasses.replace(SURE, top_p=0.9, logprobs=True)])
-def test_texts_are_those_of_single_requests(architecture: str, ways: tuple[str, ...], params: SamplingParams) -> None:
+@pytest.mark.parametrize(
+    "params",
+    [
+        SURE,
+        dataclasses.replace(SURE, stop="w7"),
+        dataclasses.replace(SURE, top_p=0.9, logprobs=True),
+    ],
+)
+def test_texts_are_those_of_single_requests(
+    architecture: str, ways: tuple[str, ...], params: SamplingParams
+) -> None:
     items = requests(4, 12, params)
     expected = alone(engine_of(architecture, ways, max_rows=1), items)
     together = drawn(engine_of(architecture, ways, max_rows=64), items)
     for id_, completions in expected.items():
         for one, other in zip(completions, together[id_], strict=True):
-            assert dataclasses.replace(one, logprobs=None) == dataclasses.replace(other, logprobs=None)
+            assert dataclasses.replace(one, logprobs=None) == dataclasses.replace(
+                other, logprobs=None
+            )
             assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
-    pairs = [pair for completions in expected.values() for pair in itertools.combinations([c.text.split() for c in completions], 2)]
+    pairs = [
+        pair
+        for completions in expected.values()
+        for pair in itertools.combinations([c.text.split() for c in completions], 2)
+    ]
     assert any(a[:2] == b[:2] and a != b for a, b in pairs)  # some part late
 
 
 @pytest.mark.parametrize(("architecture", "ways"), WAYS)
-def test_each_text_so_far_is_computed_once(architecture: str, ways: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_text_so_far_is_computed_once(
+    architecture: str, ways: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One query per distinct beginning of a completion: a last token is drawn and not read."""
     texts: set[tuple[str, tuple[int, ...]]] = set()
     n_queries, n_tokens = [], []
@@ -63,7 +99,9 @@ def test_each_text_so_far_is_computed_once(architecture: str, ways: tuple[str, .
     def note(self: RowTable, slots) -> None:
         for slot in slots.tolist():
             tokens = self.drawn(slot)
-            texts.update((self.jobs[slot].request.id, tuple(tokens[:i])) for i in range(1, len(tokens)))
+            texts.update(
+                (self.jobs[slot].request.id, tuple(tokens[:i])) for i in range(1, len(tokens))
+            )
             n_tokens.append(len(tokens) - 1)
         drop(self, slots)
 
@@ -72,7 +110,9 @@ def test_each_text_so_far_is_computed_once(architecture: str, ways: tuple[str, .
             n_queries.append(batch.tokens.size)
         return forward(self, batch, *others)
 
-    engine = engine_of(architecture, ways, max_rows=200)  # which tries the model itself, before anything is counted
+    engine = engine_of(
+        architecture, ways, max_rows=200
+    )  # which tries the model itself, before anything is counted
     monkeypatch.setattr(RowTable, "drop", note)
     monkeypatch.setattr(ModelRunner, "forward", count)
     assert len(drawn(engine, requests(5, 16))) == 5
@@ -81,37 +121,59 @@ def test_each_text_so_far_is_computed_once(architecture: str, ways: tuple[str, .
 
 def test_equal_prompts_of_different_requests_are_siblings(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, sizes, forward = engine_of(max_rows=64), [], ModelRunner.forward
-    monkeypatch.setattr(ModelRunner, "forward", lambda self, batch, *rest: sizes.append(batch.tokens.size) or forward(self, batch, *rest))
+    monkeypatch.setattr(
+        ModelRunner,
+        "forward",
+        lambda self, batch, *rest: sizes.append(batch.tokens.size) or forward(self, batch, *rest),
+    )
     greedy = SamplingParams(temperature=0.0, max_new_tokens=10)
     items = [dataclasses.replace(requests(1, 1, greedy)[0], id=str(i)) for i in range(6)]
-    items += [dataclasses.replace(item, id=f"{item.id}s", params=dataclasses.replace(greedy, max_new_tokens=9)) for item in items]
+    items += [
+        dataclasses.replace(
+            item, id=f"{item.id}s", params=dataclasses.replace(greedy, max_new_tokens=9)
+        )
+        for item in items
+    ]
     found = drawn(engine, items)
     assert len({c[0].text for i, c in found.items() if "s" not in i}) == 1
     assert set(sizes[1:]) == {1, 2}  # two lengths; one prompt
 
 
 @pytest.mark.parametrize("slots_per_row", [1, 4])
-def test_few_rows_and_little_memory_change_nothing(slots_per_row: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_rows_and_little_memory_change_nothing(
+    slots_per_row: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """More completions than rows: those that part and find none are drawn again."""
     items = requests(6, 20)
     expected = drawn(engine_of(max_rows=400), items)
-    monkeypatch.setattr(glore.sampling.rows, "_SLOTS_PER_ROW", slots_per_row)
+    monkeypatch.setattr(glore.engines.local.rows, "_SLOTS_PER_ROW", slots_per_row)
     homeless = []
     part = RowTable.part
-    monkeypatch.setattr(RowTable, "part", lambda self, copy: homeless.append(part(self, copy)) or homeless[-1])
+    monkeypatch.setattr(
+        RowTable, "part", lambda self, copy: homeless.append(part(self, copy)) or homeless[-1]
+    )
     for max_rows, cache_tokens in ((1, 4096), (3, 4096), (12, 4096), (24, 200), (24, 80)):
         engine = engine_of(max_rows=max_rows, cache_tokens=cache_tokens)
         assert drawn(engine, items) == expected
     assert slots_per_row == 1 or any(h.size for h in homeless)
 
 
-@given(st.integers(1, 40), st.integers(5, 60), st.lists(st.tuples(st.integers(1, 9), st.sampled_from([0.0, 0.1, 0.3, 1.0])), max_size=8))
+@given(
+    st.integers(1, 40),
+    st.integers(5, 60),
+    st.lists(st.tuples(st.integers(1, 9), st.sampled_from([0.0, 0.1, 0.3, 1.0])), max_size=8),
+)
 @settings(max_examples=25)
-def test_nothing_is_held_when_all_is_done(max_rows: int, n_pages: int, kinds: list[tuple[int, float]]) -> None:
+def test_nothing_is_held_when_all_is_done(
+    max_rows: int, n_pages: int, kinds: list[tuple[int, float]]
+) -> None:
     from test_engine_tree import stream_of
 
     items = [
-        dataclasses.replace(requests(9, k, SamplingParams(temperature=t, max_new_tokens=5 + 9 * k))[n % 5], id=str(n))
+        dataclasses.replace(
+            requests(9, k, SamplingParams(temperature=t, max_new_tokens=5 + 9 * k))[n % 5],
+            id=str(n),
+        )
         for n, (k, t) in enumerate(kinds)
     ]
     engine = engine_of(ways=("paged",), max_rows=max_rows, cache_tokens=16 * max(n_pages, 8))

@@ -1,4 +1,6 @@
-"""Log-probabilities against a plain forward pass, and stops against texts without them, for every way of reading a model."""
+"""Log-probabilities against a plain forward pass, and stops against texts without them, for every
+way of reading a model.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +13,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-import glore.sampling.runner
+import glore.engines.local.runner
+from glore.engines.local.engine import TorchEngine
+from glore.engines.local.stops import StopFinder
+from glore.engines.protocol import Completion, Request, SamplingParams
 from glore.prompts import STEP_END
-from glore.sampling.protocol import Completion, Request, SamplingParams, stable_seed
-from glore.sampling.stops import StopFinder
-from glore.sampling.torch_engine import TorchEngine
-from tiny_models import VOCAB, tiny_lm, tiny_tokenizer
+from glore.seeds import stable_seed
+from support.tiny_models import VOCAB, tiny_lm, tiny_tokenizer
 
 WARM = SamplingParams(temperature=1.0, max_new_tokens=25)
-READINGS = [("llama", "native"), ("qwen3", "native"), ("gemma2", "paged"), ("gpt2", "paged"), ("llama", "torch"), ("bloom", "plain")]
+READINGS = [
+    ("llama", "native"),
+    ("qwen3", "native"),
+    ("gemma2", "paged"),
+    ("gpt2", "paged"),
+    ("llama", "torch"),
+    ("bloom", "plain"),
+]
 
 
-def engine_of(architecture: str, way: str, monkeypatch: pytest.MonkeyPatch, max_rows: int = 7) -> TorchEngine:
+def engine_of(
+    architecture: str, way: str, monkeypatch: pytest.MonkeyPatch, max_rows: int = 7
+) -> TorchEngine:
     """`torch`: the paged way without compiled code."""
     if way == "torch":
-        monkeypatch.setattr(glore.sampling.runner, "library", lambda: None)
-    elif way == "native" and glore.sampling.runner.library() is None:
+        monkeypatch.setattr(glore.engines.local.runner, "library", lambda: None)
+    elif way == "native" and glore.engines.local.runner.library() is None:
         pytest.skip("no C compiler here, or switched off")
     ways = ("native",) if way == "native" else ("paged",)
-    engine = TorchEngine.of(tiny_lm(architecture), tokenizer_with_lines(), max_rows=max_rows, ways=ways)
+    engine = TorchEngine.of(
+        tiny_lm(architecture), tokenizer_with_lines(), max_rows=max_rows, ways=ways
+    )
     assert engine.runner.way == ("paged" if way == "torch" else way)
     return engine
 
@@ -38,7 +52,9 @@ def tokenizer_with_lines() -> PreTrainedTokenizerFast:
     """The tiny tokenizer; every seventh word ends a line."""
     tokenizer = tiny_tokenizer()
     words = tokenizer.get_vocab()
-    changed = {(f"x{i}{STEP_END}" if w.startswith("w") and i % 7 == 0 else w): i for w, i in words.items()}
+    changed = {
+        (f"x{i}{STEP_END}" if w.startswith("w") and i % 7 == 0 else w): i for w, i in words.items()
+    }
     inner = type(tokenizer.backend_tokenizer.model)(changed, unk_token="w3")
     tokenizer.backend_tokenizer.model = inner
     return tokenizer
@@ -49,7 +65,10 @@ def requests(n: int, k: int, params: SamplingParams) -> list[Request]:
     return [
         Request(
             f"r{i}",
-            tuple(" ".join(f"w{rng.randrange(22, 28)}" for _ in range(rng.randint(1, 9))) + " " for _ in range(1 + i % 3)),
+            tuple(
+                " ".join(f"w{rng.randrange(22, 28)}" for _ in range(rng.randint(1, 9))) + " "
+                for _ in range(1 + i % 3)
+            ),
             tuple(stable_seed(i, j) for j in range(k)),
             params,
         )
@@ -62,8 +81,12 @@ def drawn(engine: TorchEngine, items: list[Request]) -> dict[tuple[str, int], Co
 
 
 @pytest.mark.parametrize(("architecture", "way"), READINGS)
-@pytest.mark.parametrize("params", [WARM, SamplingParams(0.5, 0.8, 10, 12), SamplingParams(0.0, max_new_tokens=8)])
-def test_log_probabilities_are_the_models_own(architecture: str, way: str, params: SamplingParams, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "params", [WARM, SamplingParams(0.5, 0.8, 10, 12), SamplingParams(0.0, max_new_tokens=8)]
+)
+def test_log_probabilities_are_the_models_own(
+    architecture: str, way: str, params: SamplingParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
     items = requests(5, 3, dataclasses.replace(params, logprobs=True))
     engine = engine_of(architecture, way, monkeypatch)
     words = engine.texts
@@ -78,7 +101,11 @@ def test_log_probabilities_are_the_models_own(architecture: str, way: str, param
             completion = got[item.id, seed]
             tokens = [int(t) for t in completion.text.split()]
             with torch.inference_mode():
-                logits = model(input_ids=torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 : -1].double()
+                logits = (
+                    model(input_ids=torch.tensor([[*prompt, *tokens]]))
+                    .logits[0, len(prompt) - 1 : -1]
+                    .double()
+                )
             expected = torch.log_softmax(logits, -1)[range(len(tokens)), tokens]
             assert completion.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
             n_checked += len(tokens)
@@ -92,12 +119,21 @@ def test_alone_or_in_company_texts_stops_and_log_probabilities_are_the_same(
     """Some ask for log-probabilities, some for a stop, some for both or neither."""
     items = requests(12, 3, WARM)
     items = [
-        dataclasses.replace(r, params=dataclasses.replace(WARM, logprobs=i % 2 == 0, stop=("", STEP_END, "w4")[i % 3]))
+        dataclasses.replace(
+            r,
+            params=dataclasses.replace(WARM, logprobs=i % 2 == 0, stop=("", STEP_END, "w4")[i % 3]),
+        )
         for i, r in enumerate(items)
     ]
     together = drawn(engine_of(architecture, way, monkeypatch, 64), items)
-    alone = {k: c for item in items for k, c in drawn(engine_of(architecture, way, monkeypatch, 1), [item]).items()}
-    assert {k: (c.text, c.n_tokens, c.stop) for k, c in together.items()} == {k: (c.text, c.n_tokens, c.stop) for k, c in alone.items()}
+    alone = {
+        k: c
+        for item in items
+        for k, c in drawn(engine_of(architecture, way, monkeypatch, 1), [item]).items()
+    }
+    assert {k: (c.text, c.n_tokens, c.stop) for k, c in together.items()} == {
+        k: (c.text, c.n_tokens, c.stop) for k, c in alone.items()
+    }
     for key, completion in together.items():
         other = alone[key].logprobs
         if other is None:
@@ -131,13 +167,19 @@ def test_a_stopped_completion_is_the_beginning_of_the_same_one_without_a_stop(
 ) -> None:
     params = SamplingParams(temperature, max_new_tokens=n_new)
 
-    def ask(engine: TorchEngine, seeds: tuple[int, ...], changed: SamplingParams) -> tuple[Completion, ...]:
+    def ask(
+        engine: TorchEngine, seeds: tuple[int, ...], changed: SamplingParams
+    ) -> tuple[Completion, ...]:
         (result,) = engine.run([Request("it", (f"w{first} w23",), seeds, changed)])
         return result.completions
 
     for engine in engines:
         whole = ask(engine, (seed, seed ^ 1), params)
-        for one, other in zip(whole, ask(engine, (seed, seed ^ 1), dataclasses.replace(params, stop=stop)), strict=True):
+        for one, other in zip(
+            whole,
+            ask(engine, (seed, seed ^ 1), dataclasses.replace(params, stop=stop)),
+            strict=True,
+        ):
             before, mark, _ = one.text.partition(stop)
             if not mark:
                 assert other == one

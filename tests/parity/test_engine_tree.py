@@ -1,4 +1,6 @@
-"""Requests that share prefixes: the same texts as `generate` and as requests of their own, each token computed once, memory bounded."""
+"""Requests that share prefixes: the same texts as `generate` and as requests of their own, each
+token computed once, memory bounded.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +14,41 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-import glore.sampling.runner
+import glore.engines.local.runner
 from glore.config.engine import Quantization
+from glore.engines.local.batch import Batch, prompt_batches
+from glore.engines.local.engine import TorchEngine
+from glore.engines.local.prefix_tree import PAGE_SIZE, PageTree, cut
+from glore.engines.local.queue import Waiting
+from glore.engines.local.runner import ModelRunner
+from glore.engines.local.scheduler import Stream
+from glore.engines.protocol import Request, Result, SamplingParams
 from glore.errors import EngineError
-from glore.sampling.batch import Batch, prompt_batches
-from glore.sampling.protocol import Request, Result, SamplingParams, stable_seed
-from glore.sampling.runner import ModelRunner
-from glore.sampling.stream import Stream
-from glore.sampling.torch_engine import TorchEngine
-from glore.sampling.tree import PAGE_SIZE, PageTree, cut
-from glore.sampling.waiting import Waiting
-from tiny_models import ARCHITECTURES, VOCAB, tiny_lm, tiny_tokenizer
+from glore.seeds import stable_seed
+from support.tiny_models import ARCHITECTURES, VOCAB, tiny_lm, tiny_tokenizer
 
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=20)
 WARM = SamplingParams(temperature=1.0, max_new_tokens=25)
 NATIVE = ("llama", "mistral", "qwen2", "qwen3")
-WAYS = [(a, "native") for a in NATIVE] + [(a, way) for a in sorted(ARCHITECTURES) if a != "bloom" for way in ("paged", "torch")]
+WAYS = [(a, "native") for a in NATIVE] + [
+    (a, way) for a in sorted(ARCHITECTURES) if a != "bloom" for way in ("paged", "torch")
+]
 
 
-def engine_of(architecture: str, way: str, monkeypatch: pytest.MonkeyPatch, **options: int) -> TorchEngine:
+def engine_of(
+    architecture: str, way: str, monkeypatch: pytest.MonkeyPatch, **options: int
+) -> TorchEngine:
     """`torch`: the paged way without compiled code."""
     if way == "torch":
-        monkeypatch.setattr(glore.sampling.runner, "library", lambda: None)
-    elif glore.sampling.runner.library() is None:
+        monkeypatch.setattr(glore.engines.local.runner, "library", lambda: None)
+    elif glore.engines.local.runner.library() is None:
         pytest.skip("no C compiler here, or switched off")
-    engine = TorchEngine.of(tiny_lm(architecture), tiny_tokenizer(), ways=("native",) if way == "native" else ("paged",), **options)
+    engine = TorchEngine.of(
+        tiny_lm(architecture),
+        tiny_tokenizer(),
+        ways=("native",) if way == "native" else ("paged",),
+        **options,
+    )
     assert engine.runner.way == ("native" if way == "native" else "paged")
     return engine
 
@@ -64,26 +76,44 @@ def texts(results: list[Result]) -> dict[str, tuple[str, ...]]:
 
 
 @pytest.mark.parametrize(("architecture", "way"), WAYS)
-def test_greedy_with_shared_prefixes_equals_generate(architecture: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_greedy_with_shared_prefixes_equals_generate(
+    architecture: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     items = prefixes(3, GREEDY)
     got = texts(list(engine_of(architecture, way, monkeypatch, max_rows=7).run(items)))
     tokenizer, model = tiny_tokenizer(), tiny_lm(architecture)
     for item in items:
         ids = tokenizer(" ".join(item.segments), return_tensors="pt")["input_ids"]
         with torch.inference_mode():
-            out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20, pad_token_id=0)
+            out = model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                max_new_tokens=20,
+                pad_token_id=0,
+            )
         assert got[item.id][0] == tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
 
 
-@pytest.mark.parametrize(("architecture", "way"), [("llama", "native"), ("gemma2", "paged"), ("qwen2", "torch")])
+@pytest.mark.parametrize(
+    ("architecture", "way"), [("llama", "native"), ("gemma2", "paged"), ("qwen2", "torch")]
+)
 def test_a_completion_is_the_same_alone_in_any_batch_and_with_little_memory(
     architecture: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = prefixes(5, WARM, k=4)
-    alone = texts([r for item in items for r in engine_of(architecture, way, monkeypatch, max_rows=1).run([item])])
+    alone = texts(
+        [
+            r
+            for item in items
+            for r in engine_of(architecture, way, monkeypatch, max_rows=1).run([item])
+        ]
+    )
     for max_rows, shuffled, cache_tokens in ((16, False, 4096), (200, True, 4096), (16, True, 200)):
         order = random.Random(max_rows).sample(items, len(items)) if shuffled else items
-        engine = engine_of(architecture, way, monkeypatch, max_rows=max_rows, cache_tokens=cache_tokens)
+        engine = engine_of(
+            architecture, way, monkeypatch, max_rows=max_rows, cache_tokens=cache_tokens
+        )
         assert texts(list(engine.run(order))) == alone
     assert any(len(set(t)) > 1 for t in alone.values())
 
@@ -97,7 +127,9 @@ def test_log_probabilities_are_the_same_bits_in_any_batch(
     engine_of(architecture, "native", monkeypatch)
 
     def model() -> PreTrainedModel:
-        """Where tiny Llamas share key heads between query heads, this one has one of its own for each."""
+        """Where tiny Llamas share key heads between query heads, this one has one of its own for
+        each.
+        """
         config = ARCHITECTURES[architecture]()
         if architecture == "llama":
             config.num_key_value_heads = config.num_attention_heads
@@ -105,13 +137,23 @@ def test_log_probabilities_are_the_same_bits_in_any_batch(
         return AutoModelForCausalLM.from_config(config)
 
     try:
-        engines = [TorchEngine.of(model(), tiny_tokenizer(), n, quantization=quantization) for n in (1, 5, 64)]
+        engines = [
+            TorchEngine.of(model(), tiny_tokenizer(), n, quantization=quantization)
+            for n in (1, 5, 64)
+        ]
     except EngineError:
         pytest.skip("products of integers need AVX512-VNNI and a C compiler")
     items = prefixes(4, dataclasses.replace(WARM, logprobs=True, temperature=0.3), k=3)
     told = [
-        {(r.request.id, k): (c.text, c.logprobs) for r in results for k, c in enumerate(r.completions)}
-        for results in (*(engine.run(items) for engine in engines), (r for item in items for r in engines[2].run([item])))
+        {
+            (r.request.id, k): (c.text, c.logprobs)
+            for r in results
+            for k, c in enumerate(r.completions)
+        }
+        for results in (
+            *(engine.run(items) for engine in engines),
+            (r for item in items for r in engines[2].run([item])),
+        )
     ]
     assert told[0] == told[1] == told[2] == told[3]
     assert all(logprobs for _, logprobs in told[0].values())
@@ -119,14 +161,20 @@ def test_log_probabilities_are_the_same_bits_in_any_batch(
 
 def stream_of(engine: TorchEngine, items: list[Request]) -> Stream:
     waiting = Waiting(items, engine.job, engine.max_rows)
-    return Stream(engine.runner, waiting, engine.max_rows, engine.n_pages, engine.is_end, engine.texts)
+    return Stream(
+        engine.runner, waiting, engine.max_rows, engine.n_pages, engine.is_end, engine.texts
+    )
 
 
 def test_every_token_is_computed_once_and_memory_stays_bounded() -> None:
     items = prefixes(6, WARM, k=3)
     engine = TorchEngine.of(tiny_lm(), tiny_tokenizer(), max_rows=32, cache_tokens=8192)
     stream = stream_of(engine, items)
-    distinct = {(item.segments[:i]): len(item.segments[i - 1].split()) for item in items for i in range(1, len(item.segments) + 1)}
+    distinct = {
+        (item.segments[:i]): len(item.segments[i - 1].split())
+        for item in items
+        for i in range(1, len(item.segments) + 1)
+    }
     assert sum(1 for _ in stream.run()) == len(items)
     assert stream.tree.n_computed == sum(distinct.values())
     assert stream.tree.n_asked > 2 * stream.tree.n_computed
@@ -140,7 +188,9 @@ def test_every_token_is_computed_once_and_memory_stays_bounded() -> None:
     assert all(t.shape[0] == 12 for pair in stream._store.layers.values() for t in pair)
 
 
-def test_out_of_memory_shrinks_the_batch_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_shrinks_the_batch_and_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     items = prefixes(4, WARM, k=4)
     engine = TorchEngine.of(tiny_lm(), tiny_tokenizer(), max_rows=16)
     expected = texts(list(engine.run(items)))
@@ -149,7 +199,11 @@ def test_out_of_memory_shrinks_the_batch_and_changes_nothing(monkeypatch: pytest
     def failing(self: ModelRunner, batch, store, n_threads: int = 1):
         calls["forward"] += 1
         if calls["forward"] in (1, 9, 40):
-            raise MemoryError if calls["forward"] == 9 else RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to …")
+            raise (
+                MemoryError
+                if calls["forward"] == 9
+                else RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to …")
+            )
         sizes.append(batch.selected.size)
         return forward(self, batch, store, n_threads)
 
@@ -176,7 +230,9 @@ def test_layers_of_a_type_that_the_packed_ways_do_not_know_are_read_plainly() ->
 
 @pytest.mark.parametrize("architecture", NATIVE)
 def test_bfloat16_products_stay_near_the_models_distribution(architecture: str) -> None:
-    """At most 3 % of the probability moves, 1 % on average, against the same weights computed in float32 throughout."""
+    """At most 3 % of the probability moves, 1 % on average, against the same weights computed in
+    float32 throughout.
+    """
     half = ModelRunner(tiny_lm(architecture).to(torch.bfloat16), ("native",))
     if half.way != "native" or half.products != "bfloat16":
         pytest.skip("no bfloat16 products on this processor")
@@ -189,7 +245,9 @@ def test_bfloat16_products_stay_near_the_models_distribution(architecture: str) 
 
 @pytest.mark.parametrize(("quantization", "bound"), [("int16", 0.001), ("int8", 0.02)])
 @pytest.mark.parametrize("architecture", NATIVE)
-def test_products_of_integers_stay_near_the_models_distribution(architecture: str, quantization: Quantization, bound: float) -> None:
+def test_products_of_integers_stay_near_the_models_distribution(
+    architecture: str, quantization: Quantization, bound: float
+) -> None:
     """At most so much of the probability moves."""
     quantized = ModelRunner(tiny_lm(architecture), ("native",), quantization)
     if quantized.products != quantization:
@@ -199,9 +257,12 @@ def test_products_of_integers_stay_near_the_models_distribution(architecture: st
 
 
 def test_quantization_that_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(EngineError, match=r"engine.quantization int8 needs .* gpt2 model .* Leave engine.quantization out"):
+    with pytest.raises(
+        EngineError,
+        match=r"engine.quantization int8 needs .* gpt2 model .* Leave engine.quantization out",
+    ):
         TorchEngine.of(tiny_lm("gpt2"), tiny_tokenizer(), quantization="int8")
-    monkeypatch.setattr(glore.sampling.runner, "library", lambda: None)
+    monkeypatch.setattr(glore.engines.local.runner, "library", lambda: None)
     with pytest.raises(EngineError, match=r"needs a C compiler"):
         TorchEngine.of(tiny_lm("llama"), tiny_tokenizer(), quantization="int16")
 
@@ -229,12 +290,17 @@ def test_sums_of_integers_cannot_overflow_and_broken_numbers_show() -> None:
 
 
 def moved_probability(one: ModelRunner, other: ModelRunner) -> tuple[float, float]:
-    """Total variation distance between the next tokens' distributions after 20 texts: the largest, and the mean."""
+    """Total variation distance between the next tokens' distributions after 20 texts: the largest,
+    and the mean.
+    """
     rng = random.Random(1)
     moved = []
     for _ in range(20):
         batch = one_prompt([rng.randrange(VOCAB) for _ in range(rng.randint(1, 60))])
-        probs = [torch.softmax(runner.forward(batch, runner.pages_for(8))[0], -1) for runner in (one, other)]
+        probs = [
+            torch.softmax(runner.forward(batch, runner.pages_for(8))[0], -1)
+            for runner in (one, other)
+        ]
         moved.append(float((probs[0] - probs[1]).abs().sum() / 2))
     return max(moved), sum(moved) / len(moved)
 
@@ -261,7 +327,9 @@ def test_samples_follow_the_models_distribution(shared: bool) -> None:
     segments = ("w5 w9 w21", "w7 w33", "w40 w3")
     params = SamplingParams(max_new_tokens=2)
     request = Request("it", segments, tuple(stable_seed("chi", i) for i in range(6000)), params)
-    company = [Request(str(i), segments[:i], tuple(range(50)), params) for i in (1, 2)] if shared else []
+    company = (
+        [Request(str(i), segments[:i], tuple(range(50)), params) for i in (1, 2)] if shared else []
+    )
     engine = TorchEngine.of(tiny_lm("llama", seed=3), tiny_tokenizer(), max_rows=512)
     engine.texts = lambda rows: [" ".join(map(str, row)) for row in rows]  # type: ignore[method-assign]  # ids, special ones too
     results = {r.request.id: r for r in engine.run([*company, request])}
@@ -269,7 +337,10 @@ def test_samples_follow_the_models_distribution(shared: bool) -> None:
 
     def check(counts: Counter[int], prefix: list[int]) -> None:
         with torch.inference_mode():
-            probs = torch.softmax(tiny_lm("llama", seed=3)(input_ids=torch.tensor([prefix])).logits[0, -1].double(), -1).numpy()
+            probs = torch.softmax(
+                tiny_lm("llama", seed=3)(input_ids=torch.tensor([prefix])).logits[0, -1].double(),
+                -1,
+            ).numpy()
         expected = probs * counts.total()
         seen = np.array([counts[i] for i in range(VOCAB)])
         likely = expected >= 5
@@ -286,5 +357,10 @@ def test_samples_follow_the_models_distribution(shared: bool) -> None:
 
 
 def test_pages_are_as_large_as_native_code_thinks() -> None:
-    source = Path(glore.sampling.runner.__file__).with_name("native.c").read_text(encoding="utf-8")
+    source = (
+        Path(glore.engines.local.runner.__file__)
+        .with_name("native")
+        .joinpath("forward.c")
+        .read_text(encoding="utf-8")
+    )
     assert f"#define PAGE {PAGE_SIZE} " in source

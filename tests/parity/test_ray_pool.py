@@ -1,4 +1,6 @@
-"""A pool of engines on a simulated cluster: the same records as one process, whatever dies, hangs or is left early."""
+"""A pool of engines on a simulated cluster: the same records as one process, whatever dies, hangs
+or is left early.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +13,24 @@ from pathlib import Path
 
 import pytest
 
-import toy_engine
-from engine_kinds import WARM, by_id, requests_of, save_tiny_model, seeds
 from glore.config import EngineSettings
+from glore.engines.local.engine import TorchEngine
+from glore.engines.open import open_engine
+from glore.engines.protocol import Request, Result
+from glore.engines.ray import engine as ray_engine
+from glore.engines.ray.engine import RayEngine
 from glore.errors import EngineError, ModelError
-from glore.sampling import ray_engine
-from glore.sampling.open import open_engine
-from glore.sampling.protocol import Request, Result
-from glore.sampling.ray_engine import RayEngine
-from glore.sampling.torch_engine import TorchEngine
-from toy_engine import OpenToy, ToyEngine, notes
+from support import toy_engine
+from support.engine_kinds import WARM, by_id, requests_of, save_tiny_model, seeds
+from support.toy_engine import OpenToy, ToyEngine, notes
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
 from ray.cluster_utils import Cluster  # noqa: E402  (only where there is Ray)
 
-TWO = EngineSettings(kind="ray", workers=2, retries=2, inner=EngineSettings(device="cpu", max_rows=4))
+TWO = EngineSettings(
+    kind="ray", workers=2, retries=2, inner=EngineSettings(device="cpu", max_rows=4)
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,9 @@ def cluster() -> Iterator[Cluster]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+        )
         cluster.add_node(num_cpus=1)
         cluster.add_node(num_cpus=1)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
@@ -54,12 +60,20 @@ def expected(items: list[Request]) -> dict[str, object]:
 
 
 def test_results_are_those_of_one_process(cluster: Cluster, tmp_path: Path) -> None:
-    items = [Request(f"q{i}.{j}", (f"question {i}\n", f"step {j}\n"), seeds(i, 2), WARM) for i in range(20) for j in range(4)]
+    items = [
+        Request(f"q{i}.{j}", (f"question {i}\n", f"step {j}\n"), seeds(i, 2), WARM)
+        for i in range(20)
+        for j in range(4)
+    ]
     engine = pool(tmp_path)
     assert by_id(list(engine.run(items))) == expected(items)
     assert len(notes(tmp_path, "drawn-")) >= len(items)
     empty = Request("empty", ("x",), (), WARM)
-    assert [len(r.completions) for r in engine.run([empty, items[0], items[0]], lambda r: [])] == [0, 2, 2]
+    assert [len(r.completions) for r in engine.run([empty, items[0], items[0]], lambda r: [])] == [
+        0,
+        2,
+        2,
+    ]
 
 
 def test_follow_ups_run_here_and_are_drawn_there(cluster: Cluster, tmp_path: Path) -> None:
@@ -79,9 +93,13 @@ def test_follow_ups_run_here_and_are_drawn_there(cluster: Cluster, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_request_that_kills_every_worker_is_an_error_in_the_end(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_request_that_kills_every_worker_is_an_error_in_the_end(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     items = [Request(name, (name,), (1,), WARM) for name in ("a", "poison", "b")]
-    with pytest.raises(EngineError, match=r"was lost with its worker 2 times, the last: .*finished shards are kept") as caught:
+    with pytest.raises(
+        EngineError, match=r"was lost with its worker 2 times, the last: .*finished shards are kept"
+    ) as caught:
         list(pool(tmp_path, TWO.model_copy(update={"retries": 1})).run(items))
     assert len(str(caught.value)) < 900
 
@@ -94,12 +112,22 @@ def test_errors_of_the_engine_come_through_as_they_are(cluster: Cluster, tmp_pat
 
 
 @pytest.mark.slow
-def test_workers_that_can_not_start_are_an_error_in_the_end(cluster: Cluster, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=r"could be started, the last: 'OSError: worker . has no disk'"):
-        list(pool(tmp_path, TWO.model_copy(update={"retries": 1}), n_failing=99).run([Request("a", ("x",), (1,), WARM)]))
+def test_workers_that_can_not_start_are_an_error_in_the_end(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        EngineError, match=r"could be started, the last: 'OSError: worker . has no disk'"
+    ):
+        list(
+            pool(tmp_path, TWO.model_copy(update={"retries": 1}), n_failing=99).run(
+                [Request("a", ("x",), (1,), WARM)]
+            )
+        )
 
 
-def test_a_slow_worker_does_not_hold_the_end(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_worker_does_not_hold_the_end(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ray_engine, "IDLE_SECONDS", 0.2)
     items = [Request(f"r{i}", (f"question {i}",), (i,), WARM) for i in range(12)]
     engine = pool(tmp_path, first_seconds=20.0)
@@ -134,7 +162,9 @@ def test_an_endless_source_left_early_stops_the_workers(cluster: Cluster, tmp_pa
 
 
 def test_no_room_in_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="takes 1 CPU and 1 GPU, and the Ray cluster has 2 CPU and 0 GPU"):
+    with pytest.raises(
+        EngineError, match="takes 1 CPU and 1 GPU, and the Ray cluster has 2 CPU and 0 GPU"
+    ):
         RayEngine.of(OpenToy(str(tmp_path)), TWO.model_copy(update={"gpus_per_worker": 1.0}))
     with pytest.raises(ModelError, match="sends a folder"):
         RayEngine("some/hub-name", TWO.model_copy(update={"ship_models": True}))
@@ -142,7 +172,11 @@ def test_no_room_in_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
 
 def test_a_machine_is_removed_in_the_middle(cluster: Cluster, tmp_path: Path) -> None:
     third = cluster.add_node(num_cpus=2)
-    items = [Request(f"q{i}.{j}", (f"question {i}\n", f"step {j}\n"), seeds(i, 2), WARM) for i in range(30) for j in range(3)]
+    items = [
+        Request(f"q{i}.{j}", (f"question {i}\n", f"step {j}\n"), seeds(i, 2), WARM)
+        for i in range(30)
+        for j in range(3)
+    ]
     engine = pool(tmp_path, TWO.model_copy(update={"workers": 4}), seconds=0.03)
     got = []
     for result in engine.run(items):
@@ -153,8 +187,13 @@ def test_a_machine_is_removed_in_the_middle(cluster: Cluster, tmp_path: Path) ->
     assert len(got) == len(items)
 
 
-def test_workers_that_die_or_fail_are_replaced_and_nothing_is_missing(cluster: Cluster, tmp_path: Path) -> None:
-    items = [Request(name, (f"question {i}",), seeds(i, 2), WARM) for i, name in enumerate([*map(str, range(30)), "die", "raise", "last"])]
+def test_workers_that_die_or_fail_are_replaced_and_nothing_is_missing(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    items = [
+        Request(name, (f"question {i}",), seeds(i, 2), WARM)
+        for i, name in enumerate([*map(str, range(30)), "die", "raise", "last"])
+    ]
     got = list(pool(tmp_path, n_failing=1).run(items))
     assert by_id(got) == expected(items)
     assert len(got) == len(items)
@@ -162,7 +201,9 @@ def test_workers_that_die_or_fail_are_replaced_and_nothing_is_missing(cluster: C
 
 
 @pytest.mark.slow
-def test_a_model_sent_to_two_machines_one_of_which_is_removed(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_model_sent_to_two_machines_one_of_which_is_removed(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     third = cluster.add_node(num_cpus=1)
     folder = save_tiny_model(tmp_path / "student")
     items = requests_of(150, 4)

@@ -1,4 +1,6 @@
-"""Rollouts of one grader, graded by another, lead to the very records that a scan with the other one makes."""
+"""Rollouts of one grader, graded by another, lead to the very records that a scan with the other
+one makes.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +11,23 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import FunctionEngine, LastLineTask, problem, solution
 from glore.config import LabelSettings
+from glore.engines.protocol import Request
 from glore.progress import SilentProgress
 from glore.records import PrefixTrials, Problem, Solution
 from glore.regrade.verdicts import Tally, regraded_trials
-from glore.sampling.protocol import Request, stable_seed
+from glore.seeds import stable_seed
 from glore.tasks.protocol import Grade, Task
 from glore.where import verify_prefixes
+from support.fakes import FunctionEngine, LastLineTask, problem, solution
 
 PROBLEMS = {"p0": problem()}
 
 
 class RandomGrader(LastLineTask):
-    """Any verdict for any text, always the same one; a share of the texts keeps what `LastLineTask` says."""
+    """Any verdict for any text, always the same one; a share of the texts keeps what `LastLineTask`
+    says.
+    """
 
     def __init__(self, seed: int, share: float) -> None:
         super().__init__()
@@ -36,18 +41,28 @@ class RandomGrader(LastLineTask):
 
 
 def _rollout(request: Request, seed: int) -> str:
-    return random.Random(seed).choices([f"{seed % 97}\n#### 10", f"{seed % 89}\n#### 3", "#### ?"], weights=(1, 5, 1))[0]
+    return random.Random(seed).choices(
+        [f"{seed % 97}\n#### 10", f"{seed % 89}\n#### 3", "#### ?"], weights=(1, 5, 1)
+    )[0]
 
 
 def _graded(drafts: Sequence[Solution], task: Task) -> list[Solution]:
-    return [dataclasses.replace(d, correct=task.grade(PROBLEMS["p0"], d.steps).verdict) for d in drafts]
+    return [
+        dataclasses.replace(d, correct=task.grade(PROBLEMS["p0"], d.steps).verdict) for d in drafts
+    ]
 
 
 def _scan(
-    drafts: Sequence[Solution], task: Task, rule: LabelSettings, seed: int, drawn: Sequence[PrefixTrials] = ()
+    drafts: Sequence[Solution],
+    task: Task,
+    rule: LabelSettings,
+    seed: int,
+    drawn: Sequence[PrefixTrials] = (),
 ) -> tuple[list[PrefixTrials], int]:
     engine = FunctionEngine(_rollout)
-    return verify_prefixes(engine, task, PROBLEMS, drafts, rule, seed=seed, progress=SilentProgress(), drawn=drawn), engine.n_drawn
+    return verify_prefixes(
+        engine, task, PROBLEMS, drafts, rule, seed=seed, progress=SilentProgress(), drawn=drawn
+    ), engine.n_drawn
 
 
 def _without_tokens(trials: Sequence[PrefixTrials]) -> list[PrefixTrials]:
@@ -62,10 +77,20 @@ def _without_tokens(trials: Sequence[PrefixTrials]) -> list[PrefixTrials]:
     full=st.booleans(),
     share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
 )
-def test_regraded_rollouts_are_those_of_a_scan(shapes: list[int], k: int, seed: int, full: bool, share: float) -> None:
+def test_regraded_rollouts_are_those_of_a_scan(
+    shapes: list[int], k: int, seed: int, full: bool, share: float
+) -> None:
     rng = random.Random(seed)
     rule = LabelSettings(rollouts=k, consistency="off", full_counts=full)
-    texts = ["\n".join([*(f"{rng.randint(1, 99)} + 1" for _ in range(n - 1)), rng.choice(["#### 10", "#### 3", "#### ?"])]) for n in shapes]
+    texts = [
+        "\n".join(
+            [
+                *(f"{rng.randint(1, 99)} + 1" for _ in range(n - 1)),
+                rng.choice(["#### 10", "#### 3", "#### ?"]),
+            ]
+        )
+        for n in shapes
+    ]
     drafts = [solution(text, name=f"s{n}") for n, text in enumerate(texts)]
     before, after = LastLineTask(), RandomGrader(seed, share)
     stored, _ = _scan(_graded(drafts, before), before, rule, seed)
@@ -73,16 +98,21 @@ def test_regraded_rollouts_are_those_of_a_scan(shapes: list[int], k: int, seed: 
     expected, n_from_nothing = _scan(now, after, rule, seed)
 
     found = regraded_trials(after, PROBLEMS, now, stored, rule, Tally(3), lambda: None)
-    assert _without_tokens(found.records) == _without_tokens([t for t in expected if t.solution_id not in found.unfinished])
+    assert _without_tokens(found.records) == _without_tokens(
+        [t for t in expected if t.solution_id not in found.unfinished]
+    )
     gone_on, n_drawn = _scan(now, after, rule, seed, drawn=found.stored)
     assert _without_tokens(gone_on) == _without_tokens(expected)
     assert n_drawn <= n_from_nothing
     assert (n_drawn > 0) == bool(found.unfinished)
 
-    # Tokens are those of a scan, but where rollouts were let go: there, those of all that were drawn.
+    # Tokens are those of a scan, but where rollouts were let go: there, those of all that were
+    # drawn.
     tokens = {(t.solution_id, t.n_steps_kept): (t.n_tokens, len(t.completions)) for t in stored}
     for kept, scanned in zip(gone_on, expected, strict=True):
         n_stored, n_completions = tokens.get((kept.solution_id, kept.n_steps_kept), (0, 0))
-        assert kept.n_tokens == (n_stored if n_completions > len(kept.completions) else scanned.n_tokens)
+        assert kept.n_tokens == (
+            n_stored if n_completions > len(kept.completions) else scanned.n_tokens
+        )
     if share == 0.0:
         assert (found.records, found.unfinished, found.n_let_go) == (stored, frozenset(), 0)

@@ -7,10 +7,10 @@ import random
 import pytest
 import torch
 
+from glore.engines.local.scorer import StepScorer
 from glore.errors import EngineError
 from glore.prompts import solve_segments
-from glore.sampling.scoring import StepScorer
-from tiny_models import VOCAB, tiny_step_model, tiny_tokenizer
+from support.tiny_models import VOCAB, tiny_step_model, tiny_tokenizer
 
 
 def solutions(n: int) -> list[tuple[str, tuple[str, ...]]]:
@@ -27,7 +27,10 @@ def drafts(n_questions: int, n_each: int) -> list[tuple[str, tuple[str, ...]]]:
     rng = random.Random(2)
     items = []
     for _ in range(n_questions):
-        question, *steps = (" ".join(f"w{rng.randrange(3, VOCAB)}" for _ in range(rng.randint(1, 20))) for _ in range(7))
+        question, *steps = (
+            " ".join(f"w{rng.randrange(3, VOCAB)}" for _ in range(rng.randint(1, 20)))
+            for _ in range(7)
+        )
         for _ in range(n_each):
             kept = rng.randint(0, 4)
             items.append((question, (*steps[:kept], *rng.sample(steps, rng.randint(1, 3)))))
@@ -40,11 +43,20 @@ def slow_scores(architecture: str, items: list[tuple[str, tuple[str, ...]]]) -> 
     scores = []
     for question, steps in items:
         parts = [
-            [t for s in solve_segments(question, steps[: i + 1]) for t in tokenizer(s, add_special_tokens=False)["input_ids"]]
+            [
+                t
+                for s in solve_segments(question, steps[: i + 1])
+                for t in tokenizer(s, add_special_tokens=False)["input_ids"]
+            ]
             for i in range(len(steps))
         ]
         with torch.inference_mode():
-            scores.append([float(torch.softmax(model(input_ids=torch.tensor([ids])).logits[0, -1], -1)[1]) for ids in parts])
+            scores.append(
+                [
+                    float(torch.softmax(model(input_ids=torch.tensor([ids])).logits[0, -1], -1)[1])
+                    for ids in parts
+                ]
+            )
     return scores
 
 
@@ -52,7 +64,9 @@ def slow_scores(architecture: str, items: list[tuple[str, tuple[str, ...]]]) -> 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral", "gemma2"])
 def test_scores_equal_one_pass_per_prefix(architecture: str, way: str) -> None:
     items = solutions(8) + drafts(3, 4)
-    scorer = StepScorer.of(tiny_step_model(architecture), tiny_tokenizer(), scoring_tokens=256, ways=(way,))
+    scorer = StepScorer.of(
+        tiny_step_model(architecture), tiny_tokenizer(), scoring_tokens=256, ways=(way,)
+    )
     if way == "native" and scorer.way != "native":
         pytest.skip("the compiled forward pass does not know this model, or there is no C compiler")
     scores = scorer.score(items)

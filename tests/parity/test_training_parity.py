@@ -16,7 +16,7 @@ from glore.training.batches import plan_batches
 from glore.training.examples import IGNORED, Row, merged_rows
 from glore.training.fit import fit
 from glore.training.setup import TrainingSetup
-from tiny_models import ARCHITECTURES, tiny_lm, tiny_step_model
+from support.tiny_models import ARCHITECTURES, tiny_lm, tiny_step_model
 
 
 def rows(n: int = 6, classes: int = 0) -> list[Row]:
@@ -24,7 +24,11 @@ def rows(n: int = 6, classes: int = 0) -> list[Row]:
     made = []
     for length in rng.integers(4, 30, n):
         ids = rng.integers(3, 61, length).astype(np.int32)
-        targets = np.append(ids[1:], IGNORED).astype(np.int32) if not classes else rng.integers(0, classes, length).astype(np.int32)
+        targets = (
+            np.append(ids[1:], IGNORED).astype(np.int32)
+            if not classes
+            else rng.integers(0, classes, length).astype(np.int32)
+        )
         targets[: length // 2] = IGNORED
         made.append(Row(ids, targets))
     return made
@@ -36,7 +40,9 @@ def slow_loss(model: torch.nn.Module, batch: list[Row]) -> torch.Tensor:
     for row in batch:
         logits = model(input_ids=torch.tensor(row.ids[None].astype(np.int64))).logits[0]
         targets = torch.tensor(row.targets.astype(np.int64))
-        total = total + cross_entropy(logits.float(), targets, reduction="sum", ignore_index=IGNORED)
+        total = total + cross_entropy(
+            logits.float(), targets, reduction="sum", ignore_index=IGNORED
+        )
         n += int((targets != IGNORED).sum())
     return total / n
 
@@ -60,18 +66,27 @@ def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def run_fit(model: torch.nn.Module, made: list[Row], settings: TrainSettings, tmp_path: Path) -> float:
-    setup = TrainingSetup(out_dir=tmp_path / "x", work_dir=tmp_path, seed=3, progress=SilentProgress(), device="cpu")
+def run_fit(
+    model: torch.nn.Module, made: list[Row], settings: TrainSettings, tmp_path: Path
+) -> float:
+    setup = TrainingSetup(
+        out_dir=tmp_path / "x", work_dir=tmp_path, seed=3, progress=SilentProgress(), device="cpu"
+    )
     return fit(model, made, settings, setup, pad_id=0, n_dropped=0).final_loss
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_padding_without_a_mask_and_scored_logits_only_change_nothing(architecture: str, tmp_path: Path) -> None:
+def test_padding_without_a_mask_and_scored_logits_only_change_nothing(
+    architecture: str, tmp_path: Path
+) -> None:
     made = rows()
     settings = TrainSettings(batch_size=6, learning_rate=1e-3, warmup_ratio=0.0, max_steps=1)
     fast, slow = without_dropout(tiny_lm(architecture)), without_dropout(tiny_lm(architecture))
-    assert run_fit(fast, made, settings, tmp_path) == pytest.approx(slow_step(slow, made, settings), rel=1e-5)
-    # Adam divides by the gradient's size: where a gradient is nearly zero its sign is rounding, so compare in bulk.
+    assert run_fit(fast, made, settings, tmp_path) == pytest.approx(
+        slow_step(slow, made, settings), rel=1e-5
+    )
+    # Adam divides by the gradient's size: where a gradient is nearly zero its sign is rounding, so
+    # compare in bulk.
     for a, b in zip(fast.parameters(), slow.parameters(), strict=True):
         assert (a - b).abs().mean() < 2e-5
 
@@ -80,8 +95,13 @@ def test_padding_without_a_mask_and_scored_logits_only_change_nothing(architectu
 def test_step_loss_is_the_mean_over_kept_steps(architecture: str, tmp_path: Path) -> None:
     made = rows(classes=2)
     settings = TrainSettings(batch_size=6, learning_rate=1e-3, warmup_ratio=0.0, max_steps=1)
-    model, twin = without_dropout(tiny_step_model(architecture)), without_dropout(tiny_step_model(architecture))
-    assert run_fit(model, made, settings, tmp_path) == pytest.approx(slow_loss(twin, made).item(), rel=1e-5)
+    model, twin = (
+        without_dropout(tiny_step_model(architecture)),
+        without_dropout(tiny_step_model(architecture)),
+    )
+    assert run_fit(model, made, settings, tmp_path) == pytest.approx(
+        slow_loss(twin, made).item(), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("classes", [0, 2])
@@ -92,8 +112,12 @@ def test_equal_rows_learnt_once_weigh_as_often_as_they_occur(classes: int, tmp_p
     assert [row.copies for row in merged] == [3, 2, 1, 1, 1]
     assert merged_rows([*merged, a])[0].copies == 4
     settings = TrainSettings(batch_size=9, learning_rate=1e-3, warmup_ratio=0.0, max_steps=1)
-    once, often = (without_dropout((tiny_step_model if classes else tiny_lm)("llama")) for _ in range(2))
-    assert run_fit(once, merged, settings, tmp_path / "once") == pytest.approx(run_fit(often, made, settings, tmp_path / "often"), rel=1e-5)
+    once, often = (
+        without_dropout((tiny_step_model if classes else tiny_lm)("llama")) for _ in range(2)
+    )
+    assert run_fit(once, merged, settings, tmp_path / "once") == pytest.approx(
+        run_fit(often, made, settings, tmp_path / "often"), rel=1e-5
+    )
     for p, q in zip(once.parameters(), often.parameters(), strict=True):
         assert (p - q).abs().mean() < 2e-5
 
@@ -104,6 +128,8 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path) -> None:
     small = large.model_copy(update={"batch_size": 2, "gradient_accumulation": 4})
     a, b = tiny_lm(), tiny_lm()
     assert len(plan_batches([len(r.ids) for r in made], 2, 1, 4, 3)) == 4
-    assert run_fit(a, made, large, tmp_path / "a") == pytest.approx(run_fit(b, made, small, tmp_path / "b"), rel=1e-5)
+    assert run_fit(a, made, large, tmp_path / "a") == pytest.approx(
+        run_fit(b, made, small, tmp_path / "b"), rel=1e-5
+    )
     for p, q in zip(a.parameters(), b.parameters(), strict=True):
         assert (p - q).abs().mean() < 2e-5

@@ -1,4 +1,6 @@
-"""The command line over small stages: what is printed, where from questions come, and what JSONL holds."""
+"""The command line over small stages: what is printed, where from questions come, and what JSONL
+holds.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 FAILING_REFINER = """
-import small_glore
+from support import small_glore
 from glore.cli import main
 from glore.errors import EngineError
 
@@ -31,9 +33,18 @@ main()
 """
 
 
-def glore(folder: Path, *arguments: str, stdin: str = "", script: Path = TESTS / "small_glore.py") -> subprocess.CompletedProcess[str]:
+def glore(
+    folder: Path,
+    *arguments: str,
+    stdin: str = "",
+    script: Path = TESTS / "support" / "small_glore.py",
+) -> subprocess.CompletedProcess[str]:
     """In the texts that go in, `\\udcXX` stands for the byte XX."""
-    environment = {**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent / 'src'}", "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent / 'src'}",
+        "OMP_NUM_THREADS": "1",
+    }
     return subprocess.run(
         [sys.executable, str(script), *arguments],
         env=environment,
@@ -61,7 +72,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_dry_run_says_what_and_why(folder: Path) -> None:
     done = glore(folder, "run", "r.yaml", "student.sft.learning_rate=0.1", "--dry-run")
     assert done.returncode == 0, done.stderr
-    rows = [[cell.strip() for cell in line.strip("│┃").split("│")] for line in done.stdout.splitlines() if line.startswith("│")]
+    rows = [
+        [cell.strip() for cell in line.strip("│┃").split("│")]
+        for line in done.stdout.splitlines()
+        if line.startswith("│")
+    ]
     assert rows == [
         ["task", "reused", "complete", ""],
         ["sample", "reused", "complete", ""],
@@ -84,7 +99,11 @@ def test_until_says_how_to_look(folder: Path) -> None:
 def test_show_gives_stages_counts_tokens_time(folder: Path, name: str) -> None:
     done = glore(folder, "show", name)
     assert done.returncode == 0, done.stderr
-    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in done.stdout.splitlines() if line.startswith("│")]
+    rows = [
+        [cell.strip() for cell in line.strip("│").split("│")]
+        for line in done.stdout.splitlines()
+        if line.startswith("│")
+    ]
     assert [row[:4] for row in rows] == [
         ["task", "done", "problems 7", ""],
         ["sample", "done", "wrong 6", "100"],
@@ -134,10 +153,15 @@ def test_jsonl_in_and_out(folder: Path) -> None:
 
 
 def test_ids_are_unique_over_the_whole_input(folder: Path) -> None:
-    lines = "".join(json.dumps({"question": f"q{i}"} | ({"id": "mine"} if i == 3 else {})) + "\n" for i in range(70))
+    lines = "".join(
+        json.dumps({"question": f"q{i}"} | ({"id": "mine"} if i == 3 else {})) + "\n"
+        for i in range(70)
+    )
     done = glore(folder, "refine", "small", "--jsonl", stdin=lines)
     assert done.returncode == 0, done.stderr
-    assert [json.loads(line)["problem_id"] for line in done.stdout.splitlines()] == ["mine" if i == 3 else f"q{i}" for i in range(70)]
+    assert [json.loads(line)["problem_id"] for line in done.stdout.splitlines()] == [
+        "mine" if i == 3 else f"q{i}" for i in range(70)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -146,11 +170,16 @@ def test_ids_are_unique_over_the_whole_input(folder: Path) -> None:
         ("Ann has 3 apples.\nHow many has she?\n", ["Ann has 3 apples.\nHow many has she?"]),
         ("[3] apples: how many?", ["[3] apples: how many?"]),
         ("\ufeffHow many?", ["How many?"]),
-        ('\ufeff{"question": "a"}\r\n\r\n{"question": "b\u2028c", "solutoin": 1}', ["a", "b\u2028c"]),
+        (
+            '\ufeff{"question": "a"}\r\n\r\n{"question": "b\u2028c", "solutoin": 1}',
+            ["a", "b\u2028c"],
+        ),
         ('{"question": "a\x85\u2029b"}\n{"question": "c"}', ["a\x85\u2029b", "c"]),
     ],
 )
-def test_stdin_is_json_lines_or_one_plain_question(folder: Path, text: str, questions: list[str]) -> None:
+def test_stdin_is_json_lines_or_one_plain_question(
+    folder: Path, text: str, questions: list[str]
+) -> None:
     done = glore(folder, "refine", "small", "--jsonl", stdin=text)
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["question"] for line in done.stdout.splitlines()] == questions
@@ -159,14 +188,32 @@ def test_stdin_is_json_lines_or_one_plain_question(folder: Path, text: str, ques
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"question": "a"}\n{"question": 3}\n', "q.jsonl, line 2: the field 'question' must be a text, got 3"),
-        ('{"question": "a"}\n\n{"q', "q.jsonl, line 3: not JSON ('{\"q'); write one object per line"),
+        (
+            '{"question": "a"}\n{"question": 3}\n',
+            "q.jsonl, line 2: the field 'question' must be a text, got 3",
+        ),
+        (
+            '{"question": "a"}\n\n{"q',
+            "q.jsonl, line 3: not JSON ('{\"q'); write one object per line",
+        ),
         ('["a"]\n', "line 1: not an object"),
-        ('[{"question": "a"}]\n', 'line 1: not an object (\'[{"question": "a"}]\'); write one object per line, like'),
-        ('{"frage": "a"}\n', "line 1: the field 'question' is missing (fields there: frage); add it"),
+        (
+            '[{"question": "a"}]\n',
+            'line 1: not an object (\'[{"question": "a"}]\'); write one object per line, like',
+        ),
+        (
+            '{"frage": "a"}\n',
+            "line 1: the field 'question' is missing (fields there: frage); add it",
+        ),
         ('{"question": " "}\n', "line 1: the field 'question' is empty"),
-        ('{"question": "\\ud800 x"}\n', "line 1: the field 'question' holds half a Unicode character"),
-        ('{"question": "a"}\n{"question": "caf\udce9"}\n', "line 2: text must be UTF-8, got byte 0xe9; write it again as UTF-8"),
+        (
+            '{"question": "\\ud800 x"}\n',
+            "line 1: the field 'question' holds half a Unicode character",
+        ),
+        (
+            '{"question": "a"}\n{"question": "caf\udce9"}\n',
+            "line 2: text must be UTF-8, got byte 0xe9; write it again as UTF-8",
+        ),
         ('{"question": "a", "id": [1]}\n', "line 1: the field 'id' must be a text, got [1]"),
         (
             '{"question": "a", "id": 7}\n\n{"question": "b", "id": "7"}\n',
@@ -189,7 +236,11 @@ def test_bad_questions_name_file_line_and_field(folder: Path, text: str, message
     [
         ((), "a\ncaf\udce9", "stdin, line 2: text must be UTF-8, got byte 0xe9"),
         ((), "\udcff\udcfe\udc80\0", "stdin, line 1: text must be UTF-8, got byte 0xff"),
-        ((), '{"question": "\\ud800 x"}', "stdin, line 1: the field 'question' holds half a Unicode character"),
+        (
+            (),
+            '{"question": "\\ud800 x"}',
+            "stdin, line 1: the field 'question' holds half a Unicode character",
+        ),
         ((), '[\n{"question": "a"}\n]', "stdin, line 1: not JSON ('['); write one object per line"),
         ((), '[{"question": "a"}]', "stdin, line 1: not an object"),
         ((), " ", "stdin is empty; give"),
@@ -197,7 +248,9 @@ def test_bad_questions_name_file_line_and_field(folder: Path, text: str, message
         ((" ",), "", "the question is empty; give"),
     ],
 )
-def test_what_is_no_question_is_one_line(folder: Path, arguments: tuple[str, ...], text: str, message: str) -> None:
+def test_what_is_no_question_is_one_line(
+    folder: Path, arguments: tuple[str, ...], text: str, message: str
+) -> None:
     done = glore(folder, "refine", "small", *arguments, stdin=text)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {message}")
@@ -206,20 +259,31 @@ def test_what_is_no_question_is_one_line(folder: Path, arguments: tuple[str, ...
 
 @pytest.fixture
 def failing(tmp_path: Path) -> Path:
-    """The command line whose refiner gives up a batch that has a question beginning with "long" in it."""
+    """The command line whose refiner gives up a batch that has a question beginning with "long" in
+    it.
+    """
     path = tmp_path / "failing_glore.py"
     path.write_text(FAILING_REFINER)
     return path
 
 
 def test_a_question_that_fails_does_not_take_its_batch_along(folder: Path, failing: Path) -> None:
-    lines = "".join(json.dumps({"question": f"{'long' if i in (2, 40, 66) else 'q'} {i}"}) + "\n" for i in range(70))
+    lines = "".join(
+        json.dumps({"question": f"{'long' if i in (2, 40, 66) else 'q'} {i}"}) + "\n"
+        for i in range(70)
+    )
     done = glore(folder, "refine", "small", "--jsonl", stdin=lines, script=failing)
     assert done.returncode == 2
-    assert done.stderr.splitlines() == [f"error: stdin, line {n}: the prompt has 900 tokens; shorten it" for n in (3, 41, 67)]
+    assert done.stderr.splitlines() == [
+        f"error: stdin, line {n}: the prompt has 900 tokens; shorten it" for n in (3, 41, 67)
+    ]
     out = [json.loads(line) for line in done.stdout.splitlines()]
     assert [r["problem_id"] for r in out] == [f"q{i}" for i in range(70)]
-    assert out[2] == {"problem_id": "q2", "question": "long 2", "error": "the prompt has 900 tokens; shorten it"}
+    assert out[2] == {
+        "problem_id": "q2",
+        "question": "long 2",
+        "error": "the prompt has 900 tokens; shorten it",
+    }
     assert [i for i, r in enumerate(out) if "answer" not in r] == [2, 40, 66]
     plain = glore(folder, "refine", "small", "long one", script=failing)
     assert (plain.returncode, plain.stdout) == (2, "")
@@ -227,20 +291,41 @@ def test_a_question_that_fails_does_not_take_its_batch_along(folder: Path, faili
 
 
 def test_where_question_after_question_fails_the_rest_is_left(folder: Path, failing: Path) -> None:
-    lines = "".join(json.dumps({"question": f"{'q' if i == 0 else 'long'} {i}"}) + "\n" for i in range(200))
+    lines = "".join(
+        json.dumps({"question": f"{'q' if i == 0 else 'long'} {i}"}) + "\n" for i in range(200)
+    )
     done = glore(folder, "refine", "small", "--jsonl", stdin=lines, script=failing)
     assert done.returncode == 2
-    assert ["error" in json.loads(line) for line in done.stdout.splitlines()] == [False] + 5 * [True]
+    assert ["error" in json.loads(line) for line in done.stdout.splitlines()] == [False] + 5 * [
+        True
+    ]
     assert done.stderr.count("\n") == 6
-    assert done.stderr.endswith("error: 5 questions in a row failed; mend that, then give those after stdin, line 6 again\n")
+    assert done.stderr.endswith(
+        "error: 5 questions in a row failed; mend that, then give those after stdin, line 6 again\n"
+    )
 
 
 def test_a_reader_that_leaves_early_is_no_bug(folder: Path) -> None:
     lines = "".join(json.dumps({"question": "q" * 1000}) + "\n" for _ in range(500))
     (folder / "many.jsonl").write_text(lines)
-    command = [sys.executable, str(TESTS / "small_glore.py"), "refine", "small", "--jsonl", "--file", "many.jsonl"]
+    command = [
+        sys.executable,
+        str(TESTS / "support" / "small_glore.py"),
+        "refine",
+        "small",
+        "--jsonl",
+        "--file",
+        "many.jsonl",
+    ]
     environment = {**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent / 'src'}"}
-    with subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert json.loads(process.stdout.readline())["question"] == "q" * 1000
@@ -251,4 +336,7 @@ def test_a_reader_that_leaves_early_is_no_bug(folder: Path) -> None:
 
 
 def test_the_report_command_prints_tables_and_the_page(folder: Path) -> None:
-    assert glore(folder, "report", "small").stdout == "the tables\nreport: runs/small/report/index.html\n"
+    assert (
+        glore(folder, "report", "small").stdout
+        == "the tables\nreport: runs/small/report/index.html\n"
+    )

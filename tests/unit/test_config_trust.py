@@ -1,4 +1,6 @@
-"""Recipes from elsewhere: YAML that means something else than it looks, grows without bound, runs commands, or gives keys away."""
+"""Recipes from elsewhere: YAML that means something else than it looks, grows without bound, runs
+commands, or gives keys away.
+"""
 
 from __future__ import annotations
 
@@ -54,9 +56,19 @@ SURPRISES = [
         for word, value in [("yes", "true"), ("No", "false")]
     ),
     *((word, "write true or false") for word in ("on", "off", "ON", "Yes", "NO", "Off")),
-    *((word, f"{word} is no number that a setting takes; write a finite one") for word in (".inf", "-.Inf", ".NaN", "+.INF")),
-    *((word, f"{word} would be a date; write '{word}' in quotes") for word in ("2026-01-02", "2026-13-45", "2026-01-02 03:04:05")),
-    ("~", "~ means nothing at all in YAML, and no folder; write null for nothing, or ~/… for what is in a home folder"),
+    *(
+        (word, f"{word} is no number that a setting takes; write a finite one")
+        for word in (".inf", "-.Inf", ".NaN", "+.INF")
+    ),
+    *(
+        (word, f"{word} would be a date; write '{word}' in quotes")
+        for word in ("2026-01-02", "2026-13-45", "2026-01-02 03:04:05")
+    ),
+    (
+        "~",
+        "~ means nothing at all in YAML, and no folder; write null for nothing, or ~/… for what "
+        "is in a home folder",
+    ),
     ("=", "= would be no text; write '=' in quotes"),
     ("!!int '3'", "types are not named here, got 'tag:yaml.org,2002:int'; write the value alone"),
     ("!!python/name:os.system ''", "types are not named here"),
@@ -66,7 +78,9 @@ SURPRISES = [
 
 
 @pytest.mark.parametrize(("text", "words"), SURPRISES)
-def test_what_yaml_reads_as_something_else_is_an_error_with_the_line(tmp_path: Path, text: str, words: str) -> None:
+def test_what_yaml_reads_as_something_else_is_an_error_with_the_line(
+    tmp_path: Path, text: str, words: str
+) -> None:
     for line, content in (
         (3, f"seed: 1\nlaunch: {text}"),
         (4, f"labels:\n  rollouts: 3\n  temperature: {text}"),
@@ -81,7 +95,9 @@ def test_what_yaml_reads_as_something_else_is_an_error_with_the_line(tmp_path: P
     assert ", line" not in message
 
 
-@pytest.mark.parametrize("key", ["010", "yes", "null", "~", "1", "2026-01-01", "[a]", "{a: b}", "1.5"])
+@pytest.mark.parametrize(
+    "key", ["010", "yes", "null", "~", "1", "2026-01-01", "[a]", "{a: b}", "1.5"]
+)
 def test_keys_are_names(tmp_path: Path, key: str) -> None:
     assert "recipe.yaml, line 2: " in refused(recipe(tmp_path, f"? {key}\n: 3"))
 
@@ -89,15 +105,19 @@ def test_keys_are_names(tmp_path: Path, key: str) -> None:
 def test_quotes_make_a_text_of_anything(tmp_path: Path) -> None:
     for text in (t for t, _ in SURPRISES if t[0] != "!"):
         assert parse_yaml(f"'{text}'", "x") == text
-    assert parse_yaml("[0, -7, +3, 1.5, 1., .5, 1.0e-3, true, FALSE, null, Null, a, 08, y, n]", "x") == [
-        *(0, -7, 3, 1.5, 1.0, 0.5, 0.001, True, False, None, None, "a", "08", "y", "n")
-    ]
+    assert parse_yaml(
+        "[0, -7, +3, 1.5, 1., .5, 1.0e-3, true, FALSE, null, Null, a, 08, y, n]", "x"
+    ) == [*(0, -7, 3, 1.5, 1.0, 0.5, 0.001, True, False, None, None, "a", "08", "y", "n")]
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")))
 """No setting takes the others (`glore.config.section`)."""
 SIMPLE = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=12,
 )
@@ -106,7 +126,12 @@ SIMPLE = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(SIMPLE)
 def test_what_glore_writes_reads_back_the_same(value: object) -> None:
-    assert parse_yaml(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, explicit_end=True), "x") == value
+    assert (
+        parse_yaml(
+            yaml.safe_dump(value, sort_keys=False, allow_unicode=True, explicit_end=True), "x"
+        )
+        == value
+    )
 
 
 @settings(max_examples=300, deadline=None)
@@ -126,7 +151,10 @@ def billion_laughs(levels: int, width: int, form: str) -> str:
     names = [f"a{i}" for i in range(levels)]
     first = "{k: v}" if "<<" in form else "[x, x]"
     lines = [f"a0: &a0 {first}"]
-    lines += [f"{name}: &{name} " + form.format(", ".join([f"*{before}"] * width)) for before, name in itertools.pairwise(names)]
+    lines += [
+        f"{name}: &{name} " + form.format(", ".join([f"*{before}"] * width))
+        for before, name in itertools.pairwise(names)
+    ]
     return "\n".join(lines)
 
 
@@ -161,7 +189,9 @@ def test_aliases_do_not_grow_without_bound(tmp_path: Path, text: str) -> None:
         text=True,
         env=environment,
     )
-    assert done.stderr.rstrip().rpartition("\n")[2].startswith("glore.errors.ConfigError"), "within half a gigabyte"
+    assert done.stderr.rstrip().rpartition("\n")[2].startswith("glore.errors.ConfigError"), (
+        "within half a gigabyte"
+    )
 
 
 def test_a_recipe_has_a_size(tmp_path: Path) -> None:
@@ -171,7 +201,9 @@ def test_a_recipe_has_a_size(tmp_path: Path) -> None:
 
 def test_a_file_of_keys_is_not_quoted(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("OPENAI_API_KEY=sk-hunter2\n")
-    assert "a recipe is a YAML mapping of settings, got a text" in (message := refused(tmp_path / ".env"))
+    assert "a recipe is a YAML mapping of settings, got a text" in (
+        message := refused(tmp_path / ".env")
+    )
     assert "hunter2" not in message
 
 
@@ -181,20 +213,46 @@ HTTP = "engine: {kind: http, url: 'http://h/v1'"
 @pytest.mark.parametrize(
     ("text", "override", "words"),
     [
-        ("launch: touch /tmp/owned", "launch='touch /tmp/owned'", "launch: a recipe may not run commands"),
-        (HTTP + ", api_key_env: AWS_SECRET_ACCESS_KEY}", "engine.api_key_env=AWS_SECRET_ACCESS_KEY", "that begin with GLORE_ only"),
-        (HTTP + ", api_key_env: GLOREX}", "engine.api_key_env=GLOREX", "that begin with GLORE_ only"),
+        (
+            "launch: touch /tmp/owned",
+            "launch='touch /tmp/owned'",
+            "launch: a recipe may not run commands",
+        ),
+        (
+            HTTP + ", api_key_env: AWS_SECRET_ACCESS_KEY}",
+            "engine.api_key_env=AWS_SECRET_ACCESS_KEY",
+            "that begin with GLORE_ only",
+        ),
+        (
+            HTTP + ", api_key_env: GLOREX}",
+            "engine.api_key_env=GLOREX",
+            "that begin with GLORE_ only",
+        ),
         (
             f"engine: {{kind: ray, inner: {HTTP.partition(' ')[2]}, api_key_env: HF_TOKEN}}}}",
             "engine.inner.api_key_env=HF_TOKEN",
             "engine.inner.api_key_env: a recipe may have variables sent",
         ),
-        ("engine: {kind: ray, address: 'evil:6379'}", "engine.address=evil:6379", "may not join this machine to another's cluster"),
-        ("base: {model: a/pytorch_model.bin}", "base.model=a/pytorch_model.bin", "may not ask for pickled weights"),
-        ("base: {model: a/pytorch_model.bin.index.json}", "base.model=a/pytorch_model.bin.index.json", "may not ask for pickled weights"),
+        (
+            "engine: {kind: ray, address: 'evil:6379'}",
+            "engine.address=evil:6379",
+            "may not join this machine to another's cluster",
+        ),
+        (
+            "base: {model: a/pytorch_model.bin}",
+            "base.model=a/pytorch_model.bin",
+            "may not ask for pickled weights",
+        ),
+        (
+            "base: {model: a/pytorch_model.bin.index.json}",
+            "base.model=a/pytorch_model.bin.index.json",
+            "may not ask for pickled weights",
+        ),
     ],
 )
-def test_what_a_recipe_may_not_decide_counts_on_the_command_line_alone(tmp_path: Path, text: str, override: str, words: str) -> None:
+def test_what_a_recipe_may_not_decide_counts_on_the_command_line_alone(
+    tmp_path: Path, text: str, override: str, words: str
+) -> None:
     path = recipe(tmp_path, text)
     message = refused(path)
     assert words in message
@@ -204,7 +262,9 @@ def test_what_a_recipe_may_not_decide_counts_on_the_command_line_alone(tmp_path:
     run_dir = tmp_path / "runs" / "x"
     (run_dir / "stages").mkdir(parents=True)
     (run_dir / "config.yaml").write_text(resolved_recipe(config))
-    assert words in refused(run_dir / "config.yaml"), "the run's own settings are a file like any other"
+    assert words in refused(run_dir / "config.yaml"), (
+        "the run's own settings are a file like any other"
+    )
     assert load_config(run_dir / "config.yaml", shlex.split(override)).engine == config.engine
     looked_at = load_run(run_dir)
     assert looked_at.launch == ""
@@ -222,12 +282,16 @@ def test_another_override_does_not_vouch_for_the_recipes_command(tmp_path: Path)
     path = recipe(tmp_path, "launch: evil\n" + HTTP + ", api_key_env: HF_TOKEN}")
     assert "launch: " in refused(path, ["engine.api_key_env=HF_TOKEN"])
     assert "engine.api_key_env: " in refused(path, ["launch=good"])
-    config = load_config(path, ["launch=good", "engine={kind: http, url: 'http://h/v1', api_key_env: HF_TOKEN}"])
+    config = load_config(
+        path, ["launch=good", "engine={kind: http, url: 'http://h/v1', api_key_env: HF_TOKEN}"]
+    )
     assert (config.launch, config.engine.api_key_env) == ("good", "HF_TOKEN")
 
 
 def test_harmless_values_need_no_word(tmp_path: Path) -> None:
-    config = load_config(recipe(tmp_path, "launch: ''\n" + HTTP + ", api_key_env: GLORE_OTHER_KEY}"))
+    config = load_config(
+        recipe(tmp_path, "launch: ''\n" + HTTP + ", api_key_env: GLORE_OTHER_KEY}")
+    )
     assert config.engine.api_key_env == "GLORE_OTHER_KEY"
     for address in ("auto", "local", "null"):
         load_config(recipe(tmp_path, f"engine: {{kind: ray, address: {address}}}"))
@@ -256,12 +320,17 @@ SECRET = "sk-hunter2-0123"
         (f"engine: {{kind: http, url: 'http://{SECRET}@h/v1'}}", []),
         (f"engine: {{kind: http, url: 'user:{SECRET}@h/v1'}}", []),
         (f"engine: {{kind: http, url: 'http://h/v1?key={SECRET}'}}", []),
-        (f"engine: {{kind: http, url: 'http://h/v1', urls: {{sft: 'http://user:{SECRET}@h'}}}}", []),
+        (
+            f"engine: {{kind: http, url: 'http://h/v1', urls: {{sft: 'http://user:{SECRET}@h'}}}}",
+            [],
+        ),
         ("", ["engine.kind=http", f"engine.url=http://user:{SECRET}@h/v1"]),
         ("", [f"engine={{kind: http, url: 'http://user:{SECRET}@h/v1', zzz: 1}}"]),
     ],
 )
-def test_keys_and_passwords_given_as_settings_are_refused_and_not_quoted(tmp_path: Path, text: str, overrides: list[str]) -> None:
+def test_keys_and_passwords_given_as_settings_are_refused_and_not_quoted(
+    tmp_path: Path, text: str, overrides: list[str]
+) -> None:
     message = refused(recipe(tmp_path, text), overrides)
     assert "hunter2" not in message
     assert "0123" not in message
@@ -280,7 +349,10 @@ PATHS = ["runs_dir", "base.model", "task.path", "task.scratch_path"]
 
 
 def settings_with(key: str, value: str) -> list[str]:
-    kind = {"task.path": ["task.kind=jsonl", "base.model=m"], "task.scratch_path": ["task.kind=svamp"]}.get(key, [])
+    kind = {
+        "task.path": ["task.kind=jsonl", "base.model=m"],
+        "task.scratch_path": ["task.kind=svamp"],
+    }.get(key, [])
     return [*kind, f"{key}={value}"]
 
 
@@ -292,9 +364,18 @@ def at(config: object, key: str) -> object:
 
 @pytest.mark.parametrize("key", PATHS)
 @pytest.mark.parametrize(
-    ("given", "filled"), [("~/a b", "{}/a b"), ("$HOME/x", "{}/x"), ("${HOME}/x", "{}/x"), ("a/b", "a/b"), ("./~x", "./~x")]
+    ("given", "filled"),
+    [
+        ("~/a b", "{}/a b"),
+        ("$HOME/x", "{}/x"),
+        ("${HOME}/x", "{}/x"),
+        ("a/b", "a/b"),
+        ("./~x", "./~x"),
+    ],
 )
-def test_home_is_filled_in_everywhere(tmp_path: Path, home: Path, key: str, given: str, filled: str) -> None:
+def test_home_is_filled_in_everywhere(
+    tmp_path: Path, home: Path, key: str, given: str, filled: str
+) -> None:
     assert at(load_config(recipe(tmp_path), settings_with(key, given)), key) == filled.format(home)
     section, _, name = key.rpartition(".")
     kind = {"path": "kind: jsonl, ", "scratch_path": "kind: svamp, "}.get(name, "")
@@ -304,8 +385,13 @@ def test_home_is_filled_in_everywhere(tmp_path: Path, home: Path, key: str, give
 
 
 @pytest.mark.parametrize("key", PATHS)
-@pytest.mark.parametrize("given", ["$SECRET/x", "${SECRET}", "a/$HOMER", "$", "~nosuchuser/x", "a/~/b", "''", '"a\\0b"', "~"])
-def test_what_is_not_filled_in_is_refused_and_never_a_folder(tmp_path: Path, home: Path, key: str, given: str) -> None:
+@pytest.mark.parametrize(
+    "given",
+    ["$SECRET/x", "${SECRET}", "a/$HOMER", "$", "~nosuchuser/x", "a/~/b", "''", '"a\\0b"', "~"],
+)
+def test_what_is_not_filled_in_is_refused_and_never_a_folder(
+    tmp_path: Path, home: Path, key: str, given: str
+) -> None:
     message = refused(recipe(tmp_path), settings_with(key, given))
     assert "hunter2" not in message
     assert not [p for p in tmp_path.rglob("*") if "~" in p.name or "$" in p.name]

@@ -1,4 +1,6 @@
-"""The cost model against the method's formula and a simulation, and its table against the documentation."""
+"""The cost model against the method's formula and a simulation, and its table against the
+documentation.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def model() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("cost_model", ROOT / "benchmarks" / "cost_model.py")
+    spec = importlib.util.spec_from_file_location(
+        "cost_model", ROOT / "benchmarks" / "cost_model.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -42,15 +46,21 @@ def simulated(p: list[float], k: int, waves: tuple[int, ...], n: int, rng: rando
     return drawn / n
 
 
-@pytest.mark.parametrize(("p", "k"), [([0.3, 0.3, 0.02, 0.02], 8), ([0.5], 4), ([0.01, 0.9, 0.2], 2)])
+@pytest.mark.parametrize(
+    ("p", "k"), [([0.3, 0.3, 0.02, 0.02], 8), ([0.5], 4), ([0.01, 0.9, 0.2], 2)]
+)
 def test_rollouts_of_the_scan(model: ModuleType, p: list[float], k: int) -> None:
     assert sum(model.scanned(p, k, (1,) * k)) == pytest.approx(expected_rollouts(p, k))
-    assert sum(model.scanned(p, k, WAVES)) == pytest.approx(simulated(p, k, WAVES, 20_000, random.Random(0)), rel=0.03)
+    assert sum(model.scanned(p, k, WAVES)) == pytest.approx(
+        simulated(p, k, WAVES, 20_000, random.Random(0)), rel=0.03
+    )
     assert sum(model.scanned(p, k, WAVES)) >= expected_rollouts(p, k)
 
 
 def test_parts_in_small(model: ModuleType) -> None:
-    task = model.Task(questions=2, prompt_tokens=10, steps=3, step_tokens=5, p_before_error=1.0, p_after_error=0.0)
+    task = model.Task(
+        questions=2, prompt_tokens=10, steps=3, step_tokens=5, p_before_error=1.0, p_after_error=0.0
+    )
     full = model.full_counts(task, drafts=4, k=8)
     assert (full.completions, full.drawn) == (2 * 4 * 8 * 2, 2 * 4 * 8 * (10 + 5))
     assert full.read_alone == 2 * 4 * 8 * (15 + 20)
@@ -61,7 +71,9 @@ def test_parts_in_small(model: ModuleType) -> None:
     assert model.samples(task, 96).drawn == 2 * 96 * 15
 
 
-def test_hours_grow_with_the_model_and_fall_with_sharing_and_a_faster_gpu(model: ModuleType) -> None:
+def test_hours_grow_with_the_model_and_fall_with_sharing_and_a_faster_gpu(
+    model: ModuleType,
+) -> None:
     task = model.Task()
     work = model.full_counts(task, 8, 8)
     small, large = model.MODELS
@@ -74,4 +86,6 @@ def test_hours_grow_with_the_model_and_fall_with_sharing_and_a_faster_gpu(model:
 
 @pytest.mark.parametrize("gpu", ["h100", "a100"])
 def test_the_documentation_shows_the_table_as_it_is(model: ModuleType, gpu: str) -> None:
-    assert model.table(model.GPUS[gpu], model.Task(), 96, 8, 8) in (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    assert model.table(model.GPUS[gpu], model.Task(), 96, 8, 8) in (
+        ROOT / "docs" / "cluster.md"
+    ).read_text(encoding="utf-8")

@@ -8,12 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fake_records import fake_inputs, scores, solution
 from glore.config import LabelSettings
 from glore.errors import RunError
-from glore.evaluation import EvaluationInputs, EvaluationOptions, evaluate, pool, read_evaluation, write_evaluation
+from glore.evaluation import (
+    EvaluationInputs,
+    EvaluationOptions,
+    evaluate,
+    pool,
+    read_evaluation,
+    write_evaluation,
+)
 from glore.evaluation.rerank_curves import majority, pass_at_k, rerank_at_k
 from glore.records import Problem, StepLabels
+from support.fake_records import fake_inputs, scores, solution
 
 FAST = EvaluationOptions(bootstrap_samples=100)
 STEPS = ("a", "b", "#### 7")
@@ -24,7 +31,13 @@ def problems(n):
 
 
 def labels(item, *values, rule="sorm"):
-    return StepLabels(item.id, values, (True,) * len(values), values.index(False) if False in values else None, rule)
+    return StepLabels(
+        item.id,
+        values,
+        (True,) * len(values),
+        values.index(False) if False in values else None,
+        rule,
+    )
 
 
 def by(rows, **wanted):
@@ -34,38 +47,61 @@ def by(rows, **wanted):
 
 
 def test_tables_1_and_2_by_hand():
-    right, wrong, lost = solution("q0", "d", STEPS, "right"), solution("q1", "d", STEPS, "wrong"), solution("q2", "d", STEPS, "unknown")
+    right, wrong, lost = (
+        solution("q0", "d", STEPS, "right"),
+        solution("q1", "d", STEPS, "wrong"),
+        solution("q2", "d", STEPS, "unknown"),
+    )
     inputs = EvaluationInputs(
         name="hand",
         problems=problems(3),
         drafts=(right, wrong, lost),
         samples=(),
-        draft_labels=(labels(right, True, True, True), labels(wrong, True, False, False), StepLabels(lost.id, None, None, None, "sorm")),
+        draft_labels=(
+            labels(right, True, True, True),
+            labels(wrong, True, False, False),
+            StepLabels(lost.id, None, None, None, "sorm"),
+        ),
         scores=(
             *(scores(right, m, 0.9, p, 0.9) for m, p in (("orm", 0.2), ("sorm", 0.9))),
-            *(scores(wrong, m, *p) for m, p in (("orm", (0.5, 0.6, 0.1)), ("sorm", (0.9, 0.4, 0.7)))),
+            *(
+                scores(wrong, m, *p)
+                for m, p in (("orm", (0.5, 0.6, 0.1)), ("sorm", (0.9, 0.4, 0.7)))
+            ),
             *(scores(lost, m, 0.9, 0.9, 0.9) for m in ("orm", "sorm")),
         ),
     )
     e = evaluate(inputs, FAST)
     orm = by(e.table1, model="orm", scope="intermediate", against="labels")
-    # Good steps: .9 (called good), .2 (bad), .5 (bad: at most the threshold). Bad step: .6 (called good).
+    # Good steps: .9 (called good), .2 (bad), .5 (bad: at most the threshold). Bad step: .6 (called
+    # good).
     assert (orm.natural.value, orm.natural.n) == (0.25, 4)
     assert orm.balanced.value == pytest.approx((1 / 3 + 0) / 2)
     assert (orm.false_positive_rate.value, orm.false_positive_rate.n) == (1.0, 1)
     assert (orm.false_negative_rate.value, orm.false_negative_rate.n) == (pytest.approx(2 / 3), 3)
     assert by(e.table1, model="sorm", scope="intermediate", against="labels").balanced.value == 1.0
-    assert by(e.table1, model="orm", scope="all", against="labels").natural.value == pytest.approx(0.5)
+    assert by(e.table1, model="orm", scope="all", against="labels").natural.value == pytest.approx(
+        0.5
+    )
     difference = by(e.table1_differences, first="sorm", second="orm", scope="intermediate")
     assert difference.balanced.value == pytest.approx(1 - 1 / 6)
     # The ungraded draft is in no cell of Table 2, and is counted.
-    assert (by(e.table2, model="orm").natural.value, by(e.table2, model="orm").natural.n) == (1.0, 2)
+    assert (by(e.table2, model="orm").natural.value, by(e.table2, model="orm").natural.n) == (
+        1.0,
+        2,
+    )
     assert by(e.table2, model="sorm").false_positive_rate.value == 1.0
-    assert (e.counts.n_drafts_unknown, e.counts.n_drafts_wrong, e.counts.n_drafts_labelled) == (1, 1, 2)
+    assert (e.counts.n_drafts_unknown, e.counts.n_drafts_wrong, e.counts.n_drafts_labelled) == (
+        1,
+        1,
+        2,
+    )
 
 
 def hand_made_refinements():
-    """q0 right and broken by global; q1 fixed by global; q2 fixed by local+SORM; q3 by none; q4 ungraded."""
+    """q0 right and broken by global; q1 fixed by global; q2 fixed by local+SORM; q3 by none; q4
+    ungraded.
+    """
     verdicts = ["right", "wrong", "wrong", "wrong", "unknown"]
     drafts = [solution(f"q{i}", "d", STEPS, v) for i, v in enumerate(verdicts)]
     made = {
@@ -79,17 +115,32 @@ def hand_made_refinements():
         for i, verdict in enumerate(found)
         if verdict is not None
     ]
-    samples = [solution(f"q{i}", f"s{k}", STEPS, "right" if (i, k) in {(3, 2), (0, 0)} else "wrong") for i in range(5) for k in range(4)]
-    # The ORM is right about global on q1, misled on q0, and ties on q2 (the draft, being first, wins).
+    samples = [
+        solution(f"q{i}", f"s{k}", STEPS, "right" if (i, k) in {(3, 2), (0, 0)} else "wrong")
+        for i in range(5)
+        for k in range(4)
+    ]
+    # The ORM is right about global on q1, misled on q0, and ties on q2 (the draft, being first,
+    # wins).
     orm = {
         "d": [0.6, 0.2, 0.5, 0.2, 0.2],
         "global": [0.7, 0.9, 0.1, 0.1, 0.1],
         "local_orm": [0.1] * 5,
         "local_sorm": [0.1, 0.1, 0.5, 0.1, 0.1],
     }
-    scored = [scores(s, "orm", 0.1, 0.1, orm[s.id.split("/")[1]][int(s.problem_id[1])]) for s in (*drafts, *refinements)]
+    scored = [
+        scores(s, "orm", 0.1, 0.1, orm[s.id.split("/")[1]][int(s.problem_id[1])])
+        for s in (*drafts, *refinements)
+    ]
     scored += [scores(s, "orm", 0.9, 0.9, 0.8 if s.id.endswith("s2") else 0.3) for s in samples]
-    return EvaluationInputs("hand", problems(5), tuple(drafts), tuple(samples), refinements=tuple(refinements), scores=tuple(scored))
+    return EvaluationInputs(
+        "hand",
+        problems(5),
+        tuple(drafts),
+        tuple(samples),
+        refinements=tuple(refinements),
+        scores=tuple(scored),
+    )
 
 
 def test_table_3_by_hand():
@@ -103,7 +154,12 @@ def test_table_3_by_hand():
     }
     union = by(e.table3_differences, first=("global", "local_sorm"), second=("global",)).difference
     assert (union.value, union.gained, union.lost) == (pytest.approx(1 / 3), 1, 0)
-    assert (e.overlap.both, e.overlap.only_global, e.overlap.only_local, e.overlap.neither) == (0, 1, 1, 1)
+    assert (e.overlap.both, e.overlap.only_global, e.overlap.only_local, e.overlap.neither) == (
+        0,
+        1,
+        1,
+        1,
+    )
 
 
 def test_a_local_refiner_that_marked_nothing_keeps_its_row():
@@ -119,8 +175,17 @@ def test_a_local_refiner_that_marked_nothing_keeps_its_row():
 def test_figure_3_by_hand():
     row = by(evaluate(hand_made_refinements(), FAST).figure3, refiner="global")
     # The ungraded draft became right: fixed, although it is no wrong draft of Table 3.
-    assert (row.fixed, row.broken, row.still_right, row.still_wrong, row.unrefined) == (2, 1, 0, 2, 0)
-    assert (row.all_drafts.value, row.only_wrong.value) == (pytest.approx(2 / 5), pytest.approx(3 / 5))
+    assert (row.fixed, row.broken, row.still_right, row.still_wrong, row.unrefined) == (
+        2,
+        1,
+        0,
+        2,
+        0,
+    )
+    assert (row.all_drafts.value, row.only_wrong.value) == (
+        pytest.approx(2 / 5),
+        pytest.approx(3 / 5),
+    )
     # The ORM lets q0 (.6) alone; q2 at exactly the threshold is refined.
     assert row.orm_gated.value == pytest.approx(3 / 5)
     local = by(evaluate(hand_made_refinements(), FAST).figure3, refiner="local_sorm")
@@ -137,11 +202,20 @@ def test_figure_4_by_hand():
         "perfect_best_of": pytest.approx(2 / 5),
     }
     against_greedy = by(e.figure4_differences, first="reranked", second="greedy").difference
-    assert (against_greedy.value, against_greedy.gained, against_greedy.lost, against_greedy.p) == (0.0, 1, 1, 1.0)
+    assert (against_greedy.value, against_greedy.gained, against_greedy.lost, against_greedy.p) == (
+        0.0,
+        1,
+        1,
+        1.0,
+    )
 
 
 @given(
-    st.integers(1, 7).flatmap(lambda n: st.tuples(st.lists(st.booleans(), min_size=n, max_size=n), st.integers(1, n), st.integers(0, 99)))
+    st.integers(1, 7).flatmap(
+        lambda n: st.tuples(
+            st.lists(st.booleans(), min_size=n, max_size=n), st.integers(1, n), st.integers(0, 99)
+        )
+    )
 )
 def test_curves_equal_the_mean_over_all_subsets(case):
     right, k, seed = case
@@ -150,7 +224,9 @@ def test_curves_equal_the_mean_over_all_subsets(case):
     subsets = list(itertools.combinations(range(n), k))
     best = [right[max(s, key=lambda i: (score[i], -i))] for s in subsets]
     assert rerank_at_k(score, right, k) == pytest.approx(sum(best) / len(best))
-    assert pass_at_k(n, sum(right), k) == pytest.approx(sum(any(right[i] for i in s) for s in subsets) / len(subsets))
+    assert pass_at_k(n, sum(right), k) == pytest.approx(
+        sum(any(right[i] for i in s) for s in subsets) / len(subsets)
+    )
 
 
 def test_majority_ties_go_to_the_answer_reached_first():
@@ -169,29 +245,43 @@ def test_table_5_and_curves_agree_at_all_samples():
     assert curve["orm", 8] == pytest.approx(ei.reranked.value)
     assert curve["majority", 8] == pytest.approx(ei.majority.value)
     assert curve["sorm", 1] == pytest.approx(ei.sampled.value)
-    assert e.ei_gain.value == pytest.approx(ei.greedy.value - by(e.table5, student="SFT").greedy.value)
+    assert e.ei_gain.value == pytest.approx(
+        ei.greedy.value - by(e.table5, student="SFT").greedy.value
+    )
 
 
 def test_each_student_of_table_5_is_reranked_by_its_own_orm():
     inputs = fake_inputs(12, 4)
     sft = {s.id: s for s in inputs.sft_samples}
     perfect = tuple(
-        dataclasses.replace(s, p_correct=(float(sft[s.solution_id].correct == "right"),) * len(s.p_correct)) if s.model == "sft_orm" else s
+        dataclasses.replace(
+            s, p_correct=(float(sft[s.solution_id].correct == "right"),) * len(s.p_correct)
+        )
+        if s.model == "sft_orm"
+        else s
         for s in inputs.scores
     )
-    e, before = (evaluate(dataclasses.replace(inputs, scores=x), FAST) for x in (perfect, inputs.scores))
+    e, before = (
+        evaluate(dataclasses.replace(inputs, scores=x), FAST) for x in (perfect, inputs.scores)
+    )
     row = by(e.table5, student="SFT")
     assert row.reranked.value == row.pass_k.value
     assert by(e.table5, student="EI") == by(before.table5, student="EI")
-    run_orm = tuple(dataclasses.replace(s, model="orm") if s.model == "sft_orm" else s for s in inputs.scores)
+    run_orm = tuple(
+        dataclasses.replace(s, model="orm") if s.model == "sft_orm" else s for s in inputs.scores
+    )
     borrowed = by(evaluate(dataclasses.replace(inputs, scores=run_orm), FAST).table5, student="SFT")
     assert borrowed.reranked is None, "another student's ORM is not its own"
 
 
 def test_label_agreement_and_its_ablation():
     e = evaluate(fake_inputs(30), FAST, LabelSettings())
-    used, loose, none = (by(e.agreement, where="train", rule=r) for r in ("as used", "no consistency check", "no propagation"))
-    # Rollouts that ignore the prefix reach the right answer everywhere, so without the check every prefix looks good.
+    used, loose, none = (
+        by(e.agreement, where="train", rule=r)
+        for r in ("as used", "no consistency check", "no propagation")
+    )
+    # Rollouts that ignore the prefix reach the right answer everywhere, so without the check every
+    # prefix looks good.
     assert loose.wrong_drafts.value < used.wrong_drafts.value
     assert loose.n_positive > used.n_positive
     assert used.n_kept_positive + used.n_kept_negative < used.n_positive + used.n_negative
@@ -199,17 +289,26 @@ def test_label_agreement_and_its_ablation():
     assert none.n_unlabelled > used.n_unlabelled
     tested, single = (by(e.agreement, where="test", rule=r) for r in ("as used", "no propagation"))
     assert tested.agreement.n > 0
-    # A good prefix that failed four times is called bad without propagation; a false step only where a wrong way led to the answer.
+    # A good prefix that failed four times is called bad without propagation; a false step only
+    # where a wrong way led to the answer.
     assert single.called_bad.value > 0.1
     assert single.called_good.value < 0.1
     assert single.n_unlabelled == tested.n_unlabelled
-    assert {r.rule for r in e.agreement if r.where == "test"} == {"as used", "no consistency check", "no propagation", "neither"}
+    assert {r.rule for r in e.agreement if r.where == "test"} == {
+        "as used",
+        "no consistency check",
+        "no propagation",
+        "neither",
+    }
     assert sum(b.n_positive for b in e.balance) == used.n_positive
     assert sum(b.n_kept_negative for b in e.balance) == used.n_kept_negative
     assert "no balancing" in {r.rule for r in e.agreement}
     unbalanced = evaluate(fake_inputs(30), FAST, LabelSettings(balance=False))
     balanced = by(unbalanced.agreement, rule="balanced")
-    assert balanced.n_kept_positive + balanced.n_kept_negative < balanced.n_positive + balanced.n_negative
+    assert (
+        balanced.n_kept_positive + balanced.n_kept_negative
+        < balanced.n_positive + balanced.n_negative
+    )
 
 
 def test_pooling_runs_keeps_every_record_and_the_pairing():
@@ -231,14 +330,28 @@ def test_seeds_of_one_question_are_one_cluster():
         by(once.figure4_differences, first="reranked", second="greedy"),
     )
     assert doubled.difference.n == 2 * single.difference.n
-    assert (doubled.difference.low, doubled.difference.high) == pytest.approx((single.difference.low, single.difference.high))
+    assert (doubled.difference.low, doubled.difference.high) == pytest.approx(
+        (single.difference.low, single.difference.high)
+    )
     assert single.difference.p is not None
     assert doubled.difference.p is None
 
 
 def test_records_that_are_missing_leave_tables_out():
-    e = evaluate(EvaluationInputs("empty", problems(1), (solution("q0", "d", STEPS, "right"),), ()), FAST)
-    assert (e.table1, e.table2, e.table3, e.figure3, e.figure4, e.curves, e.calibrations, e.agreement, e.overlap) == ((),) * 8 + (None,)
+    e = evaluate(
+        EvaluationInputs("empty", problems(1), (solution("q0", "d", STEPS, "right"),), ()), FAST
+    )
+    assert (
+        e.table1,
+        e.table2,
+        e.table3,
+        e.figure3,
+        e.figure4,
+        e.curves,
+        e.calibrations,
+        e.agreement,
+        e.overlap,
+    ) == ((),) * 8 + (None,)
     assert by(e.table5, student="EI").greedy.value == 1.0
     assert evaluate(EvaluationInputs("none", (), (), ()), FAST).counts.n_drafts == 0
 

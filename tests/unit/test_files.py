@@ -24,7 +24,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "m"
 
 
-def test_a_folder_as_written_passes_and_so_does_one_from_elsewhere(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_as_written_passes_and_so_does_one_from_elsewhere(
+    folder: Path, tmp_path: Path
+) -> None:
     check_digests(folder)
     assert sorted(read_digests(folder) or {}) == ["deep/tokenizer.json", "model.safetensors"]
     (tmp_path / "plain").mkdir()
@@ -59,7 +61,9 @@ def test_modes_times_links_and_the_card_are_no_damage(folder: Path, tmp_path: Pa
     check_digests(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 1}', '{"../x": "0"}', '{"/etc/passwd": "0"}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"a": 1}', '{"../x": "0"}', '{"/etc/passwd": "0"}', "[" * 100_000]
+)
 def test_digests_that_are_no_digests_are_damage(folder: Path, text: str) -> None:
     (folder / DIGESTS).write_text(text)
     with pytest.raises(ModelError, match=f"{DIGESTS} is missing or unreadable"):

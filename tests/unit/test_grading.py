@@ -1,4 +1,6 @@
-"""The final answer is found where it stands; verdicts are right, wrong and unknown; no answer costs more than its limit."""
+"""The final answer is found where it stands; verdicts are right, wrong and unknown; no answer costs
+more than its limit.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,8 @@ from hypothesis import strategies as st
 from glore.config import TaskSettings
 from glore.prompts import split_steps
 from glore.tasks import Grade, open_task
-from glore.tasks.answers import with_answer_line
-from glore.tasks.bases import parse_numeral
-from glore.tasks.grading import (
+from glore.tasks.grading.answers import with_answer_line
+from glore.tasks.grading.grade import (
     find_answer,
     find_boxed,
     grade_answer,
@@ -31,7 +32,8 @@ from glore.tasks.grading import (
     normalise_gold,
     strip_annotations,
 )
-from glore.tasks.latex import LatexChecker
+from glore.tasks.grading.latex import LatexChecker
+from glore.tasks.grading.numerals import parse_numeral
 
 CASES = Path(__file__).parents[1] / "cases"
 mantissas = st.decimals(-10, 10, places=8).filter(bool)
@@ -223,7 +225,9 @@ def test_a_hostile_answer_is_stopped_and_the_next_one_is_graded_in_any_thread() 
 
     def work() -> None:
         pairs = [("x+1", "1+x"), ("x+1", "9^{9^{9^{9^9}}}"), ("x+2", "2+x")]
-        verdicts.extend(grade_answer(gold, [f"#### {found}"], checker).verdict for gold, found in pairs)
+        verdicts.extend(
+            grade_answer(gold, [f"#### {found}"], checker).verdict for gold, found in pairs
+        )
 
     thread = threading.Thread(target=work)
     start = time.perf_counter()
@@ -252,7 +256,9 @@ def read_cases(name: str) -> list[dict[str, Any]]:
     return cases
 
 
-@pytest.mark.parametrize("case", read_cases("grading"), ids=lambda case: f"{case['gold']} | {case['found']}")
+@pytest.mark.parametrize(
+    "case", read_cases("grading"), ids=lambda case: f"{case['gold']} | {case['found']}"
+)
 def test_a_pair_that_was_judged_wrongly_once(checker: LatexChecker, case: dict[str, Any]) -> None:
     gold, found = case["gold"], case["found"]
     for steps in ((f"#### {found}",), (rf"So \boxed{{{found}}}.",)):
@@ -260,29 +266,56 @@ def test_a_pair_that_was_judged_wrongly_once(checker: LatexChecker, case: dict[s
     assert grade_number_answer(gold, (f"#### {found}",)).verdict in [*case["verdict"], "unknown"]
 
 
-@pytest.mark.parametrize("case", read_cases("pairs"), ids=lambda case: f"{case['one']} | {case['other']}")
+@pytest.mark.parametrize(
+    "case", read_cases("pairs"), ids=lambda case: f"{case['one']} | {case['other']}"
+)
 def test_the_table_of_pairs_in_both_directions(checker: LatexChecker, case: dict[str, Any]) -> None:
     one, other = case["one"], case["other"]
     assert grade_answer(one, (f"#### {other}",), checker).verdict in case["one_is_gold"]
-    assert grade_answer(other, (f"#### {one}",), checker).verdict in case.get("other_is_gold", case["one_is_gold"])
+    assert grade_answer(other, (f"#### {one}",), checker).verdict in case.get(
+        "other_is_gold", case["one_is_gold"]
+    )
 
 
 def test_grading_is_symmetric_over_all_answers_of_the_table(checker: LatexChecker) -> None:
-    """Every answer against a sample of the others, of whatever kind. Percentages are left out: only a gold one accepts 25 for 25%."""
-    answers = sorted({case[side] for case in read_cases("pairs") for side in ("one", "other") if not re.search("%|cent", case[side])})
+    """Every answer against a sample of the others, of whatever kind. Percentages are left out: only
+    a gold one accepts 25 for 25%.
+    """
+    answers = sorted(
+        {
+            case[side]
+            for case in read_cases("pairs")
+            for side in ("one", "other")
+            if not re.search("%|cent", case[side])
+        }
+    )
     assert len(answers) > 300
     pairs = [(a, b) for n, a in enumerate(answers) for b in answers[n % 120 : n : 120]]
     uneven = [
-        (a, b) for a, b in pairs if grade_answer(a, (f"#### {b}",), checker).verdict != grade_answer(b, (f"#### {a}",), checker).verdict
+        (a, b)
+        for a, b in pairs
+        if grade_answer(a, (f"#### {b}",), checker).verdict
+        != grade_answer(b, (f"#### {a}",), checker).verdict
     ]
     assert uneven == []
 
 
-@given(mantissas, mantissas, st.integers(-40, 40), st.sampled_from(["{}e{}", r"{}\times10^{{{}}}", r"{}\cdot 10^{{{}}}"]))
-def test_scaling_both_sides_alike_never_changes_the_verdict(one: Decimal, other: Decimal, power: int, form: str) -> None:
+@given(
+    mantissas,
+    mantissas,
+    st.integers(-40, 40),
+    st.sampled_from(["{}e{}", r"{}\times10^{{{}}}", r"{}\cdot 10^{{{}}}"]),
+)
+def test_scaling_both_sides_alike_never_changes_the_verdict(
+    one: Decimal, other: Decimal, power: int, form: str
+) -> None:
     for gold, found in ((one, other), (one, one)):
-        small = grade_number_answer(form.format(f"{gold:f}", power), [f"#### {form.format(f'{found:f}', power)}"]).verdict
-        plain = grade_number_answer(f"{gold.scaleb(power):f}", [f"#### {found.scaleb(power):f}"]).verdict
+        small = grade_number_answer(
+            form.format(f"{gold:f}", power), [f"#### {form.format(f'{found:f}', power)}"]
+        ).verdict
+        plain = grade_number_answer(
+            f"{gold.scaleb(power):f}", [f"#### {found.scaleb(power):f}"]
+        ).verdict
         assert small == plain == ("right" if gold == found else "wrong")
 
 
@@ -303,7 +336,9 @@ def test_scaling_an_irrational_number_and_its_decimal_never_changes_the_verdict(
 
 
 @pytest.mark.parametrize("case", read_cases("solutions"), ids=lambda case: case["text"])
-def test_a_solution_whose_answer_was_not_found_once(checker: LatexChecker, case: dict[str, Any]) -> None:
+def test_a_solution_whose_answer_was_not_found_once(
+    checker: LatexChecker, case: dict[str, Any]
+) -> None:
     steps = split_steps(case["text"])
     assert grade_answer(case["gold"], steps, checker).verdict in case["verdict"]
     assert grade_number_answer(case["gold"], steps, boxed=True).verdict in case["verdict"]
@@ -326,7 +361,9 @@ def test_what_only_begins_like_a_numeral_is_none(text: str) -> None:
     ],
 )
 def test_an_answer_that_reads_like_a_heading(gold: str, text: str, verdict: str) -> None:
-    """The last line is no heading where it is the gold answer, word for word. Found by the fuzz target."""
+    """The last line is no heading where it is the gold answer, word for word. Found by the fuzz
+    target.
+    """
     checker = LatexChecker()
     try:
         assert grade_answer(gold, split_steps(text), checker).verdict == verdict
@@ -371,26 +408,50 @@ def test_where_the_answer_is(text: str, boxed: bool, grade: Grade) -> None:
     assert grade_number_answer("18", split_steps(text), boxed=boxed) == grade
 
 
-def test_a_box_that_contradicts_the_answer_line_makes_formulas_unknown_too(checker: LatexChecker) -> None:
+def test_a_box_that_contradicts_the_answer_line_makes_formulas_unknown_too(
+    checker: LatexChecker,
+) -> None:
     assert grade_answer("x+1", (r"\boxed{1+x}", "#### x+1"), checker).verdict == "right"
     assert grade_answer("x+1", (r"\boxed{x+2}", "#### x+1"), checker).verdict == "unknown"
-    assert grade_answer("x+1", (r"\boxed{x+2}", "#### x+1"), checker, boxed=False).verdict == "right"
-    assert grade_answer("3, 5", (r"\boxed{3} or \boxed{5}", "#### 3, 5"), checker).verdict == "right"
-    assert grade_answer("Evelyn", ("#### Step 1", r"It is \boxed{\text{Evelyn}}."), checker).verdict == "right"
+    assert (
+        grade_answer("x+1", (r"\boxed{x+2}", "#### x+1"), checker, boxed=False).verdict == "right"
+    )
+    assert (
+        grade_answer("3, 5", (r"\boxed{3} or \boxed{5}", "#### 3, 5"), checker).verdict == "right"
+    )
+    assert (
+        grade_answer("Evelyn", ("#### Step 1", r"It is \boxed{\text{Evelyn}}."), checker).verdict
+        == "right"
+    )
 
 
 def test_what_is_learnt_ends_in_an_answer_line() -> None:
-    assert with_answer_line(("9 + 9 = 18", r"So \boxed{18}.")) == ("9 + 9 = 18", r"So \boxed{18}.", "#### 18")
-    assert with_answer_line(("9 + 9 = 18", r"So \boxed{18}."), merge=True) == ("9 + 9 = 18", r"So \boxed{18}. #### 18")
+    assert with_answer_line(("9 + 9 = 18", r"So \boxed{18}.")) == (
+        "9 + 9 = 18",
+        r"So \boxed{18}.",
+        "#### 18",
+    )
+    assert with_answer_line(("9 + 9 = 18", r"So \boxed{18}."), merge=True) == (
+        "9 + 9 = 18",
+        r"So \boxed{18}. #### 18",
+    )
     assert with_answer_line(("#### Step 1", r"\boxed{1{,}000}"))[-1] == "#### 1000"
     for steps in (("9 + 9 = 18", "#### 18"), (r"\boxed{18}", "#### 18"), ("no answer",), ()):
         assert with_answer_line(steps) == steps
 
 
 @pytest.mark.parametrize(("kind", "n_problems"), [("gsm8k", 8792), ("svamp", 1000)])
-def test_every_real_gold_answer_parses_and_grades_right(data_dir: Path, kind: str, n_problems: int) -> None:
-    task = open_task(TaskSettings.model_validate({"kind": kind, "path": str(data_dir / kind)}), seed=0)
+def test_every_real_gold_answer_parses_and_grades_right(
+    data_dir: Path, kind: str, n_problems: int
+) -> None:
+    task = open_task(
+        TaskSettings.model_validate({"kind": kind, "path": str(data_dir / kind)}), seed=0
+    )
     problems = [problem for split in ("train", "dev", "test") for problem in task.problems(split)]
     assert len(problems) == n_problems
-    wrong = [p.id for p in problems if task.grade(p, p.solution or (f"#### {p.answer}",)) != Grade("right", p.answer)]
+    wrong = [
+        p.id
+        for p in problems
+        if task.grade(p, p.solution or (f"#### {p.answer}",)) != Grade("right", p.answer)
+    ]
     assert wrong == []

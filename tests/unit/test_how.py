@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 
-from fakes import problem, solution
-from glore.how import MarkedDraft, global_pairs, local_pairs, mixed_pairs, refine_requests, value_mark, value_pairs
+from glore.how import (
+    MarkedDraft,
+    global_pairs,
+    local_pairs,
+    mixed_pairs,
+    refine_requests,
+    value_mark,
+    value_pairs,
+)
 from glore.records import PrefixTrials, StepLabels
+from support.fakes import problem, solution
 
 DRAFT = solution("one\ntwo\nthree\n#### 3", "wrong", "d0")
 RIGHT = {"p0": [("good", "#### 10"), ("better", "#### 10")]}
@@ -35,8 +43,16 @@ def test_local_pair_at_the_first_step_is_any_right_solution() -> None:
 def test_no_pair_without_labels_without_target_or_for_a_right_draft() -> None:
     assert local_pairs([DRAFT], [_labels(None)], {}, RIGHT, seed=0) == []
     assert local_pairs([DRAFT], [_labels(2)], {}, RIGHT, seed=0) == []
-    assert local_pairs([solution("a\n#### 10", "right", "d0")], [_labels(None)], {}, RIGHT, seed=0) == []
-    assert global_pairs([solution("a", "right"), solution("b", "unknown"), solution("", "wrong")], RIGHT, seed=0) == []
+    assert (
+        local_pairs([solution("a\n#### 10", "right", "d0")], [_labels(None)], {}, RIGHT, seed=0)
+        == []
+    )
+    assert (
+        global_pairs(
+            [solution("a", "right"), solution("b", "unknown"), solution("", "wrong")], RIGHT, seed=0
+        )
+        == []
+    )
     assert global_pairs([DRAFT], {}, seed=0) == []
 
 
@@ -69,17 +85,31 @@ def test_mix_is_one_to_one() -> None:
 
 def test_value_pairs_take_the_latest_of_the_best_prefixes_and_leave_the_draft_there() -> None:
     def trial(i: int, *outcomes: tuple[str, str]) -> PrefixTrials:
-        return PrefixTrials("d0", i, tuple(t for t, _ in outcomes), tuple(v for _, v in outcomes), (False,) * len(outcomes), 5, True)
+        return PrefixTrials(
+            "d0",
+            i,
+            tuple(t for t, _ in outcomes),
+            tuple(v for _, v in outcomes),
+            (False,) * len(outcomes),
+            5,
+            True,
+        )
 
     trials = [
         trial(1, ("a\n#### 10", "right"), ("b\n#### 3", "wrong")),
         trial(2, ("three\n#### 10", "right"), ("new\n#### 3", "wrong")),
         trial(3, ("c\n#### 3", "wrong"), ("d\n#### 3", "wrong")),
     ]
-    assert value_pairs([DRAFT], trials, seed=0) == [], "the only right rollout from P_2 goes on just like the draft"
+    assert value_pairs([DRAFT], trials, seed=0) == [], (
+        "the only right rollout from P_2 goes on just like the draft"
+    )
     trials[1] = trial(2, ("new\n#### 10", "right"), ("#### ?", "unknown"))
     (pair,) = value_pairs([DRAFT], trials, seed=0)
-    assert (pair.kind, pair.marked_step, pair.target_steps) == ("value", 2, ("one", "two", "new", "#### 10"))
+    assert (pair.kind, pair.marked_step, pair.target_steps) == (
+        "value",
+        2,
+        ("one", "two", "new", "#### 10"),
+    )
     assert value_pairs([DRAFT], [], seed=0) == []
 
 
@@ -91,9 +121,24 @@ def test_value_mark_is_the_step_after_the_best_prefix() -> None:
 
 
 def test_requests_are_greedy_and_marked() -> None:
-    requests = refine_requests([MarkedDraft(DRAFT, 1), MarkedDraft(DRAFT, None)], {"p0": problem()}, "local", max_new_tokens=50, seed=0)
+    requests = refine_requests(
+        [MarkedDraft(DRAFT, 1), MarkedDraft(DRAFT, None)],
+        {"p0": problem()},
+        "local",
+        max_new_tokens=50,
+        seed=0,
+    )
     assert requests[0].id == "d0/local"
-    assert requests[0].segments[:4] == ("Question: What is p0?\nDraft:\n", "one\n", "[BAD]", " two\n")
+    assert requests[0].segments[:4] == (
+        "Question: What is p0?\nDraft:\n",
+        "one\n",
+        "[BAD]",
+        " two\n",
+    )
     assert requests[0].segments[-1] == "Answer:\n"
     assert "[BAD]" not in "".join(requests[1].segments)
-    assert (requests[0].params.temperature, requests[0].params.max_new_tokens, len(requests[0].seeds)) == (0.0, 50, 1)
+    assert (
+        requests[0].params.temperature,
+        requests[0].params.max_new_tokens,
+        len(requests[0].seeds),
+    ) == (0.0, 50, 1)

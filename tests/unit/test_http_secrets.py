@@ -20,13 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_http_engine import MODELS, Reply, answer, canned, reply
 
-from engine_kinds import requests_of, save_tiny_model
 from glore.config import EngineSettings
+from glore.engines.http import api as completions_api
+from glore.engines.http.apikey import HIDDEN, ApiKey
+from glore.engines.http.engine import HttpEngine
 from glore.errors import EngineError, printable, shown
 from glore.models import load_tokenizer
-from glore.sampling import completions_api
-from glore.sampling.apikey import HIDDEN, ApiKey
-from glore.sampling.http_engine import HttpEngine
+from support.engine_kinds import requests_of, save_tiny_model
 
 KEY = "sk-Zq9/x+7'Lm\\0pQw3eRt5"
 
@@ -68,9 +68,17 @@ ECHOES: dict[str, Callable[[str], str]] = {
 
 def leaks(text: str) -> list[str]:
     """Eight characters of the key, or of what encodings make of it, in a row."""
-    forms = [KEY, repr(KEY)[1:-1], json.dumps(KEY)[1:-1], urllib.parse.quote(KEY, safe=""), KEY.encode().hex()]
+    forms = [
+        KEY,
+        repr(KEY)[1:-1],
+        json.dumps(KEY)[1:-1],
+        urllib.parse.quote(KEY, safe=""),
+        KEY.encode().hex(),
+    ]
     forms += [encoded("\0" * n + KEY)[4:-4] for n in range(3)]
-    return [form[i : i + 8] for form in forms for i in range(len(form) - 7) if form[i : i + 8] in text]
+    return [
+        form[i : i + 8] for form in forms for i in range(len(form) - 7) if form[i : i + 8] in text
+    ]
 
 
 def everything(error: BaseException) -> str:
@@ -80,11 +88,17 @@ def everything(error: BaseException) -> str:
 
 @pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
 @pytest.mark.parametrize("status", [200, 307, 503])
-def test_a_server_that_echoes_the_key(folder: Path, caplog: pytest.LogCaptureFixture, echo: Callable[[str], str], status: int) -> None:
+def test_a_server_that_echoes_the_key(
+    folder: Path, caplog: pytest.LogCaptureFixture, echo: Callable[[str], str], status: int
+) -> None:
     told = echo(KEY)
     unicode = "".join(f"\\u{ord(c):04x}" for c in told)
     bodies = [
-        reply({"error": {"message": f"wrong key {told}"}}, status, Location=f"/{urllib.parse.quote(told)}?key=1"),
+        reply(
+            {"error": {"message": f"wrong key {told}"}},
+            status,
+            Location=f"/{urllib.parse.quote(told)}?key=1",
+        ),
         reply(f"{told} {told}".encode(), status),
         reply(f'{{"error": {{"message": "wrong {unicode}"}}}}'.encode(), status),
         reply({"data": [{"id": told}]}, status),
@@ -104,7 +118,12 @@ def test_a_server_that_echoes_the_key(folder: Path, caplog: pytest.LogCaptureFix
             engine = HttpEngine(folder, answers.settings(retries=1))
             with pytest.raises(EngineError) as caught:
                 list(engine.run(requests_of(1, 1)))
-            texts.append(everything(caught.value) + repr(engine.api) + repr(engine.api.key) + str(engine.api.key))
+            texts.append(
+                everything(caught.value)
+                + repr(engine.api)
+                + repr(engine.api.key)
+                + str(engine.api.key)
+            )
     assert len(texts) >= len(bodies)
     assert [found for text in [*texts, caplog.text] for found in leaks(text)] == []
 
@@ -121,31 +140,46 @@ def test_a_completion_that_holds_the_key_does_not_carry_it_into_records(folder: 
 
 
 @pytest.mark.parametrize("name", ["", "x", "none", "EMPTY"])
-def test_words_that_servers_take_for_a_key_change_no_completion(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_words_that_servers_take_for_a_key_change_no_completion(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv("GLORE_API_KEY", name)
     with canned(MODELS, answer("none EMPTY x w5")) as answers:
         (result,) = HttpEngine(folder, answers.settings()).run(requests_of(1, 1))
     assert result.completions[0].text == "none EMPTY x w5"
 
 
-def test_a_model_may_be_called_what_the_key_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_may_be_called_what_the_key_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GLORE_API_KEY", "student")
     with canned(MODELS) as answers:
         HttpEngine(folder, answers.settings())
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=60), st.text(max_size=20), st.text(max_size=20))
+@given(
+    st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=60),
+    st.text(max_size=20),
+    st.text(max_size=20),
+)
 def test_no_encoding_of_a_key_stays_in_a_message(key: str, before: str, after: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GLORE_API_KEY", key)
         secret = ApiKey("GLORE_API_KEY")
-    for echo in (str, urllib.parse.quote, lambda k: json.dumps(k)[1:-1], lambda k: k.encode().hex()):
+    for echo in (
+        str,
+        urllib.parse.quote,
+        lambda k: json.dumps(k)[1:-1],
+        lambda k: k.encode().hex(),
+    ):
         told = secret.clean(before + echo(key) + after)
         assert key not in told
         assert echo(key) not in told
     for n in range(3):
-        assert encoded("\0" * n + key)[4 : -4 or None] not in secret.clean(encoded("\0" * n + key + "\0" * n))
+        assert encoded("\0" * n + key)[4 : -4 or None] not in secret.clean(
+            encoded("\0" * n + key + "\0" * n)
+        )
     assert secret.hidden(f"{before}{key}{after}").count(HIDDEN) >= 1
 
 
@@ -159,7 +193,9 @@ def test_no_encoding_of_a_key_stays_in_a_message(key: str, before: str, after: s
         ("//evil.example\x1b[31m/x", "evil.example"),
     ],
 )
-def test_a_redirect_is_named_and_not_followed(folder: Path, status: int, location: str, shown_as: str) -> None:
+def test_a_redirect_is_named_and_not_followed(
+    folder: Path, status: int, location: str, shown_as: str
+) -> None:
     led: Reply = (status, b"", {"Location": location})
     with canned(led) as answers:
         with pytest.raises(EngineError) as models:
@@ -181,8 +217,12 @@ def test_a_redirect_is_named_and_not_followed(folder: Path, status: int, locatio
 
 
 @pytest.mark.parametrize("status", [502, 520, 521, 522, 523, 524, 529])
-def test_what_proxies_say_of_a_server_that_is_away_is_tried_again(folder: Path, status: int) -> None:
-    with canned(MODELS, reply(b"<html>", status), reply(b"<html>", status), answer("w5")) as answers:
+def test_what_proxies_say_of_a_server_that_is_away_is_tried_again(
+    folder: Path, status: int
+) -> None:
+    with canned(
+        MODELS, reply(b"<html>", status), reply(b"<html>", status), answer("w5")
+    ) as answers:
         (result,) = HttpEngine(folder, answers.settings()).run(requests_of(1, 1))
         assert len(answers.sent) == 3
     assert result.completions[0].text == "w5"
@@ -218,13 +258,18 @@ def trickling(head: bytes, pause: float = 0.1) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    "head", [b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX-Slow: "], ids=["body", "header"]
+    "head",
+    [b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX-Slow: "],
+    ids=["body", "header"],
 )
 def test_a_list_of_models_at_a_byte_at_a_time_ends_at_the_limit(folder: Path, head: bytes) -> None:
     with trickling(head) as url:
         limited = EngineSettings(kind="http", url=url, timeout_seconds=0.6)
         begun = time.monotonic()
-        with pytest.raises(EngineError, match=r"/models: no whole answer within 0\.6 s \(engine\.timeout_seconds, at most 10\)"):
+        with pytest.raises(
+            EngineError,
+            match=r"/models: no whole answer within 0\.6 s \(engine\.timeout_seconds, at most 10\)",
+        ):
             HttpEngine(folder, limited)
         assert time.monotonic() - begun < 3
 
@@ -238,12 +283,17 @@ def test_a_packed_answer_is_not_unpacked(folder: Path) -> None:
     import gzip
 
     packed = gzip.compress(b" " * (64 << 20))
-    with canned(MODELS, reply(packed, Content_Encoding="gzip")) as answers, pytest.raises(EngineError, match="the answer is not JSON"):
+    with (
+        canned(MODELS, reply(packed, Content_Encoding="gzip")) as answers,
+        pytest.raises(EngineError, match="the answer is not JSON"),
+    ):
         list(HttpEngine(folder, answers.settings(retries=0)).run(requests_of(1, 1)))
 
 
 def test_a_count_of_tokens_that_is_not_given_is_counted_here(folder: Path) -> None:
-    with canned(MODELS, answer("w5 w6 w7", usage={"completion_tokens": None}, finish_reason="stop")) as answers:
+    with canned(
+        MODELS, answer("w5 w6 w7", usage={"completion_tokens": None}, finish_reason="stop")
+    ) as answers:
         (result,) = HttpEngine(folder, answers.settings()).run(requests_of(1, 1))
     assert result.completions[0].n_tokens == 4, "three words and the end, encoded again"
 
@@ -251,7 +301,9 @@ def test_a_count_of_tokens_that_is_not_given_is_counted_here(folder: Path) -> No
 @pytest.mark.parametrize("given", [True, False, 2.0, "2"])
 def test_a_count_of_tokens_that_is_no_whole_number_is_refused(folder: Path, given: object) -> None:
     with (
-        canned(MODELS, answer("w5 w6 w7", usage={"completion_tokens": given}, finish_reason="stop")) as answers,
+        canned(
+            MODELS, answer("w5 w6 w7", usage={"completion_tokens": given}, finish_reason="stop")
+        ) as answers,
         pytest.raises(EngineError, match="which is no whole number"),
     ):
         list(HttpEngine(folder, answers.settings(retries=0)).run(requests_of(1, 1)))
@@ -259,9 +311,14 @@ def test_a_count_of_tokens_that_is_no_whole_number_is_refused(folder: Path, give
 
 @pytest.mark.parametrize("show", [shown, printable])
 def test_user_and_password_in_an_address_are_shown_nowhere(show: Callable[..., str]) -> None:
-    for address in ("http://user:hunter2@host/v1", "https://hunter2@host", "http://u:hun/ter2@x@host", "a http://user:hunter2@host b"):
+    for address in (
+        "http://user:hunter2@host/v1",
+        "https://hunter2@host",
+        "http://u:hun/ter2@x@host",
+        "a http://user:hunter2@host b",
+    ):
         for text in (address, "x" * 75 + address, "x" * 1990 + address):
-            assert not {"hunter2", "ter2", "user"} & set(show(text).replace(":", " ").replace("@", " ").replace("/", " ").split()), show(
-                text
-            )
+            assert not {"hunter2", "ter2", "user"} & set(
+                show(text).replace(":", " ").replace("@", " ").replace("/", " ").split()
+            ), show(text)
     assert "host/v1" in show("http://user:hunter2@host/v1")

@@ -1,6 +1,8 @@
-"""The shape of the code: imports go downwards, concepts don't know each other, torch stays where models are.
+"""The shape of the code: imports go downwards, concepts don't know each other, torch stays where
+models are.
 
-Read from the source with `ast`, so late imports inside functions count too; imports for type checkers only do not.
+Read from the source with `ast`, so late imports inside functions count too; imports for type
+checkers only do not.
 """
 
 from __future__ import annotations
@@ -16,16 +18,18 @@ SOURCE = Path(__file__).parents[2] / "src" / "glore"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "statistics"),
-    ("records", "config", "progress", "files", "intake", "sampling.protocol"),
-    ("tasks", "prompts", "pipeline", "fingerprints", "marks", "madewith", "runfolder", "swap", "stagecontext", "solutions"),
-    ("modelfolder", "modelweights", "models", "sampling", "training"),
+    ("records", "config", "progress", "files", "seeds", "engines.protocol"),
+    ("tasks", "prompts", "pipeline", "solutions"),
+    ("modelfolder", "modelweights", "models", "engines", "training"),
     ("student", "when", "where", "how", "rerank"),
     ("refiner", "stages", "evaluation", "studies", "regrade"),
-    ("report", "cli", "display", "questions", "failures", "streams"),
+    ("report", "cli"),
 )
-"""`sampling.protocol` is a contract like the records: it imports nothing of the engines behind it, so tasks may know it."""
+"""`engines.protocol` is a contract like the records: it imports nothing of the engines behind it,
+so tasks may know it.
+"""
 CONCEPTS = LAYERS[4]
-MAY_USE_TORCH = ("sampling", "training", "modelweights", "models")
+MAY_USE_TORCH = ("engines", "training", "modelweights", "models")
 EVERYTHING = ("__init__", "__main__")
 """The package's front door and `python -m glore` may name any part."""
 
@@ -55,7 +59,9 @@ def imported_modules(path: Path) -> set[str]:
             found.update(alias.name for alias in node.names)
 
         def visit_ImportFrom(self, node: ast.ImportFrom) -> None:  # ast's own naming
-            assert node.level == 0, f"{path}: relative import; write glore.… so that this test can read it"
+            assert node.level == 0, (
+                f"{path}: relative import; write glore.… so that this test can read it"
+            )
             assert node.module is not None
             found.add(node.module)
             if node.module == "glore":
@@ -66,8 +72,14 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def imported_parts(path: Path) -> set[str]:
-    """The parts of glore (top-level modules and packages) that a file imports from outside its own part."""
-    parts = {part_of_module(name.removeprefix("glore.")) for name in imported_modules(path) if name.startswith("glore.")}
+    """The parts of glore (top-level modules and packages) that a file imports from outside its own
+    part.
+    """
+    parts = {
+        part_of_module(name.removeprefix("glore."))
+        for name in imported_modules(path)
+        if name.startswith("glore.")
+    }
     return parts - {part_of(path)}
 
 
@@ -80,7 +92,9 @@ def test_imports_go_only_downwards(path: Path) -> None:
     upwards = sorted(p for p in imported_parts(path) if p in LEVEL and LEVEL[p] > LEVEL[part])
     assert not upwards, f"{path.name} imports {upwards}, which stand above {part}"
     if part in CONCEPTS:
-        assert not sorted(imported_parts(path) & set(CONCEPTS)), "concept modules don't know each other; compose them in stages or refiner"
+        assert not sorted(imported_parts(path) & set(CONCEPTS)), (
+            "concept modules don't know each other; compose them in stages or refiner"
+        )
 
 
 def test_parts_form_no_circle() -> None:
@@ -110,6 +124,8 @@ def test_the_command_line_starts_without_heavy_packages() -> None:
         "try:\n    glore.cli.main()\nexcept SystemExit:\n    pass\n"
         f"found = [m for m in {heavy} if m in sys.modules]\nassert not found, found\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "Usage: glore" in done.stdout

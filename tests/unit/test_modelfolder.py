@@ -1,4 +1,6 @@
-"""Model folders from elsewhere: none of their code runs, no pickle is read unasked, and what is damaged or absurd is one line."""
+"""Model folders from elsewhere: none of their code runs, no pickle is read unasked, and what is
+damaged or absurd is one line.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny_training as tiny
 import torch
 from safetensors.torch import load_file, save_file
 
 from glore import modelfolder, models
 from glore.errors import ModelError
 from glore.files import DIGESTS
+from support import tiny_training as tiny
 
 Weights = dict[str, torch.Tensor]
 ROOT = Path(__file__).parents[2]
@@ -66,13 +68,27 @@ LOADERS = (models.load_tokenizer, models.load_causal_lm, models.new_step_model)
 def with_code(folder: Path, marker: Path) -> Path:
     """A folder every one of whose modules writes `marker` when it is imported, called or unpickled."""
     payload = f"import pathlib\npathlib.Path({str(marker)!r}).write_text('ran')\n"
-    bases = {"Config": "LlamaConfig", "Model": "LlamaForCausalLM", "Token": "PreTrainedTokenizerFast"}
-    classes = "from transformers import *\n" + "".join(f"class {name}({base}): pass\n" for name, base in bases.items())
+    bases = {
+        "Config": "LlamaConfig",
+        "Model": "LlamaForCausalLM",
+        "Token": "PreTrainedTokenizerFast",
+    }
+    classes = "from transformers import *\n" + "".join(
+        f"class {name}({base}): pass\n" for name, base in bases.items()
+    )
     for name in ("evil.py", "__init__.py", "custom_generate/generate.py", "configuration_evil.py"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(payload + classes)
-    kinds = ("AutoModel", "AutoModelForCausalLM", "AutoModelForTokenClassification", "AutoModelForSequenceClassification")
-    edit(folder / "config.json", auto_map={"AutoConfig": "evil.Config", **dict.fromkeys(kinds, "evil.Model")})
+    kinds = (
+        "AutoModel",
+        "AutoModelForCausalLM",
+        "AutoModelForTokenClassification",
+        "AutoModelForSequenceClassification",
+    )
+    edit(
+        folder / "config.json",
+        auto_map={"AutoConfig": "evil.Config", **dict.fromkeys(kinds, "evil.Model")},
+    )
     edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Token", "evil.Token"]})
     return folder
 
@@ -89,9 +105,13 @@ def test_code_of_a_known_architecture_is_ignored_and_that_is_said_once(
     assert type(model).__module__.startswith("transformers.models.qwen2")
     models.save_model(model, tokenizer, tmp_path / "made", "")
     models.save_model(steps, tokenizer, tmp_path / "steps", "")
-    texts = [p.read_text() for made in ("made", "steps") for p in (tmp_path / made).glob("*config.json")]
+    texts = [
+        p.read_text() for made in ("made", "steps") for p in (tmp_path / made).glob("*config.json")
+    ]
     assert len(texts) >= 4
-    assert [t for t in texts if "auto_map" in t or "evil" in t] == [], "what is made from it asks for no code"
+    assert [t for t in texts if "auto_map" in t or "evil" in t] == [], (
+        "what is made from it asks for no code"
+    )
 
 
 LOAD_ALL = """
@@ -107,11 +127,18 @@ for load in sys.argv[2:]:
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_nobody_is_asked_even_where_stdin_says_yes(folder: Path, tmp_path: Path, known: bool) -> None:
+def test_nobody_is_asked_even_where_stdin_says_yes(
+    folder: Path, tmp_path: Path, known: bool
+) -> None:
     with_code(folder, tmp_path / "marker")
     if not known:
         edit(folder / "config.json", model_type="evil")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "src"),
+        "HF_HUB_OFFLINE": "1",
+        "HF_MODULES_CACHE": str(tmp_path / "modules"),
+    }
     done = subprocess.run(
         [sys.executable, "-c", LOAD_ALL, str(folder), *(load.__name__ for load in LOADERS)],
         check=True,
@@ -129,11 +156,20 @@ def test_nobody_is_asked_even_where_stdin_says_yes(folder: Path, tmp_path: Path,
         assert "its own code (evil.Config" in done.stderr
     else:
         assert len(lines) == 3
-        assert [line for line in lines[1:] if "REFUSED" not in line or "it needs code of its own (evil.Config" not in line] == []
+        assert [
+            line
+            for line in lines[1:]
+            if "REFUSED" not in line or "it needs code of its own (evil.Config" not in line
+        ] == []
 
 
 def test_a_kernel_that_a_file_names_is_not_fetched(folder: Path) -> None:
-    edit(folder / "config.json", attn_implementation="evil/kernel", _attn_implementation="evil/kernel", experts_implementation="evil/other")
+    edit(
+        folder / "config.json",
+        attn_implementation="evil/kernel",
+        _attn_implementation="evil/kernel",
+        experts_implementation="evil/other",
+    )
     assert "evil" not in str(models.load_causal_lm(folder).config._attn_implementation)
 
 
@@ -155,21 +191,31 @@ def test_pickled_weights_are_refused(folder: Path, tmp_path: Path, name: str) ->
         with pytest.raises(ModelError) as caught:
             load(folder)
         message = one_line(caught)
-        assert f"its weights are pickled ('{name}'), which can run code when they are read; give a model in safetensors" in message
+        assert (
+            f"its weights are pickled ('{name}'), which can run code when they are read; give a "
+            "model in safetensors" in message
+        )
         assert ("base.model=" in message) == (name == "pytorch_model.bin")
     assert not (tmp_path / "marker").exists()
     edit(folder / "config.json", transformers_weights="adapter_model.bin")
-    with pytest.raises(ModelError, match=r"its config\.json names the weights 'adapter_model\.bin'"):
+    with pytest.raises(
+        ModelError, match=r"its config\.json names the weights 'adapter_model\.bin'"
+    ):
         models.load_causal_lm(folder)
 
 
-def test_pickled_weights_asked_for_by_name_are_read_without_running_anything(base: Path, folder: Path, tmp_path: Path) -> None:
+def test_pickled_weights_asked_for_by_name_are_read_without_running_anything(
+    base: Path, folder: Path, tmp_path: Path
+) -> None:
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     path = folder / "pytorch_model.bin"
     torch.save(weights, path)
     again, tokenizer = models.load_causal_lm(path), models.load_tokenizer(path)
-    assert all(torch.equal(a, b) for a, b in zip(models.load_causal_lm(base).parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(models.load_causal_lm(base).parameters(), again.parameters(), strict=True)
+    )
     assert tokenizer("12").input_ids == models.load_tokenizer(base)("12").input_ids
     torch.save({**weights, "lm_head.weight": weights["lm_head.weight"].to(torch.int8)}, path)
     with pytest.raises(ModelError, match=r"has weights of type torch\.int8: lm_head\.weight;"):
@@ -190,10 +236,15 @@ def test_a_pickle_beside_safetensors_is_not_read(folder: Path, tmp_path: Path) -
 
 
 def test_an_adapter_is_refused(folder: Path, tmp_path: Path) -> None:
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "evil/base"}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "base_model_name_or_path": "evil/base"})
+    )
     torch.save(Evil(tmp_path / "marker"), folder / "adapter_model.bin")
     for load in LOADERS:
-        with pytest.raises(ModelError, match=r"it holds an adapter \(adapter_config\.json\); merge it into its base"):
+        with pytest.raises(
+            ModelError,
+            match=r"it holds an adapter \(adapter_config\.json\); merge it into its base",
+        ):
             load(folder)
     (folder / "config.json").unlink()
     with pytest.raises(ModelError, match="merge it into its base"):
@@ -203,8 +254,14 @@ def test_an_adapter_is_refused(folder: Path, tmp_path: Path) -> None:
 
 def test_an_index_names_files_inside_the_folder_only(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder.parent / "model.safetensors")
-    for name in ("../model.safetensors", str(folder.parent / "model.safetensors"), "pytorch_model.bin"):
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"lm_head.weight": name}}))
+    for name in (
+        "../model.safetensors",
+        str(folder.parent / "model.safetensors"),
+        "pytorch_model.bin",
+    ):
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps({"metadata": {}, "weight_map": {"lm_head.weight": name}})
+        )
         with pytest.raises(ModelError, match=r"which is no \.safetensors file in the folder"):
             models.load_causal_lm(folder)
 
@@ -214,7 +271,10 @@ def test_shards_are_read(base: Path, folder: Path) -> None:
     (folder / "model.safetensors").unlink(missing_ok=True)
     assert len(list(folder.glob("model-*.safetensors"))) > 1
     again = models.load_causal_lm(folder)
-    assert all(torch.equal(a, b) for a, b in zip(models.load_causal_lm(base).parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(models.load_causal_lm(base).parameters(), again.parameters(), strict=True)
+    )
 
 
 ABSURD = [
@@ -223,7 +283,12 @@ ABSURD = [
         for key in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
         for value in (10**12, 1e12, 10**4000)
     ],
-    *({"num_hidden_layers": 10**9}, {"num_hidden_layers": 9_000}, {"num_labels": 10**9}, {"num_key_value_heads": 10**12}),
+    *(
+        {"num_hidden_layers": 10**9},
+        {"num_hidden_layers": 9_000},
+        {"num_labels": 10**9},
+        {"num_key_value_heads": 10**12},
+    ),
     *(
         {"vocab_size": float("nan")},
         {"vocab_size": float("inf")},
@@ -234,11 +299,17 @@ ABSURD = [
 ]
 
 
-@pytest.mark.parametrize("changes", ABSURD, ids=lambda c: f"{next(iter(c))}={str(next(iter(c.values())))[:20]}")
-def test_absurd_sizes_are_refused_before_anything_is_made(folder: Path, changes: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "changes", ABSURD, ids=lambda c: f"{next(iter(c))}={str(next(iter(c.values())))[:20]}"
+)
+def test_absurd_sizes_are_refused_before_anything_is_made(
+    folder: Path, changes: dict[str, object]
+) -> None:
     edit(folder / "config.json", **changes)
     begun = time.monotonic()
-    with pytest.raises(ModelError, match=r"its config\.json says \w+ .* (mend the file|right weights)$") as caught:
+    with pytest.raises(
+        ModelError, match=r"its config\.json says \w+ .* (mend the file|right weights)$"
+    ) as caught:
         models.load_causal_lm(folder)
     one_line(caught)
     if "at most" in str(caught.value):
@@ -249,15 +320,31 @@ def test_absurd_sizes_are_refused_before_anything_is_made(folder: Path, changes:
 
 def test_sizes_that_do_not_fit_the_weights(folder: Path) -> None:
     edit(folder / "config.json", hidden_size=64)
-    with pytest.raises(ModelError, match=r"its config\.json and its weights are of different sizes; give those that belong together"):
+    with pytest.raises(
+        ModelError,
+        match=r"its config\.json and its weights are of different sizes; give those that belong together",
+    ):
         models.load_causal_lm(folder)
 
 
-@pytest.mark.parametrize("text", [b"{", b"[]", b"\xff\xfe", b'{"a":' * 50_000, b'{"vocab_size": 1' + b"0" * 5000 + b"}", b" " * (1 << 25)])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"a":' * 50_000,
+        b'{"vocab_size": 1' + b"0" * 5000 + b"}",
+        b" " * (1 << 25),
+    ],
+)
 def test_a_config_that_is_none(folder: Path, text: bytes) -> None:
     (folder / "config.json").write_bytes(text)
     for load in LOADERS:
-        with pytest.raises(ModelError, match=r"can't load a .*: its config\.json (can't be read|holds no JSON object)") as caught:
+        with pytest.raises(
+            ModelError,
+            match=r"can't load a .*: its config\.json (can't be read|holds no JSON object)",
+        ) as caught:
             load(folder)
         one_line(caught)
 
@@ -276,16 +363,39 @@ def spoiled(value: float) -> Callable[[Weights], None]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (to_integers, "has weights of type I8: lm_head.weight and 26 more; weights are floats here"),
-        (lambda w: w.update({"model.norm.weight": w["model.norm.weight"].to(torch.int64)}), "has weights of type I64: model.norm.weight;"),
-        (spoiled(float("nan")), "no finite numbers (NaN or infinity): model.norm.weight; give another copy"),
-        (spoiled(float("-inf")), "no finite numbers (NaN or infinity): model.norm.weight; give another copy"),
-        (lambda w: w.update(extra=torch.ones(3)), "left over are the weights extra; give the model that its config.json describes"),
-        (lambda w: w.update({"model.layers.2.mlp.up_proj.weight": torch.ones(48, 32)}), "left over are the weights model.layers.2"),
-        (lambda w: w.update({"score.weight": torch.ones(2, 32)}), "left over are the weights score.weight;"),
+        (
+            to_integers,
+            "has weights of type I8: lm_head.weight and 26 more; weights are floats here",
+        ),
+        (
+            lambda w: w.update({"model.norm.weight": w["model.norm.weight"].to(torch.int64)}),
+            "has weights of type I64: model.norm.weight;",
+        ),
+        (
+            spoiled(float("nan")),
+            "no finite numbers (NaN or infinity): model.norm.weight; give another copy",
+        ),
+        (
+            spoiled(float("-inf")),
+            "no finite numbers (NaN or infinity): model.norm.weight; give another copy",
+        ),
+        (
+            lambda w: w.update(extra=torch.ones(3)),
+            "left over are the weights extra; give the model that its config.json describes",
+        ),
+        (
+            lambda w: w.update({"model.layers.2.mlp.up_proj.weight": torch.ones(48, 32)}),
+            "left over are the weights model.layers.2",
+        ),
+        (
+            lambda w: w.update({"score.weight": torch.ones(2, 32)}),
+            "left over are the weights score.weight;",
+        ),
     ],
 )
-def test_weights_that_are_no_model_are_refused(folder: Path, change: Callable[[Weights], object], words: str) -> None:
+def test_weights_that_are_no_model_are_refused(
+    folder: Path, change: Callable[[Weights], object], words: str
+) -> None:
     edit_weights(folder, change)
     with pytest.raises(ModelError) as caught:
         models.load_causal_lm(folder)
@@ -309,11 +419,15 @@ def test_what_older_releases_saved_is_not_left_over(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt_neox"])
-def test_a_language_models_head_is_not_left_over_in_a_new_step_model(tmp_path: Path, architecture: str) -> None:
+def test_a_language_models_head_is_not_left_over_in_a_new_step_model(
+    tmp_path: Path, architecture: str
+) -> None:
     step = models.new_step_model(tiny.save_base(tmp_path / "base", architecture))
     models.save_model(step, tiny.tiny_tokenizer(), tmp_path / "orm", "")
     again = models.load_step_model(tmp_path / "orm")
-    assert all(torch.equal(a, b) for a, b in zip(step.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(step.parameters(), again.parameters(), strict=True)
+    )
     models.new_step_model(tmp_path / "orm")
 
 
@@ -321,20 +435,25 @@ def test_a_tied_step_classifier_is_no_language_model(tmp_path: Path) -> None:
     step = models.new_step_model(tiny.save_base(tmp_path / "base", "llama"))
     models.save_model(step, tiny.tiny_tokenizer(), tmp_path / "orm", "")
     with pytest.raises(
-        ModelError, match=r"is no causal language model, or not that alone: left over are the weights score\.bias and 1 more"
+        ModelError,
+        match=r"is no causal language model, or not that alone: left over are the weights score\.bias and 1 more",
     ):
         models.load_causal_lm(tmp_path / "orm")
 
 
 @pytest.fixture
 def made(base: Path, tmp_path: Path) -> Path:
-    models.save_model(models.load_causal_lm(base), models.load_tokenizer(base), tmp_path / "made", "# card\n")
+    models.save_model(
+        models.load_causal_lm(base), models.load_tokenizer(base), tmp_path / "made", "# card\n"
+    )
     return tmp_path / "made"
 
 
 def test_a_flipped_byte_is_noticed(made: Path) -> None:
     names = sorted(json.loads((made / DIGESTS).read_text()))
-    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= set(names)
+    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= set(
+        names
+    )
     for name in names:
         whole = (made / name).read_bytes()
         (made / name).write_bytes(whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:])
@@ -355,15 +474,25 @@ def test_a_card_may_be_edited_and_notes_added_but_nothing_that_is_loaded(made: P
     (made / "results.json").write_text("{}")
     for load in LOADERS:
         load(made)
-    for name in ("adapter_config.json", "added_tokens.json", "vocab.txt", "model.safetensors.index.json", "pytorch_model.bin"):
+    for name in (
+        "adapter_config.json",
+        "added_tokens.json",
+        "vocab.txt",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+    ):
         (made / name).write_text("{}")
         for load in LOADERS:
-            with pytest.raises(ModelError, match=r"which glore did not write there|it holds an adapter"):
+            with pytest.raises(
+                ModelError, match=r"which glore did not write there|it holds an adapter"
+            ):
                 load(made)
         (made / name).unlink()
 
 
-def test_a_model_of_the_hub_is_checked_like_a_folder(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_the_hub_is_checked_like_a_folder(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit = "0123456789" * 4
     place = tmp_path / "models--org--name"
     shutil.copytree(base, place / "snapshots" / commit)
@@ -372,12 +501,19 @@ def test_a_model_of_the_hub_is_checked_like_a_folder(base: Path, tmp_path: Path,
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     found = modelfolder.open_folder("org/name", "causal language model")
-    assert (found.name, found.folder, found.revision) == ("org/name", place / "snapshots" / commit, commit)
+    assert (found.name, found.folder, found.revision) == (
+        "org/name",
+        place / "snapshots" / commit,
+        commit,
+    )
     with_code(place / "snapshots" / commit, tmp_path / "marker")
     edit(place / "snapshots" / commit / "config.json", num_hidden_layers=10**9)
     for load in LOADERS:
         with pytest.raises(ModelError, match="num_hidden_layers 1000000000, and at most 10,000"):
             load("org/name")
-    with pytest.raises(ModelError, match="can't load a tokenizer from 'org/other': it is no folder here, and can't be fetched"):
+    with pytest.raises(
+        ModelError,
+        match="can't load a tokenizer from 'org/other': it is no folder here, and can't be fetched",
+    ):
         models.load_tokenizer("org/other")
     assert not (tmp_path / "marker").exists()

@@ -4,13 +4,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny_training as tiny
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 
 from glore import modelfolder, models
 from glore.errors import ConfigError, ModelError
 from glore.prompts import BAD_MARK, refine_segments, solve_segments, step_text
+from support import tiny_training as tiny
 
 
 @pytest.fixture(scope="module")
@@ -21,17 +21,36 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_segments_are_encoded_one_by_one() -> None:
     tokenizer = tiny.tiny_tokenizer()
     whole = models.encode_segments(tokenizer, ("Ana : 12\n", "Tom"))
-    assert whole == models.encode_segments(tokenizer, ("Ana : 12\n",)) + models.encode_segments(tokenizer, ("Tom",))
+    assert whole == models.encode_segments(tokenizer, ("Ana : 12\n",)) + models.encode_segments(
+        tokenizer, ("Tom",)
+    )
     assert models.encode_segments(tokenizer, ()) == []
-    assert models.encode_many(tokenizer, [("Tom", "Tom"), (), ("",)]) == [2 * models.encode_segments(tokenizer, ("Tom",)), [], []]
+    assert models.encode_many(tokenizer, [("Tom", "Tom"), (), ("",)]) == [
+        2 * models.encode_segments(tokenizer, ("Tom",)),
+        [],
+        [],
+    ]
 
 
 def test_only_the_mark_that_glore_sets_is_a_special_token() -> None:
     tokenizer = tiny.tiny_tokenizer()
     bad, special = tokenizer.convert_tokens_to_ids(BAD_MARK), set(tokenizer.all_special_ids)
-    hostile = ("[BAD]", "[BAD] Tom", "[EOS]", "[PAD] 12", "Tom [BAD]", "[B[BAD]AD]", "[BAD]\n[BAD]", " [BAD] ")
+    hostile = (
+        "[BAD]",
+        "[BAD] Tom",
+        "[EOS]",
+        "[PAD] 12",
+        "Tom [BAD]",
+        "[B[BAD]AD]",
+        "[BAD]\n[BAD]",
+        " [BAD] ",
+    )
     for text in hostile:
-        for segments in (solve_segments(text, hostile), refine_segments(text, hostile, None), (step_text(text),)):
+        for segments in (
+            solve_segments(text, hostile),
+            refine_segments(text, hostile, None),
+            (step_text(text),),
+        ):
             ids = models.encode_segments(tokenizer, segments)
             assert not special & set(ids)
             assert tokenizer.decode(ids) == "".join(segments)
@@ -40,7 +59,9 @@ def test_only_the_mark_that_glore_sets_is_a_special_token() -> None:
     assert [token for token in ids if token in special] == [bad]
     assert tokenizer.decode(ids[ids.index(bad) :]).startswith("[BAD] Tom\n")
     assert models.encode_many(tokenizer, [refining, refining])[1] == ids
-    assert tokenizer("[BAD]", add_special_tokens=False)["input_ids"] == [bad], "the tokenizer itself is left as it was"
+    assert tokenizer("[BAD]", add_special_tokens=False)["input_ids"] == [bad], (
+        "the tokenizer itself is left as it was"
+    )
 
 
 def test_bos_comes_once_in_front_where_the_tokenizer_uses_one() -> None:
@@ -49,7 +70,9 @@ def test_bos_comes_once_in_front_where_the_tokenizer_uses_one() -> None:
     tokenizer = tiny.tiny_tokenizer()
     tokenizer.add_special_tokens({"bos_token": "[BOS]"})
     plain = models.encode_segments(tokenizer, ("Ana", "Tom"))
-    assert tokenizer.bos_token_id not in plain, "a BOS that the tokenizer never prepends is not prepended"
+    assert tokenizer.bos_token_id not in plain, (
+        "a BOS that the tokenizer never prepends is not prepended"
+    )
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="[BOS] $A", special_tokens=[("[BOS]", tokenizer.bos_token_id)]
     )
@@ -63,7 +86,9 @@ def test_prepare_adds_the_mark_and_a_pad_token_and_resizes(architecture: str) ->
     from tokenizers import models as kinds
     from transformers import PreTrainedTokenizerFast
 
-    core = Tokenizer(kinds.WordLevel({"<unk>": 0, "</s>": 1, "Ana": 2, "Tom": 3}, unk_token="<unk>"))
+    core = Tokenizer(
+        kinds.WordLevel({"<unk>": 0, "</s>": 1, "Ana": 2, "Tom": 3}, unk_token="<unk>")
+    )
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", eos_token="</s>")
     model = tiny.tiny_model(architecture, 4)
@@ -91,9 +116,14 @@ def test_a_saved_model_comes_back_with_card_and_tokenizer(tmp_path: Path) -> Non
     assert (folder / "model.safetensors").is_file()
     assert not (folder / "old").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["student"], "no temporary folder stays"
-    assert AutoTokenizer.from_pretrained(folder)("[BAD] 12").input_ids == tokenizer("[BAD] 12").input_ids
+    assert (
+        AutoTokenizer.from_pretrained(folder)("[BAD] 12").input_ids
+        == tokenizer("[BAD] 12").input_ids
+    )
     again = AutoModelForCausalLM.from_pretrained(folder)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
+    )
 
 
 def test_a_step_model_starts_from_a_causal_lm_and_its_head_from_the_seed(base: Path) -> None:
@@ -108,12 +138,18 @@ def test_a_step_model_starts_from_a_causal_lm_and_its_head_from_the_seed(base: P
 
 
 def test_a_model_of_the_wrong_kind_is_refused(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"LlamaForCausalLM\) is no step classifier: it has no weights for score"):
+    with pytest.raises(
+        ModelError, match=r"LlamaForCausalLM\) is no step classifier: it has no weights for score"
+    ):
         models.load_step_model(base)
     tokenizer = tiny.tiny_tokenizer()
-    untied = AutoModelForTokenClassification.from_config(tiny.tiny_model("qwen2", len(tokenizer)).config)
+    untied = AutoModelForTokenClassification.from_config(
+        tiny.tiny_model("qwen2", len(tokenizer)).config
+    )
     models.save_model(untied, tokenizer, tmp_path / "orm", "")
-    with pytest.raises(ModelError, match=r"is no causal language model: it has no weights for lm_head"):
+    with pytest.raises(
+        ModelError, match=r"is no causal language model: it has no weights for lm_head"
+    ):
         models.load_causal_lm(tmp_path / "orm")
 
 
@@ -145,7 +181,10 @@ def test_truncated_weights_are_a_model_error(base: Path, tmp_path: Path) -> None
     whole = weights.read_bytes()
     for damaged in (b"", whole[:4], whole[:1000], whole[:-1], b"\xff" * len(whole)):
         weights.write_bytes(damaged)
-        with pytest.raises(ModelError, match=r"can't load a causal language model from .*copy': its weights are damaged .* glore run"):
+        with pytest.raises(
+            ModelError,
+            match=r"can't load a causal language model from .*copy': its weights are damaged .* glore run",
+        ):
             models.load_causal_lm(copy)
 
 
@@ -158,7 +197,9 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
         models.load_tokenizer(tmp_path)
 
 
-def test_a_revision_pins_tokenizer_and_weights(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_revision_pins_tokenizer_and_weights(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two commits of one repository in a cache of the Hub, as `hf download` leaves it."""
     from huggingface_hub import constants
 
@@ -173,21 +214,41 @@ def test_a_revision_pins_tokenizer_and_weights(base: Path, tmp_path: Path, monke
         model = AutoModelForCausalLM.from_pretrained(str(folder))
         model.get_input_embeddings().weight.data.fill_(number)
         model.save_pretrained(str(folder))
-        (folder / "tokenizer_config.json").write_text(tokens.replace("[EOS]", ["[EOS]", "Tom"][number]))
+        (folder / "tokenizer_config.json").write_text(
+            tokens.replace("[EOS]", ["[EOS]", "Tom"][number])
+        )
         (repository / "refs").mkdir(exist_ok=True)
         (repository / "refs" / name).write_text(commit)
-    for reference, number in (("some/base", 0), ("some/base@v1", 1), (f"some/base@{'b' * 40}", 1), ("some/base@main", 0)):
+    for reference, number in (
+        ("some/base", 0),
+        ("some/base@v1", 1),
+        (f"some/base@{'b' * 40}", 1),
+        ("some/base@main", 0),
+    ):
         for load in (models.load_causal_lm, models.new_step_model):
-            assert load(reference).get_input_embeddings().weight.unique().tolist() == [number], (reference, load)
+            assert load(reference).get_input_embeddings().weight.unique().tolist() == [number], (
+                reference,
+                load,
+            )
         assert models.load_tokenizer(reference).eos_token == ["[EOS]", "Tom"][number]
     with pytest.raises(ModelError, match="nowhere"):
         models.load_tokenizer("some/base@nowhere")
 
 
-def test_a_reference_is_split_only_where_it_names_a_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reference_is_split_only_where_it_names_a_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine@v1").mkdir()
-    for path in ("gpt2", "a/b", "mine@v1", "./mine@v1", str(tmp_path / "mine@v1"), Path("a@b"), "runs/x/models/a@b"):
+    for path in (
+        "gpt2",
+        "a/b",
+        "mine@v1",
+        "./mine@v1",
+        str(tmp_path / "mine@v1"),
+        Path("a@b"),
+        "runs/x/models/a@b",
+    ):
         assert modelfolder.split_reference(path) == (str(path), None)
     assert modelfolder.split_reference("a/b@refs/pr/1") == ("a/b", "refs/pr/1")
     assert modelfolder.split_reference("gpt2@v1.0") == ("gpt2", "v1.0")

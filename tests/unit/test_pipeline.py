@@ -1,4 +1,6 @@
-"""What fits is reused, what doesn't is made again and the reason said, and an interruption anywhere changes nothing."""
+"""What fits is reused, what doesn't is made again and the reason said, and an interruption anywhere
+changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-import glore.pipeline
+import glore.pipeline.run
 from glore.config import RunConfig
 from glore.errors import ConfigError, RunError
-from glore.fingerprints import flat_settings
 from glore.pipeline import Stage, StageContext, plan_stages, run_stages
+from glore.pipeline.fingerprints import flat_settings
+from glore.pipeline.folder import check_belongs_together, makers, part_files, read_done
 from glore.records import Problem, StepScores, read_records
-from glore.runfolder import check_belongs_together, makers, part_files, read_done
-from small_stages import N_PROBLEMS, contents, small_config, small_stages
+from support.small_stages import N_PROBLEMS, contents, small_config, small_stages
 
 
 class Notes:
@@ -98,7 +100,9 @@ def test_running_again_computes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", range(13))
-def test_interrupted_anywhere_and_run_again_gives_the_same_bytes(tmp_path: Path, moment: int) -> None:
+def test_interrupted_anywhere_and_run_again_gives_the_same_bytes(
+    tmp_path: Path, moment: int
+) -> None:
     whole = small_config(tmp_path / "whole")
     run_stages(small_stages(), whole)
     config = small_config(tmp_path / "cut")
@@ -137,7 +141,9 @@ def test_committed_shards_are_not_computed_again(tmp_path: Path) -> None:
     assert notes.lines[0] == ("stage 2/4 sample · train", 3)
 
 
-def test_a_changed_setting_recomputes_its_stage_and_what_follows_and_says_which(tmp_path: Path) -> None:
+def test_a_changed_setting_recomputes_its_stage_and_what_follows_and_says_which(
+    tmp_path: Path,
+) -> None:
     config = small_config(tmp_path)
     run_stages(small_stages(), config)
     changed = small_config(tmp_path, student={"sft": {"learning_rate": 0.5}})
@@ -154,7 +160,9 @@ def test_a_changed_setting_recomputes_its_stage_and_what_follows_and_says_which(
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_what_was_made_under_other_settings_is_not_replaced_unasked(tmp_path: Path, finished: bool) -> None:
+def test_what_was_made_under_other_settings_is_not_replaced_unasked(
+    tmp_path: Path, finished: bool
+) -> None:
     ticks = iter(range(1000))
 
     def tick() -> None:
@@ -166,7 +174,10 @@ def test_what_was_made_under_other_settings_is_not_replaced_unasked(tmp_path: Pa
         run_stages(small_stages(tick), config)
     before = contents(config.run_dir)
     rule = "stage task and 3 after it" if finished else "stage task and 1 after it"
-    with pytest.raises(RunError, match=rf"holds what was made by other settings: {rule} \(seed 0 → 5\).*name=….*--redo"):
+    with pytest.raises(
+        RunError,
+        match=rf"holds what was made by other settings: {rule} \(seed 0 → 5\).*name=….*--redo",
+    ):
         run_stages(small_stages(), small_config(tmp_path, seed=5))
     assert contents(config.run_dir) == before
     run_stages(small_stages(), config)
@@ -179,7 +190,9 @@ def test_stages_that_do_not_belong_together_are_found(tmp_path: Path) -> None:
     names = [stage.name for stage in small_stages()]
     check_belongs_together(config.run_dir, names)
     run_stages(small_stages(), small_config(tmp_path, seed=5), until="task", redo=True)
-    with pytest.raises(RunError, match=r"stage sample was made from another task than the one there now.*--redo"):
+    with pytest.raises(
+        RunError, match=r"stage sample was made from another task than the one there now.*--redo"
+    ):
         check_belongs_together(config.run_dir, names)
     check_belongs_together(config.run_dir, ["task"])
     models = [p.name for p in (config.run_dir / "models").iterdir()]
@@ -197,7 +210,10 @@ def test_partial_shards_of_other_settings_are_not_used(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run_stages(small_stages(tick), small_config(tmp_path))
     changed = small_config(tmp_path, seed=5)
-    assert plan_stages(small_stages(), changed)[1].why == "unfinished, but seed 0 → 5; made from another task"
+    assert (
+        plan_stages(small_stages(), changed)[1].why
+        == "unfinished, but seed 0 → 5; made from another task"
+    )
     run_stages(small_stages(), changed, redo=True)
     fresh = small_config(tmp_path / "fresh", seed=5)
     run_stages(small_stages(), fresh)
@@ -225,7 +241,9 @@ def with_contents(folder: Path) -> tuple[Stage, ...]:
     """The small stages, the first of which reads a file from outside the run."""
     file = folder / "data.txt"
     first, *others = small_stages()
-    return dataclasses.replace(first, contents=lambda c: {"task.path": file.read_text() if file.exists() else None}), *others
+    return dataclasses.replace(
+        first, contents=lambda c: {"task.path": file.read_text() if file.exists() else None}
+    ), *others
 
 
 def test_changed_data_recomputes_and_data_that_is_gone_does_not(tmp_path: Path) -> None:
@@ -239,7 +257,10 @@ def test_changed_data_recomputes_and_data_that_is_gone_does_not(tmp_path: Path) 
     (tmp_path / "data.txt").write_text("new")
     plans = plan_stages(stages, config)
     assert [p.state for p in plans] == ["computed"] * 4
-    assert [p.why for p in plans[:2]] == ["content of task.path 'old' → 'new'", "made from another task"]
+    assert [p.why for p in plans[:2]] == [
+        "content of task.path 'old' → 'new'",
+        "made from another task",
+    ]
     (tmp_path / "data.txt").unlink()
     assert states(config, stages) == ["reused"] * 4, "a finished run needs its data no more"
 
@@ -255,13 +276,20 @@ def test_changed_data_does_not_go_on_with_an_unfinished_stage(tmp_path: Path) ->
     assert plan_stages((first, *others), config)[0].state == "resumed"
     (tmp_path / "data.txt").write_text("new")
     plan = plan_stages((first, *others), config)[0]
-    assert (plan.state, plan.why) == ("computed", "unfinished, but content of task.path 'old' → 'new'")
+    assert (plan.state, plan.why) == (
+        "computed",
+        "unfinished, but content of task.path 'old' → 'new'",
+    )
 
 
-def test_another_release_recomputes_and_another_patch_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_release_recomputes_and_another_patch_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = small_config(tmp_path)
     for version, expected in (("0.1.0", "computed"), ("0.1.7", "reused"), ("0.2.0", "computed")):
-        monkeypatch.setattr(glore.pipeline, "package_versions", lambda version=version: {"glore": version})
+        monkeypatch.setattr(
+            glore.pipeline.run, "package_versions", lambda version=version: {"glore": version}
+        )
         plans = plan_stages(small_stages(), config)
         assert [p.state for p in plans] == [expected] * 4, version
         if version == "0.1.0":
@@ -271,7 +299,10 @@ def test_another_release_recomputes_and_another_patch_does_not(tmp_path: Path, m
 
 def test_until_stops_after_its_stage_and_suggests_the_nearest(tmp_path: Path) -> None:
     config = small_config(tmp_path)
-    assert [p.name for p in run_stages(small_stages(), config, until="sample")] == ["task", "sample"]
+    assert [p.name for p in run_stages(small_stages(), config, until="sample")] == [
+        "task",
+        "sample",
+    ]
     assert states(config) == ["reused", "reused", "computed", "computed"]
     with pytest.raises(ConfigError, match="did you mean sample"):
         run_stages(small_stages(), config, until="smaple")
@@ -384,11 +415,20 @@ def test_a_stage_reads_only_what_it_says_it_reads(tmp_path: Path) -> None:
 
 def test_two_stages_cannot_make_one_model(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="sft and ei both make models/student"):
-        run_stages([Stage(name, (), lambda c: (), void, models=("student",)) for name in ("sft", "ei")], small_config(tmp_path))
+        run_stages(
+            [Stage(name, (), lambda c: (), void, models=("student",)) for name in ("sft", "ei")],
+            small_config(tmp_path),
+        )
 
 
 def test_a_stage_makes_only_models_that_it_says_it_makes(tmp_path: Path) -> None:
-    stage = Stage("sft", (), lambda c: (), lambda context: void(context.new_model_dir("student")), models=("sft",))
+    stage = Stage(
+        "sft",
+        (),
+        lambda c: (),
+        lambda context: void(context.new_model_dir("student")),
+        models=("sft",),
+    )
     with pytest.raises(ValueError, match="makes models/student, which is not among its models"):
         run_stages([stage], small_config(tmp_path))
 
@@ -409,7 +449,9 @@ def test_a_model_that_the_stage_no_longer_makes_goes_with_its_records(tmp_path: 
 
 
 @pytest.mark.parametrize("meddle", ["chmod", "touch", "link", "nothing"])
-def test_what_else_happens_to_the_files_during_a_stage_does_not_matter(tmp_path: Path, meddle: str) -> None:
+def test_what_else_happens_to_the_files_during_a_stage_does_not_matter(
+    tmp_path: Path, meddle: str
+) -> None:
     """`chmod -R`, `touch` and `cp -al` over the whole run folder while a stage is at work."""
     moments = iter(range(100))
 
@@ -443,7 +485,9 @@ def test_stages_must_be_in_order(tmp_path: Path) -> None:
 
 def test_settings_are_named_by_their_place_in_the_recipe() -> None:
     config = RunConfig(name="x")
-    flat = flat_settings((config.labels, config.student.ei, {"n": config.reward.samples}, 3), config)
+    flat = flat_settings(
+        (config.labels, config.student.ei, {"n": config.reward.samples}, 3), config
+    )
     assert flat["labels.rollouts"] == 8
     assert flat["student.ei.max_rounds"] == 5
     assert (flat["2.n"], flat["3"]) == (96, 3)

@@ -1,4 +1,6 @@
-"""The live line: numbers, plain lines without a terminal, and no way for text to become markup or an escape."""
+"""The live line: numbers, plain lines without a terminal, and no way for text to become markup or
+an escape.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,10 @@ def test_without_a_terminal_a_line_comes_every_ten_seconds(tmp_path: Path) -> No
     for _ in range(25):
         clock.now += 1
         progress.advance()
-    assert out.getvalue().splitlines() == ["x: 10/1000 rows · 1.0/s · 16:30 left", "x: 20/1000 rows · 1.0/s · 16:20 left"]
+    assert out.getvalue().splitlines() == [
+        "x: 10/1000 rows · 1.0/s · 16:30 left",
+        "x: 20/1000 rows · 1.0/s · 16:20 left",
+    ]
 
 
 def test_notes_are_printed_and_logged_as_plain_text(tmp_path: Path) -> None:

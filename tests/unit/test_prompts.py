@@ -1,4 +1,6 @@
-"""Steps and layouts: a solution survives text and back, and the mark stands where it should and only there."""
+"""Steps and layouts: a solution survives text and back, and the mark stands where it should and
+only there.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glore.prompts import BAD_MARK, MAX_SOLUTION_CHARS, mark_draft, refine_segments, solve_segments, split_steps, step_text
+from glore.prompts import (
+    BAD_MARK,
+    MAX_SOLUTION_CHARS,
+    mark_draft,
+    refine_segments,
+    solve_segments,
+    split_steps,
+    step_text,
+)
 
 CASES = Path(__file__).parents[1] / "cases"
-line = st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=20).map(str.strip).filter(bool)
+line = (
+    st.text(
+        st.characters(codec="ascii", categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=20
+    )
+    .map(str.strip)
+    .filter(bool)
+)
 steps = st.lists(line, max_size=6).map(tuple)
 
 
@@ -26,12 +42,19 @@ def test_empty_lines_and_spaces_are_no_steps() -> None:
     assert split_steps("") == ()
 
 
-@pytest.mark.parametrize("case", json.loads((CASES / "steps.json").read_text(encoding="utf-8")), ids=lambda case: ascii(case["text"]))
+@pytest.mark.parametrize(
+    "case",
+    json.loads((CASES / "steps.json").read_text(encoding="utf-8")),
+    ids=lambda case: ascii(case["text"]),
+)
 def test_a_text_that_was_cut_wrongly_once(case: dict[str, object]) -> None:
     assert len(split_steps(str(case["text"]))) == case["n_steps"]
 
 
-@given(st.lists(st.text(alphabet="ab \u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r", max_size=8), max_size=6), st.sampled_from(["\n", "\r\n"]))
+@given(
+    st.lists(st.text(alphabet="ab \u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r", max_size=8), max_size=6),
+    st.sampled_from(["\n", "\r\n"]),
+)
 def test_lines_end_at_newlines_alone(lines: list[str], end: str) -> None:
     steps = split_steps(end.join(lines))
     assert steps == tuple(line.strip() for line in lines if line.strip())
@@ -43,12 +66,18 @@ def test_endless_output_is_cut() -> None:
 
 
 @given(steps, st.data())
-def test_exactly_the_marked_step_is_marked(given_steps: tuple[str, ...], data: st.DataObject) -> None:
+def test_exactly_the_marked_step_is_marked(
+    given_steps: tuple[str, ...], data: st.DataObject
+) -> None:
     mark = data.draw(st.none() | st.integers(0, max(0, len(given_steps) - 1)))
     marked = mark_draft(given_steps, mark)
-    assert [i for i, s in enumerate(marked) if s == BAD_MARK] == ([mark] if mark is not None and given_steps else [])
+    assert [i for i, s in enumerate(marked) if s == BAD_MARK] == (
+        [mark] if mark is not None and given_steps else []
+    )
     assert tuple(s.strip() for s in marked if s != BAD_MARK) == given_steps
-    assert "".join(marked) == "".join(f"{'[BAD] ' if i == mark else ''}{s}\n" for i, s in enumerate(given_steps))
+    assert "".join(marked) == "".join(
+        f"{'[BAD] ' if i == mark else ''}{s}\n" for i, s in enumerate(given_steps)
+    )
 
 
 def test_a_mark_the_model_wrote_is_removed() -> None:
@@ -56,7 +85,9 @@ def test_a_mark_the_model_wrote_is_removed() -> None:
 
 
 @given(line, steps, st.sampled_from((BAD_MARK, f"{BAD_MARK} x", "[B[BAD]AD]", "")), st.booleans())
-def test_no_question_or_step_passes_for_the_mark(question: str, given_steps: tuple[str, ...], fake: str, in_question: bool) -> None:
+def test_no_question_or_step_passes_for_the_mark(
+    question: str, given_steps: tuple[str, ...], fake: str, in_question: bool
+) -> None:
     question, draft = (fake, given_steps) if in_question else (question, (fake, *given_steps))
     assert BAD_MARK not in solve_segments(question, draft)
     assert BAD_MARK not in refine_segments(question, draft, None)
@@ -64,8 +95,18 @@ def test_no_question_or_step_passes_for_the_mark(question: str, given_steps: tup
 
 
 def test_layouts() -> None:
-    assert solve_segments(" How many? ", ("a", "b")) == ("Question: How many?\nAnswer:\n", "a\n", "b\n")
-    assert refine_segments("Q", ("a", "b"), 1) == ("Question: Q\nDraft:\n", "a\n", "[BAD]", " b\n", "Answer:\n")
+    assert solve_segments(" How many? ", ("a", "b")) == (
+        "Question: How many?\nAnswer:\n",
+        "a\n",
+        "b\n",
+    )
+    assert refine_segments("Q", ("a", "b"), 1) == (
+        "Question: Q\nDraft:\n",
+        "a\n",
+        "[BAD]",
+        " b\n",
+        "Answer:\n",
+    )
 
 
 @given(line, steps)

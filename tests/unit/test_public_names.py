@@ -20,8 +20,14 @@ MODULES = [p for p in sorted(SOURCE.rglob("*.py")) if p.name not in SCRIPTS]
 
 def declared(tree: ast.Module) -> list[str] | None:
     for node in tree.body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
-            return [ast.literal_eval(e) for e in node.value.elts] if isinstance(node.value, ast.List | ast.Tuple) else None
+        if isinstance(node, ast.Assign) and any(
+            isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets
+        ):
+            return (
+                [ast.literal_eval(e) for e in node.value.elts]
+                if isinstance(node.value, ast.List | ast.Tuple)
+                else None
+            )
     return None
 
 
@@ -38,7 +44,9 @@ def test_every_module_says_what_is_public_and_has_it(module: str) -> None:
     tree = TREES[module]
     names = declared(tree)
     if names is None:
-        assert not [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)], f"{module} has no __all__"
+        assert not [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)], (
+            f"{module} has no __all__"
+        )
         return
     assert len(set(names)) == len(names)
     bound: set[str] = set()
@@ -59,7 +67,10 @@ def test_modules_use_only_what_others_declare_public(module: str) -> None:
             submodules = {m.rpartition(".")[2] for m in TREES if m.startswith(f"{node.module}.")}
             public = {*(declared(TREES[node.module or ""]) or ()), *submodules}
             used = {alias.name for alias in node.names}
-            assert used <= public, f"{module} uses {sorted(used - public)} of {node.module}, which is not in its __all__"
+            assert used <= public, (
+                f"{module} uses {sorted(used - public)} of {node.module}, which is not in its "
+                "__all__"
+            )
 
 
 def test_every_public_name_of_the_package_is_there() -> None:
@@ -76,7 +87,12 @@ def test_every_public_name_of_the_package_is_there() -> None:
 def test_names_for_the_type_checker_and_for_the_reader_are_the_same() -> None:
     tree = ast.parse((SOURCE / "__init__.py").read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
-    typed = {(node.module, alias.name) for node in ast.walk(block) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    typed = {
+        (node.module, alias.name)
+        for node in ast.walk(block)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
     lazy = {(module, name) for module, names in glore._HOMES.items() for name in names}
     assert typed == lazy
     assert {name for _, name in lazy} | {"run"} == set(glore.__all__)
@@ -84,9 +100,10 @@ def test_names_for_the_type_checker_and_for_the_reader_are_the_same() -> None:
 
 def test_importing_the_package_imports_nothing_else() -> None:
     code = (
-        "import sys, glore\n"
-        "found = [m for m in sys.modules if m.startswith('glore.') or m in ('torch', 'pydantic', 'pyarrow')]\n"
-        "assert not found, found\n"
+        "import sys, glore\nfound = [m for m in sys.modules if m.startswith('glore.') or m in "
+        "('torch', 'pydantic', 'pyarrow')]\nassert not found, found\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr

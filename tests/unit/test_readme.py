@@ -1,4 +1,6 @@
-"""What README.md and docs/ say is so: commands, options, settings and links exist, code compiles, the tree is complete."""
+"""What README.md and docs/ say is so: commands, options, settings and links exist, code compiles,
+the tree is complete.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,11 @@ from glore.config import RunConfig, load_config
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-SECTIONS = tuple(name for name, field in RunConfig.model_fields.items() if isinstance(field.default, BaseModel))
+SECTIONS = tuple(
+    name for name, field in RunConfig.model_fields.items() if isinstance(field.default, BaseModel)
+)
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -29,7 +34,9 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def commands() -> list[list[str]]:
-    """Every shell line of README as words; `echo … |` before a command and `> file` after it are dropped."""
+    """Every shell line of README as words; `echo … |` before a command and `> file` after it are
+    dropped.
+    """
     lines = [line for block in blocks(README, "sh") for line in block.splitlines() if line.strip()]
     words = [shlex.split(re.sub(r"^echo .*\| ", "", line), comments=True) for line in lines]
     return [w[: w.index(">")] if ">" in w else w for w in words]
@@ -60,7 +67,9 @@ def test_runs_that_are_named_are_runs_of_recipes() -> None:
 
 
 def test_every_make_target_exists() -> None:
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(
+        re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     assert [w for w in commands() if w[0] == "make"] == [["make", "run"], ["make", "test"]]
     assert {"run", "test", "check"} <= targets
     assert {w[0] for w in commands()} == {"make", "glore"}
@@ -69,27 +78,44 @@ def test_every_make_target_exists() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    local = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    local = [
+        link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link
+    ]
     assert [link for link in local if link and not (page.parent / link).exists()] == []
     named = re.findall(r"`((?:recipes|examples|benchmarks|docs|tests|src)/[\w./-]+)`", text)
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 def python_sources() -> list[tuple[str, str]]:
-    shown = [(p.name, block) for p in PAGES for block in blocks(p.read_text(encoding="utf-8"), "python")]
-    return [*shown, *((p.name, p.read_text(encoding="utf-8")) for p in sorted((ROOT / "examples").glob("*.py")))]
+    shown = [
+        (p.name, block) for p in PAGES for block in blocks(p.read_text(encoding="utf-8"), "python")
+    ]
+    return [
+        *shown,
+        *(
+            (p.name, p.read_text(encoding="utf-8"))
+            for p in sorted((ROOT / "examples").glob("*.py"))
+        ),
+    ]
 
 
 @pytest.mark.parametrize(("name", "source"), python_sources())
 def test_python_compiles_and_imports_what_there_is(name: str, source: str) -> None:
     tree = ast.parse(source, filename=name)
-    wanted = [a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == "glore" for a in n.names]
+    wanted = [
+        a.name
+        for n in ast.walk(tree)
+        if isinstance(n, ast.ImportFrom) and n.module == "glore"
+        for a in n.names
+    ]
     assert set(wanted) <= set(glore.__all__)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_settings_that_are_named_exist(page: Path) -> None:
-    for key in re.findall(rf"`((?:{'|'.join(SECTIONS)})\.[a-z_.]+)\b", page.read_text(encoding="utf-8")):
+    for key in re.findall(
+        rf"`((?:{'|'.join(SECTIONS)})\.[a-z_.]+)\b", page.read_text(encoding="utf-8")
+    ):
         node: typing.Any = RunConfig
         for part in key.split("."):
             if part in ("py", "md", "json"):
@@ -102,19 +128,34 @@ def arrow_name(kind: pa.DataType) -> str:
     return f"list<{arrow_name(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)
 
 
-@pytest.mark.parametrize("name", ["Problem", "Solution", "PrefixTrials", "StepLabels", "StepScores", "RefinementPair", "Refinement"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Problem",
+        "Solution",
+        "PrefixTrials",
+        "StepLabels",
+        "StepScores",
+        "RefinementPair",
+        "Refinement",
+    ],
+)
 def test_the_records_are_described_as_they_are(name: str) -> None:
     text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
-    section = re.split(r"^#+ ", text.partition(f"### {name}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    section = re.split(r"^#+ ", text.partition(f"### {name}\n")[2], maxsplit=1, flags=re.MULTILINE)[
+        0
+    ]
     described = re.findall(r"^\| (\w+) \| ([\w<> ]+?) \|", section, re.MULTILINE)[1:]
     schema = records.schema_of(getattr(records, name))
-    assert described == [(f.name, arrow_name(f.type) + (" or none" if f.nullable else "")) for f in schema]
+    assert described == [
+        (f.name, arrow_name(f.type) + (" or none" if f.nullable else "")) for f in schema
+    ]
 
 
 def tree_paths() -> list[str]:
-    """Paths of the source tree at README's end; two spaces of indentation are a folder."""
+    """Paths of CONTRIBUTING's source tree; two spaces of indentation are a folder."""
     paths, folders = [], [""]
-    for line in blocks(README, "text")[-1].splitlines():
+    for line in blocks(CONTRIBUTING, "text")[-1].splitlines():
         name = line.split()[0]
         depth = (len(line) - len(line.lstrip())) // 2
         folders[depth + 1 :] = [folders[depth] + name]
@@ -127,7 +168,8 @@ def test_the_source_tree_is_the_one_on_disk() -> None:
     assert [p for p in paths if not (ROOT / p).exists()] == []
     source = ROOT / "src" / "glore"
     files = [p for p in source.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-    on_disk = {str(p.relative_to(ROOT)) for p in files if p.name != "__init__.py" or p.parent == source}
+    on_disk = {
+        str(p.relative_to(ROOT)) for p in files if p.name != "__init__.py" or p.parent == source
+    }
     on_disk |= {str(p.relative_to(ROOT)) for p in (ROOT / "recipes").glob("*.yaml")}
     assert sorted(on_disk - set(paths)) == []
-    assert README.endswith("```\n")

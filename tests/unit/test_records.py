@@ -1,4 +1,6 @@
-"""Records survive the disk unchanged, the bytes depend on the records alone, and damage is one readable line."""
+"""Records survive the disk unchanged, the bytes depend on the records alone, and damage is one
+readable line.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,28 @@ from hypothesis import strategies as st
 
 import glore.records
 from glore.errors import RunError
-from glore.records import PrefixTrials, Problem, Record, Refinement, Solution, StepLabels, read_records, schema_of, write_records
+from glore.records import (
+    PrefixTrials,
+    Problem,
+    Record,
+    Refinement,
+    Solution,
+    StepLabels,
+    read_records,
+    schema_of,
+    write_records,
+)
 
 KINDS: tuple[type[object], ...] = typing.get_args(Record)
 
 
 def records_of(kind: type[object]) -> st.SearchStrategy[object]:
-    plain = {str: st.text(max_size=8), int: st.integers(-(2**63), 2**63 - 1), float: st.floats(allow_nan=False), bool: st.booleans()}
+    plain = {
+        str: st.text(max_size=8),
+        int: st.integers(-(2**63), 2**63 - 1),
+        float: st.floats(allow_nan=False),
+        bool: st.booleans(),
+    }
 
     def strategy(annotation: typing.Any) -> st.SearchStrategy[object]:
         origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
@@ -30,13 +47,23 @@ def records_of(kind: type[object]) -> st.SearchStrategy[object]:
         return plain[annotation]
 
     hints = typing.get_type_hints(kind)
-    return st.builds(kind, **{f.name: strategy(hints[f.name]) for f in dataclasses.fields(typing.cast(typing.Any, kind))})
+    return st.builds(
+        kind,
+        **{
+            f.name: strategy(hints[f.name])
+            for f in dataclasses.fields(typing.cast(typing.Any, kind))
+        },
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
-def test_any_record_comes_back_unchanged_and_in_order(kind: type[object], tmp_path: Path, data: st.DataObject) -> None:
+def test_any_record_comes_back_unchanged_and_in_order(
+    kind: type[object], tmp_path: Path, data: st.DataObject
+) -> None:
     # Parquet text is UTF-8: lone surrogates can't be stored, and tokenizers don't produce them.
     records = data.draw(st.lists(records_of(kind), max_size=4))
     path = tmp_path / "x.parquet"
@@ -50,7 +77,9 @@ def test_any_record_comes_back_unchanged_and_in_order(kind: type[object], tmp_pa
 def test_every_kind_is_public_and_has_a_schema() -> None:
     for kind in KINDS:
         assert kind.__name__ in glore.records.__all__
-        assert schema_of(kind).names == [f.name for f in dataclasses.fields(typing.cast(typing.Any, kind))]
+        assert schema_of(kind).names == [
+            f.name for f in dataclasses.fields(typing.cast(typing.Any, kind))
+        ]
 
 
 def test_none_and_empty_are_different(tmp_path: Path) -> None:
@@ -63,14 +92,20 @@ def test_none_and_empty_are_different(tmp_path: Path) -> None:
 
 def test_files_are_read_in_the_given_order(tmp_path: Path) -> None:
     for i in range(3):
-        write_records(tmp_path / f"p-{i}.parquet", Problem, [Problem(str(i), "q", "1", None, "train")])
-    assert [p.id for p in read_records([tmp_path / f"p-{i}.parquet" for i in (2, 0, 1)], Problem)] == ["2", "0", "1"]
+        write_records(
+            tmp_path / f"p-{i}.parquet", Problem, [Problem(str(i), "q", "1", None, "train")]
+        )
+    assert [
+        p.id for p in read_records([tmp_path / f"p-{i}.parquet" for i in (2, 0, 1)], Problem)
+    ] == ["2", "0", "1"]
 
 
 def test_a_bare_string_is_not_taken_for_a_list_of_letters(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     write_records(path, Problem, [Problem("a", "q", "1", None, "train")])
-    with pytest.raises(TypeError, match=r"pathlib\.Path or several, got the string '.*; wrap it in Path"):
+    with pytest.raises(
+        TypeError, match=r"pathlib\.Path or several, got the string '.*; wrap it in Path"
+    ):
         read_records(str(path), Problem)  # type: ignore[arg-type]  # what is tested
     assert [p.id for p in read_records([path], Problem)] == ["a"]
 
@@ -105,7 +140,22 @@ def test_the_disk_refusing_is_one_line(tmp_path: Path) -> None:
 
 def test_columns_are_typed_for_other_readers(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
-    r = Refinement("p", "q", ("s",), (0.5,), (0.25,), True, 0, ("draft",), (("s", "t"),), (0.5,), 0, "3", 7, 0.1)
+    r = Refinement(
+        "p",
+        "q",
+        ("s",),
+        (0.5,),
+        (0.25,),
+        True,
+        0,
+        ("draft",),
+        (("s", "t"),),
+        (0.5,),
+        0,
+        "3",
+        7,
+        0.1,
+    )
     write_records(path, Refinement, [r])
     schema = pq.read_schema(path)
     assert schema.field("candidates").type.value_type.value_type == "string"

@@ -6,13 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from fakes import FunctionEngine
+from glore.engines.protocol import Request
 from glore.errors import DataError, RunError
 from glore.prompts import MAX_QUESTION_CHARS
 from glore.refiner import RefineOptions, Refiner
-from glore.sampling.protocol import Request
+from support.fakes import FunctionEngine
 
-SCORES = {"good": 0.9, "fine": 0.7, "bad": 0.3, "#### 3": 0.2, "#### 10": 0.8, "#### 11": 0.6, "#### 1,000": 0.95}
+SCORES = {
+    "good": 0.9,
+    "fine": 0.7,
+    "bad": 0.3,
+    "#### 3": 0.2,
+    "#### 10": 0.8,
+    "#### 11": 0.6,
+    "#### 1,000": 0.95,
+}
 
 
 class TableScorer:
@@ -27,7 +35,11 @@ def _refiner(draft: str, **options: object) -> tuple[Refiner, FunctionEngine, Fu
         return "good\n#### 10" if request.id.endswith("/local") else "fine\n#### 11"
 
     student, refiner = FunctionEngine(lambda request, seed: draft), FunctionEngine(refine)
-    return Refiner(student, refiner, TableScorer(), TableScorer(), RefineOptions(**options)), student, refiner  # type: ignore[arg-type] # test options
+    return (
+        Refiner(student, refiner, TableScorer(), TableScorer(), RefineOptions(**options)),
+        student,
+        refiner,
+    )  # type: ignore[arg-type] # test options
 
 
 def test_every_value_on_the_way() -> None:
@@ -39,7 +51,11 @@ def test_every_value_on_the_way() -> None:
     assert result.needs_work
     assert result.marked_step == 1
     assert result.candidate_kinds == ("draft", "global", "local")
-    assert result.candidates == (("good", "bad", "#### 3"), ("fine", "#### 11"), ("good", "#### 10"))
+    assert result.candidates == (
+        ("good", "bad", "#### 3"),
+        ("fine", "#### 11"),
+        ("good", "#### 10"),
+    )
     assert result.candidate_scores == (0.2, 0.6, 0.8)
     assert (result.chosen, result.answer) == (2, "10")
     assert result.n_tokens == 5 + 2 * 4
@@ -61,11 +77,17 @@ def test_without_a_bad_step_there_is_no_local_candidate() -> None:
 def test_an_empty_draft_is_its_own_only_candidate() -> None:
     result = _refiner("")[0]("q")
     assert result.needs_work
-    assert (result.candidate_kinds, result.candidate_scores, result.answer) == (("draft",), (0.0,), None)
+    assert (result.candidate_kinds, result.candidate_scores, result.answer) == (
+        ("draft",),
+        (0.0,),
+        None,
+    )
 
 
 def test_options_reach_their_places() -> None:
-    refiner, _, engine = _refiner("good\nbad\n#### 3", threshold=0.1, aggregate="min", mark_global=False, max_new_tokens=7)
+    refiner, _, engine = _refiner(
+        "good\nbad\n#### 3", threshold=0.1, aggregate="min", mark_global=False, max_new_tokens=7
+    )
     result = refiner("q")
     assert (result.needs_work, result.marked_step) == (False, None)
     assert result.candidate_scores == (0.2, 0.6)
@@ -105,7 +127,10 @@ def test_bad_questions_are_refused_before_anything_is_sampled(question: str, mes
 
 @pytest.mark.parametrize("question", [5, None, b"x"])
 def test_what_is_no_string_is_no_question(question: object) -> None:
-    with pytest.raises(TypeError, match=f"the question must be a string, got {question!r}; give the text of a problem"):
+    with pytest.raises(
+        TypeError,
+        match=f"the question must be a string, got {question!r}; give the text of a problem",
+    ):
         _refiner("good")[0](question)  # type: ignore[arg-type]  # the mistake under test
 
 

@@ -1,4 +1,6 @@
-"""Regrading: what is stored becomes what a fresh run under the present graders holds, and nothing is drawn that is known."""
+"""Regrading: what is stored becomes what a fresh run under the present graders holds, and nothing
+is drawn that is known.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +16,27 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import glore.pipeline.swap
 import glore.regrade
 import glore.stages.common
-import glore.swap
 from glore.cli import app
 from glore.config import RunConfig, TaskSettings
 from glore.errors import RunError
 from glore.pipeline import plan_stages, run_stages
+from glore.pipeline.folder import locked
 from glore.records import PrefixTrials, Problem, Solution, read_records
 from glore.regrade import Regrading, regrade
 from glore.report import build_report
-from glore.runfolder import locked
 from glore.stages import build_stages
 from glore.tasks.open import open_grader, open_task
 from glore.tasks.protocol import Grade
-from pretend_models import Oracle, World, all_problems, config_of, pretend, read_stage
+from support.pretend_models import Oracle, World, all_problems, config_of, pretend, read_stage
 
 
 class Stricter(Oracle):
-    """Another grader for these questions or splits: some right answers are wrong, some wrong ones right, some unknown."""
+    """Another grader for these questions or splits: some right answers are wrong, some wrong ones
+    right, some unknown.
+    """
 
     def __init__(self, questions: Sequence[str]) -> None:
         super().__init__(all_problems())
@@ -46,16 +50,25 @@ class Stricter(Oracle):
         if grade.verdict == "right":
             return Grade("wrong" if "3 - 1" in text else "right", grade.answer)
         odd = sum(map(ord, problem.id)) % 3
-        return Grade(("right", "unknown", "wrong")[odd] if "1 + 1" in text else "wrong", f"{grade.answer} by another grader")
+        return Grade(
+            ("right", "unknown", "wrong")[odd] if "1 + 1" in text else "wrong",
+            f"{grade.answer} by another grader",
+        )
 
 
 def use_grader(monkeypatch: pytest.MonkeyPatch, *questions: str) -> None:
-    monkeypatch.setattr(glore.stages.common, "open_task", lambda settings, seed: Stricter(questions))
-    monkeypatch.setattr(glore.regrade, "open_grader", lambda settings, seed, problems: Stricter(questions))
+    monkeypatch.setattr(
+        glore.stages.common, "open_task", lambda settings, seed: Stricter(questions)
+    )
+    monkeypatch.setattr(
+        glore.regrade, "open_grader", lambda settings, seed, problems: Stricter(questions)
+    )
 
 
 def settings(folder: Path, **labels: object) -> RunConfig:
-    """Reward models and expert iteration look at different questions, so a change to the ones leaves the others."""
+    """Reward models and expert iteration look at different questions, so a change to the ones
+    leaves the others.
+    """
     config = config_of(folder, ei={"samples": 6, "max_rounds": 1, "questions": 5})
     data = config.model_dump()
     data["reward"]["questions"] = 7
@@ -64,11 +77,15 @@ def settings(folder: Path, **labels: object) -> RunConfig:
 
 
 @pytest.fixture(scope="module", params=["scan", "full counts"])
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunConfig]:
+def made(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunConfig]:
     """A run under the first grader."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         pretend(monkeypatch)
-        config = settings(tmp_path_factory.mktemp("made"), full_counts=request.param == "full counts")
+        config = settings(
+            tmp_path_factory.mktemp("made"), full_counts=request.param == "full counts"
+        )
         run_stages(build_stages(config), config)
         yield config
 
@@ -103,18 +120,24 @@ def files(config: RunConfig) -> dict[str, bytes]:
 
 
 def records(config: RunConfig, stage: str) -> dict[str, object]:
-    """Bytes of a stage's files; of rollouts their records, without the tokens, which a shortened one can't tell apart."""
+    """Bytes of a stage's files; of rollouts their records, without the tokens, which a shortened
+    one can't tell apart.
+    """
     found: dict[str, object] = {}
     for path in sorted((config.run_dir / "stages" / stage).glob("*.parquet")):
         found[path.name] = path.read_bytes()
         if "rollouts" in stage:
-            found[path.name] = [dataclasses.replace(t, n_tokens=0) for t in read_records(path, PrefixTrials)]
+            found[path.name] = [
+                dataclasses.replace(t, n_tokens=0) for t in read_records(path, PrefixTrials)
+            ]
     return found
 
 
 def reward_questions(config: RunConfig) -> set[str]:
     """The training questions that reward models, and nothing before them, see."""
-    return {s.problem_id for s in read_stage(config, "samples", Solution) if isinstance(s, Solution)}
+    return {
+        s.problem_id for s in read_stage(config, "samples", Solution) if isinstance(s, Solution)
+    }
 
 
 def states(config: RunConfig) -> dict[str, str]:
@@ -136,7 +159,11 @@ def test_the_same_grader_changes_nothing(run: RunConfig) -> None:
     assert files(run) == before
     seen = {s.stage: s.n_verdicts for s in result.stages}
     assert seen["samples"] == len(read_stage(run, "samples", Solution))
-    assert seen["rollouts"] == sum(len(t.completions) for t in read_stage(run, "rollouts", PrefixTrials) if isinstance(t, PrefixTrials))
+    assert seen["rollouts"] == sum(
+        len(t.completions)
+        for t in read_stage(run, "rollouts", PrefixTrials)
+        if isinstance(t, PrefixTrials)
+    )
     sampling = {"sft", "ei1_samples", "ei1_train", "samples", "sft_samples", "rollouts"}
     assert set(seen) == sampling | {
         "test_drafts",
@@ -148,7 +175,9 @@ def test_the_same_grader_changes_nothing(run: RunConfig) -> None:
     }
 
 
-def test_looking_writes_nothing_and_counts_every_change(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_looking_writes_nothing_and_counts_every_change(
+    run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = files(run)
     use_grader(monkeypatch, "train", "test")
     result = regrade(run, n_examples=2)
@@ -158,10 +187,18 @@ def test_looking_writes_nothing_and_counts_every_change(run: RunConfig, monkeypa
     by_stage = {s.stage: s for s in result.stages}
     grader, problems = Stricter(["train", "test"]), {p.id: p for p in all_problems()}
     stored = [s for s in read_stage(run, "samples", Solution) if isinstance(s, Solution)]
-    expected = Counter((s.correct, grader.grade(problems[s.problem_id], s.steps).verdict) for s in stored)
-    assert by_stage["samples"].transitions == {pair: n for pair, n in expected.items() if pair[0] != pair[1]}
-    assert {("right", "wrong"), ("wrong", "right"), ("wrong", "unknown")} <= set(by_stage["samples"].transitions)
-    example = next(e for e in by_stage["samples"].examples if (e.stored, e.now) == ("wrong", "right"))
+    expected = Counter(
+        (s.correct, grader.grade(problems[s.problem_id], s.steps).verdict) for s in stored
+    )
+    assert by_stage["samples"].transitions == {
+        pair: n for pair, n in expected.items() if pair[0] != pair[1]
+    }
+    assert {("right", "wrong"), ("wrong", "right"), ("wrong", "unknown")} <= set(
+        by_stage["samples"].transitions
+    )
+    example = next(
+        e for e in by_stage["samples"].examples if (e.stored, e.now) == ("wrong", "right")
+    )
     assert (example.gold, example.answer) == ("10", "3 by another grader")
     assert problems[example.problem_id].split == "train"
     for pair in by_stage["samples"].transitions:
@@ -170,7 +207,9 @@ def test_looking_writes_nothing_and_counts_every_change(run: RunConfig, monkeypa
         assert len(set(shown)) == len(shown), "of different questions"
 
 
-@pytest.mark.parametrize("questions", [("test",), ("reward",), ("train", "dev", "test")], ids=" ".join)
+@pytest.mark.parametrize(
+    "questions", [("test",), ("reward",), ("train", "dev", "test")], ids=" ".join
+)
 def test_regraded_and_run_on_is_what_a_fresh_run_holds(
     run: RunConfig, questions: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,23 +238,57 @@ def test_regraded_and_run_on_is_what_a_fresh_run_holds(
     assert not regrade(run).changes_anything
 
 
-def test_a_changed_stage_makes_the_later_ones_stale_and_keeps_the_earlier(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_stage_makes_the_later_ones_stale_and_keeps_the_earlier(
+    run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     use_grader(monkeypatch, "test")
     result = regrade(run, apply=True)
-    assert set(fates(result)) >= {"test_drafts", "test_samples", "sft_test_drafts", "sft_test_samples", "test_refinements", "test_rollouts"}
-    assert set(result.stale) == {"test_labels", "test_draft_scores", "test_refinements", "test_scores", "evaluate"}
-    assert {n for n, s in states(run).items() if s == "reused"} >= {"sft", "student", "samples", "orm", "rollouts", "sorm", "refiner"}
+    assert set(fates(result)) >= {
+        "test_drafts",
+        "test_samples",
+        "sft_test_drafts",
+        "sft_test_samples",
+        "test_refinements",
+        "test_rollouts",
+    }
+    assert set(result.stale) == {
+        "test_labels",
+        "test_draft_scores",
+        "test_refinements",
+        "test_scores",
+        "evaluate",
+    }
+    assert {n for n, s in states(run).items() if s == "reused"} >= {
+        "sft",
+        "student",
+        "samples",
+        "orm",
+        "rollouts",
+        "sorm",
+        "refiner",
+    }
     counts = {p.name: p.done.counts for p in plan_stages(build_stages(run), run) if p.done}
-    drafts = [s.correct for s in read_stage(run, "test_drafts", Solution) if isinstance(s, Solution)]
-    assert (counts["test_drafts"]["right"], counts["test_drafts"]["unknown"]) == (drafts.count("right"), drafts.count("unknown"))
+    drafts = [
+        s.correct for s in read_stage(run, "test_drafts", Solution) if isinstance(s, Solution)
+    ]
+    assert (counts["test_drafts"]["right"], counts["test_drafts"]["unknown"]) == (
+        drafts.count("right"),
+        drafts.count("unknown"),
+    )
     assert counts["test_drafts"]["solutions"] == len(drafts)
 
 
-def test_only_what_is_missing_is_drawn(run: RunConfig, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_only_what_is_missing_is_drawn(
+    run: RunConfig, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     use_grader(monkeypatch, *reward_questions(run))
     rollouts = {s.stage: s for s in regrade(run, apply=True).stages}["rollouts"]
     if run.labels.full_counts:
-        assert (rollouts.fate, rollouts.n_unfinished, states(run)["rollouts"]) == ("rewritten", 0, "reused"), "all were drawn"
+        assert (rollouts.fate, rollouts.n_unfinished, states(run)["rollouts"]) == (
+            "rewritten",
+            0,
+            "reused",
+        ), "all were drawn"
         return
     assert rollouts.fate == "unfinished"
     assert rollouts.n_unfinished > 0
@@ -225,14 +298,22 @@ def test_only_what_is_missing_is_drawn(run: RunConfig, world: World, monkeypatch
     run_stages(build_stages(run), run, redo=True, until="rollouts")
     (engine,) = world.engines["student"]
     there = fresh(run, tmp_path / "fresh")
-    from_nothing = next(e for e in world.engines["student"] if e is not engine and e.requests[0].id.startswith("samples/"))
+    from_nothing = next(
+        e
+        for e in world.engines["student"]
+        if e is not engine and e.requests[0].id.startswith("samples/")
+    )
     assert {r.id.split("/", 1)[0] for r in engine.requests} == {"samples"}
     assert 0 < engine.n_drawn < from_nothing.n_drawn
-    assert len({r.id.rsplit("/", 2)[0] for r in engine.requests}) == rollouts.n_unfinished, "of the drafts that were named, no other"
+    assert len({r.id.rsplit("/", 2)[0] for r in engine.requests}) == rollouts.n_unfinished, (
+        "of the drafts that were named, no other"
+    )
     assert records(run, "rollouts") == records(there, "rollouts")
 
 
-def test_a_kill_at_any_moment_leaves_old_or_new(run: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_kill_at_any_moment_leaves_old_or_new(
+    run: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     use_grader(monkeypatch, "test")
 
     def copy(name: str) -> RunConfig:
@@ -253,7 +334,8 @@ def test_a_kill_at_any_moment_leaves_old_or_new(run: RunConfig, monkeypatch: pyt
             found.append("half")
             with pytest.raises(RunError, match="carry it out"):
                 regrade(place)
-            # Whoever takes the lock next goes on with it: here a run, which then stops at what is stale.
+            # Whoever takes the lock next goes on with it: here a run, which then stops at what is
+            # stale.
             with pytest.raises(RunError, match="--redo"):
                 run_stages(build_stages(place), place)
             left = _without_leftovers(files(place))
@@ -262,7 +344,9 @@ def test_a_kill_at_any_moment_leaves_old_or_new(run: RunConfig, monkeypatch: pyt
         found.append("old" if left == old else "new")
         regrade(place, apply=True)
         assert _without_leftovers(files(place)) == new
-    assert set(found) == {"old", "half", "new"}, "killed before, in and after the moment from which it counts"
+    assert set(found) == {"old", "half", "new"}, (
+        "killed before, in and after the moment from which it counts"
+    )
 
 
 class _Killed(BaseException):
@@ -290,17 +374,23 @@ def _killed_after(config: RunConfig, n: int | None, monkeypatch: pytest.MonkeyPa
 
     with monkeypatch.context() as patch, contextlib.suppress(_Killed):
         patch.setattr(Path, "rename", renaming)
-        patch.setattr(glore.swap.shutil, "rmtree", removing)
+        patch.setattr(glore.pipeline.swap.shutil, "rmtree", removing)
         regrade(config, apply=True)
     return moves
 
 
 def _without_leftovers(found: dict[str, bytes]) -> dict[str, bytes]:
     """Without what the next run sweeps away."""
-    return {name: data for name, data in found.items() if not re.search(r"(^|/)\.[^/]*\.(tmp|old)/", name)}
+    return {
+        name: data
+        for name, data in found.items()
+        if not re.search(r"(^|/)\.[^/]*\.(tmp|old)/", name)
+    }
 
 
-def test_a_run_that_is_at_work_is_not_regraded(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_at_work_is_not_regraded(
+    run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     use_grader(monkeypatch, "test")
     with locked(run.run_dir):
         assert regrade(run).changes_anything, "looking needs no lock"
@@ -332,15 +422,30 @@ def test_damaged_and_missing_records_are_said(run: RunConfig, tmp_path: Path) ->
         ("math", [("1 + 1?", "\\boxed{2}"), ("root?", "\\boxed{\\sqrt{2}}")]),
     ],
 )
-def test_a_grader_without_the_data_says_what_the_task_says(kind: str, rows: list[tuple[str, str]], tmp_path: Path) -> None:
+def test_a_grader_without_the_data_says_what_the_task_says(
+    kind: str, rows: list[tuple[str, str]], tmp_path: Path
+) -> None:
     fields = ("problem", "solution") if kind == "math" else ("question", "answer")
     for split in ("train", "test"):
-        lines = [json.dumps({fields[0]: f"{split}: {question} ({n})", fields[1]: text}) for n in range(4) for question, text in rows]
+        lines = [
+            json.dumps({fields[0]: f"{split}: {question} ({n})", fields[1]: text})
+            for n in range(4)
+            for question, text in rows
+        ]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
     settings = TaskSettings.model_validate({"kind": kind, "path": str(tmp_path), "n_dev": 2})
     task = open_task(settings, 0)
     problems = [p for split in ("train", "dev", "test") for p in task.problems(split)]
-    answers = ["#### 2", "#### 0.50", "#### \\sqrt{2}", "#### \\sqrt{8}/2", "so \\boxed{2}", "#### 2\n\\boxed{3}", "#### many", "no answer"]
+    answers = [
+        "#### 2",
+        "#### 0.50",
+        "#### \\sqrt{2}",
+        "#### \\sqrt{8}/2",
+        "so \\boxed{2}",
+        "#### 2\n\\boxed{3}",
+        "#### many",
+        "no answer",
+    ]
     expected = [task.grade(p, tuple(a.split("\n"))) for p in problems for a in answers]
     shutil.rmtree(tmp_path)
     grader = open_grader(settings, 0, problems)
@@ -350,7 +455,9 @@ def test_a_grader_without_the_data_says_what_the_task_says(kind: str, rows: list
         opened.close()  # type: ignore[attr-defined]
 
 
-def test_a_stage_regraded_twice_is_never_taken_for_the_first_one(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_regraded_twice_is_never_taken_for_the_first_one(
+    run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """There and back again: what was made between must not pass for made from either."""
     use_grader(monkeypatch, "test")
     regrade(run, apply=True)
@@ -363,7 +470,9 @@ def test_a_stage_regraded_twice_is_never_taken_for_the_first_one(run: RunConfig,
     assert states(run)["test_scores"] == "computed"
 
 
-def test_the_command_shows_counts_and_examples_and_writes_only_when_asked(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_shows_counts_and_examples_and_writes_only_when_asked(
+    run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     use_grader(monkeypatch, "test")
     before = files(run)
 
@@ -374,13 +483,21 @@ def test_the_command_shows_counts_and_examples_and_writes_only_when_asked(run: R
 
     looked = command("--examples", "1")
     assert files(run) == before
-    rows = [[cell.strip() for cell in line.strip("│┃").split("│")] for line in looked.splitlines() if line.startswith("│")]
+    rows = [
+        [cell.strip() for cell in line.strip("│┃").split("│")]
+        for line in looked.splitlines()
+        if line.startswith("│")
+    ]
     counts = {(row[0], row[1]): (row[2], row[3], row[4]) for row in rows if len(row) == 5}
     drafts = {s.stage: s for s in regrade(run).stages}["test_samples"]
     n = drafts.transitions["wrong", "right"]
     assert counts["test_samples", "wrong → right"][1:] == (str(n), "32")
     assert counts["samples", ""] == ("", "", "42")
-    (example,) = [row for row in rows if len(row) == 6 and row[0] == "test_samples" and row[4:] == ["wrong", "right"]]
+    (example,) = [
+        row
+        for row in rows
+        if len(row) == 6 and row[0] == "test_samples" and row[4:] == ["wrong", "right"]
+    ]
     assert example[1].startswith("test")
     assert example[2:4] == ["'10'", "'3 by another grader'"]
     assert looked.splitlines()[-1] == "nothing was written; add --apply to write it"

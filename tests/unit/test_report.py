@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fake_records import fake_inputs, finish_stage, solution, write_run
 from glore.config import LabelSettings, load_config, resolved_recipe
 from glore.errors import ConfigError, RunError
 from glore.evaluation import EvaluationInputs, EvaluationOptions, evaluate, read_evaluation
-from glore.madewith import made_with
-from glore.marks import DoneMark
+from glore.pipeline.folder import write_json
+from glore.pipeline.marks import DoneMark
+from glore.pipeline.recorded import made_with
 from glore.records import Problem
 from glore.report import build_report, print_tables
 from glore.report.figures import figures
@@ -26,8 +26,8 @@ from glore.report.solutions import MAX_PROBLEMS, MAX_STEPS, embedded, solution_d
 from glore.report.summary import headline
 from glore.report.tables import table_views
 from glore.report.views import percent, points, to_markdown
-from glore.runfolder import write_json
 from glore.statistics import Difference, Estimate
+from support.fake_records import fake_inputs, finish_stage, solution, write_run
 
 FAST = EvaluationOptions(bootstrap_samples=100)
 FACTS = RunFacts("trained <b>things</b>", (), "name: x & y\n", "glore 0")
@@ -68,8 +68,16 @@ def test_page_reads_nothing_from_elsewhere_and_runs_only_its_own_script(hostile)
     assert len(reader.scripts) == 2
     assert "img" not in reader.tags
     assert not [a for a in reader.attributes if a[0].startswith("on") or a[0] in ("src", "style")]
-    assert all((value or "").startswith(("#", "data:")) for name, value in reader.attributes if name == "href")
-    policy = next(value for name, value in reader.attributes if name == "content" and value and value.startswith("default-src"))
+    assert all(
+        (value or "").startswith(("#", "data:"))
+        for name, value in reader.attributes
+        if name == "href"
+    )
+    policy = next(
+        value
+        for name, value in reader.attributes
+        if name == "content" and value and value.startswith("default-src")
+    )
     assert policy.startswith("default-src 'none';")
     assert "unsafe" not in policy
     assert "http" not in re.sub(r"http-equiv|https?://www\.w3\.org/\S+", "", page)
@@ -99,10 +107,14 @@ def test_browser_data_says_what_happened_to_each_draft():
     draft = solution("q", "d", steps, "wrong")
     better = solution("q", "g", steps, "right", "global", draft.id)
     base = EvaluationInputs("x", (problem,), (draft,), (), refinements=(better,))
-    from fake_records import scores
+    from support.fake_records import scores
 
     def item(p_draft, p_better):
-        scored = (scores(draft, "orm", 0.9, p_draft), scores(better, "orm", 0.9, p_better), scores(draft, "sorm", 0.5, 0.9))
+        scored = (
+            scores(draft, "orm", 0.9, p_draft),
+            scores(better, "orm", 0.9, p_better),
+            scores(draft, "sorm", 0.5, 0.9),
+        )
         return solution_data(dataclasses.replace(base, scores=scored), FAST)["items"][0]
 
     fixed, missed = item(0.2, 0.8), item(0.8, 0.2)
@@ -132,7 +144,9 @@ def test_summary_says_when_nothing_was_shown():
     verdicts = ["right", "wrong"] * 4
     problems = tuple(Problem(f"q{i}", f"question {i}", "7", None, "test") for i in range(8))
     drafts = tuple(solution(f"q{i}", "d", ("a", "#### 7"), v) for i, v in enumerate(verdicts))
-    sft = tuple(solution(f"q{i}", "sft", ("a", "#### 7"), v) for i, v in enumerate(reversed(verdicts)))
+    sft = tuple(
+        solution(f"q{i}", "sft", ("a", "#### 7"), v) for i, v in enumerate(reversed(verdicts))
+    )
     found = headline(evaluate(EvaluationInputs("x", problems, drafts, (), sft_drafts=sft), FAST))
     assert len(found) == 1
     assert "no difference shown" in found[0]
@@ -140,7 +154,9 @@ def test_summary_says_when_nothing_was_shown():
 
 def test_page_of_a_run_with_next_to_nothing_in_it():
     problem = Problem("q", "question", "7", None, "test")
-    inputs = EvaluationInputs("bare", (problem,), (solution("q", "d", (), "wrong", answer=None),), ())
+    inputs = EvaluationInputs(
+        "bare", (problem,), (solution("q", "d", (), "wrong", answer=None),), ()
+    )
     page = render_page(evaluate(inputs, FAST), inputs, FACTS)
     assert "Table 5" in page
     assert "name: x &amp; y" in page
@@ -175,20 +191,60 @@ def test_report_of_a_run_folder(tmp_path):
 
 def recorded(run_dir, **settings):
     """The run's settings as two stages noted them, the first of which made the second."""
-    made = {"seed": 0, "labels.rollouts": 8, "evaluation.threshold": 0.5, "evaluation.bootstrap_samples": 100, **settings}
+    made = {
+        "seed": 0,
+        "labels.rollouts": 8,
+        "evaluation.threshold": 0.5,
+        "evaluation.bootstrap_samples": 100,
+        **settings,
+    }
     for stage, inputs in (("test_drafts", {}), ("evaluate", {"test_drafts": "f"})):
-        mark = DoneMark(stage, "f", made, inputs, 1, 1, {}, 1.0, 0, {}, {}, {"glore": "0.1.0"}, "2026-01-01T00:00:00+00:00")
+        mark = DoneMark(
+            stage,
+            "f",
+            made,
+            inputs,
+            1,
+            1,
+            {},
+            1.0,
+            0,
+            {},
+            {},
+            {"glore": "0.1.0"},
+            "2026-01-01T00:00:00+00:00",
+        )
         write_json(run_dir / "stages" / stage / "done.json", dataclasses.asdict(mark))
 
 
-@pytest.mark.parametrize("lora", [{"student.sft.lora": None}, {"student.sft.lora.r": 4, "student.sft.lora.target_modules.0": "q_proj"}])
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"student.sft.lora": None},
+        {"student.sft.lora.r": 4, "student.sft.lora.target_modules.0": "q_proj"},
+    ],
+)
 def test_the_report_describes_how_the_records_were_made_not_what_config_says_now(tmp_path, lora):
     run_dir = write_run(tmp_path, fake_inputs(10))
-    people = {"task.stories.people.0": 4, "task.stories.people.1": 5, "content of task.path": "abc", "engine.kind": "vllm"}
-    recorded(run_dir, **{"labels.rollouts": 5, "evaluation.threshold": 0.3, "no.such": 1, **people, **lora})
+    people = {
+        "task.stories.people.0": 4,
+        "task.stories.people.1": 5,
+        "content of task.path": "abc",
+        "engine.kind": "vllm",
+    }
+    recorded(
+        run_dir,
+        **{"labels.rollouts": 5, "evaluation.threshold": 0.3, "no.such": 1, **people, **lora},
+    )
     made = made_with(run_dir, ["evaluate"])
-    assert (made.labels.rollouts, made.evaluation.threshold, made.task.stories.people) == (5, 0.3, (4, 5))
-    assert (made.student.sft.lora and made.student.sft.lora.target_modules) == (("q_proj",) if len(lora) > 1 else None)
+    assert (made.labels.rollouts, made.evaluation.threshold, made.task.stories.people) == (
+        5,
+        0.3,
+        (4, 5),
+    )
+    assert (made.student.sft.lora and made.student.sft.lora.target_modules) == (
+        ("q_proj",) if len(lora) > 1 else None
+    )
     page = build_report(run_dir).read_text()
     assert "5 verifying rollouts per step" in page
     assert "  threshold: 0.3\n" in page
@@ -203,7 +259,9 @@ def test_numbers_of_an_evaluation_that_is_not_done_are_made_again(tmp_path):
     build_report(run_dir)
     numbers = run_dir / "report" / "evaluation.json"
     text = numbers.read_text()
-    numbers.write_text(text.replace('"n_drafts":10', '"n_drafts":11').replace('"n_drafts": 10', '"n_drafts": 11'))
+    numbers.write_text(
+        text.replace('"n_drafts":10', '"n_drafts":11').replace('"n_drafts": 10', '"n_drafts": 11')
+    )
     assert numbers.read_text() != text
     (run_dir / "stages" / "evaluate" / "done.json").unlink()
     build_report(run_dir)
@@ -213,7 +271,9 @@ def test_numbers_of_an_evaluation_that_is_not_done_are_made_again(tmp_path):
 def test_a_report_of_what_cannot_be_read_is_refused(tmp_path):
     run_dir = write_run(tmp_path, fake_inputs(10))
     recorded(run_dir, **{"labels.rollouts": "many"})
-    with pytest.raises(RunError, match=r"note settings that this release can't read \('labels.rollouts'"):
+    with pytest.raises(
+        RunError, match=r"note settings that this release can't read \('labels.rollouts'"
+    ):
         build_report(run_dir)
     (run_dir / "stages" / "test_drafts" / "done.json").write_text("{")
     with pytest.raises(RunError, match=r"test_drafts/done\.json is there, but can't be read"):
@@ -238,6 +298,8 @@ def test_pooled_markdown(tmp_path):
     text = script["report"](runs)
     assert "| fake-1 | 8 |" in text
     assert "| **all** | **16** |" in text
-    (runs[1] / "config.yaml").write_text((runs[1] / "config.yaml").read_text().replace("100", "200"))
+    (runs[1] / "config.yaml").write_text(
+        (runs[1] / "config.yaml").read_text().replace("100", "200")
+    )
     with pytest.raises(Exception, match="different settings"):
         script["report"](runs)

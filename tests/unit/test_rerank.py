@@ -35,7 +35,9 @@ def test_one_step_scores_itself_and_no_step_scores_zero(how: str) -> None:
 
 
 def test_names_are_those_of_the_settings() -> None:
-    assert set(typing.get_args(EvaluationSettings.model_fields["aggregate"].annotation)) == set(AGGREGATES)
+    assert set(typing.get_args(EvaluationSettings.model_fields["aggregate"].annotation)) == set(
+        AGGREGATES
+    )
 
 
 def test_unknown_name_is_refused_with_the_known_ones() -> None:

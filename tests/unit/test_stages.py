@@ -16,12 +16,20 @@ import glore.stages.common
 from glore.config import RunConfig
 from glore.errors import DataError, RunError
 from glore.evaluation import read_evaluation
-from glore.fingerprints import model_contents
 from glore.pipeline import StagePlan, plan_stages, run_stages
+from glore.pipeline.fingerprints import model_contents
 from glore.records import PrefixTrials, Problem, RefinementPair, Solution, StepLabels, StepScores
 from glore.stages import build_stages, read_inputs
 from glore.tasks import open_task
-from pretend_models import SKILL, Oracle, World, all_problems, config_of, pretend, read_stage
+from support.pretend_models import (
+    SKILL,
+    Oracle,
+    World,
+    all_problems,
+    config_of,
+    pretend,
+    read_stage,
+)
 
 
 @pytest.fixture
@@ -39,19 +47,29 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, 
         yield world, config
 
 
-def test_expert_iteration_learns_from_the_base_and_stops_without_gain(finished: tuple[World, RunConfig]) -> None:
+def test_expert_iteration_learns_from_the_base_and_stops_without_gain(
+    finished: tuple[World, RunConfig],
+) -> None:
     world, config = finished
-    assert world.bases["sft"] == world.bases["ei1"] == "base", "the base is fine-tuned again, not the last student"
+    assert world.bases["sft"] == world.bases["ei1"] == "base", (
+        "the base is fine-tuned again, not the last student"
+    )
     assert len(world.trained["sft"]) == 4, "only a third of the training questions is worked"
-    right = [s for s in read_stage(config, "ei1_train", Solution, "right") if isinstance(s, Solution)]
+    right = [
+        s for s in read_stage(config, "ei1_train", Solution, "right") if isinstance(s, Solution)
+    ]
     assert right
     assert {s.correct for s in right} == {"right"}
     assert len({(s.problem_id, s.steps) for s in right}) == len(right)
     assert len(world.trained["ei1"]) == 4 + len(right), "D_1 = R_1 and the worked solutions"
     solved = {
-        stage: [s.correct for s in read_stage(config, stage, Solution, "dev")] for stage in ("sft", "ei1_train", "ei2_train", "ei3_train")
+        stage: [s.correct for s in read_stage(config, stage, Solution, "dev")]
+        for stage in ("sft", "ei1_train", "ei2_train", "ei3_train")
     }  # type: ignore[attr-defined]
-    gains = [solved[b].count("right") - solved[a].count("right") for a, b in (("sft", "ei1_train"), ("ei1_train", "ei2_train"))]
+    gains = [
+        solved[b].count("right") - solved[a].count("right")
+        for a, b in (("sft", "ei1_train"), ("ei1_train", "ei2_train"))
+    ]
     stopped = next(n for n, gain in enumerate([*gains, 0], 1) if gain <= 0)
     for r in range(stopped + 1, 4):
         assert f"ei{r}" not in world.trained
@@ -71,32 +89,51 @@ def test_reward_models_learn_from_labels(finished: tuple[World, RunConfig]) -> N
     assert world.bases["orm"] == world.bases["sorm"] == "student"
 
     labels = [r for r in read_stage(config, "labels", StepLabels) if isinstance(r, StepLabels)]
-    truth = [r for r in read_stage(config, "labels", StepLabels, "truth") if isinstance(r, StepLabels)]
+    truth = [
+        r for r in read_stage(config, "labels", StepLabels, "truth") if isinstance(r, StepLabels)
+    ]
     assert [r.solution_id for r in labels] == [r.solution_id for r in truth]
     assert len(labels) == 12 * 4
-    flags = Counter((i, x) for r in labels if r.labels and r.kept for i, (x, k) in enumerate(zip(r.labels, r.kept, strict=True)) if k)
+    flags = Counter(
+        (i, x)
+        for r in labels
+        if r.labels and r.kept
+        for i, (x, k) in enumerate(zip(r.labels, r.kept, strict=True))
+        if k
+    )
     assert all(flags[i, True] == flags[i, False] for i, _ in flags), "balanced per step"
-    trials = [t for t in read_stage(config, "rollouts", PrefixTrials) if isinstance(t, PrefixTrials)]
+    trials = [
+        t for t in read_stage(config, "rollouts", PrefixTrials) if isinstance(t, PrefixTrials)
+    ]
     wrong = {s.id for s in samples if s.correct == "wrong"}
     assert {t.solution_id for t in trials} <= wrong
 
 
-def test_each_student_is_reranked_by_an_orm_trained_on_its_own_samples(finished: tuple[World, RunConfig]) -> None:
+def test_each_student_is_reranked_by_an_orm_trained_on_its_own_samples(
+    finished: tuple[World, RunConfig],
+) -> None:
     world, config = finished
     own = [s for s in read_stage(config, "sft_samples", Solution) if isinstance(s, Solution)]
     students = [s for s in read_stage(config, "samples", Solution) if isinstance(s, Solution)]
-    assert [s.problem_id for s in own] == [s.problem_id for s in students], "the same questions, as often"
+    assert [s.problem_id for s in own] == [s.problem_id for s in students], (
+        "the same questions, as often"
+    )
     assert {s.source for s in own} == {"sft"}
     texts = [tuple(step.strip() for step in e.steps) for e in world.trained["sft_orm"]]  # type: ignore[attr-defined]
     assert texts == [s.steps for s in own]
     assert texts != [s.steps for s in students]
     assert world.bases["sft_orm"] == "sft", "as the run's ORM starts from its student"
     inputs = read_inputs(config.run_dir)
-    scored = {model: {s.solution_id for s in inputs.scores if s.model == model} for model in ("orm", "sft_orm")}
+    scored = {
+        model: {s.solution_id for s in inputs.scores if s.model == model}
+        for model in ("orm", "sft_orm")
+    }
     sft_samples = {s.id for s in inputs.sft_samples}
     assert scored["sft_orm"] == sft_samples
     assert not scored["orm"] & sft_samples
-    rows = {r.student: r for r in read_evaluation(config.run_dir / "report" / "evaluation.json").table5}
+    rows = {
+        r.student: r for r in read_evaluation(config.run_dir / "report" / "evaluation.json").table5
+    }
     assert rows["SFT"].reranked is not None
     assert rows["EI"].reranked is not None
 
@@ -119,7 +156,9 @@ def test_an_sft_model_without_a_right_sample_gets_no_orm_and_the_run_goes_on(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SKILL, "sft", 0.0)
-    monkeypatch.setattr("glore.stages.bases.new_right", lambda samples, known: [])  # so that its round learns from worked solutions
+    monkeypatch.setattr(
+        "glore.stages.bases.new_right", lambda samples, known: []
+    )  # so that its round learns from worked solutions
     config = config_of(tmp_path, ei={"samples": 6, "max_rounds": 1})
     run_stages(build_stages(config), config)
     assert "sft_orm" not in world.trained
@@ -129,7 +168,9 @@ def test_an_sft_model_without_a_right_sample_gets_no_orm_and_the_run_goes_on(
 
 def test_refiner_learns_from_both_kinds(finished: tuple[World, RunConfig]) -> None:
     world, config = finished
-    pairs = [p for p in read_stage(config, "pairs", RefinementPair) if isinstance(p, RefinementPair)]
+    pairs = [
+        p for p in read_stage(config, "pairs", RefinementPair) if isinstance(p, RefinementPair)
+    ]
     kinds = Counter(p.kind for p in pairs)
     assert kinds["local"] == kinds["global"] > 0
     assert all(p.target_steps[-1] == "#### 10" for p in pairs)
@@ -143,14 +184,23 @@ def test_refiner_learns_from_both_kinds(finished: tuple[World, RunConfig]) -> No
 def test_test_records_are_complete_and_make_tables(finished: tuple[World, RunConfig]) -> None:
     _, config = finished
     inputs = read_inputs(config.run_dir)
-    assert [len(x) for x in (inputs.problems, inputs.drafts, inputs.samples, inputs.sft_samples)] == [8, 8, 32, 32]
+    assert [
+        len(x) for x in (inputs.problems, inputs.drafts, inputs.samples, inputs.sft_samples)
+    ] == [8, 8, 32, 32]
     sources = Counter(s.source for s in inputs.refinements)
     bad = sum("false" in "".join(d.steps) for d in inputs.drafts)
-    assert sources == {k: v for k, v in {"global": 8, "local_orm": bad, "local_sorm": bad}.items() if v}
+    assert sources == {
+        k: v for k, v in {"global": 8, "local_orm": bad, "local_sorm": bad}.items() if v
+    }
     assert all(s.draft_id in {d.id for d in inputs.drafts} for s in inputs.refinements)
     scored = Counter(s.model for s in inputs.scores)
     everything = 8 + 32 + len(inputs.refinements)
-    assert scored == {"orm": everything, "balanced_orm": everything, "sorm": everything, "sft_orm": 32}
+    assert scored == {
+        "orm": everything,
+        "balanced_orm": everything,
+        "sorm": everything,
+        "sft_orm": 32,
+    }
     assert {r.rule for r in inputs.draft_truth} == {"truth"}
     assert len(inputs.draft_truth) == 8 + len(inputs.refinements)
     evaluation = read_evaluation(config.run_dir / "report" / "evaluation.json")
@@ -158,12 +208,22 @@ def test_test_records_are_complete_and_make_tables(finished: tuple[World, RunCon
     assert evaluation.table1
     assert evaluation.table5
     ids = [
-        s.id for s in (*inputs.drafts, *inputs.samples, *inputs.sft_drafts, *inputs.sft_samples, *inputs.refinements, *inputs.train_drafts)
+        s.id
+        for s in (
+            *inputs.drafts,
+            *inputs.samples,
+            *inputs.sft_drafts,
+            *inputs.sft_samples,
+            *inputs.refinements,
+            *inputs.train_drafts,
+        )
     ]
     assert len(set(ids)) == len(ids)
 
 
-def test_a_second_run_computes_nothing_and_loads_no_model(finished: tuple[World, RunConfig]) -> None:
+def test_a_second_run_computes_nothing_and_loads_no_model(
+    finished: tuple[World, RunConfig],
+) -> None:
     world, config = finished
     before = world.opened.copy()
     plans = run_stages(build_stages(config), config)
@@ -178,9 +238,21 @@ def test_a_second_run_computes_nothing_and_loads_no_model(finished: tuple[World,
         ({"engine": {"max_rows": 3}}, set()),
         (
             {"labels": {"balance": False}},
-            {"labels", "sorm", "pairs", "refiner", "test_draft_scores", "test_refinements", "test_scores", "evaluate"},
+            {
+                "labels",
+                "sorm",
+                "pairs",
+                "refiner",
+                "test_draft_scores",
+                "test_refinements",
+                "test_scores",
+                "evaluate",
+            },
         ),
-        ({"refiner": {"global_pairs": "all"}}, {"pairs", "refiner", "test_refinements", "test_scores", "evaluate"}),
+        (
+            {"refiner": {"global_pairs": "all"}},
+            {"pairs", "refiner", "test_refinements", "test_scores", "evaluate"},
+        ),
         ({"evaluation": {"aggregate": "min"}}, {"evaluate"}),
     ],
 )
@@ -204,11 +276,15 @@ def test_prompted_bootstrap_has_no_sft_student(world: World, tmp_path: Path) -> 
     assert "sft" not in world.trained
     assert not (config.run_dir / "models" / "sft").exists()
     assert world.opened["base"] == 2, "greedy on dev, and the samples of round 1"
-    assert len(world.trained["ei1"]) == len(read_stage(config, "ei1_train", Solution, "right")), "D_0 is empty"
+    assert len(world.trained["ei1"]) == len(read_stage(config, "ei1_train", Solution, "right")), (
+        "D_0 is empty"
+    )
     assert (config.run_dir / "models/student/model.txt").read_text().startswith("ei")
 
 
-def test_bad_combinations_are_said(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_combinations_are_said(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ValidationError, match=r"needs a round of expert iteration"):
         config_of(tmp_path, bootstrap="prompt", ei={"max_rounds": 0})
     unworked = [dataclasses.replace(p, solution=None) for p in all_problems()]
@@ -222,7 +298,9 @@ def test_bad_combinations_are_said(world: World, tmp_path: Path, monkeypatch: py
         run_stages(build_stages(config), config)
 
 
-def test_a_student_that_is_never_right_is_said(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_student_that_is_never_right_is_said(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in SKILL:
         monkeypatch.setitem(SKILL, name, 0.0)
     config = config_of(tmp_path)
@@ -231,16 +309,28 @@ def test_a_student_that_is_never_right_is_said(world: World, tmp_path: Path, mon
 
 
 def test_edited_data_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(glore.stages.common, "open_task", open_task)  # the true one, while `finished` pretends
+    monkeypatch.setattr(
+        glore.stages.common, "open_task", open_task
+    )  # the true one, while `finished` pretends
     monkeypatch.setattr("glore.models.load_tokenizer", lambda path: None)
     file = tmp_path / "mine.jsonl"
-    file.write_text("".join(f'{{"question": "What is {n} + 1?", "answer": {n + 1}}}\n' for n in [*range(40), 39]))
+    file.write_text(
+        "".join(
+            f'{{"question": "What is {n} + 1?", "answer": {n + 1}}}\n' for n in [*range(40), 39]
+        )
+    )
     task = {"kind": "jsonl", "path": str(file), "n_dev": 5}
-    config = RunConfig.model_validate({"name": "t", "runs_dir": str(tmp_path), "task": task, "base": {"model": "some/base"}})
+    config = RunConfig.model_validate(
+        {"name": "t", "runs_dir": str(tmp_path), "task": task, "base": {"model": "some/base"}}
+    )
     stages = build_stages(config)
 
     def answers() -> dict[str, str]:
-        problems = [p for split in ("train", "dev", "test") for p in read_stage(config, "problems", Problem, split)]
+        problems = [
+            p
+            for split in ("train", "dev", "test")
+            for p in read_stage(config, "problems", Problem, split)
+        ]
         return {p.question: p.answer for p in problems if isinstance(p, Problem)}
 
     run_stages(stages, config, until="base")
@@ -259,11 +349,15 @@ def test_edited_data_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [p.state for p in plan_stages(stages[:2], config)] == ["reused", "reused"]
 
 
-def test_a_base_model_is_what_its_folder_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_model_is_what_its_folder_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(glore.stages.common, "open_task", open_task)
     monkeypatch.setattr("glore.models.load_tokenizer", lambda path: None)
     data, folder = tmp_path / "mine.jsonl", tmp_path / "base"
-    data.write_text("".join(f'{{"question": "What is {n} + 1?", "answer": {n + 1}}}\n' for n in range(40)))
+    data.write_text(
+        "".join(f'{{"question": "What is {n} + 1?", "answer": {n + 1}}}\n' for n in range(40))
+    )
     folder.mkdir()
     weights = folder / "model.safetensors"
     weights.write_bytes(bytes(3_000_000))
@@ -317,7 +411,12 @@ def test_a_base_model_is_what_its_folder_holds(tmp_path: Path, monkeypatch: pyte
 
 def test_the_revision_of_a_base_is_part_of_what_follows_from_it(tmp_path: Path) -> None:
     def plans(**base: object) -> dict[str, str]:
-        settings = {"name": "t", "runs_dir": str(tmp_path), "task": {"kind": "gsm8k"}, "base": {"model": "a/b", **base}}
+        settings = {
+            "name": "t",
+            "runs_dir": str(tmp_path),
+            "task": {"kind": "gsm8k"},
+            "base": {"model": "a/b", **base},
+        }
         config = RunConfig.model_validate(settings)
         return {plan.name: plan.fingerprint for plan in plan_stages(build_stages(config), config)}
 
@@ -330,13 +429,27 @@ def test_every_sampling_and_training_stage_has_an_estimate(tmp_path: Path) -> No
     config = config_of(tmp_path)
     plans = run_stages(build_stages(config), config, dry_run=True)
     without = {p.name for p in plans if p.tokens is None}
-    assert without == {"problems", "student", "labels", "pairs", "refiner", "test_labels", "test_draft_scores", "test_scores", "evaluate"}
+    assert without == {
+        "problems",
+        "student",
+        "labels",
+        "pairs",
+        "refiner",
+        "test_labels",
+        "test_draft_scores",
+        "test_scores",
+        "evaluate",
+    }
     assert not config.run_dir.exists()
 
 
 def test_unused_record_kinds_stay_readable(finished: tuple[World, RunConfig]) -> None:
     _, config = finished
     for model in ("orm", "balanced_orm", "sorm"):
-        scores = [s for s in read_stage(config, "test_draft_scores", StepScores, model) if isinstance(s, StepScores)]
+        scores = [
+            s
+            for s in read_stage(config, "test_draft_scores", StepScores, model)
+            if isinstance(s, StepScores)
+        ]
         assert {s.model for s in scores} == {model}
         assert len(scores) == 8

@@ -1,4 +1,6 @@
-"""The built-in task: the same everywhere, as its settings say, and with an oracle that knows a true step from a false one."""
+"""The built-in task: the same everywhere, as its settings say, and with an oracle that knows a true
+step from a false one.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from glore.tasks.stories.story import CHOICES, states
 from glore.tasks.stories.tell import tell
 
 SMALL = {"n_train": 60, "n_dev": 20, "n_test": 40}
-TINY = StoriesSettings(people=(2, 2), steps=(1, 1), max_number=10, extra_relations=0, distractors=0, shuffled=0)
+TINY = StoriesSettings(
+    people=(2, 2), steps=(1, 1), max_number=10, extra_relations=0, distractors=0, shuffled=0
+)
 VALUES = {"Ana": 19, "Tom": 12, "Bo": 4, "Ana B": 19}
 seeds = st.integers(0, 2**32)
 
@@ -37,26 +41,40 @@ def stories(seed: int = 0, merge: bool = False, **knobs: object) -> Stories:
 
 
 def people_of(problem: Problem) -> dict[str, int]:
-    return {name: number for name, number in json.loads(problem.meta)["values"].items() if " " not in name}
+    return {
+        name: number
+        for name, number in json.loads(problem.meta)["values"].items()
+        if " " not in name
+    }
 
 
 def true(step: str, asked: tuple[str, ...] = ("Ana",), answer: str = "19") -> bool:
-    return is_true(step, VALUES, ("Ana", "Tom", "total") if step.startswith("Total") else asked, answer)
+    return is_true(
+        step, VALUES, ("Ana", "Tom", "total") if step.startswith("Total") else asked, answer
+    )
 
 
 def test_the_same_seed_gives_the_same_stories_and_another_one_others() -> None:
     first, again, other = stories(1), stories(1), stories(2)
     for split in ("train", "dev", "test"):
         assert first.problems(split) == again.problems(split)
-        assert not {p.question for p in first.problems(split)} & {p.question for p in other.problems(split)}
-    documents = [[stories(1).base_document(random.Random(5), share) for share in (0.0, 0.5, 1.0)] for _ in range(2)]
+        assert not {p.question for p in first.problems(split)} & {
+            p.question for p in other.problems(split)
+        }
+    documents = [
+        [stories(1).base_document(random.Random(5), share) for share in (0.0, 0.5, 1.0)]
+        for _ in range(2)
+    ]
     assert documents[0] == documents[1]
 
 
 def test_more_training_questions_leave_the_others_as_they_are() -> None:
     few, many = stories(), stories(n_train=90)
     assert many.problems("train")[:60] == few.problems("train")
-    assert (many.problems("dev"), many.problems("test")) == (few.problems("dev"), few.problems("test"))
+    assert (many.problems("dev"), many.problems("test")) == (
+        few.problems("dev"),
+        few.problems("test"),
+    )
 
 
 def test_splits_share_no_question() -> None:
@@ -67,33 +85,57 @@ def test_splits_share_no_question() -> None:
 
 
 def test_the_settings_open_as_a_task_with_an_oracle_and_base_text() -> None:
-    opened = open_task(TaskSettings(kind="stories", stories=StoriesSettings(**SMALL), merge_answer_line=True), seed=3)
+    opened = open_task(
+        TaskSettings(kind="stories", stories=StoriesSettings(**SMALL), merge_answer_line=True),
+        seed=3,
+    )
     assert isinstance(opened, OracleTask)
     assert isinstance(opened, ScratchTask)
     assert opened.problems("test") == stories(3, merge=True).problems("test")
 
 
 @pytest.mark.parametrize(
-    ("people", "steps"), [((2, 2), (1, 1)), ((2, 2), (2, 2)), ((3, 5), (2, 4)), ((4, 4), (3, 3)), ((8, 8), (1, 2)), ((2, 8), (1, 8))]
+    ("people", "steps"),
+    [
+        ((2, 2), (1, 1)),
+        ((2, 2), (2, 2)),
+        ((3, 5), (2, 4)),
+        ((4, 4), (3, 3)),
+        ((8, 8), (1, 2)),
+        ((2, 8), (1, 8)),
+    ],
 )
-def test_people_and_steps_are_as_many_as_asked(people: tuple[int, int], steps: tuple[int, int]) -> None:
-    for problem in stories(people=people, steps=steps, worked_share=1, extra_relations=0).problems("train"):
+def test_people_and_steps_are_as_many_as_asked(
+    people: tuple[int, int], steps: tuple[int, int]
+) -> None:
+    for problem in stories(people=people, steps=steps, worked_share=1, extra_relations=0).problems(
+        "train"
+    ):
         assert people[0] <= len(people_of(problem)) <= people[1]
-        # Without redundant relations there is one way only, so the worked solution has the length that was drawn.
+        # Without redundant relations there is one way only, so the worked solution has the length
+        # that was drawn.
         assert problem.solution is not None
-        worked_out = {step.partition(":")[0] for step in problem.solution if not step.startswith(("Check", "####"))}
+        worked_out = {
+            step.partition(":")[0]
+            for step in problem.solution
+            if not step.startswith(("Check", "####"))
+        }
         assert steps[0] <= len(worked_out) <= steps[1]
 
 
 def test_where_all_are_needed_every_person_is_worked_out() -> None:
-    for problem in stories(people=(2, 4), steps=(2, 5), extra_relations=0, all_needed=True, worked_share=1).problems("train"):
+    for problem in stories(
+        people=(2, 4), steps=(2, 5), extra_relations=0, all_needed=True, worked_share=1
+    ).problems("train"):
         assert problem.solution is not None
         assert {step.partition(":")[0] for step in problem.solution} >= set(people_of(problem))
 
 
 def test_numbers_distractors_relations_and_order_follow_the_settings() -> None:
     for limit in (10, 60):
-        values = [v for p in stories(max_number=limit).problems("train") for v in people_of(p).values()]
+        values = [
+            v for p in stories(max_number=limit).problems("train") for v in people_of(p).values()
+        ]
         assert 1 <= min(values) < limit / 4 < 0.75 * limit < max(values) <= limit
     sentences = {n: [p.question.count(".") for p in plain(distractors=n)] for n in (0, 3)}
     assert set(sentences[0]) == {4}
@@ -114,7 +156,9 @@ def told_in_order(problem: Problem) -> bool:
 
 def test_numbers_to_find_are_as_many_as_asked_and_always_needed() -> None:
     for n in (0, 1, 2):
-        drawn = stories(unknown=(n, n), people=(3, 4), steps=(2, 4), worked_share=1, extra_relations=0)
+        drawn = stories(
+            unknown=(n, n), people=(3, 4), steps=(2, 4), worked_share=1, extra_relations=0
+        )
         for problem in drawn.problems("train"):
             hidden = re.findall(r"(?:If|Had) ([A-Z][a-z]+) ", problem.question)
             assert len(hidden) == n
@@ -145,19 +189,25 @@ def test_numbers_to_choose_from_hold_the_true_one_and_all_can_be_tried() -> None
         assert said == f"{name[1]} {CHOICES[numbers.index(people_of(problem)[name[1]])]}"
     assert set(lengths) == {2, 3, 4}
     assert set(places) >= {0, 1, 2}
-    for problem in stories(unknown=(1, 1), options=(2, 4), max_number=20, told_second=1.0).problems("train"):
+    for problem in stories(unknown=(1, 1), options=(2, 4), max_number=20, told_second=1.0).problems(
+        "train"
+    ):
         name = re.search(r"(?:If|Had) ([A-Z][a-z]+) ", problem.question)
         assert name
         assert offered(problem)[0][1] == people_of(problem)[name[1]]
     assert not any(offered(problem) for problem in stories(unknown=(1, 1)).problems("train"))
-    with pytest.raises(ValueError, match=r"options must be two numbers with 0 <= fewest <= most <= 5, got \[3, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"options must be two numbers with 0 <= fewest <= most <= 5, got \[3, 2\]"
+    ):
         StoriesSettings(options=(3, 2))
 
 
 @given(seeds)
 def test_a_slip_among_options_takes_another_one_of_them(seed: int) -> None:
     rng = random.Random(seed)
-    settings = StoriesSettings(people=(2, 3), steps=(2, 3), unknown=(1, 1), options=(3, 3), max_number=20)
+    settings = StoriesSettings(
+        people=(2, 3), steps=(2, 3), unknown=(1, 1), options=(3, 3), max_number=20
+    )
     story = draw_story(rng, settings, (2, 3))
     wrong = slipped(rng, story)
     (fact,) = (fact for fact in story.facts if fact.kind == "unknown")
@@ -167,14 +217,18 @@ def test_a_slip_among_options_takes_another_one_of_them(seed: int) -> None:
 
 
 @given(seeds)
-def test_a_slipped_story_gives_a_draft_that_is_wrong_from_the_slip_on_where_it_matters(seed: int) -> None:
+def test_a_slipped_story_gives_a_draft_that_is_wrong_from_the_slip_on_where_it_matters(
+    seed: int,
+) -> None:
     rng = random.Random(seed)
     settings = StoriesSettings(people=(2, 4), steps=(2, 4), unknown=(1, 1))
     story = draw_story(rng, settings, (2, 4))
     wrong = slipped(rng, story)
     if wrong is None:
         return
-    truth = [is_true(step, story.values, story.asked, str(story.answer)) for step in solve(rng, wrong)]
+    truth = [
+        is_true(step, story.values, story.asked, str(story.answer)) for step in solve(rng, wrong)
+    ]
     assert list(wrong.values) == list(story.values)
     changed = {name for name in story.values if wrong.values[name] != story.values[name]}
     if not truth[-1]:
@@ -183,7 +237,9 @@ def test_a_slipped_story_gives_a_draft_that_is_wrong_from_the_slip_on_where_it_m
 
 
 def plain(**knobs: object) -> list[Problem]:
-    return stories(**({"people": (4, 4), "steps": (1, 4), "distractors": 0, "extra_relations": 0} | knobs)).problems("train")
+    return stories(
+        **({"people": (4, 4), "steps": (1, 4), "distractors": 0, "extra_relations": 0} | knobs)
+    ).problems("train")
 
 
 def test_the_worked_share_is_kept_and_only_in_training() -> None:
@@ -195,7 +251,15 @@ def test_the_worked_share_is_kept_and_only_in_training() -> None:
 
 @pytest.mark.parametrize("merge", [False, True])
 def test_every_reference_solution_is_right_and_every_step_of_it_true(merge: bool) -> None:
-    drawn = stories(merge=merge, worked_share=1, n_train=200, people=(2, 6), steps=(1, 5), extra_relations=3, distractors=3)
+    drawn = stories(
+        merge=merge,
+        worked_share=1,
+        n_train=200,
+        people=(2, 6),
+        steps=(1, 5),
+        extra_relations=3,
+        distractors=3,
+    )
     lengths = set()
     for problem in drawn.problems("train"):
         assert problem.solution is not None
@@ -210,7 +274,9 @@ def test_every_reference_solution_is_right_and_every_step_of_it_true(merge: bool
 @given(seeds)
 def test_every_fact_is_true_and_every_way_and_order_leads_to_the_answer(seed: int) -> None:
     rng = random.Random(seed)
-    story = draw_story(rng, StoriesSettings(people=(2, 6), steps=(1, 6), extra_relations=3, max_number=40), (1, 6))
+    story = draw_story(
+        rng, StoriesSettings(people=(2, 6), steps=(1, 6), extra_relations=3, max_number=40), (1, 6)
+    )
     for fact in story.facts:
         a, b, c = (*(story.values[name] for name in fact.people), 0, 0)[:3]
         if fact.kind in ("changes", "unknown"):
@@ -218,18 +284,26 @@ def test_every_fact_is_true_and_every_way_and_order_leads_to_the_answer(seed: in
             assert states(start, fact.changes)[-1] == end
             assert all(change.k == story.values[change.of] for change in fact.changes if change.of)
             continue
-        left, right = {"given": (a, fact.k), "more": (a, b + fact.k), "times": (a, b * fact.k), "pair": (a + b, fact.k), "sum": (a, b + c)}[
-            fact.kind
-        ]
+        left, right = {
+            "given": (a, fact.k),
+            "more": (a, b + fact.k),
+            "times": (a, b * fact.k),
+            "pair": (a + b, fact.k),
+            "sum": (a, b + c),
+        }[fact.kind]
         assert left == right, fact
         assert len(set(fact.people)) == len(fact.people)
     assert story.answer > 0
     for steps in (solve(rng, story), work_out(rng, story)):
-        assert all(is_true(step, story.values, story.asked, str(story.answer)) for step in steps), steps
+        assert all(is_true(step, story.values, story.asked, str(story.answer)) for step in steps), (
+            steps
+        )
         known = {f.people[0] for f in story.facts if f.kind == "given"}
         for step in steps:
             label, _, rest = step.partition(":")
-            assert set(re.findall(r"[A-Z][a-z]+", rest)) - {label} <= known, "a step uses what is known by then only"
+            assert set(re.findall(r"[A-Z][a-z]+", rest)) - {label} <= known, (
+                "a step uses what is known by then only"
+            )
             known.add(label)
     told = tell(rng, story, StoriesSettings(), ask_everyone=seed % 2 == 0)
     assert set(story.values) <= set(re.findall(r"[A-Z][a-z]+", told))
@@ -375,8 +449,14 @@ def test_redundant_relations_open_other_routes_and_all_of_them_are_true() -> Non
         settings = StoriesSettings(people=(3, 5), steps=(2, 4), extra_relations=extra_relations)
         for _ in range(30):
             story = draw_story(rng, settings, settings.steps)
-            routes = [work_out(random.Random(i), story) for i in range(60)] + [solve(random.Random(i), story)[:-1] for i in range(12)]
-            assert all(is_true(step, story.values, story.asked, str(story.answer)) for route in routes for step in route)
+            routes = [work_out(random.Random(i), story) for i in range(60)] + [
+                solve(random.Random(i), story)[:-1] for i in range(12)
+            ]
+            assert all(
+                is_true(step, story.values, story.asked, str(story.answer))
+                for route in routes
+                for step in route
+            )
             found += len({frozenset(route) for route in routes[:60]}) > 1
         return found
 
@@ -391,7 +471,9 @@ def test_no_text_breaks_the_oracle(text: str) -> None:
 
 
 @given(seeds, st.data())
-def test_another_number_anywhere_in_a_true_step_makes_it_false(seed: int, data: st.DataObject) -> None:
+def test_another_number_anywhere_in_a_true_step_makes_it_false(
+    seed: int, data: st.DataObject
+) -> None:
     rng = random.Random(seed)
     story = draw_story(rng, StoriesSettings(people=(2, 5), steps=(1, 4)), (1, 4))
     step = data.draw(st.sampled_from(solve(rng, story)))
@@ -400,12 +482,17 @@ def test_another_number_anywhere_in_a_true_step_makes_it_false(seed: int, data: 
     other = data.draw(st.integers(0, 200).filter(lambda n: n != int(step[start:end])))
     changed = f"{step[:start]}{other}{step[end:]}"
     assert is_true(step, story.values, story.asked, str(story.answer))
-    # `n * x` and `x / n` aside (x = 0 never occurs), no expression here has the same value for two values of one of its numbers.
+    # `n * x` and `x / n` aside (x = 0 never occurs), no expression here has the same value for two
+    # values of one of its numbers.
     assert not is_true(changed, story.values, story.asked, str(story.answer)), changed
 
 
-@given(st.lists(st.tuples(st.sampled_from("+-*/"), st.integers(1, 50)), max_size=8), st.integers(0, 50))
-def test_products_bind_closer_and_all_else_goes_from_left_to_right(tail: list[tuple[str, int]], head: int) -> None:
+@given(
+    st.lists(st.tuples(st.sampled_from("+-*/"), st.integers(1, 50)), max_size=8), st.integers(0, 50)
+)
+def test_products_bind_closer_and_all_else_goes_from_left_to_right(
+    tail: list[tuple[str, int]], head: int
+) -> None:
     text = f"{head}" + "".join(f" {sign} {n}" for sign, n in tail)
     terms: list[Fraction] = [Fraction(head)]
     for sign, n in tail:
@@ -414,25 +501,38 @@ def test_products_bind_closer_and_all_else_goes_from_left_to_right(tail: list[tu
         else:
             terms[-1] *= Fraction(n) if sign == "*" else Fraction(1, n)
     value = sum(terms, Fraction(0))
-    numerals = f"{value.numerator} / {value.denominator}" if value >= 0 else f"-{-value.numerator} / {value.denominator}"
+    numerals = (
+        f"{value.numerator} / {value.denominator}"
+        if value >= 0
+        else f"-{-value.numerator} / {value.denominator}"
+    )
     assert true(f"Ana: {text} = 19") == (value == 19)
     readable = max(map(len, re.findall(r"\d+", numerals))) <= 12
     assert true(f"Ana: {text} - ({numerals}) + 19 = 19") == readable
     assert not true(f"Ana: {text} - ({numerals}) + 18 = 19")
 
 
-def test_settings_that_no_story_meets_are_refused_when_the_task_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_no_story_meets_are_refused_when_the_task_is_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(ValueError, match="steps must be two numbers"):
         StoriesSettings(people=(2, 2), steps=(4, 4))
     with pytest.raises(
-        ValueError, match=r"unknown must be two numbers with 0 <= fewest <= most < the smallest number of people, got \[0, 2\]"
+        ValueError,
+        match=r"unknown must be two numbers with 0 <= fewest <= most < the smallest number of people, got \[0, 2\]",
     ):
         StoriesSettings(people=(2, 4), unknown=(0, 2))
-    with pytest.raises(ValueError, match=r"unknown_changes must be two numbers with 1 <= fewest <= most <= 4, got \[0, 2\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"unknown_changes must be two numbers with 1 <= fewest <= most <= 4, got \[0, 2\]",
+    ):
         StoriesSettings(unknown_changes=(0, 2))
     monkeypatch.setattr(draw, "MAX_DRAWS", 5)
     rare = StoriesSettings(people=(2, 8), steps=(8, 8), max_number=10, extra_relations=3)
-    with pytest.raises(ConfigError, match=r"5 drawn stories held none with 8 to 8 steps for people=\[2, 8\], max_number=10; widen steps"):
+    with pytest.raises(
+        ConfigError,
+        match=r"5 drawn stories held none with 8 to 8 steps for people=\[2, 8\], max_number=10; widen steps",
+    ):
         open_task(TaskSettings(stories=rare), seed=0)
 
 
@@ -444,20 +544,31 @@ def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few_words")
-def test_questions_that_run_out_end_in_an_error_that_names_the_knobs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_questions_that_run_out_end_in_an_error_that_names_the_knobs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(task, "MAX_REPEATS", 100)
-    settings = TINY.model_copy(update={"unknown": (0, 0), "n_train": 100_000, "n_dev": 10, "n_test": 10})
+    settings = TINY.model_copy(
+        update={"unknown": (0, 0), "n_train": 100_000, "n_dev": 10, "n_test": 10}
+    )
     with pytest.raises(
-        DataError, match=r"only \d+ of 100000 train .* people=\[2, 2\], steps=\[1, 1\], max_number=10, distractors=0; lower n_test"
+        DataError,
+        match=r"only \d+ of 100000 train .* people=\[2, 2\], steps=\[1, 1\], max_number=10, distractors=0; lower n_test",
     ):
         Stories(settings, 0).problems("train")
 
 
-def test_base_documents_hold_no_dev_or_test_question_even_if_that_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_base_documents_hold_no_dev_or_test_question_even_if_that_leaves_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     drawn = Stories(TINY.model_copy(update={"n_test": 3000}), 0)
     held = {f"Question: {p.question}\n" for split in ("dev", "test") for p in drawn.problems(split)}
     rng = random.Random(0)
-    asked = [d[0][0] for d in (drawn.base_document(rng, i / 1500) for i in range(1500)) if d[0][0].startswith("Question")]
+    asked = [
+        d[0][0]
+        for d in (drawn.base_document(rng, i / 1500) for i in range(1500))
+        if d[0][0].startswith("Question")
+    ]
     assert len(asked) > 800
     assert not {text.partition("\n")[0] + "\n" for text in asked} & held
     question = drawn.problems("dev")[0].question
@@ -467,13 +578,20 @@ def test_base_documents_hold_no_dev_or_test_question_even_if_that_leaves_none(mo
 
 
 def test_base_documents_learn_only_what_follows_from_what_was_read() -> None:
-    drawn, rng = stories(people=(2, 5), steps=(1, 4), unknown=(0, 1), options=(0, 3)), random.Random(1)
+    drawn, rng = (
+        stories(people=(2, 5), steps=(1, 4), unknown=(0, 1), options=(0, 3)),
+        random.Random(1),
+    )
     kinds: Counter[str] = Counter()
     for i in range(4000):
         document = drawn.base_document(rng, i / 4000)
-        read, learnt = ("".join(text for text, flag in document if flag == wanted) for wanted in (False, True))
+        read, learnt = (
+            "".join(text for text, flag in document if flag == wanted) for wanted in (False, True)
+        )
         assert document[0][1] is False
-        mends_one = learnt.count("\n") == 0 and "Draft:" in read  # only which number it is is learnt there
+        mends_one = (
+            learnt.count("\n") == 0 and "Draft:" in read
+        )  # only which number it is is learnt there
         assert mends_one or learnt.endswith("\n")
         if not read.startswith("Question") and not document[1][1]:
             for (asked, _), (number, _) in zip(document[1::2], document[2::2], strict=True):
@@ -483,22 +601,36 @@ def test_base_documents_learn_only_what_follows_from_what_was_read() -> None:
         if not read.startswith("Question"):
             starts = [i for i, (_, flag) in enumerate(document) if not flag]
             for start, end in pairwise([*starts, len(document)]):
-                kinds[held_drill(document[start][0], [text for text, _ in document[start + 1 : end]])] += 1
+                kinds[
+                    held_drill(document[start][0], [text for text, _ in document[start + 1 : end]])
+                ] += 1
             continue
         steps = [text for text, flag in document if flag]
         if mends_one:
             assert len(steps) == 1
             tried, other = re.findall(r"Check: \w+( \w+)?( \d+)", read)[0], steps[0]
             assert "".join(tried) not in ("", other)
-            assert not tried[0] or offered_in(read)[CHOICES.index(other.split()[0])] == int(other.split()[1])
+            assert not tried[0] or offered_in(read)[CHOICES.index(other.split()[0])] == int(
+                other.split()[1]
+            )
             kinds["mend one"] += 1
             continue
         assert all(step.count("\n") == 1 and step.endswith("\n") for step in steps)
         if steps[-1] in ("Right\n", "Wrong\n"):
             assert "Right\n" not in steps[steps.index("Wrong\n") :] if "Wrong\n" in steps else True
-            unequal = [step for step in steps if (two := re.search(r", (\d+) = (\d+)\n$", step)) and two[1] != two[2]]
+            unequal = [
+                step
+                for step in steps
+                if (two := re.search(r", (\d+) = (\d+)\n$", step)) and two[1] != two[2]
+            ]
             assert not unequal or steps[-1] == "Wrong\n"
-            kinds["check unequal" if unequal else "check Wrong" if "Wrong\n" in steps else "check Right"] += 1
+            kinds[
+                "check unequal"
+                if unequal
+                else "check Wrong"
+                if "Wrong\n" in steps
+                else "check Right"
+            ] += 1
         elif "Draft:" in read:
             same = [text for text, flag in document if not flag][1:] == [*steps, "Answer:\n"]
             assert same or "[BAD]" in read or "####" in read
@@ -510,10 +642,18 @@ def test_base_documents_learn_only_what_follows_from_what_was_read() -> None:
 
 
 def test_the_base_model_reads_of_no_habit_of_the_stories() -> None:
-    knobs = {"people": (2, 2), "steps": (2, 3), "unknown": (1, 1), "options": (2, 3), "max_number": 20}
+    knobs = {
+        "people": (2, 2),
+        "steps": (2, 3),
+        "unknown": (1, 1),
+        "options": (2, 3),
+        "max_number": 20,
+    }
     plain, habit = (stories(**knobs, told_second=share) for share in (0.0, 1.0))
     a, b = random.Random(2), random.Random(2)
-    assert [plain.base_document(a, i / 50) for i in range(50)] == [habit.base_document(b, i / 50) for i in range(50)]
+    assert [plain.base_document(a, i / 50) for i in range(50)] == [
+        habit.base_document(b, i / 50) for i in range(50)
+    ]
 
 
 def offered_in(text: str) -> list[int]:
@@ -549,7 +689,11 @@ def held_drill(asked: str, learnt: list[str]) -> str:
     sums, _, same = rest.rpartition(",")
     *_, said, read = asked.split("\n")
     tokens = (read + rest).removeprefix("Check: ").split()
-    name, place, number = tokens[0], tokens[1:2] if tokens[1] in CHOICES else [], next(t for t in tokens if t.isdigit())
+    name, place, number = (
+        tokens[0],
+        tokens[1:2] if tokens[1] in CHOICES else [],
+        next(t for t in tokens if t.isdigit()),
+    )
     assert not place or offered_in(asked)[CHOICES.index(*place)] == int(number)
     tried = {name: int(number), " ".join((name, *place)): int(number)}
     assert is_so(read + sums, **tried), rest

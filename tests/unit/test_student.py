@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from fakes import FunctionEngine, LastLineTask, problem, solution
+from glore.engines.protocol import Request, SamplingParams
 from glore.progress import SilentProgress
-from glore.sampling.protocol import Request, SamplingParams
 from glore.student import best_round, capped, goes_on, new_right, sample_solutions
+from support.fakes import FunctionEngine, LastLineTask, problem, solution
 
 
 def test_samples_come_graded_in_order_with_their_own_seeds() -> None:
-    engine = FunctionEngine(lambda request, seed: f"thinking {seed}\n#### {10 if request.seeds.index(seed) == 1 else 3}")
+    engine = FunctionEngine(
+        lambda request, seed: f"thinking {seed}\n#### {10 if request.seeds.index(seed) == 1 else 3}"
+    )
     problems = [problem("p0"), problem("p1")]
     solutions = sample_solutions(
         engine,
@@ -22,7 +24,12 @@ def test_samples_come_graded_in_order_with_their_own_seeds() -> None:
         source="student",
         progress=SilentProgress(),
     )
-    assert [s.id for s in solutions] == ["samples/p0/0", "samples/p0/1", "samples/p1/0", "samples/p1/1"]
+    assert [s.id for s in solutions] == [
+        "samples/p0/0",
+        "samples/p0/1",
+        "samples/p1/0",
+        "samples/p1/1",
+    ]
     assert [s.correct for s in solutions] == ["wrong", "right", "wrong", "right"]
     assert len({s.seed for s in solutions}) == 4
     assert {s.temperature for s in solutions} == {0.7}

@@ -12,12 +12,12 @@ import pytest
 
 from glore.config import TaskSettings
 from glore.errors import ConfigError, DataError
-from glore.fingerprints import digest_of_files
+from glore.pipeline.fingerprints import digest_of_files
 from glore.records import Problem
 from glore.tasks import Grade, Task, open_task
-from glore.tasks.columnar import MAX_LINE_BYTES
-from glore.tasks.dataset import DatasetTask
-from glore.tasks.latex import LatexChecker
+from glore.tasks.data.columnar import MAX_LINE_BYTES
+from glore.tasks.data.dataset import DatasetTask
+from glore.tasks.grading.latex import LatexChecker
 from glore.tasks.open import data_contents
 
 
@@ -32,14 +32,24 @@ def folder(path: Path, train: bytes, test: bytes) -> Path:
 
 
 def opened(kind: str, path: Path, **settings: object) -> Task:
-    return open_task(TaskSettings.model_validate({"kind": kind, "path": str(path), "n_dev": 1, **settings}), seed=0)
+    return open_task(
+        TaskSettings.model_validate({"kind": kind, "path": str(path), "n_dev": 1, **settings}),
+        seed=0,
+    )
 
 
 def everything(task: Task) -> dict[str, Problem]:
-    return {problem.question: problem for split in ("train", "dev", "test") for problem in task.problems(split)}
+    return {
+        problem.question: problem
+        for split in ("train", "dev", "test")
+        for problem in task.problems(split)
+    }
 
 
-GSM = [{"question": f"Q{i}?", "answer": f"{i}+{i} = <<{i}+{i}={2 * i}>>{2 * i},\nso\n#### {2 * i:,}"} for i in range(498, 502)]
+GSM = [
+    {"question": f"Q{i}?", "answer": f"{i}+{i} = <<{i}+{i}={2 * i}>>{2 * i},\nso\n#### {2 * i:,}"}
+    for i in range(498, 502)
+]
 USER = [{"question": f"q{i}", "answer": i} for i in range(5)]
 USER_TEST = lines({"question": "t", "answer": "5"})
 
@@ -51,32 +61,54 @@ def test_gsm8k_steps_annotations_and_merging(tmp_path: Path) -> None:
     assert problem.answer == "1000"
     assert problem.solution == ("500+500 = <<500+500=1000>>1000,", "so", "#### 1,000")
     assert everything(opened("gsm8k", tmp_path))["T?"].answer == "-3"
-    other = everything(opened("gsm8k", tmp_path, keep_annotations=False, merge_answer_line=True))["Q500?"]
+    other = everything(opened("gsm8k", tmp_path, keep_annotations=False, merge_answer_line=True))[
+        "Q500?"
+    ]
     assert other.solution == ("500+500 = 1000,", "so #### 1,000")
 
 
 def test_svamp_array_and_hub_layout(tmp_path: Path) -> None:
     rows = [
-        {"ID": f"chal-{i}", "Body": f"Tom had {i} pens", "Question": "How many?", "Equation": f"{i}.0", "Answer": float(i)}
+        {
+            "ID": f"chal-{i}",
+            "Body": f"Tom had {i} pens",
+            "Question": "How many?",
+            "Equation": f"{i}.0",
+            "Answer": float(i),
+        }
         for i in range(1, 11)
     ]
     (tmp_path / "SVAMP.json").write_text(json.dumps(rows, indent=1))
     task = opened("svamp", tmp_path)
     assert [len(task.problems(s)) for s in ("train", "dev", "test")] == [6, 1, 3]
-    assert [p.id for p in task.problems("test")] == ["svamp-chal-8", "svamp-chal-9", "svamp-chal-10"]
-    assert task.problems("test")[0] == Problem("svamp-chal-8", "Tom had 8 pens. How many?", "8", None, "test")
+    assert [p.id for p in task.problems("test")] == [
+        "svamp-chal-8",
+        "svamp-chal-9",
+        "svamp-chal-10",
+    ]
+    assert task.problems("test")[0] == Problem(
+        "svamp-chal-8", "Tom had 8 pens. How many?", "8", None, "test"
+    )
     folder(tmp_path, lines(*rows[:7]), lines(*rows[7:]))
     (tmp_path / "SVAMP.json").unlink()
     assert everything(opened("svamp", tmp_path)) == everything(task)
 
 
 def test_math_reads_boxes_and_grades_latex(tmp_path: Path) -> None:
-    rows = [{"problem": f"p{i}", "solution": f"Clearly\n$x = \\boxed{{\\frac{{{i}\\pi}}{{7}}}}$."} for i in range(3)]
-    rows += [{"problem": "even?", "solution": "It is \\boxed{\\text{even}}."}, {"problem": "word", "solution": "", "answer": "even"}]
+    rows = [
+        {"problem": f"p{i}", "solution": f"Clearly\n$x = \\boxed{{\\frac{{{i}\\pi}}{{7}}}}$."}
+        for i in range(3)
+    ]
+    rows += [
+        {"problem": "even?", "solution": "It is \\boxed{\\text{even}}."},
+        {"problem": "word", "solution": "", "answer": "even"},
+    ]
     rows[-1]["solution"] = "Even."
     task = opened("math", folder(tmp_path, lines(*rows[:-2]), lines(*rows[-2:])))
     assert isinstance(task, DatasetTask)
-    task.checker = LatexChecker(limit_seconds=60)  # the usual limit is too short on a machine that is busy with other work
+    task.checker = LatexChecker(
+        limit_seconds=60
+    )  # the usual limit is too short on a machine that is busy with other work
     problem = everything(task)["p2"]
     assert problem.answer == r"\frac{2\pi}{7}"
     assert problem.solution == ("Clearly", r"$x = \boxed{\frac{2\pi}{7}}$.", r"#### \frac{2\pi}{7}")
@@ -87,23 +119,40 @@ def test_math_reads_boxes_and_grades_latex(tmp_path: Path) -> None:
     task.close()
 
 
-def test_math_refuses_an_answer_that_is_not_the_boxed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_math_refuses_an_answer_that_is_not_the_boxed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def row(boxed: str, answer: str) -> bytes:
         return lines({"problem": "p", "solution": f"So \\boxed{{{boxed}}}.", "answer": answer})
 
     test = lines({"problem": "t", "solution": "\\boxed{x+1}", "answer": "x + 1"})
     with monkeypatch.context() as patch:
-        patch.setattr(LatexChecker, "check", lambda *_: pytest.fail("equal texts and numbers need no slow checker"))
+        patch.setattr(
+            LatexChecker,
+            "check",
+            lambda *_: pytest.fail("equal texts and numbers need no slow checker"),
+        )
         for boxed, answer in (("3", "3.0"), ("\\frac{1}{2}", "0.5"), ("even", "\\text{Even}")):
-            opened("math", folder(tmp_path, row(boxed, answer) + lines({"problem": "q", "solution": "\\boxed{3}"}), test))
+            opened(
+                "math",
+                folder(
+                    tmp_path,
+                    row(boxed, answer) + lines({"problem": "q", "solution": "\\boxed{3}"}),
+                    test,
+                ),
+            )
         with pytest.raises(
-            DataError, match=r"line 1: the field 'solution' has '3' in its .*, but 'answer' is '4'; correct one of them"
+            DataError,
+            match=r"line 1: the field 'solution' has '3' in its .*, but 'answer' is '4'; correct one of them",
         ) as caught:
             opened("math", folder(tmp_path, row("3", "4"), test))
     assert str(tmp_path / "train.jsonl") in str(caught.value)
-    monkeypatch.setattr(LatexChecker, "check", lambda self, gold, found: "right" if "frac" in gold else "wrong")
+    monkeypatch.setattr(
+        LatexChecker, "check", lambda self, gold, found: "right" if "frac" in gold else "wrong"
+    )
     more = lines(
-        {"problem": "q", "solution": "\\boxed{3}, \\boxed{5}", "answer": "3,5"}, {"problem": "r", "solution": "Three.", "answer": 3}
+        {"problem": "q", "solution": "\\boxed{3}, \\boxed{5}", "answer": "3,5"},
+        {"problem": "r", "solution": "Three.", "answer": 3},
     )
     opened("math", folder(tmp_path, row("x/2", "\\frac x2") + more, test))
     with pytest.raises(DataError, match=r"line 1: .* 'x\+2' in its"):
@@ -112,13 +161,22 @@ def test_math_refuses_an_answer_that_is_not_the_boxed_one(tmp_path: Path, monkey
 
 def test_math_grades_answers_without_a_backslash(tmp_path: Path) -> None:
     rows = [{"problem": f"p{i}", "solution": f"\\boxed{{x+{i}}}"} for i in range(3)]
-    task = opened("math", folder(tmp_path, lines(*rows), lines({"problem": "t", "solution": "\\boxed{Friday}"})))
+    task = opened(
+        "math",
+        folder(tmp_path, lines(*rows), lines({"problem": "t", "solution": "\\boxed{Friday}"})),
+    )
     assert isinstance(task, DatasetTask)
     task.checker = LatexChecker(limit_seconds=60)
     found = everything(task)
     assert (found["p2"].answer, found["t"].answer) == ("x+2", "Friday")
-    assert [task.grade(found["p2"], [f"#### {text}"]).verdict for text in ("2 + x", "x+1")] == ["right", "wrong"]
-    assert [task.grade(found["t"], [f"#### {text}"]).verdict for text in ("friday", "Monday")] == ["right", "wrong"]
+    assert [task.grade(found["p2"], [f"#### {text}"]).verdict for text in ("2 + x", "x+1")] == [
+        "right",
+        "wrong",
+    ]
+    assert [task.grade(found["t"], [f"#### {text}"]).verdict for text in ("friday", "Monday")] == [
+        "right",
+        "wrong",
+    ]
     task.close()
 
 
@@ -128,11 +186,26 @@ def test_users_own_file(tmp_path: Path) -> None:
         {"question": "b", "answer": "1,234", "solution": "1000 + 234 = 1,234\r\n#### 1234\n"},
         {"question": "c", "answer": 2.50, "solution": None},
     ]
-    found = everything(opened("jsonl", folder(tmp_path, b"\xef\xbb\xbf" + lines(*rows).replace(b"\n", b"\r\n") + b"\r\n\n", USER_TEST)))
+    found = everything(
+        opened(
+            "jsonl",
+            folder(
+                tmp_path,
+                b"\xef\xbb\xbf" + lines(*rows).replace(b"\n", b"\r\n") + b"\r\n\n",
+                USER_TEST,
+            ),
+        )
+    )
     assert found["a"] == Problem("mine", "a", "18", ("9 + 9 = 18", "#### 18"), found["a"].split)
     assert found["b"].solution == ("1000 + 234 = 1,234", "#### 1234")
-    assert (found["c"].answer, found["c"].solution, found["c"].id) == ("2.5", None, "jsonl-train-00003")
-    (tmp_path / "all.jsonl").write_bytes(lines(*({"question": str(i), "answer": i} for i in range(10))))
+    assert (found["c"].answer, found["c"].solution, found["c"].id) == (
+        "2.5",
+        None,
+        "jsonl-train-00003",
+    )
+    (tmp_path / "all.jsonl").write_bytes(
+        lines(*({"question": str(i), "answer": i} for i in range(10)))
+    )
     task = opened("jsonl", tmp_path / "all.jsonl")
     assert [len(task.problems(s)) for s in ("train", "dev", "test")] == [7, 1, 2]
     assert task.grade(task.problems("test")[0], ["#### x"]) == Grade("unknown", "x")
@@ -148,27 +221,62 @@ def test_users_own_file(tmp_path: Path) -> None:
         (b'{"question": "x", "answer": ' + b"9" * 5000 + b"}", "line 1: not usable JSON"),
         (b"[" * 100_000, "line 1: not usable JSON .nested too deeply"),
         (b"[1, 2]", "line 1: a problem is a JSON object with named fields, got"),
-        (b'{"question": "x"}', "line 1: the field 'answer' is missing .fields there: question.; add it"),
-        (b'{"question": "x", "\\u001b[31m\\n' + b"n" * 900 + b'": 5}', r"line 1: .* .fields there:  \[31m n{34}…, question.; add it"),
+        (
+            b'{"question": "x"}',
+            "line 1: the field 'answer' is missing .fields there: question.; add it",
+        ),
+        (
+            b'{"question": "x", "\\u001b[31m\\n' + b"n" * 900 + b'": 5}',
+            r"line 1: .* .fields there:  \[31m n{34}…, question.; add it",
+        ),
         (b'{"question": 5, "answer": 5}', "line 1: the field 'question' must be a text, got 5"),
-        (b'{"question": "x", "answer": true}', "line 1: the field 'answer' must be a text, got True"),
+        (
+            b'{"question": "x", "answer": true}',
+            "line 1: the field 'answer' must be a text, got True",
+        ),
         (b'{"question": "x", "answer": ["5"]}', "line 1: the field 'answer' must be a text"),
         (b'{"question": " ", "answer": 5}', "line 1: the field 'question' is empty"),
-        (b'{"question": "x", "answer": "1+1\\n#### 2"}', "move everything before '####' to the field 'solution'"),
-        (b'{"question": "x", "answer": 1e999999999}', "line 1: the field 'answer' is '1E.999999999', a number too long or"),
-        (b'{"question": "x", "answer": 2, "solution": "#### 3"}', "line 1: the field 'solution' ends in '3', but 'answer' is '2'"),
-        (b'{"question": "\\ud800", "answer": 2}', "line 1: the field 'question' holds half a Unicode character"),
-        (b'{"question": "caf\xe9", "answer": 2}', "line 1: byte 18 is not UTF-8; save the file as UTF-8"),
-        (b'{"question": "' + b"x" * MAX_LINE_BYTES + b'", "answer": 2}', "line 1: longer than 1024 KiB"),
-        (b'{"question": "x", "answer": 2, "solution": "' + b"x" * 20_001 + b'"}', "the field 'solution' has 200"),
-        (b'{"question": "T", "answer": 5}\n' + lines(*USER), "line 1: this question is also in .*test.jsonl, line 1"),
+        (
+            b'{"question": "x", "answer": "1+1\\n#### 2"}',
+            "move everything before '####' to the field 'solution'",
+        ),
+        (
+            b'{"question": "x", "answer": 1e999999999}',
+            "line 1: the field 'answer' is '1E.999999999', a number too long or",
+        ),
+        (
+            b'{"question": "x", "answer": 2, "solution": "#### 3"}',
+            "line 1: the field 'solution' ends in '3', but 'answer' is '2'",
+        ),
+        (
+            b'{"question": "\\ud800", "answer": 2}',
+            "line 1: the field 'question' holds half a Unicode character",
+        ),
+        (
+            b'{"question": "caf\xe9", "answer": 2}',
+            "line 1: byte 18 is not UTF-8; save the file as UTF-8",
+        ),
+        (
+            b'{"question": "' + b"x" * MAX_LINE_BYTES + b'", "answer": 2}',
+            "line 1: longer than 1024 KiB",
+        ),
+        (
+            b'{"question": "x", "answer": 2, "solution": "' + b"x" * 20_001 + b'"}',
+            "the field 'solution' has 200",
+        ),
+        (
+            b'{"question": "T", "answer": 5}\n' + lines(*USER),
+            "line 1: this question is also in .*test.jsonl, line 1",
+        ),
         (
             b'{"question": "x", "answer": 5, "id": "a"}\n{"question": "y", "answer": 5, "id": "a"}',
             "line 2: the field 'id' is 'a' as in .*line 1",
         ),
     ],
 )
-def test_malformed_files_name_file_line_field_and_mend(tmp_path: Path, row: bytes, complaint: str) -> None:
+def test_malformed_files_name_file_line_field_and_mend(
+    tmp_path: Path, row: bytes, complaint: str
+) -> None:
     folder(tmp_path, row, USER_TEST)
     with pytest.raises(DataError, match=complaint) as caught:
         opened("jsonl", tmp_path)
@@ -183,14 +291,20 @@ def test_malformed_files_name_file_line_field_and_mend(tmp_path: Path, row: byte
         ("5", "must hold one JSON array of problems, or one object per line, got '5'"),
         ("{}", "line 1: the field 'Body' is missing"),
         ('[{"ID": "a"}] 5', "line 1: the JSON array is cut off"),
-        ('[{"Body": "x", "Body": "y"}]', "line 1: not usable JSON .*the field Body stands there twice"),
+        (
+            '[{"Body": "x", "Body": "y"}]',
+            "line 1: not usable JSON .*the field Body stands there twice",
+        ),
         ("", "must hold one JSON array"),
         ("[]", "holds no problems"),
         ('[\n{"ID": "a"},\n{"ID"', "line 3: not valid JSON"),
         ('[\n{"ID": "a"}\n', "line 3: the JSON array is cut off"),
         ("[\n\n5]", "line 3: a problem is a JSON object"),
         ('[\n{"Body": "x", "Answer": 1}]', "line 2: the field 'Question' is missing"),
-        ('[{"Body": "x", "Question": "y", "Answer": "z"}]', "line 1: the field 'Answer' is 'z', not one number"),
+        (
+            '[{"Body": "x", "Question": "y", "Answer": "z"}]',
+            "line 1: the field 'Answer' is 'z', not one number",
+        ),
     ],
 )
 def test_malformed_array(tmp_path: Path, text: str, complaint: str) -> None:
@@ -201,7 +315,10 @@ def test_malformed_array(tmp_path: Path, text: str, complaint: str) -> None:
 
 def test_the_content_of_local_data_is_what_a_task_reads(tmp_path: Path) -> None:
     def content(**settings: object) -> dict[str, str | None]:
-        return data_contents(TaskSettings.model_validate({"kind": "svamp", "path": str(tmp_path), **settings}), base_text=True)
+        return data_contents(
+            TaskSettings.model_validate({"kind": "svamp", "path": str(tmp_path), **settings}),
+            base_text=True,
+        )
 
     folder(tmp_path, b"a\n", b"b\n")
     seen = [content()["task.path"]]
@@ -230,12 +347,21 @@ def test_the_content_of_local_data_is_what_a_task_reads(tmp_path: Path) -> None:
 
 def test_every_byte_and_name_counts_for_a_digest(tmp_path: Path) -> None:
     file, digests = tmp_path / "x", set()
-    for content in (b"", b"a" * 2**21, b"b" + b"a" * (2**21 - 1), b"a" * (2**21 - 1) + b"b", b"a" * 2**21 + b"a"):
+    for content in (
+        b"",
+        b"a" * 2**21,
+        b"b" + b"a" * (2**21 - 1),
+        b"a" * (2**21 - 1) + b"b",
+        b"a" * 2**21 + b"a",
+    ):
         file.write_bytes(content)
         digests.add(digest_of_files({"": file}))
     assert len(digests) == 5
     assert digest_of_files({"x": file}) not in digests
-    with pytest.raises(DataError, match=r"can't read .*none: No such file or directory; check the settings below task"):
+    with pytest.raises(
+        DataError,
+        match=r"can't read .*none: No such file or directory; check the settings below task",
+    ):
         digest_of_files({"": tmp_path / "none"})
 
 
@@ -260,7 +386,14 @@ def test_an_unreachable_hub_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> 
         raise OSError("no network in this test")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+    for name in (
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+    ):
         monkeypatch.delenv(name, raising=False)
     start = time.perf_counter()
     with pytest.raises(DataError, match=r"openai/gsm8k.*set task.path to local files"):

@@ -1,4 +1,6 @@
-"""Answers that load, answers that don't, and worked solutions that contradict the answer beside them."""
+"""Answers that load, answers that don't, and worked solutions that contradict the answer beside
+them.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +12,47 @@ import pytest
 from glore.config import TaskSettings
 from glore.errors import DataError
 from glore.tasks import Task, open_task
-from glore.tasks.dataset import DatasetTask
-from glore.tasks.latex import LatexChecker
+from glore.tasks.data.dataset import DatasetTask
+from glore.tasks.grading.latex import LatexChecker
 
-CASES = [json.loads(line) for line in (Path(__file__).parents[1] / "cases" / "data.jsonl").read_text(encoding="utf-8").split("\n") if line]
+CASES = [
+    json.loads(line)
+    for line in (Path(__file__).parents[1] / "cases" / "data.jsonl")
+    .read_text(encoding="utf-8")
+    .split("\n")
+    if line
+]
 
 
 def loaded(path: Path, row: dict[str, object], kind: str = "jsonl", **settings: object) -> Task:
     """A task whose first training question is `row`."""
-    names = {"jsonl": ("question", "answer"), "math": ("problem", "answer"), "gsm8k": ("question", "answer")}[kind]
+    names = {
+        "jsonl": ("question", "answer"),
+        "math": ("problem", "answer"),
+        "gsm8k": ("question", "answer"),
+    }[kind]
     other = ["5", "#### 5"][kind == "gsm8k"]
     more = [dict(zip(names, (f"q{i}", other), strict=True)) for i in range(3)]
-    (path / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in [row, *more]), encoding="utf-8")
-    (path / "test.jsonl").write_text(json.dumps(dict(zip(names, ("t", other), strict=True))) + "\n", encoding="utf-8")
-    return open_task(TaskSettings.model_validate({"kind": kind, "path": str(path), "n_dev": 1, **settings}), seed=0)
+    (path / "train.jsonl").write_text(
+        "".join(json.dumps(r) + "\n" for r in [row, *more]), encoding="utf-8"
+    )
+    (path / "test.jsonl").write_text(
+        json.dumps(dict(zip(names, ("t", other), strict=True))) + "\n", encoding="utf-8"
+    )
+    return open_task(
+        TaskSettings.model_validate({"kind": kind, "path": str(path), "n_dev": 1, **settings}),
+        seed=0,
+    )
 
 
 def the_answer(task: Task, row: dict[str, object]) -> str:
     question = row.get("question", row.get("problem"))
-    return next(p.answer for split in ("train", "dev") for p in task.problems(split) if p.question == question)
+    return next(
+        p.answer
+        for split in ("train", "dev")
+        for p in task.problems(split)
+        if p.question == question
+    )
 
 
 def refused(path: Path, row: dict[str, object], kind: str = "jsonl") -> str:
@@ -70,14 +94,20 @@ def test_cases_that_failed_once(tmp_path: Path, case: dict[str, object]) -> None
         ("\\{1, 2\\}", "\\{1, 2\\}", "\\{1,2\\}", None),
     ],
 )
-def test_what_can_be_judged_loads_and_is_judged(tmp_path: Path, answer: object, gold: str, right: str, wrong: str | None) -> None:
+def test_what_can_be_judged_loads_and_is_judged(
+    tmp_path: Path, answer: object, gold: str, right: str, wrong: str | None
+) -> None:
     row = {"question": "q?", "answer": answer}
     task = loaded(tmp_path, row)
     assert isinstance(task, DatasetTask)
     if task.checker is not None:
         task.close()
-        task.checker = LatexChecker(limit_seconds=60)  # the usual limit is too short on a machine that is busy with other work
-    problem = next(p for split in ("train", "dev") for p in task.problems(split) if p.question == "q?")
+        task.checker = LatexChecker(
+            limit_seconds=60
+        )  # the usual limit is too short on a machine that is busy with other work
+    problem = next(
+        p for split in ("train", "dev") for p in task.problems(split) if p.question == "q?"
+    )
     assert problem.answer == gold
     assert task.grade(problem, [f"#### {right}"]).verdict == "right"
     if wrong is not None:
@@ -91,7 +121,10 @@ def test_what_can_be_judged_loads_and_is_judged(tmp_path: Path, answer: object, 
         ("1+1\n#### 2", "move everything before '####' to the field 'solution'"),
         ("\\frac{4}{2}\n#### 2", "move everything before '####' to the field 'solution'"),
         ("1 + 1 is\n2", "several lines; write only the final answer, without the working"),
-        ("3 + 4 = 7, so she has 7 apples and 2 pears.", "numbers among words, .* write only the final answer"),
+        (
+            "3 + 4 = 7, so she has 7 apples and 2 pears.",
+            "numbers among words, .* write only the final answer",
+        ),
         ("she goes " * 200, "longer than 1000 characters"),
         ("9" * 400, "too long or too large to be compared .at most 100 digits.; round it"),
         ("1e5000", "too long or too large"),
@@ -100,7 +133,9 @@ def test_what_can_be_judged_loads_and_is_judged(tmp_path: Path, answer: object, 
         ("\\frac{1}{2", "braces are not balanced; correct it"),
     ],
 )
-def test_what_no_grader_can_judge_is_refused_with_a_hint_that_fits(tmp_path: Path, answer: str, hint: str) -> None:
+def test_what_no_grader_can_judge_is_refused_with_a_hint_that_fits(
+    tmp_path: Path, answer: str, hint: str
+) -> None:
     message = refused(tmp_path, {"question": "q?", "answer": answer})
     assert "the field 'answer' is " in message
     with pytest.raises(DataError, match=hint):
@@ -110,20 +145,58 @@ def test_what_no_grader_can_judge_is_refused_with_a_hint_that_fits(tmp_path: Pat
 @pytest.mark.parametrize(
     ("kind", "row", "complaint"),
     [
-        ("jsonl", {"question": "q", "answer": 12, "solution": "So \\boxed{13}."}, "'solution' has '13' in its"),
-        ("jsonl", {"question": "q", "answer": 12, "solution": "So \\boxed{13}.\n#### 12"}, "'solution' has '13' in its"),
-        ("jsonl", {"question": "q", "answer": 12, "solution": "\\boxed{12}, no: \\fbox{x} \\boxed 13"}, "'solution' has '13'"),
-        ("jsonl", {"question": "q", "answer": "1/2", "solution": "\\boxed{\\frac{1}{3}}"}, "but 'answer' is '0.5'; correct one"),
-        ("jsonl", {"question": "q", "answer": "Yes", "solution": "\\boxed{\\text{No}}"}, "but 'answer' is 'Yes'"),
-        ("jsonl", {"question": "q", "answer": 12, "solution": "12\n#### 13"}, "ends in '13', but 'answer' is '12'"),
-        ("math", {"problem": "q", "answer": "12", "solution": "So \\boxed{13}."}, "'solution' has '13'"),
+        (
+            "jsonl",
+            {"question": "q", "answer": 12, "solution": "So \\boxed{13}."},
+            "'solution' has '13' in its",
+        ),
+        (
+            "jsonl",
+            {"question": "q", "answer": 12, "solution": "So \\boxed{13}.\n#### 12"},
+            "'solution' has '13' in its",
+        ),
+        (
+            "jsonl",
+            {"question": "q", "answer": 12, "solution": "\\boxed{12}, no: \\fbox{x} \\boxed 13"},
+            "'solution' has '13'",
+        ),
+        (
+            "jsonl",
+            {"question": "q", "answer": "1/2", "solution": "\\boxed{\\frac{1}{3}}"},
+            "but 'answer' is '0.5'; correct one",
+        ),
+        (
+            "jsonl",
+            {"question": "q", "answer": "Yes", "solution": "\\boxed{\\text{No}}"},
+            "but 'answer' is 'Yes'",
+        ),
+        (
+            "jsonl",
+            {"question": "q", "answer": 12, "solution": "12\n#### 13"},
+            "ends in '13', but 'answer' is '12'",
+        ),
+        (
+            "math",
+            {"problem": "q", "answer": "12", "solution": "So \\boxed{13}."},
+            "'solution' has '13'",
+        ),
         ("math", {"problem": "q", "solution": "So \\boxed{13}.\n#### 12"}, "ends in '12'"),
-        ("math", {"problem": "q", "solution": "So it is."}, "neither a field 'answer' nor a .boxed"),
+        (
+            "math",
+            {"problem": "q", "solution": "So it is."},
+            "neither a field 'answer' nor a .boxed",
+        ),
         ("math", {"problem": "q", "solution": " ", "answer": " "}, "the field 'solution' is empty"),
-        ("gsm8k", {"question": "q", "answer": "So \\boxed{13}.\n#### 12"}, "'answer' has '13' .* but the line after '####' is '12'"),
+        (
+            "gsm8k",
+            {"question": "q", "answer": "So \\boxed{13}.\n#### 12"},
+            "'answer' has '13' .* but the line after '####' is '12'",
+        ),
     ],
 )
-def test_a_solution_that_contradicts_the_answer_is_refused(tmp_path: Path, kind: str, row: dict[str, object], complaint: str) -> None:
+def test_a_solution_that_contradicts_the_answer_is_refused(
+    tmp_path: Path, kind: str, row: dict[str, object], complaint: str
+) -> None:
     refused(tmp_path, row, kind)
     with pytest.raises(DataError, match=complaint):
         loaded(tmp_path, row, kind)
@@ -132,27 +205,50 @@ def test_a_solution_that_contradicts_the_answer_is_refused(tmp_path: Path, kind:
 @pytest.mark.parametrize(
     ("kind", "row", "steps"),
     [
-        ("jsonl", {"question": "q", "answer": 12, "solution": "So \\boxed{12}."}, ("So \\boxed{12}.", "#### 12")),
+        (
+            "jsonl",
+            {"question": "q", "answer": 12, "solution": "So \\boxed{12}."},
+            ("So \\boxed{12}.", "#### 12"),
+        ),
         (
             "jsonl",
             {"question": "q", "answer": 12, "solution": "\\boxed{3}, then\n\\boxed{12.0}"},
             ("\\boxed{3}, then", "\\boxed{12.0}", "#### 12"),
         ),
-        ("jsonl", {"question": "q", "answer": "3, 5", "solution": "\\boxed{3} and \\boxed{5}"}, ("\\boxed{3} and \\boxed{5}", "#### 3, 5")),
-        ("jsonl", {"question": "q", "answer": "x +\n\\pi", "solution": "a"}, ("a", "#### x + \\pi")),
+        (
+            "jsonl",
+            {"question": "q", "answer": "3, 5", "solution": "\\boxed{3} and \\boxed{5}"},
+            ("\\boxed{3} and \\boxed{5}", "#### 3, 5"),
+        ),
+        (
+            "jsonl",
+            {"question": "q", "answer": "x +\n\\pi", "solution": "a"},
+            ("a", "#### x + \\pi"),
+        ),
         ("math", {"problem": "q", "answer": "12", "solution": "So\n#### 12"}, ("So", "#### 12")),
         ("math", {"problem": "q", "answer": "12", "solution": None}, None),
         ("math", {"problem": "q", "answer": "12", "solution": ""}, None),
-        ("gsm8k", {"question": "q", "answer": "So \\boxed{12}.\n#### 12"}, ("So \\boxed{12}.", "#### 12")),
+        (
+            "gsm8k",
+            {"question": "q", "answer": "So \\boxed{12}.\n#### 12"},
+            ("So \\boxed{12}.", "#### 12"),
+        ),
     ],
 )
-def test_a_solution_that_agrees_ends_in_the_answer_line(tmp_path: Path, kind: str, row: dict[str, object], steps: object) -> None:
+def test_a_solution_that_agrees_ends_in_the_answer_line(
+    tmp_path: Path, kind: str, row: dict[str, object], steps: object
+) -> None:
     task = loaded(tmp_path, row, kind)
-    found = [p.solution for split in ("train", "dev") for p in task.problems(split) if p.question == "q"]
+    found = [
+        p.solution for split in ("train", "dev") for p in task.problems(split) if p.question == "q"
+    ]
     assert found == [steps]
 
 
 def test_math_loads_answers_alone(tmp_path: Path) -> None:
     task = loaded(tmp_path, {"problem": "p?", "answer": "\\frac{1}{2}"}, "math")
-    assert sum(p.solution is None for split in ("train", "dev", "test") for p in task.problems(split)) == 5
+    assert (
+        sum(p.solution is None for split in ("train", "dev", "test") for p in task.problems(split))
+        == 5
+    )
     assert the_answer(task, {"problem": "p?"}) == "0.5"

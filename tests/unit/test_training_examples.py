@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 import numpy as np
-import tiny_training as tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
 from glore.training.batches import WINDOW, pad_rows, plan_batches
-from glore.training.examples import IGNORED, LMExample, Row, StepExample, document_rows, lm_rows, step_rows
+from glore.training.examples import (
+    IGNORED,
+    LMExample,
+    Row,
+    StepExample,
+    document_rows,
+    lm_rows,
+    step_rows,
+)
+from support import tiny_training as tiny
 
 TOKENIZER = tiny.tiny_tokenizer()
 
@@ -30,25 +38,43 @@ def test_without_a_prompt_everything_is_scored() -> None:
 
 
 def test_of_a_document_only_the_learnt_pieces_and_the_end_are_scored() -> None:
-    document = (("Ana : ", False), ("12\n", True), ("7 + 7 =", False), (" 14\n", True), ("Tom", False))
+    document = (
+        ("Ana : ", False),
+        ("12\n", True),
+        ("7 + 7 =", False),
+        (" 14\n", True),
+        ("Tom", False),
+    )
     (row,), n_dropped = document_rows(TOKENIZER, [document], 96)
-    tokens = [(token, learnt) for text, learnt in document for token in ids(text)] + [(TOKENIZER.eos_token_id, True)]
+    tokens = [(token, learnt) for text, learnt in document for token in ids(text)] + [
+        (TOKENIZER.eos_token_id, True)
+    ]
     assert n_dropped == 0
     assert row.ids.tolist() == [token for token, _ in tokens]
-    assert row.targets.tolist() == [token if learnt else IGNORED for token, learnt in tokens[1:]] + [IGNORED]
+    assert row.targets.tolist() == [
+        token if learnt else IGNORED for token, learnt in tokens[1:]
+    ] + [IGNORED]
 
 
 def test_documents_keep_their_order_and_long_ones_are_counted() -> None:
     documents = [((f"{i}\n", i % 2 == 0),) for i in range(20)]
-    rows, n_dropped = document_rows(TOKENIZER, [*documents[:10], (("Ana " * 200, True),), *documents[10:]], 96)
+    rows, n_dropped = document_rows(
+        TOKENIZER, [*documents[:10], (("Ana " * 200, True),), *documents[10:]], 96
+    )
     assert n_dropped == 1
-    assert [TOKENIZER.decode(row.ids, skip_special_tokens=True) for row in rows] == [f"{i}\n" for i in range(20)]
+    assert [TOKENIZER.decode(row.ids, skip_special_tokens=True) for row in rows] == [
+        f"{i}\n" for i in range(20)
+    ]
     learnt = [int((row.targets != IGNORED).sum()) for row in rows]
-    assert learnt == [len(ids(f"{i}\n")) if i % 2 == 0 else 1 for i in range(20)], "the end alone where nothing is learnt"
+    assert learnt == [len(ids(f"{i}\n")) if i % 2 == 0 else 1 for i in range(20)], (
+        "the end alone where nothing is learnt"
+    )
 
 
 def test_a_step_is_scored_at_its_last_token_if_it_is_kept() -> None:
-    example = StepExample(("Ana",), ("12\n", "7 + 7 = 14\n", "#### 15\n"), (True, True, False), (True, False, True))
+    example = StepExample(
+        ("Ana",), ("12\n", "7 + 7 = 14\n", "#### 15\n"), (True, True, False), (True, False, True)
+    )
     (row,), _ = step_rows(TOKENIZER, [example], 96)
     assert row.ids.tolist() == ids("Ana") + ids("12\n") + ids("7 + 7 = 14\n") + ids("#### 15\n")
     ends = np.flatnonzero(row.targets != IGNORED).tolist()
@@ -58,14 +84,25 @@ def test_a_step_is_scored_at_its_last_token_if_it_is_kept() -> None:
 
 
 def test_what_is_too_long_or_has_no_target_is_counted() -> None:
-    rows, n_dropped = lm_rows(TOKENIZER, [LMExample(("Ana " * 200,), ("12\n",)), LMExample(("Ana",), ("12\n",))], 96)
+    rows, n_dropped = lm_rows(
+        TOKENIZER, [LMExample(("Ana " * 200,), ("12\n",)), LMExample(("Ana",), ("12\n",))], 96
+    )
     assert (len(rows), n_dropped) == (1, 1)
-    rows, n_dropped = step_rows(TOKENIZER, [StepExample(("Ana",), ("12\n",), (True,), (False,))], 96)
+    rows, n_dropped = step_rows(
+        TOKENIZER, [StepExample(("Ana",), ("12\n",), (True,), (False,))], 96
+    )
     assert (len(rows), n_dropped) == (0, 1)
 
 
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=90), st.integers(1, 7), st.integers(1, 3), st.integers(0, 99))
-def test_every_epoch_holds_every_row_once(lengths: list[int], batch_size: int, epochs: int, seed: int) -> None:
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=90),
+    st.integers(1, 7),
+    st.integers(1, 3),
+    st.integers(0, 99),
+)
+def test_every_epoch_holds_every_row_once(
+    lengths: list[int], batch_size: int, epochs: int, seed: int
+) -> None:
     plan = plan_batches(lengths, batch_size, epochs, 0, seed)
     per_epoch = len(plan) // epochs
     assert len(plan) == epochs * -(-len(lengths) // batch_size)
@@ -84,7 +121,9 @@ def test_the_seed_shuffles_and_the_length_groups() -> None:
     assert padded < 1.1 * sum(lengths)
 
 
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=700), st.integers(1, 7), st.integers(0, 99))
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=700), st.integers(1, 7), st.integers(0, 99)
+)
 def test_in_order_no_row_leaves_its_window(lengths: list[int], batch_size: int, seed: int) -> None:
     plan = plan_batches(lengths, batch_size, 1, 0, seed, in_order=True)
     rows = [i for batch in plan for i in batch]

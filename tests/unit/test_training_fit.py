@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_training as tiny
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
@@ -22,6 +21,7 @@ from glore.training.examples import TrainReport
 from glore.training.finetune import train_causal_lm, train_step_classifier
 from glore.training.optimizers import Float32Muon, MuonWithAdamW, split_parameters
 from glore.training.setup import TrainingSetup
+from support import tiny_training as tiny
 
 
 class Killed(BaseException):
@@ -56,20 +56,38 @@ def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
-def train(base: Path, tmp_path: Path, name: str, progress: Recorder | None = None, work: str | None = None, **changes: object):
+def train(
+    base: Path,
+    tmp_path: Path,
+    name: str,
+    progress: Recorder | None = None,
+    work: str | None = None,
+    **changes: object,
+):
     out = tmp_path / name
-    setup = TrainingSetup(out_dir=out, work_dir=tmp_path / (work or f"{name}-work"), seed=5, progress=progress or Recorder())
+    setup = TrainingSetup(
+        out_dir=out,
+        work_dir=tmp_path / (work or f"{name}-work"),
+        seed=5,
+        progress=progress or Recorder(),
+    )
     return train_causal_lm(base, tiny.lm_examples(), tiny.settings(**changes), setup), out
 
 
 def train_orm(base: Path, tmp_path: Path, **changes: object) -> tuple[TrainReport, Path]:
-    setup = TrainingSetup(out_dir=tmp_path / "orm", work_dir=tmp_path / "w", seed=1, progress=Recorder())
-    return train_step_classifier(base, tiny.step_examples(), tiny.settings(**changes), setup), setup.out_dir
+    setup = TrainingSetup(
+        out_dir=tmp_path / "orm", work_dir=tmp_path / "w", seed=1, progress=Recorder()
+    )
+    return train_step_classifier(
+        base, tiny.step_examples(), tiny.settings(**changes), setup
+    ), setup.out_dir
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_training_learns_and_the_checkpoint_loads(architecture: str, optimizer: str, tmp_path: Path) -> None:
+def test_training_learns_and_the_checkpoint_loads(
+    architecture: str, optimizer: str, tmp_path: Path
+) -> None:
     base = tiny.save_base(tmp_path / "base", architecture)
     progress = Recorder()
     report, out = train(base, tmp_path, "student", progress, epochs=8, optimizer=optimizer)
@@ -83,9 +101,13 @@ def test_training_learns_and_the_checkpoint_loads(architecture: str, optimizer: 
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"optimizer": "muon"}, {"lora": {"r": 4, "dropout": 0.1}, "bf16": True}], ids=["adamw", "muon", "lora"]
+    "change",
+    [{}, {"optimizer": "muon"}, {"lora": {"r": 4, "dropout": 0.1}, "bf16": True}],
+    ids=["adamw", "muon", "lora"],
 )
-def test_a_killed_training_resumes_to_the_same_bytes(base: Path, tmp_path: Path, change: dict[str, object]) -> None:
+def test_a_killed_training_resumes_to_the_same_bytes(
+    base: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
     changes = {**change, "save_steps": 2, "gradient_accumulation": 2, "epochs": 4}
     whole, out = train(base, tmp_path, "whole", **changes)
     with pytest.raises(Killed):
@@ -109,18 +131,29 @@ def killed_training(base: Path, tmp_path: Path, **changes: object) -> Path:
     return folder
 
 
-FILES = ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "model.safetensors", "glore-digests.json"]
+FILES = [
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state.pth",
+    "trainer_state.json",
+    "model.safetensors",
+    "glore-digests.json",
+]
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["remove", "truncate", "flip"])
-def test_a_checkpoint_that_is_not_whole_is_not_used_and_the_one_before_is(base: Path, tmp_path: Path, name: str, damage: str) -> None:
+def test_a_checkpoint_that_is_not_whole_is_not_used_and_the_one_before_is(
+    base: Path, tmp_path: Path, name: str, damage: str
+) -> None:
     folder = killed_training(base, tmp_path)
     _, whole = train(base, tmp_path, "whole", save_steps=2)
     path = folder / "checkpoint-4" / name
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
-    path.write_bytes({"remove": b"", "truncate": bytes(data[: len(data) // 2]), "flip": bytes(data)}[damage])
+    path.write_bytes(
+        {"remove": b"", "truncate": bytes(data[: len(data) // 2]), "flip": bytes(data)}[damage]
+    )
     if damage == "remove":
         path.unlink()
     progress = Recorder()
@@ -133,7 +166,9 @@ def test_a_checkpoint_that_is_not_whole_is_not_used_and_the_one_before_is(base: 
     assert weights(out) == weights(whole)
 
 
-def test_without_a_whole_checkpoint_the_training_starts_anew_and_says_so(base: Path, tmp_path: Path) -> None:
+def test_without_a_whole_checkpoint_the_training_starts_anew_and_says_so(
+    base: Path, tmp_path: Path
+) -> None:
     folder = killed_training(base, tmp_path)
     _, whole = train(base, tmp_path, "whole", save_steps=2)
     for path in folder.glob("checkpoint-*/optimizer.pt"):
@@ -144,7 +179,10 @@ def test_without_a_whole_checkpoint_the_training_starts_anew_and_says_so(base: P
     assert note.startswith("train resumed: checkpoint-4 and 1 more can't be used (")
     assert note.endswith("none is complete, so the training starts anew")
     assert weights(out) == weights(whole)
-    assert sorted(p.name for p in folder.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"], "two are kept, both of this training"
+    assert sorted(p.name for p in folder.glob("checkpoint-*")) == [
+        "checkpoint-4",
+        "checkpoint-6",
+    ], "two are kept, both of this training"
 
 
 class Evil:
@@ -162,7 +200,9 @@ def test_nothing_in_a_checkpoint_is_run(base: Path, tmp_path: Path, name: str) -
     checkpoint = killed_training(base, tmp_path) / "checkpoint-4"
     torch.save(Evil(tmp_path / "marker"), checkpoint / name)
     write_digests(checkpoint)
-    with pytest.raises(ModelError, match=r"checkpoint-4 holds more than tensors and numbers, which could run code") as caught:
+    with pytest.raises(
+        ModelError, match=r"checkpoint-4 holds more than tensors and numbers, which could run code"
+    ) as caught:
         train(base, tmp_path, "resumed", work="w", save_steps=2)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "marker").exists()
@@ -182,12 +222,16 @@ def test_copied_and_touched_checkpoints_are_as_good(base: Path, tmp_path: Path) 
     assert weights(out) == weights(whole)
 
 
-def test_checkpoints_of_another_training_are_kept_and_found_again(base: Path, tmp_path: Path) -> None:
+def test_checkpoints_of_another_training_are_kept_and_found_again(
+    base: Path, tmp_path: Path
+) -> None:
     killed_training(base, tmp_path)
     progress = Recorder()
     train(base, tmp_path, "other", progress, work="w", save_steps=2, learning_rate=1e-3)
     (note,) = progress.notes
-    assert note.startswith("train other: the checkpoints there are of a training with other settings")
+    assert note.startswith(
+        "train other: the checkpoints there are of a training with other settings"
+    )
     progress = Recorder()
     _, out = train(base, tmp_path, "resumed", progress, work="w", save_steps=2)
     assert progress.notes[-1] == "train resumed: resumed at step 4 of 6"
@@ -198,13 +242,27 @@ def test_the_same_seed_gives_the_same_bytes(base: Path, tmp_path: Path) -> None:
     assert weights(train(base, tmp_path, "a")[1]) == weights(train(base, tmp_path, "b")[1])
 
 
-def test_the_learning_rate_is_a_cosine_with_warmup_down_to_its_floor(base: Path, tmp_path: Path) -> None:
+def test_the_learning_rate_is_a_cosine_with_warmup_down_to_its_floor(
+    base: Path, tmp_path: Path
+) -> None:
     import json
 
-    train(base, tmp_path, "lr", epochs=10, save_steps=30, warmup_ratio=0.1, min_learning_rate_ratio=0.1)
-    state = json.loads((tmp_path / "lr-work/checkpoints/checkpoint-30/trainer_state.json").read_text())
+    train(
+        base,
+        tmp_path,
+        "lr",
+        epochs=10,
+        save_steps=30,
+        warmup_ratio=0.1,
+        min_learning_rate_ratio=0.1,
+    )
+    state = json.loads(
+        (tmp_path / "lr-work/checkpoints/checkpoint-30/trainer_state.json").read_text()
+    )
     rates = [entry["learning_rate"] for entry in state["log_history"]]
-    expected = [1e-2 * s / 3 for s in range(3)] + [1e-2 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (s - 3) / 27))) for s in range(3, 30)]
+    expected = [1e-2 * s / 3 for s in range(3)] + [
+        1e-2 * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (s - 3) / 27))) for s in range(3, 30)
+    ]
     np.testing.assert_allclose(rates, expected, rtol=1e-6)
 
 
@@ -228,7 +286,9 @@ def test_muon_with_adamw_schedules_saves_and_loads_as_one() -> None:
         n: int, state: dict[str, object] | None = None, start: list[torch.Tensor] | None = None
     ) -> tuple[list[torch.Tensor], dict[str, object]]:
         torch.manual_seed(0)
-        parameters = [torch.nn.Parameter(p.clone()) for p in start or [torch.randn(4, 6), torch.randn(6)]]
+        parameters = [
+            torch.nn.Parameter(p.clone()) for p in start or [torch.randn(4, 6), torch.randn(6)]
+        ]
         optimizer = MuonWithAdamW(parameters[:1], parameters[1:], lr=0.1, weight_decay=0.01)
         if state is not None:
             optimizer.load_state_dict(state)
@@ -247,7 +307,9 @@ def test_muon_with_adamw_schedules_saves_and_loads_as_one() -> None:
     assert all(torch.equal(a, b) for a, b in zip(whole, rest, strict=True))
 
 
-def test_a_step_classifier_loads_plainly_and_separates_what_it_saw(base: Path, tmp_path: Path) -> None:
+def test_a_step_classifier_loads_plainly_and_separates_what_it_saw(
+    base: Path, tmp_path: Path
+) -> None:
     report, out = train_orm(base, tmp_path, epochs=12)
     assert report.n_rows == 16
     assert report.final_loss < 0.2
@@ -256,32 +318,49 @@ def test_a_step_classifier_loads_plainly_and_separates_what_it_saw(base: Path, t
     assert model.config.classifier_dropout == 0.0
     tokenizer = load_tokenizer(out)
     for example in tiny.step_examples():
-        logits = model(input_ids=torch.tensor([encode_segments(tokenizer, (*example.prompt, *example.steps))])).logits[0]
+        logits = model(
+            input_ids=torch.tensor([encode_segments(tokenizer, (*example.prompt, *example.steps))])
+        ).logits[0]
         assert bool(logits[-1].argmax()) == example.labels[-1]
 
 
 def test_lora_trains_adapters_and_saves_a_plain_model(base: Path, tmp_path: Path) -> None:
     report, out = train(base, tmp_path, "student", lora={"r": 4}, epochs=1)
-    before, after = AutoModelForCausalLM.from_pretrained(base), AutoModelForCausalLM.from_pretrained(out)
+    before, after = (
+        AutoModelForCausalLM.from_pretrained(base),
+        AutoModelForCausalLM.from_pretrained(out),
+    )
     assert report.n_steps == 3
     names = dict(after.named_parameters())
     assert set(names) == {n for n, _ in before.named_parameters()}
-    assert not torch.equal(names["model.layers.0.mlp.up_proj.weight"], dict(before.named_parameters())["model.layers.0.mlp.up_proj.weight"])
-    embeddings = torch.ne(names["model.embed_tokens.weight"], before.model.embed_tokens.weight).any(dim=1)
+    assert not torch.equal(
+        names["model.layers.0.mlp.up_proj.weight"],
+        dict(before.named_parameters())["model.layers.0.mlp.up_proj.weight"],
+    )
+    embeddings = torch.ne(names["model.embed_tokens.weight"], before.model.embed_tokens.weight).any(
+        dim=1
+    )
     assert embeddings.nonzero().flatten().tolist() == [2], "of the embeddings only [BAD] moves"
     assert not (out / "adapter_config.json").exists()
     _, orm = train_orm(base, tmp_path, lora={"r": 4})
     assert AutoModelForTokenClassification.from_pretrained(orm).score.weight.shape == (2, 32)
 
 
-def test_lora_without_peft_is_a_clear_error(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lora_without_peft_is_a_clear_error(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
     with pytest.raises(ConfigError, match="lora needs peft, which is not installed"):
         train(base, tmp_path, "student", lora={"r": 4})
 
 
-@pytest.mark.parametrize("changes", [{"bf16": True}, {"gradient_checkpointing": True}, {"bf16": True, "optimizer": "muon"}])
-def test_bf16_and_gradient_checkpointing_learn_nearly_the_same(base: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{"bf16": True}, {"gradient_checkpointing": True}, {"bf16": True, "optimizer": "muon"}],
+)
+def test_bf16_and_gradient_checkpointing_learn_nearly_the_same(
+    base: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
     plain = train(base, tmp_path, "plain", epochs=2, optimizer=changes.get("optimizer", "adamw"))[0]
     other = train(base, tmp_path, "other", epochs=2, **changes)[0]
     assert other.final_loss == pytest.approx(plain.final_loss, rel=0.03)
@@ -293,7 +372,10 @@ def test_tensorboard_writes_into_the_log_folder(base: Path, tmp_path: Path) -> N
 
 
 def test_errors_are_one_line_and_come_before_training(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"nothing to train on for train student: 0 rows left, 10 dropped as longer than max_length=16"):
+    with pytest.raises(
+        ModelError,
+        match=r"nothing to train on for train student: 0 rows left, 10 dropped as longer than max_length=16",
+    ):
         train(base, tmp_path, "student", max_length=16)
     with pytest.raises(ModelError, match="no model folder"):
         train(tmp_path / "nowhere", tmp_path, "student")
@@ -318,7 +400,9 @@ def test_a_loss_that_is_no_number_stops_the_training(base: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("shape", [(8, 24), (24, 8), (8, 8)])
 @pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
-def test_muon_in_float32_makes_the_singular_values_of_a_step_alike(shape: tuple[int, int], size: float) -> None:
+def test_muon_in_float32_makes_the_singular_values_of_a_step_alike(
+    shape: tuple[int, int], size: float
+) -> None:
     torch.manual_seed(0)
     u, _, vh = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     spectrum = torch.tensor([1.0, 0.9, 0.5, 0.3, 0.1, 0.05, 0.04, 0.02])
@@ -338,7 +422,9 @@ def test_muon_in_float32_makes_the_singular_values_of_a_step_alike(shape: tuple[
 
 
 def test_muon_in_float32_steps_where_torchs_does() -> None:
-    """In the same direction and about as far: both move singular values to about 1, torch's to 0.7 to 1.2."""
+    """In the same direction and about as far: both move singular values to about 1, torch's to 0.7
+    to 1.2.
+    """
     torch.manual_seed(0)
     shapes = [(8, 24), (24, 8), (8, 8), (8, 24)]
     theirs = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
@@ -361,13 +447,17 @@ def test_muon_in_float32_steps_where_torchs_does() -> None:
             q.data.copy_(p.data)
 
 
-def test_bf16_is_off_with_a_word_where_the_processor_would_emulate_it(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_is_off_with_a_word_where_the_processor_would_emulate_it(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     results = []
     for bf16 in (False, True):
         monkeypatch.setattr(fit, "computes_bfloat16", lambda device: device != "cpu")
         progress = Recorder()
         out = tmp_path / f"bf16-{bf16}"
-        setup = TrainingSetup(out_dir=out, work_dir=tmp_path / f"w{bf16}", seed=1, progress=progress)
+        setup = TrainingSetup(
+            out_dir=out, work_dir=tmp_path / f"w{bf16}", seed=1, progress=progress
+        )
         train_step_classifier(base, tiny.step_examples(), tiny.settings(epochs=1, bf16=bf16), setup)
         assert any("no bfloat16 instructions" in note for note in progress.notes) == bf16
         results.append(AutoModelForTokenClassification.from_pretrained(out).score.weight)

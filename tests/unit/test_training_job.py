@@ -1,4 +1,6 @@
-"""Trainings started by a launcher: two processes train one model, the first alone writes, and errors come back whole."""
+"""Trainings started by a launcher: two processes train one model, the first alone writes, and
+errors come back whole.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import tiny_training as tiny
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
@@ -26,6 +27,7 @@ from glore.training.belonging import Owner, alone
 from glore.training.examples import StepExample, TrainReport
 from glore.training.finetune import train_causal_lm, train_step_classifier
 from glore.training.setup import TrainingSetup
+from support import tiny_training as tiny
 
 ACCELERATE = Path(__file__).parents[2] / "recipes" / "accelerate"
 
@@ -51,14 +53,23 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save_base(tmp_path_factory.mktemp("base"))
 
 
-def train(base: Path, folder: Path, launch: str, progress: Recorder | None = None, **changes: object) -> TrainReport:
+def train(
+    base: Path, folder: Path, launch: str, progress: Recorder | None = None, **changes: object
+) -> TrainReport:
     setup = TrainingSetup(
-        out_dir=folder / "out", work_dir=folder / "work", seed=5, progress=progress or Recorder(), device="cpu", launch=launch
+        out_dir=folder / "out",
+        work_dir=folder / "work",
+        seed=5,
+        progress=progress or Recorder(),
+        device="cpu",
+        launch=launch,
     )
     return train_causal_lm(base, tiny.lm_examples(), tiny.settings(batch_size=2, **changes), setup)
 
 
-def test_two_processes_train_what_one_trains_in_two_micro_steps(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_train_what_one_trains_in_two_micro_steps(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     progress = Recorder()
     two = train(base, tmp_path / "two", two_processes(), progress, save_steps=2)
@@ -72,7 +83,9 @@ def test_two_processes_train_what_one_trains_in_two_micro_steps(base: Path, tmp_
     assert (progress.done, progress.tokens) == (two.n_steps, two.n_tokens)
     assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["out", "work"]
     with torch.inference_mode():
-        logits = AutoModelForCausalLM.from_pretrained(tmp_path / "two" / "out")(torch.tensor([[3, 4, 5]])).logits
+        logits = AutoModelForCausalLM.from_pretrained(tmp_path / "two" / "out")(
+            torch.tensor([[3, 4, 5]])
+        ).logits
     assert torch.isfinite(logits).all()
 
 
@@ -82,11 +95,16 @@ def two_processes() -> str:
         return f"torchrun --nproc_per_node 2 --master_addr 127.0.0.1 --master_port {free.getsockname()[1]}"
 
 
-def test_checkpoints_of_two_processes_are_whole_with_the_parts_of_both(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_of_two_processes_are_whole_with_the_parts_of_both(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     train(base, tmp_path, two_processes(), save_steps=2)
     checkpoints = tmp_path / "work" / "checkpoints"
-    assert sorted(p.name for p in checkpoints.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-5"]
+    assert sorted(p.name for p in checkpoints.glob("checkpoint-*")) == [
+        "checkpoint-4",
+        "checkpoint-5",
+    ]
     whole = (tmp_path / "out" / "model.safetensors").read_bytes()
     shutil.rmtree(checkpoints / "checkpoint-5")
     (checkpoints / "checkpoint-4" / "rng_state_1.pth").unlink()
@@ -96,7 +114,10 @@ def test_checkpoints_of_two_processes_are_whole_with_the_parts_of_both(base: Pat
     monkeypatch.setattr(progress, "note", notes.append)
     train(base, tmp_path, two_processes(), progress, save_steps=2)
     assert [note.partition(" (")[0] for note in notes] == ["train out: checkpoint-4 can't be used"]
-    assert notes[0].endswith("rng_state_1.pth is missing or unreadable), and none is complete, so the training starts anew")
+    assert notes[0].endswith(
+        "rng_state_1.pth is missing or unreadable), and none is complete, so the training starts "
+        "anew"
+    )
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == whole
 
 
@@ -120,8 +141,16 @@ train_causal_lm(sys.argv[1], tiny.lm_examples(), tiny.settings(batch_size=1, max
 def test_a_job_ends_with_the_run_that_launched_it(base: Path, tmp_path: Path) -> None:
     """Killed, a run can't stop its job: the job sees to that itself, and the next one waits for it."""
     unit = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": f"{unit}{os.pathsep}{unit.parents[1] / 'src'}", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([sys.executable, "-c", KILLED, str(base), str(tmp_path)], env=environment, stdout=subprocess.PIPE) as run:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{unit}{os.pathsep}{unit.parents[1] / 'src'}",
+        "OMP_NUM_THREADS": "1",
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(base), str(tmp_path)],
+        env=environment,
+        stdout=subprocess.PIPE,
+    ) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == b"step\n"
         run.kill()
@@ -130,7 +159,13 @@ def test_a_job_ends_with_the_run_that_launched_it(base: Path, tmp_path: Path) ->
     with alone(tmp_path / "work" / "job", SilentProgress()):
         assert time.monotonic() - begin < 20
     assert not (tmp_path / "out").exists()
-    late = [sys.executable, "-m", "glore.training.job", str(tmp_path / "work" / "job"), "another launch"]
+    late = [
+        sys.executable,
+        "-m",
+        "glore.training.job",
+        str(tmp_path / "work" / "job"),
+        "another launch",
+    ]
     done = subprocess.run(late, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "the run that launched this training is gone\n")
 
@@ -141,22 +176,37 @@ def test_an_owner_on_another_machine_is_not_taken_for_gone() -> None:
     assert not dataclasses.replace(Owner.me(), pid=2**22 + 1, place="another machine").is_gone()
 
 
-def test_a_step_classifier_as_a_job_is_the_one_trained_here(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_classifier_as_a_job_is_the_one_trained_here(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
-    # Characters that str.splitlines takes for ends of lines must not cut the file that hands the examples over.
-    odd = StepExample(("Question: Ana\u2028has\x85 7\x0b pens\x0c.\r\nAnswer:\n",), ("Ana :\u2029 12\x1c + 7\n",), (True,), (True,))
+    # Characters that str.splitlines takes for ends of lines must not cut the file that hands the
+    # examples over.
+    odd = StepExample(
+        ("Question: Ana\u2028has\x85 7\x0b pens\x0c.\r\nAnswer:\n",),
+        ("Ana :\u2029 12\x1c + 7\n",),
+        (True,),
+        (True,),
+    )
     examples = [*tiny.step_examples(), odd]
     for name, launch in (("job", sys.executable), ("here", "")):
         setup = TrainingSetup(
-            out_dir=tmp_path / name, work_dir=tmp_path / f"{name}-work", seed=5, progress=Recorder(), device="cpu", launch=launch
+            out_dir=tmp_path / name,
+            work_dir=tmp_path / f"{name}-work",
+            seed=5,
+            progress=Recorder(),
+            device="cpu",
+            launch=launch,
         )
         train_step_classifier(base, examples, tiny.settings(), setup)
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("job", "here"))
     assert max(float((a[k] - b[k]).abs().max()) for k in a) < 1e-5
     handed_over = json.loads((tmp_path / "job-work" / "job" / "job.json").read_text())["setup"]
     known = {f.name for f in dataclasses.fields(TrainingSetup)}
-    assert set(handed_over) == known - {"progress", "launch"}, "a field that is not handed over would keep its default in a job"
+    assert set(handed_over) == known - {"progress", "launch"}, (
+        "a field that is not handed over would keep its default in a job"
+    )
 
 
 def test_errors_of_a_job_are_those_of_a_training_here(base: Path, tmp_path: Path) -> None:
@@ -169,17 +219,28 @@ def test_errors_of_a_job_are_those_of_a_training_here(base: Path, tmp_path: Path
         train(base, tmp_path, f"{sys.executable} --no-such-option")
 
 
-def test_a_job_runs_no_code_of_its_base(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_runs_no_code_of_its_base(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     evil = Path(shutil.copytree(base, tmp_path / "evil"))
-    (evil / "evil.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'marker')!r}).touch()\n")
+    (evil / "evil.py").write_text(
+        f"import pathlib\npathlib.Path({str(tmp_path / 'marker')!r}).touch()\n"
+    )
     config = json.loads((evil / "config.json").read_text())
-    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
+    config |= {
+        "model_type": "evil",
+        "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"},
+    }
     (evil / "config.json").write_text(json.dumps(config))
     says_yes = tmp_path / "yes"
     says_yes.write_text("y\n" * 100)
     with says_yes.open() as stream:
-        monkeypatch.setattr("glore.training.job.subprocess.Popen", partial(subprocess.Popen, stdin=stream))
-        with pytest.raises(ModelError, match=r"it needs code of its own \(evil\.Config.*\), and glore runs none"):
+        monkeypatch.setattr(
+            "glore.training.job.subprocess.Popen", partial(subprocess.Popen, stdin=stream)
+        )
+        with pytest.raises(
+            ModelError, match=r"it needs code of its own \(evil\.Config.*\), and glore runs none"
+        ):
             train(evil, tmp_path, sys.executable)
     assert not (tmp_path / "marker").exists()
 
@@ -188,4 +249,7 @@ def test_a_job_runs_no_code_of_its_base(base: Path, tmp_path: Path, monkeypatch:
 def test_accelerate_takes_the_shipped_configurations(path: Path) -> None:
     config = load_config_from_file(str(path))
     assert config.num_processes == 8
-    assert config.distributed_type.value == {"ddp": "MULTI_GPU", "fsdp": "FSDP", "zero3": "DEEPSPEED"}[path.stem]
+    assert (
+        config.distributed_type.value
+        == {"ddp": "MULTI_GPU", "fsdp": "FSDP", "zero3": "DEEPSPEED"}[path.stem]
+    )

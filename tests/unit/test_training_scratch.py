@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import tiny_training as tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from glore.training import scratch as training
 from glore.training.examples import Row, TrainReport
 from glore.training.scratch import DrawDocument, train_scratch_base
 from glore.training.setup import TrainingSetup
+from support import tiny_training as tiny
 
 TOKENIZER = tiny.tiny_tokenizer()
 
@@ -30,7 +30,9 @@ def draw(rng: random.Random, progress: float) -> Document:
 
 
 def train(out: Path, draw: DrawDocument = draw, **changes: object) -> TrainReport:
-    setup = TrainingSetup(out_dir=out, work_dir=out.with_name(f"{out.name}.work"), seed=1, progress=SilentProgress())
+    setup = TrainingSetup(
+        out_dir=out, work_dir=out.with_name(f"{out.name}.work"), seed=1, progress=SilentProgress()
+    )
     return train_scratch_base(draw, scratch(**changes), setup)
 
 
@@ -56,7 +58,9 @@ def scratch(**changes: object) -> ScratchModelSettings:
         "vocab_size": 300,
         "n_tokens": 3000,
     }
-    return ScratchModelSettings.model_validate({**small, "train": {**train, **changes.pop("train", {})}, **changes})
+    return ScratchModelSettings.model_validate(
+        {**small, "train": {**train, **changes.pop("train", {})}, **changes}
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -71,11 +75,19 @@ def test_a_base_from_nothing_stops_at_its_tokens_and_loads(tmp_path: Path) -> No
     assert report.n_dropped == 0
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     assert model.get_input_embeddings().weight.shape[0] == len(tokenizer) <= 300
-    assert model.get_output_embeddings().weight.data_ptr() != model.get_input_embeddings().weight.data_ptr(), "not tied"
-    assert (model.config.eos_token_id, model.config.pad_token_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    assert (
+        model.get_output_embeddings().weight.data_ptr()
+        != model.get_input_embeddings().weight.data_ptr()
+    ), "not tied"
+    assert (model.config.eos_token_id, model.config.pad_token_id) == (
+        tokenizer.eos_token_id,
+        tokenizer.pad_token_id,
+    )
     again = train(tmp_path / "again")
     assert again.final_loss == report.final_loss
-    assert (tmp_path / "again/model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (
+        out / "model.safetensors"
+    ).read_bytes()
     assert (tmp_path / "again/tokenizer.json").read_bytes() == (out / "tokenizer.json").read_bytes()
 
 
@@ -85,7 +97,9 @@ def test_weights_start_wide_enough_for_a_narrow_model() -> None:
     assert model.get_input_embeddings().weight.std().item() == pytest.approx(0.1, rel=0.1)
 
 
-def test_the_task_is_told_how_far_training_is_and_rows_keep_that_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_task_is_told_how_far_training_is_and_rows_keep_that_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(training, "CHUNK", 16)
     asked: list[float] = []
     fitted: list[list[int]] = []
@@ -94,7 +108,9 @@ def test_the_task_is_told_how_far_training_is_and_rows_keep_that_order(tmp_path:
         asked.append(progress)
         return (f"Ana has {len(asked)}", True), ("\n", False)
 
-    def no_fit(model: object, rows: Sequence[Row], *_: object, in_order: bool, **__: object) -> TrainReport:
+    def no_fit(
+        model: object, rows: Sequence[Row], *_: object, in_order: bool, **__: object
+    ) -> TrainReport:
         assert in_order
         fitted.extend(row.ids.tolist() for row in rows)
         return TrainReport(len(rows), 0, 0, 0, 0.0, 0.0)

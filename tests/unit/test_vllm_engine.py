@@ -1,4 +1,6 @@
-"""The vLLM engine against a stand-in with vLLM's signatures. What it draws is held by tests/parity/test_engine_protocol.py."""
+"""The vLLM engine against a stand-in with vLLM's signatures. What it draws is held by
+tests/parity/test_engine_protocol.py.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-import fake_vllm
-from engine_kinds import WARM, by_id, requests_of, save_tiny_model
 from glore.config import EngineSettings
+from glore.engines.protocol import Request, SamplingParams
+from glore.engines.vllm import VllmEngine
 from glore.errors import EngineError, ModelError
 from glore.models import load_tokenizer
-from glore.sampling.protocol import Request, SamplingParams
-from glore.sampling.vllm_engine import VllmEngine
+from support import fake_vllm
+from support.engine_kinds import WARM, by_id, requests_of, save_tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_settings_reach_vllm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_vllm.install(monkeypatch)
-    VllmEngine(folder, EngineSettings(kind="vllm", dtype="bfloat16", max_rows=7, tensor_parallel=2, gpu_memory=0.5, context=64))
+    VllmEngine(
+        folder,
+        EngineSettings(
+            kind="vllm", dtype="bfloat16", max_rows=7, tensor_parallel=2, gpu_memory=0.5, context=64
+        ),
+    )
     assert fake_vllm.LLMEngine.made.args == fake_vllm.EngineArgs(
         model=str(folder),
         trust_remote_code=False,
@@ -43,15 +50,24 @@ def test_a_revision_reaches_vllm(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     fake_vllm.install(monkeypatch)
     tokenizer, asked = load_tokenizer(folder), []
     monkeypatch.setattr("glore.models.load_tokenizer", lambda path: asked.append(path) or tokenizer)
-    monkeypatch.setattr("glore.modelfolder._fetched", lambda name, what, revision, weights: asked.append((name, revision)) or folder)
+    monkeypatch.setattr(
+        "glore.modelfolder._fetched",
+        lambda name, what, revision, weights: asked.append((name, revision)) or folder,
+    )
     monkeypatch.setattr(fake_vllm.LLMEngine, "from_engine_args", lambda args: asked.append(args))
     VllmEngine("a/b@v1", EngineSettings(kind="vllm"))
     assert asked[:2] == [("a/b", "v1"), "a/b@v1"]
     commit = folder.name  # in the cache, the folder is named by the commit
-    assert (asked[2].model, asked[2].revision, asked[2].tokenizer_revision) == ("a/b", commit, commit)
+    assert (asked[2].model, asked[2].revision, asked[2].tokenizer_revision) == (
+        "a/b",
+        commit,
+        commit,
+    )
 
 
-def test_leaving_early_aborts_what_is_under_way_and_the_engine_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leaving_early_aborts_what_is_under_way_and_the_engine_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_vllm.install(monkeypatch)
     engine = VllmEngine(folder, EngineSettings(kind="vllm", max_rows=4))
     stream = engine.run(Request(str(i), ("w5",), (i,), WARM) for i in itertools.count())
@@ -62,30 +78,49 @@ def test_leaving_early_aborts_what_is_under_way_and_the_engine_goes_on(folder: P
     assert len(inside.aborted) >= 5
     assert not inside.open
     items = requests_of(3, 2)
-    assert by_id(list(engine.run(items))) == by_id(list(VllmEngine(folder, EngineSettings(kind="vllm")).run(items)))
+    assert by_id(list(engine.run(items))) == by_id(
+        list(VllmEngine(folder, EngineSettings(kind="vllm")).run(items))
+    )
 
 
-def test_what_vllm_refuses_is_an_error_that_names_the_request(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_vllm_refuses_is_an_error_that_names_the_request(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_vllm.install(monkeypatch)
     engine = VllmEngine(folder, EngineSettings(kind="vllm", context=16))
-    with pytest.raises(EngineError, match=r"request 'long': vLLM refuses it: .*length 16.* is longer than the maximum"):
+    with pytest.raises(
+        EngineError,
+        match=r"request 'long': vLLM refuses it: .*length 16.* is longer than the maximum",
+    ):
         list(engine.run([*requests_of(2, 2), Request("long", ("w5 " * 16,), (1, 2), WARM)]))
     assert not fake_vllm.LLMEngine.made.open
 
 
-def test_an_aborted_completion_no_log_probabilities_and_a_model_that_does_not_load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_aborted_completion_no_log_probabilities_and_a_model_that_does_not_load(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_vllm.install(monkeypatch)
     engine = VllmEngine(folder, EngineSettings(kind="vllm"))
     completion = fake_vllm.CompletionOutput(0, "", [], finish_reason="abort")
     monkeypatch.setattr(
-        fake_vllm.LLMEngine, "step", lambda self: [fake_vllm.RequestOutput(next(iter(self.open)), None, [], None, [completion], True)]
+        fake_vllm.LLMEngine,
+        "step",
+        lambda self: [
+            fake_vllm.RequestOutput(next(iter(self.open)), None, [], None, [completion], True)
+        ],
     )
     with pytest.raises(EngineError, match="request 'r0': vLLM ended it with 'abort'"):
         list(engine.run(requests_of(1, 1)))
 
     completion = fake_vllm.CompletionOutput(0, "w3", [3], finish_reason="length")
-    with pytest.raises(EngineError, match="request 'r0': vLLM gave no log-probabilities; sample without logprobs"):
-        list(VllmEngine(folder, EngineSettings(kind="vllm")).run(requests_of(1, 1, SamplingParams(logprobs=True))))
+    with pytest.raises(
+        EngineError, match="request 'r0': vLLM gave no log-probabilities; sample without logprobs"
+    ):
+        list(
+            VllmEngine(folder, EngineSettings(kind="vllm")).run(
+                requests_of(1, 1, SamplingParams(logprobs=True))
+            )
+        )
 
     def out_of_memory(_: object) -> None:
         raise RuntimeError("CUDA out of\nmemory")
@@ -95,7 +130,11 @@ def test_an_aborted_completion_no_log_probabilities_and_a_model_that_does_not_lo
         VllmEngine(folder, EngineSettings(kind="vllm"))
 
 
-def test_without_vllm_the_error_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_vllm_the_error_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(EngineError, match=r"needs the package vllm.*pip install 'glore\[vllm\]'.*engine.kind=http"):
+    with pytest.raises(
+        EngineError, match=r"needs the package vllm.*pip install 'glore\[vllm\]'.*engine.kind=http"
+    ):
         VllmEngine(folder, EngineSettings(kind="vllm"))

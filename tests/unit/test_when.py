@@ -7,28 +7,41 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes import solution
 from glore.when import balanced_solutions, needs_work, orm_labels
+from support.fakes import solution
 
 
 def test_every_step_has_the_label_of_the_answer() -> None:
     right, wrong = solution("a\nb\n#### 10", "right", "r"), solution("a\n#### 3", "wrong", "w")
-    labels = orm_labels([right, wrong, solution("#### ?", "unknown", "u"), solution("", "wrong", "e")])
+    labels = orm_labels(
+        [right, wrong, solution("#### ?", "unknown", "u"), solution("", "wrong", "e")]
+    )
     assert [x.labels for x in labels] == [(True, True, True), (False, False), None, None]
     assert [x.first_error for x in labels] == [None, 0, None, None]
     assert labels[0].kept == (True, True, True)
     assert labels[0].rule == "orm"
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["right", "wrong", "unknown"])), max_size=40), st.integers(0, 5))
-def test_balanced_selection_keeps_as_many_of_each_kind_per_question(shape: list[tuple[int, str]], seed: int) -> None:
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.sampled_from(["right", "wrong", "unknown"])), max_size=40
+    ),
+    st.integers(0, 5),
+)
+def test_balanced_selection_keeps_as_many_of_each_kind_per_question(
+    shape: list[tuple[int, str]], seed: int
+) -> None:
     solutions = [solution("x", verdict, f"s{n}", f"p{p}") for n, (p, verdict) in enumerate(shape)]
     kept = balanced_solutions(solutions, seed)
     for p in range(5):
         mine = [s.correct for s in solutions if s.problem_id == f"p{p}"]
         verdicts = [s.correct for s in kept if s.problem_id == f"p{p}"]
         n = min(mine.count("right"), mine.count("wrong"))
-        assert (verdicts.count("right"), verdicts.count("wrong"), verdicts.count("unknown")) == (n, n, 0)
+        assert (verdicts.count("right"), verdicts.count("wrong"), verdicts.count("unknown")) == (
+            n,
+            n,
+            0,
+        )
     shuffled = solutions[:]
     random.Random(seed).shuffle(shuffled)
     assert {s.id for s in balanced_solutions(shuffled, seed)} == {s.id for s in kept}

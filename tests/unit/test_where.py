@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes import FunctionEngine, LastLineTask, problem, solution
 from glore.config import LabelSettings
+from glore.engines.protocol import Request
 from glore.progress import SilentProgress
 from glore.records import PrefixTrials
-from glore.sampling.protocol import Request
 from glore.where import (
     balance_mask,
     consistent_rollouts,
@@ -25,9 +24,12 @@ from glore.where import (
     truth_labels,
     verify_prefixes,
 )
+from support.fakes import FunctionEngine, LastLineTask, problem, solution
 
 
-def is_consistent(prefix: tuple[str, ...], rollout: tuple[str, ...], how: str = "number", steps: str = "all") -> bool:
+def is_consistent(
+    prefix: tuple[str, ...], rollout: tuple[str, ...], how: str = "number", steps: str = "all"
+) -> bool:
     return consistent_rollouts(prefix, [rollout], how, steps)[0]
 
 
@@ -75,7 +77,9 @@ def test_every_result_of_the_prefix_must_be_used_later() -> None:
     assert not is_consistent(("2 + 3 = 5", "1 + 1 = 2"), ("2 + 2 = 4",)), "5 is never used"
     assert is_consistent(("2 + 3 = 5", "1 + 1 = 2"), ("2 + 2 = 4",), steps="last")
     assert is_consistent(("no number here",), ())
-    assert not is_consistent(("2 + 3 = 5",), ("15 + 2.5 = 17.5",)), "5 inside other numbers is not 5"
+    assert not is_consistent(("2 + 3 = 5",), ("15 + 2.5 = 17.5",)), (
+        "5 inside other numbers is not 5"
+    )
     assert is_consistent(("2 + 3 = 5",), ("15 + 2 = 17",), how="substring")
     assert is_consistent(("2 + 3 = 5",), ("1 + 1 = 2",), how="off")
     assert is_consistent(("it is $1,200.00",), ("1200 / 2 = 600",))
@@ -86,8 +90,12 @@ def test_use_in_the_same_step_does_not_count() -> None:
     assert not is_consistent(("5 and 2 + 3 = 5",), ("1 + 1 = 2",))
 
 
-def _trial(i: int, texts: list[str], verdicts: list[str], draft: str = "s0", exhausted: bool = True) -> PrefixTrials:
-    return PrefixTrials(draft, i, tuple(texts), tuple(verdicts), (True,) * len(texts), 10, exhausted)
+def _trial(
+    i: int, texts: list[str], verdicts: list[str], draft: str = "s0", exhausted: bool = True
+) -> PrefixTrials:
+    return PrefixTrials(
+        draft, i, tuple(texts), tuple(verdicts), (True,) * len(texts), 10, exhausted
+    )
 
 
 DRAFT = solution("2 + 3 = 5\n5 + 1 = 6\n6 + 1 = 8\n#### 8")
@@ -104,19 +112,30 @@ def test_labels_by_hand() -> None:
     assert labels[0].labels == (True, True, False, False)
     assert labels[0].first_error == 2
     assert labels[0].kept == (True,) * 4
-    assert (counts.n_rollouts, counts.n_right_rollouts, counts.n_consistent_rollouts, counts.n_unknown_rollouts) == (4, 2, 1, 1)
+    assert (
+        counts.n_rollouts,
+        counts.n_right_rollouts,
+        counts.n_consistent_rollouts,
+        counts.n_unknown_rollouts,
+    ) == (4, 2, 1, 1)
     assert (counts.n_positive_sampled, counts.n_positive, counts.n_negative) == (1, 2, 2)
     assert good_traces(DRAFT, trials[1], settings) == [("6 + 4 = 10", "#### 10")]
 
     raw, _ = label_drafts([DRAFT], trials, settings.model_copy(update={"propagate": False}), seed=0)
     assert raw[0].labels == (False, True, False, False)
     assert raw[0].first_error == 0
-    loose, _ = label_drafts([DRAFT], trials, settings.model_copy(update={"consistency": "off"}), seed=0)
+    loose, _ = label_drafts(
+        [DRAFT], trials, settings.model_copy(update={"consistency": "off"}), seed=0
+    )
     assert loose[0].labels == (True, True, True, False)
 
 
 def test_correct_drafts_are_good_throughout_and_ungraded_ones_have_no_labels() -> None:
-    drafts = [solution("1 + 1 = 2\n#### 10", "right", "a"), solution("1 + 1 = 2\n#### ?", "unknown", "b"), solution("", "wrong", "c")]
+    drafts = [
+        solution("1 + 1 = 2\n#### 10", "right", "a"),
+        solution("1 + 1 = 2\n#### ?", "unknown", "b"),
+        solution("", "wrong", "c"),
+    ]
     labels, counts = label_drafts(drafts, [], LabelSettings(balance=False), seed=0)
     assert [x.labels for x in labels] == [(True, True), None, None]
     assert [x.first_error for x in labels] == [None, None, None]
@@ -126,7 +145,12 @@ def test_correct_drafts_are_good_throughout_and_ungraded_ones_have_no_labels() -
 def test_a_rule_that_needs_more_rollouts_than_were_drawn_gives_no_labels() -> None:
     stopped_by_a_loose_rule = [_trial(3, ["#### 10"], ["right"], exhausted=False)]
     loose = LabelSettings(balance=False, consistency="off")
-    assert label_drafts([DRAFT], stopped_by_a_loose_rule, loose, seed=0).labels[0].labels == (True, True, True, False)
+    assert label_drafts([DRAFT], stopped_by_a_loose_rule, loose, seed=0).labels[0].labels == (
+        True,
+        True,
+        True,
+        False,
+    )
     strict = LabelSettings(balance=False)
     assert label_drafts([DRAFT], stopped_by_a_loose_rule, strict, seed=0).labels[0].labels is None
 
@@ -137,14 +161,25 @@ def test_truth_labels_are_negative_after_the_first_false_step() -> None:
     assert (labels.first_error, labels.rule) == (1, "truth")
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.lists(st.booleans(), min_size=1, max_size=6)), max_size=25), st.integers(0, 3))
-def test_balance_is_exact_per_length_and_does_not_depend_on_order(drafts: list[tuple[int, list[bool]]], seed: int) -> None:
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5), st.lists(st.booleans(), min_size=1, max_size=6)), max_size=25
+    ),
+    st.integers(0, 3),
+)
+def test_balance_is_exact_per_length_and_does_not_depend_on_order(
+    drafts: list[tuple[int, list[bool]]], seed: int
+) -> None:
     labels = {(f"p{q}", f"s{n}"): steps for n, (q, steps) in enumerate(drafts)}
     kept = balance_mask(labels, seed)
     for i in range(6):
         here = [(steps[i], kept[key][i]) for key, steps in labels.items() if i < len(steps)]
         n_good, n_bad = sum(label for label, _ in here), sum(not label for label, _ in here)
-        assert sum(k for label, k in here if label) == sum(k for label, k in here if not label) == min(n_good, n_bad)
+        assert (
+            sum(k for label, k in here if label)
+            == sum(k for label, k in here if not label)
+            == min(n_good, n_bad)
+        )
     shuffled = list(labels.items())
     random.Random(seed).shuffle(shuffled)
     assert balance_mask(dict(shuffled), seed) == kept
@@ -153,7 +188,9 @@ def test_balance_is_exact_per_length_and_does_not_depend_on_order(drafts: list[t
 @given(st.lists(st.booleans(), min_size=1, max_size=8))
 def test_propagated_labels_are_monotone_and_end_at_the_last_success(success: list[bool]) -> None:
     draft = solution("\n".join(f"step {'abcdefghij'[n]}" for n in range(len(success) + 1)))
-    trials = [_trial(i + 1, ["#### 10"], ["right" if s else "wrong"]) for i, s in enumerate(success)]
+    trials = [
+        _trial(i + 1, ["#### 10"], ["right" if s else "wrong"]) for i, s in enumerate(success)
+    ]
     labels = label_drafts([draft], trials, LabelSettings(balance=False), seed=0).labels[0].labels
     assert labels is not None
     assert list(labels) == sorted(labels, reverse=True)
@@ -183,8 +220,19 @@ def test_the_scan_asks_for_no_more_than_it_needs() -> None:
         solution("#### 3", "wrong", "s3"),
     ]
     settings = LabelSettings(rollouts=8)
-    trials = verify_prefixes(engine, LastLineTask(), {"p0": problem()}, drafts, settings, seed=1, progress=SilentProgress())
-    assert [(t.solution_id, t.n_steps_kept, len(t.completions), t.exhausted) for t in trials] == [("s0", 2, 2, False), ("s0", 3, 8, True)]
+    trials = verify_prefixes(
+        engine,
+        LastLineTask(),
+        {"p0": problem()},
+        drafts,
+        settings,
+        seed=1,
+        progress=SilentProgress(),
+    )
+    assert [(t.solution_id, t.n_steps_kept, len(t.completions), t.exhausted) for t in trials] == [
+        ("s0", 2, 2, False),
+        ("s0", 3, 8, True),
+    ]
     assert trials[0].correct == ("wrong", "right")
     assert trials[0].consistent == (False, True)
     assert engine.n_drawn == 8 + 4

@@ -7,8 +7,8 @@
     recipe     reads a YAML file
     place      a run's own config.yaml, and which folder it means
 
-Inert: building a config reads no model and no data. Unknown keys are refused with the nearest known one. A field's
-meaning stands under the field.
+Inert: building a config reads no model and no data. Unknown keys are refused with the nearest known
+one. A field's meaning stands under the field.
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ from glore.config.run import (
 )
 from glore.config.section import Settings
 from glore.config.task import StoriesSettings, TaskSettings
-from glore.config.training import BaseModelSettings, LoraSettings, ScratchModelSettings, TrainSettings
+from glore.config.training import (
+    BaseModelSettings,
+    LoraSettings,
+    ScratchModelSettings,
+    TrainSettings,
+)
 
 __all__ = [
     "BaseModelSettings",

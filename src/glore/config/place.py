@@ -53,7 +53,9 @@ def _is_run_folder(folder: Path) -> bool:
     if any(any(stages.glob(f"*/{mark}")) for mark in ("done.json", "started.json")):
         return True
     is_ours = (folder / FILE_NAME).read_bytes().startswith(_HEAD.encode())
-    return is_ours and (stages.is_dir() or all(_OWN_NAMES.fullmatch(p.name) for p in folder.iterdir()))
+    return is_ours and (
+        stages.is_dir() or all(_OWN_NAMES.fullmatch(p.name) for p in folder.iterdir())
+    )
 
 
 def with_name(folder: Path) -> Path:
@@ -65,10 +67,13 @@ def check_whole(text: str, path: Path) -> None:
     """Raise ConfigError where the `config.yaml` of a run was cut short: what is lost would silently
     count as default.
     """
-    if _HEAD.startswith(text) or (text.startswith(_HEAD) and text.rstrip().rpartition("\n")[2] != _END):
+    if _HEAD.startswith(text) or (
+        text.startswith(_HEAD) and text.rstrip().rpartition("\n")[2] != _END
+    ):
         raise ConfigError(
-            f"{path} was cut short (its last line is not {_END!r}), so some of the run's settings are lost; "
-            "put a whole copy of it back, or run the recipe that it came from with name=… and runs_dir=… of this folder"
+            f"{path} was cut short (its last line is not {_END!r}), so some of the run's settings "
+            "are lost; put a whole copy of it back, or run the recipe that it came from with "
+            "name=… and runs_dir=… of this folder"
         )
 
 

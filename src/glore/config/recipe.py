@@ -1,4 +1,6 @@
-"""A recipe becomes settings: YAML, dotted overrides, and every mistake as one line in our words, with the nearest known key."""
+"""A recipe becomes settings: YAML, dotted overrides, and every mistake as one line in our words,
+with the nearest known key.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +17,23 @@ from glore.config.run import RunConfig
 from glore.config.trust import drop_untrusted, untrusted
 from glore.config.yamltext import MAX_BYTES, parse_yaml
 from glore.errors import ConfigError, shown
-from glore.intake import read_given
+from glore.files import read_given
 
 __all__ = ["load_config", "load_run"]
 
-_SECRET = re.compile(r"(^|[._-])(api_?keys?|keys?|tokens?|secrets?|passwords?)([._-]|$)", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(^|[._-])(api_?keys?|keys?|tokens?|secrets?|passwords?)([._-]|$)", re.IGNORECASE
+)
 """In the name of a setting, or of what somebody takes for one: its value is not shown."""
 
 
 def load_config(recipe: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> RunConfig:
     """Read a recipe and apply dotted overrides such as `labels.rollouts=4` (values are YAML).
 
-    The `config.yaml` of a run means the run in the folder it lies in, wherever that is now; with `name` or `runs_dir` among the overrides,
-    another run beside it or there. What runs commands or sends a variable away counts among the overrides only (`glore.config.trust`).
-    Raises ConfigError naming the file, the key, the value and the mend.
+    The `config.yaml` of a run means the run in the folder it lies in, wherever that is now; with
+    `name` or `runs_dir` among the overrides, another run beside it or there. What runs commands or
+    sends a variable away counts among the overrides only (`glore.config.trust`). Raises ConfigError
+    naming the file, the key, the value and the mend.
     """
     path = _home_filled(Path(recipe))
     folder = run_folder_of(path)
@@ -37,11 +42,14 @@ def load_config(recipe: str | Path, overrides: tuple[str, ...] | list[str] = ())
     config = _read(path, overrides, run_folder=folder)
     given = {override.partition("=")[0].strip() for override in overrides}
     place = placed(config, folder)
-    return place.model_copy(update={key: getattr(config, key) for key in ("name", "runs_dir") if key in given})
+    return place.model_copy(
+        update={key: getattr(config, key) for key in ("name", "runs_dir") if key in given}
+    )
 
 
 def load_run(folder: str | Path) -> RunConfig:
-    """The settings of the run that lies in `folder`, as of its last `glore run`, to look at it or to use its models.
+    """The settings of the run that lies in `folder`, as of its last `glore run`, to look at it or
+    to use its models.
 
     What only a start decides (`glore.config.trust`) is left out. Raises ConfigError.
     """
@@ -56,7 +64,9 @@ def _home_filled(path: Path) -> Path:
         raise ConfigError(f"{path}: there is no such user; write the path out") from error
 
 
-def _read(path: Path, overrides: Sequence[str] = (), run_folder: Path | None = None, starts: bool = True) -> RunConfig:
+def _read(
+    path: Path, overrides: Sequence[str] = (), run_folder: Path | None = None, starts: bool = True
+) -> RunConfig:
     try:
         text = read_given(path, MAX_BYTES).decode()
     except (OSError, ValueError) as error:
@@ -68,8 +78,13 @@ def _read(path: Path, overrides: Sequence[str] = (), run_folder: Path | None = N
         check_whole(text, path)
     data = parse_yaml(text, str(path))
     if not isinstance(data, dict):  # what it is may be anything, keys included, so it is not shown
-        kind = {list: "a list", str: "a text", type(None): "nothing"}.get(type(data), "a single value")
-        raise ConfigError(f"{path}: a recipe is a YAML mapping of settings, got {kind}; give a file such as recipes/quickstart.yaml")
+        kind = {list: "a list", str: "a text", type(None): "nothing"}.get(
+            type(data), "a single value"
+        )
+        raise ConfigError(
+            f"{path}: a recipe is a YAML mapping of settings, got {kind}; give a file such as "
+            "recipes/quickstart.yaml"
+        )
     if run_folder is not None:
         data |= {"name": "run", "runs_dir": "runs"}  # where it is says both
     given: dict[object, object] = {}
@@ -89,13 +104,19 @@ def _read(path: Path, overrides: Sequence[str] = (), run_folder: Path | None = N
 def _apply(data: dict[object, object], override: str) -> None:
     key, sign, value = override.partition("=")
     if not sign or not key.strip():
-        raise ConfigError(f"an override is written key.path=value, got {_said(override)}; for example labels.rollouts=4")
+        raise ConfigError(
+            f"an override is written key.path=value, got {_said(override)}; for example "
+            "labels.rollouts=4"
+        )
     *parents, last = key.strip().split(".")
     node = data
     for name in parents:
         child = node.setdefault(name, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"override {_said(override)}: {name} is a single value in the recipe, so nothing can be set below it")
+            raise ConfigError(
+                f"override {_said(override)}: {name} is a single value in the recipe, so nothing "
+                "can be set below it"
+            )
         node = child
     node[last] = parse_yaml(value, f"override {_said(override)}", numbered=False)
 
@@ -117,7 +138,9 @@ def _explain(error: ValidationError, recipe: str, overrides: Sequence[str]) -> s
 
 
 def _origin(location: tuple[int | str, ...], recipe: str, overrides: Sequence[str]) -> str:
-    """Where a refused value was given: in an override, in the recipe, or, for a section that doesn't fit together, in both."""
+    """Where a refused value was given: in an override, in the recipe, or, for a section that
+    doesn't fit together, in both.
+    """
     place = [str(part) for part in location]
     paths = [(override.partition("=")[0].strip().split("."), override) for override in overrides]
     given = [override for path, override in paths if path == place[: len(path)]]
@@ -150,7 +173,9 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         if field is None:
             return []
         nested = [
-            a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(a, type) and issubclass(a, BaseModel)
+            a
+            for a in (field.annotation, *getattr(field.annotation, "__args__", ()))
+            if isinstance(a, type) and issubclass(a, BaseModel)
         ]
         if not nested:
             return []

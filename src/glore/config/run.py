@@ -33,21 +33,27 @@ class ExpertIterationSettings(Settings):
     samples: int = Field(96, ge=1)
     """K solutions per training question and round."""
     questions: int = Field(0, ge=0)
-    """Training questions to sample from; 0: all. They are the last of the seeded order whose first `reward.questions` the reward
-    models use: where both fit, the reward models learn from questions that the student was not trained on."""
+    """Training questions to sample from; 0: all. They are the last of the seeded order whose first
+    `reward.questions` the reward models use: where both fit, the reward models learn from questions
+    that the student was not trained on.
+    """
     temperature: Temperature = 1.0
     max_rounds: int = Field(5, ge=0, le=20)
     min_gain: float = Field(0.005, ge=0)
     """Stop when greedy accuracy on dev gains less than this (a share)."""
     max_per_question: int = Field(0, ge=0)
-    """At most so many distinct right solutions of a question go into fine-tuning (all rounds together); 0: all."""
+    """At most so many distinct right solutions of a question go into fine-tuning (all rounds
+    together); 0: all.
+    """
 
 
 class StudentSettings(Settings):
     """SFT and expert iteration."""
 
     bootstrap: Literal["sft", "prompt"] = "sft"
-    """`sft`: fine-tune on worked solutions first; `prompt`: none there, sample from the 1-shot prompted base."""
+    """`sft`: fine-tune on worked solutions first; `prompt`: none there, sample from the 1-shot
+    prompted base.
+    """
     sft: TrainSettings = TrainSettings()
     ei: ExpertIterationSettings = ExpertIterationSettings()
     ei_train: TrainSettings = TrainSettings()
@@ -78,18 +84,24 @@ class LabelSettings(Settings):
     temperature: Temperature = 1.0
     max_new_tokens: int = Field(300, ge=8)
     consistency: Literal["number", "substring", "off"] = "number"
-    """Match results on number boundaries (chosen), by literal substring (the paper), or not at all."""
+    """Match results on number boundaries (chosen), by literal substring (the paper), or not at all.
+    """
     consistency_steps: Literal["all", "last"] = "all"
     """Results of all steps of the prefix, or of its last step only."""
     propagate: bool = True
     balance: bool = True
     full_counts: bool = False
-    """Draw all K rollouts at every step instead of the exact backward scan (needed for soft labels and `propagate: false`)."""
+    """Draw all K rollouts at every step instead of the exact backward scan (needed for soft labels
+    and `propagate: false`).
+    """
 
     @model_validator(mode="after")
     def _possible(self) -> LabelSettings:
         if not self.propagate and not self.full_counts:
-            raise ValueError("propagate: false needs full_counts: true, because the backward scan only finds the last positive step")
+            raise ValueError(
+                "propagate: false needs full_counts: true, because the backward scan only finds "
+                "the last positive step"
+            )
         return self
 
 
@@ -109,14 +121,18 @@ class EvaluationSettings(Settings):
 
     threshold: float = Field(0.5, gt=0, lt=1)
     """T: a step with SORM at most this is bad; a draft with ORM at most this needs work."""
-    aggregate: Literal["final", "mean", "weighted_mean", "weighted_mean_literal", "min", "product", "mean_last_two"] = "final"
+    aggregate: Literal[
+        "final", "mean", "weighted_mean", "weighted_mean_literal", "min", "product", "mean_last_two"
+    ] = "final"
     """Step scores to one score, for reranking (App. D)."""
     samples: int = Field(96, ge=3)
     """K samples per test question for the rerank curves and pass@K."""
     best_of: int = Field(3, ge=1)
     temperature: Temperature = 1.0
     label_full_counts: bool = False
-    """All K rollouts at every step of the test drafts, so that the ablation of the labels has a row without propagation."""
+    """All K rollouts at every step of the test drafts, so that the ablation of the labels has a row
+    without propagation.
+    """
     bootstrap_samples: int = Field(2000, ge=100)
 
 
@@ -124,13 +140,17 @@ class RunConfig(Settings):
     """One run, whole."""
 
     name: str
-    """Of the run's folder below `runs_dir`: 1 to 64 letters, digits, `.`, `_` and `-`, a letter or digit first."""
+    """Of the run's folder below `runs_dir`: 1 to 64 letters, digits, `.`, `_` and `-`, a letter or
+    digit first.
+    """
     runs_dir: LocalPath = "runs"
     seed: int = Field(0, ge=0)
     launch: str = ""
-    """How trainings are started on several devices, such as `accelerate launch --config_file recipes/accelerate/fsdp.yaml`, given on the
-    command line at each start, since a recipe can't run commands; empty: on one device, in this process. An optimiser step then has
-    batch_size × gradient_accumulation × devices rows."""
+    """How trainings are started on several devices, such as `accelerate launch --config_file
+    recipes/accelerate/fsdp.yaml`, given on the command line at each start, since a recipe can't run
+    commands; empty: on one device, in this process. An optimiser step then has batch_size ×
+    gradient_accumulation × devices rows.
+    """
     task: TaskSettings = TaskSettings()
     base: BaseModelSettings = BaseModelSettings()
     engine: EngineSettings = EngineSettings()
@@ -156,8 +176,9 @@ class RunConfig(Settings):
     def _is_folder_name(cls, name: str) -> str:
         if not _NAME.fullmatch(name):
             raise ValueError(
-                f"a name has 1 to 64 letters, digits, '.', '_' or '-' and begins with a letter or digit, got {shown(name, 40)} "
-                f"({len(name)} characters); choose another, and set runs_dir for another place"
+                "a name has 1 to 64 letters, digits, '.', '_' or '-' and begins with a letter or "
+                f"digit, got {shown(name, 40)} ({len(name)} characters); choose another, and set "
+                "runs_dir for another place"
             )
         return name
 
@@ -165,19 +186,34 @@ class RunConfig(Settings):
     def _combination(self) -> RunConfig:
         if self.base.model is None and self.task.kind not in ("stories", "svamp"):
             raise ValueError(
-                f"task.kind: {self.task.kind} has no text to train a base model from nothing; set base.model to a model name or folder"
+                f"task.kind: {self.task.kind} has no text to train a base model from nothing; set "
+                "base.model to a model name or folder"
             )
         if self.base.model is None and self.task.kind == "svamp" and self.task.scratch_path is None:
-            raise ValueError("task.kind: svamp without base.model trains from nothing and needs task.scratch_path (the MAWPS/ASDiv-A CSV)")
+            raise ValueError(
+                "task.kind: svamp without base.model trains from nothing and needs "
+                "task.scratch_path (the MAWPS/ASDiv-A CSV)"
+            )
         if self.evaluation.best_of > self.evaluation.samples:
-            raise ValueError(f"evaluation.best_of ({self.evaluation.best_of}) can't exceed evaluation.samples ({self.evaluation.samples})")
+            raise ValueError(
+                f"evaluation.best_of ({self.evaluation.best_of}) can't exceed evaluation.samples "
+                f"({self.evaluation.samples})"
+            )
         if self.reward.draft_samples > self.reward.samples:
-            raise ValueError(f"reward.draft_samples ({self.reward.draft_samples}) can't exceed reward.samples ({self.reward.samples})")
+            raise ValueError(
+                f"reward.draft_samples ({self.reward.draft_samples}) can't exceed reward.samples "
+                f"({self.reward.samples})"
+            )
         if self.student.bootstrap == "prompt" and not self.student.ei.max_rounds:
             raise ValueError(
-                "student.bootstrap: prompt needs a round of expert iteration, got student.ei.max_rounds 0; set it to 1 or more"
+                "student.bootstrap: prompt needs a round of expert iteration, got "
+                "student.ei.max_rounds 0; set it to 1 or more"
             )
-        if self.student.bootstrap == "sft" and self.task.kind == "stories" and not self.task.stories.worked_share:
+        if (
+            self.student.bootstrap == "sft"
+            and self.task.kind == "stories"
+            and not self.task.stories.worked_share
+        ):
             raise ValueError(
                 "student.bootstrap: sft needs worked solutions, got task.stories.worked_share 0; "
                 "raise it, or set student.bootstrap to prompt"

@@ -10,13 +10,34 @@ from pydantic import Field, field_validator, model_validator
 from glore.config.section import LocalPath, Names, Revision, Settings
 from glore.errors import shown
 
-__all__ = ["TRACKERS", "BaseModelSettings", "LoraSettings", "ScratchModelSettings", "TrainSettings", "is_local"]
+__all__ = [
+    "TRACKERS",
+    "BaseModelSettings",
+    "LoraSettings",
+    "ScratchModelSettings",
+    "TrainSettings",
+    "is_local",
+]
 
 TRACKERS = (
-    *("azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow", "neptune", "swanlab"),
+    *(
+        "azure_ml",
+        "clearml",
+        "codecarbon",
+        "comet_ml",
+        "dagshub",
+        "dvclive",
+        "flyte",
+        "kubeflow",
+        "mlflow",
+        "neptune",
+        "swanlab",
+    ),
     *("tensorboard", "trackio", "wandb"),
 )
-"""What transformers.Trainer can report to; written out because transformers takes seconds to import."""
+"""What transformers.Trainer can report to; written out because transformers takes seconds to
+import.
+"""
 
 
 class LoraSettings(Settings):
@@ -31,7 +52,10 @@ class LoraSettings(Settings):
     @classmethod
     def _targets(cls, names: str | tuple[str, ...]) -> str | tuple[str, ...]:
         if not names or not all(names):
-            raise ValueError(f"it names at least one layer, got {shown(list(names))}; write all-linear for all of them")
+            raise ValueError(
+                f"it names at least one layer, got {shown(list(names))}; write all-linear for all "
+                "of them"
+            )
         return names
 
 
@@ -56,27 +80,34 @@ class TrainSettings(Settings):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     bf16: bool = False
-    """Products in bfloat16. On a processor without such instructions, which would emulate them, training stays in float32 and says so."""
+    """Products in bfloat16. On a processor without such instructions, which would emulate them,
+    training stays in float32 and says so.
+    """
     compile: bool = False
-    """Blocks through torch.compile: seconds at the start, then fewer and longer kernels. For a GPU."""
+    """Blocks through torch.compile: seconds at the start, then fewer and longer kernels. For a GPU.
+    """
     gradient_checkpointing: bool = False
     max_length: int = Field(1024, ge=16)
     """Longer rows are left out and counted."""
     lora: LoraSettings | None = None
     save_steps: int = Field(0, ge=0)
-    """Checkpoint inside the stage every so many optimiser steps; 0: none, the stage starts again when killed."""
+    """Checkpoint inside the stage every so many optimiser steps; 0: none, the stage starts again
+    when killed.
+    """
     log_steps: int = Field(0, ge=0)
     """Optimiser steps between two readings of the loss, for which the host waits; 0: every step on
     a CPU, every tenth on a GPU."""
     report_to: Names = ()
-    """Trackers of transformers.Trainer: `tensorboard`, `trackio`, …; `[all]`: all that are installed."""
+    """Trackers of transformers.Trainer: `tensorboard`, `trackio`, …; `[all]`: all that are
+    installed.
+    """
 
     @model_validator(mode="after")
     def _rows_fit(self) -> TrainSettings:
         if 0 < self.batch_tokens < self.max_length:
             raise ValueError(
-                f"batch_tokens must be 0 or at least max_length ({self.max_length}), so that every row "
-                f"fits a batch, got {self.batch_tokens}; raise batch_tokens or lower max_length"
+                f"batch_tokens must be 0 or at least max_length ({self.max_length}), so that every "
+                f"row fits a batch, got {self.batch_tokens}; raise batch_tokens or lower max_length"
             )
         return self
 
@@ -85,12 +116,17 @@ class TrainSettings(Settings):
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [name for name in names if name not in TRACKERS]
         if unknown and names not in (("all",), ("none",)):
-            raise ValueError(f"no tracker is called {shown(unknown[0])}; known: {', '.join(TRACKERS)}, or [all] alone")
+            raise ValueError(
+                f"no tracker is called {shown(unknown[0])}; known: {', '.join(TRACKERS)}, or [all] "
+                "alone"
+            )
         return names
 
 
 class ScratchModelSettings(Settings):
-    """A small Llama trained from nothing inside the run (needs a task that supplies base documents)."""
+    """A small Llama trained from nothing inside the run (needs a task that supplies base
+    documents).
+    """
 
     hidden_size: int = Field(128, ge=16)
     n_layers: int = Field(4, ge=1)
@@ -98,7 +134,9 @@ class ScratchModelSettings(Settings):
     intermediate_size: int = Field(384, ge=16)
     max_positions: int = Field(1024, ge=128)
     rope_theta: float = Field(300.0, gt=1)
-    """Base of the rotary positions. Texts are short here: with the usual 10,000 most angles hardly turn, and reading is learnt later."""
+    """Base of the rotary positions. Texts are short here: with the usual 10,000 most angles hardly
+    turn, and reading is learnt later.
+    """
     vocab_size: int = Field(1024, ge=300)
     n_tokens: int = Field(3_600_000, ge=1)
     """Tokens of base documents to train on."""
@@ -107,7 +145,10 @@ class ScratchModelSettings(Settings):
     @model_validator(mode="after")
     def _heads(self) -> ScratchModelSettings:
         if self.hidden_size % (2 * self.n_heads):
-            raise ValueError(f"hidden_size must be a multiple of 2 * n_heads, got {self.hidden_size} and {self.n_heads}")
+            raise ValueError(
+                f"hidden_size must be a multiple of 2 * n_heads, got {self.hidden_size} and "
+                f"{self.n_heads}"
+            )
         return self
 
 
@@ -117,38 +158,52 @@ class BaseModelSettings(Settings):
     model: LocalPath | None = None
     """A folder or Hub name for `AutoModelForCausalLM`; none: train `scratch`."""
     revision: Revision | None = None
-    """Commit, tag or branch of a `model` on the Hub; none: what its main branch holds when it is loaded."""
+    """Commit, tag or branch of a `model` on the Hub; none: what its main branch holds when it is
+    loaded.
+    """
     dtype: Literal["float32", "bfloat16"] = "float32"
     scratch: ScratchModelSettings = ScratchModelSettings()
 
     @model_validator(mode="after")
     def _whole_weights(self) -> BaseModelSettings:
         if self.scratch.train.lora is not None:
-            raise ValueError("scratch.train.lora: a model trained from nothing has no weights to adapt; set it to null")
+            raise ValueError(
+                "scratch.train.lora: a model trained from nothing has no weights to adapt; set it "
+                "to null"
+            )
         return self
 
     @model_validator(mode="after")
     def _revision_of_a_hub_name(self) -> BaseModelSettings:
         if self.model is None and self.revision is not None:
             raise ValueError(
-                f"revision {shown(self.revision)} needs a model on the Hub, but base.model is not set; set it or drop the revision"
+                f"revision {shown(self.revision)} needs a model on the Hub, but base.model is not "
+                "set; set it or drop the revision"
             )
         local = self.model is not None and is_local(self.model)
         if local and self.revision is not None:
             raise ValueError(
-                f"revision {shown(self.revision)} pins a Hub name, but base.model is the folder {shown(self.model)}, whose content is "
-                "noted anyway; drop the revision (base.revision=null)"
+                f"revision {shown(self.revision)} pins a Hub name, but base.model is the folder "
+                f"{shown(self.model)}, whose content is noted anyway; drop the revision "
+                "(base.revision=null)"
             )
         if not local and self.model is not None and "@" in self.model:
-            raise ValueError(f"model {shown(self.model)}: no Hub name holds '@'; write what follows it as base.revision")
+            raise ValueError(
+                f"model {shown(self.model)}: no Hub name holds '@'; write what follows it as "
+                "base.revision"
+            )
         return self
 
     @property
     def reference(self) -> str | None:
-        """What loaders take: the folder or Hub name, here with `@REVISION` after it where one is set."""
+        """What loaders take: the folder or Hub name, here with `@REVISION` after it where one is
+        set.
+        """
         return self.model if self.revision is None else f"{self.model}@{self.revision}"
 
 
 def is_local(model: str) -> bool:
-    """Is it a folder or file here, or written as one, rather than a Hub name such as `gpt2` or `Qwen/Qwen2.5-0.5B`?"""
+    """Is it a folder or file here, or written as one, rather than a Hub name such as `gpt2` or
+    `Qwen/Qwen2.5-0.5B`?
+    """
     return model.startswith((".", "/", "~")) or model.count("/") > 1 or Path(model).exists()

@@ -1,6 +1,8 @@
-"""What a recipe may not decide, because it may come from anyone: commands, other variables of the environment, pickles.
+"""What a recipe may not decide, because it may come from anyone: commands, other variables of the
+environment, pickles.
 
-Such settings count only where they are given at a start: on the command line, or among the overrides of `load_config`.
+Such settings count only where they are given at a start: on the command line, or among the
+overrides of `load_config`.
 """
 
 from __future__ import annotations
@@ -37,7 +39,12 @@ def _is_own_variable(name: str) -> bool:
 _VARIABLES = "a recipe may have variables sent to a server that begin with GLORE_ only"
 _EXPORT = "export that key as GLORE_API_KEY"
 _GUARDED = (
-    _Guarded(("launch",), lambda text: not text.strip(), "a recipe may not run commands", "launch= there trains in this process"),
+    _Guarded(
+        ("launch",),
+        lambda text: not text.strip(),
+        "a recipe may not run commands",
+        "launch= there trains in this process",
+    ),
     _Guarded(("engine", "api_key_env"), _is_own_variable, _VARIABLES, _EXPORT),
     _Guarded(("engine", "inner", "api_key_env"), _is_own_variable, _VARIABLES, _EXPORT),
     _Guarded(
@@ -57,21 +64,32 @@ _GUARDED = (
 
 
 def untrusted(data: object, given: object) -> str | None:
-    """What in `data`, a recipe with overrides, is not taken from the recipe alone, and what to do; none where all is well.
+    """What in `data`, a recipe with overrides, is not taken from the recipe alone, and what to do;
+    none where all is well.
 
     `given` holds the overrides by themselves.
     """
     for guarded in _GUARDED:
         value = _at(data, guarded.path)
-        if isinstance(value, str) and not guarded.is_harmless(value) and _at(given, guarded.path) != value:
+        if (
+            isinstance(value, str)
+            and not guarded.is_harmless(value)
+            and _at(given, guarded.path) != value
+        ):
             name = ".".join(guarded.path)
             # In the place of a variable's name some will put the key.
             is_shown = guarded.path[-1] != "api_key_env" or VARIABLE.fullmatch(value)
-            asked = f"{name}={shlex.quote(value)}" if is_shown and value.isprintable() and len(value) < 200 else f"{name}=…"
-            got = shown(value) if is_shown else "something else (not shown, since it may be the key)"
+            asked = (
+                f"{name}={shlex.quote(value)}"
+                if is_shown and value.isprintable() and len(value) < 200
+                else f"{name}=…"
+            )
+            got = (
+                shown(value) if is_shown else "something else (not shown, since it may be the key)"
+            )
             return (
-                f"{name}: {guarded.why}, got {got}; if you want that, add {asked} to the command line at each start; "
-                f"else {guarded.otherwise}"
+                f"{name}: {guarded.why}, got {got}; if you want that, add {asked} to the command "
+                f"line at each start; else {guarded.otherwise}"
             )
     return None
 

@@ -1,7 +1,8 @@
-"""YAML as it reads: what YAML 1.1 would quietly take for another value is refused, with the line and how to write it.
+"""YAML as it reads: what YAML 1.1 would quietly take for another value is refused, with the line
+and how to write it.
 
-Python's YAML reader keeps to version 1.1, in which 010 is 8, 1:30 is 90 and `no` is false. Aliases and merge keys (`<<`) are
-used by recipes and kept, up to a bound on what they make together.
+Python's YAML reader keeps to version 1.1, in which 010 is 8, 1:30 is 90 and `no` is false. Aliases
+and merge keys (`<<`) are used by recipes and kept, up to a bound on what they make together.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ MAX_DEPTH, MAX_VALUES, MAX_LETTERS = 16, 20_000, 1 << 20
 """Of what a text says once every alias is written out."""
 _TOO_DEEP = f"nested more than {MAX_DEPTH} deep, or a value that holds itself; no setting lies so deep, so check brackets and aliases"
 _TOO_MUCH = (
-    f"more than {MAX_VALUES:,} values or {MAX_LETTERS:,} letters once every alias is written out; no recipe is so large, so write out "
-    "what you need"
+    f"more than {MAX_VALUES:,} values or {MAX_LETTERS:,} letters once every alias is written out; "
+    "no recipe is so large, so write out what you need"
 )
 
 _PLAIN = {
@@ -50,7 +51,8 @@ class _Loader(yaml.SafeLoader):
         tag = getattr(event, "tag", None)
         if tag not in (None, "!", "tag:yaml.org,2002:str"):
             raise _SurpriseError(
-                problem=f"types are not named here, got {shown(tag)}; write the value alone", problem_mark=event.start_mark
+                problem=f"types are not named here, got {shown(tag)}; write the value alone",
+                problem_mark=event.start_mark,
             )
         return super().compose_node(parent, index)  # type: ignore[arg-type]  # as the reader itself calls it
 
@@ -73,7 +75,9 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def _surprise(self, node: yaml.ScalarNode) -> str | None:
-        """What a value without quotes means that it does not look like, and how to write it; none where all is plain."""
+        """What a value without quotes means that it does not look like, and how to write it; none
+        where all is plain.
+        """
         text, kind = str(node.value), node.tag.rpartition(":")[2]
         said, quoted = shown(text).strip("'\""), f"{shown(text)} in quotes for a text"
         if kind in ("str", "merge") or (kind in _PLAIN and _PLAIN[kind].fullmatch(text)):
@@ -89,18 +93,24 @@ class _Loader(yaml.SafeLoader):
                 value = str(self.construct_object(node))
             except ValueError:
                 value = "another one"
-            return f"{said} would be the number {shown(value).strip(chr(39))}; write that, or {quoted}"
+            return (
+                f"{said} would be the number {shown(value).strip(chr(39))}; write that, or {quoted}"
+            )
         return f"{said} would be {'a date' if kind == 'timestamp' else 'no text'}; write {quoted}"
 
 
 def _check_key(key: yaml.Node) -> None:
     if not isinstance(key, yaml.ScalarNode) or key.tag.rpartition(":")[2] not in ("str", "merge"):
         what = shown(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
-        raise _SurpriseError(problem=f"a key is the name of a setting, got {what}; write that name", problem_mark=key.start_mark)
+        raise _SurpriseError(
+            problem=f"a key is the name of a setting, got {what}; write that name",
+            problem_mark=key.start_mark,
+        )
 
 
 def parse_yaml(text: str, where: str, numbered: bool = True) -> object:
-    """The value that a text says, with `where` it stands, and the line if `numbered`, in errors. Raises ConfigError.
+    """The value that a text says, with `where` it stands, and the line if `numbered`, in errors.
+    Raises ConfigError.
 
     Every alias has become a value of its own, so that a change to one place is one.
     """
@@ -117,7 +127,9 @@ def parse_yaml(text: str, where: str, numbered: bool = True) -> object:
         kind = "" if isinstance(error, _SurpriseError) else "not valid YAML: "
         raise ConfigError(f"{where}{line}: {kind}{error.problem}") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())[:200]}") from error
+        raise ConfigError(
+            f"{where}: not valid YAML: {' '.join(str(error).split())[:200]}"
+        ) from error
     except RecursionError as error:
         raise ConfigError(f"{where}: {_TOO_DEEP}") from error
     finally:
@@ -125,8 +137,12 @@ def parse_yaml(text: str, where: str, numbered: bool = True) -> object:
             loader.dispose()
 
 
-def _measure(node: yaml.Node, known: dict[int, tuple[int, int, int]], inside: set[int]) -> tuple[int, int, int]:
-    """Values, letters and depth of a node with every alias written out, computed without writing any out."""
+def _measure(
+    node: yaml.Node, known: dict[int, tuple[int, int, int]], inside: set[int]
+) -> tuple[int, int, int]:
+    """Values, letters and depth of a node with every alias written out, computed without writing
+    any out.
+    """
     if id(node) in known:
         return known[id(node)]
     if id(node) in inside:
@@ -135,12 +151,22 @@ def _measure(node: yaml.Node, known: dict[int, tuple[int, int, int]], inside: se
         found = (1, len(node.value), 1)
     else:
         inside.add(id(node))
-        children = [n for pair in node.value for n in pair] if isinstance(node, yaml.MappingNode) else node.value
+        children = (
+            [n for pair in node.value for n in pair]
+            if isinstance(node, yaml.MappingNode)
+            else node.value
+        )
         parts = [_measure(child, known, inside) for child in children]
         inside.discard(id(node))
-        found = (1 + sum(p[0] for p in parts), sum(p[1] for p in parts), 1 + max((p[2] for p in parts), default=0))
+        found = (
+            1 + sum(p[0] for p in parts),
+            sum(p[1] for p in parts),
+            1 + max((p[2] for p in parts), default=0),
+        )
     if found[0] > MAX_VALUES or found[1] > MAX_LETTERS or found[2] > MAX_DEPTH:
-        raise _SurpriseError(problem=_TOO_DEEP if found[2] > MAX_DEPTH else _TOO_MUCH, problem_mark=node.start_mark)
+        raise _SurpriseError(
+            problem=_TOO_DEEP if found[2] > MAX_DEPTH else _TOO_MUCH, problem_mark=node.start_mark
+        )
     known[id(node)] = found
     return found
 

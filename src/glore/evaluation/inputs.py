@@ -1,7 +1,8 @@
 """What the evaluation reads: records of one run (or several, pooled), and an index over them.
 
-Nothing here touches a disk. `pool` makes one bundle of several runs by prefixing every id, so that every table is
-computed by the same code on one seed or on five; questions with the same text stay one cluster for the intervals.
+Nothing here touches a disk. `pool` makes one bundle of several runs by prefixing every id, so that
+every table is computed by the same code on one seed or on five; questions with the same text stay
+one cluster for the intervals.
 """
 
 from __future__ import annotations
@@ -15,13 +16,25 @@ from glore.rerank import aggregate
 from glore.solutions import by_problem
 from glore.statistics import Estimate, Resampler, wilson
 
-__all__ = ["REFINERS", "REWARD_MODELS", "SFT_ORM", "EvaluationInputs", "EvaluationOptions", "Index", "pool"]
+__all__ = [
+    "REFINERS",
+    "REWARD_MODELS",
+    "SFT_ORM",
+    "EvaluationInputs",
+    "EvaluationOptions",
+    "Index",
+    "pool",
+]
 
 REWARD_MODELS = ("orm", "balanced_orm", "sorm")
 SFT_ORM = "sft_orm"
-"""The ORM that was trained on the SFT student's own samples; it scores that student's samples alone."""
+"""The ORM that was trained on the SFT student's own samples; it scores that student's samples
+alone.
+"""
 REFINERS = ("global", "local_orm", "local_sorm")
-"""Values of `Solution.source` of a refinement: global; local, marked by the ORM; local, marked by the SORM."""
+"""Values of `Solution.source` of a refinement: global; local, marked by the ORM; local, marked by
+the SORM.
+"""
 
 R = TypeVar("R", Problem, Solution, PrefixTrials, StepLabels, StepScores)
 
@@ -39,7 +52,9 @@ class EvaluationOptions:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EvaluationInputs:
-    """All records that the tables are made of. Empty tuples are allowed: what can't be computed is left out of the tables."""
+    """All records that the tables are made of. Empty tuples are allowed: what can't be computed is
+    left out of the tables.
+    """
 
     name: str
     problems: tuple[Problem, ...]
@@ -52,9 +67,13 @@ class EvaluationInputs:
     """Of the SFT student; the same records as `drafts` where the final student is the SFT model."""
     sft_samples: tuple[Solution, ...] = ()
     refinements: tuple[Solution, ...] = ()
-    """Of the drafts; `source` is one of REFINERS. A draft without a bad step has no local refinement."""
+    """Of the drafts; `source` is one of REFINERS. A draft without a bad step has no local
+    refinement.
+    """
     scores: tuple[StepScores, ...] = ()
-    """`model` is one of REWARD_MODELS, of drafts, samples and refinements alike; or SFT_ORM, of the SFT student's samples."""
+    """`model` is one of REWARD_MODELS, of drafts, samples and refinements alike; or SFT_ORM, of the
+    SFT student's samples.
+    """
     draft_labels: tuple[StepLabels, ...] = ()
     """Of the test drafts, rule `sorm`."""
     draft_truth: tuple[StepLabels, ...] = ()
@@ -74,20 +93,26 @@ class Index:
     def __init__(self, inputs: EvaluationInputs, options: EvaluationOptions) -> None:
         self.options = options
         self.cluster_of = {p.id: " ".join(p.question.split()) for p in inputs.problems}
-        """Problem id → what is drawn as a whole by the bootstrap: the question, however many seeds asked it."""
+        """Problem id → what is drawn as a whole by the bootstrap: the question, however many seeds
+        asked it.
+        """
         known = self.cluster_of.keys()
         self.drafts = [s for s in inputs.drafts if s.problem_id in known]
         self.samples_of = by_problem(inputs.samples)
         self.refinement_of = {(s.draft_id, s.source): s for s in inputs.refinements}
         self._scores = {(s.model, s.solution_id): s.p_correct for s in inputs.scores}
-        self.resampler = Resampler(self.cluster_of.values(), n_draws=options.bootstrap_samples, seed=options.seed)
+        self.resampler = Resampler(
+            self.cluster_of.values(), n_draws=options.bootstrap_samples, seed=options.seed
+        )
 
     def units(self, solutions: Sequence[Solution]) -> list[str]:
         """The cluster of every solution."""
         return [self.cluster_of[s.problem_id] for s in solutions]
 
     def share(self, solutions: Sequence[Solution], flags: Sequence[bool]) -> Estimate:
-        """Share of flagged solutions: Wilson's interval, or the bootstrap where several belong to one question."""
+        """Share of flagged solutions: Wilson's interval, or the bootstrap where several belong to
+        one question.
+        """
         units = self.units(solutions)
         if len(set(units)) == len(units):
             return wilson(sum(flags), len(flags))
@@ -103,7 +128,9 @@ class Index:
         return None if steps is None else aggregate(steps, self.options.aggregate)
 
     def final(self, model: str, solution: Solution) -> float | None:
-        """Probability after the last step, 0 for a solution without steps; none where this model did not score it."""
+        """Probability after the last step, 0 for a solution without steps; none where this model
+        did not score it.
+        """
         steps = self.step_scores(model, solution)
         return None if steps is None else steps[-1] if steps else 0.0
 
@@ -113,11 +140,19 @@ def pool(bundles: Sequence[EvaluationInputs]) -> EvaluationInputs:
     if len(bundles) == 1:
         return bundles[0]
     parts = [f.name for f in dataclasses.fields(EvaluationInputs) if f.name != "name"]
-    pooled = {part: tuple(_renamed(r, f"{i}/") for i, b in enumerate(bundles) for r in getattr(b, part)) for part in parts}
+    pooled = {
+        part: tuple(_renamed(r, f"{i}/") for i, b in enumerate(bundles) for r in getattr(b, part))
+        for part in parts
+    }
     return EvaluationInputs(name=" + ".join(b.name for b in bundles), **pooled)
 
 
 def _renamed(record: R, prefix: str) -> R:
     """The record with `prefix` before its own id and those of the records it belongs to."""
-    ids = {name: getattr(record, name, None) for name in ("id", "problem_id", "solution_id", "draft_id")}
-    return dataclasses.replace(record, **{name: prefix + value for name, value in ids.items() if value is not None})
+    ids = {
+        name: getattr(record, name, None)
+        for name in ("id", "problem_id", "solution_id", "draft_id")
+    }
+    return dataclasses.replace(
+        record, **{name: prefix + value for name, value in ids.items() if value is not None}
+    )

@@ -1,9 +1,10 @@
-"""App. G: do the labels made from rollouts agree with the exact truth, and what does each post-processing step do?
+"""App. G: do the labels made from rollouts agree with the exact truth, and what does each
+post-processing step do?
 
-The ablation derives the labels again from the kept rollouts, so it costs no sampling. Without propagation the labels
-need all K rollouts at every step; after a lazy scan too few drafts could be labelled, and not a fair choice of them, so
-such a row has counts but no agreement. Full counts of the test drafts alone (`evaluation.label_full_counts`) cost little and
-give it to them.
+The ablation derives the labels again from the kept rollouts, so it costs no sampling. Without
+propagation the labels need all K rollouts at every step; after a lazy scan too few drafts could be
+labelled, and not a fair choice of them, so such a row has counts but no agreement. Full counts of
+the test drafts alone (`evaluation.label_full_counts`) cost little and give it to them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class AgreementRow:
     balanced: Estimate
     """Mean of the agreements on true and on false steps."""
     wrong_drafts: Estimate
-    """Agreement on wrong drafts alone, before the answer line: labels of right drafts follow from their answer."""
+    """Agreement on wrong drafts alone, before the answer line: labels of right drafts follow from
+    their answer.
+    """
     called_good: Estimate
     """Share of false steps labelled good."""
     called_bad: Estimate
@@ -63,21 +66,35 @@ class StepBalance:
     n_kept_negative: int
 
 
-def label_agreement(inputs: EvaluationInputs, index: Index, rule: LabelSettings | None) -> tuple[AgreementRow, ...]:
-    """One row per rule on the training drafts, then on the test drafts. Empty where no truth is known."""
+def label_agreement(
+    inputs: EvaluationInputs, index: Index, rule: LabelSettings | None
+) -> tuple[AgreementRow, ...]:
+    """One row per rule on the training drafts, then on the test drafts. Empty where no truth is
+    known.
+    """
     rows: list[AgreementRow] = []
     if inputs.train_truth:
         n_draws, seed = index.options.bootstrap_samples, index.options.seed
-        resampler = Resampler((d.problem_id for d in inputs.train_drafts), n_draws=n_draws, seed=seed)
-        labellings = _labellings(inputs.train_drafts, inputs.train_labels, inputs.train_trials, rule, seed)
+        resampler = Resampler(
+            (d.problem_id for d in inputs.train_drafts), n_draws=n_draws, seed=seed
+        )
+        labellings = _labellings(
+            inputs.train_drafts, inputs.train_labels, inputs.train_trials, rule, seed
+        )
         if rule is not None and inputs.train_trials:
             name = "no balancing" if rule.balance else "balanced"
-            labellings[name] = _labelled(inputs.train_drafts, inputs.train_trials, rule, {"balance": not rule.balance}, seed)
+            labellings[name] = _labelled(
+                inputs.train_drafts, inputs.train_trials, rule, {"balance": not rule.balance}, seed
+            )
         rows += _rows("train", inputs.train_drafts, labellings, inputs.train_truth, resampler, None)
     if inputs.draft_truth and inputs.draft_labels:
         unbalanced = rule.model_copy(update={"balance": False}) if rule else None
-        labellings = _labellings(index.drafts, inputs.draft_labels, inputs.test_trials, unbalanced, index.options.seed)
-        rows += _rows("test", index.drafts, labellings, inputs.draft_truth, index.resampler, index.cluster_of)
+        labellings = _labellings(
+            index.drafts, inputs.draft_labels, inputs.test_trials, unbalanced, index.options.seed
+        )
+        rows += _rows(
+            "test", index.drafts, labellings, inputs.draft_truth, index.resampler, index.cluster_of
+        )
     return tuple(rows)
 
 
@@ -89,13 +106,21 @@ def _rows(
     resampler: Resampler,
     cluster_of: dict[str, str] | None,
 ) -> list[AgreementRow]:
-    used, *others = (_row(where, name, drafts, labels, truth, resampler, cluster_of) for name, labels in labellings.items())
-    return [used, *(_without_numbers(row) if row.n_unlabelled > used.n_unlabelled else row for row in others)]
+    used, *others = (
+        _row(where, name, drafts, labels, truth, resampler, cluster_of)
+        for name, labels in labellings.items()
+    )
+    return [
+        used,
+        *(_without_numbers(row) if row.n_unlabelled > used.n_unlabelled else row for row in others),
+    ]
 
 
 def _without_numbers(row: AgreementRow) -> AgreementRow:
     none = Estimate(None, None, None, 0)
-    return dataclasses.replace(row, agreement=none, balanced=none, wrong_drafts=none, called_good=none, called_bad=none)
+    return dataclasses.replace(
+        row, agreement=none, balanced=none, wrong_drafts=none, called_good=none, called_bad=none
+    )
 
 
 def step_balance(inputs: EvaluationInputs) -> tuple[StepBalance, ...]:
@@ -104,7 +129,9 @@ def step_balance(inputs: EvaluationInputs) -> tuple[StepBalance, ...]:
     for record in inputs.train_labels:
         if record.labels is not None:
             kept = record.kept if record.kept is not None else (True,) * len(record.labels)
-            counts.update((i, label, k) for i, (label, k) in enumerate(zip(record.labels, kept, strict=True)))
+            counts.update(
+                (i, label, k) for i, (label, k) in enumerate(zip(record.labels, kept, strict=True))
+            )
     n_steps = max((i for i, _, _ in counts), default=-1) + 1
     return tuple(
         StepBalance(
@@ -119,7 +146,11 @@ def step_balance(inputs: EvaluationInputs) -> tuple[StepBalance, ...]:
 
 
 def _labellings(
-    drafts: Sequence[Solution], used: Sequence[StepLabels], trials: Sequence[PrefixTrials], rule: LabelSettings | None, seed: int
+    drafts: Sequence[Solution],
+    used: Sequence[StepLabels],
+    trials: Sequence[PrefixTrials],
+    rule: LabelSettings | None,
+    seed: int,
 ) -> dict[str, Sequence[StepLabels]]:
     """The labels as used, then derived again with consistency check and propagation switched off."""
     found: dict[str, Sequence[StepLabels]] = {"as used": used}
@@ -137,7 +168,11 @@ def _labellings(
 
 
 def _labelled(
-    drafts: Sequence[Solution], trials: Sequence[PrefixTrials], rule: LabelSettings, change: dict[str, object], seed: int
+    drafts: Sequence[Solution],
+    trials: Sequence[PrefixTrials],
+    rule: LabelSettings,
+    change: dict[str, object],
+    seed: int,
 ) -> Sequence[StepLabels]:
     return label_drafts(drafts, trials, rule.model_copy(update=change), seed=seed).labels
 
@@ -156,25 +191,57 @@ def _row(
     columns: list[tuple[float, ...]] = []
     for draft in drafts:
         ours, exact = label_of.get(draft.id), truth_of.get(draft.id)
-        if ours is None or exact is None or ours.labels is None or exact.labels is None or len(ours.labels) != len(exact.labels):
+        if (
+            ours is None
+            or exact is None
+            or ours.labels is None
+            or exact.labels is None
+            or len(ours.labels) != len(exact.labels)
+        ):
             continue
-        units += [cluster_of[draft.problem_id] if cluster_of is not None else draft.problem_id] * len(ours.labels)
+        units += [
+            cluster_of[draft.problem_id] if cluster_of is not None else draft.problem_id
+        ] * len(ours.labels)
         for i, (label, true) in enumerate(zip(ours.labels, exact.labels, strict=True)):
             inside = draft.correct == "wrong" and i < len(ours.labels) - 1
-            columns.append((true and label, true, not true and not label, not true, inside and label == true, inside))
+            columns.append(
+                (
+                    true and label,
+                    true,
+                    not true and not label,
+                    not true,
+                    inside and label == true,
+                    inside,
+                )
+            )
     table = np.asarray(columns, dtype=np.float64).reshape(len(units), 6)
     n_true, n_false, n_inside = (int(table[:, c].sum()) for c in (1, 3, 5))
     records = [label_of[d.id] for d in drafts if d.id in label_of]
-    flags = [pair for r in records if r.labels is not None for pair in zip(r.labels, r.kept or (True,) * len(r.labels), strict=True)]
+    flags = [
+        pair
+        for r in records
+        if r.labels is not None
+        for pair in zip(r.labels, r.kept or (True,) * len(r.labels), strict=True)
+    ]
     estimate = resampler.estimate
     return AgreementRow(
         where=where,
         rule=name,
-        agreement=estimate(units, table, lambda s: (s[..., 0] + s[..., 2]) / (s[..., 1] + s[..., 3])),
-        balanced=estimate(units, table, lambda s: (s[..., 0] / s[..., 1] + s[..., 2] / s[..., 3]) / 2),
-        wrong_drafts=dataclasses.replace(estimate(units, table, lambda s: s[..., 4] / s[..., 5]), n=n_inside),
-        called_good=dataclasses.replace(estimate(units, table, lambda s: 1 - s[..., 2] / s[..., 3]), n=n_false),
-        called_bad=dataclasses.replace(estimate(units, table, lambda s: 1 - s[..., 0] / s[..., 1]), n=n_true),
+        agreement=estimate(
+            units, table, lambda s: (s[..., 0] + s[..., 2]) / (s[..., 1] + s[..., 3])
+        ),
+        balanced=estimate(
+            units, table, lambda s: (s[..., 0] / s[..., 1] + s[..., 2] / s[..., 3]) / 2
+        ),
+        wrong_drafts=dataclasses.replace(
+            estimate(units, table, lambda s: s[..., 4] / s[..., 5]), n=n_inside
+        ),
+        called_good=dataclasses.replace(
+            estimate(units, table, lambda s: 1 - s[..., 2] / s[..., 3]), n=n_false
+        ),
+        called_bad=dataclasses.replace(
+            estimate(units, table, lambda s: 1 - s[..., 0] / s[..., 1]), n=n_true
+        ),
         n_drafts=len(records),
         n_unlabelled=sum(r.labels is None for r in records),
         n_positive=sum(label for label, _ in flags),

@@ -1,8 +1,9 @@
-"""Table 3, Fig. 3 and Fig. 4: what refinement repairs, what it breaks, and what is left after the reward model chose.
+"""Table 3, Fig. 3 and Fig. 4: what refinement repairs, what it breaks, and what is left after the
+reward model chose.
 
-Wrong drafts are those graded `wrong`; ungraded ones are counted apart and never called wrong. A draft in which no step
-falls to the threshold has no local refinement: it stays as it is, and that is counted. A refinement that could not be
-graded is not right, and is counted.
+Wrong drafts are those graded `wrong`; ungraded ones are counted apart and never called wrong. A
+draft in which no step falls to the threshold has no local refinement: it stays as it is, and that
+is counted. A refinement that could not be graded is not right, and is counted.
 """
 
 from __future__ import annotations
@@ -111,14 +112,22 @@ def fixed_shares(index: Index) -> tuple[tuple[FixedRow, ...], tuple[FixedDiffere
     for group in groups:
         refined = [[index.refinement_of.get((d.id, r)) for r in group] for d in wrong]
         fixed_of[group] = [any(_right(s) for s in found) for found in refined]
-        n_unknown = sum(s is not None and s.correct == "unknown" for found in refined for s in found)
+        n_unknown = sum(
+            s is not None and s.correct == "unknown" for found in refined for s in found
+        )
         n_without = sum(any(s is None for s in found) for found in refined)
         rows.append(FixedRow(group, index.share(wrong, fixed_of[group]), n_without, n_unknown))
     pairs: list[tuple[tuple[str, ...], tuple[str, ...]]] = [(u, (r,)) for u in UNIONS for r in u]
     pairs += [(("local_sorm",), ("local_orm",)), (("local_sorm",), ("global",))]
     units = index.units(wrong)
     compared = [
-        FixedDifference(a, b, index.resampler.paired(units, [float(x) for x in fixed_of[a]], [float(x) for x in fixed_of[b]]))
+        FixedDifference(
+            a,
+            b,
+            index.resampler.paired(
+                units, [float(x) for x in fixed_of[a]], [float(x) for x in fixed_of[b]]
+            ),
+        )
         for a, b in pairs
         if a in fixed_of and b in fixed_of
     ]
@@ -135,7 +144,10 @@ def _refine_row(index: Index, refiner: str) -> RefineRow:
     made = [index.refinement_of.get((d.id, refiner)) for d in index.drafts]
     after = [b if s is None else _right(s) for b, s in zip(before, made, strict=True)]
     scores = [index.final("orm", d) for d in index.drafts]
-    gated = [a if p is not None and p <= index.options.threshold else b for a, b, p in zip(after, before, scores, strict=True)]
+    gated = [
+        a if p is not None and p <= index.options.threshold else b
+        for a, b, p in zip(after, before, scores, strict=True)
+    ]
     return RefineRow(
         refiner=refiner,
         all_drafts=index.share(index.drafts, after),
@@ -150,7 +162,9 @@ def _refine_row(index: Index, refiner: str) -> RefineRow:
 
 
 def candidates_of(index: Index, draft: Solution) -> list[Solution]:
-    """What the reranker chooses among: draft, global, local marked by the SORM (where there is one), in this order."""
+    """What the reranker chooses among: draft, global, local marked by the SORM (where there is
+    one), in this order.
+    """
     refined = (index.refinement_of.get((draft.id, r)) for r in ("global", "local_sorm"))
     return [draft, *(s for s in refined if s is not None)]
 
@@ -165,7 +179,13 @@ def reranked(index: Index) -> tuple[tuple[RerankRow, ...], tuple[RerankDifferenc
     """Fig. 4. Empty where there is no ORM or no refinement."""
     if not _present(index) or not any(index.score("orm", d) is not None for d in index.drafts):
         return (), ()
-    right_of: dict[str, list[bool]] = {"greedy": [], "best_of": [], "reranked": [], "perfect": [], "perfect_best_of": []}
+    right_of: dict[str, list[bool]] = {
+        "greedy": [],
+        "best_of": [],
+        "reranked": [],
+        "perfect": [],
+        "perfect_best_of": [],
+    }
     for draft in index.drafts:
         candidates = candidates_of(index, draft)
         sampled = index.samples_of.get(draft.problem_id, [])[: index.options.best_of]
@@ -185,11 +205,19 @@ def reranked(index: Index) -> tuple[tuple[RerankRow, ...], tuple[RerankDifferenc
         ("perfect", "perfect_best_of"),
     ]
     compared = [
-        RerankDifference(a, b, index.resampler.paired(units, [float(x) for x in right_of[a]], [float(x) for x in right_of[b]]))
+        RerankDifference(
+            a,
+            b,
+            index.resampler.paired(
+                units, [float(x) for x in right_of[a]], [float(x) for x in right_of[b]]
+            ),
+        )
         for a, b in pairs
         if a in right_of and b in right_of
     ]
-    return tuple(RerankRow(way, index.share(index.drafts, right)) for way, right in right_of.items()), tuple(compared)
+    return tuple(
+        RerankRow(way, index.share(index.drafts, right)) for way, right in right_of.items()
+    ), tuple(compared)
 
 
 def overlap(index: Index) -> Overlap | None:
@@ -197,15 +225,29 @@ def overlap(index: Index) -> Overlap | None:
     if not {"global", "local_sorm"} <= set(_present(index)):
         return None
     wrong = [d for d in index.drafts if d.correct == "wrong"]
-    fixed = [tuple(_right(index.refinement_of.get((d.id, r))) for r in ("global", "local_sorm")) for d in wrong]
-    return Overlap(fixed.count((True, True)), fixed.count((True, False)), fixed.count((False, True)), fixed.count((False, False)))
+    fixed = [
+        tuple(_right(index.refinement_of.get((d.id, r))) for r in ("global", "local_sorm"))
+        for d in wrong
+    ]
+    return Overlap(
+        fixed.count((True, True)),
+        fixed.count((True, False)),
+        fixed.count((False, True)),
+        fixed.count((False, False)),
+    )
 
 
 def _present(index: Index) -> list[str]:
-    """Refiners that were tried: a local one whose model marked no draft at all made nothing, and its row must say so."""
+    """Refiners that were tried: a local one whose model marked no draft at all made nothing, and
+    its row must say so.
+    """
     sources = {source for _, source in index.refinement_of}
     markers = {"local_orm": "orm", "local_sorm": "sorm"}
-    marked = {r for r, model in markers.items() if any(index.step_scores(model, d) is not None for d in index.drafts)}
+    marked = {
+        r
+        for r, model in markers.items()
+        if any(index.step_scores(model, d) is not None for d in index.drafts)
+    }
     return [r for r in REFINERS if r in sources | marked] if sources else []
 
 

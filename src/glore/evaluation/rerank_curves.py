@@ -1,9 +1,10 @@
-"""Accuracy against K: reranking by each reward model, majority vote, and pass@K (method 6, "Rerank curves").
+"""Accuracy against K: reranking by each reward model, majority vote, and pass@K (method 6, "Rerank
+curves").
 
-With n samples per question, the curve at K < n is the expectation over all K-subsets of them, not the luck of the first
-K. For reranking and pass@K it is exact and closed: sort by score, and the sample of rank r (0-based) is the best of a
-random subset with probability C(n−1−r, K−1) / C(n, K). Majority has no such form; it is the mean over a few seeded
-subsets (all K = n samples: exact).
+With n samples per question, the curve at K < n is the expectation over all K-subsets of them, not
+the luck of the first K. For reranking and pass@K it is exact and closed: sort by score, and the
+sample of rank r (0-based) is the best of a random subset with probability C(n−1−r, K−1) / C(n, K).
+Majority has no such form; it is the mean over a few seeded subsets (all K = n samples: exact).
 """
 
 from __future__ import annotations
@@ -34,21 +35,40 @@ class CurvePoint:
 
 
 def rerank_curves(index: Index) -> tuple[CurvePoint, ...]:
-    """All curves on K = 1, 2, 4, … and the number of samples; questions without samples are left out."""
-    sampled = [(d.problem_id, index.samples_of[d.problem_id]) for d in index.drafts if index.samples_of.get(d.problem_id)]
+    """All curves on K = 1, 2, 4, … and the number of samples; questions without samples are left
+    out.
+    """
+    sampled = [
+        (d.problem_id, index.samples_of[d.problem_id])
+        for d in index.drafts
+        if index.samples_of.get(d.problem_id)
+    ]
     if not sampled:
         return ()
     units = [index.cluster_of[problem_id] for problem_id, _ in sampled]
     groups = [samples for _, samples in sampled]
     n = min(len(g) for g in groups)
-    models = [m for m in REWARD_MODELS if all(index.score(m, s) is not None for g in groups for s in g)]
+    models = [
+        m for m in REWARD_MODELS if all(index.score(m, s) is not None for g in groups for s in g)
+    ]
     points = []
     for k in _grid(n):
         for model in models:
-            points.append((model, k, [rerank_at_k([index.score(model, s) or 0.0 for s in g], _rights(g), k) for g in groups]))
+            points.append(
+                (
+                    model,
+                    k,
+                    [
+                        rerank_at_k([index.score(model, s) or 0.0 for s in g], _rights(g), k)
+                        for g in groups
+                    ],
+                )
+            )
         points.append(("majority", k, [_majority_at_k(g, k, index.options.seed) for g in groups]))
         points.append(("pass", k, [pass_at_k(len(g), sum(_rights(g)), k) for g in groups]))
-    return tuple(CurvePoint(way, k, index.resampler.mean(units, values)) for way, k, values in points)
+    return tuple(
+        CurvePoint(way, k, index.resampler.mean(units, values)) for way, k, values in points
+    )
 
 
 def pass_at_k(n: int, n_right: int, k: int) -> float:
@@ -57,7 +77,9 @@ def pass_at_k(n: int, n_right: int, k: int) -> float:
 
 
 def rerank_at_k(scores: Sequence[float], right: Sequence[bool], k: int) -> float:
-    """Expected correctness of the best-scored one of k random samples out of all; ties go to the lowest index."""
+    """Expected correctness of the best-scored one of k random samples out of all; ties go to the
+    lowest index.
+    """
     n = len(scores)
     order = sorted(range(n), key=lambda i: (-scores[i], i))
     total = math.comb(n, k)
@@ -65,7 +87,9 @@ def rerank_at_k(scores: Sequence[float], right: Sequence[bool], k: int) -> float
 
 
 def majority(samples: Sequence[Solution]) -> Solution | None:
-    """A sample with the most frequent answer; ties: the answer reached first. None where no sample has an answer."""
+    """A sample with the most frequent answer; ties: the answer reached first. None where no sample
+    has an answer.
+    """
     counts = Counter(s.answer for s in samples if s.answer is not None)
     if not counts:
         return None

@@ -1,10 +1,12 @@
-"""Tables 1 and 2: how well the reward models judge steps and final answers, and whether their probabilities are honest.
+"""Tables 1 and 2: how well the reward models judge steps and final answers, and whether their
+probabilities are honest.
 
-A step (or an answer) is called good when its probability is above the threshold, as in inference. Two numbers each:
-*natural* (share judged right) and *class-balanced* (mean of the recalls of good and bad), because half of the natural
-number is the class mix of the student. Step accuracy is reported over the steps before the answer line (`intermediate`,
-chosen: the answer line is Table 2) and over all steps; against the labels made from rollouts (what the paper has) and,
-where the task knows it, against the exact truth.
+A step (or an answer) is called good when its probability is above the threshold, as in inference.
+Two numbers each: *natural* (share judged right) and *class-balanced* (mean of the recalls of good
+and bad), because half of the natural number is the class mix of the student. Step accuracy is
+reported over the steps before the answer line (`intermediate`, chosen: the answer line is Table 2)
+and over all steps; against the labels made from rollouts (what the paper has) and, where the task
+knows it, against the exact truth.
 """
 
 from __future__ import annotations
@@ -18,7 +20,15 @@ from glore.evaluation.inputs import REWARD_MODELS, EvaluationInputs, Index
 from glore.records import StepLabels
 from glore.statistics import Difference, Estimate, FloatArray
 
-__all__ = ["Calibration", "CalibrationBin", "JudgeDifference", "JudgeRow", "calibrations", "final_accuracy", "step_accuracy"]
+__all__ = [
+    "Calibration",
+    "CalibrationBin",
+    "JudgeDifference",
+    "JudgeRow",
+    "calibrations",
+    "final_accuracy",
+    "step_accuracy",
+]
 
 N_BINS = 10
 
@@ -42,7 +52,9 @@ class JudgeRow:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class JudgeDifference:
-    """Paired difference of two reward models on the same steps or answers, class-balanced and natural."""
+    """Paired difference of two reward models on the same steps or answers, class-balanced and
+    natural.
+    """
 
     first: str
     second: str
@@ -77,14 +89,18 @@ class Calibration:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Cases:
-    """U yes/no cases: cluster, truth, and per model whether it is called good, with its probability."""
+    """U yes/no cases: cluster, truth, and per model whether it is called good, with its
+    probability.
+    """
 
     units: list[str]
     good: list[bool]
     p: dict[str, list[float]]
 
 
-def step_accuracy(inputs: EvaluationInputs, index: Index) -> tuple[tuple[JudgeRow, ...], tuple[JudgeDifference, ...]]:
+def step_accuracy(
+    inputs: EvaluationInputs, index: Index
+) -> tuple[tuple[JudgeRow, ...], tuple[JudgeDifference, ...]]:
     """Table 1, on the (Q, D) set."""
     rows: list[JudgeRow] = []
     differences: list[JudgeDifference] = []
@@ -98,13 +114,17 @@ def step_accuracy(inputs: EvaluationInputs, index: Index) -> tuple[tuple[JudgeRo
 
 
 def final_accuracy(index: Index) -> tuple[tuple[JudgeRow, ...], tuple[JudgeDifference, ...]]:
-    """Table 2: the probability after the last step against the draft's verdict; ungraded drafts are left out."""
+    """Table 2: the probability after the last step against the draft's verdict; ungraded drafts are
+    left out.
+    """
     rows, differences = _judge(index, _final_cases(index), "answer", "final")
     return tuple(rows), tuple(differences)
 
 
 def calibrations(inputs: EvaluationInputs, index: Index) -> tuple[Calibration, ...]:
-    """Reliability of every model on final answers of the drafts, and on steps against the labels and the truth."""
+    """Reliability of every model on final answers of the drafts, and on steps against the labels
+    and the truth.
+    """
     out = []
     for what, cases in (
         ("final answers of drafts", _final_cases(index)),
@@ -116,7 +136,9 @@ def calibrations(inputs: EvaluationInputs, index: Index) -> tuple[Calibration, .
 
 
 def _step_cases(index: Index, labels: Sequence[StepLabels], scope: str) -> _Cases:
-    """Steps that are labelled and scored by every model present, so that all rows stand on the same steps."""
+    """Steps that are labelled and scored by every model present, so that all rows stand on the same
+    steps.
+    """
     label_of = {r.solution_id: r.labels for r in labels}
     scored = [d for d in index.drafts if label_of.get(d.id)]
     models = [m for m in REWARD_MODELS if any(index.step_scores(m, d) for d in scored)]
@@ -149,17 +171,36 @@ def _final_cases(index: Index) -> _Cases:
     return cases
 
 
-def _judge(index: Index, cases: _Cases, against: str, scope: str) -> tuple[list[JudgeRow], list[JudgeDifference]]:
+def _judge(
+    index: Index, cases: _Cases, against: str, scope: str
+) -> tuple[list[JudgeRow], list[JudgeDifference]]:
     if not cases.units:
         return [], []
     good = np.asarray(cases.good, dtype=np.float64)
-    called = {m: (np.asarray(p) > index.options.threshold).astype(np.float64) for m, p in cases.p.items()}
+    called = {
+        m: (np.asarray(p) > index.options.threshold).astype(np.float64) for m, p in cases.p.items()
+    }
     rows = [_row(index, cases.units, good, c, model, against, scope) for model, c in called.items()]
-    pairs = [(a, b) for a, b in (("sorm", "orm"), ("sorm", "balanced_orm"), ("balanced_orm", "orm")) if a in called and b in called]
-    return rows, [_difference(index, cases.units, good, (a, called[a]), (b, called[b]), against, scope) for a, b in pairs]
+    pairs = [
+        (a, b)
+        for a, b in (("sorm", "orm"), ("sorm", "balanced_orm"), ("balanced_orm", "orm"))
+        if a in called and b in called
+    ]
+    return rows, [
+        _difference(index, cases.units, good, (a, called[a]), (b, called[b]), against, scope)
+        for a, b in pairs
+    ]
 
 
-def _row(index: Index, units: list[str], good: FloatArray, called: FloatArray, model: str, against: str, scope: str) -> JudgeRow:
+def _row(
+    index: Index,
+    units: list[str],
+    good: FloatArray,
+    called: FloatArray,
+    model: str,
+    against: str,
+    scope: str,
+) -> JudgeRow:
     bad = 1 - good
     columns = np.stack([good * called, good, bad * (1 - called), bad], axis=1)
     estimate = index.resampler.estimate
@@ -169,8 +210,12 @@ def _row(index: Index, units: list[str], good: FloatArray, called: FloatArray, m
         model=model,
         against=against,
         scope=scope,
-        natural=estimate(units, columns, lambda s: (s[..., 0] + s[..., 2]) / (s[..., 1] + s[..., 3])),
-        balanced=estimate(units, columns, lambda s: (s[..., 0] / s[..., 1] + s[..., 2] / s[..., 3]) / 2),
+        natural=estimate(
+            units, columns, lambda s: (s[..., 0] + s[..., 2]) / (s[..., 1] + s[..., 3])
+        ),
+        balanced=estimate(
+            units, columns, lambda s: (s[..., 0] / s[..., 1] + s[..., 2] / s[..., 3]) / 2
+        ),
         false_positive_rate=dataclasses.replace(false_positive, n=int(bad.sum())),
         false_negative_rate=dataclasses.replace(false_negative, n=int(good.sum())),
     )
@@ -189,9 +234,13 @@ def _difference(
     (first_name, a), (second_name, b) = first, second
     columns = np.stack([good * a, bad * (1 - a), good * b, bad * (1 - b), good, bad], axis=1)
     balanced = index.resampler.estimate(
-        units, columns, lambda s: ((s[..., 0] - s[..., 2]) / s[..., 4] + (s[..., 1] - s[..., 3]) / s[..., 5]) / 2
+        units,
+        columns,
+        lambda s: ((s[..., 0] - s[..., 2]) / s[..., 4] + (s[..., 1] - s[..., 3]) / s[..., 5]) / 2,
     )
-    natural = index.resampler.paired(units, list(np.equal(a, good).astype(float)), list(np.equal(b, good).astype(float)))
+    natural = index.resampler.paired(
+        units, list(np.equal(a, good).astype(float)), list(np.equal(b, good).astype(float))
+    )
     return JudgeDifference(
         first_name,
         second_name,
@@ -209,7 +258,9 @@ def _calibration(model: str, what: str, p: Sequence[float], good: Sequence[bool]
     for i in range(N_BINS):
         inside = row_U == i
         n = int(inside.sum())
-        mean_p, share = (float(p_U[inside].mean()), float(good_U[inside].mean())) if n else (None, None)
+        mean_p, share = (
+            (float(p_U[inside].mean()), float(good_U[inside].mean())) if n else (None, None)
+        )
         bins.append(CalibrationBin(i / N_BINS, (i + 1) / N_BINS, n, mean_p, share))
         error += n * abs(mean_p - share) if mean_p is not None and share is not None else 0.0
     return Calibration(model, what, tuple(bins), len(p_U), error / max(1, len(p_U)))

@@ -1,4 +1,6 @@
-"""Table 5: the student after SFT and after expert iteration, each reranked by an ORM trained on its own samples (paper, caption)."""
+"""Table 5: the student after SFT and after expert iteration, each reranked by an ORM trained on its
+own samples (paper, caption).
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ class StudentRow:
     majority: Estimate | None
     """maj@K."""
     reranked: Estimate | None
-    """Rerank@K by the ORM trained on this student's own samples; none where it did not score them."""
+    """Rerank@K by the ORM trained on this student's own samples; none where it did not score them.
+    """
     pass_k: Estimate | None
     """pass@K."""
     pass_8: Estimate | None
@@ -41,8 +44,13 @@ class StudentRow:
 
 def students(inputs: EvaluationInputs, index: Index) -> tuple[StudentRow, ...]:
     """Rows for the students whose greedy solutions are there, SFT first."""
-    rows = (("SFT", inputs.sft_drafts, inputs.sft_samples, SFT_ORM), ("EI", inputs.drafts, inputs.samples, "orm"))
-    return tuple(_row(index, name, drafts, samples, orm) for name, drafts, samples, orm in rows if drafts)
+    rows = (
+        ("SFT", inputs.sft_drafts, inputs.sft_samples, SFT_ORM),
+        ("EI", inputs.drafts, inputs.samples, "orm"),
+    )
+    return tuple(
+        _row(index, name, drafts, samples, orm) for name, drafts, samples, orm in rows if drafts
+    )
 
 
 def ei_gain(inputs: EvaluationInputs, index: Index) -> Difference | None:
@@ -55,7 +63,9 @@ def ei_gain(inputs: EvaluationInputs, index: Index) -> Difference | None:
     return index.resampler.paired(index.units([d for d, _ in both]), first, second)
 
 
-def _row(index: Index, name: str, drafts: Sequence[Solution], samples: Sequence[Solution], orm: str) -> StudentRow:
+def _row(
+    index: Index, name: str, drafts: Sequence[Solution], samples: Sequence[Solution], orm: str
+) -> StudentRow:
     groups = by_problem([s for s in samples if s.problem_id in index.cluster_of])
     units = [index.cluster_of[problem_id] for problem_id in groups]
     rights = [[s.correct == "right" for s in g] for g in groups.values()]
@@ -65,15 +75,26 @@ def _row(index: Index, name: str, drafts: Sequence[Solution], samples: Sequence[
     voted = [majority(g) for g in groups.values()]
     scores = [[index.score(orm, s) for s in g] for g in groups.values()]
     scored = bool(groups) and all(s is not None for row in scores for s in row)
-    chosen = [rerank_at_k([s or 0.0 for s in row], right, len(row)) for row, right in zip(scores, rights, strict=True)] if scored else []
+    chosen = (
+        [
+            rerank_at_k([s or 0.0 for s in row], right, len(row))
+            for row, right in zip(scores, rights, strict=True)
+        ]
+        if scored
+        else []
+    )
     return StudentRow(
         student=name,
         k=k,
         greedy=index.share(answered, [d.correct == "right" for d in answered]),
         sampled=mean(units, [sum(r) / len(r) for r in rights]) if groups else None,
-        majority=mean(units, [float(v is not None and v.correct == "right") for v in voted]) if groups else None,
+        majority=mean(units, [float(v is not None and v.correct == "right") for v in voted])
+        if groups
+        else None,
         reranked=mean(units, chosen) if scored else None,
         pass_k=mean(units, [float(any(r)) for r in rights]) if groups else None,
-        pass_8=mean(units, [pass_at_k(len(r), sum(r), PASS_AT) for r in rights]) if k >= PASS_AT else None,
+        pass_8=mean(units, [pass_at_k(len(r), sum(r), PASS_AT) for r in rights])
+        if k >= PASS_AT
+        else None,
         n_unknown=sum(d.correct == "unknown" for d in answered),
     )

@@ -24,9 +24,16 @@ from glore.evaluation.refinement import (
     reranked,
 )
 from glore.evaluation.rerank_curves import CurvePoint, rerank_curves
-from glore.evaluation.reward_models import Calibration, JudgeDifference, JudgeRow, calibrations, final_accuracy, step_accuracy
+from glore.evaluation.reward_models import (
+    Calibration,
+    JudgeDifference,
+    JudgeRow,
+    calibrations,
+    final_accuracy,
+    step_accuracy,
+)
 from glore.evaluation.students import StudentRow, ei_gain, students
-from glore.runfolder import write_text
+from glore.pipeline.folder import write_text
 from glore.statistics import Difference
 
 __all__ = ["Counts", "Evaluation", "evaluate", "read_evaluation", "write_evaluation"]
@@ -52,7 +59,9 @@ class Counts:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Every number that the report shows. Empty tuples and none: could not be computed from these records."""
+    """Every number that the report shows. Empty tuples and none: could not be computed from these
+    records.
+    """
 
     name: str
     options: EvaluationOptions
@@ -75,8 +84,14 @@ class Evaluation:
     balance: tuple[StepBalance, ...]
 
 
-def evaluate(inputs: EvaluationInputs, options: EvaluationOptions | None = None, labels: LabelSettings | None = None) -> Evaluation:
-    """All tables of method 6. `labels` is the rule that made the training labels; without it there is no ablation of App. G."""
+def evaluate(
+    inputs: EvaluationInputs,
+    options: EvaluationOptions | None = None,
+    labels: LabelSettings | None = None,
+) -> Evaluation:
+    """All tables of method 6. `labels` is the rule that made the training labels; without it there
+    is no ablation of App. G.
+    """
     options = options or EvaluationOptions()
     index = Index(inputs, options)
     table1, table1_differences = step_accuracy(inputs, index)
@@ -116,9 +131,13 @@ def read_evaluation(path: Path) -> Evaluation:
     try:
         return TypeAdapter(Evaluation).validate_json(path.read_bytes())
     except OSError as error:
-        raise RunError(f"can't read {path}: {error.strerror or error}; run the evaluate stage first") from error
+        raise RunError(
+            f"can't read {path}: {error.strerror or error}; run the evaluate stage first"
+        ) from error
     except ValidationError as error:
-        raise RunError(f"{path} is not an evaluation of this version; delete its stage folder and run again") from error
+        raise RunError(
+            f"{path} is not an evaluation of this version; delete its stage folder and run again"
+        ) from error
 
 
 def _counts(inputs: EvaluationInputs, index: Index) -> Counts:
@@ -134,6 +153,10 @@ def _counts(inputs: EvaluationInputs, index: Index) -> Counts:
         n_samples_unknown=sum(s.correct == "unknown" for s in inputs.samples),
         n_refinements=len(inputs.refinements),
         n_refinements_unknown=sum(s.correct == "unknown" for s in inputs.refinements),
-        n_drafts_labelled=sum(r.labels is not None and r.solution_id in draft_ids for r in inputs.draft_labels),
-        n_drafts_with_truth=sum(r.labels is not None and r.solution_id in draft_ids for r in inputs.draft_truth),
+        n_drafts_labelled=sum(
+            r.labels is not None and r.solution_id in draft_ids for r in inputs.draft_labels
+        ),
+        n_drafts_with_truth=sum(
+            r.labels is not None and r.solution_id in draft_ids for r in inputs.draft_truth
+        ),
     )

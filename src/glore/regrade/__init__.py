@@ -1,16 +1,20 @@
 """`glore regrade`: the present graders applied to what a run has stored. Draws nothing.
 
-A better grader makes stored verdicts wrong, and with them everything that was made from these: training data, labels, tables.
-Solutions and verifying rollouts hold verdicts. With `apply`, a stage that only samples becomes what a fresh run with these graders
-holds, to the byte but for `n_tokens` of shortened records of rollouts (tokens are known for all rollouts of a prefix together):
+A better grader makes stored verdicts wrong, and with them everything that was made from these:
+training data, labels, tables. Solutions and verifying rollouts hold verdicts. With `apply`, a stage
+that only samples becomes what a fresh run with these graders holds, to the byte but for `n_tokens`
+of shortened records of rollouts (tokens are known for all rollouts of a prefix together):
 
 - a solution gets its new verdict and answer;
-- a prefix's rollouts end at the first success, so one that turns out right ends them earlier, and a draft that turns
+- a prefix's rollouts end at the first success, so one that turns out right ends them earlier, and a
+draft that turns
   out right has none;
-- one that turns out wrong, or a draft that does, means that the scan would have gone on. That needs sampling: the stage becomes
+- one that turns out wrong, or a draft that does, means that the scan would have gone on. That needs
+sampling: the stage becomes
   unfinished, keeps what was drawn, and `glore run` draws what is missing.
 
-Whatever was made from a changed stage is stale from then on. Stages that are stale get their verdicts corrected, too.
+Whatever was made from a changed stage is stale from then on. Stages that are stale get their
+verdicts corrected, too.
 """
 
 from __future__ import annotations
@@ -25,24 +29,27 @@ from typing import Literal, NamedTuple
 from glore.config import RunConfig
 from glore.errors import RunError
 from glore.files import replacing
-from glore.marks import DoneMark, StartedMark, file_mark
+from glore.pipeline.folder import locked, write_json
+from glore.pipeline.marks import DoneMark, StartedMark, file_mark
+from glore.pipeline.swap import finish_swap, is_swap_pending, prepared_swap
 from glore.progress import Progress, SilentProgress
 from glore.records import PrefixTrials, Problem, Solution, read_records, write_records
 from glore.regrade.stored import Lineage, draft_settings, graded_parts, read_marks, stored_problems
 from glore.regrade.verdicts import Example, Tally, regraded_solutions, regraded_trials
-from glore.runfolder import locked, write_json
 from glore.solutions import first_of_each
 from glore.stages.common import verdicts
 from glore.stages.reward import DRAWN, drafts_per_shard
-from glore.swap import finish_swap, is_swap_pending, prepared_swap
-from glore.tasks.dataset import DatasetTask
+from glore.tasks.data.dataset import DatasetTask
 from glore.tasks.open import open_grader
 from glore.tasks.protocol import Task
 
 __all__ = ["Example", "RegradedStage", "Regrading", "regrade"]
 
 Fate = Literal["as it is", "rewritten", "unfinished", "not its drafts"]
-Files = dict[str, tuple[type[Solution], Sequence[Solution]] | tuple[type[PrefixTrials], Sequence[PrefixTrials]]]
+Files = dict[
+    str,
+    tuple[type[Solution], Sequence[Solution]] | tuple[type[PrefixTrials], Sequence[PrefixTrials]],
+]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,7 +68,9 @@ class RegradedStage:
     n_unfinished: int
     """Drafts whose scan has to go on."""
     fate: Fate
-    """`rewritten`; `unfinished`: sampling is needed; `not its drafts`: rollouts of drafts that are gone, left as they are."""
+    """`rewritten`; `unfinished`: sampling is needed; `not its drafts`: rollouts of drafts that are
+    gone, left as they are.
+    """
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,8 +90,11 @@ class Regrading:
         return any(s.fate in ("rewritten", "unfinished") for s in self.stages)
 
 
-def regrade(config: RunConfig, *, apply: bool = False, n_examples: int = 3, progress: Progress | None = None) -> Regrading:
-    """Grade what the run at `config.run_dir` has stored; with `apply`, write what changes, all of it or nothing.
+def regrade(
+    config: RunConfig, *, apply: bool = False, n_examples: int = 3, progress: Progress | None = None
+) -> Regrading:
+    """Grade what the run at `config.run_dir` has stored; with `apply`, write what changes, all of
+    it or nothing.
 
     `n_examples` are given per stage and change of verdict. Raises RunError for damaged records.
     """
@@ -92,11 +104,16 @@ def regrade(config: RunConfig, *, apply: bool = False, n_examples: int = 3, prog
             stack.enter_context(locked(run_dir))
             finish_swap(run_dir)
         elif is_swap_pending(run_dir):
-            raise RunError(f"{run_dir}: an earlier glore regrade --apply was killed; carry it out with glore regrade --apply")
+            raise RunError(
+                f"{run_dir}: an earlier glore regrade --apply was killed; carry it out with glore "
+                "regrade --apply"
+            )
         work = _Regrade(config, n_examples, progress or SilentProgress())
         stack.callback(work.close)
         stages = [stage for name in work.marks if (stage := work.stage(name)) is not None]
-        result = Regrading(stages, work.lineage.stale(), work.unfinished(), apply and bool(work.changed))
+        result = Regrading(
+            stages, work.lineage.stale(), work.unfinished(), apply and bool(work.changed)
+        )
         if result.is_applied:
             with prepared_swap(run_dir) as place:
                 for change in work.changed:
@@ -154,45 +171,87 @@ class _Regrade:
             return self._rollouts(mark, tally, rollouts[0], parts[rollouts[0]][1])
         return self._sampled(mark, tally, {part: files for part, (_, files) in parts.items()})
 
-    def _sampled(self, mark: DoneMark, tally: Tally, parts: Mapping[str, Sequence[Path]]) -> RegradedStage:
+    def _sampled(
+        self, mark: DoneMark, tally: Tally, parts: Mapping[str, Sequence[Path]]
+    ) -> RegradedStage:
         files: Files = {}
         counts: dict[str, int] = {}
         for part, paths in parts.items():
             stored = {path.name: read_records(path, Solution) for path in paths}
-            self._progress.begin(f"{mark.stage} · {part}", sum(map(len, stored.values())), "solutions")
+            self._progress.begin(
+                f"{mark.stage} · {part}", sum(map(len, stored.values())), "solutions"
+            )
             now = {
-                name: regraded_solutions(self._task, self._problems, found, tally, self._progress.advance) for name, found in stored.items()
+                name: regraded_solutions(
+                    self._task, self._problems, found, tally, self._progress.advance
+                )
+                for name, found in stored.items()
             }
-            files |= {name: (Solution, found) for name, found in now.items() if found != stored[name]}
+            files |= {
+                name: (Solution, found) for name, found in now.items() if found != stored[name]
+            }
             whole = [s for found in now.values() for s in found]
             counts |= verdicts(whole, part)
-            if any(mark.stage in other.inputs for other in self.marks.values() if "labels.rollouts" in other.settings):
+            if any(
+                mark.stage in other.inputs
+                for other in self.marks.values()
+                if "labels.rollouts" in other.settings
+            ):
                 self._solutions[mark.stage] = whole
         if files:
             made = self.lineage.regrade(mark.stage, tally.digest)
-            self.changed.append(_Change(mark, made, files, sorted(set(mark.files) - set(files)), counts, None))
+            self.changed.append(
+                _Change(mark, made, files, sorted(set(mark.files) - set(files)), counts, None)
+            )
         return _summary(mark, tally, "rewritten" if files else "as it is")
 
-    def _rollouts(self, mark: DoneMark, tally: Tally, part: str, paths: Sequence[Path]) -> RegradedStage:
+    def _rollouts(
+        self, mark: DoneMark, tally: Tally, part: str, paths: Sequence[Path]
+    ) -> RegradedStage:
         source = next((s for s in mark.inputs if s in self._solutions), None)
         if source is None or not self.lineage.belongs_to(mark.stage, source):
             return _summary(mark, tally, "not its drafts")
         settings, n_drafts = draft_settings(mark)
-        drafts = self._solutions[source] if n_drafts is None else first_of_each(self._solutions[source], n_drafts)
+        drafts = (
+            self._solutions[source]
+            if n_drafts is None
+            else first_of_each(self._solutions[source], n_drafts)
+        )
         trials = read_records(paths, PrefixTrials)
         self._progress.begin(f"{mark.stage} · {part}", len(trials), "prefixes")
-        found = regraded_trials(self._task, self._problems, drafts, trials, settings, tally, self._progress.advance)
-        fate: Fate = "unfinished" if found.unfinished else "rewritten" if found.records != trials else "as it is"
+        found = regraded_trials(
+            self._task, self._problems, drafts, trials, settings, tally, self._progress.advance
+        )
+        fate: Fate = (
+            "unfinished"
+            if found.unfinished
+            else "rewritten"
+            if found.records != trials
+            else "as it is"
+        )
         if fate != "as it is" or self.lineage.changed(source):
             # Also where no record changes: they are what the changed drafts lead to.
-            made = self.lineage.regrade(mark.stage, tally.digest if tally.changes_anything else None, follows=source)
-            files = {} if found.unfinished else _shards(part, drafts, found.records, drafts_per_shard(settings))
-            counts = {"prefixes": len(found.records), "rollouts": sum(len(t.completions) for t in found.records)}
-            self.changed.append(_Change(mark, made, files, [], counts, found.stored if found.unfinished else None))
+            made = self.lineage.regrade(
+                mark.stage, tally.digest if tally.changes_anything else None, follows=source
+            )
+            files = (
+                {}
+                if found.unfinished
+                else _shards(part, drafts, found.records, drafts_per_shard(settings))
+            )
+            counts = {
+                "prefixes": len(found.records),
+                "rollouts": sum(len(t.completions) for t in found.records),
+            }
+            self.changed.append(
+                _Change(mark, made, files, [], counts, found.stored if found.unfinished else None)
+            )
         return _summary(mark, tally, fate, found.n_let_go, len(found.unfinished))
 
 
-def _summary(mark: DoneMark, tally: Tally, fate: Fate, n_let_go: int = 0, n_unfinished: int = 0) -> RegradedStage:
+def _summary(
+    mark: DoneMark, tally: Tally, fate: Fate, n_let_go: int = 0, n_unfinished: int = 0
+) -> RegradedStage:
     return RegradedStage(
         stage=mark.stage,
         n_verdicts=tally.n_verdicts,
@@ -205,12 +264,17 @@ def _summary(mark: DoneMark, tally: Tally, fate: Fate, n_let_go: int = 0, n_unfi
     )
 
 
-def _shards(part: str, drafts: Sequence[Solution], records: Sequence[PrefixTrials], size: int) -> Files:
+def _shards(
+    part: str, drafts: Sequence[Solution], records: Sequence[PrefixTrials], size: int
+) -> Files:
     """The records in the files that the stage commits, so many drafts each."""
     files: Files = {}
     for number, start in enumerate(range(0, max(1, len(drafts)), size)):
         ids = {d.id for d in drafts[start : start + size]}
-        files[f"{part}-{number:05}.parquet"] = (PrefixTrials, [t for t in records if t.solution_id in ids])
+        files[f"{part}-{number:05}.parquet"] = (
+            PrefixTrials,
+            [t for t in records if t.solution_id in ids],
+        )
     return files
 
 

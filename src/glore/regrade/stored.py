@@ -11,10 +11,16 @@ import pyarrow.parquet as pq
 
 from glore.config import LabelSettings
 from glore.errors import RunError
-from glore.fingerprints import REGRADED, fingerprint_of, stage_fingerprint
-from glore.marks import DoneMark, StartedMark, check_stage_files, finished_stages, recorded_files
+from glore.pipeline.fingerprints import REGRADED, fingerprint_of, stage_fingerprint
+from glore.pipeline.marks import (
+    DoneMark,
+    StartedMark,
+    check_stage_files,
+    finished_stages,
+    recorded_files,
+)
 from glore.records import PrefixTrials, Problem, Solution, read_records, schema_of
-from glore.tasks.splits import SPLITS
+from glore.tasks.data.splits import SPLITS
 
 __all__ = ["Lineage", "draft_settings", "graded_parts", "read_marks", "stored_problems"]
 
@@ -40,18 +46,28 @@ def read_marks(run_dir: Path) -> dict[str, DoneMark]:
 def stored_problems(run_dir: Path, marks: Mapping[str, DoneMark]) -> dict[str, Problem]:
     """All problems by id, as the run read them. Raises RunError."""
     if "problems" not in marks:
-        raise RunError(f"{run_dir} has no finished stage problems, so there is nothing to grade; run it first: glore run")
+        raise RunError(
+            f"{run_dir} has no finished stage problems, so there is nothing to grade; run it "
+            "first: glore run"
+        )
     folder = run_dir / "stages" / "problems"
-    return {p.id: p for split in SPLITS for p in read_records(recorded_files(folder, split), Problem)}
+    return {
+        p.id: p for split in SPLITS for p in read_records(recorded_files(folder, split), Problem)
+    }
 
 
-def graded_parts(run_dir: Path, mark: DoneMark) -> dict[str, tuple[type[Solution] | type[PrefixTrials], list[Path]]]:
-    """Part → kind of its records and its files, for the parts of a stage that hold verdicts. Raises RunError for damaged files."""
+def graded_parts(
+    run_dir: Path, mark: DoneMark
+) -> dict[str, tuple[type[Solution] | type[PrefixTrials], list[Path]]]:
+    """Part → kind of its records and its files, for the parts of a stage that hold verdicts. Raises
+    RunError for damaged files.
+    """
     folder = run_dir / "stages" / mark.stage
     damage = check_stage_files(run_dir, folder, dataclasses.replace(mark, models={}))
     if damage is not None:
         raise RunError(
-            f"stage {mark.stage} can't be graded: {damage.what}; put the file back from a copy, or let glore run make the stage again"
+            f"stage {mark.stage} can't be graded: {damage.what}; put the file back from a copy, or "
+            "let glore run make the stage again"
         )
     kinds: dict[tuple[str, ...], type[Solution] | type[PrefixTrials]] = {
         tuple(schema_of(kind).names): kind for kind in (Solution, PrefixTrials)
@@ -66,9 +82,17 @@ def graded_parts(run_dir: Path, mark: DoneMark) -> dict[str, tuple[type[Solution
 
 
 def draft_settings(mark: DoneMark) -> tuple[LabelSettings, int | None]:
-    """How a stage of rollouts was made: the scan's settings, and the drafts per question, none for all."""
-    own = {key.removeprefix("labels."): value for key, value in mark.settings.items() if key.startswith("labels.")}
-    own["full_counts"] = bool(own.get("full_counts")) or bool(mark.settings.get("evaluation.label_full_counts"))
+    """How a stage of rollouts was made: the scan's settings, and the drafts per question, none for
+    all.
+    """
+    own = {
+        key.removeprefix("labels."): value
+        for key, value in mark.settings.items()
+        if key.startswith("labels.")
+    }
+    own["full_counts"] = bool(own.get("full_counts")) or bool(
+        mark.settings.get("evaluation.label_full_counts")
+    )
     n = mark.settings.get("reward.draft_samples")
     return LabelSettings.model_validate(own), n if isinstance(n, int) else None
 
@@ -86,10 +110,16 @@ class Lineage:
         return mark is not None and self._before[stage].inputs.get(source) == mark.fingerprint
 
     def regrade(self, stage: str, digest: str | None, follows: str | None = None) -> StartedMark:
-        """Give the stage the fingerprint of what it now holds: `digest` of its changes, and another result of the stage it `follows`."""
+        """Give the stage the fingerprint of what it now holds: `digest` of its changes, and another
+        result of the stage it `follows`.
+        """
         mark = self._before[stage]
         earlier = mark.settings.get(REGRADED)
-        settings = mark.settings if digest is None else {**mark.settings, REGRADED: fingerprint_of([earlier, digest])}
+        settings = (
+            mark.settings
+            if digest is None
+            else {**mark.settings, REGRADED: fingerprint_of([earlier, digest])}
+        )
         inputs = mark.inputs if follows is None else {**mark.inputs, follows: self._now[follows][0]}
         fingerprint = stage_fingerprint(
             stage,
@@ -100,21 +130,32 @@ class Lineage:
             inputs=inputs,
         )
         self._now[stage] = (fingerprint, inputs)
-        return StartedMark(fingerprint, settings, inputs, mark.stage_version, mark.schema_version, mark.versions)
+        return StartedMark(
+            fingerprint, settings, inputs, mark.stage_version, mark.schema_version, mark.versions
+        )
 
     def changed(self, stage: str) -> bool:
         return self._now[stage][0] != self._before[stage].fingerprint
 
     def stale(self) -> list[str]:
-        """Stages that fitted what they were made from, and no longer do, directly or through others."""
-        before: Callable[[str], bool] = _fits({name: (mark.fingerprint, mark.inputs) for name, mark in self._before.items()})
+        """Stages that fitted what they were made from, and no longer do, directly or through
+        others.
+        """
+        before: Callable[[str], bool] = _fits(
+            {name: (mark.fingerprint, mark.inputs) for name, mark in self._before.items()}
+        )
         after = _fits(self._now)
         return [name for name in self._before if before(name) and not after(name)]
 
 
 def _fits(made: Mapping[str, tuple[str, Mapping[str, str]]]) -> Callable[[str], bool]:
-    """Whether a stage and all it comes from were made from what is there. `made`: stage → fingerprint, its inputs' fingerprints."""
+    """Whether a stage and all it comes from were made from what is there. `made`: stage →
+    fingerprint, its inputs' fingerprints.
+    """
     known: dict[str, bool] = {}
     for name, (_, inputs) in made.items():  # inputs first
-        known[name] = all(known.get(source, False) and made[source][0] == fingerprint for source, fingerprint in inputs.items())
+        known[name] = all(
+            known.get(source, False) and made[source][0] == fingerprint
+            for source, fingerprint in inputs.items()
+        )
     return lambda name: known[name]

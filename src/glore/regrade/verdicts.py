@@ -1,4 +1,6 @@
-"""Stored records, graded again: what they would be had they been drawn under the present graders. Draws nothing."""
+"""Stored records, graded again: what they would be had they been drawn under the present graders.
+Draws nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from glore.config import LabelSettings
+from glore.engines.protocol import FollowUp, Request, Result
 from glore.progress import Progress, SilentProgress
 from glore.prompts import split_steps
 from glore.records import PrefixTrials, Problem, Solution
-from glore.sampling.protocol import FollowUp, Request, Result
 from glore.tasks.protocol import Task
 from glore.where import verify_prefixes
 
@@ -56,8 +58,16 @@ class Tally:
         """A short hash of all changes."""
         return self._digest.hexdigest()
 
-    def add(self, key: Sequence[object], problem: Problem, stored: Sequence[str | None], now: Sequence[str | None]) -> None:
-        """Note one verdict: `stored` and `now` are (verdict, answer); `key` says whose they are. Examples are of different questions."""
+    def add(
+        self,
+        key: Sequence[object],
+        problem: Problem,
+        stored: Sequence[str | None],
+        now: Sequence[str | None],
+    ) -> None:
+        """Note one verdict: `stored` and `now` are (verdict, answer); `key` says whose they are.
+        Examples are of different questions.
+        """
         self.n_verdicts += 1
         if stored == now:
             return
@@ -71,18 +81,34 @@ class Tally:
         examples = self.examples.setdefault(transition, [])
         if len(examples) < self._n_examples and (transition, problem.id) not in self._seen:
             self._seen.add((transition, problem.id))
-            examples.append(Example(problem.id, problem.answer, *transition, old_answer if new_answer is None else new_answer))
+            examples.append(
+                Example(
+                    problem.id,
+                    problem.answer,
+                    *transition,
+                    old_answer if new_answer is None else new_answer,
+                )
+            )
 
 
 def regraded_solutions(
-    task: Task, problems: Mapping[str, Problem], solutions: Sequence[Solution], tally: Tally, advance: Callable[[], None]
+    task: Task,
+    problems: Mapping[str, Problem],
+    solutions: Sequence[Solution],
+    tally: Tally,
+    advance: Callable[[], None],
 ) -> list[Solution]:
     """The same solutions with the verdicts and answers of the present graders."""
     out = []
     for solution in solutions:
         problem = problems[solution.problem_id]
         grade = task.grade(problem, solution.steps)
-        tally.add((solution.id,), problem, (solution.correct, solution.answer), (grade.verdict, grade.answer))
+        tally.add(
+            (solution.id,),
+            problem,
+            (solution.correct, solution.answer),
+            (grade.verdict, grade.answer),
+        )
         out.append(dataclasses.replace(solution, correct=grade.verdict, answer=grade.answer))
         advance()
     return out
@@ -110,7 +136,9 @@ def regraded_trials(
     tally: Tally,
     advance: Callable[[], None],
 ) -> RegradedTrials:
-    """What a scan of these drafts, graded anew, records. The consistency of a rollout doesn't depend on its grade and stays."""
+    """What a scan of these drafts, graded anew, records. The consistency of a rollout doesn't
+    depend on its grade and stays.
+    """
     draft_of = {d.id: d for d in drafts}
     stored = []
     for trial in trials:
@@ -119,17 +147,26 @@ def regraded_trials(
         grades = [task.grade(problem, (*kept, *split_steps(text))) for text in trial.completions]
         for k, (before, grade) in enumerate(zip(trial.correct, grades, strict=True)):
             # The record holds no answers, so there is none to differ.
-            tally.add((draft.id, trial.n_steps_kept, k), problem, (before, grade.answer), (grade.verdict, grade.answer))
+            tally.add(
+                (draft.id, trial.n_steps_kept, k),
+                problem,
+                (before, grade.answer),
+                (grade.verdict, grade.answer),
+            )
         stored.append(dataclasses.replace(trial, correct=tuple(g.verdict for g in grades)))
         advance()
     asked = _Asked()
     progress: Progress = SilentProgress()
     # The seed decides what would be drawn, and nothing is.
-    records = verify_prefixes(asked, task, problems, drafts, settings, seed=0, progress=progress, drawn=stored)
+    records = verify_prefixes(
+        asked, task, problems, drafts, settings, seed=0, progress=progress, drawn=stored
+    )
     unfinished = frozenset(asked.drafts)
     whole = [t for t in records if t.solution_id not in unfinished]
     n_drawn = sum(len(t.completions) for t in stored if t.solution_id not in unfinished)
-    return RegradedTrials(stored, whole, unfinished, n_drawn - sum(len(t.completions) for t in whole))
+    return RegradedTrials(
+        stored, whole, unfinished, n_drawn - sum(len(t.completions) for t in whole)
+    )
 
 
 class _Asked:
@@ -138,6 +175,8 @@ class _Asked:
     def __init__(self) -> None:
         self.drafts: set[str] = set()
 
-    def run(self, requests: Iterable[Request], follow_up: FollowUp | None = None) -> Iterator[Result]:
+    def run(
+        self, requests: Iterable[Request], follow_up: FollowUp | None = None
+    ) -> Iterator[Result]:
         self.drafts.update(r.id.rsplit("/", 2)[0] for r in requests)
         return iter(())

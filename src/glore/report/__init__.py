@@ -27,15 +27,19 @@ __all__ = ["build_report", "print_tables"]
 
 
 def build_report(run_dir: Path) -> Path:
-    """Write `report/index.html` of a finished run and return its path. Raises RunError where the run is not finished, or its
-    stages don't belong together."""
+    """Write `report/index.html` of a finished run and return its path. Raises RunError where the
+    run is not finished, or its stages don't belong together.
+    """
+    from glore.pipeline.folder import write_text
     from glore.report.page import render_page
-    from glore.runfolder import write_text
     from glore.stages.testing import read_inputs
 
     made = _made_with(run_dir)
     path = run_dir / "report" / "index.html"
-    write_text(path, render_page(_evaluation(run_dir, made), read_inputs(run_dir, made), _facts(run_dir, made)))
+    write_text(
+        path,
+        render_page(_evaluation(run_dir, made), read_inputs(run_dir, made), _facts(run_dir, made)),
+    )
     return path
 
 
@@ -47,22 +51,28 @@ def print_tables(run_dir: Path, console: Console) -> None:
 
 
 def _made_with(run_dir: Path) -> RunConfig:
-    """The settings that the evaluation's records were made with; of an unfinished run, those of all its finished stages."""
+    """The settings that the evaluation's records were made with; of an unfinished run, those of all
+    its finished stages.
+    """
     from glore.config import load_run
-    from glore.madewith import made_with
-    from glore.runfolder import read_done
+    from glore.pipeline.folder import read_done
+    from glore.pipeline.recorded import made_with
     from glore.stages import build_stages
 
     is_done = read_done(run_dir / "stages" / "evaluate") is not None
-    return made_with(run_dir, ["evaluate"] if is_done else [stage.name for stage in build_stages(load_run(run_dir))])
+    return made_with(
+        run_dir,
+        ["evaluate"] if is_done else [stage.name for stage in build_stages(load_run(run_dir))],
+    )
 
 
 def _evaluation(run_dir: Path, made: RunConfig) -> Evaluation:
-    """What the evaluate stage wrote; made again from the records where the file is gone, damaged or of another version, and where
-    the stage is not done, so that it may be about other records."""
+    """What the evaluate stage wrote; made again from the records where the file is gone, damaged or
+    of another version, and where the stage is not done, so that it may be about other records.
+    """
     from glore.errors import RunError
     from glore.evaluation import evaluate, read_evaluation, write_evaluation
-    from glore.runfolder import check_belongs_together, read_done
+    from glore.pipeline.folder import check_belongs_together, read_done
     from glore.stages import build_stages
     from glore.stages.testing import evaluation_options, read_inputs
 
@@ -80,16 +90,24 @@ def _evaluation(run_dir: Path, made: RunConfig) -> Evaluation:
 
 def _facts(run_dir: Path, made: RunConfig) -> RunFacts:
     from glore.config import load_run, resolved_recipe
-    from glore.madewith import changed_since
+    from glore.pipeline.folder import read_done
+    from glore.pipeline.recorded import changed_since
     from glore.report.page import RunFacts, StageFacts
-    from glore.runfolder import read_done
     from glore.stages import build_stages
 
-    marks = [mark for stage in build_stages(made) if (mark := read_done(run_dir / "stages" / stage.name)) is not None]
-    stages = tuple(StageFacts(m.stage, m.seconds, m.tokens, tuple(sorted(m.counts.items()))) for m in marks)
+    marks = [
+        mark
+        for stage in build_stages(made)
+        if (mark := read_done(run_dir / "stages" / stage.name)) is not None
+    ]
+    stages = tuple(
+        StageFacts(m.stage, m.seconds, m.tokens, tuple(sorted(m.counts.items()))) for m in marks
+    )
     changed = changed_since(made, load_run(run_dir))
     note = "".join(f"# config.yaml says otherwise now: {line}\n" for line in changed)
-    releases = sorted({m.versions["glore"] for m in marks if "glore" in m.versions}) or [importlib.metadata.version("glore")]
+    releases = sorted({m.versions["glore"] for m in marks if "glore" in m.versions}) or [
+        importlib.metadata.version("glore")
+    ]
     return RunFacts(
         trained=_trained(made),
         stages=stages,
@@ -101,10 +119,18 @@ def _facts(run_dir: Path, made: RunConfig) -> RunFacts:
 def _trained(config: RunConfig) -> str:
     base, ei = config.base, config.student.ei
     tokens = f"{base.scratch.n_tokens:,}"
-    start = base.reference or f"a {base.scratch.n_layers}-layer Llama trained from nothing on {tokens} tokens"
-    first = "supervised fine-tuning, then" if config.student.bootstrap == "sft" else "a prompted base, then"
+    start = (
+        base.reference
+        or f"a {base.scratch.n_layers}-layer Llama trained from nothing on {tokens} tokens"
+    )
+    first = (
+        "supervised fine-tuning, then"
+        if config.student.bootstrap == "sft"
+        else "a prompted base, then"
+    )
     rounds = "1 round" if ei.max_rounds == 1 else f"{ei.max_rounds} rounds"
     return (
-        f"Task {config.task.kind}, seed {config.seed}. Base: {start}. Student: {first} up to {rounds} of expert iteration. "
-        f"Reward models: ORM, Balanced ORM, SORM ({config.labels.rollouts} verifying rollouts per step). One refiner, global and local."
+        f"Task {config.task.kind}, seed {config.seed}. Base: {start}. Student: {first} up to "
+        f"{rounds} of expert iteration. Reward models: ORM, Balanced ORM, SORM "
+        f"({config.labels.rollouts} verifying rollouts per step). One refiner, global and local."
     )

@@ -1,6 +1,8 @@
-"""The figures as inline SVG: accuracies, fixed and broken, overlap, rerank curves, calibration, label balance.
+"""The figures as inline SVG: accuracies, fixed and broken, overlap, rerank curves, calibration,
+label balance.
 
-Colours are the Okabe-Ito set (told apart by colour-blind readers); lines differ in dashes and marks as well.
+Colours are the Okabe-Ito set (told apart by colour-blind readers); lines differ in dashes and marks
+as well.
 """
 
 from __future__ import annotations
@@ -32,12 +34,20 @@ def figures(e: Evaluation) -> list[Figure]:
         out.append(("Fixed and broken (Fig. 3)", caption, _fixed_broken(e)))
     if e.overlap is not None:
         out.append(
-            ("Who fixes which wrong draft", "Global refinement, local refinement marked by the SORM, both, or neither.", _overlap(e))
+            (
+                "Who fixes which wrong draft",
+                "Global refinement, local refinement marked by the SORM, both, or neither.",
+                _overlap(e),
+            )
         )
     if e.curves:
         caption = "Accuracy when one of K samples is chosen; pass@K: at least one is right. Bands: 95 % intervals."
         out.append(("Reranking samples", caption, _curves(e.curves)))
-    for model, what in (("orm", "final answers of drafts"), ("sorm", "steps against labels"), ("sorm", "steps against truth")):
+    for model, what in (
+        ("orm", "final answers of drafts"),
+        ("sorm", "steps against labels"),
+        ("sorm", "steps against truth"),
+    ):
         found = next((c for c in e.calibrations if c.model == model and c.what == what), None)
         if found is not None and found.n:
             error = f"{100 * found.expected_error:.1f} points"
@@ -66,14 +76,20 @@ def _accuracies(e: Evaluation) -> str:
         shapes.append(svg.line(x(greedy), top, x(greedy), height - 28, "reference"))
     for i, r in enumerate(e.figure4):
         y = top + row * (i + 0.5)
-        value, r_low, r_high = r.accuracy.value or 0.0, r.accuracy.low or 0.0, r.accuracy.high or 0.0
+        value, r_low, r_high = (
+            r.accuracy.value or 0.0,
+            r.accuracy.low or 0.0,
+            r.accuracy.high or 0.0,
+        )
         kind = "sorm" if r.way == "reranked" else "pass" if r.way.startswith("perfect") else "orm"
         words = WAY_NAMES[r.way].format(k=e.options.best_of).partition(", ")
         shapes += [
             svg.text(left - 12, y - 2 if words[2] else y + 4, words[0], "end"),
             svg.text(left - 12, y + 11, words[2], "end", "muted small"),
             svg.line(x(r_low), y, x(r_high), y, f"whisker {kind}"),
-            svg.circle(x(value), y, 5, f"dot {kind}", f"{percent(r.accuracy)} %, n = {r.accuracy.n}"),
+            svg.circle(
+                x(value), y, 5, f"dot {kind}", f"{percent(r.accuracy)} %, n = {r.accuracy.n}"
+            ),
             svg.text(WIDTH - 2, y + 4, f"{100 * value:.1f} %", "end"),
         ]
     return svg.figure(WIDTH, height, "Accuracy of each way to answer", *shapes)
@@ -84,7 +100,10 @@ def _fixed_broken(e: Evaluation) -> str:
     centre, half = WIDTH / 2 + 35, WIDTH / 2 - 110  # the text on the left stays clear of the bars
     most = max(1, *(max(r.fixed, r.broken) for r in e.figure3))
     height = top + row * len(e.figure3) + 4
-    shapes = [svg.text(centre - 8, 12, "broken", "end", "muted"), svg.text(centre + 8, 12, "fixed", "start", "muted")]
+    shapes = [
+        svg.text(centre - 8, 12, "broken", "end", "muted"),
+        svg.text(centre + 8, 12, "fixed", "start", "muted"),
+    ]
     for i, r in enumerate(e.figure3):
         y = top + row * i
         broken, fixed = half * r.broken / most, half * r.fixed / most
@@ -92,8 +111,22 @@ def _fixed_broken(e: Evaluation) -> str:
         shapes += [
             svg.text(0, y + 14, REFINER_NAMES[r.refiner]),
             svg.text(0, y + 28, f"net {r.fixed - r.broken:+d}{unrefined}", "start", "muted small"),
-            svg.rect(centre - broken, y + 2, broken, 24, "fill bad", f"broken: {r.broken} of {r.broken + r.still_right} right drafts"),
-            svg.rect(centre, y + 2, fixed, 24, "fill good", f"fixed: {r.fixed} of {r.fixed + r.still_wrong} drafts that were not right"),
+            svg.rect(
+                centre - broken,
+                y + 2,
+                broken,
+                24,
+                "fill bad",
+                f"broken: {r.broken} of {r.broken + r.still_right} right drafts",
+            ),
+            svg.rect(
+                centre,
+                y + 2,
+                fixed,
+                24,
+                "fill good",
+                f"fixed: {r.fixed} of {r.fixed + r.still_wrong} drafts that were not right",
+            ),
             svg.text(centre - broken - 6, y + 18, str(r.broken), "end"),
             svg.text(centre + fixed + 6, y + 18, str(r.fixed)),
         ]
@@ -139,7 +172,10 @@ def _curves(points: tuple[CurvePoint, ...]) -> str:
 
     shapes = []
     for tick in _ticks(low, high):
-        shapes += [svg.line(left, y(tick), right, y(tick), "grid"), svg.text(left - 6, y(tick) + 4, f"{100 * tick:.0f}", "end", "muted")]
+        shapes += [
+            svg.line(left, y(tick), right, y(tick), "grid"),
+            svg.text(left - 6, y(tick) + 4, f"{100 * tick:.0f}", "end", "muted"),
+        ]
     shapes += [svg.text(x(k), bottom + 16, str(k), "middle", "muted") for k in ks]
     shapes.append(svg.axis_label((left + right) / 2, bottom + 32, "K samples"))
     for way in ways:
@@ -147,14 +183,25 @@ def _curves(points: tuple[CurvePoint, ...]) -> str:
         upper = [(x(p.k), y(p.accuracy.high or 0.0)) for p in mine]
         lower = [(x(p.k), y(p.accuracy.low or 0.0)) for p in reversed(mine)]
         shapes.append(svg.polygon(upper + lower, f"band {way}"))
-        shapes.append(svg.path([(x(p.k), y(p.accuracy.value or 0.0)) for p in mine], f"curve {way}"))
+        shapes.append(
+            svg.path([(x(p.k), y(p.accuracy.value or 0.0)) for p in mine], f"curve {way}")
+        )
         shapes += [
-            svg.circle(x(p.k), y(p.accuracy.value or 0.0), 3, f"dot {way}", f"{MODEL_NAMES[way]}, K = {p.k}: {percent(p.accuracy)} %")
+            svg.circle(
+                x(p.k),
+                y(p.accuracy.value or 0.0),
+                3,
+                f"dot {way}",
+                f"{MODEL_NAMES[way]}, K = {p.k}: {percent(p.accuracy)} %",
+            )
             for p in mine
         ]
     for i, way in enumerate(ways):
         place, level = 20 + (i % 3) * 155.0, bottom + 56 + 18 * (i // 3)
-        shapes += [svg.path([(place, level - 4), (place + 26, level - 4)], f"curve {way}"), svg.text(place + 32, level, MODEL_NAMES[way])]
+        shapes += [
+            svg.path([(place, level - 4), (place + 26, level - 4)], f"curve {way}"),
+            svg.text(place + 32, level, MODEL_NAMES[way]),
+        ]
     return svg.figure(WIDTH, bottom + 80, "Accuracy against the number of samples", *shapes)
 
 
@@ -171,20 +218,44 @@ def _calibration(c: Calibration) -> str:
 
     shapes = []
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        shapes += [svg.line(left, y(tick), left + width, y(tick), "grid"), svg.text(left - 6, y(tick) + 4, f"{tick:g}", "end", "muted")]
+        shapes += [
+            svg.line(left, y(tick), left + width, y(tick), "grid"),
+            svg.text(left - 6, y(tick) + 4, f"{tick:g}", "end", "muted"),
+        ]
         shapes.append(svg.text(x(tick), top + side + bar + 28, f"{tick:g}", "middle", "muted"))
     shapes.append(svg.line(x(0), y(0), x(1), y(1), "reference"))
-    filled = [(b, b.mean_p, b.share_good) for b in c.bins if b.mean_p is not None and b.share_good is not None]
+    filled = [
+        (b, b.mean_p, b.share_good)
+        for b in c.bins
+        if b.mean_p is not None and b.share_good is not None
+    ]
     shapes.append(svg.path([(x(p), y(g)) for _, p, g in filled], f"curve {c.model}"))
     for b, p, good in filled:
         tip = f"said {p:.2f}, found {good:.2f}, n = {b.n}"
-        shapes.append(svg.circle(x(p), y(good), 3 + 5 * math.sqrt(b.n / most), f"dot {c.model}", tip))
+        shapes.append(
+            svg.circle(x(p), y(good), 3 + 5 * math.sqrt(b.n / most), f"dot {c.model}", tip)
+        )
     for b in c.bins:
         size = bar * b.n / most
-        shapes.append(svg.rect(x(b.low) + 1, top + side + 12 + bar - size, width / len(c.bins) - 2, size, "fill none", f"n = {b.n}"))
-    shapes.append(svg.axis_label(left + width / 2, top + side + bar + 44, "probability said (bars: how often)"))
+        shapes.append(
+            svg.rect(
+                x(b.low) + 1,
+                top + side + 12 + bar - size,
+                width / len(c.bins) - 2,
+                size,
+                "fill none",
+                f"n = {b.n}",
+            )
+        )
+    shapes.append(
+        svg.axis_label(
+            left + width / 2, top + side + bar + 44, "probability said (bars: how often)"
+        )
+    )
     shapes.append(svg.text(left + 6, top + 12, "share found good", "start", "muted"))
-    return svg.figure(WIDTH, top + side + bar + 50, f"Calibration of {MODEL_NAMES[c.model]}", *shapes)
+    return svg.figure(
+        WIDTH, top + side + bar + 50, f"Calibration of {MODEL_NAMES[c.model]}", *shapes
+    )
 
 
 def _balance(e: Evaluation) -> str:
@@ -195,7 +266,10 @@ def _balance(e: Evaluation) -> str:
     shapes = []
     for i in range(5):
         level = top + side - side * i / 4
-        shapes += [svg.line(left, level, WIDTH, level, "grid"), svg.text(left - 6, level + 4, f"{most * i / 4:,.0f}", "end", "muted")]
+        shapes += [
+            svg.line(left, level, WIDTH, level, "grid"),
+            svg.text(left - 6, level + 4, f"{most * i / 4:,.0f}", "end", "muted"),
+        ]
     every = math.ceil(len(e.balance) / 16)
     for i, b in enumerate(e.balance):
         centre = left + slot * (i + 0.5)
@@ -204,16 +278,35 @@ def _balance(e: Evaluation) -> str:
             (centre + 1, b.n_kept_positive, b.n_kept_negative, "after"),
         ):
             good_size, bad_size = side * good / most, side * bad / most
-            shapes.append(svg.rect(start, top + side - good_size, bar, good_size, "fill good", f"step {b.step + 1}, {when}: {good} good"))
             shapes.append(
-                svg.rect(start, top + side - good_size - bad_size, bar, bad_size, "fill bad", f"step {b.step + 1}, {when}: {bad} bad")
+                svg.rect(
+                    start,
+                    top + side - good_size,
+                    bar,
+                    good_size,
+                    "fill good",
+                    f"step {b.step + 1}, {when}: {good} good",
+                )
+            )
+            shapes.append(
+                svg.rect(
+                    start,
+                    top + side - good_size - bad_size,
+                    bar,
+                    bad_size,
+                    "fill bad",
+                    f"step {b.step + 1}, {when}: {bad} bad",
+                )
             )
         if i % every == 0:
             shapes.append(svg.text(centre, top + side + 16, str(b.step + 1), "middle", "muted"))
     shapes.append(svg.axis_label((left + WIDTH) / 2, top + side + 32, "step"))
     level = top + side + 52
     for place, kind, name in ((left, "good", "good"), (left + 80, "bad", "bad")):
-        shapes += [svg.rect(place, level - 10, 12, 12, f"fill {kind}"), svg.text(place + 18, level, name)]
+        shapes += [
+            svg.rect(place, level - 10, 12, 12, f"fill {kind}"),
+            svg.text(place + 18, level, name),
+        ]
     return svg.figure(WIDTH, level + 6, "Positive and negative labels per step", *shapes)
 
 
@@ -222,8 +315,13 @@ def _ticks(low: float, high: float) -> list[float]:
     return [low + step * i for i in range(round((high - low) / step) + 1)]
 
 
-def _x_grid(low: float, high: float, x: Callable[[float], float], top: float, bottom: float) -> list[str]:
+def _x_grid(
+    low: float, high: float, x: Callable[[float], float], top: float, bottom: float
+) -> list[str]:
     shapes = []
     for tick in _ticks(low, high):
-        shapes += [svg.line(x(tick), top, x(tick), bottom, "grid"), svg.text(x(tick), bottom + 18, f"{100 * tick:.0f}", "middle", "muted")]
+        shapes += [
+            svg.line(x(tick), top, x(tick), bottom, "grid"),
+            svg.text(x(tick), bottom + 18, f"{100 * tick:.0f}", "middle", "muted"),
+        ]
     return shapes

@@ -1,7 +1,7 @@
 """One self-contained HTML page: no network, no fonts or scripts from elsewhere, every text escaped.
 
-The page's policy allows exactly the one script and the one style sheet that glore wrote, by their hashes, so that even a
-hole in the escaping would not let a model's text run.
+The page's policy allows exactly the one script and the one style sheet that glore wrote, by their
+hashes, so that even a hole in the escaping would not let a model's text run.
 """
 
 from __future__ import annotations
@@ -51,10 +51,17 @@ class RunFacts:
 def render_page(evaluation: Evaluation, inputs: EvaluationInputs, facts: RunFacts) -> str:
     """The whole page as text."""
     style, script = _asset("page.css"), _asset("page.js")
-    policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; base-uri 'none'; form-action 'none'"
+    policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; base-uri 'none'; form-action 'none'"
+    body = "\n".join(
+        (
+            _header(evaluation, facts),
+            _figures(evaluation),
+            _browser(),
+            _tables(evaluation),
+            _cost(facts),
+            _footer(facts),
+        )
     )
-    body = "\n".join((_header(evaluation, facts), _figures(evaluation), _browser(), _tables(evaluation), _cost(facts), _footer(facts)))
     data = embedded(solution_data(inputs, evaluation.options))
     return f"""<!doctype html>
 <html lang="en">
@@ -108,7 +115,10 @@ def _tiles(e: Evaluation) -> str:
     ways = {r.way: r.accuracy for r in e.figure4}
     tiles: list[tuple[str, str, str]] = []
     if "greedy" in ways and "reranked" in ways:
-        tiles += [("", percent(ways["greedy"]), "greedy draft, % right"), ("", percent(ways["reranked"]), "refined and reranked, % right")]
+        tiles += [
+            ("", percent(ways["greedy"]), "greedy draft, % right"),
+            ("", percent(ways["reranked"]), "refined and reranked, % right"),
+        ]
         tiles.insert(0, ("main", points(gain(e, "greedy")), "points gained over the greedy draft"))
     elif e.table5:
         tiles.append(("main", percent(e.table5[-1].greedy), "greedy, % right"))
@@ -118,7 +128,10 @@ def _tiles(e: Evaluation) -> str:
     sorm = next((r for r in e.table1 if (r.model, r.scope) == ("sorm", "intermediate")), None)
     if sorm is not None:
         tiles.append(("", percent(sorm.balanced), "SORM step accuracy, class-balanced, %"))
-    return "".join(f'<div class="tile {kind}"><b>{_number(value)}</b><span>{escape(what)}</span></div>' for kind, value, what in tiles)
+    return "".join(
+        f'<div class="tile {kind}"><b>{_number(value)}</b><span>{escape(what)}</span></div>'
+        for kind, value, what in tiles
+    )
 
 
 def _number(value: str) -> str:
@@ -180,9 +193,22 @@ def _cell(text: str) -> str:
 def _cost(facts: RunFacts) -> str:
     if not facts.stages:
         return '<section id="cost"></section>'
-    rows = [(s.name, duration(s.seconds), f"{s.tokens:,}" if s.tokens else "", _counts(s.counts)) for s in facts.stages]
-    rows.append(("total", duration(sum(s.seconds for s in facts.stages)), f"{sum(s.tokens for s in facts.stages):,}", ""))
-    head = "".join(f'<th scope="col">{c}</th>' for c in ("stage", "time", "tokens")) + '<th scope="col" class="wide">counts</th>'
+    rows = [
+        (s.name, duration(s.seconds), f"{s.tokens:,}" if s.tokens else "", _counts(s.counts))
+        for s in facts.stages
+    ]
+    rows.append(
+        (
+            "total",
+            duration(sum(s.seconds for s in facts.stages)),
+            f"{sum(s.tokens for s in facts.stages):,}",
+            "",
+        )
+    )
+    head = (
+        "".join(f'<th scope="col">{c}</th>' for c in ("stage", "time", "tokens"))
+        + '<th scope="col" class="wide">counts</th>'
+    )
     shown = "".join(
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(time)}</td><td>{tokens}</td><td class="wide">{escape(counts)}</td></tr>'
         for name, time, tokens, counts in rows
@@ -195,12 +221,16 @@ def _cost(facts: RunFacts) -> str:
 
 def _counts(counts: Sequence[tuple[str, float]]) -> str:
     names = ((name.removeprefix("n_").replace("_", " "), value) for name, value in counts)
-    return ", ".join(f"{name} {value:,.0f}" if float(value).is_integer() else f"{name} {value:.4g}" for name, value in names)
+    return ", ".join(
+        f"{name} {value:,.0f}" if float(value).is_integer() else f"{name} {value:.4g}"
+        for name, value in names
+    )
 
 
 def _footer(facts: RunFacts) -> str:
     return (
-        f"<details><summary>The resolved recipe</summary><pre>{escape(facts.config)}</pre></details>"
-        f"<footer>{escape(facts.made_by)} · Method: GLoRe, Havrilla et al. 2024 (arXiv 2402.10963). "
-        "The paper’s numbers are for orientation: other models, sizes and data.</footer></div>"
+        "<details><summary>The resolved "
+        f"recipe</summary><pre>{escape(facts.config)}</pre></details><footer>{escape(facts.made_by)} "
+        "· Method: GLoRe, Havrilla et al. 2024 (arXiv 2402.10963). The paper’s numbers are for "
+        "orientation: other models, sizes and data.</footer></div>"
     )

@@ -1,6 +1,8 @@
-"""The paper's numbers (Havrilla et al. 2024), shown beside ours for orientation only: other models, other sizes, other data.
+"""The paper's numbers (Havrilla et al. 2024), shown beside ours for orientation only: other models,
+other sizes, other data.
 
-Each entry: percent on GSM8K 7B, GSM8K 13B, SVAMP 7B, SVAMP 13B; none where the paper gives no number.
+Each entry: percent on GSM8K 7B, GSM8K 13B, SVAMP 7B, SVAMP 13B; none where the paper gives no
+number.
 """
 
 from __future__ import annotations
@@ -47,4 +49,6 @@ def quoted(row: Row | None) -> str:
     if row is None:
         return ""
     cells = ["–" if value is None else f"{value:g}" for value in row]
-    return f"{cells[0]}·{cells[1]}" + (f", {cells[2]}·{cells[3]}" if any(v is not None for v in row[2:]) else "")
+    return f"{cells[0]}·{cells[1]}" + (
+        f", {cells[2]}·{cells[3]}" if any(v is not None for v in row[2:]) else ""
+    )

@@ -1,7 +1,8 @@
-"""The data of the solution browser: per question the draft with its scores and truth, the refinements, the choice.
+"""The data of the solution browser: per question the draft with its scores and truth, the
+refinements, the choice.
 
-Bounded: so many questions, steps and characters go into the page, and the page says what it left out. Everything is data
-for `textContent`; nothing here is ever read as HTML.
+Bounded: so many questions, steps and characters go into the page, and the page says what it left
+out. Everything is data for `textContent`; nothing here is ever read as HTML.
 """
 
 from __future__ import annotations
@@ -30,27 +31,49 @@ def solution_data(inputs: EvaluationInputs, options: EvaluationOptions) -> dict[
     problem_of = {p.id: p for p in inputs.problems}
     labels = {r.solution_id: r for r in inputs.draft_labels}
     truth = {r.solution_id: r for r in inputs.draft_truth}
-    items: list[Json] = [_item(index, problem_of[d.problem_id], d, labels, truth) for d in index.drafts[:MAX_PROBLEMS]]
+    items: list[Json] = [
+        _item(index, problem_of[d.problem_id], d, labels, truth)
+        for d in index.drafts[:MAX_PROBLEMS]
+    ]
     return {"items": items, "total": len(index.drafts), "threshold": options.threshold}
 
 
 def embedded(data: dict[str, Json]) -> str:
-    """JSON that can stand inside a `<script>` element: no character in it can end the element or start another."""
+    """JSON that can stand inside a `<script>` element: no character in it can end the element or
+    start another.
+    """
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _item(index: Index, problem: Problem, draft: Solution, labels: Mapping[str, StepLabels], truth: Mapping[str, StepLabels]) -> Json:
+def _item(
+    index: Index,
+    problem: Problem,
+    draft: Solution,
+    labels: Mapping[str, StepLabels],
+    truth: Mapping[str, StepLabels],
+) -> Json:
     candidates = candidates_of(index, draft)
-    shown = [draft, *(s for r in REFINERS if (s := index.refinement_of.get((draft.id, r))) is not None)]
+    shown = [
+        draft,
+        *(s for r in REFINERS if (s := index.refinement_of.get((draft.id, r))) is not None),
+    ]
     picked = chosen_by_orm(index, candidates)
     return {
         "id": problem.id,
         "question": _cut(problem.question, MAX_QUESTION_CHARS),
         "answer": _cut(problem.answer, MAX_CHARS),
         "kind": _kind(draft, picked, candidates),
-        "mark": {source: _mark(index, draft, model) for source, model in (("local_orm", "orm"), ("local_sorm", "sorm"))},
-        "solutions": [_solution(index, s, s.id == picked.id, any(s.id == c.id for c in candidates), labels, truth) for s in shown],
+        "mark": {
+            source: _mark(index, draft, model)
+            for source, model in (("local_orm", "orm"), ("local_sorm", "sorm"))
+        },
+        "solutions": [
+            _solution(
+                index, s, s.id == picked.id, any(s.id == c.id for c in candidates), labels, truth
+            )
+            for s in shown
+        ],
     }
 
 
@@ -69,12 +92,26 @@ def _mark(index: Index, draft: Solution, model: str) -> int | None:
 
 
 def _solution(
-    index: Index, solution: Solution, chosen: bool, candidate: bool, labels: Mapping[str, StepLabels], truth: Mapping[str, StepLabels]
+    index: Index,
+    solution: Solution,
+    chosen: bool,
+    candidate: bool,
+    labels: Mapping[str, StepLabels],
+    truth: Mapping[str, StepLabels],
 ) -> Json:
     orm, sorm = (index.step_scores(m, solution) or () for m in ("orm", "sorm"))
-    label, true = ((r.labels if (r := found.get(solution.id)) is not None else None) or () for found in (labels, truth))
+    label, true = (
+        (r.labels if (r := found.get(solution.id)) is not None else None) or ()
+        for found in (labels, truth)
+    )
     steps: list[Json] = [
-        {"text": _cut(step, MAX_CHARS), "orm": _at(orm, i), "sorm": _at(sorm, i), "label": _at(label, i), "truth": _at(true, i)}
+        {
+            "text": _cut(step, MAX_CHARS),
+            "orm": _at(orm, i),
+            "sorm": _at(sorm, i),
+            "label": _at(label, i),
+            "truth": _at(true, i),
+        }
         for i, step in enumerate(solution.steps[:MAX_STEPS])
     ]
     score = index.score("orm", solution)

@@ -11,7 +11,9 @@ __all__ = ["fixed_by_both", "gain", "headline"]
 
 def headline(e: Evaluation) -> list[str]:
     """A few sentences, the most important first; fewer where parts of the run are missing."""
-    return [s for s in (_reranked(e), _best_of(e), _fixed(e), _steps(e), _labels(e), _student(e)) if s]
+    return [
+        s for s in (_reranked(e), _best_of(e), _fixed(e), _steps(e), _labels(e), _student(e)) if s
+    ]
 
 
 def _reranked(e: Evaluation) -> str | None:
@@ -20,25 +22,42 @@ def _reranked(e: Evaluation) -> str | None:
     if gained is None:
         return None
     return (
-        f"Greedy drafts answer {percent(ways['greedy'])} % of {ways['greedy'].n} test questions; refined and reranked by the ORM, "
-        f"{percent(ways['reranked'])} %: {_verdict(gained)}."
+        f"Greedy drafts answer {percent(ways['greedy'])} % of {ways['greedy'].n} test questions; "
+        f"refined and reranked by the ORM, {percent(ways['reranked'])} %: {_verdict(gained)}."
     )
 
 
 def _best_of(e: Evaluation) -> str | None:
     gained = gain(e, "best_of")
-    return f"Against the best of {e.options.best_of} samples by the same ORM: {_verdict(gained)}." if gained else None
+    return (
+        f"Against the best of {e.options.best_of} samples by the same ORM: {_verdict(gained)}."
+        if gained
+        else None
+    )
 
 
 def _fixed(e: Evaluation) -> str | None:
     fixed = fixed_by_both(e)
-    return f"Global and local refinement together fix {percent(fixed)} % of the {fixed.n} wrong drafts." if fixed and fixed.n else None
+    return (
+        f"Global and local refinement together fix {percent(fixed)} % of the {fixed.n} wrong "
+        "drafts."
+        if fixed and fixed.n
+        else None
+    )
 
 
 def _steps(e: Evaluation) -> str | None:
     against = "labels" if any(d.against == "labels" for d in e.table1_differences) else "truth"
-    found = [d for d in e.table1_differences if (d.first, d.second, d.against, d.scope) == ("sorm", "orm", against, "intermediate")]
-    return f"Judging single steps, SORM against ORM (class-balanced): {_verdict(found[0].balanced)}." if found else None
+    found = [
+        d
+        for d in e.table1_differences
+        if (d.first, d.second, d.against, d.scope) == ("sorm", "orm", against, "intermediate")
+    ]
+    return (
+        f"Judging single steps, SORM against ORM (class-balanced): {_verdict(found[0].balanced)}."
+        if found
+        else None
+    )
 
 
 def _labels(e: Evaluation) -> str | None:
@@ -49,12 +68,19 @@ def _labels(e: Evaluation) -> str | None:
 
 
 def _student(e: Evaluation) -> str | None:
-    return f"Expert iteration against supervised fine-tuning, greedy: {_verdict(e.ei_gain)}." if e.ei_gain else None
+    return (
+        f"Expert iteration against supervised fine-tuning, greedy: {_verdict(e.ei_gain)}."
+        if e.ei_gain
+        else None
+    )
 
 
 def gain(e: Evaluation, over: str) -> Difference | None:
     """Accuracy of refining and reranking, minus that of another way of Fig. 4."""
-    return next((d.difference for d in e.figure4_differences if (d.first, d.second) == ("reranked", over)), None)
+    return next(
+        (d.difference for d in e.figure4_differences if (d.first, d.second) == ("reranked", over)),
+        None,
+    )
 
 
 def fixed_by_both(e: Evaluation) -> Estimate | None:
@@ -65,4 +91,6 @@ def fixed_by_both(e: Evaluation) -> Estimate | None:
 def _verdict(d: Difference) -> str:
     if d.value is None:
         return "nothing to compare"
-    return f"{points(d)} points" + ("" if d.excludes_zero else " (the interval includes zero: no difference shown)")
+    return f"{points(d)} points" + (
+        "" if d.excludes_zero else " (the interval includes zero: no difference shown)"
+    )

@@ -1,4 +1,6 @@
-"""A few shapes of SVG as text. Colours come from the page's style sheet through classes, so figures follow light and dark."""
+"""A few shapes of SVG as text. Colours come from the page's style sheet through classes, so figures
+follow light and dark.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +38,7 @@ def circle(x: float, y: float, r: float, kind: str, title: str = "") -> str:
 
 def rect(x: float, y: float, width: float, height: float, kind: str, title: str = "") -> str:
     """A box with an optional tooltip."""
-    return (
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{max(0.0, height):.1f}" class="{kind}">{_title(title)}</rect>'
-    )
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{max(0.0, height):.1f}" class="{kind}">{_title(title)}</rect>'
 
 
 def text(x: float, y: float, content: str, anchor: str = "start", kind: str = "") -> str:

@@ -15,7 +15,16 @@ from glore.report.views import TableView
 
 __all__ = ["print_evaluation"]
 
-MAIN_TABLES = ("figure4", "figure4-differences", "table3", "table1", "table2", "table5", "agreement", "counts")
+MAIN_TABLES = (
+    "figure4",
+    "figure4-differences",
+    "table3",
+    "table1",
+    "table2",
+    "table5",
+    "agreement",
+    "counts",
+)
 """What fits a screen; the page shows the rest as well."""
 
 
@@ -31,9 +40,18 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
 
 def _rich(view: TableView) -> Table:
     title, note = Text(view.title, style="bold"), Text(view.note, style="dim")
-    table = Table(title=title, title_justify="left", caption=note, caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption=note,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for i, name in enumerate(view.columns):
         table.add_column(Text(name), justify="left" if i == 0 else "right", overflow="fold")
     for number, row in enumerate(view.rows):
-        table.add_row(*(Text(cell, style="bold" if number in view.headline else "") for cell in row))
+        table.add_row(
+            *(Text(cell, style="bold" if number in view.headline else "") for cell in row)
+        )
     return table

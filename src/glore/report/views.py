@@ -1,4 +1,6 @@
-"""A table as text cells, numbers as text, and Markdown: what terminal, page and pooled results share."""
+"""A table as text cells, numbers as text, and Markdown: what terminal, page and pooled results
+share.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,23 @@ import dataclasses
 
 from glore.statistics import Difference, Estimate
 
-__all__ = ["MODEL_NAMES", "REFINER_NAMES", "WAY_NAMES", "TableView", "percent", "points", "to_markdown"]
+__all__ = [
+    "MODEL_NAMES",
+    "REFINER_NAMES",
+    "WAY_NAMES",
+    "TableView",
+    "percent",
+    "points",
+    "to_markdown",
+]
 
-MODEL_NAMES = {"orm": "ORM", "balanced_orm": "Balanced ORM", "sorm": "SORM", "majority": "majority", "pass": "pass@K"}
+MODEL_NAMES = {
+    "orm": "ORM",
+    "balanced_orm": "Balanced ORM",
+    "sorm": "SORM",
+    "majority": "majority",
+    "pass": "pass@K",
+}
 REFINER_NAMES = {"global": "global", "local_orm": "local + ORM", "local_sorm": "local + SORM"}
 WAY_NAMES = {
     "greedy": "greedy draft",
@@ -41,9 +57,16 @@ def percent(estimate: Estimate | None) -> str:
 
 def points(difference: Difference | None) -> str:
     """`+8.1 [4.2, 12.0]` in percentage points, or `–`."""
-    if difference is None or difference.value is None or difference.low is None or difference.high is None:
+    if (
+        difference is None
+        or difference.value is None
+        or difference.low is None
+        or difference.high is None
+    ):
         return "–"
-    return f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]".replace("-", "−")
+    return f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]".replace(
+        "-", "−"
+    )
 
 
 def to_markdown(view: TableView) -> str:
@@ -53,5 +76,7 @@ def to_markdown(view: TableView) -> str:
     lines.append("|" + "|".join(["---"] + ["---:"] * (len(view.columns) - 1)) + "|")
     for i, row in enumerate(view.rows):
         cells = [c.replace("|", "\\|") for c in row]
-        lines.append("| " + " | ".join(f"**{c}**" if i in view.headline and c else c for c in cells) + " |")
+        lines.append(
+            "| " + " | ".join(f"**{c}**" if i in view.headline and c else c for c in cells) + " |"
+        )
     return "\n".join(lines) + "\n"

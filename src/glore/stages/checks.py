@@ -1,7 +1,9 @@
-"""What a stage would refuse of the settings, refused before the first stage begins, and in a dry run.
+"""What a stage would refuse of the settings, refused before the first stage begins, and in a dry
+run.
 
-A stage that samples after days of training must not find then that there is no GPU. Nothing is fetched or sent here and no
-weights are read; torch is loaded only where a setting can't be judged without it.
+A stage that samples after days of training must not find then that there is no GPU. Nothing is
+fetched or sent here and no weights are read; torch is loaded only where a setting can't be judged
+without it.
 """
 
 from __future__ import annotations
@@ -29,11 +31,22 @@ if TYPE_CHECKING:
 
 __all__ = ["check_stage"]
 
-LLAMA_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "lm_head")
+LLAMA_LAYERS = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+    "embed_tokens",
+    "lm_head",
+)
 """Names of the layers with weights to adapt in a base model trained from nothing."""
 
 _PIECES = re.compile(r"\n| ?\d| ?[^\W\d_]+| ?(?:[^\s\w]|_)+|\s")
-"""As `glore.training.scratch.PIECES`: no token of a base trained from nothing spans more than one."""
+"""As `glore.training.scratch.PIECES`: no token of a base trained from nothing spans more than one.
+"""
 
 
 def check_stage(stage: Stage, config: RunConfig) -> None:
@@ -52,7 +65,9 @@ def check_stage(stage: Stage, config: RunConfig) -> None:
 
 
 def _check_base(config: RunConfig) -> None:
-    """The base model's folder has what its loaders want, the tokenizer among it. A name on the Hub is not looked up."""
+    """The base model's folder has what its loaders want, the tokenizer among it. A name on the Hub
+    is not looked up.
+    """
     if _base_folder(config) is not None:
         from glore.models import load_tokenizer
 
@@ -60,25 +75,31 @@ def _check_base(config: RunConfig) -> None:
 
 
 def _check_lengths(config: RunConfig) -> None:
-    """Stories fit into the context of a base trained from nothing, and some worked solution into a row of fine-tuning.
+    """Stories fit into the context of a base trained from nothing, and some worked solution into a
+    row of fine-tuning.
 
     Counted are the pieces that a token may at most span, so texts have at least so many tokens.
     """
     task, context = open_task(config.task, config.seed), config.base.scratch.max_positions
-    longest = max((_least_tokens(solve_segments(p.question)) for p in task.problems("test")), default=0)
+    longest = max(
+        (_least_tokens(solve_segments(p.question)) for p in task.problems("test")), default=0
+    )
     if longest >= context:
         raise ConfigError(
-            f"base.scratch.max_positions: {context} tokens leave no room for an answer after a question of {longest} tokens or "
-            "more, and the task has such; raise it, or choose shorter questions"
+            f"base.scratch.max_positions: {context} tokens leave no room for an answer after a "
+            f"question of {longest} tokens or more, and the task has such; raise it, or choose "
+            "shorter questions"
         )
     most = config.student.sft.max_length
     if config.student.bootstrap == "sft" and most < longest:
-        worked = [(p.question, p.solution) for p in task.problems("train") if p.solution is not None]
+        worked = [
+            (p.question, p.solution) for p in task.problems("train") if p.solution is not None
+        ]
         shortest = min((_least_tokens(solve_segments(*pair)) for pair in worked), default=0)
         if shortest > most:
             raise ConfigError(
-                f"student.sft.max_length: {most} tokens leave out every worked solution (the shortest has {shortest} tokens or "
-                "more with its question); raise it"
+                f"student.sft.max_length: {most} tokens leave out every worked solution (the "
+                f"shortest has {shortest} tokens or more with its question); raise it"
             )
 
 
@@ -94,13 +115,18 @@ def _check_training(config: RunConfig, section: str) -> None:
         check_launch(config.launch, settings)
     if settings.lora is not None:
         if not _is_installed("peft"):
-            raise ConfigError(f"{section}.lora needs peft, which is not installed; pip install 'glore[peft]', or set it to null")
+            raise ConfigError(
+                f"{section}.lora needs peft, which is not installed; pip install 'glore[peft]', or "
+                "set it to null"
+            )
         _check_lora(settings.lora.target_modules, config, section)
     check_trackers(settings.report_to, section)
 
 
 def _check_lora(targets: str | Collection[str], config: RunConfig, section: str) -> None:
-    """Each target is the end of a layer's name. Where the base is a name on the Hub, its layers are not known yet."""
+    """Each target is the end of a layer's name. Where the base is a name on the Hub, its layers are
+    not known yet.
+    """
     layers = _layers(config)
     if isinstance(targets, str) or layers is None:
         return
@@ -127,23 +153,32 @@ def _layers(config: RunConfig) -> set[str] | None:
     headers = weight_headers(found, f"can't load {shown(config.base.model)}")
     ends = ".weight"
     # Tied to the embeddings, the head is in no file, and yet a layer.
-    return {"lm_head", *(key.removesuffix(ends) for key, (_, shape) in headers.items() if key.endswith(ends) and len(shape) == 2)}
+    return {
+        "lm_head",
+        *(
+            key.removesuffix(ends)
+            for key, (_, shape) in headers.items()
+            if key.endswith(ends) and len(shape) == 2
+        ),
+    }
 
 
 def _check_engine(config: RunConfig) -> None:
-    """The engine's package, key and device are there. Its server is not asked: it may be started later."""
+    """The engine's package, key and device are there. Its server is not asked: it may be started
+    later.
+    """
     engine = config.engine
     _check_device(config)
     if engine.sampler.kind == "http":
-        from glore.sampling.apikey import ApiKey
+        from glore.engines.http.apikey import ApiKey
 
         ApiKey(engine.sampler.api_key_env)
     if engine.kind == "vllm" and not _is_installed("vllm"):
-        from glore.sampling.vllm_engine import import_vllm
+        from glore.engines.vllm import import_vllm
 
         import_vllm()
     if engine.kind == "ray" and not _is_installed("ray"):
-        from glore.sampling.ray_cluster import import_ray
+        from glore.engines.ray.cluster import import_ray
 
         import_ray()
     if engine.kind == "torch" and engine.quantization != "none":
@@ -151,14 +186,23 @@ def _check_engine(config: RunConfig) -> None:
 
 
 def _check_quantization(config: RunConfig) -> None:
+    from glore.engines.local.native.build import can_quantize, no_quantization
     from glore.models import pick_device
-    from glore.sampling.native import can_quantize, no_quantization
 
     kind = config.engine.quantization
     if pick_device(config.engine.device) != "cpu":
-        raise EngineError(f"engine.quantization {kind} is for a CPU, and engine.device=auto takes the GPU here; set engine.device=cpu")
+        raise EngineError(
+            f"engine.quantization {kind} is for a CPU, and engine.device=auto takes the GPU here; "
+            "set engine.device=cpu"
+        )
     found = _base_folder(config)
-    model_type = "llama" if config.base.model is None else None if found is None else str(found.config.get("model_type"))
+    model_type = (
+        "llama"
+        if config.base.model is None
+        else None
+        if found is None
+        else str(found.config.get("model_type"))
+    )
     if not can_quantize(kind, model_type):
         raise no_quantization(kind, model_type or "kind of")
 
@@ -171,7 +215,9 @@ def _check_device(config: RunConfig) -> None:
 
 
 def _base_folder(config: RunConfig) -> ModelFolder | None:
-    """The folder of the base model, checked; none where it is made in this run or a name on the Hub. Raises ModelError."""
+    """The folder of the base model, checked; none where it is made in this run or a name on the
+    Hub. Raises ModelError.
+    """
     model = config.base.model
     if model is None or not (is_local(model) or Path(model).is_file()):
         return None

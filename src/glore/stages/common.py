@@ -1,4 +1,6 @@
-"""What the stages share: opening tasks and models when they are first needed, sampling and scoring shard by shard."""
+"""What the stages share: opening tasks and models when they are first needed, sampling and scoring
+shard by shard.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from glore.config import RunConfig
+from glore.engines.protocol import Engine, SamplingParams
 from glore.pipeline import StageContext
 from glore.records import Problem, Solution, StepLabels, StepScores
-from glore.sampling.protocol import Engine, SamplingParams, stable_seed
+from glore.seeds import stable_seed
 from glore.student import sample_solutions
 from glore.tasks.open import open_task
 from glore.tasks.protocol import OracleTask, Task
@@ -40,7 +43,12 @@ COMPLETIONS_PER_SHARD = 4096
 """About so many completions are drawn between two commits: what a kill loses at most."""
 SCORES_PER_SHARD = 8192
 
-_USUAL_SIZES = {"gsm8k": (7473, 1319), "svamp": (700, 300), "math": (12000, 500), "jsonl": (1000, 200)}
+_USUAL_SIZES = {
+    "gsm8k": (7473, 1319),
+    "svamp": (700, 300),
+    "math": (12000, 500),
+    "jsonl": (1000, 200),
+}
 """Questions of train and test, for estimates alone."""
 
 _SECTIONS = {
@@ -69,7 +77,9 @@ def base_model(ctx: StageContext) -> str | Path:
 
 
 def engine_key(config: RunConfig) -> dict[str, object]:
-    """The engine settings that results depend on; the others change speed alone. A pool of engines draws what one of them draws."""
+    """The engine settings that results depend on; the others change speed alone. A pool of engines
+    draws what one of them draws.
+    """
     sampler = config.engine.sampler
     key: dict[str, object] = {"engine.kind": sampler.kind, "engine.dtype": config.engine.dtype}
     if sampler.quantization != "none":
@@ -77,7 +87,11 @@ def engine_key(config: RunConfig) -> dict[str, object]:
     if sampler.dtype != config.engine.dtype:
         key["engine.inner.dtype"] = sampler.dtype
     if sampler.kind == "http":
-        key |= {"engine.prompt": sampler.prompt, "engine.siblings": sampler.siblings, "engine.extensions": sampler.extensions}
+        key |= {
+            "engine.prompt": sampler.prompt,
+            "engine.siblings": sampler.siblings,
+            "engine.extensions": sampler.extensions,
+        }
     return key
 
 
@@ -97,7 +111,9 @@ def training_setup(ctx: StageContext, name: str) -> TrainingSetup:
 
 
 def training_section(name: str) -> str | None:
-    """Where a recipe has the settings of the training of `models/NAME`; none: that model is no training's."""
+    """Where a recipe has the settings of the training of `models/NAME`; none: that model is no
+    training's.
+    """
     if name.startswith("ei"):
         return "student.ei_train"
     return _SECTIONS[name]
@@ -105,7 +121,13 @@ def training_section(name: str) -> str | None:
 
 def count_training(ctx: StageContext, report: TrainReport) -> None:
     """Counts for `done.json` of a fine-tuning."""
-    ctx.count(rows=report.n_rows, dropped=report.n_dropped, steps=report.n_steps, loss=report.final_loss, tokens=report.n_tokens)
+    ctx.count(
+        rows=report.n_rows,
+        dropped=report.n_dropped,
+        steps=report.n_steps,
+        loss=report.final_loss,
+        tokens=report.n_tokens,
+    )
 
 
 def shard_size(completions_per_item: int) -> int:
@@ -118,7 +140,7 @@ def lazy_engine(ctx: StageContext, model: str | Path) -> Callable[[], Engine]:
 
     @functools.cache
     def opened() -> Engine:
-        from glore.sampling.open import open_engine
+        from glore.engines.open import open_engine
 
         return open_engine(model, ctx.config.engine)
 
@@ -136,9 +158,13 @@ def sample(
     part: str = "part",
     prompted: bool = False,
 ) -> list[Solution]:
-    """n solutions of every problem from a student (temperature 0: greedy), written to `part` of this stage."""
+    """n solutions of every problem from a student (temperature 0: greedy), written to `part` of
+    this stage.
+    """
     task, engine = task_of(ctx), lazy_engine(ctx, model)
-    params = SamplingParams(temperature=temperature, max_new_tokens=ctx.config.student.max_new_tokens)
+    params = SamplingParams(
+        temperature=temperature, max_new_tokens=ctx.config.student.max_new_tokens
+    )
 
     def work(shard: Sequence[Problem]) -> list[Solution]:
         solutions = sample_solutions(
@@ -162,7 +188,9 @@ def sample(
 
 
 def verdicts(solutions: Iterable[Solution], part: str = "part") -> dict[str, int]:
-    """Counts for `done.json`: how many solutions, how many right, how many could not be graded, how many ran out of tokens."""
+    """Counts for `done.json`: how many solutions, how many right, how many could not be graded, how
+    many ran out of tokens.
+    """
     found = list(solutions)
     prefix = "" if part == "part" else f"{part}_"
     return {
@@ -174,13 +202,17 @@ def verdicts(solutions: Iterable[Solution], part: str = "part") -> dict[str, int
 
 
 def score(
-    ctx: StageContext, model: str, solutions: Sequence[Solution], problems: Mapping[str, Problem], part: str = "part"
+    ctx: StageContext,
+    model: str,
+    solutions: Sequence[Solution],
+    problems: Mapping[str, Problem],
+    part: str = "part",
 ) -> list[StepScores]:
     """One record per solution from the reward model of that name, written to `part` of this stage."""
 
     @functools.cache
     def scorer() -> Callable[[Sequence[tuple[str, tuple[str, ...]]]], list[tuple[float, ...]]]:
-        from glore.sampling.scoring import StepScorer
+        from glore.engines.local.scorer import StepScorer
 
         return StepScorer(ctx.model_dir(model), ctx.config.engine).score
 
@@ -191,7 +223,9 @@ def score(
     return ctx.sharded(solutions, SCORES_PER_SHARD, work, StepScores, part, unit="solutions")
 
 
-def truth_of(ctx: StageContext, solutions: Iterable[Solution], problems: Mapping[str, Problem]) -> list[StepLabels]:
+def truth_of(
+    ctx: StageContext, solutions: Iterable[Solution], problems: Mapping[str, Problem]
+) -> list[StepLabels]:
     """Exact step labels where the task knows the truth; empty elsewhere."""
     task = task_of(ctx)
     if not isinstance(task, OracleTask):
@@ -199,8 +233,12 @@ def truth_of(ctx: StageContext, solutions: Iterable[Solution], problems: Mapping
     return [truth_labels(s, task.step_truth(problems[s.problem_id], s.steps)) for s in solutions]
 
 
-def seeded_choice(ctx: StageContext, problems: Sequence[Problem], n: int, *, last: bool = False) -> list[Problem]:
-    """The first (or last) `n` of the problems in the run's seeded order, in their own order; 0: all."""
+def seeded_choice(
+    ctx: StageContext, problems: Sequence[Problem], n: int, *, last: bool = False
+) -> list[Problem]:
+    """The first (or last) `n` of the problems in the run's seeded order, in their own order; 0:
+    all.
+    """
     if not n or n >= len(problems):
         return list(problems)
     ranked = sorted(problems, key=lambda p: (stable_seed(ctx.seed, "reward questions", p.id), p.id))
@@ -212,9 +250,17 @@ def estimated_questions(config: RunConfig, split: str) -> int:
     """About how many questions a split has."""
     task = config.task
     if task.kind == "stories":
-        return {"train": task.stories.n_train, "dev": task.stories.n_dev, "test": task.stories.n_test}[split]
+        return {
+            "train": task.stories.n_train,
+            "dev": task.stories.n_dev,
+            "test": task.stories.n_test,
+        }[split]
     train, test = _USUAL_SIZES[task.kind]
-    limits = {"train": min(train, task.max_train or train), "dev": task.n_dev, "test": min(test, task.max_test or test)}
+    limits = {
+        "train": min(train, task.max_train or train),
+        "dev": task.n_dev,
+        "test": min(test, task.max_test or test),
+    }
     return limits[split]
 
 

@@ -13,7 +13,7 @@ from glore.solutions import by_problem, same_text
 from glore.stages.bases import train_lm
 from glore.stages.common import base_model, problems_by_id
 from glore.stages.reward import train_drafts
-from glore.tasks.answers import with_answer_line
+from glore.tasks.grading.answers import with_answer_line
 from glore.where import good_traces
 
 __all__ = ["make_pairs", "train_refiner"]
@@ -26,16 +26,25 @@ def make_pairs(ctx: StageContext) -> None:
     drafts, settings = train_drafts(ctx), ctx.config.refiner
     draft_of = {d.id: d for d in drafts}
     trials = ctx.read("rollouts", PrefixTrials)
-    traces = {(t.solution_id, t.n_steps_kept): good_traces(draft_of[t.solution_id], t, ctx.config.labels) for t in trials}
+    traces = {
+        (t.solution_id, t.n_steps_kept): good_traces(draft_of[t.solution_id], t, ctx.config.labels)
+        for t in trials
+    }
     right = _right_solutions(ctx)
     local = local_pairs(drafts, ctx.read("labels", StepLabels), traces, right, seed=ctx.seed)
-    whole = global_pairs(drafts, right, seed=ctx.seed, mark=settings.global_mark, how_many=settings.global_pairs)
+    whole = global_pairs(
+        drafts, right, seed=ctx.seed, mark=settings.global_mark, how_many=settings.global_pairs
+    )
     merge = ctx.config.task.merge_answer_line
     mixed = mixed_pairs(local, whole, seed=ctx.seed)
-    pairs = [dataclasses.replace(p, target_steps=with_answer_line(p.target_steps, merge)) for p in mixed]
+    pairs = [
+        dataclasses.replace(p, target_steps=with_answer_line(p.target_steps, merge)) for p in mixed
+    ]
     ctx.write(pairs, RefinementPair)
     n_wrong = sum(d.correct == "wrong" for d in drafts)
-    ctx.count(wrong_drafts=n_wrong, local_pairs=len(local), global_pairs=len(whole), pairs=len(pairs))
+    ctx.count(
+        wrong_drafts=n_wrong, local_pairs=len(local), global_pairs=len(whole), pairs=len(pairs)
+    )
 
 
 def train_refiner(ctx: StageContext) -> None:
@@ -43,20 +52,38 @@ def train_refiner(ctx: StageContext) -> None:
     pairs, problems = ctx.read("pairs", RefinementPair), problems_by_id(ctx, "train")
     if not pairs:
         raise RunError(
-            "there is no wrong draft with a right continuation, so the refiner has nothing to learn from: the student is right always or "
-            "never; choose harder or easier questions, or more samples (reward.draft_samples)"
+            "there is no wrong draft with a right continuation, so the refiner has nothing to "
+            "learn from: the student is right always or never; choose harder or easier questions, "
+            "or more samples (reward.draft_samples)"
         )
     settings = ctx.config.refiner
-    examples = [(refine_segments(problems[p.problem_id].question, p.draft_steps, p.marked_step), p.target_steps) for p in pairs]
-    train_lm(ctx, "refiner", examples, settings.train, ctx.model_dir("student") if settings.init == "student" else base_model(ctx))
+    examples = [
+        (
+            refine_segments(problems[p.problem_id].question, p.draft_steps, p.marked_step),
+            p.target_steps,
+        )
+        for p in pairs
+    ]
+    train_lm(
+        ctx,
+        "refiner",
+        examples,
+        settings.train,
+        ctx.model_dir("student") if settings.init == "student" else base_model(ctx),
+    )
 
 
 def _right_solutions(ctx: StageContext) -> dict[str, list[Steps]]:
-    """Problem id → its distinct right solutions: the worked one where the student learned from it, then the samples in their order."""
+    """Problem id → its distinct right solutions: the worked one where the student learned from it,
+    then the samples in their order.
+    """
     worked = ctx.config.student.bootstrap == "sft"
     groups = by_problem([s for s in ctx.read("samples", Solution) if s.correct == "right"])
     right: dict[str, list[Steps]] = {}
     for problem in problems_by_id(ctx, "train").values():
-        found = [*([problem.solution] if problem.solution and worked else []), *(s.steps for s in groups.get(problem.id, []))]
+        found = [
+            *([problem.solution] if problem.solution and worked else []),
+            *(s.steps for s in groups.get(problem.id, [])),
+        ]
         right[problem.id] = list({same_text(steps): steps for steps in found}.values())
     return right

@@ -1,4 +1,6 @@
-"""Stages: samples of training questions, the reward models, verifying rollouts and step labels (methods 2 and 3)."""
+"""Stages: samples of training questions, the reward models, verifying rollouts and step labels
+(methods 2 and 3).
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ __all__ = [
 ]
 
 DRAWN = "drawn.parquet"
-"""In the work folder of a rollouts stage that `glore regrade` reopened: the outcomes it had, graded anew."""
+"""In the work folder of a rollouts stage that `glore regrade` reopened: the outcomes it had, graded
+anew.
+"""
 STEPS_PER_DRAFT = 6
 """About so many prefixes of a draft are tried; decides the size of a shard alone."""
 
@@ -55,7 +59,9 @@ def sample_train_questions(ctx: StageContext) -> None:
 
 
 def sample_for_sft_orm(ctx: StageContext) -> None:
-    """The same from the SFT model, on the same questions; nothing where it is the student, whose samples are its own."""
+    """The same from the SFT model, on the same questions; nothing where it is the student, whose
+    samples are its own.
+    """
     if chosen_round(ctx)[0] == 0:
         ctx.progress.note("the student is the SFT model, so its samples and its ORM are the run's")
         ctx.write([], Solution)
@@ -67,7 +73,14 @@ def sample_for_sft_orm(ctx: StageContext) -> None:
 def _sample_train_questions(ctx: StageContext, model: str) -> None:
     reward = ctx.config.reward
     problems = seeded_choice(ctx, ctx.read("problems", Problem, "train"), reward.questions)
-    sample(ctx, ctx.model_dir(model), problems, source=model, n=reward.samples, temperature=reward.temperature)
+    sample(
+        ctx,
+        ctx.model_dir(model),
+        problems,
+        source=model,
+        n=reward.samples,
+        temperature=reward.temperature,
+    )
 
 
 def train_orm(ctx: StageContext) -> None:
@@ -79,16 +92,21 @@ def train_orm(ctx: StageContext) -> None:
 def train_sft_orm(ctx: StageContext) -> None:
     """The ORM of the SFT student, on its own samples, for Table 5.
 
-    None where the student is the SFT model, and none, which is said, where its samples hold nothing to tell apart: Table 5 then lacks
-    one number, which is no reason to end a run.
+    None where the student is the SFT model, and none, which is said, where its samples hold nothing
+    to tell apart: Table 5 then lacks one number, which is no reason to end a run.
     """
     samples = ctx.read("sft_samples", Solution)
     if not has_own_orm(samples):
         if samples:
-            ctx.progress.note("the SFT model is right always or never, so there is no ORM of its own; Table 5 shows no Rerank for it")
+            ctx.progress.note(
+                "the SFT model is right always or never, so there is no ORM of its own; Table 5 "
+                "shows no Rerank for it"
+            )
         ctx.count(skipped=1)
         return
-    _train_reward_model(ctx, "sft_orm", samples, orm_labels(samples), ctx.config.reward.orm, student="sft")
+    _train_reward_model(
+        ctx, "sft_orm", samples, orm_labels(samples), ctx.config.reward.orm, student="sft"
+    )
 
 
 def has_own_orm(samples: Sequence[Solution]) -> bool:
@@ -99,7 +117,9 @@ def has_own_orm(samples: Sequence[Solution]) -> bool:
 def train_balanced_orm(ctx: StageContext) -> None:
     """The same on as many right as wrong solutions of every question."""
     samples = balanced_solutions(ctx.read("samples", Solution), ctx.seed)
-    _train_reward_model(ctx, "balanced_orm", samples, orm_labels(samples, "balanced_orm"), ctx.config.reward.orm)
+    _train_reward_model(
+        ctx, "balanced_orm", samples, orm_labels(samples, "balanced_orm"), ctx.config.reward.orm
+    )
 
 
 def train_drafts(ctx: StageContext) -> list[Solution]:
@@ -112,15 +132,31 @@ def verify_train_drafts(ctx: StageContext) -> None:
     roll_out(ctx, train_drafts(ctx), problems_by_id(ctx, "train"), ctx.config.labels)
 
 
-def roll_out(ctx: StageContext, drafts: Sequence[Solution], problems: dict[str, Problem], settings: LabelSettings) -> list[PrefixTrials]:
+def roll_out(
+    ctx: StageContext,
+    drafts: Sequence[Solution],
+    problems: dict[str, Problem],
+    settings: LabelSettings,
+) -> list[PrefixTrials]:
     """Raw outcomes for these drafts, committed shard by shard."""
     task, engine = task_of(ctx), lazy_engine(ctx, ctx.model_dir("student"))
     kept = ctx.work_dir() / DRAWN
     drawn = read_records(kept, PrefixTrials) if kept.exists() else []
 
     def work(shard: Sequence[Solution]) -> list[PrefixTrials]:
-        trials = verify_prefixes(engine(), task, problems, shard, settings, seed=ctx.seed, progress=ctx.progress, drawn=drawn)
-        ctx.count(tokens=sum(t.n_tokens for t in trials), rollouts=sum(len(t.completions) for t in trials))
+        trials = verify_prefixes(
+            engine(),
+            task,
+            problems,
+            shard,
+            settings,
+            seed=ctx.seed,
+            progress=ctx.progress,
+            drawn=drawn,
+        )
+        ctx.count(
+            tokens=sum(t.n_tokens for t in trials), rollouts=sum(len(t.completions) for t in trials)
+        )
         return trials
 
     trials = ctx.sharded(drafts, drafts_per_shard(settings), work, PrefixTrials, unit="drafts")
@@ -137,7 +173,9 @@ def drafts_per_shard(settings: LabelSettings) -> int:
 def label_train_drafts(ctx: StageContext) -> None:
     """SORM labels, and the exact truth where the task knows it. Parts: `part`, `truth`."""
     drafts = train_drafts(ctx)
-    labels, counts = label_drafts(drafts, ctx.read("rollouts", PrefixTrials), ctx.config.labels, seed=ctx.seed)
+    labels, counts = label_drafts(
+        drafts, ctx.read("rollouts", PrefixTrials), ctx.config.labels, seed=ctx.seed
+    )
     ctx.write(labels, StepLabels)
     ctx.write(truth_of(ctx, drafts, problems_by_id(ctx, "train")), StepLabels, "truth")
     ctx.count(**dataclasses.asdict(counts))
@@ -145,7 +183,9 @@ def label_train_drafts(ctx: StageContext) -> None:
 
 def train_sorm(ctx: StageContext) -> None:
     """SORM: step labels from verifying rollouts."""
-    _train_reward_model(ctx, "sorm", train_drafts(ctx), ctx.read("labels", StepLabels), ctx.config.reward.sorm)
+    _train_reward_model(
+        ctx, "sorm", train_drafts(ctx), ctx.read("labels", StepLabels), ctx.config.reward.sorm
+    )
 
 
 def _train_reward_model(
@@ -162,17 +202,25 @@ def _train_reward_model(
     problems = problems_by_id(ctx, "train")
     examples = [
         StepExample(
-            prompt=solve_segments(problems[s.problem_id].question), steps=tuple(step_text(t) for t in s.steps), labels=r.labels, kept=r.kept
+            prompt=solve_segments(problems[s.problem_id].question),
+            steps=tuple(step_text(t) for t in s.steps),
+            labels=r.labels,
+            kept=r.kept,
         )
         for s, r in zip(solutions, labels, strict=True)
         if r.labels is not None and r.kept is not None and any(r.kept)
     ]
-    n_good = sum(label and kept for e in examples for label, kept in zip(e.labels, e.kept, strict=True))
-    n_bad = sum(not label and kept for e in examples for label, kept in zip(e.labels, e.kept, strict=True))
+    n_good = sum(
+        label and kept for e in examples for label, kept in zip(e.labels, e.kept, strict=True)
+    )
+    n_bad = sum(
+        not label and kept for e in examples for label, kept in zip(e.labels, e.kept, strict=True)
+    )
     if not n_good or not n_bad:
         raise RunError(
-            f"the {name} has {n_good} good and {n_bad} bad steps to learn from and needs both: the student is right always or never; "
-            "choose harder or easier questions, or more samples (reward.samples)"
+            f"the {name} has {n_good} good and {n_bad} bad steps to learn from and needs both: the "
+            "student is right always or never; choose harder or easier questions, or more samples "
+            "(reward.samples)"
         )
     start = ctx.model_dir(student) if ctx.config.reward.init == "student" else base_model(ctx)
     ctx.count(good_steps=n_good, bad_steps=n_bad)

@@ -1,4 +1,6 @@
-"""Stages on the test questions: drafts, samples, step labels, scores, refinements, tables (methods 5 and 6)."""
+"""Stages on the test questions: drafts, samples, step labels, scores, refinements, tables (methods
+5 and 6).
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,21 @@ from glore.errors import RunError
 from glore.evaluation import EvaluationInputs, EvaluationOptions, evaluate, write_evaluation
 from glore.evaluation.inputs import REFINERS, REWARD_MODELS, SFT_ORM
 from glore.how import MarkedDraft, refine_requests
-from glore.marks import recorded_files
 from glore.pipeline import StageContext
+from glore.pipeline.marks import recorded_files
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores, read_records
 from glore.solutions import first_of_each, graded_solution
 from glore.stages.bases import chosen_round
-from glore.stages.common import lazy_engine, problems_by_id, sample, score, shard_size, task_of, truth_of, verdicts
+from glore.stages.common import (
+    lazy_engine,
+    problems_by_id,
+    sample,
+    score,
+    shard_size,
+    task_of,
+    truth_of,
+    verdicts,
+)
 from glore.stages.reward import has_own_orm, roll_out
 from glore.where import first_bad_step, label_drafts
 
@@ -50,11 +61,20 @@ def sample_test_questions(ctx: StageContext, model: str) -> None:
         return
     settings = ctx.config.evaluation
     problems = ctx.read("problems", Problem, "test")
-    sample(ctx, ctx.model_dir(model), problems, source=model, n=settings.samples, temperature=settings.temperature)
+    sample(
+        ctx,
+        ctx.model_dir(model),
+        problems,
+        source=model,
+        n=settings.samples,
+        temperature=settings.temperature,
+    )
 
 
 def _same_as_student(ctx: StageContext, model: str) -> bool:
-    """Is this the SFT model, and the student too? Then its solutions are the student's, and the part stays empty."""
+    """Is this the SFT model, and the student too? Then its solutions are the student's, and the
+    part stays empty.
+    """
     if model != "sft" or chosen_round(ctx)[0] > 0:
         return False
     ctx.write([], Solution)
@@ -70,10 +90,14 @@ def verify_test_drafts(ctx: StageContext) -> None:
 
 
 def label_test_drafts(ctx: StageContext) -> None:
-    """Labels as in training, but not balanced; the truth where the task knows it. Parts: `part`, `truth`."""
+    """Labels as in training, but not balanced; the truth where the task knows it. Parts: `part`,
+    `truth`.
+    """
     drafts = ctx.read("test_drafts", Solution)
     rule = ctx.config.labels.model_copy(update={"balance": False})
-    labels, counts = label_drafts(drafts, ctx.read("test_rollouts", PrefixTrials), rule, seed=ctx.seed)
+    labels, counts = label_drafts(
+        drafts, ctx.read("test_rollouts", PrefixTrials), rule, seed=ctx.seed
+    )
     ctx.write(labels, StepLabels)
     ctx.write(truth_of(ctx, drafts, problems_by_id(ctx, "test")), StepLabels, "truth")
     ctx.count(**dataclasses.asdict(counts))
@@ -87,23 +111,39 @@ def score_test_drafts(ctx: StageContext) -> None:
 
 
 def refine_test_drafts(ctx: StageContext) -> None:
-    """Every draft refined globally, and locally at the ORM's and at the SORM's first bad step where there is one.
+    """Every draft refined globally, and locally at the ORM's and at the SORM's first bad step where
+    there is one.
 
     Parts: `global`, `local_orm`, `local_sorm`, `truth`.
     """
-    task, engine, problems = task_of(ctx), lazy_engine(ctx, ctx.model_dir("refiner")), problems_by_id(ctx, "test")
+    task, engine, problems = (
+        task_of(ctx),
+        lazy_engine(ctx, ctx.model_dir("refiner")),
+        problems_by_id(ctx, "test"),
+    )
     drafts = [d for d in ctx.read("test_drafts", Solution) if d.steps]
     first = 0 if ctx.config.refiner.global_mark == "first" else None
     work_lists = {"global": [MarkedDraft(d, first) for d in drafts]}
     for model in ("orm", "sorm"):
-        p_of = {s.solution_id: s.p_correct for s in ctx.read("test_draft_scores", StepScores, model)}
-        marks = [MarkedDraft(d, first_bad_step(p_of[d.id], ctx.config.evaluation.threshold)) for d in drafts]
+        p_of = {
+            s.solution_id: s.p_correct for s in ctx.read("test_draft_scores", StepScores, model)
+        }
+        marks = [
+            MarkedDraft(d, first_bad_step(p_of[d.id], ctx.config.evaluation.threshold))
+            for d in drafts
+        ]
         work_lists[f"local_{model}"] = [m for m in marks if m.marked_step is not None]
     made: list[Solution] = []
     for kind, marked in work_lists.items():
 
         def work(shard: Sequence[MarkedDraft], kind: str = kind) -> list[Solution]:
-            requests = refine_requests(shard, problems, kind, max_new_tokens=ctx.config.student.max_new_tokens, seed=ctx.seed)
+            requests = refine_requests(
+                shard,
+                problems,
+                kind,
+                max_new_tokens=ctx.config.student.max_new_tokens,
+                seed=ctx.seed,
+            )
             results = {r.request.id: r.completions[0] for r in engine().run(requests)}
             ctx.count(tokens=sum(c.n_tokens for c in results.values()))
             return [
@@ -126,7 +166,8 @@ def refine_test_drafts(ctx: StageContext) -> None:
 
 
 def score_test_solutions(ctx: StageContext) -> None:
-    """All reward models on samples and refinements, and the SFT student's own ORM on its samples, where it has one.
+    """All reward models on samples and refinements, and the SFT student's own ORM on its samples,
+    where it has one.
 
     Parts: `samples_MODEL`, `refined_MODEL`, `sft_orm`.
     """
@@ -145,7 +186,9 @@ def score_test_solutions(ctx: StageContext) -> None:
 
 def evaluate_run(ctx: StageContext) -> None:
     """All tables, as `report/evaluation.json`."""
-    evaluation = evaluate(_gathered(ctx.read, ctx.config), evaluation_options(ctx.config), ctx.config.labels)
+    evaluation = evaluate(
+        _gathered(ctx.read, ctx.config), evaluation_options(ctx.config), ctx.config.labels
+    )
     write_evaluation(ctx.run_dir / "report" / "evaluation.json", evaluation)
     ctx.count(**dataclasses.asdict(evaluation.counts))
 
@@ -163,7 +206,8 @@ def evaluation_options(config: RunConfig) -> EvaluationOptions:
 
 
 def read_inputs(run_dir: Path, config: RunConfig | None = None) -> EvaluationInputs:
-    """The records of a finished run that its tables are made of; `config`: the settings they were made with, if not those in its folder.
+    """The records of a finished run that its tables are made of; `config`: the settings they were
+    made with, if not those in its folder.
 
     Raises RunError where the run is not finished.
     """
@@ -171,7 +215,10 @@ def read_inputs(run_dir: Path, config: RunConfig | None = None) -> EvaluationInp
     def read(stage: str, kind: type[T], part: str = "part") -> list[T]:
         files = recorded_files(run_dir / "stages" / stage, part)
         if not files:
-            raise RunError(f"run {run_dir} has no {part} records of stage {stage}; finish it first with glore run")
+            raise RunError(
+                f"run {run_dir} has no {part} records of stage {stage}; finish it first with glore "
+                "run"
+            )
         return read_records(files, kind)
 
     return _gathered(read, config or load_run(run_dir))
@@ -185,7 +232,9 @@ def _gathered(read: _Reader, config: RunConfig) -> EvaluationInputs:
     has_sft = config.student.bootstrap == "sft"
     refinements = [s for kind in REFINERS for s in read("test_refinements", Solution, kind)]
     scores = [s for model in REWARD_MODELS for s in read("test_draft_scores", StepScores, model)]
-    scored = [f"{what}_{model}" for what in ("samples", "refined") for model in REWARD_MODELS] + ([SFT_ORM] if has_sft else [])
+    scored = [f"{what}_{model}" for what in ("samples", "refined") for model in REWARD_MODELS] + (
+        [SFT_ORM] if has_sft else []
+    )
     scores += [s for part in scored for s in read("test_scores", StepScores, part)]
     drafts, samples = read("test_drafts", Solution), read("test_samples", Solution)
     sft_drafts = read("sft_test_drafts", Solution) if has_sft else []
@@ -193,7 +242,11 @@ def _gathered(read: _Reader, config: RunConfig) -> EvaluationInputs:
     if has_sft and not sft_drafts:
         # The student is the SFT model: so are its solutions, and its ORM.
         sft_drafts, sft_samples, sampled = drafts, samples, {s.id for s in samples}
-        scores += [dataclasses.replace(s, model=SFT_ORM) for s in scores if s.model == "orm" and s.solution_id in sampled]
+        scores += [
+            dataclasses.replace(s, model=SFT_ORM)
+            for s in scores
+            if s.model == "orm" and s.solution_id in sampled
+        ]
     train = first_of_each(read("samples", Solution), config.reward.draft_samples)
     return EvaluationInputs(
         name=config.name,
@@ -205,7 +258,10 @@ def _gathered(read: _Reader, config: RunConfig) -> EvaluationInputs:
         refinements=tuple(refinements),
         scores=tuple(scores),
         draft_labels=tuple(read("test_labels", StepLabels)),
-        draft_truth=(*read("test_labels", StepLabels, "truth"), *read("test_refinements", StepLabels, "truth")),
+        draft_truth=(
+            *read("test_labels", StepLabels, "truth"),
+            *read("test_refinements", StepLabels, "truth"),
+        ),
         test_trials=tuple(read("test_rollouts", PrefixTrials)),
         train_drafts=tuple(train),
         train_trials=tuple(read("rollouts", PrefixTrials)),

@@ -1,6 +1,7 @@
 """Where problems come from and what counts as right: `open_task(settings, seed)` gives a `Task`.
 
-Names are imported at first use, so that the process that compares LaTeX starts without the rest of glore.
+Names are imported at first use, so that the process that compares LaTeX starts without the rest of
+glore.
 """
 
 from __future__ import annotations

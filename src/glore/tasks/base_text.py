@@ -1,6 +1,7 @@
 """How problems and drills become documents for a base model that is trained from nothing.
 
-What can't be known beforehand (a question's wording, a drill's numbers) is read, not learnt: its entropy would only add noise.
+What can't be known beforehand (a question's wording, a drill's numbers) is read, not learnt: its
+entropy would only add noise.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""GSM8K (Cobbe et al. 2021): worked solutions with `<<48/2=24>>` annotations and a last line `#### 18` (method 8)."""
+"""GSM8K (Cobbe et al. 2021): worked solutions with `<<48/2=24>>` annotations and a last line `####
+18` (method 8).
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,12 @@ from functools import partial
 from glore.config import TaskSettings
 from glore.errors import DataError, shown
 from glore.records import Problem
-from glore.tasks.dataset import DatasetTask, load_rows, split_rows
-from glore.tasks.grading import find_answer, grade_number_answer, strip_annotations
-from glore.tasks.numbers import canonical, parse_number
-from glore.tasks.source import Row, text_field
-from glore.tasks.splits import Loaded
-from glore.tasks.worked import check_boxes, worked_steps
+from glore.tasks.data.dataset import DatasetTask, load_rows, split_rows
+from glore.tasks.data.source import Row, text_field
+from glore.tasks.data.splits import Loaded
+from glore.tasks.data.worked import check_boxes, worked_steps
+from glore.tasks.grading.grade import find_answer, grade_number_answer, strip_annotations
+from glore.tasks.grading.numbers import canonical, parse_number
 
 __all__ = ["load_gsm8k"]
 
@@ -32,8 +34,14 @@ def _problem(row: Row, split: str, number: int, *, settings: TaskSettings) -> Lo
         raise DataError(f"{row.where}: the field 'answer' has no final line '#### number'; add it")
     gold = parse_number(found)
     if gold is None:
-        raise DataError(f"{row.where}: the field 'answer' ends in {shown(found)}, which is not one number; correct the line after '####'")
+        raise DataError(
+            f"{row.where}: the field 'answer' ends in {shown(found)}, which is not one number; "
+            "correct the line after '####'"
+        )
     check_boxes(row, "answer", text, canonical(gold), grade_number_answer, "the line after '####'")
     if not settings.keep_annotations:
         steps = strip_annotations(steps)
-    return Loaded(Problem(f"gsm8k-{split}-{number:05d}", question.strip(), canonical(gold), steps, split), row.where)
+    return Loaded(
+        Problem(f"gsm8k-{split}-{number:05d}", question.strip(), canonical(gold), steps, split),
+        row.where,
+    )

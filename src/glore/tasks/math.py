@@ -14,12 +14,12 @@ from glore.config import TaskSettings
 from glore.errors import DataError
 from glore.prompts import split_steps
 from glore.records import Problem
-from glore.tasks.dataset import DatasetTask, load_rows, split_graded_rows
-from glore.tasks.grading import find_answer, find_boxed, grade_answer
-from glore.tasks.latex import LatexChecker
-from glore.tasks.source import Row, optional_text, text_field
-from glore.tasks.splits import Loaded
-from glore.tasks.worked import gold_answer, worked_solution
+from glore.tasks.data.dataset import DatasetTask, load_rows, split_graded_rows
+from glore.tasks.data.source import Row, optional_text, text_field
+from glore.tasks.data.splits import Loaded
+from glore.tasks.data.worked import gold_answer, worked_solution
+from glore.tasks.grading.grade import find_answer, find_boxed, grade_answer
+from glore.tasks.grading.latex import LatexChecker
 
 __all__ = ["load_math"]
 
@@ -31,13 +31,28 @@ def load_math(settings: TaskSettings) -> DatasetTask:
     return DatasetTask("math", *split_graded_rows(settings, load_rows(settings), _problem, "drop"))
 
 
-def _problem(row: Row, split: str, number: int, *, settings: TaskSettings, checker: LatexChecker) -> Loaded:
-    question, text, given = text_field(row, "problem", "question"), optional_text(row, "solution"), optional_text(row, "answer")
+def _problem(
+    row: Row, split: str, number: int, *, settings: TaskSettings, checker: LatexChecker
+) -> Loaded:
+    question, text, given = (
+        text_field(row, "problem", "question"),
+        optional_text(row, "solution"),
+        optional_text(row, "answer"),
+    )
     stated = None if text is None else find_boxed(text) or find_answer(split_steps(text))
     answer = given or stated
     if answer is None:
-        raise DataError(f"{row.where}: there is neither a field 'answer' nor a \\boxed{{…}} in the field 'solution'; add one")
+        raise DataError(
+            f"{row.where}: there is neither a field 'answer' nor a \\boxed{{…}} in the field "
+            "'solution'; add one"
+        )
     gold = gold_answer(row, "answer" if given else "solution", answer, mixed=True)
     grade = partial(grade_answer, checker=checker)
-    solution = None if text is None else worked_solution(row, text, answer, gold, settings.merge_answer_line, grade)
-    return Loaded(Problem(f"math-{split}-{number:05d}", question.strip(), gold, solution, split), row.where)
+    solution = (
+        None
+        if text is None
+        else worked_solution(row, text, answer, gold, settings.merge_answer_line, grade)
+    )
+    return Loaded(
+        Problem(f"math-{split}-{number:05d}", question.strip(), gold, solution, split), row.where
+    )

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from glore.config import TaskSettings
-from glore.fingerprints import digest_of_files
+from glore.pipeline.fingerprints import digest_of_files
 from glore.records import Problem
 from glore.tasks.protocol import Task
 
@@ -44,18 +44,27 @@ def open_task(settings: TaskSettings, seed: int) -> Task:
 
 
 def open_grader(settings: TaskSettings, seed: int, problems: Iterable[Problem]) -> Task:
-    """A task with these problems, read earlier by `open_task` with the same settings: grades them without the data they came from."""
+    """A task with these problems, read earlier by `open_task` with the same settings: grades them
+    without the data they came from.
+    """
     if settings.kind == "stories":
         return open_task(settings, seed)
-    from glore.tasks.dataset import DatasetTask
-    from glore.tasks.latex import LatexChecker
-    from glore.tasks.numbers import parse_number
-    from glore.tasks.splits import SPLITS, Splits
+    from glore.tasks.data.dataset import DatasetTask
+    from glore.tasks.data.splits import SPLITS, Splits
+    from glore.tasks.grading.latex import LatexChecker
+    from glore.tasks.grading.numbers import parse_number
 
     known = list(problems)
-    splits = Splits({split: tuple(p for p in known if p.split == split) for split in SPLITS}, n_duplicates=0, n_overlaps=0)
-    # As the loaders choose: MATH may always need it, the user's own problems where an answer is no number.
-    latex = settings.kind == "math" or (settings.kind == "jsonl" and any(parse_number(p.answer) is None for p in known))
+    splits = Splits(
+        {split: tuple(p for p in known if p.split == split) for split in SPLITS},
+        n_duplicates=0,
+        n_overlaps=0,
+    )
+    # As the loaders choose: MATH may always need it, the user's own problems where an answer is no
+    # number.
+    latex = settings.kind == "math" or (
+        settings.kind == "jsonl" and any(parse_number(p.answer) is None for p in known)
+    )
     return DatasetTask(settings.kind, splits, LatexChecker() if latex else None, settings.boxed)
 
 
@@ -79,11 +88,17 @@ def data_contents(settings: TaskSettings, *, base_text: bool = False) -> dict[st
 
 def _content(place: Path, settings: TaskSettings) -> str | None:
     """Of the file, or of the files in a folder that are read, by split, order and name."""
-    from glore.tasks.layout import find_data
+    from glore.tasks.data.layout import find_data
 
     if place.is_file():
         return digest_of_files({"": place})
     if not place.is_dir() or not any(place.iterdir()):
         return None
     parts = find_data(settings)
-    return digest_of_files({f"{split} {n:05d} {f.relative_to(place)}": f for split, files in parts.items() for n, f in enumerate(files)})
+    return digest_of_files(
+        {
+            f"{split} {n:05d} {f.relative_to(place)}": f
+            for split, files in parts.items()
+            for n, f in enumerate(files)
+        }
+    )

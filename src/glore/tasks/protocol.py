@@ -1,6 +1,7 @@
 """What a task is: problems in three splits, and what counts as right.
 
-A task with an `oracle` also knows the truth of every step of any solution text (the built-in `stories` does).
+A task with an `oracle` also knows the truth of every step of any solution text (the built-in
+`stories` does).
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class OracleTask(Protocol):
     """A task that can check steps."""
 
     def step_truth(self, problem: Problem, steps: Sequence[str]) -> tuple[bool, ...]:
-        """L flags: is the statement of this step true (whatever the way or the order)? Not propagated."""
+        """L flags: is the statement of this step true (whatever the way or the order)? Not
+        propagated.
+        """
         ...
 
 
@@ -56,5 +59,7 @@ class ScratchTask(Protocol):
     """A task that can supply the text a small base model is trained on from nothing."""
 
     def base_document(self, rng: random.Random, progress: float) -> Document:
-        """One document (drill, short problem, copying) from the generator's state and the share of training done, 0 to 1."""
+        """One document (drill, short problem, copying) from the generator's state and the share of
+        training done, 0 to 1.
+        """
         ...

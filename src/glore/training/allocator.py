@@ -1,8 +1,9 @@
 """Let the C library keep the memory of freed tensors.
 
-A training step on a CPU allocates and frees the same few dozen large tensors again and again. glibc hands blocks above
-128 KiB back to the kernel each time and takes page faults to get them again: a tenth of a small model's training time.
-But rows differ in length from batch to batch, so what is kept falls to pieces and grows; now and then it is given back whole.
+A training step on a CPU allocates and frees the same few dozen large tensors again and again. glibc
+hands blocks above 128 KiB back to the kernel each time and takes page faults to get them again: a
+tenth of a small model's training time. But rows differ in length from batch to batch, so what is
+kept falls to pieces and grows; now and then it is given back whole.
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ LARGEST_BYTES = 32 * 1024 * 1024
 
 
 def keep_freed_memory() -> bool:
-    """Serve blocks up to `LARGEST_BYTES` from the heap and never trim it, for the rest of the process. False where that can't be set."""
+    """Serve blocks up to `LARGEST_BYTES` from the heap and never trim it, for the rest of the
+    process. False where that can't be set.
+    """
     if not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_BYTES)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_BYTES)) and bool(
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    )
 
 
 def release_freed_memory() -> bool:

@@ -1,10 +1,10 @@
 """Which rows go into which batch, decided before training starts from (row lengths, seed) alone.
 
-Rows of like length share a batch, so little is padded: each epoch shuffles all rows, sorts windows of many batches by
-length, cuts batches, and shuffles the batches. Rows are padded on the right and the model gets no attention mask:
-under causal attention no real token sees the padding, and the mask-free path is the fast one. (Packing rows into one
-sequence would leak between rows on every path but one; see tests/parity/test_training_parity.py.)
-Axes: B rows of a batch, T padded length.
+Rows of like length share a batch, so little is padded: each epoch shuffles all rows, sorts windows
+of many batches by length, cuts batches, and shuffles the batches. Rows are padded on the right and
+the model gets no attention mask: under causal attention no real token sees the padding, and the
+mask-free path is the fast one. (Packing rows into one sequence would leak between rows on every
+path but one; see tests/parity/test_training_parity.py.) Axes: B rows of a batch, T padded length.
 """
 
 from __future__ import annotations
@@ -25,12 +25,18 @@ PADDING_MULTIPLE = 8
 
 
 def plan_batches(
-    lengths: Sequence[int], batch_size: int, epochs: float, n_batches: int, seed: int, in_order: bool = False
+    lengths: Sequence[int],
+    batch_size: int,
+    epochs: float,
+    n_batches: int,
+    seed: int,
+    in_order: bool = False,
 ) -> list[tuple[int, ...]]:
     """Row indices of every batch, in order, for the whole training.
 
-    `n_batches` > 0 asks for exactly so many; else there are as many as `epochs` (a part of the last epoch's batches for
-    a fraction). `in_order` keeps the rows' order from window to window (a curriculum). Depends on nothing but the arguments.
+    `n_batches` > 0 asks for exactly so many; else there are as many as `epochs` (a part of the last
+    epoch's batches for a fraction). `in_order` keeps the rows' order from window to window (a
+    curriculum). Depends on nothing but the arguments.
     """
     per_epoch = math.ceil(len(lengths) / batch_size)
     wanted = n_batches or max(1, math.ceil(round(per_epoch * epochs, 6)))
@@ -42,20 +48,29 @@ def plan_batches(
     return plan[:wanted]
 
 
-def _one_epoch(lengths: Sequence[int], batch_size: int, rng: np.random.Generator, in_order: bool) -> list[tuple[int, ...]]:
+def _one_epoch(
+    lengths: Sequence[int], batch_size: int, rng: np.random.Generator, in_order: bool
+) -> list[tuple[int, ...]]:
     order = np.arange(len(lengths)) if in_order else rng.permutation(len(lengths))
     of = np.asarray(lengths)
     batches: list[tuple[int, ...]] = []
     for start in range(0, len(order), WINDOW * batch_size):
         window = order[start : start + WINDOW * batch_size]
         window = window[np.argsort(of[window], kind="stable")]
-        cut = [tuple(int(i) for i in window[at : at + batch_size]) for at in range(0, len(window), batch_size)]
+        cut = [
+            tuple(int(i) for i in window[at : at + batch_size])
+            for at in range(0, len(window), batch_size)
+        ]
         batches.extend(cut[i] for i in rng.permutation(len(cut)))
     return batches if in_order else [batches[i] for i in rng.permutation(len(batches))]
 
 
-def pad_rows(rows: Sequence[Row], pad_id: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Ids and targets of a batch, (B, T) each, padded on the right to a multiple of `PADDING_MULTIPLE`."""
+def pad_rows(
+    rows: Sequence[Row], pad_id: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Ids and targets of a batch, (B, T) each, padded on the right to a multiple of
+    `PADDING_MULTIPLE`.
+    """
     longest = max(len(row.ids) for row in rows)
     width = math.ceil(longest / PADDING_MULTIPLE) * PADDING_MULTIPLE
     ids_BT = np.full((len(rows), width), pad_id, dtype=np.int64)

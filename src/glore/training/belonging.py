@@ -1,8 +1,10 @@
-"""A launched job belongs to the run that started it: it ends when that run is gone, and no two jobs work in one folder.
+"""A launched job belongs to the run that started it: it ends when that run is gone, and no two jobs
+work in one folder.
 
-A run that is killed can't stop what it launched. Left alone, such a job would go on writing checkpoints and the model while the
-run, started again, launches another. So every process of a job holds a lock that the next launch waits for, does nothing
-where the folder is another launch's by now, and leaves once its run is no more.
+A run that is killed can't stop what it launched. Left alone, such a job would go on writing
+checkpoints and the model while the run, started again, launches another. So every process of a job
+holds a lock that the next launch waits for, does nothing where the folder is another launch's by
+now, and leaves once its run is no more.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ __all__ = ["Owner", "alone", "belong"]
 
 LOCK = "at-work.lock"
 PATIENCE = 600.0
-"""So many seconds the processes of an earlier job have to end; without their run they do at once."""
+"""So many seconds the processes of an earlier job have to end; without their run they do at once.
+"""
 PAUSE = 0.2
 
 
@@ -60,7 +63,9 @@ class Owner:
 
 @contextlib.contextmanager
 def alone(folder: Path, progress: Progress) -> Iterator[None]:
-    """Wait until no process of an earlier job is at work in `folder`, and keep them out inside the block. Raises RunError."""
+    """Wait until no process of an earlier job is at work in `folder`, and keep them out inside the
+    block. Raises RunError.
+    """
     with (folder / LOCK).open("ab+") as stream:
         end, told = time.monotonic() + PATIENCE, False
         while True:
@@ -71,14 +76,18 @@ def alone(folder: Path, progress: Progress) -> Iterator[None]:
                 if not told:
                     progress.note("waiting for the processes of an earlier, killed training to end")
                 if time.monotonic() > end:
-                    raise RunError(f"processes of an earlier training are still at work in {folder}; stop them, then run again") from error
+                    raise RunError(
+                        f"processes of an earlier training are still at work in {folder}; stop "
+                        "them, then run again"
+                    ) from error
                 told = True
                 time.sleep(PAUSE)
         yield
 
 
 def belong(folder: Path, token: str) -> bool:
-    """Called in every process of a job, before it reads or writes anything else: does the folder still belong to its launch?
+    """Called in every process of a job, before it reads or writes anything else: does the folder
+    still belong to its launch?
 
     From then on the process holds the lock and ends with its run.
     """

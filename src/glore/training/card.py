@@ -1,4 +1,6 @@
-"""The README.md of a saved model: what it was trained on, with which settings, and what came out. Plain text."""
+"""The README.md of a saved model: what it was trained on, with which settings, and what came out.
+Plain text.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,15 @@ __all__ = ["model_card"]
 
 
 def model_card(name: str, what: str, settings: Settings, report: TrainReport, seed: int) -> str:
-    """Markdown without front matter; wall time is left out, so that equal trainings write equal cards."""
+    """Markdown without front matter; wall time is left out, so that equal trainings write equal
+    cards.
+    """
     lines = [
         f"# {name}",
         "",
         what,
-        "Made by a glore run; text of questions and solutions is encoded segment by segment (one segment a step).",
+        "Made by a glore run; text of questions and solutions is encoded segment by segment (one "
+        "segment a step).",
         "",
         "## Training",
         f"- rows: {report.n_rows} (left out as too long or without a target: {report.n_dropped})",

@@ -21,7 +21,12 @@ BACKEND = "inductor"
 @contextlib.contextmanager
 def compiled_blocks(model: torch.nn.Module) -> Iterator[int]:
     """The blocks of `model` are compiled while this is open; gives their number."""
-    blocks = [block for module in model.modules() if is_repeated_blocks(module) for block in module.children()]
+    blocks = [
+        block
+        for module in model.modules()
+        if is_repeated_blocks(module)
+        for block in module.children()
+    ]
     for block in blocks:
         block.compile(backend=BACKEND)
     try:

@@ -1,7 +1,9 @@
-"""Training on several devices: who is the first process, when all wait for it, and whole weights out of sharded ones.
+"""Training on several devices: who is the first process, when all wait for it, and whole weights
+out of sharded ones.
 
-The processes are started by accelerate (`glore.training.job`). Data parallel training needs nothing but that the first process alone
-writes; FSDP and DeepSpeed ZeRO-3 shard the weights, which are gathered into `work_dir/whole` before the model is saved.
+The processes are started by accelerate (`glore.training.job`). Data parallel training needs nothing
+but that the first process alone writes; FSDP and DeepSpeed ZeRO-3 shard the weights, which are
+gathered into `work_dir/whole` before the model is saved.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ def wait_for_all() -> None:
 
 
 def is_sharded(trainer: Trainer, settings: TrainSettings) -> bool:
-    """Whether the weights are spread over processes. Raises ConfigError for settings that don't go with that."""
+    """Whether the weights are spread over processes. Raises ConfigError for settings that don't go
+    with that.
+    """
     if str(trainer.accelerator.distributed_type.value) not in SHARDED:
         return False
     refuse_sharded(settings)
@@ -42,7 +46,9 @@ def is_sharded(trainer: Trainer, settings: TrainSettings) -> bool:
 
 
 def gather_weights(trainer: Trainer, sharded: bool, work_dir: Path) -> None:
-    """After a training, write sharded weights whole to `work_dir/whole`; without sharding see that none lie there."""
+    """After a training, write sharded weights whole to `work_dir/whole`; without sharding see that
+    none lie there.
+    """
     folder = work_dir / "whole"
     if is_first():
         shutil.rmtree(folder, ignore_errors=True)

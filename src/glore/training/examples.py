@@ -1,8 +1,8 @@
 """What a trainer is given, and how it becomes rows of token ids and targets. No torch here.
 
-A row's `targets` stand at the positions whose logits are scored: next-token ids for a language model, step labels for
-a step classifier, `IGNORED` elsewhere. So one loss serves both, and nothing is shifted later.
-Axes: T tokens of a row.
+A row's `targets` stand at the positions whose logits are scored: next-token ids for a language
+model, step labels for a step classifier, `IGNORED` elsewhere. So one loss serves both, and nothing
+is shifted later. Axes: T tokens of a row.
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ from glore.tasks.protocol import Document
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["IGNORED", "LMExample", "Row", "StepExample", "TrainReport", "document_rows", "lm_rows", "merged_rows", "step_rows"]
+__all__ = [
+    "IGNORED",
+    "LMExample",
+    "Row",
+    "StepExample",
+    "TrainReport",
+    "document_rows",
+    "lm_rows",
+    "merged_rows",
+    "step_rows",
+]
 
 IGNORED = -100
 """Target of a position that takes no part in the loss (torch's own convention)."""
@@ -30,7 +40,9 @@ CHUNK = 4096
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LMExample:
-    """Text to learn: loss on the target and the end-of-text token that follows it; on everything where `prompt` is empty."""
+    """Text to learn: loss on the target and the end-of-text token that follows it; on everything
+    where `prompt` is empty.
+    """
 
     prompt: tuple[str, ...]
     target: tuple[str, ...]
@@ -78,7 +90,9 @@ class Row:
 E_ = TypeVar("E_", LMExample, StepExample, Document)
 
 
-def lm_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[LMExample], max_length: int) -> tuple[list[Row], int]:
+def lm_rows(
+    tokenizer: PreTrainedTokenizerBase, examples: Iterable[LMExample], max_length: int
+) -> tuple[list[Row], int]:
     """Rows of language-model examples, and how many examples were left out as too long (or empty)."""
     eos = int(tokenizer.eos_token_id)
 
@@ -93,13 +107,24 @@ def lm_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[LMExample], m
     return _rows(examples, encode, max_length)
 
 
-def document_rows(tokenizer: PreTrainedTokenizerBase, documents: Sequence[Document], max_length: int) -> tuple[list[Row], int]:
-    """Rows of base documents, and how many were left out as too long. Every document ends in the end-of-text token."""
+def document_rows(
+    tokenizer: PreTrainedTokenizerBase, documents: Sequence[Document], max_length: int
+) -> tuple[list[Row], int]:
+    """Rows of base documents, and how many were left out as too long. Every document ends in the
+    end-of-text token.
+    """
     eos = int(tokenizer.eos_token_id)
 
     def encode(chunk: list[Document]) -> list[Row]:
-        flat = iter(encode_many(tokenizer, [(text,) for document in chunk for text, _ in document], bos=False))
-        return [_lm_row([*((next(flat), learnt) for _, learnt in document), ([eos], True)]) for document in chunk]
+        flat = iter(
+            encode_many(
+                tokenizer, [(text,) for document in chunk for text, _ in document], bos=False
+            )
+        )
+        return [
+            _lm_row([*((next(flat), learnt) for _, learnt in document), ([eos], True)])
+            for document in chunk
+        ]
 
     return _rows(documents, encode, max_length)
 
@@ -112,7 +137,9 @@ def _lm_row(pieces: Sequence[tuple[list[int], bool]]) -> Row:
     return Row(ids_T, targets_T)
 
 
-def step_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[StepExample], max_length: int) -> tuple[list[Row], int]:
+def step_rows(
+    tokenizer: PreTrainedTokenizerBase, examples: Iterable[StepExample], max_length: int
+) -> tuple[list[Row], int]:
     """Rows of step examples, and how many examples were left out (too long, or no kept step)."""
 
     def encode(chunk: list[StepExample]) -> list[Row]:
@@ -128,7 +155,9 @@ def step_rows(tokenizer: PreTrainedTokenizerBase, examples: Iterable[StepExample
 
 
 def _step_row(example: StepExample, prompt: list[int], steps: Sequence[list[int]]) -> Row:
-    assert len(example.steps) == len(example.labels) == len(example.kept), "one label and one flag per step"
+    assert len(example.steps) == len(example.labels) == len(example.kept), (
+        "one label and one flag per step"
+    )
     ids_T = np.array([*prompt, *(token for step in steps for token in step)], dtype=np.int32)
     targets_T = np.full_like(ids_T, IGNORED)
     end = len(prompt)
@@ -139,7 +168,9 @@ def _step_row(example: StepExample, prompt: list[int], steps: Sequence[list[int]
     return Row(ids_T, targets_T)
 
 
-def _rows(examples: Iterable[E_], encode: Callable[[list[E_]], list[Row]], max_length: int) -> tuple[list[Row], int]:
+def _rows(
+    examples: Iterable[E_], encode: Callable[[list[E_]], list[Row]], max_length: int
+) -> tuple[list[Row], int]:
     rows: list[Row] = []
     n_dropped = 0
     todo = list(examples)
@@ -155,11 +186,16 @@ def _rows(examples: Iterable[E_], encode: Callable[[list[E_]], list[Row]], max_l
 def merged_rows(rows: Sequence[Row]) -> list[Row]:
     """Equal rows as one with its number of copies, where the first one stood.
 
-    Samples of one question repeat each other (45 of 100 in the quickstart): the mean gradient is the same, and each text is computed once.
+    Samples of one question repeat each other (45 of 100 in the quickstart): the mean gradient is
+    the same, and each text is computed once.
     """
     merged: dict[tuple[bytes, bytes], Row] = {}
     for row in rows:
         key = (row.ids.tobytes(), row.targets.tobytes())
         before = merged.get(key)
-        merged[key] = row if before is None else dataclasses.replace(before, copies=before.copies + row.copies)
+        merged[key] = (
+            row
+            if before is None
+            else dataclasses.replace(before, copies=before.copies + row.copies)
+        )
     return list(merged.values())

@@ -1,8 +1,8 @@
-"""Fine-tune a pretrained model on examples: language models (students and refiners, methods 1 and 4) and step classifiers
-(ORM, Balanced ORM and SORM, method 2, which differ in their labels only).
+"""Fine-tune a pretrained model on examples: language models (students and refiners, methods 1 and
+4) and step classifiers (ORM, Balanced ORM and SORM, method 2, which differ in their labels only).
 
-A step classifier is a two-class token classification at the last token of each kept step; one forward pass scores every
-step of a solution.
+A step classifier is a two-class token classification at the last token of each kept step; one
+forward pass scores every step of a solution.
 """
 
 from __future__ import annotations
@@ -12,10 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glore.config import TrainSettings
-from glore.models import load_causal_lm, load_step_model, load_tokenizer, new_step_model, prepare_tokenizer, save_model
+from glore.models import (
+    load_causal_lm,
+    load_step_model,
+    load_tokenizer,
+    new_step_model,
+    prepare_tokenizer,
+    save_model,
+)
 from glore.training.card import model_card
 from glore.training.distributed import is_first, wait_for_all, whole_folder
-from glore.training.examples import LMExample, Row, StepExample, TrainReport, lm_rows, merged_rows, step_rows
+from glore.training.examples import (
+    LMExample,
+    Row,
+    StepExample,
+    TrainReport,
+    lm_rows,
+    merged_rows,
+    step_rows,
+)
 from glore.training.fit import fit, seed_all
 from glore.training.job import launched
 from glore.training.lora import merge_lora, wrap_lora
@@ -31,25 +46,36 @@ Load = Callable[[str | Path, str], "PreTrainedModel"]
 """Folder or Hub name and dtype → model."""
 
 
-def train_causal_lm(base: str | Path, examples: Iterable[LMExample], settings: TrainSettings, setup: TrainingSetup) -> TrainReport:
-    """Fine-tune `base` on `examples` and save it to `setup.out_dir` (loads with AutoModelForCausalLM and AutoTokenizer).
+def train_causal_lm(
+    base: str | Path, examples: Iterable[LMExample], settings: TrainSettings, setup: TrainingSetup
+) -> TrainReport:
+    """Fine-tune `base` on `examples` and save it to `setup.out_dir` (loads with
+    AutoModelForCausalLM and AutoTokenizer).
 
-    Loss on targets and their end-of-text token. Resumes from `setup.work_dir` after a kill where `settings.save_steps` is set.
-    Raises ModelError (base not loadable, nothing to train on, no memory, loss not a number), ConfigError (peft missing).
+    Loss on targets and their end-of-text token. Resumes from `setup.work_dir` after a kill where
+    `settings.save_steps` is set. Raises ModelError (base not loadable, nothing to train on, no
+    memory, loss not a number), ConfigError (peft missing).
     """
     if setup.launch:
         return launched("causal", base, examples, settings, setup)
-    what = f"Causal language model, fine-tuned from {base} on prompts and targets (loss on targets)."
+    what = (
+        f"Causal language model, fine-tuned from {base} on prompts and targets (loss on targets)."
+    )
 
     def rows(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Row], int]:
         return lm_rows(tokenizer, examples, settings.max_length)
 
     with watched_memory(settings, setup):
-        return _fine_tuned(base, rows, settings, setup, what, new=load_causal_lm, load=load_causal_lm)
+        return _fine_tuned(
+            base, rows, settings, setup, what, new=load_causal_lm, load=load_causal_lm
+        )
 
 
-def train_step_classifier(base: str | Path, examples: Iterable[StepExample], settings: TrainSettings, setup: TrainingSetup) -> TrainReport:
-    """Train a step classifier with the weights of the causal LM `base`; saved for plain AutoModelForTokenClassification.
+def train_step_classifier(
+    base: str | Path, examples: Iterable[StepExample], settings: TrainSettings, setup: TrainingSetup
+) -> TrainReport:
+    """Train a step classifier with the weights of the causal LM `base`; saved for plain
+    AutoModelForTokenClassification.
 
     The new head depends on the seed alone. Resumes, launches and raises as `train_causal_lm` does.
     """
@@ -61,7 +87,16 @@ def train_step_classifier(base: str | Path, examples: Iterable[StepExample], set
         return step_rows(tokenizer, examples, settings.max_length)
 
     with watched_memory(settings, setup):
-        return _fine_tuned(base, rows, settings, setup, what, new=new_step_model, load=load_step_model, classifier=True)
+        return _fine_tuned(
+            base,
+            rows,
+            settings,
+            setup,
+            what,
+            new=new_step_model,
+            load=load_step_model,
+            classifier=True,
+        )
 
 
 def _fine_tuned(
@@ -75,17 +110,31 @@ def _fine_tuned(
     load: Load,
     classifier: bool = False,
 ) -> TrainReport:
-    """`new` makes the model to train from `base`, `load` reads a trained one; `what` is for the model card."""
+    """`new` makes the model to train from `base`, `load` reads a trained one; `what` is for the
+    model card.
+    """
     seed_all(setup.seed)
     tokenizer = load_tokenizer(base)
     model = new(base, setup.dtype)
     bad_id = prepare_tokenizer(tokenizer, model)
     rows, n_dropped = rows_of(tokenizer)
     trained = wrap_lora(model, settings.lora, bad_id, classifier=classifier)
-    report = fit(trained, merged_rows(rows), settings, setup, pad_id=int(tokenizer.pad_token_id), n_dropped=n_dropped)
+    report = fit(
+        trained,
+        merged_rows(rows),
+        settings,
+        setup,
+        pad_id=int(tokenizer.pad_token_id),
+        n_dropped=n_dropped,
+    )
     card = model_card(setup.out_dir.name, what, settings, report, setup.seed)
     if is_first():
         whole = whole_folder(setup.work_dir)
-        save_model(merge_lora(trained) if whole is None else load(whole, setup.dtype), tokenizer, setup.out_dir, card)
+        save_model(
+            merge_lora(trained) if whole is None else load(whole, setup.dtype),
+            tokenizer,
+            setup.out_dir,
+            card,
+        )
     wait_for_all()
     return report

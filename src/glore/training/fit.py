@@ -1,8 +1,9 @@
-"""One training loop for every model here: rows in, trained weights out, on transformers.Trainer and accelerate.
+"""One training loop for every model here: rows in, trained weights out, on transformers.Trainer and
+accelerate.
 
-What is ours: batches are planned beforehand (`batches`), the loss (`trainer`), Muon (`optimizers`), and resuming only from
-a complete checkpoint of the very same job (`resume`). A resumed run takes the steps that an uninterrupted one would have
-taken, with the same weights bit for bit on a CPU.
+What is ours: batches are planned beforehand (`batches`), the loss (`trainer`), Muon (`optimizers`),
+and resuming only from a complete checkpoint of the very same job (`resume`). A resumed run takes
+the steps that an uninterrupted one would have taken, with the same weights bit for bit on a CPU.
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 
 from glore.config import TrainSettings
 from glore.errors import ConfigError, ModelError, out_of_memory, shown
@@ -60,27 +67,35 @@ def fit(
     n_dropped: int,
     in_order: bool = False,
 ) -> TrainReport:
-    """Train `model` in place on `rows`; nothing is saved but checkpoints, in `setup.work_dir/checkpoints`.
+    """Train `model` in place on `rows`; nothing is saved but checkpoints, in
+    `setup.work_dir/checkpoints`.
 
-    `n_dropped` examples did not become rows. `in_order` keeps the order of the rows (`plan_batches`).
+    `n_dropped` examples did not become rows. `in_order` keeps the order of the rows
+    (`plan_batches`).
 
-    Raises ModelError when there is nothing to train on or the loss stops being a number, ConfigError for an unknown tracker.
+    Raises ModelError when there is nothing to train on or the loss stops being a number,
+    ConfigError for an unknown tracker.
     """
     name, seed, work_dir = setup.out_dir.name, setup.seed, setup.work_dir
     what = f"train {name}"
     if not rows:
         raise ModelError(
-            f"nothing to train on for {what}: 0 rows left, {n_dropped} dropped as longer than max_length={settings.max_length} tokens "
-            f"or without a target; raise {setup.setting('max_length')} or look at the stage before"
+            f"nothing to train on for {what}: 0 rows left, {n_dropped} dropped as longer than "
+            f"max_length={settings.max_length} tokens or without a target; raise "
+            f"{setup.setting('max_length')} or look at the stage before"
         )
     if settings.gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise ConfigError(
-            f"{what}: {setup.setting('gradient_checkpointing')} is true, and {shown(model.config.model_type)} models don't know it; "
-            "leave it out and lower batch_size"
+            f"{what}: {setup.setting('gradient_checkpointing')} is true, and "
+            f"{shown(model.config.model_type)} models don't know it; leave it out and lower "
+            "batch_size"
         )
     on_cpu = pick_device(setup.device) == "cpu"
     if settings.bf16 and not computes_bfloat16("cpu" if on_cpu else "cuda"):
-        setup.progress.note(f"{what}: this processor has no bfloat16 instructions, so bf16 is off and training is in float32")
+        setup.progress.note(
+            f"{what}: this processor has no bfloat16 instructions, so bf16 is off and training is "
+            "in float32"
+        )
         settings = settings.model_copy(update={"bf16": False})
     started = time.monotonic()
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -93,7 +108,11 @@ def fit(
     )
     plan = planned(settings.epochs, settings.max_steps * group, seed, in_order)
     # Compiled blocks want one shape.
-    packing = Packing(max(lengths), settings.batch_tokens if settings.compile else 0) if settings.batch_tokens else None
+    packing = (
+        Packing(max(lengths), settings.batch_tokens if settings.compile else 0)
+        if settings.batch_tokens
+        else None
+    )
     batches = PlannedBatches(rows, plan, group, world, pad_id, packing)
     n_steps = math.ceil(len(plan) / group)
     folder = work_dir / CHECKPOINTS
@@ -112,16 +131,31 @@ def fit(
     ):
         try:
             arguments = _arguments(settings, folder, n_steps, seed, on_cpu)
-            trainer = PlannedTrainer(settings, packing, model=model, args=arguments, train_dataset=batches, callbacks=[watch])
+            trainer = PlannedTrainer(
+                settings,
+                packing,
+                model=model,
+                args=arguments,
+                train_dataset=batches,
+                callbacks=[watch],
+            )
         except (ValueError, ImportError, RuntimeError) as error:
             if out_of_memory(error):
                 raise
-            raise ConfigError(f"these training settings don't work here: {shown(' '.join(str(error).split()), 300)}") from error
+            raise ConfigError(
+                "these training settings don't work here: "
+                f"{shown(' '.join(str(error).split()), 300)}"
+            ) from error
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         try:
             with arguments.main_process_first(local=False):
-                checkpoint = resume_point(folder, job_fingerprint(settings, rows, plan, world, seed, model), what, setup.progress)
+                checkpoint = resume_point(
+                    folder,
+                    job_fingerprint(settings, rows, plan, world, seed, model),
+                    what,
+                    setup.progress,
+                )
             sharded = is_sharded(trainer, settings)
             if packing is not None and not sharded:
                 check_rows_apart(model, settings.bf16, setup.setting("batch_tokens"))
@@ -130,8 +164,9 @@ def fit(
                     trainer.train(resume_from_checkpoint=checkpoint)
             except pickle.UnpicklingError:  # torch's own words advise to run what is in there
                 raise ModelError(
-                    f"{what}: the checkpoint {checkpoint} holds more than tensors and numbers, which could run code when it is read; "
-                    f"no training writes that, so see where {folder} is from, and delete it to train anew"
+                    f"{what}: the checkpoint {checkpoint} holds more than tensors and numbers, "
+                    "which could run code when it is read; no training writes that, so see where "
+                    f"{folder} is from, and delete it to train anew"
                 ) from None
             gather_weights(trainer, sharded, work_dir)
         finally:
@@ -139,11 +174,18 @@ def fit(
     model.config.use_cache = True if was_cached is None else was_cached
     if not sharded and not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise ModelError(
-            f"{what}: the weights are not finite after training; lower {setup.setting('learning_rate')} "
-            f"({settings.learning_rate:g}) or max_grad_norm"
+            f"{what}: the weights are not finite after training; lower "
+            f"{setup.setting('learning_rate')} ({settings.learning_rate:g}) or max_grad_norm"
         )
     n_tokens = sum(lengths[i] for batch in plan for i in batch)
-    return TrainReport(len(rows), n_dropped, n_tokens, n_steps, _final_loss(trainer.state.log_history, n_steps), time.monotonic() - started)
+    return TrainReport(
+        len(rows),
+        n_dropped,
+        n_tokens,
+        n_steps,
+        _final_loss(trainer.state.log_history, n_steps),
+        time.monotonic() - started,
+    )
 
 
 def _final_loss(log: Sequence[Mapping[str, float]], n_steps: int) -> float:
@@ -153,7 +195,11 @@ def _final_loss(log: Sequence[Mapping[str, float]], n_steps: int) -> float:
     """
     entries = [(int(entry["step"]), float(entry["loss"])) for entry in log if "loss" in entry]
     starts = [0, *(step for step, _ in entries)]
-    last = [(step - start, loss) for (step, loss), start in zip(entries, starts, strict=False) if step > n_steps - max(1, n_steps // 10)]
+    last = [
+        (step - start, loss)
+        for (step, loss), start in zip(entries, starts, strict=False)
+        if step > n_steps - max(1, n_steps // 10)
+    ]
     return sum(n * loss for n, loss in last) / sum(n for n, _ in last)
 
 
@@ -166,17 +212,29 @@ STEPS_BETWEEN_READINGS = 10
 
 
 class Watch(TrainerCallback):
-    """Reports progress, marks checkpoints as complete, and stops a training whose loss is no number any more."""
+    """Reports progress, marks checkpoints as complete, and stops a training whose loss is no number
+    any more.
+    """
 
-    def __init__(self, what: str, setup: TrainingSetup, batches: PlannedBatches, checkpoints: Path) -> None:
-        self.what, self.setup, self.progress, self.batches, self.checkpoints = what, setup, setup.progress, batches, checkpoints
+    def __init__(
+        self, what: str, setup: TrainingSetup, batches: PlannedBatches, checkpoints: Path
+    ) -> None:
+        self.what, self.setup, self.progress, self.batches, self.checkpoints = (
+            what,
+            setup,
+            setup.progress,
+            batches,
+            checkpoints,
+        )
         self.told = 0
         """Steps that the progress knows of."""
 
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
         """Steps done before a resume count as done."""
         if state.global_step:
-            self.progress.note(f"{self.what}: resumed at step {state.global_step} of {state.max_steps}")
+            self.progress.note(
+                f"{self.what}: resumed at step {state.global_step} of {state.max_steps}"
+            )
             self.progress.advance(state.global_step)
         self.told = state.global_step
 
@@ -185,15 +243,26 @@ class Watch(TrainerCallback):
 
         Its loss is read now and then, and always before a checkpoint is saved.
         """
-        control.should_log = control.should_log or control.should_save or state.global_step == state.max_steps
-        if args.use_cpu and (state.global_step % STEPS_BETWEEN_RELEASES == 0 or state.global_step == state.max_steps):
+        control.should_log = (
+            control.should_log or control.should_save or state.global_step == state.max_steps
+        )
+        if args.use_cpu and (
+            state.global_step % STEPS_BETWEEN_RELEASES == 0 or state.global_step == state.max_steps
+        ):
             release_freed_memory()
 
     def on_save(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
         """Everything of the checkpoint has been written by this process."""
         complete(self.checkpoints, state.global_step)
 
-    def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: Any,
+        control: Any,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
         """Steps are done once their loss was read."""
         if state.global_step > self.told:
             steps = range(self.told, state.global_step)
@@ -202,12 +271,15 @@ class Watch(TrainerCallback):
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             raise ModelError(
-                f"{self.what}: the loss is {loss} at step {state.global_step} of {state.max_steps}; "
-                f"lower {self.setup.setting('learning_rate')} ({args.learning_rate:g}), or use float32 instead of bf16"
+                f"{self.what}: the loss is {loss} at step {state.global_step} of "
+                f"{state.max_steps}; lower {self.setup.setting('learning_rate')} "
+                f"({args.learning_rate:g}), or use float32 instead of bf16"
             )
 
 
-def _arguments(settings: TrainSettings, folder: Path, n_steps: int, seed: int, on_cpu: bool) -> TrainingArguments:
+def _arguments(
+    settings: TrainSettings, folder: Path, n_steps: int, seed: int, on_cpu: bool
+) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=n_steps,
@@ -239,7 +311,8 @@ def _arguments(settings: TrainSettings, folder: Path, n_steps: int, seed: int, o
         accelerator_config=None if on_cpu else {"non_blocking": True},
     )
     if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # several GPUs take part through torchrun or accelerate, never through torch's DataParallel
+        # several GPUs take part through torchrun or accelerate, never through torch's DataParallel
+        arguments._n_gpu = 1
     return arguments
 
 
@@ -249,7 +322,11 @@ def _checkpointing(wanted: bool) -> dict[str, bool]:
     5.17 to 5.19 have the older one only.
     """
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
-    name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+    name = (
+        "activation_checkpointing"
+        if "activation_checkpointing" in known
+        else "gradient_checkpointing"
+    )
     return {name: wanted}
 
 
@@ -270,7 +347,9 @@ def _log_folder(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_denormals() -> Iterator[None]:
-    """Numbers below float32's normal range count as zero: on a CPU they cost a hundred times as much, and gradients hold many late on."""
+    """Numbers below float32's normal range count as zero: on a CPU they cost a hundred times as
+    much, and gradients hold many late on.
+    """
     torch.set_flush_denormal(True)
     try:
         yield

@@ -1,7 +1,9 @@
-"""A training on several devices, as a job of its own: `launch` + `-m glore.training.job JOB TOKEN` (docs/cluster.md).
+"""A training on several devices, as a job of its own: `launch` + `-m glore.training.job JOB TOKEN`
+(docs/cluster.md).
 
-The run stays one process. It writes the examples and settings to a file, starts the launcher (`accelerate launch …`), shows the
-progress that the first process of the job prints, and takes the report or the error that it leaves behind.
+The run stays one process. It writes the examples and settings to a file, starts the launcher
+(`accelerate launch …`), shows the progress that the first process of the job prints, and takes the
+report or the error that it leaves behind.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ def launched(
     settings: TrainSettings,
     setup: TrainingSetup,
 ) -> TrainReport:
-    """Carry a training out with `setup.launch`. Raises ConfigError (no such command), or what the job failed with."""
+    """Carry a training out with `setup.launch`. Raises ConfigError (no such command), or what the
+    job failed with.
+    """
     folder = setup.work_dir / "job"
     folder.mkdir(parents=True, exist_ok=True)
     owner = Owner.me()
@@ -54,15 +58,37 @@ def launched(
         for old in ("report.json", "error.json"):
             (folder / old).unlink(missing_ok=True)
         with (folder / "examples.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(json.dumps(dataclasses.asdict(example), ensure_ascii=False) + "\n" for example in examples)
-        job = {"kind": kind, "base": str(base), "settings": settings.model_dump(mode="json"), "setup": _plain(setup)}
-        (folder / "job.json").write_text(json.dumps({**job, "owner": dataclasses.asdict(owner)}), encoding="utf-8")
-    command = [*launch_words(setup.launch), "-m", "glore.training.job", str(folder.resolve()), owner.token]
+            file.writelines(
+                json.dumps(dataclasses.asdict(example), ensure_ascii=False) + "\n"
+                for example in examples
+            )
+        job = {
+            "kind": kind,
+            "base": str(base),
+            "settings": settings.model_dump(mode="json"),
+            "setup": _plain(setup),
+        }
+        (folder / "job.json").write_text(
+            json.dumps({**job, "owner": dataclasses.asdict(owner)}), encoding="utf-8"
+        )
+    command = [
+        *launch_words(setup.launch),
+        "-m",
+        "glore.training.job",
+        str(folder.resolve()),
+        owner.token,
+    ]
     environment = {**os.environ, "PATH": launch_path()}
     last: deque[str] = deque(maxlen=60)
     try:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace", env=environment
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
         )
     except OSError as error:
         raise no_launcher(command[0], error.strerror or str(error)) from error
@@ -80,7 +106,13 @@ def launched(
     return _outcome(folder, process.returncode, list(last), settings, setup)
 
 
-def _outcome(folder: Path, returncode: int, last: Sequence[str], settings: TrainSettings, setup: TrainingSetup) -> TrainReport:
+def _outcome(
+    folder: Path,
+    returncode: int,
+    last: Sequence[str],
+    settings: TrainSettings,
+    setup: TrainingSetup,
+) -> TrainReport:
     if (folder / "error.json").is_file():
         error = json.loads((folder / "error.json").read_text(encoding="utf-8"))
         kinds = {kind.__name__: kind for kind in (ConfigError, ModelError, RunError)}
@@ -91,7 +123,10 @@ def _outcome(folder: Path, returncode: int, last: Sequence[str], settings: Train
         if (short := _shortage(returncode, last)) is not None:
             raise shortage(f"{short}; its last lines are in {log}", settings, setup)
         said = next((line for line in reversed(last) if "Error" in line), "")
-        raise ModelError(f"the training job ended with code {returncode}: {shown(said, 300)}; its last lines are in {log}")
+        raise ModelError(
+            f"the training job ended with code {returncode}: {shown(said, 300)}; its last lines "
+            f"are in {log}"
+        )
     return TrainReport(**json.loads((folder / "report.json").read_text(encoding="utf-8")))
 
 
@@ -101,7 +136,10 @@ def _shortage(returncode: int, last: Sequence[str]) -> str | None:
         return "the job was killed, as the system does where memory runs out"
     said = next((line for line in reversed(last) if says_out_of_memory(line)), None)
     killed = next((line for line in reversed(last) if _KILLED.search(line)), None)
-    return said or (killed and f"a process of the job was killed, as the system does where memory runs out: {killed}")
+    return said or (
+        killed
+        and f"a process of the job was killed, as the system does where memory runs out: {killed}"
+    )
 
 
 def _show(event: Mapping[str, object], progress: Progress) -> None:
@@ -146,24 +184,46 @@ def _plain(setup: TrainingSetup) -> dict[str, object]:
 def _carry_out(folder: Path) -> None:
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     progress: Progress = _Printed() if is_first() else SilentProgress()
-    paths = {key: Path(job["setup"][key]) for key in ("out_dir", "work_dir", "log_dir") if job["setup"][key] is not None}
+    paths = {
+        key: Path(job["setup"][key])
+        for key in ("out_dir", "work_dir", "log_dir")
+        if job["setup"][key] is not None
+    }
     setup = TrainingSetup(**{**job["setup"], **paths, "progress": progress})
     lines = split_lines((folder / "examples.jsonl").read_bytes().decode("utf-8"))
     examples = [json.loads(line) for line in lines if line]
-    report = _train(job["kind"], job["base"], examples, TrainSettings.model_validate(job["settings"]), setup)
+    report = _train(
+        job["kind"], job["base"], examples, TrainSettings.model_validate(job["settings"]), setup
+    )
     if is_first():
         temporary = folder / "report.tmp"
         temporary.write_text(json.dumps(dataclasses.asdict(report)), encoding="utf-8")
         temporary.replace(folder / "report.json")
 
 
-def _train(kind: Kind, base: str, examples: list[dict[str, list[str]]], settings: TrainSettings, setup: TrainingSetup) -> TrainReport:
+def _train(
+    kind: Kind,
+    base: str,
+    examples: list[dict[str, list[str]]],
+    settings: TrainSettings,
+    setup: TrainingSetup,
+) -> TrainReport:
     from glore.training.finetune import train_causal_lm, train_step_classifier
 
     tuples = [{key: tuple(value) for key, value in example.items()} for example in examples]
     if kind == "causal":
-        return train_causal_lm(base, [LMExample(prompt=e["prompt"], target=e["target"]) for e in tuples], settings, setup)
-    steps = [StepExample(e["prompt"], e["steps"], tuple(map(bool, e["labels"])), tuple(map(bool, e["kept"]))) for e in tuples]
+        return train_causal_lm(
+            base,
+            [LMExample(prompt=e["prompt"], target=e["target"]) for e in tuples],
+            settings,
+            setup,
+        )
+    steps = [
+        StepExample(
+            e["prompt"], e["steps"], tuple(map(bool, e["labels"])), tuple(map(bool, e["kept"]))
+        )
+        for e in tuples
+    ]
     return train_step_classifier(base, steps, settings, setup)
 
 
@@ -175,11 +235,16 @@ def main() -> None:
     try:
         _carry_out(folder)
     except GloreError as error:
-        # Whichever process it is: where only one runs out of memory, the first may be another. The one that fails first has the cause.
+        # Whichever process it is: where only one runs out of memory, the first may be another. The
+        # one that fails first has the cause.
         said = json.dumps({"kind": type(error).__name__, "message": str(error)})
-        with contextlib.suppress(FileExistsError), (folder / "error.json").open("x", encoding="utf-8") as file:
+        with (
+            contextlib.suppress(FileExistsError),
+            (folder / "error.json").open("x", encoding="utf-8") as file,
+        ):
             file.write(said)
-        # The other processes may wait in a collective for ever: leave at once, and the launcher ends them.
+        # The other processes may wait in a collective for ever: leave at once, and the launcher
+        # ends them.
         os._exit(1)
 
 

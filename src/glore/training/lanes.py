@@ -1,8 +1,10 @@
-"""Two lanes on a CPU: each half of a batch's rows goes forward and backward on a thread of its own, and the gradients add up.
+"""Two lanes on a CPU: each half of a batch's rows goes forward and backward on a thread of its own,
+and the gradients add up.
 
-The operations of a small model are too short to be shared out between cores one by one: with both cores on every product a
-1M-parameter model trained at 19k tokens/s here, with a lane for each core at 25k (batch 64). The halves and the order of the
-sum are fixed, so the result is the same on any number of cores.
+The operations of a small model are too short to be shared out between cores one by one: with both
+cores on every product a 1M-parameter model trained at 19k tokens/s here, with a lane for each core
+at 25k (batch 64). The halves and the order of the sum are fixed, so the result is the same on any
+number of cores.
 """
 
 from __future__ import annotations
@@ -23,14 +25,21 @@ class Lanes:
     def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         self._parameters = parameters
         threads = torch.get_num_threads()
-        # OpenMP keeps this number per thread, so the main thread's products (the optimiser's) still use every core.
+        # OpenMP keeps this number per thread, so the main thread's products (the optimiser's) still
+        # use every core.
         each = max(1, threads // N_LANES)
-        self._pool = ThreadPoolExecutor(N_LANES, "lane", initializer=torch.set_num_threads, initargs=(each,))
+        self._pool = ThreadPoolExecutor(
+            N_LANES, "lane", initializer=torch.set_num_threads, initargs=(each,)
+        )
 
     def backward(self, losses: Sequence[Callable[[], torch.Tensor]]) -> torch.Tensor:
-        """Add the gradients of all losses to the parameters' `grad`; returns the sum of the losses, detached."""
+        """Add the gradients of all losses to the parameters' `grad`; returns the sum of the losses,
+        detached.
+        """
         done = list(self._pool.map(self._one, losses))
-        for parameter, *parts in zip(self._parameters, *(gradients for _, gradients in done), strict=True):
+        for parameter, *parts in zip(
+            self._parameters, *(gradients for _, gradients in done), strict=True
+        ):
             for part in parts:
                 if part is not None:
                     parameter.grad = part if parameter.grad is None else parameter.grad.add_(part)
@@ -40,6 +49,8 @@ class Lanes:
         """End the threads."""
         self._pool.shutdown()
 
-    def _one(self, compute: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
+    def _one(
+        self, compute: Callable[[], torch.Tensor]
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
         loss = compute()
         return loss.detach(), torch.autograd.grad(loss, self._parameters, allow_unused=True)

@@ -1,4 +1,6 @@
-"""The command that starts a training on several devices: taken apart, and what it or its configuration can't do is refused."""
+"""The command that starts a training on several devices: taken apart, and what it or its
+configuration can't do is refused.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,14 @@ import yaml
 from glore.config import TrainSettings
 from glore.errors import ConfigError, shown
 
-__all__ = ["SHARDED", "check_launch", "launch_path", "launch_words", "no_launcher", "refuse_sharded"]
+__all__ = [
+    "SHARDED",
+    "check_launch",
+    "launch_path",
+    "launch_words",
+    "no_launcher",
+    "refuse_sharded",
+]
 
 SHARDED = ("FSDP", "DEEPSPEED")
 """accelerate's names of the ways to train that shard weights."""
@@ -22,11 +31,15 @@ _MAX_FILE_BYTES = 1 << 20
 
 
 def launch_words(launch: str) -> list[str]:
-    """The words of a command line, `~` in them filled in. Raises ConfigError for quotes that don't close."""
+    """The words of a command line, `~` in them filled in. Raises ConfigError for quotes that don't
+    close.
+    """
     try:
         return [os.path.expanduser(word) for word in shlex.split(launch)]
     except ValueError as error:
-        raise ConfigError(f"launch: {shown(launch)} is no command line ({error}); close its quotes") from error
+        raise ConfigError(
+            f"launch: {shown(launch)} is no command line ({error}); close its quotes"
+        ) from error
 
 
 def launch_path() -> str:
@@ -35,27 +48,34 @@ def launch_path() -> str:
 
 
 def check_launch(launch: str, settings: TrainSettings) -> None:
-    """Refuse a command that isn't there, a configuration that isn't, and settings that it can't train with. Raises ConfigError."""
+    """Refuse a command that isn't there, a configuration that isn't, and settings that it can't
+    train with. Raises ConfigError.
+    """
     words = launch_words(launch)
     if not words:
         return
     if shutil.which(words[0], path=launch_path()) is None:
         raise no_launcher(words[0], "No such file or directory, or nothing that can be executed")
-    if {"--use_fsdp", "--use-fsdp", "--use_deepspeed", "--use-deepspeed"} & set(words) or _is_sharded(_configuration(words)):
+    if {"--use_fsdp", "--use-fsdp", "--use_deepspeed", "--use-deepspeed"} & set(
+        words
+    ) or _is_sharded(_configuration(words)):
         refuse_sharded(settings)
 
 
 def no_launcher(command: str, why: str) -> ConfigError:
     """For a command that can't be started."""
-    return ConfigError(f"launch: can't start {shown(command)}: {why}; see docs/cluster.md for launch commands")
+    return ConfigError(
+        f"launch: can't start {shown(command)}: {why}; see docs/cluster.md for launch commands"
+    )
 
 
 def refuse_sharded(settings: TrainSettings) -> None:
     """Raise ConfigError for settings that don't go with sharded weights."""
     if settings.lora is not None or settings.optimizer != "adamw":
         raise ConfigError(
-            "FSDP and DeepSpeed train whole weights with AdamW here: set lora to null and optimizer to adamw, or launch with plain data "
-            "parallelism (recipes/accelerate/ddp.yaml)"
+            "FSDP and DeepSpeed train whole weights with AdamW here: set lora to null and "
+            "optimizer to adamw, or launch with plain data parallelism "
+            "(recipes/accelerate/ddp.yaml)"
         )
 
 
@@ -66,7 +86,10 @@ def _configuration(words: Sequence[str]) -> Path | None:
         if name in ("--config_file", "--config-file"):
             path = Path(value if sign else after)
             if not path.is_file():
-                raise ConfigError(f"launch: there is no file {shown(str(path))} for {name}; see docs/cluster.md for launch commands")
+                raise ConfigError(
+                    f"launch: there is no file {shown(str(path))} for {name}; see docs/cluster.md "
+                    "for launch commands"
+                )
             return path
     return None
 

@@ -1,4 +1,6 @@
-"""LoRA through peft (an extra): wrap before training, merge before saving, so that nobody downstream needs peft."""
+"""LoRA through peft (an extra): wrap before training, merge before saving, so that nobody
+downstream needs peft.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,11 @@ HEADS = ("score", "classifier")
 """Names of a token classifier's head in transformers."""
 
 
-def wrap_lora(model: PreTrainedModel, settings: LoraSettings | None, bad_id: int, *, classifier: bool = False) -> PreTrainedModel:
-    """`model` with trainable low-rank adapters, or as it is for `None`. The embedding of `[BAD]` and a classifier's head train too.
+def wrap_lora(
+    model: PreTrainedModel, settings: LoraSettings | None, bad_id: int, *, classifier: bool = False
+) -> PreTrainedModel:
+    """`model` with trainable low-rank adapters, or as it is for `None`. The embedding of `[BAD]`
+    and a classifier's head train too.
 
     Raises ConfigError when peft is missing or finds none of the target modules.
     """
@@ -27,7 +32,10 @@ def wrap_lora(model: PreTrainedModel, settings: LoraSettings | None, bad_id: int
     try:
         from peft import LoraConfig, TaskType, get_peft_model
     except ImportError as error:
-        raise ConfigError("lora needs peft, which is not installed; pip install 'glore[peft]', or set lora to null") from error
+        raise ConfigError(
+            "lora needs peft, which is not installed; pip install 'glore[peft]', or set lora to "
+            "null"
+        ) from error
     targets = settings.target_modules
     config = LoraConfig(
         r=settings.r,
@@ -40,11 +48,14 @@ def wrap_lora(model: PreTrainedModel, settings: LoraSettings | None, bad_id: int
     )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers for a name it deprecates
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # peft still asks transformers for a name it deprecates
             return get_peft_model(model, config)
     except ValueError as error:
         raise ConfigError(
-            f"lora does not fit this model: {shown(' '.join(str(error).split()), 200)}; look at lora.target_modules"
+            f"lora does not fit this model: {shown(' '.join(str(error).split()), 200)}; look at "
+            "lora.target_modules"
         ) from error
 
 

@@ -35,8 +35,11 @@ def fast_products(on_cpu: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def suitable_attention(model: PreTrainedModel, on_cpu: bool, bf16: bool, longest: int, packed: bool) -> Iterator[None]:
-    """The attention that suits the device: on a GPU one that needs no mask, if it computes what the model's own does.
+def suitable_attention(
+    model: PreTrainedModel, on_cpu: bool, bf16: bool, longest: int, packed: bool
+) -> Iterator[None]:
+    """The attention that suits the device: on a GPU one that needs no mask, if it computes what the
+    model's own does.
 
     `bf16`: products are in bfloat16 whatever the weights are. `longest`: tokens of the longest row.
     """

@@ -1,11 +1,13 @@
 """The optimisers that can be set. AdamW is transformers' own; Muon is joined with AdamW here.
 
-Muon (momentum, orthogonalised) suits the 2-D hidden weights only; embeddings, heads and vectors keep AdamW.
-`adjust_lr_fn="match_rms_adamw"` scales its updates to AdamW's size, so one learning rate serves both.
+Muon (momentum, orthogonalised) suits the 2-D hidden weights only; embeddings, heads and vectors
+keep AdamW. `adjust_lr_fn="match_rms_adamw"` scales its updates to AdamW's size, so one learning
+rate serves both.
 
-torch's Muon makes updates orthogonal in bfloat16, one matrix after the other. Processors without bfloat16 instructions then spend four
-fifths of a small model's training there, and a GPU waits for thousands of small launches. Ours does it in float32 (a GPU's products in
-tf32), all matrices of one shape together.
+torch's Muon makes updates orthogonal in bfloat16, one matrix after the other. Processors without
+bfloat16 instructions then spend four fifths of a small model's training there, and a GPU waits for
+thousands of small launches. Ours does it in float32 (a GPU's products in tf32), all matrices of one
+shape together.
 """
 
 from __future__ import annotations
@@ -25,12 +27,16 @@ if TYPE_CHECKING:
 __all__ = ["Float32Muon", "MuonWithAdamW", "split_parameters"]
 
 POLYNOMIALS = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
-"""x -> a x + b x^3 + c x^5, one after the other: the three that together bring [0.01, 1] nearest to 1, to 0.73 to 1.27 (arXiv 2505.16932,
-section 3, by Remez's algorithm). Smaller singular values grow 78-fold."""
+"""x -> a x + b x^3 + c x^5, one after the other: the three that together bring [0.01, 1] nearest to
+1, to 0.73 to 1.27 (arXiv 2505.16932, section 3, by Remez's algorithm). Smaller singular values grow
+78-fold.
+"""
 
 
 class Float32Muon(Muon):
-    """torch's Muon with `match_rms_adamw`, in float32 throughout (Jordan et al. 2024; scaling: arXiv 2502.16982, section 2.2)."""
+    """torch's Muon with `match_rms_adamw`, in float32 throughout (Jordan et al. 2024; scaling:
+    arXiv 2502.16982, section 2.2).
+    """
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # torch declares three overloads
@@ -61,15 +67,19 @@ class Float32Muon(Muon):
 
 
 def _orthogonal(matrices: Sequence[torch.Tensor], eps: float) -> torch.Tensor:
-    """N matrices [R, C] with all singular values moved to about 1, as [N, R, C]: an iteration of polynomials (arXiv 2505.16932).
+    """N matrices [R, C] with all singular values moved to about 1, as [N, R, C]: an iteration of
+    polynomials (arXiv 2505.16932).
 
-    torch's Muon takes five steps from singular values divided by their root mean square sum, most of them far below 1. Here they
-    are divided by a bound six times nearer, (sum of s^8)^(1/8), which costs nothing, and three steps reach as far. The iteration
-    runs on the small Gram matrices alone, since all its factors commute: half the operations.
+    torch's Muon takes five steps from singular values divided by their root mean square sum, most
+    of them far below 1. Here they are divided by a bound six times nearer, (sum of s^8)^(1/8),
+    which costs nothing, and three steps reach as far. The iteration runs on the small Gram matrices
+    alone, since all its factors commute: half the operations.
     """
     x_NRC = torch.stack(list(matrices)).float()
     tall = x_NRC.shape[1] > x_NRC.shape[2]
-    x_NRC.div_(x_NRC.flatten(1).norm(dim=1).clamp_(min=eps)[:, None, None])  # or eighth powers would underflow
+    x_NRC.div_(
+        x_NRC.flatten(1).norm(dim=1).clamp_(min=eps)[:, None, None]
+    )  # or eighth powers would underflow
     gram_NMM = x_NRC.mT @ x_NRC if tall else x_NRC @ x_NRC.mT
     squared_NMM = gram_NMM @ gram_NMM
     bound_N11 = squared_NMM.flatten(1).norm(dim=1).sqrt().clamp_(min=eps)[:, None, None]
@@ -92,10 +102,16 @@ def _orthogonal(matrices: Sequence[torch.Tensor], eps: float) -> torch.Tensor:
 class MuonWithAdamW(Optimizer):
     """Two optimisers that step, schedule, save and load as one."""
 
-    def __init__(self, hidden: list[nn.Parameter], other: list[nn.Parameter], lr: float, weight_decay: float) -> None:
+    def __init__(
+        self, hidden: list[nn.Parameter], other: list[nn.Parameter], lr: float, weight_decay: float
+    ) -> None:
         self.parts: list[Optimizer] = []
         if hidden:
-            self.parts.append(Float32Muon(hidden, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+            self.parts.append(
+                Float32Muon(
+                    hidden, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+                )
+            )
         if other:
             # On a GPU one kernel for all; on a CPU as it was, to the last bit.
             fused = True if all(p.device.type == "cuda" for p in other) else None
@@ -104,7 +120,8 @@ class MuonWithAdamW(Optimizer):
         self._share_groups()
 
     def _share_groups(self) -> None:
-        # Schedulers and clipping reach the parameters through `param_groups`: the very dicts that the parts step with.
+        # Schedulers and clipping reach the parameters through `param_groups`: the very dicts that
+        # the parts step with.
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # torch declares three overloads
@@ -120,15 +137,23 @@ class MuonWithAdamW(Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        for part, state in zip(self.parts, cast(list[dict[str, Any]], state_dict["parts"]), strict=True):
+        for part, state in zip(
+            self.parts, cast(list[dict[str, Any]], state_dict["parts"]), strict=True
+        ):
             part.load_state_dict(state)
         self._share_groups()
 
 
 def split_parameters(model: PreTrainedModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Trainable parameters as (2-D weights inside the backbone, all others: embeddings, heads, vectors)."""
-    embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft wraps head and backbone together
+    """Trainable parameters as (2-D weights inside the backbone, all others: embeddings, heads,
+    vectors).
+    """
+    embeddings = {
+        id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
+    }
+    inner = (
+        model.get_base_model() if hasattr(model, "get_base_model") else model
+    )  # peft wraps head and backbone together
     backbone = {id(p) for p in inner.base_model.parameters()}
     head = model.get_output_embeddings()
     if head is not None:
@@ -137,5 +162,7 @@ def split_parameters(model: PreTrainedModel) -> tuple[list[nn.Parameter], list[n
     other: list[nn.Parameter] = []
     for p in model.parameters():
         if p.requires_grad:
-            (hidden if p.ndim == 2 and id(p) in backbone and id(p) not in embeddings else other).append(p)
+            (
+                hidden if p.ndim == 2 and id(p) in backbone and id(p) not in embeddings else other
+            ).append(p)
     return hidden, other

@@ -26,29 +26,42 @@ __all__ = ["attends_without_mask", "check_rows_apart", "row_bounds", "use_attent
 
 NAME = "glore_training"
 _KNOWN = inspect.signature(varlen_attn).parameters
-# torch 2.10 has `is_causal`, later ones `window_size`; where there is no `enable_gqa`, fewer key heads need no word.
-_CAUSAL: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in _KNOWN else {"is_causal": True}
+# torch 2.10 has `is_causal`, later ones `window_size`; where there is no `enable_gqa`, fewer key
+# heads need no word.
+_CAUSAL: dict[str, Any] = (
+    {"window_size": (-1, 0)} if "window_size" in _KNOWN else {"is_causal": True}
+)
 _CAUSAL |= {"enable_gqa": True} if "enable_gqa" in _KNOWN else {}
 LAYERS = {"full_attention", "sliding_attention"}
 """Kinds of layers that are plain attention while no row is longer than the window."""
 
 
-def attends_without_mask(model: PreTrainedModel, longest: int, packed: bool, dtype: torch.dtype) -> bool:
+def attends_without_mask(
+    model: PreTrainedModel, longest: int, packed: bool, dtype: torch.dtype
+) -> bool:
     """Whether `use_attention_without_mask` computes on a GPU what the model's own attention does.
 
     For rows of at most `longest` tokens. `dtype`: of the products; the kernel for packed rows takes
     half precision only.
     """
     config = model.config.get_text_config()
-    if not (getattr(model, "_supports_attention_backend", False) and getattr(model, "_supports_sdpa", False)):
+    if not (
+        getattr(model, "_supports_attention_backend", False)
+        and getattr(model, "_supports_sdpa", False)
+    ):
         return False
-    if any(getattr(config, name, None) for name in ("attention_dropout", "attn_pdrop", "attn_logit_softcapping")):
+    if any(
+        getattr(config, name, None)
+        for name in ("attention_dropout", "attn_pdrop", "attn_logit_softcapping")
+    ):
         return False
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None)
     if not kinds <= LAYERS or (window is not None and window < longest):
         return False
-    return not packed or (dtype in (torch.bfloat16, torch.float16) and torch.cuda.get_device_capability() >= (8, 0))
+    return not packed or (
+        dtype in (torch.bfloat16, torch.float16) and torch.cuda.get_device_capability() >= (8, 0)
+    )
 
 
 def use_attention_without_mask(model: PreTrainedModel) -> None:
@@ -77,23 +90,38 @@ def _attention(
     added = [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]
     assert dropout == 0.0 and not added, f"attends_without_mask was asked: {added}"  # noqa: PT018  # one question
     if cu_seq_lens_q is None:
-        rows_BTHD, _none = sdpa_attention_forward(module, query_BHTD, key_BHTD, value_BHTD, None, scaling=scaling, is_causal=True)
+        rows_BTHD, _none = sdpa_attention_forward(
+            module, query_BHTD, key_BHTD, value_BHTD, None, scaling=scaling, is_causal=True
+        )
         return rows_BTHD, None
     device = query_BHTD.device.type
     # Rotated queries and keys are float32 under autocast, which does not know this kernel.
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value_BHTD.dtype
-    query_THD, key_THD, value_THD = (x[0].transpose(0, 1).to(dtype) for x in (query_BHTD, key_BHTD, value_BHTD))
-    return varlen(query_THD, key_THD, value_THD, cu_seq_lens_q, max_length_q, scaling).unsqueeze(0), None
+    dtype = (
+        torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value_BHTD.dtype
+    )
+    query_THD, key_THD, value_THD = (
+        x[0].transpose(0, 1).to(dtype) for x in (query_BHTD, key_BHTD, value_BHTD)
+    )
+    return varlen(query_THD, key_THD, value_THD, cu_seq_lens_q, max_length_q, scaling).unsqueeze(
+        0
+    ), None
 
 
 def varlen(
-    query_THD: torch.Tensor, key_THD: torch.Tensor, value_THD: torch.Tensor, bounds: torch.Tensor, longest: int, scale: float | None
+    query_THD: torch.Tensor,
+    key_THD: torch.Tensor,
+    value_THD: torch.Tensor,
+    bounds: torch.Tensor,
+    longest: int,
+    scale: float | None,
 ) -> torch.Tensor:
     """Causal attention inside each row of a packed batch, (T, H, D).
 
     Keys and values may have fewer heads.
     """
-    out_THD = varlen_attn(query_THD, key_THD, value_THD, bounds, bounds, longest, longest, scale=scale, **_CAUSAL)
+    out_THD = varlen_attn(
+        query_THD, key_THD, value_THD, bounds, bounds, longest, longest, scale=scale, **_CAUSAL
+    )
     assert isinstance(out_THD, torch.Tensor)
     return out_THD
 
@@ -107,21 +135,39 @@ def check_rows_apart(model: PreTrainedModel, bf16: bool, setting: str) -> None:
     device = next(model.parameters()).device
     n, vocabulary = 12, model.config.get_text_config().vocab_size
     ids_n = torch.arange(n, device=device)
-    first, other, second = ((ids_n * step + start) % vocabulary for start, step in ((3, 1), (5, 3), (7, 2)))
+    first, other, second = (
+        (ids_n * step + start) % vocabulary for start, step in ((3, 1), (5, 3), (7, 2))
+    )
     positions = torch.arange(n, device=device).repeat(2)[None]
-    rows: dict[str, Any] = {"position_ids": positions, **row_bounds(torch.tensor([0, n, 2 * n], dtype=torch.int32, device=device), n)}
+    rows: dict[str, Any] = {
+        "position_ids": positions,
+        **row_bounds(torch.tensor([0, n, 2 * n], dtype=torch.int32, device=device), n),
+    }
     was_training = model.training
     model.eval()
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         after_first, after_other = (
-            model(input_ids=torch.cat([before, second])[None], use_cache=False, **rows).logits[0, n:].float() for before in (first, other)
+            model(input_ids=torch.cat([before, second])[None], use_cache=False, **rows)
+            .logits[0, n:]
+            .float()
+            for before in (first, other)
         )
     model.train(was_training)
     # What is no number is not told apart here: the training's first loss will say so.
     if bool(((after_first - after_other).abs() > 1e-3 * after_first.abs().max()).any()):
-        raise ConfigError(f"{setting} packs rows, and {type(model).__name__} does not keep packed rows apart; set it to 0, and batch_size")
+        raise ConfigError(
+            f"{setting} packs rows, and {type(model).__name__} does not keep packed rows apart; "
+            "set it to 0, and batch_size"
+        )
 
 
 def row_bounds(bounds: torch.Tensor, longest: int) -> dict[str, Any]:
-    """What a model's forward hands on to the attention about packed rows; transformers' names (`FlashAttentionKwargs`)."""
-    return {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
+    """What a model's forward hands on to the attention about packed rows; transformers' names
+    (`FlashAttentionKwargs`).
+    """
+    return {
+        "cu_seq_lens_q": bounds,
+        "cu_seq_lens_k": bounds,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }

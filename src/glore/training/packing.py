@@ -24,7 +24,12 @@ Ints = npt.NDArray[np.int64]
 
 
 def plan_packed(
-    lengths: Sequence[int], budget: int, epochs: float, n_batches: int, seed: int, in_order: bool = False
+    lengths: Sequence[int],
+    budget: int,
+    epochs: float,
+    n_batches: int,
+    seed: int,
+    in_order: bool = False,
 ) -> list[tuple[int, ...]]:
     """Row indices of every batch of at most `budget` tokens, in order, for the whole training.
 
@@ -42,7 +47,9 @@ def plan_packed(
     return plan[:n_batches] if n_batches else plan
 
 
-def _one_epoch(lengths: Sequence[int], budget: int, rng: np.random.Generator, in_order: bool) -> list[tuple[int, ...]]:
+def _one_epoch(
+    lengths: Sequence[int], budget: int, rng: np.random.Generator, in_order: bool
+) -> list[tuple[int, ...]]:
     order = np.arange(len(lengths)) if in_order else rng.permutation(len(lengths))
     per_window = max(1, int(WINDOW * budget / (sum(lengths) / len(lengths))))
     batches: list[tuple[int, ...]] = []
@@ -68,7 +75,9 @@ def _fill(rows: Sequence[int], lengths: Sequence[int], budget: int) -> list[tupl
     return [tuple(batch) for batch in batches]
 
 
-def pack_rows(rows: Sequence[Row], pad_id: int, longest: int, width: int = 0) -> tuple[Ints, Ints, Ints, npt.NDArray[np.int32]]:
+def pack_rows(
+    rows: Sequence[Row], pad_id: int, longest: int, width: int = 0
+) -> tuple[Ints, Ints, Ints, npt.NDArray[np.int32]]:
     """Ids, targets and positions (1, T), and the bounds (R + 1) of rows and padding.
 
     Padded to `width` tokens, or to a multiple of `PADDING_MULTIPLE` where that is 0. The padding is

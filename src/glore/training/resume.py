@@ -35,14 +35,25 @@ STATE = "trainer_state.json"
 
 
 def job_fingerprint(
-    settings: TrainSettings, rows: Sequence[Row], plan: Sequence[tuple[int, ...]], world: int, seed: int, model: PreTrainedModel
+    settings: TrainSettings,
+    rows: Sequence[Row],
+    plan: Sequence[tuple[int, ...]],
+    world: int,
+    seed: int,
+    model: PreTrainedModel,
 ) -> str:
     """A fingerprint of everything that decides the weights: a checkpoint of another job is never
     continued.
     """
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(settings.model_dump_json(exclude={"save_steps", "log_steps", "report_to"}).encode())
-    digest.update(repr((seed, world, plan, [(n, tuple(p.shape)) for n, p in model.named_parameters()])).encode())
+    digest.update(
+        settings.model_dump_json(exclude={"save_steps", "log_steps", "report_to"}).encode()
+    )
+    digest.update(
+        repr(
+            (seed, world, plan, [(n, tuple(p.shape)) for n, p in model.named_parameters()])
+        ).encode()
+    )
     digest.update(repr([row.copies for row in rows]).encode())
     for row in rows:
         digest.update(row.ids.tobytes())
@@ -64,7 +75,10 @@ def complete(folder: Path, step: int) -> None:
         checkpoint = folder / f"checkpoint-{step}"
         write_digests(checkpoint)
         if STATE not in (read_digests(checkpoint) or {}):
-            raise ModelError(f"the checkpoint {checkpoint} was written without its {STATE}; check the disk, then run again")
+            raise ModelError(
+                f"the checkpoint {checkpoint} was written without its {STATE}; check the disk, "
+                "then run again"
+            )
         for old in _checkpoints(folder)[KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
     wait_for_all()
@@ -90,13 +104,17 @@ def resume_point(folder: Path, job: str, what: str, progress: Progress) -> str |
         wrong = damage(path)
         if wrong is None:
             if unusable:
-                progress.note(f"{what}: {_said(unusable)}, so the checkpoint before is taken: {path.name}")
+                progress.note(
+                    f"{what}: {_said(unusable)}, so the checkpoint before is taken: {path.name}"
+                )
             for other, _ in unusable:
                 shutil.rmtree(other, ignore_errors=True)
             return str(path)
         unusable.append((path, wrong))
     if unusable:
-        progress.note(f"{what}: {_said(unusable)}, and none is complete, so the training starts anew")
+        progress.note(
+            f"{what}: {_said(unusable)}, and none is complete, so the training starts anew"
+        )
     for other, _ in unusable:
         shutil.rmtree(other, ignore_errors=True)
     return None
@@ -110,7 +128,9 @@ def _said(unusable: Sequence[tuple[Path, str]]) -> str:
 
 def _checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders, the newest first."""
-    return sorted((p for p in folder.glob("checkpoint-*") if p.is_dir()), key=_step_of, reverse=True)
+    return sorted(
+        (p for p in folder.glob("checkpoint-*") if p.is_dir()), key=_step_of, reverse=True
+    )
 
 
 def _set_aside(folder: Path, what: str, progress: Progress) -> None:
@@ -122,8 +142,8 @@ def _set_aside(folder: Path, what: str, progress: Progress) -> None:
     aside = _aside(folder, job)
     if _checkpoints(folder):
         progress.note(
-            f"{what}: the checkpoints there are of a training with other settings, data or number of processes; they are kept in "
-            f"{aside.name}, and this one starts from its own"
+            f"{what}: the checkpoints there are of a training with other settings, data or number "
+            f"of processes; they are kept in {aside.name}, and this one starts from its own"
         )
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
@@ -132,7 +152,9 @@ def _set_aside(folder: Path, what: str, progress: Progress) -> None:
 
 
 def _aside(folder: Path, job: str) -> Path:
-    return folder.with_name(f"{folder.name}-{hashlib.blake2b(job.encode(), digest_size=6).hexdigest()}")
+    return folder.with_name(
+        f"{folder.name}-{hashlib.blake2b(job.encode(), digest_size=6).hexdigest()}"
+    )
 
 
 def _step_of(checkpoint: Path) -> int:

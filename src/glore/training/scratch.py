@@ -1,7 +1,9 @@
-"""A small base model from nothing: byte-level BPE with single digits, and a small Llama trained on a task's documents.
+"""A small base model from nothing: byte-level BPE with single digits, and a small Llama trained on
+a task's documents.
 
-Digits are tokens, so that arithmetic is done on digits; a number's first digit takes the space before it along, which keeps
-rows short; a newline is one token, so that a step ends in the same token everywhere.
+Digits are tokens, so that arithmetic is done on digits; a number's first digit takes the space
+before it along, which keeps rows short; a newline is one token, so that a step ends in the same
+token everywhere.
 """
 
 from __future__ import annotations
@@ -35,39 +37,64 @@ CHUNK = 512
 TOKENIZER_DOCUMENTS = 8192
 """Documents that the tokenizer is trained on."""
 PIECES = r"\n| ?\d| ?\p{L}+| ?[^\s\p{L}\d]+|\s"
-"""What a token may at most span: a newline; one digit, word or run of signs with the space before it; one space."""
+"""What a token may at most span: a newline; one digit, word or run of signs with the space before
+it; one space.
+"""
 
 
-def train_scratch_base(draw: DrawDocument, settings: ScratchModelSettings, setup: TrainingSetup) -> TrainReport:
-    """Train tokenizer and model on `settings.n_tokens` tokens of documents, in the order drawn; loss on the pieces to be learnt.
+def train_scratch_base(
+    draw: DrawDocument, settings: ScratchModelSettings, setup: TrainingSetup
+) -> TrainReport:
+    """Train tokenizer and model on `settings.n_tokens` tokens of documents, in the order drawn;
+    loss on the pieces to be learnt.
 
-    Saved to `setup.out_dir` as a Hugging Face folder. In float32 and in this process, whatever `setup` says of dtype and launch.
-    Raises ModelError, ConfigError.
+    Saved to `setup.out_dir` as a Hugging Face folder. In float32 and in this process, whatever
+    `setup` says of dtype and launch. Raises ModelError, ConfigError.
     """
     if settings.train.lora is not None:
-        raise ConfigError("base.scratch.train.lora: a model trained from nothing has no weights to adapt; set it to null")
+        raise ConfigError(
+            "base.scratch.train.lora: a model trained from nothing has no weights to adapt; set "
+            "it to null"
+        )
     with watched_memory(settings.train, setup):
         return _trained_base(draw, settings, setup)
 
 
-def _trained_base(draw: DrawDocument, settings: ScratchModelSettings, setup: TrainingSetup) -> TrainReport:
+def _trained_base(
+    draw: DrawDocument, settings: ScratchModelSettings, setup: TrainingSetup
+) -> TrainReport:
     seed_all(setup.seed)
     rng = random.Random(setup.seed)
     name = setup.out_dir.name
     sample = [draw(rng, n / TOKENIZER_DOCUMENTS) for n in range(TOKENIZER_DOCUMENTS)]
     setup.progress.note(f"train {name}: tokenizer from {len(sample)} documents")
-    tokenizer = _kept_tokenizer(setup.work_dir / "tokenizer", sample, settings.vocab_size, settings.max_positions)
+    tokenizer = _kept_tokenizer(
+        setup.work_dir / "tokenizer", sample, settings.vocab_size, settings.max_positions
+    )
     rows, n_dropped = _take_rows(tokenizer, draw, rng, settings)
     model = new_llama(settings, tokenizer)
-    report = fit(model, rows, settings.train, setup, pad_id=int(tokenizer.pad_token_id), n_dropped=n_dropped, in_order=True)
+    report = fit(
+        model,
+        rows,
+        settings.train,
+        setup,
+        pad_id=int(tokenizer.pad_token_id),
+        n_dropped=n_dropped,
+        in_order=True,
+    )
     n_parameters = sum(p.numel() for p in model.parameters())
     what = f"Small Llama ({n_parameters} parameters) trained from nothing on generated documents."
-    save_model(model, tokenizer, setup.out_dir, model_card(name, what, settings, report, setup.seed))
+    save_model(
+        model, tokenizer, setup.out_dir, model_card(name, what, settings, report, setup.seed)
+    )
     return report
 
 
 def _take_rows(
-    tokenizer: PreTrainedTokenizerBase, draw: DrawDocument, rng: random.Random, settings: ScratchModelSettings
+    tokenizer: PreTrainedTokenizerBase,
+    draw: DrawDocument,
+    rng: random.Random,
+    settings: ScratchModelSettings,
 ) -> tuple[list[Row], int]:
     """Rows of documents that hold `n_tokens` tokens together."""
     rows: list[Row] = []
@@ -75,11 +102,14 @@ def _take_rows(
     longest = min(settings.train.max_length, settings.max_positions)
     while n_tokens < settings.n_tokens:
         # Small chunks: the share of training done, which a curriculum follows, is known after each.
-        new, too_long = document_rows(tokenizer, [draw(rng, n_tokens / settings.n_tokens) for _ in range(CHUNK)], longest)
+        new, too_long = document_rows(
+            tokenizer, [draw(rng, n_tokens / settings.n_tokens) for _ in range(CHUNK)], longest
+        )
         n_dropped += too_long
         if not new and not rows:
             raise ModelError(
-                f"the task's base documents are all longer than max_length={longest} tokens; raise base.scratch.train.max_length"
+                f"the task's base documents are all longer than max_length={longest} tokens; raise "
+                "base.scratch.train.max_length"
             )
         for row in new:
             if n_tokens >= settings.n_tokens:
@@ -89,29 +119,43 @@ def _take_rows(
     return rows, n_dropped
 
 
-def _kept_tokenizer(folder: Path, sample: list[Document], vocab_size: int, max_length: int) -> PreTrainedTokenizerBase:
+def _kept_tokenizer(
+    folder: Path, sample: list[Document], vocab_size: int, max_length: int
+) -> PreTrainedTokenizerBase:
     """The tokenizer of an earlier, killed attempt in this work folder, or a new one."""
     if not (folder / "done").is_file():
-        train_tokenizer(("".join(text for text, _ in document) for document in sample), vocab_size, max_length).save_pretrained(str(folder))
+        train_tokenizer(
+            ("".join(text for text, _ in document) for document in sample), vocab_size, max_length
+        ).save_pretrained(str(folder))
         (folder / "done").touch()
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast.from_pretrained(str(folder), trust_remote_code=False)
 
 
-def train_tokenizer(texts: Iterator[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerBase:
-    """A byte-level BPE tokenizer of at most `vocab_size` tokens; any Unicode text comes back unchanged from encode and decode."""
+def train_tokenizer(
+    texts: Iterator[str], vocab_size: int, max_length: int
+) -> PreTrainedTokenizerBase:
+    """A byte-level BPE tokenizer of at most `vocab_size` tokens; any Unicode text comes back
+    unchanged from encode and decode.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     special = [PAD, EOS, BAD_MARK]
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(PIECES), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     core.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
@@ -124,10 +168,13 @@ def train_tokenizer(texts: Iterator[str], vocab_size: int, max_length: int) -> P
     )
 
 
-def new_llama(settings: ScratchModelSettings, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def new_llama(
+    settings: ScratchModelSettings, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
     """A Llama with random weights from torch's global generator; input and output embeddings apart.
 
-    Weights start at a standard deviation of 0.1, the size that suits so narrow a model: with the usual 0.02 it learnt later here.
+    Weights start at a standard deviation of 0.1, the size that suits so narrow a model: with the
+    usual 0.02 it learnt later here.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -1,4 +1,6 @@
-"""Where and how a training is carried out, as one value for every trainer. What it learns, and how fast, are arguments of their own."""
+"""Where and how a training is carried out, as one value for every trainer. What it learns, and how
+fast, are arguments of their own.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,13 @@ class TrainingSetup:
     """Of the weights: `float32` or `bfloat16`."""
     device: str = "auto"
     launch: str = ""
-    """A command that starts the training on several devices (`glore.training.job`); empty: in this process."""
+    """A command that starts the training on several devices (`glore.training.job`); empty: in this
+    process.
+    """
     section: str = ""
-    """Where the recipe has the settings of this training, such as `student.sft`, for errors; empty: nowhere."""
+    """Where the recipe has the settings of this training, such as `student.sft`, for errors; empty:
+    nowhere.
+    """
 
     def setting(self, name: str) -> str:
         """The path of one of them."""

@@ -1,4 +1,6 @@
-"""A training that ran out of memory, in words: what it was doing, and which of its settings make it smaller."""
+"""A training that ran out of memory, in words: what it was doing, and which of its settings make it
+smaller.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,17 @@ __all__ = ["shortage", "watched_memory"]
 
 @contextlib.contextmanager
 def watched_memory(settings: TrainSettings, setup: TrainingSetup) -> Iterator[None]:
-    """Turn running out of the machine's or the device's memory into a ModelError that names the settings to lower."""
+    """Turn running out of the machine's or the device's memory into a ModelError that names the
+    settings to lower.
+    """
     try:
         yield
     except Exception as error:
         if not out_of_memory(error):
             raise
-        raise shortage(" ".join(str(error).split()) or type(error).__name__, settings, setup) from error
+        raise shortage(
+            " ".join(str(error).split()) or type(error).__name__, settings, setup
+        ) from error
 
 
 def shortage(said: str, settings: TrainSettings, setup: TrainingSetup) -> ModelError:
@@ -28,14 +34,23 @@ def shortage(said: str, settings: TrainSettings, setup: TrainingSetup) -> ModelE
     mends = []
     if settings.batch_tokens:
         if settings.batch_tokens > settings.max_length:
-            mends.append(f"lower {setup.setting('batch_tokens')} ({settings.batch_tokens}) and raise gradient_accumulation by as much")
+            mends.append(
+                f"lower {setup.setting('batch_tokens')} ({settings.batch_tokens}) and raise "
+                "gradient_accumulation by as much"
+            )
     elif settings.batch_size > 1:
-        mends.append(f"lower {setup.setting('batch_size')} ({settings.batch_size}) and raise gradient_accumulation by as much")
+        mends.append(
+            f"lower {setup.setting('batch_size')} ({settings.batch_size}) and raise "
+            "gradient_accumulation by as much"
+        )
     if not settings.gradient_checkpointing:
         mends.append(f"set {setup.setting('gradient_checkpointing')}=true")
     if settings.lora is None and not setup.section.startswith("base.scratch"):
         mends.append(f"set {setup.setting('lora')} ({{r: 16}})")
-    mends.append(f"lower {setup.setting('max_length')} ({settings.max_length}), which leaves longer rows out")
+    mends.append(
+        f"lower {setup.setting('max_length')} ({settings.max_length}), which leaves longer rows out"
+    )
     return ModelError(
-        f"train {setup.out_dir.name}: out of memory ({shown(said, 160)}); {', or '.join(mends)}; then run the same command again"
+        f"train {setup.out_dir.name}: out of memory ({shown(said, 160)}); {', or '.join(mends)}; "
+        "then run the same command again"
     )

@@ -1,4 +1,6 @@
-"""Trackers that a training reports to: whether their packages are there, before anything is trained."""
+"""Trackers that a training reports to: whether their packages are there, before anything is
+trained.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,12 @@ def check_trackers(names: Collection[str], section: str) -> None:
     available = get_available_reporting_integrations()
     for name in names:
         # What its list of available ones never names, transformers judges when the training opens.
-        if name not in available and name in INTEGRATION_TO_CALLBACK and name not in ("flyte", "kubeflow"):
+        if (
+            name not in available
+            and name in INTEGRATION_TO_CALLBACK
+            and name not in ("flyte", "kubeflow")
+        ):
             raise ConfigError(
-                f"{section}.report_to: {name} is not installed here (installed: {', '.join(available) or 'none'}); "
-                "install it, or leave it out"
+                f"{section}.report_to: {name} is not installed here (installed: "
+                f"{', '.join(available) or 'none'}); install it, or leave it out"
             )

@@ -1,8 +1,8 @@
 """transformers.Trainer with our loss, over batches that were planned beforehand.
 
-The loss is the mean over all scored positions of an optimiser step, however they fall into micro-batches and devices, each
-counted as often as its example occurs. A language model's logits are computed at scored positions only; on a CPU each half
-of a batch has a thread of its own.
+The loss is the mean over all scored positions of an optimiser step, however they fall into
+micro-batches and devices, each counted as often as its example occurs. A language model's logits
+are computed at scored positions only; on a CPU each half of a batch has a thread of its own.
 Axes: B rows, T tokens, D hidden size, V vocabulary or classes, N scored positions of a batch.
 """
 
@@ -48,9 +48,22 @@ class PlannedBatches(Dataset[TorchBatch]):
     """The planned batches as a dataset whose items are whole batches, padded or packed."""
 
     def __init__(
-        self, rows: Sequence[Row], plan: Sequence[tuple[int, ...]], group: int, world: int, pad_id: int, packing: Packing | None = None
+        self,
+        rows: Sequence[Row],
+        plan: Sequence[tuple[int, ...]],
+        group: int,
+        world: int,
+        pad_id: int,
+        packing: Packing | None = None,
     ) -> None:
-        self.rows, self.plan, self.group, self.world, self.pad_id, self.packing = rows, plan, group, world, pad_id, packing
+        self.rows, self.plan, self.group, self.world, self.pad_id, self.packing = (
+            rows,
+            plan,
+            group,
+            world,
+            pad_id,
+            packing,
+        )
         self._scored = [int((row.targets != IGNORED).sum()) * row.copies for row in rows]
 
     def __len__(self) -> int:
@@ -63,15 +76,33 @@ class PlannedBatches(Dataset[TorchBatch]):
         copies = torch.tensor([row.copies for row in rows], dtype=torch.float32)
         if self.packing is None:
             ids_BT, targets_BT = map(torch.from_numpy, pad_rows(rows, self.pad_id))
-            return {"input_ids": ids_BT, "targets": targets_BT, "weights": copies[:, None], "scale": scale, "scored": scored_in(targets_BT)}
-        ids_1T, targets_1T, positions_1T, bounds = map(torch.from_numpy, pack_rows(rows, self.pad_id, *dataclasses.astuple(self.packing)))
+            return {
+                "input_ids": ids_BT,
+                "targets": targets_BT,
+                "weights": copies[:, None],
+                "scale": scale,
+                "scored": scored_in(targets_BT),
+            }
+        ids_1T, targets_1T, positions_1T, bounds = map(
+            torch.from_numpy, pack_rows(rows, self.pad_id, *dataclasses.astuple(self.packing))
+        )
         weights_T = torch.ones(ids_1T.shape[1])
-        weights_T[: sum(len(row.ids) for row in rows)] = copies.repeat_interleave(torch.tensor([len(row.ids) for row in rows]))
-        batch = {"input_ids": ids_1T, "targets": targets_1T, "weights": weights_T[None], "scale": scale, "scored": scored_in(targets_1T)}
+        weights_T[: sum(len(row.ids) for row in rows)] = copies.repeat_interleave(
+            torch.tensor([len(row.ids) for row in rows])
+        )
+        batch = {
+            "input_ids": ids_1T,
+            "targets": targets_1T,
+            "weights": weights_T[None],
+            "scale": scale,
+            "scored": scored_in(targets_1T),
+        }
         return batch | {"position_ids": positions_1T, "bounds": bounds}
 
     def n_scored(self, step: int) -> int:
-        """Scored positions of all batches of an optimiser step, those of equal examples counted apart."""
+        """Scored positions of all batches of an optimiser step, those of equal examples counted
+        apart.
+        """
         return sum(self._scored[i] for batch in self._of(step) for i in batch)
 
     def n_tokens(self, step: int) -> int:
@@ -95,37 +126,62 @@ class PlannedTrainer(Trainer):
 
     loss_is_scaled_for_ga = True
 
-    def __init__(self, settings: TrainSettings, packing: Packing | None = None, **arguments: Any) -> None:
+    def __init__(
+        self, settings: TrainSettings, packing: Packing | None = None, **arguments: Any
+    ) -> None:
         self.settings, self.packing = settings, packing
         super().__init__(data_collator=_only, **arguments)
         self._flops_per_token = 6 * sum(p.numel() for p in self.model.parameters())
-        self.summed = torch.compile(summed_losses, backend=compiled.BACKEND, dynamic=True) if settings.compile else summed_losses
+        self.summed = (
+            torch.compile(summed_losses, backend=compiled.BACKEND, dynamic=True)
+            if settings.compile
+            else summed_losses
+        )
         self.scored_only = _ScoredOnly(self.model)
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        # Dropout draws from one generator, whose order two threads would race for; checkpointing recomputes on other threads.
+        # Dropout draws from one generator, whose order two threads would race for; checkpointing
+        # recomputes on other threads.
         plain = all(m.p == 0 for m in self.model.modules() if isinstance(m, torch.nn.Dropout))
         plain = plain and not settings.gradient_checkpointing and not settings.compile
-        self.lanes = Lanes(trained) if self.args.use_cpu and plain and self.args.world_size == 1 else None
+        self.lanes = (
+            Lanes(trained) if self.args.use_cpu and plain and self.args.world_size == 1 else None
+        )
 
     def training_step(
-        self, model: torch.nn.Module, inputs: TorchBatch, num_items_in_batch: torch.Tensor | int | None = None
+        self,
+        model: torch.nn.Module,
+        inputs: TorchBatch,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Forward and backward, on a CPU with a lane for each half of the rows."""
         if self.lanes is None or len(inputs["input_ids"]) < N_LANES:
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
-        parts = [inputs | {key: inputs[key][lane::N_LANES] for key in ("input_ids", "targets", "weights")} for lane in range(N_LANES)]
+        parts = [
+            inputs
+            | {key: inputs[key][lane::N_LANES] for key in ("input_ids", "targets", "weights")}
+            for lane in range(N_LANES)
+        ]
         parts = [part | {"scored": scored_in(part["targets"])} for part in parts]
         return self.lanes.backward([partial(self.compute_loss, model, part) for part in parts])
 
     def compute_loss(
-        self, model: torch.nn.Module, inputs: TorchBatch, return_outputs: bool = False, num_items_in_batch: torch.Tensor | int | None = None
+        self,
+        model: torch.nn.Module,
+        inputs: TorchBatch,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Summed cross entropy of the scored positions, over the number of them in the optimiser step."""
+        """Summed cross entropy of the scored positions, over the number of them in the optimiser
+        step.
+        """
         targets_BT, scored_N = inputs["targets"], inputs["scored"]
         packed: dict[str, Any] = {}
         if self.packing is not None:
-            packed = {"position_ids": inputs["position_ids"], **row_bounds(inputs["bounds"], self.packing.longest)}
+            packed = {
+                "position_ids": inputs["position_ids"],
+                **row_bounds(inputs["bounds"], self.packing.longest),
+            }
         with self.scored_only(scored_N):
             outputs = model(input_ids=inputs["input_ids"], **packed)
         logits = outputs.logits
@@ -133,13 +189,17 @@ class PlannedTrainer(Trainer):
         if logits.shape[:2] == targets_BT.shape:
             logits_NV = logits_NV.index_select(0, scored_N)
         weights_N = inputs["weights"].expand_as(targets_BT).flatten().index_select(0, scored_N)
-        loss = self.summed(logits_NV, targets_BT.flatten().index_select(0, scored_N), weights_N) * inputs["scale"]
+        loss = (
+            self.summed(logits_NV, targets_BT.flatten().index_select(0, scored_N), weights_N)
+            * inputs["scale"]
+        )
         return (loss, outputs) if return_outputs else loss
 
     def floating_point_ops(self, inputs: TorchBatch) -> int:
         """Six operations a weight and token.
 
-        transformers' own count walks through all modules at every step, before the next is launched.
+        transformers' own count walks through all modules at every step, before the next is
+        launched.
         """
         return self._flops_per_token * inputs["input_ids"].numel()
 
@@ -154,20 +214,26 @@ class PlannedTrainer(Trainer):
         if self.settings.optimizer == "adamw":
             return super().create_optimizer(model)
         hidden, other = split_parameters(self.model)
-        optimizer = MuonWithAdamW(hidden, other, self.settings.learning_rate, self.settings.weight_decay)
+        optimizer = MuonWithAdamW(
+            hidden, other, self.settings.learning_rate, self.settings.weight_decay
+        )
         self.optimizer = optimizer
         return optimizer
 
 
-def summed_losses(logits_NV: torch.Tensor, targets_N: torch.Tensor, weights_N: torch.Tensor) -> torch.Tensor:
+def summed_losses(
+    logits_NV: torch.Tensor, targets_N: torch.Tensor, weights_N: torch.Tensor
+) -> torch.Tensor:
     """Weighted sum of the cross entropies, in float32."""
     return (cross_entropy(logits_NV.float(), targets_N, reduction="none") * weights_N).sum()
 
 
 class _ScoredOnly:
-    """Let a language model's head see the scored positions only: (B, T, D) becomes (1, N, D) before the product with V columns.
+    """Let a language model's head see the scored positions only: (B, T, D) becomes (1, N, D) before
+    the product with V columns.
 
-    The head is the costly part at large vocabularies, and what follows it (softcaps, scales) works element by element.
+    The head is the costly part at large vocabularies, and what follows it (softcaps, scales) works
+    element by element.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -189,9 +255,15 @@ class _ScoredOnly:
         finally:
             self._here.scored_N = None
 
-    def _cut(self, _: torch.nn.Module, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+    def _cut(
+        self, _: torch.nn.Module, hidden: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, ...] | None:
         scored_N = getattr(self._here, "scored_N", None)
-        return None if scored_N is None else (hidden[0].flatten(0, 1).index_select(0, scored_N).unsqueeze(0), *hidden[1:])
+        return (
+            None
+            if scored_N is None
+            else (hidden[0].flatten(0, 1).index_select(0, scored_N).unsqueeze(0), *hidden[1:])
+        )
 
 
 def _only(items: list[TorchBatch]) -> TorchBatch:

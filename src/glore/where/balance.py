@@ -1,7 +1,8 @@
 """Per-length balancing of step labels as a mask over steps (method 3.3).
 
-For each prefix length i the larger class is subsampled to the size of the smaller one over the whole training set. The
-choice is keyed by (question, draft, step), so it depends neither on the order of the drafts nor on their number of rows.
+For each prefix length i the larger class is subsampled to the size of the smaller one over the
+whole training set. The choice is keyed by (question, draft, step), so it depends neither on the
+order of the drafts nor on their number of rows.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from glore.sampling.protocol import stable_seed
+from glore.seeds import stable_seed
 
 __all__ = ["balance_mask"]
 
 
-def balance_mask(labels: Mapping[tuple[str, str], Sequence[bool]], seed: int) -> dict[tuple[str, str], tuple[bool, ...]]:
-    """L flags per draft: does the step stay in training? Keys are (question id, draft id), values the L labels."""
+def balance_mask(
+    labels: Mapping[tuple[str, str], Sequence[bool]], seed: int
+) -> dict[tuple[str, str], tuple[bool, ...]]:
+    """L flags per draft: does the step stay in training? Keys are (question id, draft id), values
+    the L labels.
+    """
     classes: dict[tuple[int, bool], list[tuple[int, tuple[str, str]]]] = defaultdict(list)
     for key, steps in labels.items():
         for i, label in enumerate(steps):
@@ -24,4 +29,6 @@ def balance_mask(labels: Mapping[tuple[str, str], Sequence[bool]], seed: int) ->
     for (i, label), members in classes.items():
         n = min(len(members), len(classes.get((i, not label), ())))
         kept.update((key, i) for _, key in sorted(members)[:n])
-    return {key: tuple((key, i) in kept for i in range(len(steps))) for key, steps in labels.items()}
+    return {
+        key: tuple((key, i) in kept for i in range(len(steps))) for key, steps in labels.items()
+    }

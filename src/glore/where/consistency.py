@@ -1,10 +1,12 @@
 """Does a verifying rollout use the results of the prefix it continues? (method 3.1)
 
-A rollout that ignores the prefix and solves the question from the start says nothing about the prefix, so it counts as
-no success. The result R_k of every prefix step k must appear later than step k in P_i ⊕ T.
+A rollout that ignores the prefix and solves the question from the start says nothing about the
+prefix, so it counts as no success. The result R_k of every prefix step k must appear later than
+step k in P_i ⊕ T.
 
-Chosen: numbers are compared in canonical form (no thousands commas, `$`, leading or trailing zeros) and on number
-boundaries, so that 5 is not found inside 15 or 2.5. Options: the paper's literal substring check, and R_i alone.
+Chosen: numbers are compared in canonical form (no thousands commas, `$`, leading or trailing zeros)
+and on number boundaries, so that 5 is not found inside 15 or 2.5. Options: the paper's literal
+substring check, and R_i alone.
 """
 
 from __future__ import annotations
@@ -14,12 +16,17 @@ from collections.abc import Sequence
 
 __all__ = ["consistent_rollouts", "numbers", "step_result"]
 
-_NUMBER = re.compile(r"(?P<sign>[-−]\s?)?\$?(?P<value>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)", re.ASCII)
+_NUMBER = re.compile(
+    r"(?P<sign>[-−]\s?)?\$?(?P<value>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)",
+    re.ASCII,
+)
 _ANNOTATION = re.compile(r"<<([^<>]*)>>")
 
 
 def step_result(step: str) -> str | None:
-    """R_k as written: the number after `=` of the last `<<…=v>>`, else after the last `=`, else the last number, else none."""
+    """R_k as written: the number after `=` of the last `<<…=v>>`, else after the last `=`, else the
+    last number, else none.
+    """
     annotations = [a for a in _ANNOTATION.findall(step) if "=" in a]
     for place in (annotations[-1:], [step] if "=" in step else []):
         if place and (found := _written(place[0].rpartition("=")[2])):
@@ -33,8 +40,14 @@ def numbers(text: str) -> frozenset[str]:
     return frozenset(_canonical(n) for n in _written(text))
 
 
-def consistent_rollouts(prefix: Sequence[str], rollouts: Sequence[Sequence[str]], how: str = "number", steps: str = "all") -> list[bool]:
-    """Per rollout of one prefix, whether its steps use the results of the prefix's steps; `how` and `steps` are those of `LabelSettings`.
+def consistent_rollouts(
+    prefix: Sequence[str],
+    rollouts: Sequence[Sequence[str]],
+    how: str = "number",
+    steps: str = "all",
+) -> list[bool]:
+    """Per rollout of one prefix, whether its steps use the results of the prefix's steps; `how` and
+    `steps` are those of `LabelSettings`.
 
     What the prefix itself leaves unused is worked out once.
     """
@@ -46,27 +59,36 @@ def consistent_rollouts(prefix: Sequence[str], rollouts: Sequence[Sequence[str]]
         owed = {r for k, r in results if not any(r in later for later in prefix[k + 1 :])}
         return [all(any(r in step for step in rollout) for r in owed) for rollout in rollouts]
     found = [numbers(step) for step in prefix]
-    owed = {_canonical(r) for k, r in results if not any(_canonical(r) in later for later in found[k + 1 :])}
+    owed = {
+        _canonical(r)
+        for k, r in results
+        if not any(_canonical(r) in later for later in found[k + 1 :])
+    }
     return [owed <= frozenset().union(*map(numbers, rollout)) for rollout in rollouts]
 
 
 def _written(text: str) -> list[str]:
     """The numbers of a text as written, in order, with their sign and without `$`."""
     return [
-        ("-" if m["sign"] and _is_sign(text[max(0, m.start() - 9) : m.start()], m["sign"]) else "") + m["value"]
+        ("-" if m["sign"] and _is_sign(text[max(0, m.start() - 9) : m.start()], m["sign"]) else "")
+        + m["value"]
         for m in _NUMBER.finditer(text)
     ]
 
 
 def _is_sign(before: str, minus: str) -> bool:
-    """Is a minus after this text a sign? Not after an operand (`12 - 3`), inside a word (`step-3`), or as a bullet (`- 3 pens`)."""
+    """Is a minus after this text a sign? Not after an operand (`12 - 3`), inside a word (`step-3`),
+    or as a bullet (`- 3 pens`).
+    """
     last = before.rstrip()[-1:]
     operand = last.isdigit() or last in tuple(")%") or before[-1:].isalpha()
     return not operand and bool(last or len(minus) == 1)
 
 
 def _canonical(number: str) -> str:
-    """One spelling per value: `$1,234.50` and `01234.5` are the same. Works on text, so a number may have any length."""
+    """One spelling per value: `$1,234.50` and `01234.5` are the same. Works on text, so a number
+    may have any length.
+    """
     sign, digits = ("-", number[1:]) if number.startswith("-") else ("", number)
     whole, _, fraction = digits.replace(",", "").partition(".")
     whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")

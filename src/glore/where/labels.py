@@ -1,10 +1,13 @@
-"""Step labels derived from raw rollouts: consistency, positive propagation, balance, in this order (method 3).
+"""Step labels derived from raw rollouts: consistency, positive propagation, balance, in this order
+(method 3).
 
-Labels are a pure function of (drafts, trials, rule), so another rule costs no sampling. Consistency is judged anew from
-the kept texts. A scan that ended early knows nothing about what it did not draw: where a rule would need that, the draft
-gets no labels (none) and is counted. This can't happen for the rule the scan was made with, nor for a looser one.
+Labels are a pure function of (drafts, trials, rule), so another rule costs no sampling. Consistency
+is judged anew from the kept texts. A scan that ended early knows nothing about what it did not
+draw: where a rule would need that, the draft gets no labels (none) and is counted. This can't
+happen for the rule the scan was made with, nor for a looser one.
 
-The last step's label is the draft's own correctness. An ungraded draft gets no labels; an ungraded rollout is no success.
+The last step's label is the draft's own correctness. An ungraded draft gets no labels; an ungraded
+rollout is no success.
 """
 
 from __future__ import annotations
@@ -55,36 +58,64 @@ class LabelledDrafts(NamedTuple):
 
 
 def label_drafts(
-    drafts: Sequence[Solution], trials: Sequence[PrefixTrials], rule: LabelSettings, *, seed: int, name: str = "sorm"
+    drafts: Sequence[Solution],
+    trials: Sequence[PrefixTrials],
+    rule: LabelSettings,
+    *,
+    seed: int,
+    name: str = "sorm",
 ) -> LabelledDrafts:
     """SORM labels of the drafts under `rule` (its consistency, propagate and balance switches)."""
     by_draft: dict[str, list[PrefixTrials]] = defaultdict(list)
     for trial in trials:
         by_draft[trial.solution_id].append(trial)
     sampled = {d.id: _sampled_labels(d, by_draft[d.id], rule) for d in drafts}
-    final = {d.id: (_propagated(steps) if rule.propagate else steps) for d in drafts if (steps := sampled[d.id]) is not None}
+    final = {
+        d.id: (_propagated(steps) if rule.propagate else steps)
+        for d in drafts
+        if (steps := sampled[d.id]) is not None
+    }
     keys = {d.id: (d.problem_id, d.id) for d in drafts if d.id in final}
     full = {keys[i]: (True,) * len(steps) for i, steps in final.items()}
-    kept = balance_mask({keys[i]: steps for i, steps in final.items()}, seed) if rule.balance else full
-    labels = [_record(d.id, final.get(d.id), kept[keys[d.id]] if d.id in final else None, name) for d in drafts]
+    kept = (
+        balance_mask({keys[i]: steps for i, steps in final.items()}, seed) if rule.balance else full
+    )
+    labels = [
+        _record(d.id, final.get(d.id), kept[keys[d.id]] if d.id in final else None, name)
+        for d in drafts
+    ]
     return LabelledDrafts(labels, _counts(drafts, by_draft, sampled, labels, rule))
 
 
 def good_traces(draft: Solution, trial: PrefixTrials, rule: LabelSettings) -> list[tuple[str, ...]]:
-    """Steps of the right and consistent rollouts of one prefix, in the order of k: the targets of local refinement."""
+    """Steps of the right and consistent rollouts of one prefix, in the order of k: the targets of
+    local refinement.
+    """
     continuations = [split_steps(text) for text in trial.completions]
-    consistent = consistent_rollouts(draft.steps[: trial.n_steps_kept], continuations, rule.consistency, rule.consistency_steps)
-    return [steps for steps, verdict, fits in zip(continuations, trial.correct, consistent, strict=True) if verdict == "right" and fits]
+    consistent = consistent_rollouts(
+        draft.steps[: trial.n_steps_kept], continuations, rule.consistency, rule.consistency_steps
+    )
+    return [
+        steps
+        for steps, verdict, fits in zip(continuations, trial.correct, consistent, strict=True)
+        if verdict == "right" and fits
+    ]
 
 
 def truth_labels(solution: Solution, truth: Sequence[bool]) -> StepLabels:
-    """Labels from a task that knows the truth of every step: after the first false statement every step is negative."""
+    """Labels from a task that knows the truth of every step: after the first false statement every
+    step is negative.
+    """
     labels = tuple(all(truth[: i + 1]) for i in range(len(truth)))
     return _record(solution.id, labels, (True,) * len(labels), "truth")
 
 
-def _sampled_labels(draft: Solution, trials: Sequence[PrefixTrials], rule: LabelSettings) -> tuple[bool, ...] | None:
-    """l_i as sampled, l_L from the draft itself; none where the rollouts at hand can't decide the labels."""
+def _sampled_labels(
+    draft: Solution, trials: Sequence[PrefixTrials], rule: LabelSettings
+) -> tuple[bool, ...] | None:
+    """l_i as sampled, l_L from the draft itself; none where the rollouts at hand can't decide the
+    labels.
+    """
     if draft.correct == "unknown" or not draft.steps:
         return None
     success = {t.n_steps_kept: bool(good_traces(draft, t, rule)) for t in trials}
@@ -103,9 +134,13 @@ def _propagated(labels: Sequence[bool]) -> tuple[bool, ...]:
     return tuple(any(labels[i:]) for i in range(len(labels)))
 
 
-def _record(solution_id: str, labels: tuple[bool, ...] | None, kept: tuple[bool, ...] | None, rule: str) -> StepLabels:
+def _record(
+    solution_id: str, labels: tuple[bool, ...] | None, kept: tuple[bool, ...] | None, rule: str
+) -> StepLabels:
     first_error = labels.index(False) if labels and False in labels else None
-    return StepLabels(solution_id=solution_id, labels=labels, kept=kept, first_error=first_error, rule=rule)
+    return StepLabels(
+        solution_id=solution_id, labels=labels, kept=kept, first_error=first_error, rule=rule
+    )
 
 
 def _counts(
@@ -118,7 +153,10 @@ def _counts(
     used = [(d, t) for d in drafts for t in trials.get(d.id, ())]
     verdicts = [v for _, t in used for v in t.correct]
     steps = [
-        (label, kept) for r in labels if r.labels is not None and r.kept is not None for label, kept in zip(r.labels, r.kept, strict=True)
+        (label, kept)
+        for r in labels
+        if r.labels is not None and r.kept is not None
+        for label, kept in zip(r.labels, r.kept, strict=True)
     ]
     return LabelCounts(
         n_drafts=len(drafts),

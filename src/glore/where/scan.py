@@ -1,18 +1,23 @@
-"""Verifying rollouts from the prefixes of drafts: the exact backward scan, or full counts (method 3).
+"""Verifying rollouts from the prefixes of drafts: the exact backward scan, or full counts (method
+3).
 
-Labels are used after positive propagation, so they depend on the last positive step t* alone. An incorrect draft of L
-steps is therefore scanned backwards from P_{L−1}, the scan ends at the first prefix with a consistent success, and at
-one prefix sampling ends at that success. A correct draft needs no rollouts. With full counts all K are drawn at every
-prefix of every draft (soft labels, value refinement and the ablation without propagation need them).
+Labels are used after positive propagation, so they depend on the last positive step t* alone. An
+incorrect draft of L steps is therefore scanned backwards from P_{L−1}, the scan ends at the first
+prefix with a consistent success, and at one prefix sampling ends at that success. A correct draft
+needs no rollouts. With full counts all K are drawn at every prefix of every draft (soft labels,
+value refinement and the ablation without propagation need them).
 
-Rollout k of prefix i has the seed (run seed, draft, i, k), so both ways see the same rollouts. At a prefix they are
-drawn in growing waves, since the first ones often suffice; a record keeps the rollouts up to the first consistent
-success in the order of k, hence waves change the time it takes and nothing else.
+Rollout k of prefix i has the seed (run seed, draft, i, k), so both ways see the same rollouts. At a
+prefix they are drawn in growing waves, since the first ones often suffice; a record keeps the
+rollouts up to the first consistent success in the order of k, hence waves change the time it takes
+and nothing else.
 
-Outcomes drawn before, for the same drafts, are taken up (`drawn`), and only what is missing is drawn: that is how
-verdicts of another grader lead to the records that a scan with it makes (`glore.regrade`).
+Outcomes drawn before, for the same drafts, are taken up (`drawn`), and only what is missing is
+drawn: that is how verdicts of another grader lead to the records that a scan with it makes
+(`glore.regrade`).
 
-A rollout that could not be graded is kept as `unknown` and is no success. A draft that could not be graded gets none.
+A rollout that could not be graded is kept as `unknown` and is no success. A draft that could not be
+graded gets none.
 """
 
 from __future__ import annotations
@@ -22,10 +27,11 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 from glore.config import LabelSettings
+from glore.engines.protocol import Completion, Engine, Request, Result, SamplingParams
 from glore.progress import Progress
 from glore.prompts import solve_segments, split_steps
 from glore.records import PrefixTrials, Problem, Solution
-from glore.sampling.protocol import Completion, Engine, Request, Result, SamplingParams, stable_seed
+from glore.seeds import stable_seed
 from glore.tasks.protocol import Task
 from glore.where.consistency import consistent_rollouts
 
@@ -54,7 +60,13 @@ def verify_prefixes(
     """
     scan = _Scan(task, settings, seed, () if settings.full_counts else tuple(waves), progress)
     scan.drawn = {(t.solution_id, t.n_steps_kept): t for t in drawn}
-    todo = [d for d in drafts if len(d.steps) > 1 and d.correct != "unknown" and (settings.full_counts or d.correct == "wrong")]
+    todo = [
+        d
+        for d in drafts
+        if len(d.steps) > 1
+        and d.correct != "unknown"
+        and (settings.full_counts or d.correct == "wrong")
+    ]
     first = [
         scan.request(prefix)
         for draft in todo
@@ -69,9 +81,11 @@ def verify_prefixes(
 
 
 def expected_rollouts(p: Sequence[float], k: int) -> float:
-    """Expected rollouts of the scan for one incorrect draft, where `p[i-1]` is the success rate at P_i, i < L (method 3).
+    """Expected rollouts of the scan for one incorrect draft, where `p[i-1]` is the success rate at
+    P_i, i < L (method 3).
 
-    Π_{i<j<L}(1−p_j)^K is the chance of reaching P_i, (1−(1−p_i)^K)/p_i the expected number drawn there. Full counts: K(L−1).
+    Π_{i<j<L}(1−p_j)^K is the chance of reaching P_i, (1−(1−p_i)^K)/p_i the expected number drawn
+    there. Full counts: K(L−1).
     """
     total, reach = 0.0, 1.0
     for rate in reversed(p):
@@ -102,11 +116,20 @@ class _Prefix:
 class _Scan:
     """The state of a scan: open requests by id, finished prefixes."""
 
-    def __init__(self, task: Task, settings: LabelSettings, seed: int, waves: tuple[int, ...], progress: Progress) -> None:
+    def __init__(
+        self,
+        task: Task,
+        settings: LabelSettings,
+        seed: int,
+        waves: tuple[int, ...],
+        progress: Progress,
+    ) -> None:
         self._task, self._settings, self._seed, self._progress = task, settings, seed, progress
         ends = (min(end, settings.rollouts) for end in itertools.accumulate(waves))
         self._ends = (*ends, settings.rollouts)
-        self._params = SamplingParams(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
+        self._params = SamplingParams(
+            temperature=settings.temperature, max_new_tokens=settings.max_new_tokens
+        )
         self._open: dict[str, _Prefix] = {}
         self._n_open: dict[str, int] = {}
         self.trials: list[PrefixTrials] = []
@@ -125,7 +148,12 @@ class _Scan:
         # A record has the tokens of its rollouts together: the first one gets them all, so a record
         # that loses its last ones says what was drawn, and any other has the sum it had.
         tokens = (trial.n_tokens, *(0 for _ in trial.completions[1:]))
-        return _Prefix(problem, draft, i, tuple(map(_Rollout, trial.completions, tokens, trial.correct, trial.consistent)))
+        return _Prefix(
+            problem,
+            draft,
+            i,
+            tuple(map(_Rollout, trial.completions, tokens, trial.correct, trial.consistent)),
+        )
 
     def request(self, prefix: _Prefix) -> Request:
         """The next wave of rollouts from this prefix."""
@@ -138,14 +166,19 @@ class _Scan:
         return Request(
             id=request_id,
             segments=solve_segments(prefix.problem.question, draft.steps[: prefix.i]),
-            seeds=tuple(stable_seed(self._seed, "rollouts", draft.id, prefix.i, k) for k in range(drawn, end)),
+            seeds=tuple(
+                stable_seed(self._seed, "rollouts", draft.id, prefix.i, k)
+                for k in range(drawn, end)
+            ),
             params=self._params,
         )
 
     def follow_up(self, result: Result) -> list[Request]:
         """Grade a wave; then more of the same prefix, or the prefix before it, or nothing."""
         before = self._open.pop(result.request.id)
-        prefix = dataclasses.replace(before, rollouts=before.rollouts + self._graded(before, result.completions))
+        prefix = dataclasses.replace(
+            before, rollouts=before.rollouts + self._graded(before, result.completions)
+        )
         more = self.to_draw(prefix)
         draft_id = prefix.draft.id
         self._n_open[draft_id] -= 1
@@ -160,7 +193,10 @@ class _Scan:
         """
         lazy = not self._settings.full_counts
         while True:
-            success = next((n for n, r in enumerate(prefix.rollouts) if r.verdict == "right" and r.consistent), None)
+            success = next(
+                (n for n, r in enumerate(prefix.rollouts) if r.verdict == "right" and r.consistent),
+                None,
+            )
             if lazy and success is not None:
                 self._finish(prefix, prefix.rollouts[: success + 1])
                 return []
@@ -174,9 +210,21 @@ class _Scan:
     def _graded(self, prefix: _Prefix, completions: Sequence[Completion]) -> tuple[_Rollout, ...]:
         kept = prefix.draft.steps[: prefix.i]
         continuations = [split_steps(c.text) for c in completions]
-        verdicts = [self._task.grade(prefix.problem, (*kept, *steps)).verdict for steps in continuations]
-        consistent = consistent_rollouts(kept, continuations, self._settings.consistency, self._settings.consistency_steps)
-        return tuple(map(_Rollout, (c.text for c in completions), (c.n_tokens for c in completions), verdicts, consistent))
+        verdicts = [
+            self._task.grade(prefix.problem, (*kept, *steps)).verdict for steps in continuations
+        ]
+        consistent = consistent_rollouts(
+            kept, continuations, self._settings.consistency, self._settings.consistency_steps
+        )
+        return tuple(
+            map(
+                _Rollout,
+                (c.text for c in completions),
+                (c.n_tokens for c in completions),
+                verdicts,
+                consistent,
+            )
+        )
 
     def _finish(self, prefix: _Prefix, rollouts: Sequence[_Rollout]) -> None:
         self.trials.append(

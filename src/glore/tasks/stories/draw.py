@@ -25,12 +25,14 @@ TOTALS = 0.7
 FARTHEST = 6
 """Numbers offered for one to be found are at most so far from it."""
 MAX_DRAWS = 20_000
-"""Draws until settings count as impossible: two seconds or so, far more than the usual settings need."""
+"""Draws until settings count as impossible: two seconds or so, far more than the usual settings
+need.
+"""
 
 
 def draw_story(rng: random.Random, settings: StoriesSettings, n_steps: tuple[int, int]) -> Story:
-    """A story whose shortest found solution has a number of quantities to work out in the range `n_steps`
-    and works out every number to find (`all_needed`: every person's).
+    """A story whose shortest found solution has a number of quantities to work out in the range
+    `n_steps` and works out every number to find (`all_needed`: every person's).
 
     Raises ConfigError where `MAX_DRAWS` draws held none.
     """
@@ -40,12 +42,17 @@ def draw_story(rng: random.Random, settings: StoriesSettings, n_steps: tuple[int
             continue
         steps = solve(rng, story)
         worked_out = {step.partition(":")[0] for step in steps}
-        must = story.values if settings.all_needed else [fact.new for fact in story.facts if fact.kind == "unknown"]
+        must = (
+            story.values
+            if settings.all_needed
+            else [fact.new for fact in story.facts if fact.kind == "unknown"]
+        )
         if n_steps[0] <= n_worked_out(steps) <= n_steps[1] and worked_out.issuperset(must):
             return story
     raise ConfigError(
-        f"task.stories: {MAX_DRAWS} drawn stories held none with {n_steps[0]} to {n_steps[1]} steps for people={list(settings.people)}, "
-        f"max_number={settings.max_number}; widen steps or people, or raise max_number"
+        f"task.stories: {MAX_DRAWS} drawn stories held none with {n_steps[0]} to {n_steps[1]} "
+        f"steps for people={list(settings.people)}, max_number={settings.max_number}; widen steps "
+        "or people, or raise max_number"
     )
 
 
@@ -69,15 +76,25 @@ def _drawn(rng: random.Random, settings: StoriesSettings) -> Story | None:
     return Story(values, tuple(facts), _question(rng, people, values, settings), rng.choice(ITEMS))
 
 
-def _tell_alone(rng: random.Random, person: str, unknown: bool, values: dict[str, int], settings: StoriesSettings) -> Fact | None:
-    """A fact about one person only: a number, what changes made of a number, or (`unknown`) what changes would make of the number."""
+def _tell_alone(
+    rng: random.Random,
+    person: str,
+    unknown: bool,
+    values: dict[str, int],
+    settings: StoriesSettings,
+) -> Fact | None:
+    """A fact about one person only: a number, what changes made of a number, or (`unknown`) what
+    changes would make of the number.
+    """
     limit = settings.max_number
     number = rng.randint(2, limit)
     if not unknown and rng.random() < PLAIN:
         values[person] = number
         return Fact("given", (person,), number, person)
     if unknown:
-        changes = draw_unknown(rng, settings, {name: value for name, value in values.items() if rng.random() < TIED})
+        changes = draw_unknown(
+            rng, settings, {name: value for name, value in values.items() if rng.random() < TIED}
+        )
     else:
         changes = draw_changes(rng, rng.randint(*settings.changes), limit // 2)
     passed = states(number, tuple(changes))
@@ -93,9 +110,11 @@ def _tell_alone(rng: random.Random, person: str, unknown: bool, values: dict[str
     return Fact("unknown", (person,), passed[-1], person, tuple(changes), options)
 
 
-def draw_options(rng: random.Random, settings: StoriesSettings, number: int, changes: tuple[Change, ...]) -> tuple[int, ...] | None:
-    """Numbers to choose `number` from, in any order (but see `told_second`); all can be tried: nothing on the way falls below 0 or
-    passes `max_number`.
+def draw_options(
+    rng: random.Random, settings: StoriesSettings, number: int, changes: tuple[Change, ...]
+) -> tuple[int, ...] | None:
+    """Numbers to choose `number` from, in any order (but see `told_second`); all can be tried:
+    nothing on the way falls below 0 or passes `max_number`.
 
     Empty where the settings offer none, None where there are too few numbers near.
     """
@@ -103,7 +122,10 @@ def draw_options(rng: random.Random, settings: StoriesSettings, number: int, cha
     if n < 2:
         return ()
     moved = states(0, changes)
-    lowest, highest = max(1, number - FARTHEST, -min(moved)), min(number + FARTHEST, settings.max_number - max(moved))
+    lowest, highest = (
+        max(1, number - FARTHEST, -min(moved)),
+        min(number + FARTHEST, settings.max_number - max(moved)),
+    )
     near = [other for other in range(lowest, highest + 1) if other != number]
     if len(near) < n - 1:
         return None
@@ -118,8 +140,12 @@ def draw_changes(rng: random.Random, n: int, largest: int) -> list[Change]:
     return [Change(rng.choice("+-"), rng.randint(1, largest)) for _ in range(n)]
 
 
-def draw_unknown(rng: random.Random, settings: StoriesSettings, values: dict[str, int]) -> list[Change]:
-    """Changes of a number that is to be found: one of them another person's number where there is one, the others small."""
+def draw_unknown(
+    rng: random.Random, settings: StoriesSettings, values: dict[str, int]
+) -> list[Change]:
+    """Changes of a number that is to be found: one of them another person's number where there is
+    one, the others small.
+    """
     changes = draw_changes(rng, rng.randint(*settings.unknown_changes), settings.max_number // 4)
     if values:
         other = rng.choice(list(values))
@@ -127,8 +153,12 @@ def draw_unknown(rng: random.Random, settings: StoriesSettings, values: dict[str
     return changes
 
 
-def _relate(rng: random.Random, new: str, known: list[str], values: dict[str, int], limit: int) -> Fact | None:
-    """A fact that ties a new person to known ones, and the person's value. None where no value fits."""
+def _relate(
+    rng: random.Random, new: str, known: list[str], values: dict[str, int], limit: int
+) -> Fact | None:
+    """A fact that ties a new person to known ones, and the person's value. None where no value
+    fits.
+    """
     old = known[-1] if rng.random() < CHAINED else rng.choice(known)
     kind = rng.choices(("more", "times", "pair", "sum"), (6, 2, 1, 1))[0]
     if kind == "sum" and len(known) > 1:
@@ -146,7 +176,11 @@ def _relate(rng: random.Random, new: str, known: list[str], values: dict[str, in
     if values[new] == values[old]:
         return None
     if kind == "pair":
-        return Fact("pair", (new, old), values[new] + values[old], new) if values[new] + values[old] <= limit else None
+        return (
+            Fact("pair", (new, old), values[new] + values[old], new)
+            if values[new] + values[old] <= limit
+            else None
+        )
     high, low = (new, old) if values[new] > values[old] else (old, new)
     return Fact("more", (high, low), values[high] - values[low], new)
 
@@ -160,10 +194,16 @@ def _redundant(rng: random.Random, values: dict[str, int], limit: int) -> Fact |
     return Fact("more", (a, b) if values[a] > values[b] else (b, a), abs(values[a] - values[b]), a)
 
 
-def _question(rng: random.Random, people: list[str], values: dict[str, int], settings: StoriesSettings) -> tuple[str, ...]:
+def _question(
+    rng: random.Random, people: list[str], values: dict[str, int], settings: StoriesSettings
+) -> tuple[str, ...]:
     first, second = rng.choice(people[1:]), rng.choice(people)
     if rng.random() >= settings.pairs or first == second or values[first] == values[second]:
         return (first,)
     if rng.random() < TOTALS and values[first] + values[second] <= settings.max_number:
         return (first, second, "total")
-    return (first, second, "difference") if values[first] > values[second] else (second, first, "difference")
+    return (
+        (first, second, "difference")
+        if values[first] > values[second]
+        else (second, first, "difference")
+    )

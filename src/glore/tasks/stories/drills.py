@@ -33,8 +33,9 @@ JUDGED = 0.25
 
 
 def drill(rng: random.Random, settings: StoriesSettings, finding: bool = True) -> Document:
-    """A sum like `12 + 7 = 19` to do or to judge; two numbers to compare, or (`finding`) a number to find,
-    `Ana: ? + 7 - 2 = 17` and `Check: Ana 12`, or one that is tried."""
+    """A sum like `12 + 7 = 19` to do or to judge; two numbers to compare, or (`finding`) a number
+    to find, `Ana: ? + 7 - 2 = 17` and `Check: Ana 12`, or one that is tried.
+    """
     if finding and rng.random() < BACKWARDS:
         return _tried(rng, settings) if rng.random() < TRIED else _found(rng, settings)
     if not finding and rng.random() < COMPARED:
@@ -54,7 +55,9 @@ def scribbled(rng: random.Random, line: str) -> str:
         return line
     place = rng.choice(numbers)
     number = int(place.group())
-    other = rng.choice([n for n in range(max(0, number - FARTHEST), number + FARTHEST + 1) if n != number])
+    other = rng.choice(
+        [n for n in range(max(0, number - FARTHEST), number + FARTHEST + 1) if n != number]
+    )
     return f"{line[: place.start()]}{other}{line[place.end() :]}"
 
 
@@ -66,7 +69,10 @@ def _compared(rng: random.Random, settings: StoriesSettings) -> Document:
         asked, result = _forwards(rng, settings.max_number)
         before, number = f"{asked}{result}, ", int(result)
         other = _perhaps_another(rng, number)
-    return (step_text(f"{CHECK}: {before}{number} = {other}"), False), (verdict(number == other), True)
+    return (step_text(f"{CHECK}: {before}{number} = {other}"), False), (
+        verdict(number == other),
+        True,
+    )
 
 
 def _perhaps_another(rng: random.Random, number: int) -> int:
@@ -85,7 +91,9 @@ def _found(rng: random.Random, settings: StoriesSettings) -> Document:
 
 
 def looked_up(rng: random.Random, settings: StoriesSettings) -> Document:
-    """Which number is B? One list, and several letters of it one after the other: with two lists in a document it is learnt far later."""
+    """Which number is B? One list, and several letters of it one after the other: with two lists in
+    a document it is learnt far later.
+    """
     name = rng.choice(NAMES)
     options = rng.sample(range(1, settings.max_number + 1), max(2, rng.randint(*settings.options)))
     pieces = [(_offered(name, options), False)]
@@ -97,13 +105,23 @@ def looked_up(rng: random.Random, settings: StoriesSettings) -> Document:
 
 
 def mended(rng: random.Random, settings: StoriesSettings) -> Document:
-    """A number that was tried and failed (read), and another one of those offered (learnt): what has failed is crossed out."""
+    """A number that was tried and failed (read), and another one of those offered (learnt): what
+    has failed is crossed out.
+    """
     number, changes, result, options = _backwards(rng, settings)
     name = rng.choice(NAMES)
-    draft, (line, check) = (found(name, n, changes, result, options).lines for n in (_another(rng, number, changes, options), number))
+    draft, (line, check) = (
+        found(name, n, changes, result, options).lines
+        for n in (_another(rng, number, changes, options), number)
+    )
     read = problem_pieces(refine_segments(_offer(name, options), draft, rng.choice((0, 1))), ())
     tried, other = f"{CHECK}: {name}", named("", number, options)
-    return (*read, (step_text(line) + tried, False), (other, True), (step_text(check.removeprefix(tried + other)), False))
+    return (
+        *read,
+        (step_text(line) + tried, False),
+        (other, True),
+        (step_text(check.removeprefix(tried + other)), False),
+    )
 
 
 def _offer(name: str, options: Sequence[int]) -> str:
@@ -115,15 +133,18 @@ def _offered(name: str, options: Sequence[int]) -> str:
     return step_text(_offer(name, options)) if options else ""
 
 
-def _another(rng: random.Random, number: int, changes: tuple[Change, ...], options: Sequence[int]) -> int:
+def _another(
+    rng: random.Random, number: int, changes: tuple[Change, ...], options: Sequence[int]
+) -> int:
     """Another number of those offered, or one near."""
     near = [max(0, -min(states(0, changes)), _beside(rng, number))]
     return rng.choice([n for n in options if n != number] or near)
 
 
 def _tried(rng: random.Random, settings: StoriesSettings) -> Document:
-    """A number, half the time a wrong one, is tried: which one it is (where its letter is told) and what comes of it are written down
-    as they are, and judged against what should."""
+    """A number, half the time a wrong one, is tried: which one it is (where its letter is told) and
+    what comes of it are written down as they are, and judged against what should.
+    """
     number, changes, result, options = _backwards(rng, settings)
     if rng.random() < 0.5:
         number = _another(rng, number, changes, options)
@@ -137,12 +158,19 @@ def _tried(rng: random.Random, settings: StoriesSettings) -> Document:
     )
 
 
-def _backwards(rng: random.Random, settings: StoriesSettings) -> tuple[int, tuple[Change, ...], int, tuple[int, ...]]:
-    """A number, changes, what they make of it, and numbers to choose from; nothing on the way leaves 1 to `max_number`."""
+def _backwards(
+    rng: random.Random, settings: StoriesSettings
+) -> tuple[int, tuple[Change, ...], int, tuple[int, ...]]:
+    """A number, changes, what they make of it, and numbers to choose from; nothing on the way
+    leaves 1 to `max_number`.
+    """
     limit = settings.max_number
     while True:
         number = rng.randint(2, limit)
-        changes = tuple(replace(change, of="") for change in draw_unknown(rng, settings, {"": rng.randint(1, limit)}))
+        changes = tuple(
+            replace(change, of="")
+            for change in draw_unknown(rng, settings, {"": rng.randint(1, limit)})
+        )
         passed = states(number, changes)
         options = draw_options(rng, settings, number, changes)
         if options is not None and all(1 <= state <= limit for state in passed):
@@ -154,7 +182,11 @@ def _forwards(rng: random.Random, limit: int) -> tuple[str, str]:
     if sign in "+-":
         total = rng.randint(3, limit)
         a = rng.randint(1, total - 1)
-        return (f"{a} + {total - a} =", f" {total}") if sign == "+" else (f"{total} - {a} =", f" {total - a}")
+        return (
+            (f"{a} + {total - a} =", f" {total}")
+            if sign == "+"
+            else (f"{total} - {a} =", f" {total - a}")
+        )
     k = rng.randint(2, 3)
     a = rng.randint(1, limit // k)
     return (f"{a} * {k} =", f" {a * k}") if sign == "*" else (f"{a * k} / {k} =", f" {a}")

@@ -16,11 +16,13 @@ TOKEN = re.compile(r"\s*(\d+|[A-Za-z]+|[-+*/()=?])")
 
 
 def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str) -> bool:
-    """Truth of one line: everything it states is true, by `Story.readings`. Merged answer lines (`… #### 19`) must be true in both halves.
+    """Truth of one line: everything it states is true, by `Story.readings`. Merged answer lines (`…
+    #### 19`) must be true in both halves.
 
-    A line is `label: clause, clause`: in each clause all sides of `=` are equal, `?` is the number of what the line names, a number
-    behind a name is that person's, and what the last clause comes to is the true number of what the line names, unless that is `Check`
-    or the clause is an equation for `?`.
+    A line is `label: clause, clause`: in each clause all sides of `=` are equal, `?` is the number
+    of what the line names, a number behind a name is that person's, and what the last clause comes
+    to is the true number of what the line names, unless that is `Check` or the clause is an
+    equation for `?`.
     """
     if len(step) > MAX_STEP_CHARS:
         return False
@@ -33,7 +35,12 @@ def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str
     label, colon, rest = body.partition(":")
     checks = label.strip() == CHECK
     target = None if checks else _true_value(label.strip(), values, asked)
-    if not colon or not any(c.isdigit() for c in rest) or (checks and "=" not in rest) or (target is None and not checks):
+    if (
+        not colon
+        or not any(c.isdigit() for c in rest)
+        or (checks and "=" not in rest)
+        or (target is None and not checks)
+    ):
         return False
     known: dict[str, int | Fraction] = dict(values) if target is None else {**values, "?": target}
     last: Fraction | None = None
@@ -57,7 +64,9 @@ def _true_value(label: str, values: dict[str, int], asked: Sequence[str]) -> Fra
 
 
 def _value(text: str, values: Mapping[str, int | Fraction]) -> Fraction | None:
-    """Value of an expression of numbers, known names, + - * / and brackets. None where it is not one."""
+    """Value of an expression of numbers, known names, + - * / and brackets. None where it is not
+    one.
+    """
     tokens, position = [], 0
     text = text.strip()
     while position < len(text):
@@ -105,7 +114,11 @@ def _atom(tokens: list[str], values: Mapping[str, int | Fraction]) -> tuple[Frac
     if rest and rest[0] in CHOICES:
         head, rest = f"{head} {rest[0]}", rest[1:]
     value = Fraction(values[head])
-    if rest and rest[0].isdigit():  # `Ana 12` says that Ana's number is 12; `Ana B 12`, that it is number B of those offered, too
+    if (
+        rest and rest[0].isdigit()
+        # `Ana 12` says that Ana's number is 12; `Ana B 12`, that it is number B of those offered,
+        # too
+    ):
         if int(rest[0]) != value:
             raise ValueError("not that person's number")
         rest = rest[1:]

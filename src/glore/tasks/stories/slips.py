@@ -16,7 +16,8 @@ FOUND = 0.6
 
 
 def slipped(rng: random.Random, story: Story) -> Story | None:
-    """The story with one fact misread and every number worked out from that; its solutions are wrong drafts of the true story.
+    """The story with one fact misread and every number worked out from that; its solutions are
+    wrong drafts of the true story.
 
     None where the misreading leads to no whole, positive numbers.
     """
@@ -31,19 +32,31 @@ def slipped(rng: random.Random, story: Story) -> Story | None:
             continue  # a redundant fact: no longer true
         value: int | None
         if fact.kind == "unknown":
-            # A tie to a misread number moves the number found, as it would for somebody who reasons on.
+            # A tie to a misread number moves the number found, as it would for somebody who reasons
+            # on.
             changes = tuple(replace(c, k=values[c.of]) if c.of else c for c in fact.changes)
             moved = states(0, fact.changes)[-1] - states(0, changes)[-1]
             value = story.values[fact.new]
             if fact.options:  # another one of those that the story offers
-                value = rng.choice([n for n in fact.options if n != value]) if fact is victim or moved else value
+                value = (
+                    rng.choice([n for n in fact.options if n != value])
+                    if fact is victim or moved
+                    else value
+                )
             else:
                 value += moved + (off if fact is victim else 0)
             heard = replace(fact, changes=changes)
         else:
             heard = _misheard(rng, fact, off) if fact is victim else fact
             value = _value(heard, values)
-        if value is None or value < 1 or any(state < 0 for state in states(heard.k if heard.kind == "changes" else value, heard.changes)):
+        if (
+            value is None
+            or value < 1
+            or any(
+                state < 0
+                for state in states(heard.k if heard.kind == "changes" else value, heard.changes)
+            )
+        ):
             return None
         values[fact.new] = value
         facts.append(heard)
@@ -56,7 +69,14 @@ def _misheard(rng: random.Random, fact: Fact, off: int) -> Fact:
         return replace(fact, k=max(1, fact.k + off))
     at = rng.randrange(len(fact.changes))
     change = fact.changes[at]
-    return replace(fact, changes=(*fact.changes[:at], replace(change, k=max(1, change.k + off)), *fact.changes[at + 1 :]))
+    return replace(
+        fact,
+        changes=(
+            *fact.changes[:at],
+            replace(change, k=max(1, change.k + off)),
+            *fact.changes[at + 1 :],
+        ),
+    )
 
 
 def _value(fact: Fact, values: dict[str, int]) -> int | None:

@@ -60,5 +60,8 @@ def _one_way(rng: random.Random, story: Story, ways: Sequence[Way]) -> list[str]
         if kind == "total":  # in the order in which they are worked out
             a, b = sorted((a, b), key=list(story.values).index)
         sign = "+" if kind == "total" else "-"
-        steps.append(f"{kind.capitalize()}: {a} {story.values[a]} {sign} {b} {story.values[b]} = {story.answer}")
+        steps.append(
+            f"{kind.capitalize()}: {a} {story.values[a]} {sign} {b} {story.values[b]} = "
+            f"{story.answer}"
+        )
     return [*steps, f"#### {story.answer}"]

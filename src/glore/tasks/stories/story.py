@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["CHECK", "CHOICES", "Change", "Fact", "Story", "Way", "equation", "found", "named", "placed", "states"]
+__all__ = [
+    "CHECK",
+    "CHOICES",
+    "Change",
+    "Fact",
+    "Story",
+    "Way",
+    "equation",
+    "found",
+    "named",
+    "placed",
+    "states",
+]
 
 CHECK = "Check"
 """What a line begins with that tries a number found."""
 CHOICES = ("A", "B", "C", "D", "E")
-"""The letter of each number offered. A choice that is named is easily taken back: a refiner learns to cross out a letter, not digits."""
+"""The letter of each number offered. A choice that is named is easily taken back: a refiner learns
+to cross out a letter, not digits.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +47,9 @@ class Way:
     clauses: tuple[str, ...]
     """`a + b = c` each; a known person's number has the name before it."""
     check: str = ""
-    """A number to be found has a line of its own, after the equation that says it: it is named and tried there."""
+    """A number to be found has a line of its own, after the equation that says it: it is named and
+    tried there.
+    """
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -43,8 +59,9 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One fact. `kind`: given (a = k), more (a = b + k), times (a = b * k), pair (a + b = k), sum (a = b + c),
-    changes (a is what `changes` make of k), unknown (`changes` would make k of a)."""
+    """One fact. `kind`: given (a = k), more (a = b + k), times (a = b * k), pair (a + b = k), sum
+    (a = b + c), changes (a is what `changes` make of k), unknown (`changes` would make k of a).
+    """
 
     kind: str
     people: tuple[str, ...]
@@ -82,7 +99,9 @@ class Fact:
                 Way(b, (a, c), (f"{known(a)} - {known(c)} = {value[b]}",)),
                 Way(c, (a, b), (f"{known(a)} - {known(b)} = {value[c]}",)),
             )
-        return tuple(Way(name, (source,), (f"{text} = {value[name]}",)) for name, source, text in pairs)
+        return tuple(
+            Way(name, (source,), (f"{text} = {value[name]}",)) for name, source, text in pairs
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +116,15 @@ class Story:
 
     @property
     def readings(self) -> dict[str, int]:
-        """Everybody's number by name, and by name and letter where it is one of several offered: `Eva B`."""
-        return {**self.values, **{placed(f.new, self.values[f.new], f.options): self.values[f.new] for f in self.facts}}
+        """Everybody's number by name, and by name and letter where it is one of several offered:
+        `Eva B`.
+        """
+        return {
+            **self.values,
+            **{
+                placed(f.new, self.values[f.new], f.options): self.values[f.new] for f in self.facts
+            },
+        }
 
     @property
     def answer(self) -> int:
@@ -119,13 +145,17 @@ def states(start: int, changes: tuple[Change, ...]) -> list[int]:
 
 def equation(changes: tuple[Change, ...]) -> str:
     """`? + 7 - Tom 4`."""
-    return " ".join(("?", *(f"{c.sign} {c.of} {c.k}" if c.of else f"{c.sign} {c.k}" for c in changes)))
+    return " ".join(
+        ("?", *(f"{c.sign} {c.of} {c.k}" if c.of else f"{c.sign} {c.k}" for c in changes))
+    )
 
 
 def chain(start: int, changes: tuple[Change, ...]) -> tuple[str, ...]:
     """`12 + 7 = 19`, `19 - 4 = 15`."""
     passed = states(start, changes)
-    return tuple(f"{x} {c.sign} {c.k} = {y}" for x, c, y in zip(passed, changes, passed[1:], strict=False))
+    return tuple(
+        f"{x} {c.sign} {c.k} = {y}" for x, c, y in zip(passed, changes, passed[1:], strict=False)
+    )
 
 
 def placed(name: str, number: int, options: Sequence[int]) -> str:
@@ -138,10 +168,14 @@ def named(name: str, number: int, options: Sequence[int]) -> str:
     return f"{placed(name, number, options)} {number}"
 
 
-def found(name: str, number: int, changes: tuple[Change, ...], result: int, options: Sequence[int] = ()) -> Way:
-    """A number found, and tried at once: `Eva: ? + 7 - 4 = 14`, then `Check: Eva B 12 + 7 = 19, 19 - 4 = 15, 15 = 14`.
+def found(
+    name: str, number: int, changes: tuple[Change, ...], result: int, options: Sequence[int] = ()
+) -> Way:
+    """A number found, and tried at once: `Eva: ? + 7 - 4 = 14`, then `Check: Eva B 12 + 7 = 19, 19
+    - 4 = 15, 15 = 14`.
 
-    The last clause has what comes of it and what should: that two numbers are not the same is the easiest thing to see.
+    The last clause has what comes of it and what should: that two numbers are not the same is the
+    easiest thing to see.
     """
     tried = ", ".join((*chain(number, changes), f"{states(number, changes)[-1]} = {result}"))
     return Way(

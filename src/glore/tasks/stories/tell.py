@@ -33,15 +33,20 @@ from glore.tasks.stories.words import (
 __all__ = ["listed", "tell"]
 
 
-def tell(rng: random.Random, story: Story, settings: StoriesSettings, ask_everyone: bool = False) -> str:
-    """The story as text: facts in the order drawn, irrelevant sentences among them (or all of it shuffled), the question last."""
+def tell(
+    rng: random.Random, story: Story, settings: StoriesSettings, ask_everyone: bool = False
+) -> str:
+    """The story as text: facts in the order drawn, irrelevant sentences among them (or all of it
+    shuffled), the question last.
+    """
     sentences = [_say(rng, fact, story.items, settings.turned) for fact in story.facts]
     names = sorted(story.values)
     for _ in range(rng.randint(0, settings.distractors)):
         a, b = rng.sample(names, 2)
         other = rng.choice([i for i in ITEMS if i != story.items])
         sentences.insert(
-            rng.randint(0, len(sentences)), rng.choice(IDLE).format(a=a, b=b, k=rng.randint(2, settings.max_number), other=other)
+            rng.randint(0, len(sentences)),
+            rng.choice(IDLE).format(a=a, b=b, k=rng.randint(2, settings.max_number), other=other),
         )
     if rng.random() < settings.shuffled:
         rng.shuffle(sentences)
@@ -56,7 +61,11 @@ def _say(rng: random.Random, fact: Fact, items: str, turned: float) -> str:
     told = rng.choice(_wordings(fact, rng.random() < turned)).format(
         a=a, b=b, c=c, k=fact.k, items=items, changes=_changes_text(rng, fact.changes)
     )
-    return f"{rng.choice(OPTIONS).format(a=a, items=items, options=listed(fact.options))} {told}" if fact.options else told
+    return (
+        f"{rng.choice(OPTIONS).format(a=a, items=items, options=listed(fact.options))} {told}"
+        if fact.options
+        else told
+    )
 
 
 def listed(options: Sequence[int]) -> str:
@@ -66,11 +75,15 @@ def listed(options: Sequence[int]) -> str:
 
 
 def _changes_text(rng: random.Random, changes: Sequence[Change]) -> str:
-    return " and ".join(f"{rng.choice(VERBS[c.sign])} {f'as many as {c.of} has' if c.of else c.k}" for c in changes)
+    return " and ".join(
+        f"{rng.choice(VERBS[c.sign])} {f'as many as {c.of} has' if c.of else c.k}" for c in changes
+    )
 
 
 def _wordings(fact: Fact, turned: bool) -> Sequence[str]:
-    """Wordings with the new person as the subject, or, `turned`, with the other one where there is such a wording."""
+    """Wordings with the new person as the subject, or, `turned`, with the other one where there is
+    such a wording.
+    """
     first = (fact.people[0] == fact.new) != turned
     if fact.kind == "more":
         if turned:
@@ -78,7 +91,14 @@ def _wordings(fact: Fact, turned: bool) -> Sequence[str]:
         return AND_MORE if first else LESS
     if fact.kind == "times" and fact.k == 2:
         return TWICE if first else HALF
-    return {"given": GIVEN, "times": TIMES, "pair": PAIR, "sum": SUM, "changes": CHANGED, "unknown": UNKNOWN}[fact.kind]
+    return {
+        "given": GIVEN,
+        "times": TIMES,
+        "pair": PAIR,
+        "sum": SUM,
+        "changes": CHANGED,
+        "unknown": UNKNOWN,
+    }[fact.kind]
 
 
 def _ask(rng: random.Random, story: Story) -> str:

@@ -1,4 +1,6 @@
-"""Names, things and wordings of the stories. In a wording of a relation, the person named first is its subject."""
+"""Names, things and wordings of the stories. In a wording of a relation, the person named first is
+its subject.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +41,22 @@ PAIR = ("{a} and {b} have {k} {items} together.", "Together {a} and {b} own {k}.
 SUM = ("{a} has as many {items} as {b} and {c} together.",)
 GIVEN = ("{a} has {k} {items}.", "{a} owns {k} {items}.")
 CHANGED = ("{a} had {k} {items}, then {changes}.", "{a} began with {k} and {changes}.")
-UNKNOWN = ("If {a} {changes}, that would make {k} {items}.", "Had {a} {changes}, there would be {k}.")
+UNKNOWN = (
+    "If {a} {changes}, that would make {k} {items}.",
+    "Had {a} {changes}, there would be {k}.",
+)
 OPTIONS = ("{a} has {options} {items}.", "{a} owns either {options} {items}.")
 VERBS = {"+": ("won", "bought", "found"), "-": ("lost", "sold", "used")}
-IDLE = ("{a} also has {k} {other}.", "{a} is {k} years old.", "{a} likes {other}.", "{a} lives next to {b}.")
+IDLE = (
+    "{a} also has {k} {other}.",
+    "{a} is {k} years old.",
+    "{a} likes {other}.",
+    "{a} lives next to {b}.",
+)
 ASK_ONE = ("How many {items} does {a} have?", "How many {items} are owned by {a}?")
 ASK_TOTAL = ("How many {items} do {a} and {b} have together?", "What is the total of {a} and {b}?")
-ASK_DIFFERENCE = ("How many more {items} does {a} have than {b}?", "How many fewer {items} does {b} have than {a}?")
+ASK_DIFFERENCE = (
+    "How many more {items} does {a} have than {b}?",
+    "How many fewer {items} does {b} have than {a}?",
+)
 ASK_EVERYONE = "How many {items} does everyone have?"

@@ -1,0 +1,282 @@
+"""`glore run · refine · report · show · regrade`. `glore.cli.failures` turns whatever goes wrong
+into one line and an exit code.
+
+Imports wait until a command needs them, so that `glore --help` answers at once. Tables and results
+go to stdout; progress, notes and errors to stderr.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from glore.cli.failures import outcome, run_app
+from glore.errors import DataError, EngineError, GloreError, ModelError, RunError, printable, shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from glore.cli.questions import Question
+    from glore.config import RunConfig
+    from glore.records import Refinement
+    from glore.refiner import Refiner
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="GLoRe: when, where and how to refine a language model's reasoning, with nothing but checkable final answers.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+REFINE_BATCH = 64
+"""Questions refined together; results of a batch are printed before the next begins."""
+REFINE_FAILURES = 5
+"""When so many questions in a row fail, it is hardly the questions (a server is down, say), and the
+rest is not tried.
+"""
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A YAML file such as recipes/quickstart.yaml.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY.PATH=VALUE]...", help="Settings to change, e.g. labels.rollouts=4."
+        ),
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be computed and what is reused.")
+    ] = False,
+    redo: Annotated[
+        bool,
+        typer.Option(
+            "--redo", help="Compute again, and replace, what the folder holds from other settings."
+        ),
+    ] = False,
+) -> None:
+    """Run a recipe; run it again to go on where it stopped."""
+    with outcome() as own:
+        from glore.cli.display import plan_table
+        from glore.config import load_config
+        from glore.pipeline import run_stages
+        from glore.progress import TerminalProgress
+        from glore.stages import build_stages
+
+        config = load_config(recipe, overrides or [])
+        stages = build_stages(config)
+        console = _console()
+        if dry_run:
+            console.print(
+                plan_table(
+                    run_stages(stages, config, until=until, dry_run=True), str(config.run_dir)
+                )
+            )
+            return
+        own.log_dir = config.run_dir / "log"
+        own.on_interrupt = "everything committed is kept: run the same command to go on"
+        with TerminalProgress(log_file=config.run_dir / "log" / "run.log") as progress:
+            run_stages(stages, config, until=until, progress=progress, redo=redo)
+        if until is None:
+            _print_report(config.run_dir, console)
+        else:
+            console.print(f"done up to {until}; see: glore show {printable(str(config.run_dir))}")
+
+
+@app.command()
+def refine(
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="A finished run: its folder, or its name below runs/."),
+    ],
+    question: Annotated[
+        str | None, typer.Argument(help="The question; left out, it is read from stdin.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A JSONL file with a field `question` per line.")
+    ] = None,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="One JSON object per question on stdout.")
+    ] = False,
+) -> None:
+    """Draft, find the first bad step, refine, choose: every intermediate value is shown."""
+    with outcome() as own:
+        config = _open_run(run)
+        own.log_dir = config.run_dir / "log"
+        from glore.cli.display import refinement_json, refinement_text
+        from glore.cli.questions import read_questions
+        from glore.refiner import Refiner
+
+        questions = read_questions(question, file)
+
+        refiner = Refiner.from_run(config.run_dir)
+        console = _console()
+        n_failed = in_a_row = 0
+        for start in range(0, len(questions), REFINE_BATCH):
+            for asked, result in _refined(refiner, questions[start : start + REFINE_BATCH]):
+                if isinstance(result, GloreError):
+                    n_failed, in_a_row = n_failed + 1, in_a_row + 1
+                    _print_failure(asked, result, jsonl)
+                    if in_a_row == REFINE_FAILURES and asked is not questions[-1]:
+                        raise EngineError(
+                            f"{in_a_row} questions in a row failed; mend that, then give those "
+                            f"after {asked.where} again"
+                        )
+                    continue
+                in_a_row = 0
+                if jsonl:
+                    sys.stdout.write(refinement_json(result) + "\n")
+                else:
+                    console.print(refinement_text(result))
+            sys.stdout.flush()
+        if n_failed:
+            raise typer.Exit(2)
+
+
+@app.command()
+def report(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run: its folder, or its name below runs/.")
+    ],
+) -> None:
+    """Print the tables and write the HTML report."""
+    with outcome() as own:
+        config = _open_run(run)
+        own.log_dir = config.run_dir / "log"
+        _print_report(config.run_dir, _console())
+
+
+@app.command()
+def show(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run: its folder, or its name below runs/.")
+    ],
+) -> None:
+    """Stages of a run: state, counts, time, tokens."""
+    with outcome() as own:
+        config = _open_run(run)
+        own.log_dir = config.run_dir / "log"
+        from glore.cli.display import stages_table
+        from glore.pipeline import plan_stages
+        from glore.stages import build_stages
+
+        _console().print(stages_table(plan_stages(build_stages(config), config), config.run_dir))
+
+
+@app.command()
+def regrade(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run: its folder, or its name below runs/.")
+    ],
+    apply: Annotated[
+        bool,
+        typer.Option("--apply", help="Write what changes; what was made from it is stale then."),
+    ] = False,
+    examples: Annotated[
+        int, typer.Option(min=0, max=1000, help="Examples per stage and change of verdict.")
+    ] = 3,
+) -> None:
+    """Grade what a run has stored with the present graders, and say what changes. Draws nothing."""
+    with outcome() as own:
+        config = _open_run(run)
+        own.log_dir = config.run_dir / "log"
+        own.on_interrupt = (
+            "nothing was changed"
+            if not apply
+            else "all of it was written or nothing: the same command says which"
+        )
+        from glore.cli.display import regrading_notes, regrading_tables
+        from glore.progress import TerminalProgress
+        from glore.regrade import regrade as regrade_run
+
+        with TerminalProgress(
+            log_file=config.run_dir / "log" / "run.log" if apply else None
+        ) as progress:
+            found = regrade_run(config, apply=apply, n_examples=examples, progress=progress)
+            if found.is_applied:
+                progress.note(
+                    "regraded: "
+                    f"{', '.join(s.stage for s in found.stages if s.fate in ('rewritten', 'unfinished'))}"
+                )
+        console = _console()
+        for table in regrading_tables(found, config.run_dir):
+            console.print(table)
+        for note in regrading_notes(found, config.run_dir):
+            console.print(printable(note), soft_wrap=True)
+
+
+def main() -> NoReturn:
+    """Entry point of the `glore` command."""
+    run_app(app)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # A pipe has no width; 80 columns would fold the tables there.
+    width = None if sys.stdout.isatty() else 160
+    return Console(highlight=False, markup=False, emoji=False, width=width)
+
+
+def _print_report(run_dir: Path, console: Console) -> None:
+    from glore.report import build_report, print_tables
+
+    print_tables(run_dir, console)
+    path = build_report(run_dir)
+    console.print(f"report: {printable(str(path))}", soft_wrap=True)
+
+
+def _open_run(name: str) -> RunConfig:
+    """The settings of an existing run, from its folder or its name; the folder may have been moved
+    since.
+    """
+    for folder in (Path(os.path.expanduser(name)), Path("runs") / name):
+        if (folder / "config.yaml").is_file():
+            from glore.config import load_run
+
+            return load_run(folder)
+    raise RunError(
+        f"there is no run {shown(name)} (no config.yaml there or below runs/); give a folder that "
+        "glore run made"
+    )
+
+
+def _refined(
+    refiner: Refiner, asked: list[Question]
+) -> Iterator[tuple[Question, Refinement | GloreError]]:
+    """Results in order. A batch that fails is halved until the question at fault stands alone, so
+    that the others get theirs.
+    """
+    try:
+        results = refiner.refine([q.text for q in asked])
+    except (DataError, EngineError, ModelError) as error:
+        if len(asked) == 1:
+            yield asked[0], error
+            return
+        half = len(asked) // 2
+        yield from _refined(refiner, asked[:half])
+        yield from _refined(refiner, asked[half:])
+    else:
+        for q, result in zip(asked, results, strict=True):
+            yield q, dataclasses.replace(result, problem_id=q.id)
+
+
+def _print_failure(asked: Question, error: GloreError, jsonl: bool) -> None:
+    """One line on stderr, and an object in the place of the result where these are JSON."""
+    import json
+
+    # The question's name within its batch says nothing to who gave a line.
+    message = printable(re.sub(r"^request 'q0[^']*': ", "", str(error)))
+    if jsonl:
+        print(json.dumps({"problem_id": asked.id, "question": asked.text, "error": message}))
+    print(f"error: {printable(asked.where)}: {message}", file=sys.stderr)

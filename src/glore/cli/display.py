@@ -1,0 +1,179 @@
+"""What the command line shows about a run's stages, about regrading and about one refinement. Model
+text is shown as plain text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from glore.errors import printable, shown
+from glore.pipeline import StagePlan
+from glore.pipeline.marks import read_done
+from glore.progress import duration
+from glore.prompts import BAD_MARK
+from glore.records import Refinement
+
+if TYPE_CHECKING:
+    from glore.regrade import RegradedStage, Regrading
+
+__all__ = [
+    "plan_table",
+    "refinement_json",
+    "refinement_text",
+    "regrading_notes",
+    "regrading_tables",
+    "stages_table",
+]
+
+
+def plan_table(plans: Sequence[StagePlan], run_dir: str) -> Table:
+    """What `glore run` would do, stage by stage."""
+    table = _table(f"{run_dir}: what would be done", ("stage", "what", "why"), ("tokens, about",))
+    for plan in plans:
+        table.add_row(*map(_cell, (plan.name, plan.state, plan.why, _count(plan.tokens))))
+    total = sum(plan.tokens or 0 for plan in plans)
+    table.add_section()
+    to_do = sum(plan.state != "reused" for plan in plans)
+    table.add_row(*map(_cell, ("total", f"{to_do} of {len(plans)} to do", "", _count(total))))
+    return table
+
+
+def stages_table(plans: Sequence[StagePlan], run_dir: Path) -> Table:
+    """What a run holds, stage by stage."""
+    table = _table(str(run_dir), ("stage", "state", "counts"), ("tokens", "time"))
+    tokens, seconds = 0, 0.0
+    for plan in plans:
+        done = read_done(run_dir / "stages" / plan.name)
+        state = "done" if plan.state == "reused" else f"stale: {plan.why}" if done else plan.why
+        if done is None:
+            table.add_row(*map(_cell, (plan.name, state, "", "", "")))
+            continue
+        tokens, seconds = tokens + done.tokens, seconds + done.seconds
+        counts = ", ".join(f"{name} {value:,.10g}" for name, value in sorted(done.counts.items()))
+        table.add_row(
+            *map(_cell, (plan.name, state, counts, _count(done.tokens), duration(done.seconds)))
+        )
+    table.add_section()
+    table.add_row(*map(_cell, ("total", "", "", _count(tokens), duration(seconds))))
+    return table
+
+
+def regrading_tables(found: Regrading, run_dir: Path) -> list[Table]:
+    """What grading again changes: counts by stage and change of verdict, then examples."""
+    title = "what was changed" if found.is_applied else "what the present graders would change"
+    counts = _table(
+        f"{run_dir}: {title}",
+        ("stage", "stored → now", "what becomes of it"),
+        ("changed", "verdicts"),
+    )
+    for stage in found.stages:
+        rows = [(f"{stored} → {now}", n) for (stored, now), n in stage.transitions.items()]
+        rows += [("only the answer's spelling", stage.n_answers)] if stage.n_answers else []
+        becomes = _becomes(stage, found.is_applied)
+        for change, n in rows or [("", 0)]:
+            counts.add_row(
+                *map(_cell, (stage.stage, change, becomes, _count(n), f"{stage.n_verdicts:,}"))
+            )
+            becomes = ""
+    examples = _table("examples", ("stage", "question", "gold", "answer", "stored", "now"), ())
+    for stage in found.stages:
+        for e in stage.examples:
+            answer = "none" if e.answer is None else shown(e.answer)
+            examples.add_row(
+                *map(_cell, (stage.stage, e.problem_id, shown(e.gold), answer, e.stored, e.now))
+            )
+    return [counts, examples] if examples.row_count else [counts]
+
+
+def regrading_notes(found: Regrading, run_dir: Path) -> list[str]:
+    """What follows from it, and what to do next."""
+    notes = []
+    if found.skipped:
+        notes.append(f"unfinished, and not looked at: {', '.join(found.skipped)}")
+    if not found.changes_anything:
+        return [*notes, "nothing changes"]
+    if found.stale:
+        notes.append(
+            f"{'stale now' if found.is_applied else 'would be stale then'}: "
+            f"{', '.join(found.stale)}"
+        )
+    again = (
+        f"glore run {shlex.quote(str(run_dir / 'config.yaml'))}{' --redo' if found.stale else ''}"
+    )
+    if not found.is_applied:
+        notes.append("nothing was written; add --apply to write it")
+    elif found.stale or any(s.n_unfinished for s in found.stages):
+        notes.append(f"go on with {again}")
+    return notes
+
+
+def refinement_json(refinement: Refinement) -> str:
+    """One line of JSON with every field of the record (ASCII, so that no terminal escape gets
+    through).
+    """
+    return json.dumps(dataclasses.asdict(refinement), allow_nan=False)
+
+
+def refinement_text(refinement: Refinement) -> Text:
+    """One refinement for reading: draft with step scores and mark, candidates with scores, the
+    choice.
+    """
+    r = refinement
+    out = Text()
+    out.append(f"Question  {printable(r.question)}\n", style="bold")
+    verdict = "needs work" if r.needs_work else "looks right"
+    out.append(
+        f"Draft     {verdict}; a step's probability of being good, by ORM and SORM\n", style="bold"
+    )
+    for i, (step, orm, sorm) in enumerate(zip(r.draft, r.orm_scores, r.sorm_scores, strict=True)):
+        marked = i == r.marked_step
+        out.append(
+            f"{BAD_MARK if marked else '':>6} {orm:.2f} {sorm:.2f}  {printable(step)}\n",
+            style="red" if marked else "",
+        )
+    for i, (kind, steps, score) in enumerate(
+        zip(r.candidate_kinds, r.candidates, r.candidate_scores, strict=True)
+    ):
+        chosen = i == r.chosen
+        out.append(
+            f"{kind.capitalize():<9} score {score:.2f}{', chosen' if chosen else ''}\n",
+            style="bold green" if chosen else "bold",
+        )
+        if kind != "draft":
+            out.append("".join(f"{'':>18}{printable(step)}\n" for step in steps))
+    out.append(f"Answer    {'none' if r.answer is None else printable(r.answer)}\n", style="bold")
+    return out
+
+
+def _becomes(stage: RegradedStage, is_applied: bool) -> str:
+    if stage.fate == "rewritten":
+        let_go = f", {stage.n_let_go:,} rollouts let go" if stage.n_let_go else ""
+        return f"{'rewritten' if is_applied else 'would be rewritten'}{let_go}"
+    if stage.fate == "unfinished":
+        return f"{'unfinished' if is_applied else 'would be unfinished'}: {stage.n_unfinished:,} drafts need more rollouts"
+    return "stale already: its drafts are gone" if stage.fate == "not its drafts" else ""
+
+
+def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
+    table = Table(title=_cell(title), title_justify="left")
+    for name in left:
+        table.add_column(name, overflow="fold")
+    for name in right:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _cell(text: str) -> Text:
+    return Text(printable(text))
+
+
+def _count(n: int | None) -> str:
+    return f"{n:,}" if n else ""

@@ -1,0 +1,287 @@
+"""Sampling from an OpenAI-compatible completions server: vLLM, SGLang, llama.cpp, …
+(docs/engines.md).
+
+Calls run side by side on an event loop in a thread, at most `concurrency` at once; requests are
+read from the source as places become free, follow-ups first, because the server still holds their
+prefix. Every completion is a call of its own with its seed, so that it depends on (prompt, params,
+seed) as far as the server keeps that; `siblings: together` trades this for one call a prompt, whose
+completions then depend on how many were asked for together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import queue
+import threading
+from collections import deque
+from collections.abc import Coroutine, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from glore.engines.encoding import checked_tokens, new_tokens
+from glore.engines.http.answer import Answer, Choice, Payload
+from glore.engines.http.api import CompletionsApi
+from glore.engines.protocol import Completion, FollowUp, Request, Result, followed
+from glore.errors import EngineError, shown
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from glore.config import EngineSettings
+
+__all__ = ["HttpEngine"]
+
+T = TypeVar("T")
+
+_LACKS = {
+    "stop": "servers that know OpenAI's parameters only don't tell a stop from the end of the text; use engine.extensions=true with "
+    "one that does (vLLM, SGLang), or sample without it"
+}
+STOP_SECONDS = 5.0
+"""Calls under way get so long to close their connections when a run ends early."""
+
+
+class HttpEngine:
+    """An `Engine` over a completions server. `model_path` is the model in the run: it names the
+    served one and has its tokenizer.
+
+    Raises EngineError when the server can't be reached or doesn't serve the model, ModelError when
+    there is no tokenizer.
+    """
+
+    def __init__(self, model_path: str | Path, settings: EngineSettings) -> None:
+        from glore.modelfolder import split_reference
+        from glore.models import load_tokenizer
+
+        self._settings = settings
+        self.tokenizer = load_tokenizer(model_path)
+        whole, revision = split_reference(model_path)
+        name = Path(whole).name
+        url = _filled(settings.urls.get(name, settings.url or ""), name, whole)
+        model = _filled(settings.models.get(name, settings.model), name, whole)
+        pinned = f" --revision {revision}" if revision else ""
+        how = f"serve it, for example: vllm serve {whole}{pinned} --served-model-name {model}; or set engine.url and engine.model to fit"
+        self.api = CompletionsApi(url, model, settings, how)
+        self.api.check()
+
+    def run(
+        self, requests: Iterable[Request], follow_up: FollowUp | None = None
+    ) -> Iterator[Result]:
+        """Draw every request's completions; see `glore.engines.protocol.Engine.run`. Leaving it
+        early ends the calls under way.
+        """
+        source = iter(requests)
+        added: deque[Request] = deque()
+        waiting: deque[_Call] = deque()
+        with _Calls(self.api, self._settings.concurrency) as calls:
+            while True:
+                # Twice as many as run at once: the rest starts while results are looked at here.
+                while calls.n_open < 2 * self._settings.concurrency:
+                    if not waiting:
+                        request = added.popleft() if added else next(source, None)
+                        if request is None:
+                            break
+                        job = self._job(request)
+                        if not job.completions:
+                            yield from self._handed_out(job, added, follow_up)
+                            continue
+                        waiting.extend(self._calls_of(job))
+                    calls.start(waiting.popleft())
+                if not calls.n_open:
+                    return
+                call, answer = calls.next_done()
+                if self._taken(call, answer):
+                    yield from self._handed_out(call.job, added, follow_up)
+
+    def _handed_out(
+        self, job: _Job, added: deque[Request], follow_up: FollowUp | None
+    ) -> Iterator[Result]:
+        result = Result(job.request, tuple(c for c in job.completions if c is not None))
+        added.extend(followed(result, follow_up))
+        yield result
+
+    def _job(self, request: Request) -> _Job:
+        tokens = checked_tokens(
+            self.tokenizer, request, {} if self._settings.extensions else _LACKS
+        )
+        prompt = tokens if self._settings.prompt == "tokens" else "".join(request.segments)
+        # As torch draws them: a vLLM server would refuse more than its context leaves.
+        context = self.api.context
+        max_new = (
+            request.params.max_new_tokens
+            if context is None
+            else new_tokens(request, len(tokens), context)
+        )
+        return _Job(request, prompt, max_new, [None] * len(request.seeds))
+
+    def _calls_of(self, job: _Job) -> list[_Call]:
+        n_seeds = len(job.request.seeds)
+        n = n_seeds if self._settings.siblings == "together" else 1
+        return [
+            _Call(job, first, n, self._payload(job, first, n)) for first in range(0, n_seeds, n)
+        ]
+
+    def _payload(self, job: _Job, first: int, n: int) -> Payload:
+        params = job.request.params
+        payload: Payload = {
+            "model": self.api.model,
+            "prompt": job.prompt,
+            "max_tokens": job.max_new,
+            "temperature": params.temperature,
+            "top_p": params.top_p,
+            "seed": job.request.seeds[first],
+        }
+        if n > 1:
+            payload["n"] = n
+        if params.stop:
+            payload["stop"] = params.stop
+        if params.logprobs:
+            # The number of likeliest tokens wanted beside the drawn one: vLLM would take 0,
+            # llama.cpp reads that as "no".
+            payload["logprobs"] = 1
+        if self._settings.extensions:
+            payload |= {"top_k": params.top_k or -1, "min_p": 0.0, "repetition_penalty": 1.0}
+        return payload
+
+    def _taken(self, call: _Call, answer: Answer) -> bool:
+        """Keep an answer. Returns whether its request is done."""
+        job = call.job
+        for index, choice in enumerate(answer.choices, call.first):
+            told = len(choice.logprobs or ()) or None
+            counted = answer.n_tokens if call.n == 1 else told
+            if told is not None and counted not in (None, told):
+                raise EngineError(
+                    f"{self.api.url}/completions, request {shown(_label(call))}: {told} "
+                    f"log-probabilities for {counted} tokens; sample without logprobs, or serve "
+                    "the model with vLLM"
+                )
+            n_tokens = counted or told or self._n_tokens(choice, job)
+            job.completions[index] = Completion(
+                choice.text, n_tokens, choice.stop, job.request.seeds[index], choice.logprobs
+            )
+        job.n_done += call.n
+        return job.n_done == len(job.completions)
+
+    def _n_tokens(self, choice: Choice, job: _Job) -> int:
+        """Where the server has only a sum: what the text has, encoded again (special tokens inside
+        it don't show).
+        """
+        if choice.stop == "length":
+            return job.max_new
+        drawn = choice.text + (job.request.params.stop if choice.stop == "stop" else "")
+        return max(
+            1,
+            len(self.tokenizer(drawn, add_special_tokens=False)["input_ids"])
+            + (choice.stop == "eos"),
+        )
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _Job:
+    """A request on its way."""
+
+    request: Request
+    prompt: list[int] | str
+    max_new: int
+    completions: list[Completion | None]
+    n_done: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Call:
+    """`n` completions of a request from index `first` on, asked for in one HTTP request."""
+
+    job: _Job
+    first: int
+    n: int
+    payload: Payload
+
+
+class _Calls:
+    """Calls side by side, on an event loop in a thread of its own, so that it works inside
+    notebooks too.
+    """
+
+    def __init__(self, api: CompletionsApi, concurrency: int) -> None:
+        self._api, self._concurrency = api, concurrency
+        self._done: queue.SimpleQueue[tuple[_Call, Answer | BaseException]] = queue.SimpleQueue()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="glore-http", daemon=True
+        )
+        self._closing = False
+        self.n_open = 0
+
+    def __enter__(self) -> _Calls:
+        self._thread.start()
+        self._client, self._places = self._on_loop(self._open())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(TimeoutError):
+            self._on_loop(self._close(), STOP_SECONDS)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(STOP_SECONDS)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    def start(self, call: _Call) -> None:
+        """Send a call as soon as there is a place for it."""
+        self.n_open += 1
+        asyncio.run_coroutine_threadsafe(self._carry_out(call), self._loop)
+
+    def next_done(self) -> tuple[_Call, Answer]:
+        """Wait for any call. Raises what it failed with."""
+        call, answer = self._done.get()
+        self.n_open -= 1
+        if isinstance(answer, EngineError):
+            raise answer
+        if isinstance(answer, BaseException):
+            raise self._api.error(
+                f"{self._api.url}: {type(answer).__name__}: {shown(str(answer), 200)}"
+            ) from None
+        return call, answer
+
+    async def _carry_out(self, call: _Call) -> None:
+        try:
+            async with self._places:
+                if self._closing:
+                    return
+                answer: Answer | BaseException = await self._api.complete(
+                    self._client, call.payload, _label(call)
+                )
+        except Exception as error:  # carried to the thread that asked
+            answer = error
+        self._done.put((call, answer))
+
+    async def _open(self) -> tuple[httpx2.AsyncClient, asyncio.Semaphore]:
+        return self._api.client(), asyncio.Semaphore(self._concurrency)
+
+    async def _close(self) -> None:
+        self._closing = True
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        if others:
+            # anyio complains of a coroutine never awaited when a connection is cancelled in the
+            # moment it is begun.
+            await asyncio.sleep(0.02)
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._client.aclose()
+
+    def _on_loop(self, coroutine: Coroutine[object, object, T], timeout: float | None = None) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout)
+
+
+def _label(call: _Call) -> str:
+    return (
+        call.job.request.id
+        if call.n == len(call.job.request.seeds)
+        else f"{call.job.request.id}#{call.first}"
+    )
+
+
+def _filled(template: str, name: str, path: str | Path) -> str:
+    return template.replace("{name}", name).replace("{path}", str(path))

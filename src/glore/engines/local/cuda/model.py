@@ -1,0 +1,324 @@
+"""A transformers model on pages with our kernels: prompts as they come, decode steps as CUDA
+graphs.
+
+The model's own forward pass runs unchanged but for its attention, hence every architecture that
+calls transformers' attention interface works. A decode step of n rows replays the graph of the next
+larger row count (`padded_rows`); its inputs are one buffer, sent by one copy. Drawing follows on
+the device, and one small copy brings the tokens back (`Step.tokens`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from triton.errors import TritonError
+
+from glore.engines.local.attention import ATTENTION_NAME, register
+from glore.engines.local.batch import Batch
+from glore.engines.local.cuda.inputs import Inputs, Sizes, chain_blocks, row_blocks
+from glore.engines.local.cuda.launch import (
+    attend,
+    block_queries,
+    choose,
+    is_interpreted,
+    prompt_pairs,
+    row_stats,
+)
+from glore.engines.local.cuda.pages import CudaPages
+from glore.engines.local.draw import Drawn, Draws, DrawSettings, draw_each, not_finite
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["CudaModel", "Step", "padded_rows"]
+
+_log = logging.getLogger(__name__)
+_ENTRIES_PER_ROW = 32
+"""Room in a graph's table at first: 512 tokens a row."""
+_FEW_ROWS = 64
+"""Up to so many rows, each is a block of its own: the card has more processors than there would be
+blocks.
+"""
+_STEP_PAIRS = 16
+_SLOTS_PER_ROW = 4
+_MEMORY_SHARE = 0.85
+_WORDS_PER_LOGIT = 6
+"""Bytes of a row's logits, twice over, and what filtered drawing sorts."""
+
+
+def padded_rows(n: int) -> int:
+    """The row count whose graph does `n` rows: a power of two, or one and a half of one from 32 on."""
+    power = 1 << max(0, n - 1).bit_length()
+    middle = power // 4 * 3
+    return middle if n <= middle and middle >= 48 else power
+
+
+@dataclasses.dataclass(slots=True)
+class _Reading:
+    """One batch on its way through the layers; the model hands it down to its attention."""
+
+    pages: CudaPages
+    inputs: Inputs
+    is_step: bool
+    n_block: int
+
+    def attend(
+        self,
+        layer: int,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        scaling: float,
+        window: int | None,
+        softcap: float | None,
+    ) -> torch.Tensor:
+        """As `glore.engines.local.attention.Reading.attend`."""
+        keys, values = self.pages.layer(layer, k)
+        return attend(
+            q, k, v, keys, values, self.inputs, self.n_block, scaling, window, softcap, self.is_step
+        )
+
+
+class Step(Drawn):
+    """Tokens on their way: they are copied while the host does something else."""
+
+    def __init__(self, logits: torch.Tensor, tokens: torch.Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        if tokens.device.type == "cuda":
+            arriving = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
+            arriving.copy_(tokens, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+            tokens = arriving
+        super().__init__(logits, tokens)
+
+    def wait(self) -> None:
+        """Until the tokens are there, and the step's inputs may be overwritten."""
+        if self._event is not None:
+            self._event.synchronize()
+
+    def tokens(self) -> npt.NDArray[np.int64]:
+        """One for each completion, when they are there. Raises EngineError on NaN or infinite
+        logits.
+        """
+        self.wait()
+        tokens: npt.NDArray[np.int64] = self._tokens.numpy()
+        if (tokens < 0).any():
+            raise not_finite()
+        return tokens
+
+
+@dataclasses.dataclass(slots=True)
+class _Plan:
+    """A decode step of a padded row count."""
+
+    inputs: Inputs
+    n_block: int
+    graph: torch.cuda.CUDAGraph | None = None
+    logits: torch.Tensor | None = None
+    stats: tuple[torch.Tensor, torch.Tensor] | None = None
+
+
+class CudaModel:
+    """Sets the model's attention. `captures`: whether steps become CUDA graphs; else the same calls
+    are made one by one.
+
+    `compiles`: each layer is compiled by `torch.compile` too, which joins its small kernels: half a
+    minute at the start. Raises NotImplementedError where Triton's kernels can't run. `refusal`: why
+    capturing was given up, if it was.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        keeps: bool,
+        captures: bool = True,
+        step_pairs: int = _STEP_PAIRS,
+        compiles: bool = False,
+    ) -> None:
+        self.model = model
+        self.device = next(model.parameters()).device
+        if self.device.type != "cuda" and not is_interpreted():
+            raise NotImplementedError(f"a model on {self.device.type}: Triton's kernels need a GPU")
+        config = model.config.get_text_config()
+        self._n_layers = int(config.num_hidden_layers)
+        n_heads = int(config.num_attention_heads)
+        self._n_each = max(1, n_heads // int(getattr(config, "num_key_value_heads", 0) or n_heads))
+        self._keeps = keeps
+        self._dtype = next(model.parameters()).dtype
+        self._step_pairs = step_pairs
+        self.captures = captures and self.device.type == "cuda"
+        self.refusal = ""
+        self._pages: CudaPages | None = None
+        self._plans: dict[int, _Plan] = {}
+        self._pool = torch.cuda.graph_pool_handle() if self.captures else None
+        self._bytes_per_page = 0
+        register(is_compiled=compiles)
+        model.set_attn_implementation(ATTENTION_NAME)
+        if compiles:
+            for layer in model.base_model.get_submodule("layers").children():
+                layer.compile(dynamic=True)
+
+    def pages_for(self, n_pages: int) -> CudaPages:
+        """Room for so many pages. Asked for as many again, the same room: graphs remember where it
+        is.
+        """
+        if self._pages is None or self._pages.n_pages != n_pages:
+            self._forget()
+            self._pages = CudaPages(n_pages, self._n_layers)
+        return self._pages
+
+    def _forget(self) -> None:
+        self._plans.clear()
+        if self._pages is not None:
+            self._bytes_per_page = self._pages.bytes_per_page or self._bytes_per_page
+        self._pages = None
+
+    def affordable_pages(self, max_rows: int) -> int | None:
+        """How many pages the card has room for beside what `max_rows` rows take; none on a CPU or
+        before the first forward pass.
+        """
+        if self._pages is not None:
+            self._bytes_per_page = self._pages.bytes_per_page or self._bytes_per_page
+        if self.device.type != "cuda" or not self._bytes_per_page:
+            return None
+        self._forget()
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info(self.device)
+        n_vocab = self.model.get_input_embeddings().weight.shape[0]
+        return max(
+            1,
+            int(
+                (free * _MEMORY_SHARE - max_rows * n_vocab * 4 * _WORDS_PER_LOGIT)
+                // self._bytes_per_page
+            ),
+        )
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch, pages: CudaPages) -> torch.Tensor:
+        """Logits [S, V] of the selected queries, in the model's type; keys and values go to the
+        pages.
+        """
+        n_block = block_queries(self._n_each, prompt_pairs(self._dtype))
+        blocks = chain_blocks(batch, n_block)
+        inputs = Inputs(
+            Sizes(batch.tokens.size, blocks.first.size, 0, batch.selected.size, batch.table.size),
+            self.device,
+        )
+        inputs.fill(batch, blocks)
+        selected = inputs["selected"].long()
+        return self._read(_Reading(pages, inputs, False, n_block), selected)
+
+    def close(self) -> None:
+        """Give pages and graphs back to the card."""
+        self._forget()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def draw(self, logits: torch.Tensor, draws: Draws) -> Step:
+        """One token per completion, each from its row of logits [R, V]."""
+        if draws.is_filtered:
+            return Step(logits, draw_each(logits, draws.row, draws.uniforms(), draws.settings))
+        inputs = Inputs(Sizes(logits.shape[0], 0, draws.row.size, 0, 0), self.device)
+        inputs.fill_draws(draws)
+        return Step(
+            logits, choose(logits, row_stats(logits, inputs.temperature), inputs, draws.row.size)[0]
+        )
+
+    @torch.inference_mode()
+    def step(self, batch: Batch, draws: Draws, pages: CudaPages) -> Step:
+        """One token for every completion of a decode step; nothing is waited for."""
+        plan = self._plan(batch, draws)
+        plan.inputs.fill(batch, row_blocks(batch, plan.n_block, plan.inputs.sizes.n_queries), draws)
+        if plan.logits is None or plan.stats is None or plan.graph is None:
+            self._run(plan, pages)
+            if self.captures:
+                self._capture(plan, pages)
+        else:
+            plan.graph.replay()
+        assert plan.logits is not None
+        assert plan.stats is not None
+        logits = plan.logits[: batch.tokens.size]
+        if draws.is_filtered:
+            return Step(logits, draw_each(logits, draws.row, draws.uniforms(), draws.settings))
+        return Step(logits, choose(logits, plan.stats, plan.inputs, draws.row.size)[0])
+
+    def step_logits(self, batch: Batch, pages: CudaPages) -> torch.Tensor:
+        """Logits [N, V] of a decode step whose tokens nobody wants."""
+        n = batch.tokens.size
+        greedy = DrawSettings(
+            np.zeros(n, np.float32), np.zeros(n, np.int64), np.ones(n, np.float32)
+        )
+        step = self.step(
+            batch, Draws(np.arange(n), np.zeros(n, np.uint64), np.zeros(n, np.int64), greedy), pages
+        )
+        step.wait()
+        return step.logits.clone()  # the next step's go to the same place
+
+    def _plan(self, batch: Batch, draws: Draws) -> _Plan:
+        n = padded_rows(batch.tokens.size)
+        plan = self._plans.get(n)
+        room = (
+            plan.inputs.sizes
+            if plan is not None
+            else Sizes(n, 0, _SLOTS_PER_ROW * n, 0, _ENTRIES_PER_ROW * n)
+        )
+        if plan is None or batch.table.size > room.n_entries or draws.row.size > room.n_completions:
+            n_block = 1 if n <= _FEW_ROWS else block_queries(self._n_each, self._step_pairs)
+            n_entries = max(
+                room.n_entries, 2 * batch.table.size if batch.table.size > room.n_entries else 0
+            )
+            n_completions = max(
+                room.n_completions, 2 * draws.row.size if draws.row.size > room.n_completions else 0
+            )
+            inputs = Inputs(Sizes(n, -(-n // n_block), n_completions, 0, n_entries), self.device)
+            plan = self._plans[n] = _Plan(inputs, n_block)
+        return plan
+
+    def _run(self, plan: _Plan, pages: CudaPages) -> None:
+        """A step, call by call: all that a graph holds."""
+        plan.logits = self._read(_Reading(pages, plan.inputs, True, plan.n_block), None)
+        plan.stats = row_stats(plan.logits, plan.inputs.temperature)
+
+    def _capture(self, plan: _Plan, pages: CudaPages) -> None:
+        """Record the step that has just been run; its results stay those of that run until the
+        graph is replayed.
+        """
+        ran = plan.logits, plan.stats
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize(self.device)
+        try:
+            with torch.cuda.graph(graph, pool=self._pool):
+                self._run(plan, pages)
+        except (RuntimeError, NotImplementedError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            self.captures, self.refusal = False, " ".join(str(error).split())[:200]
+            plan.logits, plan.stats = ran
+            _log.warning(
+                "decode steps are not recorded as CUDA graphs, which is several times slower: %s",
+                self.refusal,
+            )
+            return
+        plan.graph = graph
+        graph.replay()
+
+    def _read(self, reading: _Reading, selected: torch.Tensor | None) -> torch.Tensor:
+        try:
+            output = self.model(
+                input_ids=reading.inputs["tokens"].long()[None],
+                position_ids=reading.inputs["positions"].long()[None],
+                use_cache=False,
+                glore_reading=reading,
+                **({"logits_to_keep": selected} if self._keeps and selected is not None else {}),
+            )
+        except TritonError as error:  # a shape that the card or the compiler can't do
+            raise NotImplementedError(f"Triton: {error}") from error
+        logits: torch.Tensor = output.logits[0]
+        return logits if selected is None or self._keeps else logits[selected]

@@ -1,0 +1,1 @@
+"""Attention and sampling on a CPU, compiled at first use."""

@@ -1,0 +1,1 @@
+"""A pool of engines on one or many machines."""

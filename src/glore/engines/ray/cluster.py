@@ -1,0 +1,93 @@
+"""Ray itself: importing it late, joining or starting a cluster, and sending model files through its
+object store.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glore.engines.ray.worker import ModelFiles
+from glore.errors import EngineError, ModelError, shown
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from glore.config import EngineSettings
+
+__all__ = ["connect", "import_ray", "resources", "shipped"]
+
+
+def import_ray() -> ModuleType:
+    """The package, imported late. Raises EngineError with what to install."""
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise EngineError(
+            "engine.kind=ray needs the package ray: pip install 'glore[ray]' on every machine of "
+            "the cluster"
+        ) from error
+
+
+def connect(ray: ModuleType, settings: EngineSettings) -> None:
+    """Join the cluster, or start one on this machine. Raises EngineError when it can't be joined or
+    can't hold one worker.
+    """
+    if not ray.is_initialized():
+        own = settings.address in (None, "local") and "RAY_ADDRESS" not in os.environ
+        options = {"include_dashboard": False} if own else {}
+        try:
+            ray.init(
+                address=settings.address, logging_level="ERROR", log_to_driver=False, **options
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            where = settings.address or os.environ.get("RAY_ADDRESS", "this machine")
+            raise EngineError(
+                f"no Ray cluster at {shown(where)}: {shown(' '.join(str(error).split()), 200)}; "
+                "start one with ray start --head, or leave engine.address out to use this machine "
+                "alone"
+            ) from error
+    there = ray.cluster_resources()
+    if (
+        there.get("CPU", 0) < settings.cpus_per_worker
+        or there.get("GPU", 0) < settings.gpus_per_worker
+    ):
+        raise EngineError(
+            f"a worker takes {settings.cpus_per_worker:g} CPU and {settings.gpus_per_worker:g} "
+            f"GPU, and the Ray cluster has {resources(ray)} in all; change engine.cpus_per_worker "
+            "and engine.gpus_per_worker, or add machines"
+        )
+
+
+def resources(ray: ModuleType) -> str:
+    """What the whole cluster has, in words."""
+    there = ray.cluster_resources()
+    return f"{there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU"
+
+
+def shipped(ray: ModuleType, folder: Path) -> ModelFiles:
+    """The files of a model folder, put into the object store. Raises ModelError where there is no
+    folder.
+    """
+    if not folder.is_dir():
+        raise ModelError(
+            f"engine.ship_models sends a folder, and {shown(str(folder))} is none; use "
+            "ship_models=false for models of the Hub"
+        )
+    names = tuple(str(p.relative_to(folder)) for p in sorted(folder.rglob("*")) if p.is_file())
+    return ModelFiles(names, _Fetch([ray.put((folder / name).read_bytes()) for name in names]))
+
+
+class _Fetch:
+    """Bytes out of the object store, on whatever machine this has come to."""
+
+    def __init__(self, references: Sequence[object]) -> None:
+        self._references = references
+
+    def __call__(self, index: int) -> bytes:
+        data = import_ray().get(self._references[index])
+        assert isinstance(data, bytes)
+        return data

@@ -1,0 +1,209 @@
+"""Fingerprints: what a stage's result was made from, as one short hash, and what changed, in words.
+
+Seen are settings, input stages, the stage's and the records' version, the release of glore, and the
+content of local data and of a base model's folder. Not seen are other packages' versions, code
+changed within a release, and what is behind a name on the Hub without a revision.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from glore.config import RunConfig
+from glore.config.training import is_local
+from glore.errors import DataError, shown
+from glore.files import DIGESTS, file_digest
+
+__all__ = [
+    "REGRADED",
+    "difference",
+    "digest_of_files",
+    "fingerprint_of",
+    "flat_settings",
+    "model_contents",
+    "package_versions",
+    "release_of",
+    "stage_fingerprint",
+]
+
+REGRADED = "content of regraded records"
+"""Among a stage's settings, beside the other facts that are none: what `glore regrade` changed in
+its records, as a hash. Such a stage is another than the one that the later stages were made from,
+and stays so.
+"""
+
+_MODEL_FILES = (".json", ".safetensors", ".gguf", ".bin", ".jinja", ".model", ".tiktoken", ".txt")
+"""Endings of what is read from a model's folder: configuration, tokenizer, weights, chat template.
+"""
+_NO_MODEL_FILES = (
+    DIGESTS,
+    "trainer_state.json",
+    "training_args.bin",
+    "requirements.txt",
+    "LICENSE.txt",
+    "LICENCE.txt",
+)
+
+
+def fingerprint_of(data: object) -> str:
+    """A short hash of JSON-like data, the same on every machine."""
+    return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=10).hexdigest()
+
+
+def stage_fingerprint(
+    name: str,
+    *,
+    stage_version: int,
+    schema_version: int,
+    versions: object,
+    settings: Mapping[str, object],
+    inputs: Mapping[str, str],
+) -> str:
+    """What a stage's result follows from. All but the name stands in the stage's marks, too."""
+    return fingerprint_of(
+        [name, stage_version, schema_version, release_of(versions), dict(settings), dict(inputs)]
+    )
+
+
+def digest_of_files(files: Mapping[str, Path], settings: str = "the settings below task") -> str:
+    """A short hash of files: of the name each has here, its size, and its whole content. Raises
+    DataError naming `settings` to check.
+
+    Every byte counts: of weights, too, any one may be another. Files are read side by side, each
+    once in a process.
+    """
+    digest = hashlib.blake2b(digest_size=10)
+    try:
+        with ThreadPoolExecutor() as pool:
+            contents = dict(zip(files, pool.map(file_digest, files.values()), strict=True))
+        for name, path in sorted(files.items()):
+            digest.update(f"{name}\0{path.stat().st_size}\0{contents[name]}\0".encode())
+    except OSError as error:
+        path = error.filename or next(iter(files.values()))
+        raise DataError(
+            f"can't read {path}: {error.strerror or error}; check {settings}"
+        ) from error
+    return digest.hexdigest()
+
+
+def model_contents(model: str) -> dict[str, str | None]:
+    """A hash of what loaders read from the folder `base.model`, or of the file it names; none where
+    nothing is there. Empty for a Hub name.
+
+    Raises DataError for a file that can't be read.
+    """
+    if not is_local(model):
+        return {}
+    folder = Path(model).expanduser()
+    folder = (
+        folder.parent if folder.is_file() else folder
+    )  # pickled weights are asked for by their file
+    folder = folder.parent if folder.is_file() else folder  # pickled weights, asked for by name
+    files = {
+        p.name: p
+        for p in folder.glob("*")
+        if p.suffix in _MODEL_FILES and p.name not in _NO_MODEL_FILES and p.is_file()
+    }
+    return {"base.model": digest_of_files(files, "base.model") if files else None}
+
+
+@functools.cache
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that results depend on, where they are installed."""
+    out = {"python": platform.python_version()}
+    for name in ("glore", "torch", "transformers", "accelerate", "pyarrow", "math-verify"):
+        try:
+            out[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return out
+
+
+def release_of(versions: object) -> str:
+    """The first two numbers of glore's version: a third one promises the same results. `unknown`
+    where it is not installed.
+    """
+    version = versions.get("glore") if isinstance(versions, dict) else None
+    return ".".join(str(version).split(".")[:2]) if version else "unknown"
+
+
+def flat_settings(value: object, config: RunConfig) -> dict[str, object]:
+    """Settings as dotted path → plain value; a section of the config gets its path there, so that a
+    change can be named.
+    """
+    paths: dict[int, str] = {}
+
+    def locate(section: BaseModel, path: str) -> None:
+        paths[id(section)] = path
+        for name in type(section).model_fields:
+            child = getattr(section, name)
+            if isinstance(child, BaseModel):
+                locate(child, f"{path}.{name}" if path else name)
+
+    flat: dict[str, object] = {}
+
+    def flatten(item: object, path: str) -> None:
+        if isinstance(item, BaseModel):
+            at = paths.get(id(item), path)
+            for name in type(item).model_fields:
+                flatten(getattr(item, name), f"{at}.{name}" if at else name)
+        elif isinstance(item, dict):
+            for key in item:
+                flatten(item[key], f"{path}.{key}" if path else str(key))
+        elif isinstance(item, tuple | list):
+            for index, element in enumerate(item):
+                flatten(element, f"{path}.{index}" if path else str(index))
+        elif item is None or isinstance(item, str | int | float | bool):
+            flat[path or "value"] = item
+        else:
+            raise TypeError(
+                f"settings of a stage must be sections and plain values, got {type(item).__name__} "
+                f"at {path or 'the top'}"
+            )
+
+    locate(config, "")
+    flatten(value, "")
+    return flat
+
+
+def difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:
+    """Why a fingerprint no longer fits, in words. Both hold `settings`, `inputs`, `stage_version`,
+    `schema_version` and `versions`.
+    """
+    before, now = _mapping(old, "settings"), _mapping(new, "settings")
+    reasons = [
+        f"{key} {shown(before[key], 30) if key in before else 'unset'} → "
+        f"{shown(now[key], 30) if key in now else 'unset'}"
+        for key in sorted({*before, *now})
+        if (key in before, before.get(key)) != (key in now, now.get(key))
+    ]
+    before, now = _mapping(old, "inputs"), _mapping(new, "inputs")
+    stale = [name for name in now if before.get(name) != now[name]]
+    if stale:
+        reasons.append(f"made from another {', '.join(stale)}")
+    if old.get("stage_version") != new["stage_version"]:
+        reasons.append("the stage's code has another version")
+    if old.get("schema_version") != new["schema_version"]:
+        reasons.append("the records have another schema")
+    if release_of(old.get("versions")) != release_of(new["versions"]):
+        reasons.append(
+            f"made by glore {release_of(old.get('versions'))}, this is "
+            f"{release_of(new['versions'])}"
+        )
+    if len(reasons) > 4:
+        reasons[4:] = [f"and {len(reasons) - 4} more"]
+    return "; ".join(reasons) or "made under another fingerprint"
+
+
+def _mapping(data: Mapping[str, object], key: str) -> Mapping[str, object]:
+    value = data.get(key)
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,198 @@
+"""The run folder itself: what lies where, atomic writes, the lock, and what is removed.
+
+    runs/NAME/
+        config.yaml                     resolved settings of the last run
+        stages/STAGE/PART-00000.parquet records, shard by shard
+        stages/STAGE/started.json       fingerprint the unfinished stage is made under
+        stages/STAGE/.PART-00000.json   what a shard of an unfinished stage counted
+        stages/STAGE/done.json          written last: the stage is complete
+        models/NAME/                    Hugging Face folders
+        log/  report/
+
+A file that exists under its own name is complete: everything is written to a temporary name,
+flushed and renamed. What the marks hold is in `glore.pipeline.marks`, and can be had from here too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from glore.errors import RunError
+from glore.files import replacing
+from glore.pipeline.marks import (
+    DoneMark,
+    check_belongs_together,
+    check_inside,
+    check_stage_files,
+    makers,
+    part_files,
+    read_done,
+)
+
+__all__ = [
+    "DoneMark",
+    "check_belongs_together",
+    "check_is_run_folder",
+    "check_stage_files",
+    "clear_stage",
+    "locked",
+    "makers",
+    "part_files",
+    "read_done",
+    "sweep",
+    "write_json",
+    "write_text",
+]
+
+_OWN_NAMES = re.compile(r"^(log|\.lock|\.config\.yaml\..*)$")
+_LEFTOVER = re.compile(r"\..+\.(\d+)\.(tmp|old)")
+"""What `replacing`, `save_model` and `clear_stage` call a file or folder while they are at work;
+the number is the process.
+"""
+_held: dict[tuple[int, int], object] = {}
+"""Device and inode of the folders that this process holds → who holds them."""
+os.register_at_fork(
+    after_in_child=_held.clear
+)  # a child inherits the entries, but not the system's locks
+
+
+def write_json(path: Path, data: Mapping[str, object]) -> None:
+    """Write a JSON object atomically. Raises RunError."""
+    write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically. Raises RunError when the disk refuses."""
+    with replacing(path) as stream:
+        stream.write(text.encode())
+
+
+def clear_stage(run_dir: Path, folder: Path, models: Iterable[str]) -> None:
+    """Remove a stage's folder and these models, which it makes. Raises RunError, also for a link
+    out of the run.
+
+    Each is renamed before it is removed, so it is there whole or not at all; the models go first,
+    since `done.json` names them.
+    """
+    for path in (*(run_dir / "models" / model for model in sorted(models)), folder):
+        check_inside(path, run_dir)
+        aside = path.with_name(f".{path.name}.{os.getpid()}.old")
+        try:
+            if path.is_dir():
+                _remove(aside)
+                path.rename(aside)
+                shutil.rmtree(aside)
+        except OSError as error:
+            raise RunError(
+                f"can't clear {path}: {error.strerror or error}; remove it by hand, then run again"
+            ) from error
+
+
+def sweep(run_dir: Path) -> list[str]:
+    """Remove what killed processes left behind under temporary names, anywhere in a run folder
+    whose lock is held; says what.
+
+    `glore report` writes without the lock, so what a living process has below report/ stays.
+    """
+    swept = []
+    for place, folders, files in os.walk(run_dir):
+        for name in [*folders, *files]:
+            match, path = _LEFTOVER.fullmatch(name), Path(place) / name
+            if match is None or (path.parent == run_dir / "report" and _is_alive(int(match[1]))):
+                continue
+            with contextlib.suppress(OSError):
+                _remove(path)
+                swept.append(str(path.relative_to(run_dir)))
+        folders[:] = [name for name in folders if not _LEFTOVER.fullmatch(name)]
+    return sorted(swept)
+
+
+def _remove(path: Path) -> None:
+    """A file, a folder with what is in it, or a link, but never what a link leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    """Is there another process of this number?"""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
+
+
+def check_is_run_folder(run_dir: Path) -> None:
+    """Raise RunError where `run_dir` is a file, or a folder with other people's things in it."""
+    if not run_dir.exists():
+        above = next(place for place in run_dir.absolute().parents if place.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+            why = "nothing may be written" if above.is_dir() else "there is a file"
+            raise RunError(
+                f"can't use {run_dir} as a run folder: {why} at {above}; choose another name or "
+                "runs_dir"
+            )
+        return
+    if not run_dir.is_dir():
+        raise RunError(
+            f"{run_dir} is a file, but a run needs a folder there; choose another name or runs_dir"
+        )
+    names = sorted(p.name for p in run_dir.iterdir() if not _OWN_NAMES.match(p.name))
+    if names and "config.yaml" not in names:
+        raise RunError(
+            f"{run_dir} is not a run folder (it holds {names[0]}, but no config.yaml); choose "
+            "another name or runs_dir"
+        )
+
+
+@contextlib.contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Hold the run folder against other processes, and other threads of this one. Raises RunError
+    where one is at work there.
+
+    A POSIX record lock: the system drops it with its process, however that ends, so a dead process
+    leaves no lock behind. Such a lock does not hold against its own process, and closing the file a
+    second time would drop it: `_held` sees to both.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            key = (run_dir.stat().st_dev, run_dir.stat().st_ino)
+            if _held.setdefault(key, stack) is not stack:
+                raise RunError(
+                    f"{run_dir} is in use by this very process, {os.getpid()}; let that run end, "
+                    "then run again"
+                )
+            stack.callback(_held.pop, key, None)  # after the file is closed
+            flags = (
+                os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+            )  # whatever a link leads to is not ours to empty
+            stream = stack.enter_context(
+                open(os.open(run_dir / ".lock", flags, 0o666), "rb+", buffering=0)
+            )
+        except OSError as error:
+            message = f"can't use {run_dir} as a run folder: {error.strerror or error}; choose another name or runs_dir"
+            raise RunError(message) from error
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = stream.read(40).decode("ascii", "replace").strip() or "unknown"
+            raise RunError(
+                f"{run_dir} is in use by process {holder}; wait for it or stop it, then run again"
+            ) from error
+        # Only for the message above, so a disk without space for a pid is no reason to stop here.
+        with contextlib.suppress(OSError):
+            stream.truncate(0)
+            stream.write(b"%d\n" % os.getpid())
+        yield

@@ -1,0 +1,1 @@
+"""Rows from files and the Hub, and the splits made of them."""

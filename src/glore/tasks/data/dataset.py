@@ -1,0 +1,152 @@
+"""What the tasks on given data have in common: rows from a folder, a file or the Hub, and a task
+over checked splits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+from glore.config import TaskSettings
+from glore.errors import ConfigError, DataError
+from glore.records import Problem
+from glore.tasks.data.layout import USUAL, find_data, find_in_folder
+from glore.tasks.data.readers import DATA_SUFFIXES, read_rows
+from glore.tasks.data.source import Row, hub_folder, read_hub
+from glore.tasks.data.splits import Loaded, Splits, make_splits
+from glore.tasks.grading.grade import grade_answer, grade_number_answer
+from glore.tasks.grading.latex import LatexChecker
+from glore.tasks.protocol import Grade
+
+__all__ = ["DatasetTask", "load_rows", "split_graded_rows", "split_rows"]
+
+
+@dataclasses.dataclass(slots=True)
+class DatasetTask:
+    """A task over problems that were read and checked beforehand."""
+
+    name: str
+    splits: Splits
+    checker: LatexChecker | None = None
+    """Also compare LaTeX answers."""
+    boxed: bool = True
+    """Whether a box states the answer where no `####` does."""
+
+    def problems(self, split: str) -> list[Problem]:
+        """All problems of `train`, `dev` or `test`, in file order."""
+        return list(self.splits.problems[split])
+
+    def grade(self, problem: Problem, steps: Sequence[str]) -> Grade:
+        """Compare the solution's final answer with the problem's."""
+        if self.checker is None:
+            return grade_number_answer(problem.answer, steps, self.boxed)
+        return grade_answer(problem.answer, steps, self.checker, self.boxed)
+
+    def left_out(self) -> dict[str, int]:
+        """Counts of what was read and not used."""
+        return {"duplicates": self.splits.n_duplicates, "in_another_split": self.splits.n_overlaps}
+
+    def close(self) -> None:
+        """End the worker that compares LaTeX, if there is one."""
+        if self.checker is not None:
+            self.checker.close()
+
+
+def load_rows(settings: TaskSettings) -> Mapping[str, list[Row]]:
+    """Rows of `train`, `test` and perhaps `dev`, or of `all` where the place has no splits and may
+    be cut into some.
+
+    Raises DataError for anything missing or malformed, ConfigError where the settings name no
+    source.
+    """
+    if settings.path is not None:
+        parts = find_data(settings)
+    elif settings.revision is None:
+        return _from_hub(settings)
+    else:
+        patterns = [f"*{suffix}{packed}" for suffix in DATA_SUFFIXES for packed in ("", ".*")]
+        folder = hub_folder(
+            _hub_name(settings), settings.revision, [*patterns, "README.md", "*.py"]
+        )
+        parts = find_in_folder(folder, settings)
+    return {
+        split: [row for file in files for row in read_rows(file)] for split, files in parts.items()
+    }
+
+
+def _hub_name(settings: TaskSettings) -> str:
+    name = settings.hub or USUAL[settings.kind].hub
+    if name is None:
+        raise ConfigError(
+            f"task.kind {settings.kind} needs task.path (a folder with train.jsonl and test.jsonl, "
+            "or one file) or task.hub"
+        )
+    return name
+
+
+def _from_hub(settings: TaskSettings) -> Mapping[str, list[Row]]:
+    name, usual = _hub_name(settings), USUAL[settings.kind]
+    found = read_hub(
+        name,
+        settings.config or (usual.config if name == usual.hub else None),
+        ("train", "validation", "dev", "test"),
+    )
+    if "validation" in found and "dev" in found:
+        raise DataError(
+            f"{name} has both the splits validation and dev; read a local copy with task.path, "
+            "where one is removed"
+        )
+    parts = {"dev" if split == "validation" else split: rows for split, rows in found.items()}
+    if "train" in parts and "test" in parts:
+        return parts
+    if len(parts) == 1 and usual.may_be_cut:
+        return {"all": next(iter(parts.values()))}
+    raise DataError(
+        f"{name} has the splits {sorted(parts) or 'none'}, but train and test are needed; check "
+        "task.hub"
+    )
+
+
+def split_rows(
+    settings: TaskSettings,
+    rows: Mapping[str, Sequence[Row]],
+    problem: Callable[[Row, str, int], Loaded],
+    overlap: Literal["error", "drop"],
+) -> Splits:
+    """Rows as problems in three splits. `problem` gets a row, its split and its 1-based number
+    there; `overlap` as in `make_splits`.
+
+    Raises DataError.
+    """
+    given = {
+        split: [problem(row, split, number) for number, row in enumerate(part, start=1)]
+        for split, part in rows.items()
+    }
+    return make_splits(
+        given,
+        n_dev=settings.n_dev,
+        max_train=settings.max_train,
+        max_test=settings.max_test,
+        overlap=overlap,
+    )
+
+
+def split_graded_rows(
+    settings: TaskSettings,
+    rows: Mapping[str, Sequence[Row]],
+    problem: Callable[..., Loaded],
+    overlap: Literal["error", "drop"],
+) -> tuple[Splits, LatexChecker]:
+    """`split_rows` where reading a problem means grading: `problem` gets the settings and a
+    checker, too, closed where reading fails.
+    """
+    checker = LatexChecker()
+    try:
+        return split_rows(
+            settings, rows, partial(problem, settings=settings, checker=checker), overlap
+        ), checker
+    except BaseException:
+        checker.close()
+        raise

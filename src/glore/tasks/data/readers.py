@@ -1,0 +1,265 @@
+"""Rows of one data file: JSON lines, JSON or CSV, perhaps packed with gzip, bzip2 or xz; or Parquet
+or Arrow (`columnar`).
+
+Files are data from strangers: their size is bounded before anything is decoded, no encoding but
+UTF-8 is guessed, a name that stands twice in an object is refused, and numbers of JSON are read as
+exact decimals. What a file is follows from its first bytes, then from its name. A line of JSON ends
+at a line feed and nowhere else.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import csv
+import gzip
+import itertools
+import json
+import lzma
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, cast
+
+from glore.errors import DataError, shown
+from glore.tasks.data.columnar import MAX_LINE_BYTES, check_names, is_columnar, read_columns
+from glore.tasks.data.source import Row
+
+__all__ = ["DATA_SUFFIXES", "MAX_LINE_BYTES", "data_suffix", "read_rows"]
+
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+"""Endings by which data is found in a folder; the first five may be followed by one of `_PACKED`.
+"""
+MAX_FILE_BYTES = 2**28
+"""JSON that is not one object per line is read whole, so it is bounded."""
+MAX_UNPACKED_BYTES = 2**32
+MAX_ROWS = 10_000_000
+_PACKED: dict[str, tuple[bytes, Callable[[IO[bytes]], object]]] = {
+    ".gz": (b"\x1f\x8b", gzip.open),
+    ".bz2": (b"BZh", bz2.open),
+    ".xz": (b"\xfd7zXZ\0", lzma.open),
+}
+_UNREADABLE = {
+    b"version https://git-lfs": "is a pointer of Git LFS, not the data itself; run git lfs pull in that clone",
+    b"PK\x03\x04": "is a zip archive; unpack it and give its folder or file",
+    b"\x28\xb5\x2f\xfd": "is packed with zstd; unpack it, or pack it with gzip",
+}
+_SPACE = " \t\r\n"
+"""White space as JSON has it; str.strip would also take U+2028 and U+0085."""
+
+
+def data_suffix(name: str) -> str | None:
+    """The ending in `DATA_SUFFIXES` that a file name has, packed or not; none for other files."""
+    path = Path(name.lower())
+    suffix = Path(path.stem).suffix if path.suffix in _PACKED else path.suffix
+    return suffix if suffix in DATA_SUFFIXES else None
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All rows of a file. Raises DataError naming file, line (or row) and mend."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(32)
+    except OSError as error:
+        raise DataError(f"can't read {path}: {error.strerror or error}; check task.path") from error
+    for mark, why in _UNREADABLE.items():
+        if head.startswith(mark):
+            raise DataError(f"{path} {why}")
+    rows = read_columns(path) if is_columnar(head) else _text_rows(path)
+    found = list(itertools.islice(rows, MAX_ROWS + 1))
+    if len(found) > MAX_ROWS:
+        raise DataError(f"{path} holds more than {MAX_ROWS:,} rows; take a part of it")
+    if not found:
+        raise DataError(
+            f"{path} holds no problems; it needs one JSON object per line, or rows of Parquet, "
+            "Arrow or CSV"
+        )
+    return found
+
+
+def _text_rows(path: Path) -> Iterator[Row]:
+    suffix = data_suffix(path.name)
+    if suffix in (".parquet", ".arrow"):
+        raise DataError(
+            f"{path} is no {suffix[1:]} file, or damaged; write it again, or name it after what it "
+            "holds"
+        )
+    if suffix in (".csv", ".tsv"):
+        return _csv_rows(path, "," if suffix == ".csv" else "\t")
+    return _json_values(path) if suffix == ".json" else _json_lines(path)
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    decoder = _decoder()
+    for number, line in enumerate(_lines(path), start=1):
+        where = f"{path}, line {number}"
+        text = _decoded(line, where, first=number == 1)
+        if text.strip(_SPACE):
+            try:
+                value = decoder.decode(text)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{where}: {_reason(error)}") from error
+            yield Row(where, _object(value, where))
+
+
+def _json_values(path: Path) -> Iterator[Row]:
+    """One JSON array of objects, or objects one after the other, however their lines are broken."""
+    with _opened(path) as stream:
+        data = stream.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise DataError(
+            f"{path} is larger than {MAX_FILE_BYTES // 2**20} MiB; turn it into a JSON-lines file "
+            "(.jsonl)"
+        )
+    text = _decoded(data, str(path), first=True)
+    decoder = _decoder()
+    at, line, seen = _skip(text, 0), 1, 0
+    in_array = text[at : at + 1] == "["
+    if not in_array and text[at : at + 1] != "{":
+        raise DataError(
+            f"{path} must hold one JSON array of problems, or one object per line, got "
+            f"{shown(text[at : at + 40])}"
+        )
+    at = _skip(text, at + 1) if in_array else at
+    while at < len(text) and not (in_array and text[at] == "]"):
+        line, seen = line + text.count("\n", seen, at), at
+        where = f"{path}, line {line}"
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: {_reason(error)}") from error
+        yield Row(where, _object(value, where))
+        at = _skip(text, end)
+        if in_array and text[at : at + 1] == ",":
+            at = _skip(text, at + 1)
+        elif in_array and text[at : at + 1] != "]":
+            break
+    if in_array and (text[at : at + 1] != "]" or text[at + 1 :].strip(_SPACE)):
+        where = f"{path}, line {1 + text.count(chr(10), 0, at)}"
+        raise DataError(
+            f"{where}: the JSON array is cut off, lacks a comma, or is followed by something; is "
+            "the file complete?"
+        )
+
+
+def _csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
+    """Rows under a header, each a mapping of its names."""
+    texts = (
+        _decoded(line, f"{path}, line {number}", first=number == 1)
+        for number, line in enumerate(_lines(path), start=1)
+    )
+    reader = csv.reader(texts, delimiter=delimiter, strict=True)
+    header: list[str] = []
+    while True:
+        where = f"{path}, line {reader.line_num + 1}"
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            raise DataError(f"{where}: not valid CSV ({error}); check its quotes") from error
+        if fields is None:
+            return
+        if not fields:
+            continue
+        if not header:
+            header = [name.strip() for name in fields]
+            check_names(header, where)
+        elif len(fields) != len(header):
+            raise DataError(
+                f"{where}: {len(fields)} fields, but the first line names {len(header)}; put "
+                "quotes around texts with commas"
+            )
+        else:
+            yield Row(where, dict(zip(header, fields, strict=True)))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file's bytes, unpacked where they are packed. Raises DataError where it can't be read or
+    is damaged, then or later.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(6)
+            unpack = next(
+                (opener for mark, opener in _PACKED.values() if head.startswith(mark)), None
+            )
+            stream.seek(0)
+            if unpack is None:
+                yield stream
+            else:
+                with cast("IO[bytes]", unpack(stream)) as unpacked:
+                    yield unpacked
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"{path}: the packed file is damaged or cut off ({error}); copy or pack it again"
+        ) from error
+    except OSError as error:
+        if error.errno is None:  # bzip2 says so where the data is wrong
+            raise DataError(
+                f"{path}: the packed file is damaged ({error}); copy or pack it again"
+            ) from error
+        raise DataError(f"can't read {path}: {error.strerror or error}; check task.path") from error
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    number, size = 0, 0
+    with _opened(path) as stream:
+        while line := stream.readline(MAX_LINE_BYTES + 1):
+            number, size = number + 1, size + len(line)
+            if len(line) > MAX_LINE_BYTES:
+                limit = f"{MAX_LINE_BYTES // 1024} KiB"
+                raise DataError(
+                    f"{path}, line {number}: longer than {limit}; check the line breaks (one "
+                    "problem is one line)"
+                )
+            if size > MAX_UNPACKED_BYTES:
+                raise DataError(
+                    f"{path}: unpacked it is larger than {MAX_UNPACKED_BYTES // 2**30} GiB; split "
+                    "it or take a part of it"
+                )
+            yield line
+
+
+def _decoded(data: bytes, where: str, first: bool) -> str:
+    try:
+        return data.decode("utf-8-sig" if first else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where}: byte {error.start + 1} is not UTF-8; save the file as UTF-8"
+        ) from error
+
+
+def _decoder() -> json.JSONDecoder:
+    def refuse(name: str) -> object:
+        raise ValueError(f"{name} is not a number of JSON")
+
+    def distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"the field {twice} stands there twice")
+        return fields
+
+    return json.JSONDecoder(parse_float=Decimal, parse_constant=refuse, object_pairs_hook=distinct)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"not valid JSON ({error.msg} at column {error.colno}); correct the line"
+    return f"not usable JSON ({'nested too deeply' if isinstance(error, RecursionError) else shown(str(error))}); correct the line"
+
+
+def _object(value: object, where: str) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise DataError(
+            f"{where}: a problem is a JSON object with named fields, got {shown(value)}"
+        )
+    return cast("Mapping[str, object]", value)
+
+
+def _skip(text: str, at: int) -> int:
+    while at < len(text) and text[at] in _SPACE:
+        at += 1
+    return at

@@ -1,0 +1,152 @@
+"""What a row of data states as its answer: is that an answer which can be graded, and does the
+worked solution agree with it?
+
+A solution that ends in another answer than the given one would be trained on, and the grader would
+call it wrong; so it is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+
+from glore.errors import DataError, shown
+from glore.prompts import MAX_SOLUTION_CHARS, split_steps
+from glore.tasks.data.source import Row
+from glore.tasks.grading.grade import (
+    ANSWER_MARK,
+    MAX_LATEX_CHARS,
+    answer_line,
+    find_answer,
+    find_boxed,
+    merge_answer_line,
+    normalise_gold,
+)
+from glore.tasks.grading.numbers import MAX_DIGITS, parse_number
+from glore.tasks.protocol import Grade
+
+__all__ = ["check_boxes", "gold_answer", "worked_solution", "worked_steps"]
+
+GradeText = Callable[[str, Sequence[str]], Grade]
+"""Gold answer and steps → verdict."""
+
+_LONG_NUMBER = re.compile(rf"[0-9][0-9,]{{{MAX_DIGITS},}}|^\W*[0-9][0-9.,]*[eE][-+]?[0-9]+\W*$")
+_LATEX_NAME = re.compile(r"\\[A-Za-z]+|\\(?:text|mathrm|mbox)\s*\{[^{}]*\}")
+_WORD = re.compile(r"[^\W\d_]{4,}")
+_MISSING = ("nan", "NaN", "<NA>")
+"""What a missing value becomes when a table is written as text."""
+_ALONE = "write only the final answer, without the working"
+
+
+def gold_answer(row: Row, field: str, answer: str, mixed: bool = False) -> str:
+    """The field's answer as `Problem.answer`: a number, LaTeX, an expression or words. `mixed`:
+    words and numbers together are let pass.
+
+    Raises DataError, with a hint, for what no grader could compare.
+    """
+    gold = normalise_gold(answer)
+    is_number = gold is not None and parse_number(gold) is not None
+    why = (
+        None
+        if is_number
+        else _not_comparable(answer.strip(), has_latex=gold is not None, mixed=mixed)
+    )
+    if why is not None:
+        raise DataError(f"{row.where}: the field '{field}' is {shown(answer)}, {why}")
+    return gold or answer.strip()
+
+
+def _not_comparable(text: str, *, has_latex: bool, mixed: bool) -> str | None:
+    """Why no grader can compare this answer, and what to do; none where one can."""
+    if ANSWER_MARK in text:
+        return f"which holds '{ANSWER_MARK}'; move everything before '{ANSWER_MARK}' to the field 'solution'"
+    if len(text) > MAX_LATEX_CHARS:
+        return f"longer than {MAX_LATEX_CHARS} characters, which are not compared; {_ALONE}"
+    if "\n" in text and not has_latex:
+        return f"which has several lines; {_ALONE}"
+    if _LONG_NUMBER.search(text):
+        return f"a number too long or too large to be compared (at most {MAX_DIGITS} digits); round it, or leave the problem out"
+    if text in _MISSING:
+        return "which stands for a missing value; write the answer, or leave the problem out"
+    if all(unicodedata.category(c)[0] in "PZC" for c in text):
+        return "which holds no letter, digit or symbol; write the answer, or leave the problem out"
+    bare = re.sub(r"\\[{}\\]", "", text)
+    if bare.count("{") != bare.count("}"):
+        return "LaTeX whose braces are not balanced; correct it"
+    if (
+        not mixed
+        and not has_latex
+        and re.search(r"\d", text)
+        and _WORD.search(_LATEX_NAME.sub("", text))
+    ):
+        return f"numbers among words, which can't be compared; {_ALONE}: one number, LaTeX, an expression such as x+1, or words"
+    return None
+
+
+def worked_solution(
+    row: Row, text: str, answer: str, gold: str, merge: bool, grade: GradeText
+) -> tuple[str, ...]:
+    """The field `solution` as steps, the last of them the answer line; it is added where there is
+    none.
+
+    Raises DataError where the solution states another answer than `gold`, whose spelling in the
+    data is `answer`.
+    """
+    _check_length(row, "solution", text)
+    check_boxes(row, "solution", text, gold, grade)
+    stated = find_answer(split_steps(text))
+    if stated is None:
+        return worked_steps(
+            f"{text}\n{answer_line(' '.join(answer.split()))}", row, "solution", merge
+        )
+    verdict = grade(gold, (answer_line(stated),)).verdict
+    if verdict != "right":
+        mend = (
+            "correct one of them"
+            if verdict == "wrong"
+            else "can't tell whether they agree, so write them alike"
+        )
+        raise DataError(
+            f"{row.where}: the field 'solution' ends in {shown(stated)}, but 'answer' is "
+            f"{shown(gold)}; {mend}"
+        )
+    return worked_steps(text, row, "solution", merge)
+
+
+def check_boxes(
+    row: Row, field: str, text: str, gold: str, grade: GradeText, given: str = "'answer'"
+) -> None:
+    """Raises DataError where the last `\\boxed{…}` of a solution certainly isn't the answer.
+    `given` names where that stands.
+    """
+    boxed = find_boxed(text)
+    if boxed is None:
+        return
+    # The answer may be all boxes together.
+    if (
+        text.count("\\boxed") > 1
+        and parse_number(gold) is None
+        and re.search(r"[,;]|\b(?:and|or)\b", gold)
+    ):
+        return
+    if grade(gold, (answer_line(boxed),)).verdict == "wrong":
+        raise DataError(
+            f"{row.where}: the field '{field}' has {shown(boxed)} in its \\boxed{{…}}, but {given} "
+            f"is {shown(gold)}; correct one of them"
+        )
+
+
+def worked_steps(text: str, row: Row, field: str, merge: bool) -> tuple[str, ...]:
+    """A worked solution as steps. Raises DataError where it is longer than a solution may be."""
+    _check_length(row, field, text)
+    steps = split_steps(text)
+    return merge_answer_line(steps) if merge else steps
+
+
+def _check_length(row: Row, field: str, text: str) -> None:
+    if len(text) > MAX_SOLUTION_CHARS:
+        raise DataError(
+            f"{row.where}: the field '{field}' has {len(text)} characters; at most "
+            f"{MAX_SOLUTION_CHARS} are read, so shorten it"
+        )

@@ -1,0 +1,155 @@
+"""math-verify in a bounded worker process: the checker of answers that aren't plain numbers.
+
+math-verify parses with sympy, which a hostile answer can keep busy for ever or fill with memory,
+and its own time limit is a signal that works in the main thread only. So it runs in a process of
+its own (`latex_worker`, which compares with `latex_compare`), one question at a time, with a hard
+wall limit: when it is over, the process is killed, the verdict is `unknown` and the next question
+gets a new one. The process also ends itself, by the kernel's alarm and when its input closes, so
+none is left behind. Threads may share a checker. A process forked from the one that made it gets a
+worker of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from pathlib import Path
+from typing import TextIO, cast
+
+from glore.errors import DataError
+
+__all__ = ["LatexChecker"]
+
+_WORKER = "glore.tasks.grading.latex_worker"
+_SOURCE = str(Path(__file__).parents[3])
+_START_SECONDS = 120.0
+_MAX_REMEMBERED = 20_000
+
+
+class LatexChecker:
+    """Compares two LaTeX answers: `check(gold, found)` → `right`, `wrong` or `unknown`, the same
+    with the two exchanged.
+
+    The worker starts with the first question. `close()` ends it; so does garbage collection and the
+    end of the program.
+    """
+
+    def __init__(self, limit_seconds: float = 5.0, memory_mib: int = 2048) -> None:
+        self._limit_seconds = limit_seconds
+        self._memory_mib = memory_mib
+        self._lock = threading.Lock()
+        self._worker: subprocess.Popen[str] | None = None
+        self._owner_pid = os.getpid()
+        self._finalizer: weakref.finalize[[subprocess.Popen[str], int], LatexChecker] | None = None
+        self._remembered: dict[tuple[str, str], str] = {}
+
+    def check(self, gold: str, found: str) -> str:
+        """Verdict on `found`; `unknown` when either can't be parsed or the time or memory limit is
+        reached.
+        """
+        if os.getpid() != self._owner_pid:
+            self._forget_parent()
+        with self._lock:
+            key = (gold, found) if gold <= found else (found, gold)
+            if key not in self._remembered:
+                if len(self._remembered) >= _MAX_REMEMBERED:
+                    self._remembered.clear()
+                self._remembered[key] = self._ask(*key)
+            return self._remembered[key]
+
+    def close(self) -> None:
+        """End the worker, if one runs. The checker may be used again afterwards."""
+        if self._finalizer is not None and os.getpid() == self._owner_pid:
+            self._finalizer()
+        self._worker = self._finalizer = None
+
+    def _ask(self, gold: str, found: str) -> str:
+        worker = self._worker or self._start()
+        line = json.dumps({"gold": gold, "found": found})
+        answer = _exchange(worker, line, self._limit_seconds)
+        if answer not in ("right", "wrong", "unknown"):
+            self.close()
+            return "unknown"
+        return answer
+
+    def _start(self) -> subprocess.Popen[str]:
+        # -P: keep the current folder off the worker's import path; glore itself comes from where
+        # this process has it.
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            _WORKER,
+            str(self._limit_seconds),
+            str(self._memory_mib),
+        ]
+        try:
+            environment = {
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(
+                    filter(None, (_SOURCE, os.environ.get("PYTHONPATH")))
+                ),
+            }
+            pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
+            worker = subprocess.Popen(
+                command,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=quiet,
+                text=True,
+                encoding="utf-8",
+                env=environment,
+            )
+        except OSError as error:
+            raise DataError(
+                f"can't start the LaTeX checker: {error.strerror or error}; free memory or "
+                "processes and run again"
+            ) from error
+        self._worker = worker
+        self._finalizer = weakref.finalize(self, _end, worker, os.getpid())
+        if _exchange(worker, None, _START_SECONDS) != "ready":
+            self.close()
+            raise DataError(
+                "the LaTeX checker doesn't start; check that `python -c 'import math_verify'` "
+                "works in this environment"
+            )
+        return worker
+
+    def _forget_parent(self) -> None:
+        """After a fork: the worker, its pipes and perhaps a held lock belong to the parent."""
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._lock = threading.Lock()
+        self._worker = self._finalizer = None
+        self._owner_pid = os.getpid()
+
+
+def _exchange(worker: subprocess.Popen[str], line: str | None, limit_seconds: float) -> str:
+    """Send a line (if any) and read one; empty when the worker died or was killed at the limit."""
+    timer = threading.Timer(limit_seconds, worker.kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        if line is not None:
+            cast(TextIO, worker.stdin).write(line + "\n")
+            cast(TextIO, worker.stdin).flush()
+        return cast(TextIO, worker.stdout).readline().strip()
+    except OSError:
+        return ""
+    finally:
+        timer.cancel()
+
+
+def _end(worker: subprocess.Popen[str], owner_pid: int) -> None:
+    if os.getpid() != owner_pid:
+        return
+    worker.kill()
+    worker.wait()
+    for pipe in (worker.stdin, worker.stdout):
+        with contextlib.suppress(OSError):  # a line the dead worker never read
+            cast(TextIO, pipe).close()

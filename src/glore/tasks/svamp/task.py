@@ -1,0 +1,90 @@
+"""SVAMP (Patel et al. 2021): 1,000 one-unknown stories, `Body` + `Question`, 700 to train on and
+300 to test on (method 8).
+
+The authors' file holds all 1,000 in one array: its first 700 (70 % of another length) are train,
+the rest test. The Hub's ChilleD/SVAMP has as many but may cut otherwise. Worked solutions are not
+used (method 1: D_0 is empty here). Only where the base model is trained from nothing
+(`task.scratch_path`) do the training problems' equations become worked solutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from glore.config import TaskSettings
+from glore.errors import DataError, shown
+from glore.records import Problem
+from glore.tasks.data.dataset import DatasetTask, load_rows, split_rows
+from glore.tasks.data.source import Row, text_field
+from glore.tasks.data.splits import Loaded
+from glore.tasks.grading.grade import answer_line
+from glore.tasks.grading.numbers import canonical, parse_number
+from glore.tasks.svamp.equations import parse_infix, worked_lines
+
+__all__ = ["load_svamp"]
+
+_TRAIN_SHARE = 0.7
+
+
+def load_svamp(settings: TaskSettings) -> DatasetTask:
+    """SVAMP from `task.path` or the Hub; with `task.scratch_path` also text to train a base model
+    from nothing. Raises DataError.
+    """
+    equations: dict[str, str] = {}
+
+    def problem(row: Row, split: str, number: int) -> Loaded:
+        loaded = _problem(row, split, number, worked=settings.scratch_path is not None)
+        if settings.scratch_path is not None:
+            equations[loaded.problem.id] = text_field(row, "Equation")
+        return loaded
+
+    splits = split_rows(settings, _rows(settings), problem, "drop")
+    if settings.scratch_path is None:
+        return DatasetTask("svamp", splits, boxed=settings.boxed)
+    from glore.tasks.svamp.scratch import SvampFromScratch
+    from glore.tasks.svamp.templates import read_templates
+
+    templates = read_templates(Path(settings.scratch_path).expanduser(), splits, equations)
+    return SvampFromScratch("svamp", splits, boxed=settings.boxed, templates=templates)
+
+
+def svamp_question(body: str, question: str) -> str:
+    """Body and question as one text; a body that doesn't end a sentence gets a full stop."""
+    body = body.strip()
+    return f"{body}{'' if body.endswith(('.', '!', '?', ',')) else '.'} {question.strip()}"
+
+
+def _rows(settings: TaskSettings) -> Mapping[str, list[Row]]:
+    rows = dict(load_rows(settings))
+    if "all" in rows:
+        cut = round(len(rows["all"]) * _TRAIN_SHARE)
+        rows = {"train": rows["all"][:cut], "test": rows["all"][cut:]}
+    return rows
+
+
+def _problem(row: Row, split: str, number: int, *, worked: bool) -> Loaded:
+    question = svamp_question(text_field(row, "Body"), text_field(row, "Question"))
+    answer = text_field(row, "Answer")
+    gold = parse_number(answer)
+    if gold is None:
+        raise DataError(
+            f"{row.where}: the field 'Answer' is {shown(answer)}, not one number; correct it"
+        )
+    name = text_field(row, "ID") if "ID" in row.fields else f"{split}-{number:05d}"
+    solution = _worked(row, question, canonical(gold)) if worked and split != "test" else None
+    return Loaded(Problem(f"svamp-{name}", question, canonical(gold), solution, split), row.where)
+
+
+def _worked(row: Row, question: str, gold: str) -> tuple[str, ...] | None:
+    """The equation as steps; none where it contradicts the answer (one of 1,000 does)."""
+    from glore.tasks.svamp.templates import lettered
+
+    equation = text_field(row, "Equation")
+    try:
+        steps = worked_lines(parse_infix(equation), {}, *lettered(question, {}))
+    except DataError as error:
+        raise DataError(
+            f"{row.where}: the field 'Equation': {error}; correct it or remove the problem"
+        ) from error
+    return steps if steps[-1] == answer_line(gold) else None

@@ -1,0 +1,253 @@
+"""Templates for `svamp_scratch`: wordings with slots for the numbers, and the equation that solves
+them.
+
+From the MAWPS/ASDiv-A file that SVAMP's authors trained on (slots `number0 …`, equations in prefix
+form) and from the questions of SVAMP's *train* split with their equations. A template whose
+wording, numbers masked, equals a dev or test question is left out and counted, and so is a train
+problem whose equation contradicts its answer.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+from glore.errors import DataError, shown
+from glore.tasks.data.splits import Splits, question_key
+from glore.tasks.grading.numbers import Number, canonical, parse_number
+from glore.tasks.svamp.equations import (
+    LETTERS,
+    Equation,
+    Operation,
+    parse_infix,
+    parse_prefix,
+    value_of,
+)
+
+__all__ = [
+    "MAX_RESULT",
+    "SLOT",
+    "Template",
+    "Templates",
+    "filled",
+    "fits",
+    "lettered",
+    "read_templates",
+    "wording",
+]
+
+MAX_RESULT = 99_999
+"""No result on the way to an answer is larger."""
+_COLUMNS = ("Question", "Numbers", "Equation", "Answer")
+_MAX_FILE_BYTES = 2**26
+SLOT = re.compile(r"number[0-9]+")
+"""Stands for a number in a wording and its equation."""
+_NUMERAL = re.compile(r"(?<![\w.,])[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?(?!\w)")
+
+_PLACE = re.compile(f"{SLOT.pattern}|{_NUMERAL.pattern}")
+
+
+class Template(NamedTuple):
+    """A question with slots and the equation that solves it."""
+
+    text: str
+    tree: Equation
+    slots: Mapping[str, Fraction]
+    """The numbers it came with; none may be redrawn where this is empty."""
+
+
+class Templates(NamedTuple):
+    """All templates, and how many were left out."""
+
+    given: tuple[Template, ...]
+    svamp: tuple[Template, ...]
+    closed: frozenset[str]
+    """Wordings of dev and test, which no text may have."""
+    n_leaks: int
+    """Templates whose wording is that of a dev or test question."""
+    n_unusable: int
+    """Train problems whose equation contradicts the answer or whose results are not all positive
+    whole numbers.
+    """
+
+
+def read_templates(path: Path, splits: Splits, equations: Mapping[str, str]) -> Templates:
+    """Templates of the CSV file and of SVAMP's train split (`equations` by problem id). Raises
+    DataError (file, line, column, mend).
+    """
+    closed = frozenset(
+        wording(problem.question) for split in ("dev", "test") for problem in splits.problems[split]
+    )
+    rows = _csv_templates(path)
+    train = [
+        _svamp_template(p.question, equations[p.id], p.answer) for p in splits.problems["train"]
+    ]
+    usable = [t for t in train if t is not None and fits(t.tree, t.slots)]
+    given = tuple(t for t in rows if wording(t.text) not in closed)
+    svamp = tuple(t for t in usable if wording(t.text) not in closed)
+    if not given:
+        raise DataError(
+            f"{path} has no usable problem; it needs the columns {', '.join(_COLUMNS)} of the "
+            "MAWPS/ASDiv-A file"
+        )
+    return Templates(
+        given,
+        svamp,
+        closed,
+        len(rows) - len(given) + len(usable) - len(svamp),
+        len(train) - len(usable),
+    )
+
+
+def filled(template: Template, slots: Mapping[str, Fraction]) -> str:
+    """The question with these numbers."""
+    return SLOT.sub(
+        lambda match: canonical(Number(slots[match[0]])) if match[0] in slots else match[0],
+        template.text,
+    )
+
+
+def lettered(
+    text: str, slots: Mapping[str, Fraction]
+) -> tuple[tuple[Fraction, ...], dict[str | Fraction, str]]:
+    """The numbers of a wording in its order, slots filled; and the letter of each slot, and of each
+    number that is no slot's.
+    """
+    leaves: list[str | Fraction] = []
+    for place in _PLACE.findall(text):
+        number = parse_number(place)
+        if place in slots:
+            leaves.append(place)
+        elif number is not None:  # a `number7` that is no slot is a word of the text
+            leaves.append(number.value)
+    letter_of: dict[str | Fraction, str] = {}
+    for letter, leaf in zip(LETTERS, leaves, strict=False):
+        letter_of.setdefault(leaf, letter)
+    return tuple(slots[leaf] if isinstance(leaf, str) else leaf for leaf in leaves), letter_of
+
+
+def fits(tree: Equation, slots: Mapping[str, Fraction]) -> bool:
+    """Is every result on the way a positive whole number of a size to work with?"""
+    if isinstance(tree, Operation) and not (fits(tree.left, slots) and fits(tree.right, slots)):
+        return False
+    try:
+        value = value_of(tree, slots)
+    except DataError:
+        return False
+    return value.denominator == 1 and 0 < value <= MAX_RESULT
+
+
+def _csv_templates(path: Path) -> list[Template]:
+    try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise DataError(
+                f"task.scratch_path {path} is larger than {_MAX_FILE_BYTES // 2**20} MiB; is it "
+                "the MAWPS/ASDiv-A file?"
+            )
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            missing = [name for name in _COLUMNS if name not in (reader.fieldnames or [])]
+            if missing:
+                raise DataError(
+                    f"{path}, line 1: the column {', '.join(missing)} is missing; it needs "
+                    f"{', '.join(_COLUMNS)}"
+                )
+            return [_csv_template(row, f"{path}, line {reader.line_num}") for row in reader]
+    except OSError as error:
+        raise DataError(
+            f"can't read {path}: {error.strerror or error}; check task.scratch_path"
+        ) from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{path} is not a CSV file in UTF-8 ({shown(str(error))}); check task.scratch_path"
+        ) from error
+
+
+def _csv_template(row: Mapping[str, str | None], where: str) -> Template:
+    question, numbers, equation = (row[name] for name in _COLUMNS[:3])
+    if not question or not numbers or not equation:
+        raise DataError(
+            f"{where}: Question, Numbers and Equation must not be empty; complete the line or "
+            "remove it"
+        )
+    slots = {}
+    for i, text in enumerate(numbers.split()):
+        number = parse_number(text)
+        if number is None:
+            raise DataError(
+                f"{where}: the column 'Numbers' has {shown(text)}, which is not a number; correct "
+                "it"
+            )
+        slots[f"number{i}"] = number.value
+    try:
+        tree = parse_prefix(equation)
+        unknown = set(SLOT.findall(f"{question} {equation}")) - slots.keys()
+    except DataError as error:
+        raise DataError(
+            f"{where}: the column 'Equation': {error}; correct it or remove the line"
+        ) from error
+    if unknown:
+        raise DataError(
+            f"{where}: there is no number for {', '.join(sorted(unknown))}; complete the column "
+            "'Numbers'"
+        )
+    return Template(_untokenised(question), tree, slots)
+
+
+def _untokenised(text: str) -> str:
+    """`Jo 's pens . how many ?` → `Jo's pens. How many?`, as SVAMP writes."""
+    text = re.sub(
+        r"\s+([.,?!;:)%]|'s\b|n't\b|'(?=\s))", r"\1", " ".join(text.replace("’", "'").split())
+    )
+    return re.sub(
+        r"(^|[.?!] )(?!number[0-9])([a-z])", lambda match: match[1] + match[2].upper(), text
+    )
+
+
+def _svamp_template(question: str, equation: str, answer: str) -> Template | None:
+    """Slots for the numbers in the wording; fixed where a number of the equation stands there
+    twice. None: equation contradicts answer.
+    """
+    gold, tree = parse_number(answer), parse_infix(equation)
+    if gold is None or value_of(tree, {}) != gold.value:
+        return None
+    slots: dict[str, Fraction] = {}
+
+    def cut(match: re.Match[str]) -> str:
+        number = parse_number(match[0])
+        name = f"number{len(slots)}"
+        slots[name] = number.value if number else Fraction(0)
+        return name
+
+    text = _NUMERAL.sub(cut, question)
+    leaves = set(_leaves(tree))
+    if any(sum(value == leaf for value in slots.values()) > 1 for leaf in leaves):
+        return Template(question, tree, {})
+    names = {value: name for name, value in slots.items()}
+    return Template(text, _with_slots(tree, names), slots)
+
+
+def _leaves(tree: Equation) -> Iterator[Fraction]:
+    if isinstance(tree, Operation):
+        yield from _leaves(tree.left)
+        yield from _leaves(tree.right)
+    elif isinstance(tree, Fraction):
+        yield tree
+
+
+def _with_slots(tree: Equation, names: Mapping[Fraction, str]) -> Equation:
+    if isinstance(tree, Operation):
+        return Operation(
+            tree.operator, _with_slots(tree.left, names), _with_slots(tree.right, names)
+        )
+    return names.get(tree, tree) if isinstance(tree, Fraction) else tree
+
+
+def wording(text: str) -> str:
+    """The wording alone: numbers, punctuation, case and spaces don't count."""
+    text = _NUMERAL.sub(" # ", SLOT.sub(" # ", question_key(text).replace("'", "")))
+    return " ".join(re.findall(r"\w+|#", text))

@@ -1,0 +1,169 @@
+"""The start-up check: bfloat16 is not mistaken for a fault, and a fault is found in bfloat16, on
+logits of real models' scale.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedModel,
+)
+
+import glore.engines.local.runner
+import glore.engines.local.startup_check
+from glore.engines.local import attention
+from glore.engines.local.batch import Batch
+from glore.engines.local.runner import ModelRunner
+from glore.engines.local.startup_check import expected_logits
+from support.tiny_models import llama_like, tiny_lm, tiny_step_model
+
+CONFIGS = llama_like(vocab=211, hidden=64, inner=96, n_layers=3)
+NATIVE = ("llama", "qwen2", "qwen3", "mistral")
+SPREAD = 3.0
+"""Standard deviation of SmolLM2-135M's logits."""
+
+
+def realistic(architecture: str, dtype: torch.dtype, seed: int = 0) -> PreTrainedModel:
+    """A random model that attends to more than one token and whose logits have a real model's
+    scale.
+    """
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(CONFIGS[architecture]()).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() == 2 and "embed" not in name and "lm_head" not in name:
+                weight.mul_(4.0)
+        ids = torch.arange(3, 90)[None]
+        spread = float(model(input_ids=ids, use_cache=False).logits.std())
+        final = (
+            model.base_model.final_layernorm if architecture == "phi" else model.base_model.norm
+        ).weight
+        # Gemma's norms multiply by one more than their weight.
+        final.copy_(
+            (1 + final) * SPREAD / spread - 1
+            if architecture.startswith("gemma")
+            else final * SPREAD / spread
+        )
+    return model.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_the_right_way_is_taken_in_every_type(architecture: str, dtype: torch.dtype) -> None:
+    for seed in range(3):
+        runner = ModelRunner(realistic(architecture, dtype, seed))
+        if architecture in NATIVE and glore.engines.local.runner.library() is not None:
+            assert runner.way == "native", runner.reason
+        else:
+            assert runner.way == "paged", runner.reason
+
+
+def test_a_step_model_in_bfloat16_keeps_the_engine() -> None:
+    assert ModelRunner(tiny_step_model("llama").to(torch.bfloat16)).way != "plain"
+
+
+def of_step(**changes: Callable[[Batch], object]) -> Callable[[pytest.MonkeyPatch], None]:
+    """A decode step some of whose inputs are wrong."""
+    single = glore.engines.local.startup_check._single
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        def faulty(*args: object) -> Batch:
+            batch = single(*args)  # type: ignore[arg-type]
+            return dataclasses.replace(
+                batch, **{name: change(batch) for name, change in changes.items()}
+            )
+
+        patch.setattr(glore.engines.local.startup_check, "_single", faulty)
+
+    return plant
+
+
+def of_attention(**changes: Callable[[object], object]) -> Callable[[pytest.MonkeyPatch], None]:
+    """An attention that is told something wrong in every layer."""
+    attend = attention.Reading.attend
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        def faulty(self, layer, q, k, v, scaling, window, softcap):  # type: ignore[no-untyped-def]
+            given = {"scaling": scaling, "window": window, "softcap": softcap}
+            given |= {name: change(given[name]) for name, change in changes.items()}
+            return attend(self, layer, q, k, v, **given)
+
+        patch.setattr(attention.Reading, "attend", faulty)
+
+    return plant
+
+
+FAULTS = {
+    "positions off by one": of_step(positions=lambda b: b.positions + 1),
+    "a page too few": of_step(n_pages=lambda b: b.n_pages * 0 + 1),
+    "the last page's neighbour": of_step(table=lambda b: b.table[:, ::-1].copy()),
+    "a token of the last page hidden": of_step(n_last=lambda b: (b.n_last - 2).clip(1)),
+    "no scaling": of_attention(scaling=lambda s: 1.0),
+    "scaling of another head size": of_attention(scaling=lambda s: s * 0.7),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma2", "gemma3", "phi3"])
+def test_a_planted_fault_is_found_in_bfloat16(
+    architecture: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = realistic(architecture, torch.bfloat16)
+    assert ModelRunner(model, ("paged",)).way == "paged"
+    FAULTS[fault](monkeypatch)
+    runner = ModelRunner(realistic(architecture, torch.bfloat16), ("paged",))
+    assert runner.way == "plain"
+    assert "from float32" in runner.reason
+
+
+@pytest.mark.parametrize("architecture", ["mistral", "gemma2", "gemma3"])
+def test_a_missing_window_is_found_in_bfloat16(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_attention(window=lambda w: None)(monkeypatch)
+    assert ModelRunner(realistic(architecture, torch.bfloat16), ("paged",)).way == "plain"
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_the_reference_is_the_float32_model_and_leaves_the_weights_alone(architecture: str) -> None:
+    model = realistic(architecture, torch.bfloat16)
+    before = {name: (p.data_ptr(), p.dtype, p.clone()) for name, p in model.named_parameters()}
+    got = expected_logits(model).reference
+    for name, p in model.named_parameters():
+        assert (p.data_ptr(), p.dtype) == before[name][:2]
+        assert torch.equal(p, before[name][2])
+    exact = expected_logits(realistic(architecture, torch.bfloat16).float()).reference
+    for one, other in zip(got, exact, strict=True):
+        # Gemma multiplies its embeddings by a number that is rounded to the model's type.
+        torch.testing.assert_close(
+            one, other, rtol=0.02, atol=0.1 if architecture == "gemma3" else 1e-4
+        )
+
+
+def test_a_fallback_is_warned_of_once_with_reason_and_cost(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    glore.engines.local.runner._warn_once.cache_clear()
+    FAULTS["no scaling"](monkeypatch)
+    monkeypatch.setattr(glore.engines.local.runner, "library", lambda: None)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            runner = ModelRunner(realistic("llama", torch.bfloat16))
+    (record,) = caplog.records
+    assert "plain way" in record.message
+    assert "many times slower" in record.message
+    assert "from float32" in record.message
+    assert runner.refusals["paged"] in record.message
+    assert runner.refusals["native"].startswith("there is no compiled code")
+
+
+def test_a_model_read_in_pages_before_is_checked_again() -> None:
+    model = tiny_lm("gemma2")
+    assert ModelRunner(model, ("paged",)).way == "paged"
+    assert ModelRunner(model, ("paged",)).way == "paged"
