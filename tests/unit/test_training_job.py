@@ -140,10 +140,10 @@ train_causal_lm(sys.argv[1], tiny.lm_examples(), tiny.settings(batch_size=1, max
 
 def test_a_job_ends_with_the_run_that_launched_it(base: Path, tmp_path: Path) -> None:
     """Killed, a run can't stop its job: the job sees to that itself, and the next one waits for it."""
-    unit = Path(__file__).parent
+    tests = Path(__file__).parents[1]
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{unit}{os.pathsep}{unit.parents[1] / 'src'}",
+        "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent / 'src'}",
         "OMP_NUM_THREADS": "1",
     }
     with subprocess.Popen(
