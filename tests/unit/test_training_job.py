@@ -122,7 +122,8 @@ def test_checkpoints_of_two_processes_are_whole_with_the_parts_of_both(
 
 
 KILLED = """
-import sys, tiny_training as tiny
+import sys
+from support import tiny_training as tiny
 from pathlib import Path
 from glore.progress import SilentProgress
 from glore.training.finetune import train_causal_lm
