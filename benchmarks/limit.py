@@ -25,7 +25,7 @@ def _shapes(size: str) -> list[tuple[int, int]]:
 
 
 def _rate(size: str, n_rows: int) -> float:
-    """Operations per second of torch's products of these shapes, one after another, on one thread."""
+    """Operations per second of torch's matrix products of these shapes, in turn, on one thread."""
     weights = [torch.randn(shape) for shape in _shapes(size)]
     inputs = [torch.randn(n_rows, n_in) for _, n_in in _shapes(size)]
     times = []

@@ -81,12 +81,12 @@ class ModelFolder(NamedTuple):
 
     @property
     def weight_options(self) -> dict[str, object]:
-        """And that of weights: safetensors; pickles where asked for, without objects that run code."""
+        """`options` and those of weights: safetensors, or pickles without objects that run code."""
         return {**self.options, "use_safetensors": not self.pickle, "weights_only": True}
 
 
 def split_reference(path: str | Path) -> tuple[str, str | None]:
-    """`NAME@REVISION` of the Hub as name and revision; a folder, or a name alone, has no revision."""
+    """`NAME@REVISION` of the Hub → name and revision. A folder or a bare name has no revision."""
     text = str(path)
     found = None if isinstance(path, Path) or Path(text).is_dir() else _PINNED.fullmatch(text)
     return (found[1], found[2]) if found else (text, None)

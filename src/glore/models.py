@@ -45,7 +45,7 @@ DTYPES = ("float32", "bfloat16")
 
 
 def pick_device(name: str) -> str:
-    """`auto`: cuda when there is one, else cpu. Raises ConfigError for a device that isn't there."""
+    """`auto` → cuda when there is one, else cpu. Raises ConfigError for a device that is absent."""
     import torch
 
     if name not in ("auto", "cpu", "cuda"):
@@ -202,9 +202,15 @@ def _failed(what: str, path: str | Path, error: Exception, code: Sequence[str]) 
     """For a folder that transformers doesn't load."""
     said = in_one_line(error)
     if "ignore_mismatched_sizes" in said:
-        said = "its config.json and its weights are of different sizes; give those that belong together"
+        said = (
+            "its config.json and its weights are of different sizes; "
+            "give those that belong together"
+        )
     if code:
-        said = f"it needs code of its own ({', '.join(code[:3])}), and glore runs none; give a model that transformers knows ({said})"
+        said = (
+            f"it needs code of its own ({', '.join(code[:3])}), and glore runs none; "
+            f"give a model that transformers knows ({said})"
+        )
     return ModelError(f"can't load a {what} from {shown(str(path))}: {said}")
 
 

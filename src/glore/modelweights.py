@@ -98,10 +98,8 @@ def check_loaded(
 
     def refuse(names: list[str], why: str) -> None:
         if names:
-            raise ModelError(
-                f"{who} "
-                f"{why.format(printable(names[0]) + (f' and {len(names) - 1} more' if names[1:] else ''))}"
-            )
+            more = f" and {len(names) - 1} more" if names[1:] else ""
+            raise ModelError(f"{who} {why.format(printable(names[0]) + more)}")
 
     refuse(
         sorted(name for name in missing if not name.startswith(fresh or ("\0",))),

@@ -8,6 +8,6 @@ __all__ = ["stable_seed"]
 
 
 def stable_seed(*parts: object) -> int:
-    """A 63-bit seed from the run's seed and names, the same on every machine and in every process."""
+    """The run's seed and names → a 63-bit seed, the same on every machine and in every process."""
     digest = hashlib.blake2b("\x1f".join(str(p) for p in parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

@@ -61,7 +61,7 @@ def by_problem(solutions: Sequence[Solution]) -> dict[str, list[Solution]]:
 
 
 def first_of_each(solutions: Sequence[Solution], n: int) -> list[Solution]:
-    """The first n solutions of every problem, grouped by problem in the order of first appearance."""
+    """The first n solutions of every problem, grouped by problem in order of first appearance."""
     return [s for group in by_problem(solutions).values() for s in group[:n]]
 
 

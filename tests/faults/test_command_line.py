@@ -260,7 +260,10 @@ def test_what_can_be_done_is_done(finished: Path, command: str, code: int, out: 
 
 
 def test_a_closed_stream_is_never_a_file_of_the_run(folder: Path) -> None:
-    writes = "import os; from support import small_glore; from glore.cli import main; small_glore.tick = lambda: [os.write(n, b'x') for n in (1, 2)]; main()"
+    writes = (
+        "import os; from support import small_glore; from glore.cli import main; "
+        "small_glore.tick = lambda: [os.write(n, b'x') for n in (1, 2)]; main()"
+    )
     (folder / "writes.py").write_text(writes)
     done = shell(folder, f"{sys.executable} writes.py run r.yaml <&- 2>&-")
     assert done.returncode == 0
@@ -299,7 +302,10 @@ def test_a_closed_stream_is_never_a_file_of_the_run(folder: Path) -> None:
     ],
 )
 def test_what_the_machine_refuses_is_no_bug(folder: Path, error: str, message: str) -> None:
-    raises = f"from support import small_glore; from glore.cli import main\ndef tick(): raise {error}\nsmall_glore.tick = tick; main()"
+    raises = (
+        "from support import small_glore; from glore.cli import main\n"
+        f"def tick(): raise {error}\nsmall_glore.tick = tick; main()"
+    )
     (folder / "raises.py").write_text(raises)
     done = shell(folder, f"{sys.executable} raises.py run r.yaml")
     assert done.returncode == 2

@@ -61,7 +61,8 @@ def test_nothing_is_scored(ways: tuple[str, ...]) -> None:
     assert len(scorer.score([fine])[0]) == 2
     with pytest.raises(
         ModelError,
-        match=r"^the reward model 'LlamaForTokenClassification' gave nan for step \d of a solution of 'w8 w9'",
+        match=r"^the reward model 'LlamaForTokenClassification' gave nan for step \d "
+        r"of a solution of 'w8 w9'",
     ) as caught:
         scorer.score([fine, ("w8 w9", ("w6", f"w{POISON}"))])
     assert "engine.dtype=float32" in str(caught.value)

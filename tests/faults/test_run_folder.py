@@ -206,7 +206,8 @@ def test_shards_without_any_mark_are_not_removed_unasked(unfinished: RunConfig) 
     found = everything(unfinished.run_dir)
     with pytest.raises(
         RunError,
-        match=r"holds records or has made models, but no done\.json or started\.json says from what",
+        match=r"holds records or has made models, "
+        r"but no done\.json or started\.json says from what",
     ):
         run_stages(small_stages(), unfinished)
     assert everything(unfinished.run_dir) == found
@@ -263,7 +264,8 @@ def test_an_unreadable_mark_is_not_an_absent_one(finished: RunConfig, kind: str)
     for dry_run in (True, False):
         with pytest.raises(
             RunError,
-            match=r"done\.json is there, but can't be read as the mark of a finished stage .*--redo",
+            match=r"done\.json is there, "
+            r"but can't be read as the mark of a finished stage .*--redo",
         ) as caught:
             run_stages(small_stages(), finished, dry_run=dry_run)
     assert "\n" not in str(caught.value)
@@ -499,15 +501,22 @@ with locked(run_dir):
     if pid == 0:
         os._exit(refused())
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1, "the child took its parent's lock"
-    other = "import pathlib, sys, glore.pipeline.folder as r; r.locked(pathlib.Path(sys.argv[1])).__enter__()"
-    assert subprocess.run([sys.executable, "-c", other, str(run_dir)], stderr=subprocess.DEVNULL).returncode, "the child dropped it"
+    other = (
+        "import pathlib, sys, glore.pipeline.folder as r; "
+        "r.locked(pathlib.Path(sys.argv[1])).__enter__()"
+    )
+    locks = subprocess.run(
+        [sys.executable, "-c", other, str(run_dir)], stderr=subprocess.DEVNULL
+    )
+    assert locks.returncode, "the child dropped it"
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.read(read, 1)
         os._exit(refused())
 os.write(write, b"x")
-assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "the child believes in a lock that its parent has dropped"
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+assert status == 0, "the child believes in a lock that its parent has dropped"
 """
 
 

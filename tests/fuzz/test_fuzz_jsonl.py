@@ -72,7 +72,7 @@ VALUE = st.recursive(
 
 @st.composite
 def row(draw: st.DrawFn, kind: str) -> dict[str, object]:
-    """Usually a good one for this kind of task, now and then with a field that is odd or missing."""
+    """A row for this kind of task: usually good, sometimes with an odd or missing field."""
     n = draw(st.integers(0, 10**6))
     fields: dict[str, object] = {
         "question": f"q{n}",

@@ -153,7 +153,7 @@ def records(run_dir: Path) -> dict[str, bytes]:
 
 
 def attempt(config: RunConfig, redo: bool) -> bool:
-    """Run, and look at the run in every way; whether it went through. Only errors of ours come out."""
+    """Run, then read the run in every way; True if it succeeded. Raises only errors of ours."""
     with contextlib.suppress(GloreError):
         load_run(config.run_dir)
         made_with(config.run_dir, ["evaluate"])

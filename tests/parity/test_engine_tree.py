@@ -123,7 +123,7 @@ def test_a_completion_is_the_same_alone_in_any_batch_and_with_little_memory(
 def test_log_probabilities_are_the_same_bits_in_any_batch(
     architecture: str, quantization: Quantization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the compiled code: a sum's order depends on the text alone, not on who else is computed."""
+    """With the compiled code: the order of a sum depends on the text alone, not on the batch."""
     engine_of(architecture, "native", monkeypatch)
 
     def model() -> PreTrainedModel:
@@ -268,7 +268,7 @@ def test_quantization_that_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 def test_sums_of_integers_cannot_overflow_and_broken_numbers_show() -> None:
-    """All weights and inputs as large as they can be, and of one sign; an input that is not finite."""
+    """All weights and inputs as large as possible, of one sign. An input that is not finite."""
     config = ARCHITECTURES["llama"]()
     config.intermediate_size = 45  # not whole words, and not whole vectors
     model = AutoModelForCausalLM.from_config(config)

@@ -30,7 +30,7 @@ launched before.
 
 
 class Waits(TorchDispatchMode):
-    """Counts such operations, but for those that make a batch, which happen on the CPU everywhere."""
+    """Counts such operations, except those that make a batch (they always run on the CPU)."""
 
     def __init__(self) -> None:
         super().__init__()

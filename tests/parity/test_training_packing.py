@@ -196,7 +196,8 @@ def test_a_model_that_mixes_packed_rows_is_refused(architecture: str, tmp_path: 
     settings = TrainSettings(batch_tokens=64, max_length=64, max_steps=1)
     with pytest.raises(
         ConfigError,
-        match="batch_tokens packs rows, and BloomForCausalLM does not keep packed rows apart; set it to 0",
+        match="batch_tokens packs rows, and BloomForCausalLM does not keep packed rows apart; "
+        "set it to 0",
     ):
         run_fit(tiny_lm(architecture), rows(), settings, tmp_path)
 

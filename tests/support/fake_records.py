@@ -14,7 +14,10 @@ from glore.evaluation import EvaluationInputs
 from glore.pipeline.folder import DoneMark, write_json, write_text
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores, write_records
 
-HOSTILE = 'Tom & Ana\'s "pens" </script><script>document.title="owned"</script><img src=x onerror=alert(1)> \u2028 ünï'
+HOSTILE = (
+    'Tom & Ana\'s "pens" </script><script>document.title="owned"</script>'
+    "<img src=x onerror=alert(1)> \u2028 ünï"
+)
 
 
 def solution(
@@ -106,7 +109,10 @@ def fake_inputs(
         f.name: [] for f in dataclasses.fields(EvaluationInputs) if f.name != "name"
     }
     for i in range(n_problems):
-        question = f"Story {seed}-{i}: Ana has {i} more pens than Tom. Tom has 12 pens. How many pens does Ana have?"
+        question = (
+            f"Story {seed}-{i}: Ana has {i} more pens than Tom. Tom has 12 pens. "
+            "How many pens does Ana have?"
+        )
         problem = Problem(
             f"test-{i}",
             question + (HOSTILE if hostile and i == 0 else ""),

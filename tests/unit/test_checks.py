@@ -248,7 +248,8 @@ def test_data_that_is_gone_is_said_before_the_first_stage(tmp_path: Path) -> Non
     )
     with pytest.raises(
         DataError,
-        match=r"^task\.path: there is nothing to read at 'None', which stage sample reads; give a path that exists",
+        match=r"^task\.path: there is nothing to read at 'None', which stage sample reads; "
+        r"give a path that exists",
     ):
         run_stages(stages, small_config(tmp_path))
     assert not (tmp_path / "small" / "stages").exists()

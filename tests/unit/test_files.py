@@ -1,4 +1,4 @@
-"""Folders that know the digest of their files: any change of content is noticed, and nothing else."""
+"""Folders with the digests of their files: any change of content is noticed, nothing else is."""
 
 from __future__ import annotations
 

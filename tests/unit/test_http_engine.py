@@ -316,7 +316,8 @@ listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 while True:
     one, _ = listener.accept()
     two = socket.create_connection(("127.0.0.1", int(sys.argv[2])))
-    for pair in ((one, two), (two, one)): threading.Thread(target=pump, args=pair, daemon=True).start()
+    for pair in ((one, two), (two, one)):
+        threading.Thread(target=pump, args=pair, daemon=True).start()
 """
 
 
@@ -563,7 +564,7 @@ def test_garbage_is_asked_for_again_and_then_a_clear_error(
     )
 )
 def test_no_json_type_passes_for_another(value: object) -> None:
-    """Whatever stands in a place of an answer: it is of the right type, or the answer is refused."""
+    """A value of the wrong type anywhere in an answer: the answer is refused."""
     payload = {"max_tokens": 12, "logprobs": 1, "stop": "\n"}
     good = {
         "index": 0,
@@ -668,7 +669,8 @@ def test_the_end_of_the_context_ends_a_completion(folder: Path) -> None:
     for context in (n_tokens, 1):
         with pytest.raises(
             EngineError,
-            match=f"'r0': the prompt has {n_tokens} tokens and the model's context is {context}; shorten",
+            match=f"'r0': the prompt has {n_tokens} tokens and the model's context is {context}; "
+            "shorten",
         ):
             drawn(context)
 

@@ -133,7 +133,10 @@ def test_a_completion_that_holds_the_key_does_not_carry_it_into_records(folder: 
         (result,) = HttpEngine(folder, answers.settings()).run(requests_of(1, 1))
     assert result.completions[0].text == f"w5 {HIDDEN} w6"
     escaped = json.dumps(KEY)[1:-1].replace("/", "\\/").replace("Z", "\\u005a")
-    body = f'{{"choices": [{{"index": 0, "text": "{escaped}", "finish_reason": "stop"}}], "usage": {{"completion_tokens": 3}}}}'
+    body = (
+        f'{{"choices": [{{"index": 0, "text": "{escaped}", "finish_reason": "stop"}}], '
+        '"usage": {"completion_tokens": 3}}'
+    )
     with canned(MODELS, reply(body.encode())) as answers:
         (result,) = HttpEngine(folder, answers.settings()).run(requests_of(1, 1))
     assert result.completions[0].text == HIDDEN

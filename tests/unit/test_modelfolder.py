@@ -66,7 +66,7 @@ LOADERS = (models.load_tokenizer, models.load_causal_lm, models.new_step_model)
 
 
 def with_code(folder: Path, marker: Path) -> Path:
-    """A folder every one of whose modules writes `marker` when it is imported, called or unpickled."""
+    """A folder whose every module writes `marker` when it is imported, called or unpickled."""
     payload = f"import pathlib\npathlib.Path({str(marker)!r}).write_text('ran')\n"
     bases = {
         "Config": "LlamaConfig",
@@ -322,7 +322,8 @@ def test_sizes_that_do_not_fit_the_weights(folder: Path) -> None:
     edit(folder / "config.json", hidden_size=64)
     with pytest.raises(
         ModelError,
-        match=r"its config\.json and its weights are of different sizes; give those that belong together",
+        match=r"its config\.json and its weights are of different sizes; "
+        r"give those that belong together",
     ):
         models.load_causal_lm(folder)
 
@@ -436,7 +437,8 @@ def test_a_tied_step_classifier_is_no_language_model(tmp_path: Path) -> None:
     models.save_model(step, tiny.tiny_tokenizer(), tmp_path / "orm", "")
     with pytest.raises(
         ModelError,
-        match=r"is no causal language model, or not that alone: left over are the weights score\.bias and 1 more",
+        match=r"is no causal language model, or not that alone: "
+        r"left over are the weights score\.bias and 1 more",
     ):
         models.load_causal_lm(tmp_path / "orm")
 

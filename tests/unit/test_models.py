@@ -183,7 +183,8 @@ def test_truncated_weights_are_a_model_error(base: Path, tmp_path: Path) -> None
         weights.write_bytes(damaged)
         with pytest.raises(
             ModelError,
-            match=r"can't load a causal language model from .*copy': its weights are damaged .* glore run",
+            match=r"can't load a causal language model from .*copy': "
+            r"its weights are damaged .* glore run",
         ):
             models.load_causal_lm(copy)
 

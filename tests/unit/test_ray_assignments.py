@@ -34,9 +34,7 @@ def book_of(n_workers: int, *requests: Request, most_lost: int = 2) -> Book:
     return book
 
 
-def test_a_question_stays_with_its_worker_while_it_is_open_and_new_ones_go_where_least_is_to_do() -> (
-    None
-):
+def test_an_open_question_stays_with_its_worker_and_new_ones_go_to_the_least_loaded() -> None:
     book = book_of(2, request(0, n=5), request(1), request(2), request(3))
     assert book.unsent(0) == [request(0, n=5)]
     assert book.unsent(1) == [request(1), request(2), request(3)]

@@ -354,7 +354,7 @@ class _Killed(BaseException):
 
 
 def _killed_after(config: RunConfig, n: int | None, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Regrade, killed before the n-th time that a folder is renamed or removed; how often that was."""
+    """Regrade, killed before the n-th rename or removal of a folder; returns their number."""
     moves = 0
     rename, rmtree = Path.rename, shutil.rmtree
 

@@ -1,4 +1,4 @@
-"""The list of stages and what they hand to each other, with trainers and engines that only pretend."""
+"""The list of stages and what they hand to each other, with fake trainers and engines."""
 
 from __future__ import annotations
 

@@ -519,7 +519,8 @@ def test_settings_that_no_story_meets_are_refused_when_the_task_is_opened(
         StoriesSettings(people=(2, 2), steps=(4, 4))
     with pytest.raises(
         ValueError,
-        match=r"unknown must be two numbers with 0 <= fewest <= most < the smallest number of people, got \[0, 2\]",
+        match=r"unknown must be two numbers with 0 <= fewest <= most < the smallest number of "
+        r"people, got \[0, 2\]",
     ):
         StoriesSettings(people=(2, 4), unknown=(0, 2))
     with pytest.raises(
@@ -531,7 +532,8 @@ def test_settings_that_no_story_meets_are_refused_when_the_task_is_opened(
     rare = StoriesSettings(people=(2, 8), steps=(8, 8), max_number=10, extra_relations=3)
     with pytest.raises(
         ConfigError,
-        match=r"5 drawn stories held none with 8 to 8 steps for people=\[2, 8\], max_number=10; widen steps",
+        match=r"5 drawn stories held none with 8 to 8 steps for people=\[2, 8\], max_number=10; "
+        r"widen steps",
     ):
         open_task(TaskSettings(stories=rare), seed=0)
 
@@ -553,7 +555,8 @@ def test_questions_that_run_out_end_in_an_error_that_names_the_knobs(
     )
     with pytest.raises(
         DataError,
-        match=r"only \d+ of 100000 train .* people=\[2, 2\], steps=\[1, 1\], max_number=10, distractors=0; lower n_test",
+        match=r"only \d+ of 100000 train .* people=\[2, 2\], steps=\[1, 1\], max_number=10, "
+        r"distractors=0; lower n_test",
     ):
         Stories(settings, 0).problems("train")
 

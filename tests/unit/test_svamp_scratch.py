@@ -20,12 +20,15 @@ from glore.tasks.svamp.scratch import SvampFromScratch, redrawn
 from glore.tasks.svamp.templates import Template, lettered, wording
 
 HEADER = "Question,Numbers,Equation,Answer\n"
-SHARE = '"jo \'s mom shares number0 pens , among number1 kids . how many each ?",56.0 9.0,/ number0 number1,6.2\n'
+SHARE = (
+    '"jo \'s mom shares number0 pens , among number1 kids . how many each ?",'
+    "56.0 9.0,/ number0 number1,6.2\n"
+)
 NAMES = ("Ann", "Bea", "Cem")
 LEAK = "Tom had number0 pens . How many of kind number1 ?,7 10,+ number0 number1,17\n"
 LINE = re.compile(
-    r"(?:(?P<given>[A-Z] \d+(?:, [A-Z] \d+)*): )?(?:(?P<said>\w+ [-+*/] \w+) = )?(?P<a>\d+) (?P<sign>[-+*/]) (?P<b>\d+)"
-    r"(?: \(.*\))? = (?P<c>\d+)\n"
+    r"(?:(?P<given>[A-Z] \d+(?:, [A-Z] \d+)*): )?(?:(?P<said>\w+ [-+*/] \w+) = )?"
+    r"(?P<a>\d+) (?P<sign>[-+*/]) (?P<b>\d+)(?: \(.*\))? = (?P<c>\d+)\n"
 )
 
 
@@ -137,7 +140,8 @@ def test_documents_are_deterministic_and_every_worked_line_is_true(tmp_path: Pat
 
 def test_problems_come_in_other_words_and_never_in_those_of_dev_or_test(tmp_path: Path) -> None:
     names = "".join(
-        f'"{name} had number0 pens. She lost number1. How many of kind {name} are left?",9 1,- number0 number1,8\n'
+        f'"{name} had number0 pens. She lost number1. How many of kind {name} are left?",'
+        "9 1,- number0 number1,8\n"
         for name in NAMES
     )
     task = opened(tmp_path, HEADER + names * 3)

@@ -36,12 +36,16 @@ def wordings() -> Wordings:
 
 
 def test_names_and_things_change_consistently_and_nothing_else(wordings: Wordings) -> None:
-    text = "Ann had number0 cherries and Dan had number1 pens. Which cherry is Ann's? Cherries cost number2 dollars."
+    text = (
+        "Ann had number0 cherries and Dan had number1 pens. Which cherry is Ann's? "
+        "Cherries cost number2 dollars."
+    )
     seen = set()
     for seed in range(40):
         new = wordings.reworded(random.Random(seed), text, rare=0.0)
         match = re.fullmatch(
-            r"(\w+) had number0 (\w+) and (\w+) had number1 (\w+)\. Which (\w+) is (\w+)'s\? (\w+) cost number2 dollars\.",
+            r"(\w+) had number0 (\w+) and (\w+) had number1 (\w+)\. "
+            r"Which (\w+) is (\w+)'s\? (\w+) cost number2 dollars\.",
             new,
         )
         assert match, new

@@ -143,7 +143,8 @@ def test_math_refuses_an_answer_that_is_not_the_boxed_one(
             )
         with pytest.raises(
             DataError,
-            match=r"line 1: the field 'solution' has '3' in its .*, but 'answer' is '4'; correct one of them",
+            match=r"line 1: the field 'solution' has '3' in its .*, but 'answer' is '4'; "
+            r"correct one of them",
         ) as caught:
             opened("math", folder(tmp_path, row("3", "4"), test))
     assert str(tmp_path / "train.jsonl") in str(caught.value)

@@ -30,8 +30,12 @@ from glore.tasks.open import data_contents
 Rows = list[dict[str, str]]
 
 TRAIN: Rows = [
-    {"question": f"Line\u2028{i} and\u0085 a, \"comma\"?", "answer": f"{i} + 1 = {i + 1}\n#### {i + 1}"} for i in range(7)
-]  # fmt: skip
+    {
+        "question": f'Line\u2028{i} and\u0085 a, "comma"?',
+        "answer": f"{i} + 1 = {i + 1}\n#### {i + 1}",
+    }
+    for i in range(7)
+]
 TEST: Rows = [{"question": f"T{i}?", "answer": f"#### {i}"} for i in range(3)]
 DEV: Rows = [{"question": f"D{i}?", "answer": "#### 9"} for i in range(2)]
 
@@ -344,7 +348,11 @@ def test_numbers_nulls_and_rows_of_tables(tmp_path: Path) -> None:
         problems(tmp_path / "x.parquet", kind="jsonl")
 
 
-LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"
+LFS = (
+    b"version https://git-lfs.github.com/spec/v1\n"
+    b"oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\n"
+    b"size 12345\n"
+)
 
 
 def cut(path: Path, rows: Rows) -> bytes:
@@ -643,7 +651,8 @@ def test_a_revision_is_for_the_hub_and_a_hub_name_is_no_folder(
 ) -> None:
     with pytest.raises(
         ValueError,
-        match=r"revision 'v1' pins a dataset on the Hub, but path is set, .* \(task.revision=null\)",
+        match=r"revision 'v1' pins a dataset on the Hub, but path is set, "
+        r".* \(task.revision=null\)",
     ):
         settings(tmp_path, revision="v1")
     with pytest.raises(ValueError, match=r"revision is for tasks of kind gsm8k or"):

@@ -69,9 +69,7 @@ def test_one_file_is_cut_by_content() -> None:
     assert [len(splits.problems[s]) for s in ("train", "dev", "test")] == [30, 10, 10]
 
 
-def test_an_overlap_is_an_error_that_names_both_places_or_is_dropped_from_the_less_protected_split() -> (
-    None
-):
+def test_an_overlap_is_an_error_with_both_places_or_leaves_the_less_protected_split() -> None:
     given = {
         "train": [*TRAIN, loaded("T3")],
         "dev": [loaded("q7", "dev"), loaded("t4", "dev"), loaded("d", "dev")],
@@ -79,7 +77,8 @@ def test_an_overlap_is_an_error_that_names_both_places_or_is_dropped_from_the_le
     }
     with pytest.raises(
         DataError,
-        match=r"dev.jsonl, line t4: this question is also in test.jsonl, line t4, but dev and test must not share",
+        match=r"dev.jsonl, line t4: this question is also in test.jsonl, line t4, "
+        r"but dev and test must not share",
     ):
         make_splits(given, n_dev=10)
     splits = make_splits(given, n_dev=10, overlap="drop")

@@ -374,7 +374,8 @@ def test_tensorboard_writes_into_the_log_folder(base: Path, tmp_path: Path) -> N
 def test_errors_are_one_line_and_come_before_training(base: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ModelError,
-        match=r"nothing to train on for train student: 0 rows left, 10 dropped as longer than max_length=16",
+        match=r"nothing to train on for train student: 0 rows left, "
+        r"10 dropped as longer than max_length=16",
     ):
         train(base, tmp_path, "student", max_length=16)
     with pytest.raises(ModelError, match="no model folder"):

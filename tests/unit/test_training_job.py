@@ -92,7 +92,8 @@ def test_two_processes_train_what_one_trains_in_two_micro_steps(
 def two_processes() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        return f"torchrun --nproc_per_node 2 --master_addr 127.0.0.1 --master_port {free.getsockname()[1]}"
+        port = free.getsockname()[1]
+    return f"torchrun --nproc_per_node 2 --master_addr 127.0.0.1 --master_port {port}"
 
 
 def test_checkpoints_of_two_processes_are_whole_with_the_parts_of_both(
@@ -134,13 +135,17 @@ class Told(SilentProgress):
         print("step", flush=True)
 
 folder = Path(sys.argv[2])
-setup = TrainingSetup(out_dir=folder / "out", work_dir=folder / "work", seed=5, progress=Told(), device="cpu", launch=sys.executable)
-train_causal_lm(sys.argv[1], tiny.lm_examples(), tiny.settings(batch_size=1, max_steps=5000), setup)
+setup = TrainingSetup(
+    out_dir=folder / "out", work_dir=folder / "work", seed=5, progress=Told(),
+    device="cpu", launch=sys.executable,
+)
+examples, settings = tiny.lm_examples(), tiny.settings(batch_size=1, max_steps=5000)
+train_causal_lm(sys.argv[1], examples, settings, setup)
 """
 
 
 def test_a_job_ends_with_the_run_that_launched_it(base: Path, tmp_path: Path) -> None:
-    """Killed, a run can't stop its job: the job sees to that itself, and the next one waits for it."""
+    """A killed run can't stop its job: the job ends by itself, and the next one waits for it."""
     tests = Path(__file__).parents[1]
     environment = {
         **os.environ,

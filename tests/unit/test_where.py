@@ -204,7 +204,7 @@ def test_first_bad_step() -> None:
 
 
 def test_the_scan_asks_for_no_more_than_it_needs() -> None:
-    """P_3 fails, P_2 succeeds at k = 1: K + 4 drawn in waves of 1, 3, …, and k > 1 is not recorded."""
+    """P_3 fails, P_2 succeeds at k = 1: K + 4 drawn in waves of 1, 3, …; k > 1 is not recorded."""
     right = {2: 1}
 
     def answer(request: Request, seed: int) -> str:

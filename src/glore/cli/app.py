@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="GLoRe: when, where and how to refine a language model's reasoning, with nothing but checkable final answers.",
+    help="GLoRe: when, where and how to refine a language model's reasoning, with nothing but "
+    "checkable final answers.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -204,10 +205,8 @@ def regrade(
         ) as progress:
             found = regrade_run(config, apply=apply, n_examples=examples, progress=progress)
             if found.is_applied:
-                progress.note(
-                    "regraded: "
-                    f"{', '.join(s.stage for s in found.stages if s.fate in ('rewritten', 'unfinished'))}"
-                )
+                changed = [s.stage for s in found.stages if s.fate in ("rewritten", "unfinished")]
+                progress.note(f"regraded: {', '.join(changed)}")
         console = _console()
         for table in regrading_tables(found, config.run_dir):
             console.print(table)

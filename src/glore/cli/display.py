@@ -158,7 +158,8 @@ def _becomes(stage: RegradedStage, is_applied: bool) -> str:
         let_go = f", {stage.n_let_go:,} rollouts let go" if stage.n_let_go else ""
         return f"{'rewritten' if is_applied else 'would be rewritten'}{let_go}"
     if stage.fate == "unfinished":
-        return f"{'unfinished' if is_applied else 'would be unfinished'}: {stage.n_unfinished:,} drafts need more rollouts"
+        becomes = "unfinished" if is_applied else "would be unfinished"
+        return f"{becomes}: {stage.n_unfinished:,} drafts need more rollouts"
     return "stale already: its drafts are gone" if stage.fate == "not its drafts" else ""
 
 

@@ -65,7 +65,8 @@ def _bytes_of(question: str | None, file: Path | None) -> bytes:
     if sys.stdin is None or sys.stdin.isatty():
         why = "stdin is closed" if sys.stdin is None else "none was given"
         raise DataError(
-            f'no question: {why}; give one, as in glore refine RUN "How many …?", or pipe it in, or use --file'
+            f'no question: {why}; give one, as in glore refine RUN "How many …?", or pipe it in, '
+            "or use --file"
         )
     return read_bounded(sys.stdin.buffer, MAX_INPUT_BYTES)
 
@@ -97,7 +98,8 @@ def _json_questions(text: str, where: str) -> list[Question]:
             ) from error
         if not isinstance(fields, dict):
             raise DataError(
-                f'{place}: not an object ({shown(line.strip(), 40)}); write one object per line, like {{"question": "…"}}'
+                f"{place}: not an object ({shown(line.strip(), 40)}); write one object per line, "
+                'like {"question": "…"}'
             )
         row = Row(place, fields)
         name = optional_text(row, "id") or f"q{len(found)}"

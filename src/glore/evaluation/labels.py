@@ -26,7 +26,7 @@ __all__ = ["AgreementRow", "StepBalance", "label_agreement", "step_balance"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AgreementRow:
-    """Labels of one rule against the exact truth (a step is true while no step up to it is false)."""
+    """Labels of one rule against the exact truth. A step is true if no step up to it is false."""
 
     where: str
     """`train` or `test` drafts."""
@@ -152,7 +152,7 @@ def _labellings(
     rule: LabelSettings | None,
     seed: int,
 ) -> dict[str, Sequence[StepLabels]]:
-    """The labels as used, then derived again with consistency check and propagation switched off."""
+    """The labels as used, then derived again without consistency check and without propagation."""
     found: dict[str, Sequence[StepLabels]] = {"as used": used}
     if not trials or rule is None:
         return found

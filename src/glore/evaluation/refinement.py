@@ -36,7 +36,7 @@ UNIONS = (("global", "local_orm"), ("global", "local_sorm"))
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FixedRow:
-    """Table 3: share of wrong drafts that at least one of the refiners turns into a right solution."""
+    """Table 3: share of wrong drafts that at least one of the refiners makes right."""
 
     refiners: tuple[str, ...]
     fixed: Estimate

@@ -72,7 +72,7 @@ def rerank_curves(index: Index) -> tuple[CurvePoint, ...]:
 
 
 def pass_at_k(n: int, n_right: int, k: int) -> float:
-    """Unbiased chance that at least one of k samples is right, from n samples of which n_right are."""
+    """Unbiased chance that one of k samples is right, from n samples of which n_right are."""
     return 1 - math.comb(n - n_right, k) / math.comb(n, k)
 
 

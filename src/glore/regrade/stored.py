@@ -28,7 +28,7 @@ _SHARD = re.compile(r"(.+)-\d+\.parquet")
 
 
 def read_marks(run_dir: Path) -> dict[str, DoneMark]:
-    """The marks of the finished stages, each after its inputs. Raises RunError for a damaged one."""
+    """Marks of the finished stages, each after its inputs. Raises RunError for a damaged one."""
     marks = finished_stages(run_dir)
     ordered: dict[str, DoneMark] = {}
 

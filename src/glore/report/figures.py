@@ -27,10 +27,16 @@ def figures(e: Evaluation) -> list[Figure]:
     """All figures that the records allow, in the order of reading."""
     out: list[Figure] = []
     if e.figure4:
-        caption = "Share of test questions answered right, with 95 % intervals; the dotted line is the greedy draft."
+        caption = (
+            "Share of test questions answered right, with 95 % intervals. "
+            "The dotted line is the greedy draft."
+        )
         out.append(("Accuracy after reranking (Fig. 4)", caption, _accuracies(e)))
     if e.figure3:
-        caption = "Drafts that a refiner turns right (fixed) or wrong (broken) when it refines all of them, no reranker."
+        caption = (
+            "Drafts that a refiner turns right (fixed) or wrong (broken) "
+            "when it refines all of them, without a reranker."
+        )
         out.append(("Fixed and broken (Fig. 3)", caption, _fixed_broken(e)))
     if e.overlap is not None:
         out.append(
@@ -41,7 +47,10 @@ def figures(e: Evaluation) -> list[Figure]:
             )
         )
     if e.curves:
-        caption = "Accuracy when one of K samples is chosen; pass@K: at least one is right. Bands: 95 % intervals."
+        caption = (
+            "Accuracy when one of K samples is chosen. pass@K: at least one is right. "
+            "Bands: 95 % intervals."
+        )
         out.append(("Reranking samples", caption, _curves(e.curves)))
     for model, what in (
         ("orm", "final answers of drafts"),
@@ -51,10 +60,16 @@ def figures(e: Evaluation) -> list[Figure]:
         found = next((c for c in e.calibrations if c.model == model and c.what == what), None)
         if found is not None and found.n:
             error = f"{100 * found.expected_error:.1f} points"
-            caption = f"Probability said against share found good, n = {found.n}. Expected calibration error {error}."
+            caption = (
+                f"Predicted probability against the share that is good, n = {found.n}. "
+                f"Expected calibration error: {error}."
+            )
             out.append((f"Calibration: {MODEL_NAMES[model]}, {what}", caption, _calibration(found)))
     if e.balance:
-        caption = "Training labels of the SORM at each place of a solution: left bar before, right bar after balancing."
+        caption = (
+            "Training labels of the SORM at each position of a solution. "
+            "Left bar: before balancing. Right bar: after."
+        )
         out.append(("Label balance per step", caption, _balance(e)))
     return out
 

@@ -51,7 +51,10 @@ class RunFacts:
 def render_page(evaluation: Evaluation, inputs: EvaluationInputs, facts: RunFacts) -> str:
     """The whole page as text."""
     style, script = _asset("page.css"), _asset("page.js")
-    policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; base-uri 'none'; form-action 'none'"
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
     body = "\n".join(
         (
             _header(evaluation, facts),
@@ -108,7 +111,8 @@ def _header(e: Evaluation, facts: RunFacts) -> str:
 <header id="summary"><h1>{escape(e.name)}</h1><p class="muted">{escape(facts.trained)}</p></header>
 <div class="tiles">{_tiles(e)}</div>
 <ul class="summary">{sentences}</ul>
-<p class="note">Square brackets: 95 % intervals. Differences are paired: the same questions under both.</p>"""
+<p class="note">Square brackets: 95 % intervals.
+Differences are paired: both sides answer the same questions.</p>"""
 
 
 def _tiles(e: Evaluation) -> str:
@@ -155,19 +159,23 @@ def _figures(e: Evaluation) -> str:
 
 def _browser() -> str:
     return """<section id="solutions"><h2>Solutions, step by step</h2>
-<noscript><p>The browser of solutions needs JavaScript; everything else on this page works without it.</p></noscript>
+<noscript><p>The solution browser needs JavaScript.
+Everything else on this page works without it.</p></noscript>
 <div class="controls"><span id="filters" class="controls"></span>
-<input id="search" type="search" placeholder="Search questions and steps" aria-label="Search questions and steps">
+<input id="search" type="search"
+placeholder="Search questions and steps" aria-label="Search questions and steps">
 <span id="shown" class="muted" role="status"></span></div>
 <div class="browser"><ul class="list panel" id="list" aria-label="Questions"></ul>
 <div class="panel detail" id="detail" aria-live="polite"></div></div>
-<p class="legend"><span>Probability of success after a step: 0<span class="ramp"></span>1; the step itself is tinted by the SORM</span>
-<span>✓ / ✗ the step is good or bad: by the exact truth where the task knows it, else by rollouts</span>
-<span>[BAD]: the first step that the SORM puts at or below the threshold</span></p></section>"""
+<p class="legend"><span>Probability of success after a step:
+0<span class="ramp"></span>1. The colour of the step itself is the SORM's.</span>
+<span>✓ / ✗: a good or a bad step, by the exact truth if the task knows it, else by rollouts</span>
+<span>[BAD]: the first step that the SORM scores at or below the threshold</span></p></section>"""
 
 
 def _tables(e: Evaluation) -> str:
-    return f'<section id="tables"><h2>Tables</h2>{"".join(_table(view) for view in table_views(e))}</section>'
+    tables = "".join(_table(view) for view in table_views(e))
+    return f'<section id="tables"><h2>Tables</h2>{tables}</section>'
 
 
 def _table(view: TableView) -> str:
@@ -210,11 +218,13 @@ def _cost(facts: RunFacts) -> str:
         + '<th scope="col" class="wide">counts</th>'
     )
     shown = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(time)}</td><td>{tokens}</td><td class="wide">{escape(counts)}</td></tr>'
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(time)}</td><td>{tokens}</td>'
+        f'<td class="wide">{escape(counts)}</td></tr>'
         for name, time, tokens, counts in rows
     )
     return (
-        '<section id="cost"><h2>Time and tokens</h2><div class="table panel"><div class="scroll"><table>'
+        '<section id="cost"><h2>Time and tokens</h2>'
+        '<div class="table panel"><div class="scroll"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{shown}</tbody></table></div></div></section>"
     )
 
@@ -229,8 +239,9 @@ def _counts(counts: Sequence[tuple[str, float]]) -> str:
 
 def _footer(facts: RunFacts) -> str:
     return (
-        "<details><summary>The resolved "
-        f"recipe</summary><pre>{escape(facts.config)}</pre></details><footer>{escape(facts.made_by)} "
-        "· Method: GLoRe, Havrilla et al. 2024 (arXiv 2402.10963). The paper’s numbers are for "
-        "orientation: other models, sizes and data.</footer></div>"
+        "<details><summary>The resolved recipe</summary>"
+        f"<pre>{escape(facts.config)}</pre></details>"
+        f"<footer>{escape(facts.made_by)} · Method: GLoRe, Havrilla et al. 2024 "
+        "(arXiv 2402.10963). The paper’s numbers are for orientation: they come from other "
+        "models, sizes and data.</footer></div>"
     )

@@ -64,7 +64,10 @@ def _labels(e: Evaluation) -> str | None:
     row = next((r for r in e.agreement if r.rule == "as used"), None)
     if row is None or not row.agreement.n:
         return None
-    return f"Step labels made without any human agree with the exact truth on {percent(row.agreement)} % of {row.agreement.n} steps."
+    return (
+        "Step labels made without any human agree with the exact truth "
+        f"on {percent(row.agreement)} % of {row.agreement.n} steps."
+    )
 
 
 def _student(e: Evaluation) -> str | None:

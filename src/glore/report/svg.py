@@ -13,7 +13,10 @@ __all__ = ["axis_label", "circle", "figure", "line", "path", "polygon", "rect", 
 def figure(width: float, height: float, label: str, *shapes: str) -> str:
     """A whole drawing; `label` is what a screen reader says."""
     inside = "\n".join(shapes)
-    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">\n{inside}\n</svg>'
+    return (
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">'
+        f"\n{inside}\n</svg>"
+    )
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
@@ -38,12 +41,16 @@ def circle(x: float, y: float, r: float, kind: str, title: str = "") -> str:
 
 def rect(x: float, y: float, width: float, height: float, kind: str, title: str = "") -> str:
     """A box with an optional tooltip."""
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{max(0.0, height):.1f}" class="{kind}">{_title(title)}</rect>'
+    return (
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" '
+        f'height="{max(0.0, height):.1f}" class="{kind}">{_title(title)}</rect>'
+    )
 
 
 def text(x: float, y: float, content: str, anchor: str = "start", kind: str = "") -> str:
     """A label; `anchor` is start, middle or end."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(content)}</text>'
+    where = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text {where} class="{kind}">{escape(content)}</text>'
 
 
 def axis_label(x: float, y: float, content: str) -> str:

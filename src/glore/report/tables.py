@@ -252,7 +252,10 @@ def _curves(e: Evaluation) -> TableView:
         (MODEL_NAMES[way], *(percent(found.get((way, k))) for k in ks), str(found[way, ks[0]].n))
         for way in ways
     )
-    note = "Expected accuracy when K of the samples are drawn and one is chosen; pass@K: at least one of them is right."
+    note = (
+        "Expected accuracy when K of the samples are drawn and one is chosen. "
+        "pass@K: at least one of them is right."
+    )
     return TableView(
         "curves",
         "Reranking samples, accuracy against K",

@@ -64,9 +64,8 @@ def points(difference: Difference | None) -> str:
         or difference.high is None
     ):
         return "–"
-    return f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]".replace(
-        "-", "−"
-    )
+    interval = f"[{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    return f"{100 * difference.value:+.1f} {interval}".replace("-", "−")
 
 
 def to_markdown(view: TableView) -> str:
