@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from glore.config.training import is_local
+from glore.digests import DIGESTS, check_digests, read_digests
 from glore.errors import ModelError, printable, shown
-from glore.files import DIGESTS, check_digests, read_digests
 
 __all__ = [
     "LOOPED",

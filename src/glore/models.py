@@ -9,14 +9,13 @@ failure is a ModelError in one line.
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glore.digests import write_digests
 from glore.errors import ConfigError, ModelError, shown
-from glore.files import write_digests
+from glore.files import replacing_folder
 from glore.modelfolder import in_one_line, open_folder, own_code
 from glore.modelweights import check_headers, check_loaded, weight_headers
 from glore.prompts import BAD_MARK
@@ -302,30 +301,17 @@ def _bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def save_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str
 ) -> None:
-    """Write safetensors, tokenizer and the card (README.md) to a temporary folder, then rename; an
-    old `folder` is replaced.
-
-    Raises ModelError when the disk refuses.
+    """Write safetensors, tokenizer and the card (README.md) as `folder`, which is replaced whole if
+    it exists. Raises ModelError when the disk refuses.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        with quiet():
-            model.save_pretrained(str(temporary))
-            tokenizer.save_pretrained(str(temporary))
-        (temporary / "README.md").write_text(card, encoding="utf-8")
-        write_digests(temporary)
-        for path in temporary.iterdir():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        with replacing_folder(folder) as temporary:
+            with quiet():
+                model.save_pretrained(str(temporary))
+                tokenizer.save_pretrained(str(temporary))
+            (temporary / "README.md").write_text(card, encoding="utf-8")
+            write_digests(temporary)
     except Exception as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise ModelError(
             f"can't write the model to {folder}: {in_one_line(error)}; free some space or choose "
             "another run folder, then run again"

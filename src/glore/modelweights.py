@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glore.digests import is_inside
 from glore.errors import ModelError, printable, shown
-from glore.files import is_inside
 from glore.modelfolder import LOOPED, PICKLES, SAFE, SAFE_INDEX, ModelFolder, read_json, sizes
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from glore.config import RunConfig
-from glore.files import check_digests, replacing, write_digests
+from glore.digests import check_digests, write_digests
+from glore.files import replacing
 from glore.pipeline import Stage, StageContext
 from glore.records import Problem, Solution, StepScores
 

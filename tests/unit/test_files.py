@@ -1,77 +1,125 @@
-"""Folders with the digests of their files: any change of content is noticed, nothing else is."""
+"""Files and folders that are written whole or not at all, and files read up to a limit."""
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from glore.errors import ModelError
-from glore.files import DIGESTS, check_digests, damage, is_inside, read_digests, write_digests
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "m" / "deep").mkdir(parents=True)
-    (tmp_path / "m" / "model.safetensors").write_bytes(bytes(range(256)) * 40)
-    (tmp_path / "m" / "deep" / "tokenizer.json").write_text("{}")
-    (tmp_path / "m" / "README.md").write_text("a card")
-    write_digests(tmp_path / "m")
-    return tmp_path / "m"
-
-
-def test_a_folder_as_written_passes_and_so_does_one_from_elsewhere(
-    folder: Path, tmp_path: Path
-) -> None:
-    check_digests(folder)
-    assert sorted(read_digests(folder) or {}) == ["deep/tokenizer.json", "model.safetensors"]
-    (tmp_path / "plain").mkdir()
-    check_digests(tmp_path / "plain")
-    assert damage(tmp_path / "plain") is not None
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "deep/tokenizer.json"])
-def test_one_flipped_bit_is_noticed_though_size_and_time_stay(folder: Path, name: str) -> None:
-    check_digests(folder)
-    before = (folder / name).stat()
-    content = bytearray((folder / name).read_bytes())
-    content[len(content) // 2] ^= 1
-    (folder / name).write_bytes(content)
-    os.utime(folder / name, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(ModelError, match=f"{name} has changed since it was written"):
-        check_digests(folder)
-
-
-def test_a_file_that_is_gone_is_named(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"model\.safetensors is missing or unreadable"):
-        check_digests(folder)
-
-
-def test_modes_times_links_and_the_card_are_no_damage(folder: Path, tmp_path: Path) -> None:
-    (folder / "README.md").write_text("another card")
-    for path in folder.rglob("*"):
-        path.chmod(0o755)
-        os.utime(path, (1, 1))
-    os.link(folder / "model.safetensors", tmp_path / "linked")
-    check_digests(folder)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"a": 1}', '{"../x": "0"}', '{"/etc/passwd": "0"}', "[" * 100_000]
+from glore.errors import RunError
+from glore.files import (
+    LEFTOVER,
+    move_folder,
+    read_given,
+    remove_folder,
+    replacing,
+    replacing_folder,
+    split_lines,
 )
-def test_digests_that_are_no_digests_are_damage(folder: Path, text: str) -> None:
-    (folder / DIGESTS).write_text(text)
-    with pytest.raises(ModelError, match=f"{DIGESTS} is missing or unreadable"):
-        check_digests(folder)
 
 
-@given(st.lists(st.sampled_from(["..", ".", "a", "", "b c", "/"]), max_size=6).map("/".join))
-def test_a_name_is_inside_where_joining_it_stays_below(name: str) -> None:
-    inside = os.path.normpath(os.path.join("/run", name)).startswith("/run/")
-    assert not is_inside(name) or inside
-    assert is_inside(json.loads(json.dumps("a/b")))
+def tree(folder: Path) -> dict[str, str]:
+    """Relative name → content of every file below the folder."""
+    return {
+        p.relative_to(folder).as_posix(): p.read_text() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.txt"
+    with replacing(path) as stream:
+        stream.write(b"first")
+    with pytest.raises(TypeError, match="bytes-like"), replacing(path) as stream:
+        stream.writelines([b"half of the sec", "no bytes"])  # type: ignore[list-item]
+    assert tree(tmp_path) == {"deep/a.txt": "first"}
+
+
+def test_a_file_that_can_t_be_written_is_a_run_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(RunError, match=r"^can't write .*file/a: File exists; free some space"),
+        replacing(tmp_path / "file" / "a"),
+    ):
+        pass
+
+
+def test_a_folder_is_replaced_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "student"
+    with replacing_folder(folder) as made:
+        (made / "sub").mkdir()
+        (made / "sub" / "a").write_text("1")
+        assert not folder.exists(), "it gets its name when it is complete"
+    assert tree(tmp_path) == {"models/student/sub/a": "1"}
+    with replacing_folder(folder) as made:
+        (made / "b").write_text("2")
+    assert tree(tmp_path) == {"models/student/b": "2"}, "nothing of the old folder stays"
+    with pytest.raises(FileNotFoundError), replacing_folder(folder) as made:
+        (made / "missing" / "c").write_text("3")
+    assert tree(tmp_path) == {"models/student/b": "2"}
+
+
+def test_every_file_of_a_new_folder_is_flushed_before_the_folder_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+
+    def fsync(number: int) -> None:
+        assert not (tmp_path / "new").exists()
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{number}")).name)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with replacing_folder(tmp_path / "new") as made:
+        (made / "sub").mkdir()
+        (made / "sub" / "b").touch()
+        (made / "a").touch()
+    assert sorted(flushed) == ["a", "b"]
+
+
+def test_a_refused_move_leaves_the_old_folder_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    rename = Path.rename
+
+    def refuses(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise PermissionError(13, "no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuses)
+    with pytest.raises(PermissionError):
+        move_folder(tmp_path / "new", tmp_path / "old")
+    assert tree(tmp_path) == {"old/old": "", "new/new": ""}
+
+
+def test_a_removed_folder_is_gone_and_an_interrupted_removal_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "stage"
+    remove_folder(folder)
+    (folder / "deep").mkdir(parents=True)
+    remove_folder(folder)
+    assert list(tmp_path.iterdir()) == []
+    folder.mkdir()
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # as if killed before it
+    remove_folder(folder)
+    (left,) = tmp_path.iterdir()
+    match = LEFTOVER.fullmatch(left.name)
+    assert match is not None
+    assert (int(match[1]), match[2]) == (os.getpid(), "old")
+
+
+def test_only_line_feeds_end_lines() -> None:
+    assert split_lines("a\u2028b\r\nc\x0bd\n") == ["a\u2028b", "c\x0bd", ""]
+
+
+def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 10)
+    assert read_given(tmp_path / "a", 10) == b"x" * 10
+    with pytest.raises(OSError, match="larger than 0 MiB"):
+        read_given(tmp_path / "a", 9)
+    with pytest.raises(OSError, match="its name holds a NUL character"):
+        read_given(tmp_path / "a\0b", 9)

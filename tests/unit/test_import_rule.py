@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "glore"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "statistics"),
-    ("records", "config", "progress", "files", "seeds", "engines.protocol"),
+    ("records", "config", "progress", "files", "digests", "seeds", "engines.protocol"),
     ("tasks", "prompts", "pipeline", "solutions"),
     ("modelfolder", "modelweights", "models", "engines", "training"),
     ("student", "when", "where", "how", "rerank"),

@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from glore import modelfolder, models
+from glore.digests import DIGESTS
 from glore.errors import ModelError
-from glore.files import DIGESTS
 from support import tiny_training as tiny
 
 Weights = dict[str, torch.Tensor]

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, 
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from glore.config.training import TRACKERS
+from glore.digests import write_digests
 from glore.errors import ConfigError, ModelError
-from glore.files import write_digests
 from glore.models import encode_segments, load_tokenizer
 from glore.progress import SilentProgress
 from glore.training import fit

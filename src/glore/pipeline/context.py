@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from glore.config import RunConfig
+from glore.digests import file_digest
 from glore.errors import RunError
-from glore.files import file_digest
 from glore.pipeline.folder import write_json
 from glore.pipeline.marks import Memory, check_inside, part_files, read_memory, recorded_files
 from glore.progress import Progress

@@ -20,8 +20,8 @@ from pydantic import BaseModel
 
 from glore.config import RunConfig
 from glore.config.training import is_local
+from glore.digests import DIGESTS, file_digest
 from glore.errors import DataError, shown
-from glore.files import DIGESTS, file_digest
 
 __all__ = [
     "REGRADED",

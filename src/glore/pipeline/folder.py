@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from glore.errors import RunError
-from glore.files import replacing
+from glore.files import LEFTOVER, remove_folder, replacing
 from glore.pipeline.marks import (
     DoneMark,
     check_belongs_together,
@@ -52,10 +52,6 @@ __all__ = [
 ]
 
 _OWN_NAMES = re.compile(r"^(log|\.lock|\.config\.yaml\..*)$")
-_LEFTOVER = re.compile(r"\..+\.(\d+)\.(tmp|old)")
-"""What `replacing`, `save_model` and `clear_stage` call a file or folder while they are at work;
-the number is the process.
-"""
 _held: dict[tuple[int, int], object] = {}
 """Device and inode of the folders that this process holds → who holds them."""
 os.register_at_fork(
@@ -83,12 +79,8 @@ def clear_stage(run_dir: Path, folder: Path, models: Iterable[str]) -> None:
     """
     for path in (*(run_dir / "models" / model for model in sorted(models)), folder):
         check_inside(path, run_dir)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.old")
         try:
-            if path.is_dir():
-                _remove(aside)
-                path.rename(aside)
-                shutil.rmtree(aside)
+            remove_folder(path)
         except OSError as error:
             raise RunError(
                 f"can't clear {path}: {error.strerror or error}; remove it by hand, then run again"
@@ -104,13 +96,13 @@ def sweep(run_dir: Path) -> list[str]:
     swept = []
     for place, folders, files in os.walk(run_dir):
         for name in [*folders, *files]:
-            match, path = _LEFTOVER.fullmatch(name), Path(place) / name
+            match, path = LEFTOVER.fullmatch(name), Path(place) / name
             if match is None or (path.parent == run_dir / "report" and _is_alive(int(match[1]))):
                 continue
             with contextlib.suppress(OSError):
                 _remove(path)
                 swept.append(str(path.relative_to(run_dir)))
-        folders[:] = [name for name in folders if not _LEFTOVER.fullmatch(name)]
+        folders[:] = [name for name in folders if not LEFTOVER.fullmatch(name)]
     return sorted(swept)
 
 

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from glore.digests import DIGESTS, file_digest, is_inside, read_digests, write_digests
 from glore.errors import RunError, printable, shown
-from glore.files import DIGESTS, file_digest, is_inside, read_digests, write_digests
 
 __all__ = [
     "Damage",
@@ -57,7 +57,7 @@ class FileMark:
 
     bytes: _Size
     digest: str
-    """Of the whole content (`glore.files.file_digest`)."""
+    """Of the whole content (`glore.digests.file_digest`)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 

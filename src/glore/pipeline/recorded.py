@@ -10,8 +10,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from glore.config import RunConfig, load_run
+from glore.digests import is_inside
 from glore.errors import RunError, shown
-from glore.files import is_inside
 from glore.pipeline.fingerprints import flat_settings
 from glore.pipeline.marks import DoneMark, read_done
 

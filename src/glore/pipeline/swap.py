@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from glore.errors import RunError
+from glore.files import move_folder
 
 __all__ = ["finish_swap", "is_swap_pending", "prepared_swap"]
 
@@ -55,13 +56,7 @@ def finish_swap(run_dir: Path) -> None:
     pending = run_dir / _PENDING
     try:
         for new in sorted(pending.iterdir()):
-            target = run_dir / "stages" / new.name
-            aside = run_dir / f".{new.name}.{os.getpid()}.old"
-            if target.exists():
-                shutil.rmtree(aside, ignore_errors=True)
-                target.rename(aside)
-            new.rename(target)
-            shutil.rmtree(aside, ignore_errors=True)
+            move_folder(new, run_dir / "stages" / new.name)
         pending.rmdir()
     except OSError as error:
         raise RunError(

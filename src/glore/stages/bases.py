@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from glore.config import TrainSettings
 from glore.errors import ConfigError, DataError, RunError
+from glore.files import replacing_folder
 from glore.pipeline import StageContext
 from glore.prompts import solve_segments, step_text
 from glore.records import Problem, Solution
@@ -183,7 +183,8 @@ def select_student(ctx: StageContext) -> None:
         f"student: round {best}, greedy on dev {accuracies[best]:.1%} (rounds: "
         f"{', '.join(f'{a:.1%}' for a in accuracies)})"
     )
-    _copy_model(Path(_student(ctx, best)[0]), ctx.new_model_dir("student"))
+    with replacing_folder(ctx.new_model_dir("student")) as copy:
+        shutil.copytree(_student(ctx, best)[0], copy, dirs_exist_ok=True)
 
 
 def chosen_round(ctx: StageContext) -> tuple[int, list[float]]:
@@ -272,12 +273,3 @@ def _dev_accuracies(ctx: StageContext, n_rounds: int) -> list[float]:
             break
         accuracies.append(sum(s.correct == "right" for s in solved) / len(solved))
     return accuracies
-
-
-def _copy_model(source: Path, target: Path) -> None:
-    """A copy under another name, whole or not at all."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.replace(target)

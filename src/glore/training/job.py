@@ -23,7 +23,7 @@ from typing import Literal
 
 from glore.config import TrainSettings
 from glore.errors import ConfigError, GloreError, ModelError, RunError, says_out_of_memory, shown
-from glore.files import split_lines
+from glore.files import replacing, split_lines
 from glore.progress import Progress, SilentProgress
 from glore.training.belonging import Owner, alone, belong
 from glore.training.distributed import is_first
@@ -196,9 +196,8 @@ def _carry_out(folder: Path) -> None:
         job["kind"], job["base"], examples, TrainSettings.model_validate(job["settings"]), setup
     )
     if is_first():
-        temporary = folder / "report.tmp"
-        temporary.write_text(json.dumps(dataclasses.asdict(report)), encoding="utf-8")
-        temporary.replace(folder / "report.json")
+        with replacing(folder / "report.json") as stream:
+            stream.write(json.dumps(dataclasses.asdict(report)).encode())
 
 
 def _train(

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from glore.config import TrainSettings
+from glore.digests import damage, read_digests, write_digests
 from glore.errors import ModelError
-from glore.files import damage, read_digests, write_digests
+from glore.files import move_folder
 from glore.progress import Progress
 from glore.training.distributed import is_first, wait_for_all
 from glore.training.examples import Row
@@ -145,8 +146,7 @@ def _set_aside(folder: Path, what: str, progress: Progress) -> None:
             f"{what}: the checkpoints there are of a training with other settings, data or number "
             f"of processes; they are kept in {aside.name}, and this one starts from its own"
         )
-        shutil.rmtree(aside, ignore_errors=True)
-        folder.rename(aside)
+        move_folder(folder, aside)
     else:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -17,8 +17,8 @@ from typing import cast
 
 import yaml
 
+from glore.digests import is_inside
 from glore.errors import ConfigError, DataError, shown
-from glore.files import is_inside
 
 __all__ = ["ONE_NEEDED", "SPLIT_WORDS", "Parts", "described", "listed", "saved", "walk"]
 
