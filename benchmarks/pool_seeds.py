@@ -19,7 +19,7 @@ from glore.evaluation import Evaluation, evaluate, pool
 from glore.report.summary import headline
 from glore.report.tables import table_views
 from glore.report.views import TableView, percent, points, to_markdown
-from glore.stages.testing import evaluation_options, read_inputs
+from glore.stages import evaluation_options, read_inputs
 
 
 def main() -> None:

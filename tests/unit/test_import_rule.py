@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tasks", "prompts", "pipeline", "solutions"),
     ("modelfolder", "modelweights", "models", "engines", "training"),
     ("student", "when", "where", "how", "rerank"),
+    ("inference",),
     ("refiner", "stages", "evaluation", "studies", "regrade"),
     ("report", "cli"),
 )

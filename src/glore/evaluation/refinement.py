@@ -12,8 +12,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from glore.evaluation.inputs import REFINERS, Index
+from glore.inference import CANDIDATES, MARKED_BY
 from glore.records import Solution
-from glore.rerank import choose
 from glore.statistics import Difference, Estimate
 
 __all__ = [
@@ -143,9 +143,9 @@ def _refine_row(index: Index, refiner: str) -> RefineRow:
     before = [d.correct == "right" for d in index.drafts]
     made = [index.refinement_of.get((d.id, refiner)) for d in index.drafts]
     after = [b if s is None else _right(s) for b, s in zip(before, made, strict=True)]
-    scores = [index.final("orm", d) for d in index.drafts]
+    scores = [index.step_scores("orm", d) for d in index.drafts]
     gated = [
-        a if p is not None and p <= index.options.threshold else b
+        a if p is not None and index.options.needs_work(p) else b
         for a, b, p in zip(after, before, scores, strict=True)
     ]
     return RefineRow(
@@ -165,14 +165,13 @@ def candidates_of(index: Index, draft: Solution) -> list[Solution]:
     """What the reranker chooses among: draft, global, local marked by the SORM (where there is
     one), in this order.
     """
-    refined = (index.refinement_of.get((draft.id, r)) for r in ("global", "local_sorm"))
+    refined = (index.refinement_of.get((draft.id, r)) for r in CANDIDATES)
     return [draft, *(s for s in refined if s is not None)]
 
 
 def chosen_by_orm(index: Index, candidates: Sequence[Solution]) -> Solution:
     """The ORM's choice; what it did not score can't win. Ties: the first."""
-    scores = [index.score("orm", c) for c in candidates]
-    return candidates[choose([-1.0 if s is None else s for s in scores])]
+    return candidates[index.options.choose([index.step_scores("orm", c) for c in candidates])]
 
 
 def reranked(index: Index) -> tuple[tuple[RerankRow, ...], tuple[RerankDifference, ...]]:
@@ -242,11 +241,10 @@ def _present(index: Index) -> list[str]:
     its row must say so.
     """
     sources = {source for _, source in index.refinement_of}
-    markers = {"local_orm": "orm", "local_sorm": "sorm"}
     marked = {
-        r
-        for r, model in markers.items()
-        if any(index.step_scores(model, d) is not None for d in index.drafts)
+        kind
+        for kind, model in MARKED_BY.items()
+        if model and any(index.step_scores(model, d) is not None for d in index.drafts)
     }
     return [r for r in REFINERS if r in sources | marked] if sources else []
 

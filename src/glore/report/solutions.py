@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from glore.evaluation.inputs import REFINERS, EvaluationInputs, EvaluationOptions, Index
 from glore.evaluation.refinement import candidates_of, chosen_by_orm
 from glore.records import Problem, Solution, StepLabels
-from glore.where import first_bad_step
 
 __all__ = ["MAX_PROBLEMS", "embedded", "solution_data"]
 
@@ -88,7 +87,7 @@ def _kind(draft: Solution, picked: Solution, candidates: list[Solution]) -> str:
 
 def _mark(index: Index, draft: Solution, model: str) -> int | None:
     p = index.step_scores(model, draft)
-    return first_bad_step(p, index.options.threshold) if p is not None else None
+    return index.options.first_bad_step(p) if p is not None else None
 
 
 def _solution(
