@@ -184,7 +184,7 @@ def _is_full(error: Exception, run_dir: Path) -> bool:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what only an unfinished stage needs. After a kill in here, the next run tidies again."""
+    """Remove what only an unfinished stage needs. A kill in here is made good by the next run."""
     shutil.rmtree(folder / "work", ignore_errors=True)
     for path in (folder / "started.json", *folder.glob(".*")):
         with contextlib.suppress(OSError):  # a folder of somebody's, say

@@ -187,7 +187,7 @@ def balanced_orm(ctx: StageContext) -> None:
 
 
 def train_drafts(ctx: StageContext) -> list[Solution]:
-    """The drafts that get step labels: the first `reward.draft_samples` samples of every question."""
+    """The drafts that get step labels: the first `reward.draft_samples` of every question."""
     return first_of_each(ctx.read("samples", Solution), ctx.config.reward.draft_samples)
 
 
