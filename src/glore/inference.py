@@ -21,6 +21,9 @@ from glore.where import first_bad_step
 
 __all__ = [
     "CANDIDATES",
+    "GLOBAL",
+    "LOCAL_ORM",
+    "LOCAL_SORM",
     "MARKED_BY",
     "Decisions",
     "Draft",
@@ -31,11 +34,12 @@ __all__ = [
 
 Scores = Sequence[float]
 
+GLOBAL, LOCAL_ORM, LOCAL_SORM = "global", "local_orm", "local_sorm"
 MARKED_BY: Mapping[str, str | None] = MappingProxyType(
-    {"global": None, "local_orm": "orm", "local_sorm": "sorm"}
+    {GLOBAL: None, LOCAL_ORM: "orm", LOCAL_SORM: "sorm"}
 )
 """Kind of refinement → the reward model that finds its first bad step; global ones need none."""
-CANDIDATES = ("global", "local_sorm")
+CANDIDATES = (GLOBAL, LOCAL_SORM)
 """Kinds of refinements that the reranker chooses among, after the draft itself."""
 
 

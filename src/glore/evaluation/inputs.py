@@ -17,24 +17,24 @@ from glore.solutions import by_problem
 from glore.statistics import Estimate, Resampler, wilson
 
 __all__ = [
+    "BALANCED_ORM",
+    "ORM",
     "REFINERS",
     "REWARD_MODELS",
     "SFT_ORM",
+    "SORM",
     "EvaluationInputs",
     "EvaluationOptions",
     "Index",
     "pool",
 ]
 
-REWARD_MODELS = ("orm", "balanced_orm", "sorm")
+REWARD_MODELS = ORM, BALANCED_ORM, SORM = ("orm", "balanced_orm", "sorm")
+"""Values of `StepScores.model`."""
 SFT_ORM = "sft_orm"
-"""The ORM that was trained on the SFT student's own samples; it scores that student's samples
-alone.
-"""
+"""The ORM trained on the SFT student's own samples. It scores only that student's samples."""
 REFINERS = tuple(MARKED_BY)
-"""Values of `Solution.source` of a refinement: global; local, marked by the ORM; local, marked by
-the SORM.
-"""
+"""Values of `Solution.source` of a refinement."""
 
 R = TypeVar("R", Problem, Solution, PrefixTrials, StepLabels, StepScores)
 

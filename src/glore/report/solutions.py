@@ -10,8 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from glore.evaluation.inputs import REFINERS, EvaluationInputs, EvaluationOptions, Index
+from glore.evaluation.inputs import (
+    ORM,
+    REFINERS,
+    SORM,
+    EvaluationInputs,
+    EvaluationOptions,
+    Index,
+)
 from glore.evaluation.refinement import candidates_of, chosen_by_orm
+from glore.inference import MARKED_BY
 from glore.records import Problem, Solution, StepLabels
 
 __all__ = ["MAX_PROBLEMS", "embedded", "solution_data"]
@@ -64,8 +72,9 @@ def _item(
         "answer": _cut(problem.answer, MAX_CHARS),
         "kind": _kind(draft, picked, candidates),
         "mark": {
-            source: _mark(index, draft, model)
-            for source, model in (("local_orm", "orm"), ("local_sorm", "sorm"))
+            refiner: _mark(index, draft, model)
+            for refiner, model in MARKED_BY.items()
+            if model is not None
         },
         "solutions": [
             _solution(
@@ -98,7 +107,7 @@ def _solution(
     labels: Mapping[str, StepLabels],
     truth: Mapping[str, StepLabels],
 ) -> Json:
-    orm, sorm = (index.step_scores(m, solution) or () for m in ("orm", "sorm"))
+    orm, sorm = (index.step_scores(m, solution) or () for m in (ORM, SORM))
     label, true = (
         (r.labels if (r := found.get(solution.id)) is not None else None) or ()
         for found in (labels, truth)
@@ -113,7 +122,7 @@ def _solution(
         }
         for i, step in enumerate(solution.steps[:MAX_STEPS])
     ]
-    score = index.score("orm", solution)
+    score = index.score(ORM, solution)
     return {
         "source": solution.source if solution.draft_id else "draft",
         "verdict": solution.correct,
