@@ -23,8 +23,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("modelfolder", "modelweights", "models", "engines", "training"),
     ("student", "when", "where", "how", "rerank"),
     ("inference",),
-    ("refiner", "stages", "evaluation", "studies", "regrade"),
-    ("report", "cli"),
+    ("refiner", "stages", "evaluation", "regrade"),
+    ("report",),
+    ("studies",),
+    ("cli",),
 )
 """`engines.protocol` is a contract like the records: it imports nothing of the engines behind it,
 so tasks may know it.

@@ -523,7 +523,8 @@ def test_a_stage_sees_what_it_declares_and_what_its_inputs_do() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["labels.balance", "student", "task.stories.n_train", "engine.dtype", "base.reference"]
+    "path",
+    ["labels.balance", "student.bootstrap", "task.stories.n_train", "base.reference", "name"],
 )
 def test_an_undeclared_read_is_refused(path: str) -> None:
     """A property such as `base.reference` counts as the fields that it is made of."""

@@ -16,6 +16,7 @@ import dataclasses
 import datetime
 import difflib
 import errno
+import shlex
 import shutil
 import time
 from collections.abc import Sequence
@@ -62,30 +63,38 @@ def run_stages(
 ) -> tuple[StagePlan, ...]:
     """Run the stages up to and including `until`, reusing what fits, and return what was planned.
 
-    `dry_run` only plans and checks, and touches nothing; `redo` lets go of what was computed under
+    `dry_run` only plans and checks, and touches nothing; `redo` replaces what was computed under
     other settings. Raises ConfigError for an unknown stage, RunError for a folder that can't be
-    used or, without `redo`, whose results would be replaced.
+    used or, without `redo`, whose results would be replaced. Where stages of a study are among
+    them, the run's own must be finished: a study only reads them.
     """
     progress = progress or SilentProgress()
     run_dir = config.run_dir
     chosen = _up_to(stages, until)
     check_is_run_folder(run_dir)
+    is_study = any(stage.study for stage in chosen)
     if dry_run:
         plans = plan_stages(chosen, config, redo)
+        if is_study:
+            _check_run_is_finished(chosen, plans, run_dir)
         check_settings(chosen, plans, config)
         return plans
     with locked(run_dir):
         finish_swap(run_dir)
         plans = plan_stages(chosen, config, redo)
+        if is_study:
+            _check_run_is_finished(chosen, plans, run_dir)
         if not redo:
             check_replaces_nothing(plans, run_dir)
         check_settings(chosen, plans, config)
         swept = sweep(run_dir)
         if swept:
             progress.note(f"left behind by a killed process, and removed: {', '.join(swept)}")
-        write_text(run_dir / "config.yaml", resolved_recipe(config))
-        for number, (stage, plan) in enumerate(zip(chosen, plans, strict=True), start=1):
-            label = f"stage {number}/{len(chosen)} {stage.name}"
+        if not is_study:
+            write_text(run_dir / "config.yaml", resolved_recipe(config))
+        own = [pair for pair in zip(chosen, plans, strict=True) if not is_study or pair[0].study]
+        for number, (stage, plan) in enumerate(own, start=1):
+            label = f"stage {number}/{len(own)} {stage.name}"
             if plan.state == "reused":
                 progress.note(f"{label}: reused")
                 _tidy(stage.folder(run_dir))
@@ -93,6 +102,19 @@ def run_stages(
                 progress.note(f"{label}: {plan.state} ({plan.why})")
                 _run_stage(stage, plan, chosen, config, _Labelled(progress, label), redo)
     return plans
+
+
+def _check_run_is_finished(
+    stages: Sequence[Stage], plans: Sequence[StagePlan], run_dir: Path
+) -> None:
+    """Raise RunError where a stage of the run itself is not done under these settings."""
+    for stage, plan in zip(stages, plans, strict=True):
+        if not stage.study and plan.state != "reused":
+            raise RunError(
+                f"{run_dir}: a study reads a finished run, but stage {stage.name} would be "
+                f"{plan.state} ({plan.why}); finish it first: glore run "
+                f"{shlex.quote(str(run_dir / 'config.yaml'))}"
+            )
 
 
 def _run_stage(

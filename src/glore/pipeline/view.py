@@ -69,10 +69,7 @@ class _View:
         value: object = getattr(self._section, name)
         if any(not any(_is_within(w, path) or _is_within(path, w) for w in ws) for _, ws in over):
             return value
-        is_part = any(_is_within(p, path) for p in self._granted) or (
-            over and not any(_is_within(path, w) for _, ws in over for w in ws)
-        )
-        if is_part and isinstance(value, BaseModel):
+        if isinstance(value, BaseModel):
             return _View(value, path, self._granted, self._stage, {})
         raise ValueError(
             f"stage {self._stage} reads the setting {path}, which it does not declare; add it to "
