@@ -2,7 +2,7 @@
 against transformers and the card's limit.
 
     python -m benchmarks.gpu                     all sections (estimated: nine minutes on an H100)
-    python -m benchmarks.gpu --only card,kernels,drawing,text,ways,scores,step135
+    python -m benchmarks.gpu --only card,kernels,drawing,text,backends,scores,step135
     python -m benchmarks.gpu --only card,rollouts135,step1100,rollouts1100
     TRITON_INTERPRET=1 python -m benchmarks.gpu --dry    tries the script on a CPU, tiny shapes
 
@@ -30,7 +30,7 @@ SECTIONS: dict[str, Callable[[Bench], object]] = {
     "kernels": gpu_checks.kernels,
     "drawing": gpu_checks.drawing,
     "text": gpu_checks.text,
-    "ways": gpu_checks.ways,
+    "backends": gpu_checks.backends,
     "scores": gpu_checks.scores,
     "step135": lambda bench: gpu_rates.step(bench, "135M"),
     "rollouts135": lambda bench: gpu_rates.rollouts(bench, "135M"),

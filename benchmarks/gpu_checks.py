@@ -11,15 +11,15 @@ from transformers import PreTrainedModel
 
 from benchmarks.gpu_shapes import Bench, architectures, small_model
 from benchmarks.workloads import drafts, tokenizer
-from glore.engines.local.attention import KeyValues, Reading
+from glore.engines.local.attention import ForwardContext, KVCache
 from glore.engines.local.batch import Batch, prompt_batches
 from glore.engines.local.cuda.inputs import Inputs, Sizes, chain_blocks, row_blocks
+from glore.engines.local.cuda.kv_cache import CudaKVCache
 from glore.engines.local.cuda.launch import attend, block_queries, choose, prompt_pairs, row_stats
-from glore.engines.local.cuda.pages import CudaPages
 from glore.engines.local.draw import Draws, DrawSettings, draw_each
 from glore.engines.local.engine import TorchEngine
 from glore.engines.local.noise import uniforms
-from glore.engines.local.prefix_tree import PAGE_SIZE, PageTree, cut
+from glore.engines.local.prefix_tree import PAGE_SIZE, PrefixTree, cut
 from glore.engines.local.runner import ModelRunner
 from glore.engines.local.scorer import StepScorer
 from glore.engines.protocol import Request, SamplingParams
@@ -77,8 +77,8 @@ def _attention_error(
 ) -> float:
     rng, device = random.Random(1), bench.device
     n_texts = 4 if bench.is_dry else 40
-    tree = PageTree(2048)
-    twin, pages = KeyValues(2048), CudaPages(2048, 1)
+    tree = PrefixTree(2048)
+    twin, pages = KVCache(2048), CudaKVCache(2048, 1)
     heads = [[rng.randrange(50) for _ in range(rng.randint(20, 60))] for _ in range(4)]
     errors, leaves = [], []
     for n in range(n_texts):
@@ -103,7 +103,7 @@ def _attention_error(
     for step in range(2 if bench.is_dry else PAGE_SIZE + 3):
         for row, leaf in enumerate(leaves):
             if step % PAGE_SIZE == 0:
-                taken = tree.take(1)
+                taken = tree.allocate(1)
                 assert taken is not None
                 own[row] += taken
                 tree.fill[taken[0]], tree.start[taken[0]] = PAGE_SIZE, leaf.end + step
@@ -138,8 +138,8 @@ def _attention_error(
 
 def _error(
     batch: Batch,
-    twin: KeyValues,
-    pages: CudaPages,
+    twin: KVCache,
+    pages: CudaKVCache,
     form: tuple[int, int, int, int | None, float | None],
     dtype: torch.dtype,
     n_block: int,
@@ -152,7 +152,7 @@ def _error(
         torch.randn(n, h, size, device=device).to(dtype)
         for h in (n_heads * n_each, n_heads, n_heads)
     )
-    expected = Reading(twin, batch, device).attend(
+    expected = ForwardContext(twin, batch, device).attend(
         0, q.float(), k.float(), v.float(), size**-0.5, window, softcap
     )
     blocks = row_blocks(batch, n_block, n) if is_step else chain_blocks(batch, n_block)
@@ -242,16 +242,16 @@ def _greedy_equal(bench: Bench, model: PreTrainedModel) -> tuple[int, int]:
             pad_token_id=0,
         )
         theirs.append(out[0, len(one) :].tolist())
-    engine = TorchEngine.of(model, words, max_rows=64, ways=("cuda",))
-    assert engine.runner.way == "cuda", engine.runner.reason
+    engine = TorchEngine.of(model, words, max_rows=64, backends=("cuda",))
+    assert engine.runner.backend == "cuda", engine.runner.reason
     params = SamplingParams(temperature=0.0, max_new_tokens=n_new)
     requests = [Request(str(i), segments, (1,), params) for i, segments in enumerate(prompts)]
     ours = {r.request.id: r.completions[0].text for r in engine.run(requests)}
     return sum(ours[str(i)] == engine.texts([tokens])[0] for i, tokens in enumerate(theirs)), n
 
 
-def ways(bench: Bench) -> dict[str, str]:
-    """Which way is taken in each type, and whether steps are captured."""
+def backends(bench: Bench) -> dict[str, str]:
+    """Which backend is taken in each type, and whether steps are captured."""
     results = {}
     for name in architectures()[: 2 if bench.is_dry else None]:
         for dtype in (
@@ -262,8 +262,8 @@ def ways(bench: Bench) -> dict[str, str]:
             asked = ("cuda",) if bench.is_dry else ("cuda", "paged")
             runner = ModelRunner(small_model(name, bench.device, dtype), asked)
             refused = runner._cuda.refusal if runner._cuda is not None else ""
-            results[f"{name} {dtype}"] = f"{runner.way} {runner.reason} {refused}"
-            print(f"{name} {dtype}: {runner.way} {runner.reason} {refused}", flush=True)
+            results[f"{name} {dtype}"] = f"{runner.backend} {runner.reason} {refused}"
+            print(f"{name} {dtype}: {runner.backend} {runner.reason} {refused}", flush=True)
     return results
 
 
@@ -274,15 +274,21 @@ def scores(bench: Bench) -> dict[str, float]:
     made = [
         (d.question, d.steps) for d in drafts(1 if bench.is_dry else 40, 2 if bench.is_dry else 8)
     ]
-    exact = StepScorer.of(bench.reward_model("135M", torch.float32), tokenizer(), ways=("cuda",))
-    assert exact.way == "cuda"
-    plain = StepScorer.of(bench.reward_model("135M", torch.float32), tokenizer(), ways=("plain",))
+    exact = StepScorer.of(
+        bench.reward_model("135M", torch.float32), tokenizer(), backends=("cuda",)
+    )
+    assert exact.backend == "cuda"
+    plain = StepScorer.of(
+        bench.reward_model("135M", torch.float32), tokenizer(), backends=("fallback",)
+    )
     some = made[:16]
     pairs = zip(exact.score(some), plain.score(some), strict=True)
     apart = max(abs(a - b) for one, other in pairs for a, b in zip(one, other, strict=True))
     print(f"scores apart by at most {apart:.1e}", flush=True)
     assert apart < 1e-3
-    scorer = StepScorer.of(bench.reward_model("135M", torch.bfloat16), tokenizer(), ways=("cuda",))
+    scorer = StepScorer.of(
+        bench.reward_model("135M", torch.bfloat16), tokenizer(), backends=("cuda",)
+    )
     scorer.score(made)
     start = time.perf_counter()
     scorer.score(made)

@@ -127,9 +127,9 @@ def step(bench: Bench, size: str) -> dict[str, object]:
 def _engine(bench: Bench, size: str, n_rows: int, **options: bool) -> TorchEngine:
     model = bench.model(size)
     engine = TorchEngine.of(
-        model, tokenizer(model.config.vocab_size), max_rows=n_rows, ways=("cuda",), **options
+        model, tokenizer(model.config.vocab_size), max_rows=n_rows, backends=("cuda",), **options
     )
-    assert engine.runner.way == "cuda", engine.runner.reason
+    assert engine.runner.backend == "cuda", engine.runner.reason
     return engine
 
 
@@ -246,10 +246,10 @@ def rollouts(bench: Bench, size: str) -> dict[str, object]:
                     tokenizer(model.config.vocab_size),
                     max_rows=n_rows,
                     cache_tokens=n_rows * 256,
-                    ways=("cuda",),
+                    backends=("cuda",),
                     **options,
                 )
-                assert engine.runner.way == "cuda", engine.runner.reason
+                assert engine.runner.backend == "cuda", engine.runner.reason
                 engines.append(engine)
                 contenders[f"glore, {n_rows} rows{label}"] = lambda _, engine=engine: _run(
                     bench, engine, asks

@@ -47,7 +47,7 @@ from glore.training.examples import IGNORED, Row
 from glore.training.fit import fit
 from glore.training.packed_attention import NAME, row_bounds, use_attention_without_mask
 from glore.training.packing import pack_rows
-from glore.training.setup import TrainingSetup
+from glore.training.training_setup import TrainingSetup
 
 CUDA = torch.cuda.is_available()
 READ = 5

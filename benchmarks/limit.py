@@ -11,8 +11,6 @@ import torch
 
 from benchmarks.workloads import SIZES, VOCAB, Ask, language_model, requests, tokenizer
 from glore.engines.local.engine import TorchEngine
-from glore.engines.local.queue import Waiting
-from glore.engines.local.scheduler import Stream
 
 
 def _shapes(size: str) -> list[tuple[int, int]]:
@@ -72,15 +70,7 @@ def table(size: str, asks: list[Ask], n_rounds: int) -> None:
     for n in range(n_rounds + 1):
         before = _rate(size, 256)
         start = time.perf_counter()
-        stream = Stream(
-            engine.runner,
-            Waiting(todo, engine.job, 256),
-            256,
-            engine.n_pages,
-            engine.is_end,
-            engine.texts,
-        )
-        for _ in stream.run():
+        for _ in engine.run(todo):
             pass
         seconds = time.perf_counter() - start
         rate = max(before, _rate(size, 256))

@@ -34,12 +34,12 @@ def engine_work(
     subject: Subject,
     asks: list[Ask],
     dtype: torch.dtype = torch.float32,
-    ways: tuple[str, ...] = ("native", "paged"),
+    backends: tuple[str, ...] = ("native", "paged"),
     quantization: Quantization = "none",
 ) -> Callable[[], float]:
     """Our engine drawing all of `asks`."""
     engine = TorchEngine.of(
-        subject.model().to(dtype), subject.tokenizer, ways=ways, quantization=quantization
+        subject.model().to(dtype), subject.tokenizer, backends=backends, quantization=quantization
     )
     todo = requests(asks)
 
@@ -68,7 +68,8 @@ def contenders(
             for kind in quantizations(subject.model())
         ),
         Contender(
-            "glore, the plain loop for unusual models", engine_work(subject, fewer, ways=("plain",))
+            "glore, the plain loop for unusual models",
+            engine_work(subject, fewer, backends=("fallback",)),
         ),
         Contender(
             f"`generate`, prompt repeated, {rows} rows",

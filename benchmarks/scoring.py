@@ -24,7 +24,7 @@ def table(size: str, n_rounds: int) -> None:
             items.append((first.question, (*first.steps[:kept], *other.steps[kept:])))
     words = tokenizer()
     tree = StepScorer.of(reward_model(size), words)
-    rows = StepScorer.of(reward_model(size), words, ways=("plain",))
+    rows = StepScorer.of(reward_model(size), words, backends=("fallback",))
     model = reward_model(size)
     ids = [
         [
@@ -57,7 +57,9 @@ def table(size: str, n_rounds: int) -> None:
         Contender("one pass a solution, one by one", by_solution),
         Contender("one pass a prefix, one by one", by_prefix),
     ]
-    lines = race(Contender(f"glore ({tree.way}), one tree", lambda: scored(tree)), others, n_rounds)
+    lines = race(
+        Contender(f"glore ({tree.backend}), one tree", lambda: scored(tree)), others, n_rounds
+    )
     show(
         f"Scoring, {size}: {len(items)} solutions, all steps (largest difference {worst:.0e})",
         "solutions per second",

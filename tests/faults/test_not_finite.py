@@ -20,7 +20,7 @@ from glore.refiner import Refiner
 from support.tiny_models import tiny_lm, tiny_step_model, tiny_tokenizer
 
 POISON = 59
-WAYS = [("native",), ("paged",), ("plain",)]
+BACKENDS = [("native",), ("paged",), ("fallback",)]
 
 
 def poisoned(model: torch.nn.Module, value: float = math.nan) -> torch.nn.Module:
@@ -31,9 +31,9 @@ def poisoned(model: torch.nn.Module, value: float = math.nan) -> torch.nn.Module
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
-@pytest.mark.parametrize("ways", WAYS, ids=lambda ways: ways[0])
-def test_nothing_is_drawn(ways: tuple[str, ...], temperature: float) -> None:
-    engine = TorchEngine.of(poisoned(tiny_lm()), tiny_tokenizer(), max_rows=4, ways=ways)
+@pytest.mark.parametrize("backends", BACKENDS, ids=lambda backends: backends[0])
+def test_nothing_is_drawn(backends: tuple[str, ...], temperature: float) -> None:
+    engine = TorchEngine.of(poisoned(tiny_lm()), tiny_tokenizer(), max_rows=4, backends=backends)
     params = SamplingParams(temperature=temperature, max_new_tokens=3)
     with pytest.raises(
         EngineError,
@@ -54,9 +54,9 @@ def test_nothing_is_drawn_whatever_is_read(tmp_path: Path) -> None:
         list(engine.run([Request("q", ("w5",), (1,), SamplingParams(max_new_tokens=3))]))
 
 
-@pytest.mark.parametrize("ways", WAYS, ids=lambda ways: ways[0])
-def test_nothing_is_scored(ways: tuple[str, ...]) -> None:
-    scorer = StepScorer.of(poisoned(tiny_step_model()), tiny_tokenizer(), ways=ways)
+@pytest.mark.parametrize("backends", BACKENDS, ids=lambda backends: backends[0])
+def test_nothing_is_scored(backends: tuple[str, ...]) -> None:
+    scorer = StepScorer.of(poisoned(tiny_step_model()), tiny_tokenizer(), backends=backends)
     fine = ("w4 w5", ("w6", "w7"))
     assert len(scorer.score([fine])[0]) == 2
     with pytest.raises(
@@ -69,13 +69,13 @@ def test_nothing_is_scored(ways: tuple[str, ...]) -> None:
     assert len(scorer.score([fine])[0]) == 2, "it goes on with other solutions"
 
 
-@pytest.mark.parametrize("ways", WAYS, ids=lambda ways: ways[0])
+@pytest.mark.parametrize("backends", BACKENDS, ids=lambda backends: backends[0])
 @pytest.mark.parametrize("bias", [math.inf, -math.inf])
-def test_infinities_that_softmax_would_hide(ways: tuple[str, ...], bias: float) -> None:
+def test_infinities_that_softmax_would_hide(backends: tuple[str, ...], bias: float) -> None:
     model = tiny_step_model()
     with torch.no_grad():
         model.score.weight[0] = 3e38 * math.copysign(1, bias)
-    scorer = StepScorer.of(model, tiny_tokenizer(), ways=ways)
+    scorer = StepScorer.of(model, tiny_tokenizer(), backends=backends)
     with pytest.raises(ModelError, match="gave nan for step 1"):
         scorer.score([("w4 w5", ("w6", "w7"))])
 

@@ -1,4 +1,4 @@
-"""The GPU way on a CPU, its kernels in Triton's interpreter and its steps call by call: the same
+"""The GPU backend on a CPU, its kernels in Triton's interpreter and its steps call by call: the same
 texts as the other ways.
 """
 
@@ -25,8 +25,8 @@ PARAMS = SamplingParams(temperature=0.0, max_new_tokens=4)
 
 
 def cuda_engine(architecture: str, **options: int) -> TorchEngine:
-    engine = TorchEngine.of(tiny_lm(architecture), tiny_tokenizer(), ways=("cuda",), **options)
-    assert engine.runner.way == "cuda", engine.runner.reason
+    engine = TorchEngine.of(tiny_lm(architecture), tiny_tokenizer(), backends=("cuda",), **options)
+    assert engine.runner.backend == "cuda", engine.runner.reason
     return engine
 
 
@@ -42,7 +42,7 @@ def drawn(engine: TorchEngine, params: SamplingParams, k: int = 1) -> dict[str, 
 
 def paged(params: SamplingParams, k: int = 1, architecture: str = "llama") -> dict[str, tuple]:
     return drawn(
-        TorchEngine.of(tiny_lm(architecture), tiny_tokenizer(), ways=("paged",)), params, k
+        TorchEngine.of(tiny_lm(architecture), tiny_tokenizer(), backends=("paged",)), params, k
     )
 
 
@@ -97,16 +97,16 @@ def test_scores_are_those_of_a_pass_a_solution() -> None:
         ("w3 w4 w5", ("w6 w7", "w11")),
         ("w20", ("w21 w22",)),
     ]
-    scorer = StepScorer.of(tiny_step_model("qwen2"), tiny_tokenizer(), ways=("cuda",))
-    assert scorer.way == "cuda"
-    expected = StepScorer.of(tiny_step_model("qwen2"), tiny_tokenizer(), ways=("plain",)).score(
-        items
-    )
+    scorer = StepScorer.of(tiny_step_model("qwen2"), tiny_tokenizer(), backends=("cuda",))
+    assert scorer.backend == "cuda"
+    expected = StepScorer.of(
+        tiny_step_model("qwen2"), tiny_tokenizer(), backends=("fallback",)
+    ).score(items)
     for got, one in zip(scorer.score(items), expected, strict=True):
         np.testing.assert_allclose(got, one, atol=1e-5)
 
 
 def test_a_cpu_takes_the_interpreter_only_if_asked() -> None:
     runner = ModelRunner(tiny_lm("llama"))
-    assert runner.way in ("native", "paged")
+    assert runner.backend in ("native", "paged")
     assert runner.refusals["cuda"] == "the model is on a CPU"

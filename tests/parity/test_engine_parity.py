@@ -150,7 +150,7 @@ def test_a_model_whose_cache_is_not_known_is_refused_at_once(
     monkeypatch.setitem(ARCHITECTURES, architecture, lambda: RECURRENT[architecture])
     with pytest.raises(
         ModelError,
-        match=r"ForCausalLM keeps no cache that glore knows .*past_key_values or cache_params",
+        match=r"ForCausalLM returns no cache that glore knows .*past_key_values or cache_params",
     ):
         TorchEngine.of(tiny_lm(architecture), tiny_tokenizer())
 

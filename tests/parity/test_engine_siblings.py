@@ -16,19 +16,21 @@ from glore.engines.local.batch import Batch
 from glore.engines.local.engine import TorchEngine
 from glore.engines.local.rows import RowTable
 from glore.engines.local.runner import ModelRunner
+from glore.engines.local.scheduler import Scheduler
 from glore.engines.protocol import Completion, Request, SamplingParams
+from glore.engines.requests import run_requests
 from glore.seeds import stable_seed
 from support.tiny_models import tiny_lm, tiny_tokenizer
 
 SURE = SamplingParams(temperature=0.06, max_new_tokens=40)
-"""Siblings part after some tokens, not at once."""
-WAYS = [("llama", ("native", "paged")), ("gemma2", ("paged",))]
+"""Siblings fork after some tokens, not at once."""
+BACKENDS = [("llama", ("native", "paged")), ("gemma2", ("paged",))]
 
 
 def engine_of(
-    architecture: str = "llama", ways: tuple[str, ...] = ("native", "paged"), **options: int
+    architecture: str = "llama", backends: tuple[str, ...] = ("native", "paged"), **options: int
 ) -> TorchEngine:
-    return TorchEngine.of(tiny_lm(architecture), tiny_tokenizer(), ways=ways, **options)
+    return TorchEngine.of(tiny_lm(architecture), tiny_tokenizer(), backends=backends, **options)
 
 
 def requests(n: int, k: int, params: SamplingParams = SURE) -> list[Request]:
@@ -58,7 +60,7 @@ def alone(engine: TorchEngine, items: list[Request]) -> dict[str, tuple[Completi
     }
 
 
-@pytest.mark.parametrize(("architecture", "ways"), WAYS)
+@pytest.mark.parametrize(("architecture", "backends"), BACKENDS)
 @pytest.mark.parametrize(
     "params",
     [
@@ -68,11 +70,11 @@ def alone(engine: TorchEngine, items: list[Request]) -> dict[str, tuple[Completi
     ],
 )
 def test_texts_are_those_of_single_requests(
-    architecture: str, ways: tuple[str, ...], params: SamplingParams
+    architecture: str, backends: tuple[str, ...], params: SamplingParams
 ) -> None:
     items = requests(4, 12, params)
-    expected = alone(engine_of(architecture, ways, max_rows=1), items)
-    together = drawn(engine_of(architecture, ways, max_rows=64), items)
+    expected = alone(engine_of(architecture, backends, max_rows=1), items)
+    together = drawn(engine_of(architecture, backends, max_rows=64), items)
     for id_, completions in expected.items():
         for one, other in zip(completions, together[id_], strict=True):
             assert dataclasses.replace(one, logprobs=None) == dataclasses.replace(
@@ -84,12 +86,12 @@ def test_texts_are_those_of_single_requests(
         for completions in expected.values()
         for pair in itertools.combinations([c.text.split() for c in completions], 2)
     ]
-    assert any(a[:2] == b[:2] and a != b for a, b in pairs)  # some part late
+    assert any(a[:2] == b[:2] and a != b for a, b in pairs)  # some fork late
 
 
-@pytest.mark.parametrize(("architecture", "ways"), WAYS)
+@pytest.mark.parametrize(("architecture", "backends"), BACKENDS)
 def test_each_text_so_far_is_computed_once(
-    architecture: str, ways: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    architecture: str, backends: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One query per distinct beginning of a completion: a last token is drawn and not read."""
     texts: set[tuple[str, tuple[int, ...]]] = set()
@@ -98,7 +100,7 @@ def test_each_text_so_far_is_computed_once(
 
     def note(self: RowTable, slots) -> None:
         for slot in slots.tolist():
-            tokens = self.drawn(slot)
+            tokens = self.tokens_of(slot)
             texts.update(
                 (self.jobs[slot].request.id, tuple(tokens[:i])) for i in range(1, len(tokens))
             )
@@ -111,7 +113,7 @@ def test_each_text_so_far_is_computed_once(
         return forward(self, batch, *others)
 
     engine = engine_of(
-        architecture, ways, max_rows=200
+        architecture, backends, max_rows=200
     )  # which tries the model itself, before anything is counted
     monkeypatch.setattr(RowTable, "drop", note)
     monkeypatch.setattr(ModelRunner, "forward", count)
@@ -143,19 +145,19 @@ def test_equal_prompts_of_different_requests_are_siblings(monkeypatch: pytest.Mo
 def test_few_rows_and_little_memory_change_nothing(
     slots_per_row: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More completions than rows: those that part and find none are drawn again."""
+    """More completions than rows: those that fork and find no row are drawn again."""
     items = requests(6, 20)
     expected = drawn(engine_of(max_rows=400), items)
     monkeypatch.setattr(glore.engines.local.rows, "_SLOTS_PER_ROW", slots_per_row)
-    homeless = []
-    part = RowTable.part
+    without_row = []
+    fork = RowTable.fork
     monkeypatch.setattr(
-        RowTable, "part", lambda self, copy: homeless.append(part(self, copy)) or homeless[-1]
+        RowTable, "fork", lambda self, copy: without_row.append(fork(self, copy)) or without_row[-1]
     )
     for max_rows, cache_tokens in ((1, 4096), (3, 4096), (12, 4096), (24, 200), (24, 80)):
         engine = engine_of(max_rows=max_rows, cache_tokens=cache_tokens)
         assert drawn(engine, items) == expected
-    assert slots_per_row == 1 or any(h.size for h in homeless)
+    assert slots_per_row == 1 or any(slots.size for slots in without_row)
 
 
 @given(
@@ -167,8 +169,6 @@ def test_few_rows_and_little_memory_change_nothing(
 def test_nothing_is_held_when_all_is_done(
     max_rows: int, n_pages: int, kinds: list[tuple[int, float]]
 ) -> None:
-    from test_engine_tree import stream_of
-
     items = [
         dataclasses.replace(
             requests(9, k, SamplingParams(temperature=t, max_new_tokens=5 + 9 * k))[n % 5],
@@ -176,11 +176,11 @@ def test_nothing_is_held_when_all_is_done(
         )
         for n, (k, t) in enumerate(kinds)
     ]
-    engine = engine_of(ways=("paged",), max_rows=max_rows, cache_tokens=16 * max(n_pages, 8))
-    stream = stream_of(engine, items)
-    for _ in stream.run():
-        assert stream.rows.n_rows <= max_rows
-        assert 0 <= stream.tree.n_reachable <= stream.tree.n_pages
-    assert stream.tree.n_reachable == stream.tree.n_pages
-    assert not stream.rows._holders.any()
-    assert not stream.rows.n_active
+    engine = engine_of(backends=("paged",), max_rows=max_rows, cache_tokens=16 * max(n_pages, 8))
+    scheduler = engine.scheduler()
+    assert isinstance(scheduler, Scheduler)
+    for _ in run_requests(scheduler, items):
+        assert scheduler.rows.n_rows <= max_rows
+        assert 0 <= scheduler.tree.n_available <= scheduler.tree.n_pages
+    assert scheduler.tree.n_available == scheduler.tree.n_pages
+    assert not scheduler.rows.n_active

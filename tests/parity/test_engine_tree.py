@@ -16,13 +16,14 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import glore.engines.local.runner
 from glore.config.engine import Quantization
+from glore.engines.local.attention import KVCache
 from glore.engines.local.batch import Batch, prompt_batches
 from glore.engines.local.engine import TorchEngine
-from glore.engines.local.prefix_tree import PAGE_SIZE, PageTree, cut
-from glore.engines.local.queue import Waiting
+from glore.engines.local.prefix_tree import PAGE_SIZE, PrefixTree, cut
 from glore.engines.local.runner import ModelRunner
-from glore.engines.local.scheduler import Stream
+from glore.engines.local.scheduler import Scheduler
 from glore.engines.protocol import Request, Result, SamplingParams
+from glore.engines.requests import run_requests
 from glore.errors import EngineError
 from glore.seeds import stable_seed
 from support.tiny_models import ARCHITECTURES, VOCAB, tiny_lm, tiny_tokenizer
@@ -30,26 +31,26 @@ from support.tiny_models import ARCHITECTURES, VOCAB, tiny_lm, tiny_tokenizer
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=20)
 WARM = SamplingParams(temperature=1.0, max_new_tokens=25)
 NATIVE = ("llama", "mistral", "qwen2", "qwen3")
-WAYS = [(a, "native") for a in NATIVE] + [
-    (a, way) for a in sorted(ARCHITECTURES) if a != "bloom" for way in ("paged", "torch")
+BACKENDS = [(a, "native") for a in NATIVE] + [
+    (a, backend) for a in sorted(ARCHITECTURES) if a != "bloom" for backend in ("paged", "torch")
 ]
 
 
 def engine_of(
-    architecture: str, way: str, monkeypatch: pytest.MonkeyPatch, **options: int
+    architecture: str, backend: str, monkeypatch: pytest.MonkeyPatch, **options: int
 ) -> TorchEngine:
-    """`torch`: the paged way without compiled code."""
-    if way == "torch":
+    """`torch`: the paged backend without compiled code."""
+    if backend == "torch":
         monkeypatch.setattr(glore.engines.local.runner, "library", lambda: None)
     elif glore.engines.local.runner.library() is None:
         pytest.skip("no C compiler here, or switched off")
     engine = TorchEngine.of(
         tiny_lm(architecture),
         tiny_tokenizer(),
-        ways=("native",) if way == "native" else ("paged",),
+        backends=("native",) if backend == "native" else ("paged",),
         **options,
     )
-    assert engine.runner.way == ("native" if way == "native" else "paged")
+    assert engine.runner.backend == ("native" if backend == "native" else "paged")
     return engine
 
 
@@ -75,12 +76,12 @@ def texts(results: list[Result]) -> dict[str, tuple[str, ...]]:
     return {r.request.id: tuple(c.text for c in r.completions) for r in results}
 
 
-@pytest.mark.parametrize(("architecture", "way"), WAYS)
+@pytest.mark.parametrize(("architecture", "backend"), BACKENDS)
 def test_greedy_with_shared_prefixes_equals_generate(
-    architecture: str, way: str, monkeypatch: pytest.MonkeyPatch
+    architecture: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = prefixes(3, GREEDY)
-    got = texts(list(engine_of(architecture, way, monkeypatch, max_rows=7).run(items)))
+    got = texts(list(engine_of(architecture, backend, monkeypatch, max_rows=7).run(items)))
     tokenizer, model = tiny_tokenizer(), tiny_lm(architecture)
     for item in items:
         ids = tokenizer(" ".join(item.segments), return_tensors="pt")["input_ids"]
@@ -96,23 +97,23 @@ def test_greedy_with_shared_prefixes_equals_generate(
 
 
 @pytest.mark.parametrize(
-    ("architecture", "way"), [("llama", "native"), ("gemma2", "paged"), ("qwen2", "torch")]
+    ("architecture", "backend"), [("llama", "native"), ("gemma2", "paged"), ("qwen2", "torch")]
 )
 def test_a_completion_is_the_same_alone_in_any_batch_and_with_little_memory(
-    architecture: str, way: str, monkeypatch: pytest.MonkeyPatch
+    architecture: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = prefixes(5, WARM, k=4)
     alone = texts(
         [
             r
             for item in items
-            for r in engine_of(architecture, way, monkeypatch, max_rows=1).run([item])
+            for r in engine_of(architecture, backend, monkeypatch, max_rows=1).run([item])
         ]
     )
     for max_rows, shuffled, cache_tokens in ((16, False, 4096), (200, True, 4096), (16, True, 200)):
         order = random.Random(max_rows).sample(items, len(items)) if shuffled else items
         engine = engine_of(
-            architecture, way, monkeypatch, max_rows=max_rows, cache_tokens=cache_tokens
+            architecture, backend, monkeypatch, max_rows=max_rows, cache_tokens=cache_tokens
         )
         assert texts(list(engine.run(order))) == alone
     assert any(len(set(t)) > 1 for t in alone.values())
@@ -159,33 +160,39 @@ def test_log_probabilities_are_the_same_bits_in_any_batch(
     assert all(logprobs for _, logprobs in told[0].values())
 
 
-def stream_of(engine: TorchEngine, items: list[Request]) -> Stream:
-    waiting = Waiting(items, engine.job, engine.max_rows)
-    return Stream(
-        engine.runner, waiting, engine.max_rows, engine.n_pages, engine.is_end, engine.texts
-    )
-
-
-def test_every_token_is_computed_once_and_memory_stays_bounded() -> None:
+def test_every_token_is_computed_once_and_memory_stays_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     items = prefixes(6, WARM, k=3)
     engine = TorchEngine.of(tiny_lm(), tiny_tokenizer(), max_rows=32, cache_tokens=8192)
-    stream = stream_of(engine, items)
+    small = TorchEngine.of(tiny_lm(), tiny_tokenizer(), max_rows=32, cache_tokens=192)
     distinct = {
         (item.segments[:i]): len(item.segments[i - 1].split())
         for item in items
         for i in range(1, len(item.segments) + 1)
     }
-    assert sum(1 for _ in stream.run()) == len(items)
-    assert stream.tree.n_computed == sum(distinct.values())
-    assert stream.tree.n_asked > 2 * stream.tree.n_computed
+    forward, computed, sizes = ModelRunner.forward, [], set()
 
-    small = TorchEngine.of(tiny_lm(), tiny_tokenizer(), max_rows=32, cache_tokens=192)
-    stream = stream_of(small, items)
-    for _ in stream.run():
-        assert 0 <= stream.tree.n_reachable <= stream.tree.n_pages == 12
-    assert stream.tree.n_reachable == 12  # nothing is held when all is done
-    assert stream.tree.n_computed > sum(distinct.values())  # some were evicted and computed again
-    assert all(t.shape[0] == 12 for pair in stream._store.layers.values() for t in pair)
+    def counted(self: ModelRunner, batch: Batch, cache: KVCache, *others: int) -> torch.Tensor:
+        if batch.dependent:
+            computed.append(int((batch.write_page >= 0).sum()))
+        sizes.add(cache.n_pages)
+        return forward(self, batch, cache, *others)
+
+    monkeypatch.setattr(ModelRunner, "forward", counted)
+    assert sum(1 for _ in engine.run(items)) == len(items)
+    assert sum(computed) == sum(distinct.values())
+    assert sum(len(" ".join(r.segments).split()) for r in items) > 2 * sum(computed)
+
+    computed.clear()
+    sizes.clear()
+    scheduler = small.scheduler()
+    assert isinstance(scheduler, Scheduler)
+    for _ in run_requests(scheduler, items):
+        assert 0 <= scheduler.tree.n_available <= scheduler.tree.n_pages == 12
+    assert scheduler.tree.n_available == 12  # nothing is held when all is done
+    assert sum(computed) > sum(distinct.values())  # some were evicted and computed again
+    assert sizes == {12}
 
 
 def test_out_of_memory_shrinks_the_batch_and_changes_nothing(
@@ -219,13 +226,13 @@ def test_out_of_memory_shrinks_the_batch_and_changes_nothing(
         list(engine.run(items))
 
 
-def test_layers_of_a_type_that_the_packed_ways_do_not_know_are_read_plainly() -> None:
+def test_layers_of_an_unknown_type_are_read_by_the_fallback() -> None:
     """Llama 4 attends in chunks, which a text shorter than a chunk does not show."""
     model = tiny_lm("llama")
-    assert ModelRunner(model).way != "plain"
+    assert ModelRunner(model).backend != "fallback"
     model = tiny_lm("llama")
     model.config.layer_types = ["chunked_attention"] * model.config.num_hidden_layers
-    assert ModelRunner(model).way == "plain"
+    assert ModelRunner(model).backend == "fallback"
 
 
 @pytest.mark.parametrize("architecture", NATIVE)
@@ -234,7 +241,7 @@ def test_bfloat16_products_stay_near_the_models_distribution(architecture: str) 
     float32 throughout.
     """
     half = ModelRunner(tiny_lm(architecture).to(torch.bfloat16), ("native",))
-    if half.way != "native" or half.products != "bfloat16":
+    if half.backend != "native" or half.products != "bfloat16":
         pytest.skip("no bfloat16 products on this processor")
     exact = ModelRunner(tiny_lm(architecture).to(torch.bfloat16).float(), ("native",))
     assert exact.products == "float32"
@@ -286,7 +293,7 @@ def test_sums_of_integers_cannot_overflow_and_broken_numbers_show() -> None:
         model.get_input_embeddings().weight[3] = float("nan")
     batch = one_prompt([3] * 5)
     for quantized in (runner, exact):
-        assert quantized.forward(batch, quantized.pages_for(8)).isnan().all()
+        assert quantized.forward(batch, quantized.new_kv_cache(8)).isnan().all()
 
 
 def moved_probability(one: ModelRunner, other: ModelRunner) -> tuple[float, float]:
@@ -298,7 +305,7 @@ def moved_probability(one: ModelRunner, other: ModelRunner) -> tuple[float, floa
     for _ in range(20):
         batch = one_prompt([rng.randrange(VOCAB) for _ in range(rng.randint(1, 60))])
         probs = [
-            torch.softmax(runner.forward(batch, runner.pages_for(8))[0], -1)
+            torch.softmax(runner.forward(batch, runner.new_kv_cache(8))[0], -1)
             for runner in (one, other)
         ]
         moved.append(float((probs[0] - probs[1]).abs().sum() / 2))
@@ -307,7 +314,7 @@ def moved_probability(one: ModelRunner, other: ModelRunner) -> tuple[float, floa
 
 def one_prompt(ids: list[int]) -> Batch:
     """A prompt that is read at once, its last token's logits wanted."""
-    tree = PageTree(8)
+    tree = PrefixTree(8)
     found = tree.acquire(cut([ids]))
     assert found is not None
     ((batch, _),) = prompt_batches(tree, found[1], [found[0]], 100)

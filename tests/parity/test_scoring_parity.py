@@ -60,14 +60,14 @@ def slow_scores(architecture: str, items: list[tuple[str, tuple[str, ...]]]) -> 
     return scores
 
 
-@pytest.mark.parametrize("way", ["native", "paged", "plain"])
+@pytest.mark.parametrize("backend", ["native", "paged", "fallback"])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral", "gemma2"])
-def test_scores_equal_one_pass_per_prefix(architecture: str, way: str) -> None:
+def test_scores_equal_one_pass_per_prefix(architecture: str, backend: str) -> None:
     items = solutions(8) + drafts(3, 4)
     scorer = StepScorer.of(
-        tiny_step_model(architecture), tiny_tokenizer(), scoring_tokens=256, ways=(way,)
+        tiny_step_model(architecture), tiny_tokenizer(), scoring_tokens=256, backends=(backend,)
     )
-    if way == "native" and scorer.way != "native":
+    if backend == "native" and scorer.backend != "native":
         pytest.skip("the compiled forward pass does not know this model, or there is no C compiler")
     scores = scorer.score(items)
     assert [len(s) for s in scores] == [len(steps) for _, steps in items]

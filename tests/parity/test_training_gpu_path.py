@@ -56,7 +56,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(packed_attention, "varlen", masked_twin)
     monkeypatch.setattr(fit, "suitable_attention", attention)
-    monkeypatch.setattr(trainer, "N_LANES", 1000)
+    monkeypatch.setattr(trainer, "N_THREADS", 1000)
 
 
 def waits(n_steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: object) -> int:

@@ -15,7 +15,7 @@ from glore.progress import SilentProgress
 from glore.training.batches import plan_batches
 from glore.training.examples import IGNORED, Row, merged_rows
 from glore.training.fit import fit
-from glore.training.setup import TrainingSetup
+from glore.training.training_setup import TrainingSetup
 from support.tiny_models import ARCHITECTURES, tiny_lm, tiny_step_model
 
 

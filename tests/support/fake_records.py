@@ -11,8 +11,7 @@ from pathlib import Path
 import yaml
 
 from glore.evaluation import EvaluationInputs
-from glore.pipeline.folder import write_json, write_text
-from glore.pipeline.marks import DoneMark
+from glore.pipeline.folder import DoneMark, write_json, write_text
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores, write_records
 
 HOSTILE = (

@@ -19,7 +19,7 @@ from glore.config import EngineSettings, RunConfig
 from glore.engines.protocol import Engine, Request
 from glore.records import Problem, read_records
 from glore.training.examples import TrainReport
-from glore.training.setup import TrainingSetup
+from glore.training.training_setup import TrainingSetup
 from support.fakes import FunctionEngine, LastLineTask, problem
 
 SKILL = {

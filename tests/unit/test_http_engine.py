@@ -27,9 +27,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glore.config import EngineSettings
-from glore.engines.http import answer as completions_answer
-from glore.engines.http import api as completions_api
-from glore.engines.http.answer import PassingError
+from glore.engines.http import answer as http_answer
+from glore.engines.http import api as http_api
+from glore.engines.http.answer import TransientError
 from glore.engines.http.engine import HttpEngine
 from glore.engines.local.engine import TorchEngine
 from glore.engines.protocol import Result, SamplingParams
@@ -53,7 +53,7 @@ def running(folder: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    monkeypatch.setattr(completions_api, "FIRST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(http_api, "FIRST_WAIT_SECONDS", 0.02)
     monkeypatch.setenv("GLORE_API_KEY", "secret-1")
     running.faults()
     return running
@@ -412,7 +412,7 @@ def test_it_says_what_it_waits_for_once_and_when_that_changes(
     )
     with (
         canned([busy, busy, busy, other, other, MODELS]) as answers,
-        caplog.at_level(logging.WARNING, completions_api.__name__),
+        caplog.at_level(logging.WARNING, http_api.__name__),
     ):
         HttpEngine(folder, answers.settings(wait_seconds=60))
     loading, teacher = caplog.messages
@@ -541,7 +541,7 @@ GARBAGE = [
 def test_garbage_is_asked_for_again_and_then_a_clear_error(
     folder: Path, monkeypatch: pytest.MonkeyPatch, n: int, garbage: Reply, words: str
 ) -> None:
-    monkeypatch.setattr(completions_api, "FIRST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(http_api, "FIRST_WAIT_SECONDS", 0.02)
     items = requests_of(1, n, SamplingParams(max_new_tokens=12, logprobs=b"logprobs" in garbage[1]))
     good = answer(*["w5", "w6"][:n], logprobs={"token_logprobs": [-1.0]})
     with canned(MODELS, garbage, good) as answers:
@@ -590,10 +590,10 @@ def test_no_json_type_passes_for_another(value: object) -> None:
         )
         choices = value if place == "choices" else [{**good, place: value}]
         try:
-            found = completions_answer.read_answer(
+            found = http_answer.read_answer(
                 json.dumps({"choices": choices, "usage": usage}).encode(), 1, payload
             )
-        except (PassingError, completions_answer.SilentError):
+        except (TransientError, http_answer.MissingFieldError):
             continue
         ((text, stop, logprobs),) = found.choices
         assert isinstance(text, str)
@@ -627,12 +627,12 @@ def test_a_list_of_models_or_a_failure_nested_too_deeply_is_as_any_other_garbage
     ],
 )
 def test_retry_after_in_seconds_or_as_a_date(given: str, least: float, most: float) -> None:
-    assert least <= completions_api._retry_after({"retry-after": given}) <= most
+    assert least <= http_api._retry_after({"retry-after": given}) <= most
 
 
 def test_retry_after_a_far_date_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(completions_api, "FIRST_WAIT_SECONDS", 0.0)
-    monkeypatch.setattr(completions_api, "LONGEST_RETRY_AFTER_SECONDS", 0.3)
+    monkeypatch.setattr(http_api, "FIRST_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(http_api, "LONGEST_RETRY_AFTER_SECONDS", 0.3)
     with canned(
         MODELS, reply({}, 429, Retry_After="Fri, 31 Dec 9999 23:59:59 GMT"), answer("w5")
     ) as answers:
@@ -682,15 +682,15 @@ def test_waits_grow_differ_and_are_the_same_every_time(monkeypatch: pytest.Monke
         waits.append(seconds)
 
     async def failing(*_: object) -> None:
-        raise PassingError("no", wait=4.0 if len(waits) == 2 else 0.0)
+        raise TransientError("no", wait=4.0 if len(waits) == 2 else 0.0)
 
-    api = completions_api.CompletionsApi(
+    api = http_api.CompletionsApi(
         "http://localhost:1/v1",
         "m",
         EngineSettings(kind="http", url="http://localhost:1/v1"),
         "start it",
     )
-    monkeypatch.setattr(completions_api.CompletionsApi, "_try", failing)
+    monkeypatch.setattr(http_api.CompletionsApi, "_try", failing)
     monkeypatch.setattr(asyncio, "sleep", slept)
 
     def all_waits(what: str) -> list[float]:
@@ -709,7 +709,7 @@ def test_waits_grow_differ_and_are_the_same_every_time(monkeypatch: pytest.Monke
 def test_ctrl_c_ends_the_calls_under_way_at_once(server: Server, folder: Path) -> None:
     server.faults("slow")
     code = (
-        f"import sys; sys.path.insert(0, {str(TESTS)!r})\nfrom engine_kinds import "
+        f"import sys; sys.path.insert(0, {str(TESTS)!r})\nfrom support.engine_kinds import "
         "requests_of\nfrom glore.config import EngineSettings\nfrom glore.engines.http.engine "
         f"import HttpEngine\nengine = HttpEngine({str(folder)!r}, EngineSettings(kind='http', "
         f"url={server.url!r}, concurrency=4))\nprint('go', "

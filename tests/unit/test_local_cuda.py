@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from support import triton_here  # noqa: F401  # before the kernels are imported
 
 # isort: split
-from glore.engines.local.attention import KeyValues, Reading
+from glore.engines.local.attention import ForwardContext, KVCache
 from glore.engines.local.batch import Batch, prompt_batches
 from glore.engines.local.cuda.inputs import Inputs, Sizes, chain_blocks, row_blocks
+from glore.engines.local.cuda.kv_cache import CudaKVCache
 from glore.engines.local.cuda.launch import attend, block_queries, choose, prompt_pairs, row_stats
 from glore.engines.local.cuda.model import padded_rows
-from glore.engines.local.cuda.pages import CudaPages
 from glore.engines.local.draw import Draws, DrawSettings, draw_each
 from glore.engines.local.noise import uniforms
-from glore.engines.local.prefix_tree import PAGE_SIZE, PageTree, cut
+from glore.engines.local.prefix_tree import PAGE_SIZE, PrefixTree, cut
 
 SHAPES = st.fixed_dictionaries(
     {
@@ -51,8 +51,8 @@ def random_prompts(rng: random.Random, n_texts: int) -> list[list[list[int]]]:
 
 def both(
     batch: Batch,
-    twin: KeyValues,
-    pages: CudaPages,
+    twin: KVCache,
+    pages: CudaKVCache,
     n_block: int,
     shape: dict,
     dtype: torch.dtype,
@@ -64,7 +64,7 @@ def both(
     q = torch.randn(n, n_heads * n_each, size, generator=generator).to(dtype)
     k, v = (torch.randn(n, n_heads, size, generator=generator).to(dtype) for _ in "kv")
     scaling = size**-0.5
-    expected = Reading(twin, batch, torch.device("cpu")).attend(
+    expected = ForwardContext(twin, batch, torch.device("cpu")).attend(
         0, q, k, v, scaling, shape["window"], shape["softcap"]
     )
     n_rows = n + 3 if is_step else n
@@ -96,14 +96,14 @@ def both(
     return got[:n], expected
 
 
-def decode_batches(rng: random.Random, tree: PageTree, leaves: list, n_steps: int):
+def decode_batches(rng: random.Random, tree: PrefixTree, leaves: list, n_steps: int):
     """Rows that continue the prompts, two siblings of which share a page that is full."""
     n = len(leaves)
     own: list[list[int]] = [[] for _ in leaves]
     for step in range(n_steps):
         for row, leaf in enumerate(leaves):
             if step % PAGE_SIZE == 0:
-                (page,) = tree.take(1)
+                (page,) = tree.allocate(1)
                 own[row].append(page)
                 tree.fill[page], tree.start[page] = PAGE_SIZE, leaf.end + step
         width = max(len(leaf.pages) + len(pages) for leaf, pages in zip(leaves, own, strict=True))
@@ -137,8 +137,8 @@ def attention_agrees(
     shape: dict, n_texts: int, n_steps: int, pairs: int, dtype: torch.dtype, tolerance: float
 ) -> None:
     rng = random.Random(shape["seed"])
-    tree = PageTree(256)
-    twin, pages = KeyValues(256), CudaPages(256, 1)
+    tree = PrefixTree(256)
+    twin, pages = KVCache(256), CudaKVCache(256, 1)
     leaves = []
     for segments in random_prompts(rng, n_texts):
         leaf, new = tree.acquire(cut(segments))
@@ -251,7 +251,7 @@ def test_rows_that_are_not_finite_are_told(bad: float, temperature: float) -> No
 
 
 def test_pages_are_copied_in_every_layer() -> None:
-    pages = CudaPages(6, 3)
+    pages = CudaKVCache(6, 3)
     pages.layer(0, torch.zeros(1, 2, 24))
     assert pages.data is not None
     pages.data.normal_()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from glore.engines.local.attention import KeyValues
+from glore.engines.local.attention import KVCache
 from glore.engines.local.engine import TorchEngine
 from glore.engines.local.rows import RowTable
 from glore.engines.local.runner import ModelRunner
@@ -21,14 +21,16 @@ from glore.errors import EngineError
 from support.tiny_models import tiny_lm, tiny_step_model, tiny_tokenizer
 
 PARAMS = SamplingParams(max_new_tokens=8)
-WAYS = pytest.mark.parametrize("way", ["native", "paged", "plain"])
+BACKENDS = pytest.mark.parametrize("backend", ["native", "paged", "fallback"])
 
 
 def engine_of(
-    way: str = "native", max_rows: int = 4, cache_tokens: int | None = None
+    backend: str = "native", max_rows: int = 4, cache_tokens: int | None = None
 ) -> TorchEngine:
-    ways = {"native": ("native", "paged"), "paged": ("paged",), "plain": ("plain",)}[way]
-    return TorchEngine.of(tiny_lm(), tiny_tokenizer(), max_rows, cache_tokens, ways)
+    backends = {"native": ("native", "paged"), "paged": ("paged",), "fallback": ("fallback",)}[
+        backend
+    ]
+    return TorchEngine.of(tiny_lm(), tiny_tokenizer(), max_rows, cache_tokens, backends)
 
 
 def requests(n: int, k: int = 2) -> list[Request]:
@@ -65,21 +67,21 @@ def small_device(monkeypatch: pytest.MonkeyPatch, n_pages: int) -> list[int]:
     """Room for so many pages and no more. Returns what is asked for, as it comes."""
     asked: list[int] = []
 
-    def too_large(store: KeyValues, *_: object) -> bool:
+    def too_large(store: KVCache, *_: object) -> bool:
         asked.append(store.n_pages)
         return store.n_pages > n_pages
 
-    monkeypatch.setattr(KeyValues, "layer", failing(KeyValues.layer, too_large))
+    monkeypatch.setattr(KVCache, "layer", failing(KVCache.layer, too_large))
     return asked
 
 
-@pytest.mark.parametrize("way", ["native", "paged"])
+@pytest.mark.parametrize("backend", ["native", "paged"])
 @pytest.mark.parametrize(("max_rows", "n_pages"), [(16, 100), (16, 3), (1, 10)])
 def test_a_store_too_large_for_the_device_shrinks(
-    way: str, max_rows: int, n_pages: int, monkeypatch: pytest.MonkeyPatch
+    backend: str, max_rows: int, n_pages: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = texts(list(engine_of(way, 16).run(requests(9))))
-    engine = engine_of(way, max_rows)
+    expected = texts(list(engine_of(backend, 16).run(requests(9))))
+    engine = engine_of(backend, max_rows)
     asked = small_device(monkeypatch, n_pages)
     assert texts(list(engine.run(requests(9)))) == expected
     assert engine.n_pages == asked[0] > n_pages >= asked[-1]
@@ -107,7 +109,7 @@ def test_a_long_request_after_a_shortage_gets_the_room_it_was_promised(
     expected = texts(list(engine_of("paged").run(items)))
     engine, forward, sizes = engine_of("paged"), ModelRunner.forward, []
 
-    def noting(self: ModelRunner, batch: Any, store: KeyValues, n_threads: int = 1) -> torch.Tensor:
+    def noting(self: ModelRunner, batch: Any, store: KVCache, n_threads: int = 1) -> torch.Tensor:
         sizes.append(store.n_pages)
         return forward(self, batch, store, n_threads)
 
@@ -134,41 +136,41 @@ def test_the_prompt_pass_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert texts(list(engine.run(items))) == expected
 
 
-@WAYS
+@BACKENDS
 @pytest.mark.parametrize("n", [0, 2, 12])
-def test_a_source_out_of_memory_is_not_a_full_batch(way: str, n: int) -> None:
+def test_a_source_out_of_memory_is_not_a_full_batch(backend: str, n: int) -> None:
     def source() -> Iterator[Request]:
         yield from requests(n)
         raise MemoryError("the source")
 
     with pytest.raises(MemoryError, match="the source"):
-        list(engine_of(way).run(source()))
+        list(engine_of(backend).run(source()))
 
 
-@WAYS
+@BACKENDS
 @pytest.mark.parametrize("n", [0, 2, 12])
 def test_encoding_out_of_memory_is_not_a_full_batch(
-    way: str, n: int, monkeypatch: pytest.MonkeyPatch
+    backend: str, n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = engine_of(way)
-    encode = engine.job
-    monkeypatch.setattr(engine, "job", failing(encode, lambda request: request.id == f"r{n}"))
+    engine = engine_of(backend)
+    encode = engine.encode
+    monkeypatch.setattr(engine, "encode", failing(encode, lambda request: request.id == f"r{n}"))
     with pytest.raises(torch.OutOfMemoryError):
         list(engine.run(requests(20)))
 
 
-@pytest.mark.parametrize("way", ["native", "paged"])
-def test_what_is_done_stays_done(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("backend", ["native", "paged"])
+def test_what_is_done_stays_done(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     items = requests(8, k=3)
     items[1:1] = [Request("empty", ("w3",), (), PARAMS)]
-    expected = texts(list(engine_of(way).run(items)))
+    expected = texts(list(engine_of(backend).run(items)))
     assert expected["empty"] == ()
     with monkeypatch.context() as patch:
         patch.setattr(ModelRunner, "forward", failing(ModelRunner.forward, first(1)))
-        assert texts(list(engine_of(way).run(items))) == expected
+        assert texts(list(engine_of(backend).run(items))) == expected
     # After the step's completions are kept, and some requests are done.
     monkeypatch.setattr(RowTable, "drop", failing(RowTable.drop, first(2)))
-    assert texts(list(engine_of(way).run(items))) == expected
+    assert texts(list(engine_of(backend).run(items))) == expected
 
 
 def test_other_errors_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,8 +198,8 @@ def test_a_prompt_that_waits_for_rows_gives_way_to_the_last_row(n_pages: int) ->
 def test_waves_of_the_plain_way_shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     items = requests(7, k=3)
     items[1:1] = [Request("empty", ("w3",), (), PARAMS)]
-    expected = texts(list(engine_of("plain").run(items)))
-    engine = engine_of("plain", 8)
+    expected = texts(list(engine_of("fallback").run(items)))
+    engine = engine_of("fallback", 8)
     forward = engine.model.forward
     monkeypatch.setattr(
         engine.model,
@@ -210,15 +212,19 @@ def test_waves_of_the_plain_way_shrink(monkeypatch: pytest.MonkeyPatch) -> None:
         list(engine.run(items))
 
 
-@WAYS
-def test_scoring_shrinks(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@BACKENDS
+def test_scoring_shrinks(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     items = [
         (f"w{3 + i} w4 w5", tuple(f"w{i + j} w7" for j in range(3, 5 + i % 4))) for i in range(12)
     ] + [("w3", ())]
-    ways = {"native": ("native", "paged"), "paged": ("paged",), "plain": ("plain",)}[way]
-    scorer = StepScorer.of(tiny_step_model(), tiny_tokenizer(), 256, ways)
+    backends = {"native": ("native", "paged"), "paged": ("paged",), "fallback": ("fallback",)}[
+        backend
+    ]
+    scorer = StepScorer.of(tiny_step_model(), tiny_tokenizer(), 256, backends)
     expected = scorer.score(items)
-    owner, name = (scorer.model, "forward") if way == "plain" else (scorer._runner, "forward")
+    owner, name = (
+        (scorer.model, "forward") if backend == "fallback" else (scorer._runner, "forward")
+    )
     forward = getattr(owner, name)
 
     def too_many(*batches: Any, input_ids: torch.Tensor | None = None, **_: object) -> bool:

@@ -59,13 +59,13 @@ def test_the_right_way_is_taken_in_every_type(architecture: str, dtype: torch.dt
     for seed in range(3):
         runner = ModelRunner(realistic(architecture, dtype, seed))
         if architecture in NATIVE and glore.engines.local.runner.library() is not None:
-            assert runner.way == "native", runner.reason
+            assert runner.backend == "native", runner.reason
         else:
-            assert runner.way == "paged", runner.reason
+            assert runner.backend == "paged", runner.reason
 
 
 def test_a_step_model_in_bfloat16_keeps_the_engine() -> None:
-    assert ModelRunner(tiny_step_model("llama").to(torch.bfloat16)).way != "plain"
+    assert ModelRunner(tiny_step_model("llama").to(torch.bfloat16)).backend != "fallback"
 
 
 def of_step(**changes: Callable[[Batch], object]) -> Callable[[pytest.MonkeyPatch], None]:
@@ -86,7 +86,7 @@ def of_step(**changes: Callable[[Batch], object]) -> Callable[[pytest.MonkeyPatc
 
 def of_attention(**changes: Callable[[object], object]) -> Callable[[pytest.MonkeyPatch], None]:
     """An attention that is told something wrong in every layer."""
-    attend = attention.Reading.attend
+    attend = attention.ForwardContext.attend
 
     def plant(patch: pytest.MonkeyPatch) -> None:
         def faulty(self, layer, q, k, v, scaling, window, softcap):  # type: ignore[no-untyped-def]
@@ -94,7 +94,7 @@ def of_attention(**changes: Callable[[object], object]) -> Callable[[pytest.Monk
             given |= {name: change(given[name]) for name, change in changes.items()}
             return attend(self, layer, q, k, v, **given)
 
-        patch.setattr(attention.Reading, "attend", faulty)
+        patch.setattr(attention.ForwardContext, "attend", faulty)
 
     return plant
 
@@ -115,10 +115,10 @@ def test_a_planted_fault_is_found_in_bfloat16(
     architecture: str, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = realistic(architecture, torch.bfloat16)
-    assert ModelRunner(model, ("paged",)).way == "paged"
+    assert ModelRunner(model, ("paged",)).backend == "paged"
     FAULTS[fault](monkeypatch)
     runner = ModelRunner(realistic(architecture, torch.bfloat16), ("paged",))
-    assert runner.way == "plain"
+    assert runner.backend == "fallback"
     assert "from float32" in runner.reason
 
 
@@ -127,7 +127,7 @@ def test_a_missing_window_is_found_in_bfloat16(
     architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_attention(window=lambda w: None)(monkeypatch)
-    assert ModelRunner(realistic(architecture, torch.bfloat16), ("paged",)).way == "plain"
+    assert ModelRunner(realistic(architecture, torch.bfloat16), ("paged",)).backend == "fallback"
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3"])
@@ -156,7 +156,7 @@ def test_a_fallback_is_warned_of_once_with_reason_and_cost(
         for _ in range(2):
             runner = ModelRunner(realistic("llama", torch.bfloat16))
     (record,) = caplog.records
-    assert "plain way" in record.message
+    assert "fallback backend" in record.message
     assert "many times slower" in record.message
     assert "from float32" in record.message
     assert runner.refusals["paged"] in record.message
@@ -165,5 +165,5 @@ def test_a_fallback_is_warned_of_once_with_reason_and_cost(
 
 def test_a_model_read_in_pages_before_is_checked_again() -> None:
     model = tiny_lm("gemma2")
-    assert ModelRunner(model, ("paged",)).way == "paged"
-    assert ModelRunner(model, ("paged",)).way == "paged"
+    assert ModelRunner(model, ("paged",)).backend == "paged"
+    assert ModelRunner(model, ("paged",)).backend == "paged"

@@ -20,7 +20,7 @@ from glore.training import fit
 from glore.training.examples import TrainReport
 from glore.training.finetune import train_causal_lm, train_step_classifier
 from glore.training.optimizers import Float32Muon, MuonWithAdamW, split_parameters
-from glore.training.setup import TrainingSetup
+from glore.training.training_setup import TrainingSetup
 from support import tiny_training as tiny
 
 

@@ -23,10 +23,10 @@ from transformers import AutoModelForCausalLM
 
 from glore.errors import ConfigError, ModelError
 from glore.progress import SilentProgress
-from glore.training.belonging import Owner, alone
 from glore.training.examples import StepExample, TrainReport
 from glore.training.finetune import train_causal_lm, train_step_classifier
-from glore.training.setup import TrainingSetup
+from glore.training.job_owner import Owner, exclusive
+from glore.training.training_setup import TrainingSetup
 from support import tiny_training as tiny
 
 ACCELERATE = Path(__file__).parents[2] / "recipes" / "accelerate"
@@ -128,7 +128,7 @@ from support import tiny_training as tiny
 from pathlib import Path
 from glore.progress import SilentProgress
 from glore.training.finetune import train_causal_lm
-from glore.training.setup import TrainingSetup
+from glore.training.training_setup import TrainingSetup
 
 class Told(SilentProgress):
     def advance(self, n=1, tokens=0):
@@ -162,7 +162,7 @@ def test_a_job_ends_with_the_run_that_launched_it(base: Path, tmp_path: Path) ->
         run.kill()
         run.stdout.close()
     begin = time.monotonic()
-    with alone(tmp_path / "work" / "job", SilentProgress()):
+    with exclusive(tmp_path / "work" / "job", SilentProgress()):
         assert time.monotonic() - begin < 20
     assert not (tmp_path / "out").exists()
     late = [

@@ -14,7 +14,7 @@ from glore.errors import ModelError, out_of_memory, says_out_of_memory
 from glore.progress import SilentProgress
 from glore.training.finetune import train_causal_lm, train_step_classifier
 from glore.training.fit import PlannedTrainer
-from glore.training.setup import TrainingSetup
+from glore.training.training_setup import TrainingSetup
 from support import tiny_training as tiny
 
 GREEDY_JOB = """

@@ -17,7 +17,7 @@ from glore.tasks.protocol import Document
 from glore.training import scratch as training
 from glore.training.examples import Row, TrainReport
 from glore.training.scratch import DrawDocument, train_scratch_base
-from glore.training.setup import TrainingSetup
+from glore.training.training_setup import TrainingSetup
 from support import tiny_training as tiny
 
 TOKENIZER = tiny.tiny_tokenizer()

@@ -25,7 +25,6 @@ __all__ = [
     "Result",
     "SamplingParams",
     "check_scores",
-    "followed",
 ]
 
 
@@ -86,11 +85,6 @@ class Result:
 
 
 FollowUp = Callable[[Result], Iterable[Request]]
-
-
-def followed(result: Result, follow_up: FollowUp | None) -> Iterable[Request]:
-    """What comes after a result."""
-    return () if follow_up is None else follow_up(result)
 
 
 class Engine(Protocol):

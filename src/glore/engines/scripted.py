@@ -1,9 +1,7 @@
-"""An engine without a model, for tests: answers come from a function or a table, everything else is
-as real engines do it.
+"""An engine without a model, for tests: completions come from a function or a table.
 
-Requests are read lazily, `follow_up` may add more at any time, results come in any order (shuffled
-on demand, to prove that a caller does not lean on the order). Tokens are counted as words, and one
-more for the end of the text (none for a stop).
+Otherwise it does as the others do. Results can be shuffled, to prove that a caller does not rely on
+their order. Tokens are counted as words, and one more for the end of the text (none for a stop).
 """
 
 from __future__ import annotations
@@ -13,7 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from glore.engines.encoding import check
-from glore.engines.protocol import Completion, FollowUp, Request, Result, followed
+from glore.engines.protocol import Completion, FollowUp, Request, Result
+from glore.engines.requests import run_requests
 from glore.errors import EngineError, shown
 
 __all__ = ["ScriptedEngine"]
@@ -23,13 +22,13 @@ _LACKS = {"logprobs": "a script has no probabilities; sample without it, or from
 
 
 class ScriptedEngine:
-    """An `Engine` that says what it is told.
+    """An `Engine` that answers from a script.
 
     `script`: a function (request, seed) → text, or a table from the request's id (or else its whole
     prompt) to texts, one per seed in order, starting over when there are more seeds than texts.
-    `shuffle`: deliver in an order drawn from this seed out of a window of `window` requests; none:
+    `shuffle`: a seed for the order of results, each drawn out of the `window` next requests; none:
     in order. A text longer than `max_new_tokens` words is cut there. `requests` and `n_tokens`
-    record what was asked and answered.
+    record the requests with seeds and the tokens of their answers.
     """
 
     def __init__(
@@ -48,18 +47,8 @@ class ScriptedEngine:
         self, requests: Iterable[Request], follow_up: FollowUp | None = None
     ) -> Iterator[Result]:
         """Answer every request; see `glore.engines.protocol.Engine.run`."""
-        source = iter(requests)
-        waiting: list[Request] = []
-        while True:
-            while len(waiting) < self._window and (request := next(source, None)) is not None:
-                waiting.append(request)
-            if not waiting:
-                return
-            result = self._answer(
-                waiting.pop(self._random.randrange(len(waiting)) if self._random else 0)
-            )
-            waiting.extend(followed(result, follow_up))
-            yield result
+        stepper = _ScriptStepper(self._answer, self._random, self._window)
+        return run_requests(stepper, requests, follow_up)
 
     def _answer(self, request: Request) -> Result:
         check(request, len("".join(request.segments)), _LACKS)
@@ -93,6 +82,34 @@ class ScriptedEngine:
             kept += line
             left -= len(words)
         return Completion(kept, limit, "length", seed)
+
+
+class _ScriptStepper:
+    """The requests of one `run`, answered one at a time."""
+
+    def __init__(
+        self, answer: Callable[[Request], Result], order: random.Random | None, window: int
+    ) -> None:
+        self._answer, self._random, self._window = answer, order, window
+        self._waiting: list[Request] = []
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether requests wait."""
+        return bool(self._waiting)
+
+    def has_room(self) -> bool:
+        """Whether the window has room."""
+        return len(self._waiting) < self._window
+
+    def add(self, request: Request, is_follow_up: bool) -> None:
+        """Let a request wait."""
+        self._waiting.append(request)
+
+    def step(self) -> list[Result]:
+        """Answer the first request, or a random one."""
+        index = self._random.randrange(len(self._waiting)) if self._random else 0
+        return [self._answer(self._waiting.pop(index))]
 
 
 class _Table:

@@ -1,11 +1,11 @@
-"""Sampling with vLLM in this process: its scheduler, its paged cache with prefix caching, our
-requests and seeds.
+"""Sampling with vLLM in this process: its scheduler and its prefix caching, our requests and seeds.
 
-Thin on purpose: requests go in as token ids, one per seed, and come out whole. One vLLM request per
-seed instead of one with `n`: vLLM draws sibling i with seed + i, so only requests of their own have
-the seeds that were asked for. The prompt's cache blocks are shared either way. vLLM pins its own
-torch and transformers, so it lives in an environment of its own (docs/engines.md). Written to
-vLLM's documented interface and tested against a stand-in; not yet measured on a GPU.
+This is a thin layer: requests go in as token ids, one per seed, and come out complete. Each seed is
+a vLLM request of its own instead of one request with `n`: vLLM draws sibling i with seed + i, so
+only separate requests have the seeds that were asked for. The prompt's cache blocks are shared
+nevertheless. vLLM pins its own torch and transformers, so it needs its own environment
+(docs/engines.md). This is written to vLLM's documented interface and tested against a fake of it;
+it is not yet measured on a GPU.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import itertools
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from glore.engines.encoding import checked_tokens
-from glore.engines.protocol import Completion, FollowUp, Request, Result, followed
+from glore.engines.protocol import FollowUp, Request, Result
+from glore.engines.requests import Job, run_requests
 from glore.errors import EngineError, ModelError, shown
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from glore.config import EngineSettings
 
 __all__ = ["VllmEngine", "import_vllm"]
@@ -33,8 +35,9 @@ STOPS = {"stop": "eos", "length": "length"}
 
 
 class VllmEngine:
-    """An `Engine` over a model that vLLM can load. Raises EngineError without vLLM, ModelError when
-    it can't load the model.
+    """An `Engine` over a model that vLLM can load.
+
+    Raises EngineError without vLLM, ModelError when it can't load the model.
     """
 
     def __init__(self, model_path: str | Path, settings: EngineSettings) -> None:
@@ -44,7 +47,8 @@ class VllmEngine:
         self._vllm = import_vllm()
         found = open_folder(model_path, "causal language model")
         self.tokenizer = load_tokenizer(model_path)
-        self._most_open = 2 * settings.max_rows
+        self._most = 2 * settings.max_rows
+        """Completions in vLLM at once, beyond follow-ups."""
         self._names = itertools.count()
         arguments: dict[str, object] = {
             "model": found.name,
@@ -72,41 +76,47 @@ class VllmEngine:
     def run(
         self, requests: Iterable[Request], follow_up: FollowUp | None = None
     ) -> Iterator[Result]:
-        """Draw every request's completions; see `glore.engines.protocol.Engine.run`. Leaving it
-        early aborts what is under way.
-        """
-        source = iter(requests)
-        added: deque[Request] = deque()
-        batch = _Open()
-        try:
-            while True:
-                while (
-                    len(batch.places) < self._most_open
-                    and (request := added.popleft() if added else next(source, None)) is not None
-                ):
-                    if request.seeds:
-                        self._begin(request, batch)
-                    else:
-                        added.extend(followed(Result(request, ()), follow_up))
-                        yield Result(request, ())
-                if not batch.places:
-                    return
-                for job in [
-                    job
-                    for output in self._engine.step()
-                    if output.finished and (job := batch.take(output)) is not None
-                ]:
-                    result = Result(job.request, tuple(c for c in job.completions if c is not None))
-                    added.extend(followed(result, follow_up))
-                    yield result
-        finally:
-            if batch.places:
-                self._engine.abort_request(list(batch.places))
+        """Draw every request's completions; see `glore.engines.protocol.Engine.run`.
 
-    def _begin(self, request: Request, batch: _Open) -> None:
-        tokens = checked_tokens(self.tokenizer, request)
+        Leaving it early aborts what is in progress.
+        """
+        stepper = _VllmStepper(self._vllm, self._engine, self.tokenizer, self._names, self._most)
+        try:
+            yield from run_requests(stepper, requests, follow_up)
+        finally:
+            stepper.abort()
+
+
+class _VllmStepper:
+    """The requests of one `run` in vLLM's engine, which knows each completion by a name."""
+
+    def __init__(
+        self,
+        vllm: _Vllm,
+        engine: LLMEngine,
+        tokenizer: PreTrainedTokenizerBase,
+        names: Iterator[int],
+        most_open: int,
+    ) -> None:
+        self._vllm, self._engine, self._tokenizer = vllm, engine, tokenizer
+        self._names, self._most_open = names, most_open
+        self._open: dict[str, tuple[Job, int]] = {}
+        """vLLM's name of a completion → its request and the index of its seed."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether vLLM works on any completion."""
+        return bool(self._open)
+
+    def has_room(self) -> bool:
+        """Whether to add a request from the source now."""
+        return len(self._open) < self._most_open
+
+    def add(self, request: Request, is_follow_up: bool) -> None:
+        """Give vLLM a request for every seed. Raises EngineError for what it refuses."""
+        tokens = checked_tokens(self._tokenizer, request)
         params = request.params
-        job = _Job(request, [None] * len(request.seeds))
+        job = Job(request)
         for index, seed in enumerate(request.seeds):
             sampling = self._vllm.SamplingParams(
                 n=1,
@@ -127,43 +137,34 @@ class VllmEngine:
                     f"request {shown(request.id)}: vLLM refuses it: "
                     f"{shown(' '.join(str(error).split()), 300)}"
                 ) from error
-            batch.places[name] = (job, index)
+            self._open[name] = (job, index)
 
+    def step(self) -> list[Result]:
+        """One step of vLLM. Returns the results that became complete."""
+        jobs = [self._finish(output) for output in self._engine.step() if output.finished]
+        return [job.result() for job in jobs if job is not None]
 
-@dataclasses.dataclass(slots=True, eq=False)
-class _Job:
-    """A request on its way."""
+    def abort(self) -> None:
+        """Let vLLM drop what is in progress."""
+        if self._open:
+            self._engine.abort_request(list(self._open))
 
-    request: Request
-    completions: list[Completion | None]
-    n_done: int = 0
-
-
-class _Open:
-    """What vLLM is working on: its names for completions, and whose they are."""
-
-    def __init__(self) -> None:
-        self.places: dict[str, tuple[_Job, int]] = {}
-
-    def take(self, output: RequestOutput) -> _Job | None:
-        """Keep a finished completion; the job when it was its last."""
-        place = self.places.pop(output.request_id, None)
+    def _finish(self, output: RequestOutput) -> Job | None:
+        """Store a finished completion. Returns the request if it was its last."""
+        place = self._open.pop(output.request_id, None)
         if place is None:  # of a run that was left early
             return None
         job, index = place
-        drawn = output.outputs[0]
+        drawn, params = output.outputs[0], job.request.params
         if drawn.finish_reason not in STOPS:
             raise EngineError(
                 f"request {shown(job.request.id)}: vLLM ended it with {shown(drawn.finish_reason)} "
                 "and no completion"
             )
-        stop = (
-            "stop"
-            if job.request.params.stop and isinstance(drawn.stop_reason, str)
-            else STOPS[drawn.finish_reason]
-        )
+        is_stopped = params.stop and isinstance(drawn.stop_reason, str)
+        stop = "stop" if is_stopped else STOPS[drawn.finish_reason]
         logprobs = None
-        if job.request.params.logprobs:
+        if params.logprobs:
             if drawn.logprobs is None:
                 raise EngineError(
                     f"request {shown(job.request.id)}: vLLM gave no log-probabilities; sample "
@@ -172,11 +173,7 @@ class _Open:
             logprobs = tuple(
                 at[token].logprob for at, token in zip(drawn.logprobs, drawn.token_ids, strict=True)
             )
-        job.completions[index] = Completion(
-            drawn.text, len(drawn.token_ids), stop, job.request.seeds[index], logprobs
-        )
-        job.n_done += 1
-        return job if job.n_done == len(job.completions) else None
+        return job if job.finish(index, drawn.text, len(drawn.token_ids), stop, logprobs) else None
 
 
 class Logprob(Protocol):

@@ -16,27 +16,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from glore.evaluation.inputs import (
-    BALANCED_ORM,
-    ORM,
-    REWARD_MODELS,
-    SORM,
-    EvaluationInputs,
-    Index,
-)
+from glore.evaluation.inputs import REWARD_MODELS, EvaluationInputs, Index
 from glore.records import StepLabels
 from glore.statistics import Difference, Estimate, FloatArray
 
 __all__ = [
-    "ALL_STEPS",
-    "ANSWER",
-    "ANSWERS",
-    "FINAL",
-    "INTERMEDIATE",
-    "LABELS",
-    "STEPS_BY_LABELS",
-    "STEPS_BY_TRUTH",
-    "TRUTH",
     "Calibration",
     "CalibrationBin",
     "JudgeDifference",
@@ -48,16 +32,6 @@ __all__ = [
 
 N_BINS = 10
 
-LABELS, TRUTH, ANSWER = "labels", "truth", "answer"
-"""What a judgement is compared with: step labels from rollouts, the exact truth, the final answer
-(Table 2).
-"""
-INTERMEDIATE, ALL_STEPS, FINAL = "intermediate", "all", "final"
-"""What is judged: the steps before the answer line, all steps, the final answer."""
-ANSWERS = "final answers of drafts"
-STEPS_BY_LABELS, STEPS_BY_TRUTH = "steps against labels", "steps against truth"
-"""What a calibration is about."""
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class JudgeRow:
@@ -65,9 +39,9 @@ class JudgeRow:
 
     model: str
     against: str
-    """LABELS, TRUTH or ANSWER."""
+    """`labels` (from rollouts), `truth` (exact), or `answer` (Table 2)."""
     scope: str
-    """INTERMEDIATE, ALL_STEPS or FINAL."""
+    """`intermediate`, `all` or `final`."""
     natural: Estimate
     balanced: Estimate
     false_positive_rate: Estimate
@@ -107,7 +81,6 @@ class Calibration:
 
     model: str
     what: str
-    """ANSWERS, STEPS_BY_LABELS or STEPS_BY_TRUTH."""
     bins: tuple[CalibrationBin, ...]
     n: int
     expected_error: float
@@ -131,8 +104,8 @@ def step_accuracy(
     """Table 1, on the (Q, D) set."""
     rows: list[JudgeRow] = []
     differences: list[JudgeDifference] = []
-    for against, labels in ((LABELS, inputs.draft_labels), (TRUTH, inputs.draft_truth)):
-        for scope in (INTERMEDIATE, ALL_STEPS):
+    for against, labels in (("labels", inputs.draft_labels), ("truth", inputs.draft_truth)):
+        for scope in ("intermediate", "all"):
             cases = _step_cases(index, labels, scope)
             found, compared = _judge(index, cases, against, scope)
             rows += found
@@ -144,7 +117,7 @@ def final_accuracy(index: Index) -> tuple[tuple[JudgeRow, ...], tuple[JudgeDiffe
     """Table 2: the probability after the last step against the draft's verdict; ungraded drafts are
     left out.
     """
-    rows, differences = _judge(index, _final_cases(index), ANSWER, FINAL)
+    rows, differences = _judge(index, _final_cases(index), "answer", "final")
     return tuple(rows), tuple(differences)
 
 
@@ -154,9 +127,9 @@ def calibrations(inputs: EvaluationInputs, index: Index) -> tuple[Calibration, .
     """
     out = []
     for what, cases in (
-        (ANSWERS, _final_cases(index)),
-        (STEPS_BY_LABELS, _step_cases(index, inputs.draft_labels, ALL_STEPS)),
-        (STEPS_BY_TRUTH, _step_cases(index, inputs.draft_truth, ALL_STEPS)),
+        ("final answers of drafts", _final_cases(index)),
+        ("steps against labels", _step_cases(index, inputs.draft_labels, "all")),
+        ("steps against truth", _step_cases(index, inputs.draft_truth, "all")),
     ):
         out += [_calibration(model, what, p, cases.good) for model, p in cases.p.items() if p]
     return tuple(out)
@@ -175,7 +148,7 @@ def _step_cases(index: Index, labels: Sequence[StepLabels], scope: str) -> _Case
         p_of = {m: index.step_scores(m, draft) for m in models}
         if truth is None or any(p is None or len(p) != len(truth) for p in p_of.values()):
             continue
-        n = len(truth) - 1 if scope == INTERMEDIATE else len(truth)
+        n = len(truth) - 1 if scope == "intermediate" else len(truth)
         cases.units.extend([index.cluster_of[draft.problem_id]] * n)
         cases.good.extend(truth[:n])
         for model, p in p_of.items():
@@ -210,7 +183,7 @@ def _judge(
     rows = [_row(index, cases.units, good, c, model, against, scope) for model, c in called.items()]
     pairs = [
         (a, b)
-        for a, b in ((SORM, ORM), (SORM, BALANCED_ORM), (BALANCED_ORM, ORM))
+        for a, b in (("sorm", "orm"), ("sorm", "balanced_orm"), ("balanced_orm", "orm"))
         if a in called and b in called
     ]
     return rows, [

@@ -1,10 +1,9 @@
-"""Training and evaluation as an ordered list of stages: `plan` lists them, and the other files
-declare and run them.
+"""Training and evaluation as an ordered list of stages: `plan` lists them, the other files carry
+them out.
 """
 
 from __future__ import annotations
 
-from glore.stages.evaluating import evaluation_options, read_inputs
-from glore.stages.plan import build_stages
+from glore.stages.plan import build_stages, evaluation_options, read_inputs
 
 __all__ = ["build_stages", "evaluation_options", "read_inputs"]

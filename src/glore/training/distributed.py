@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glore.config import TrainSettings
-from glore.training.launcher import SHARDED, refuse_sharded
+from glore.training.launch_command import SHARDED, refuse_sharded
 
 if TYPE_CHECKING:
     from transformers import Trainer

@@ -20,7 +20,6 @@ from glore.models import (
     prepare_tokenizer,
     save_model,
 )
-from glore.training.card import model_card
 from glore.training.distributed import is_first, wait_for_all, whole_folder
 from glore.training.examples import (
     LMExample,
@@ -34,8 +33,9 @@ from glore.training.examples import (
 from glore.training.fit import fit, seed_all
 from glore.training.job import launched
 from glore.training.lora import merge_lora, wrap_lora
-from glore.training.setup import TrainingSetup
-from glore.training.shortage import watched_memory
+from glore.training.memory_errors import explain_out_of_memory
+from glore.training.model_card import model_card
+from glore.training.training_setup import TrainingSetup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,7 +65,7 @@ def train_causal_lm(
     def rows(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Row], int]:
         return lm_rows(tokenizer, examples, settings.max_length)
 
-    with watched_memory(settings, setup):
+    with explain_out_of_memory(settings, setup):
         return _fine_tuned(
             base, rows, settings, setup, what, new=load_causal_lm, load=load_causal_lm
         )
@@ -86,7 +86,7 @@ def train_step_classifier(
     def rows(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Row], int]:
         return step_rows(tokenizer, examples, settings.max_length)
 
-    with watched_memory(settings, setup):
+    with explain_out_of_memory(settings, setup):
         return _fine_tuned(
             base,
             rows,

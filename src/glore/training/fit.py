@@ -35,14 +35,14 @@ from glore.models import computes_bfloat16, pick_device, quiet
 from glore.training.allocator import keep_freed_memory, release_freed_memory
 from glore.training.batches import plan_batches
 from glore.training.compiled import compiled_blocks
+from glore.training.device_settings import fast_products, suitable_attention
 from glore.training.distributed import gather_weights, is_sharded
 from glore.training.examples import Row, TrainReport
-from glore.training.on_gpu import fast_products, suitable_attention
 from glore.training.packed_attention import check_rows_apart
 from glore.training.packing import plan_packed
 from glore.training.resume import complete, job_fingerprint, resume_point
-from glore.training.setup import TrainingSetup
 from glore.training.trainer import Packing, PlannedBatches, PlannedTrainer
+from glore.training.training_setup import TrainingSetup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

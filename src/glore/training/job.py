@@ -25,12 +25,12 @@ from glore.config import TrainSettings
 from glore.errors import ConfigError, GloreError, ModelError, RunError, says_out_of_memory, shown
 from glore.files import replacing, split_lines
 from glore.progress import Progress, SilentProgress
-from glore.training.belonging import Owner, alone, belong
 from glore.training.distributed import is_first
 from glore.training.examples import LMExample, StepExample, TrainReport
-from glore.training.launcher import launch_path, launch_words, no_launcher
-from glore.training.setup import TrainingSetup
-from glore.training.shortage import shortage
+from glore.training.job_owner import Owner, exclusive, still_owned
+from glore.training.launch_command import launch_path, launch_words, no_launcher
+from glore.training.memory_errors import memory_error
+from glore.training.training_setup import TrainingSetup
 
 __all__ = ["launched"]
 
@@ -54,7 +54,7 @@ def launched(
     folder = setup.work_dir / "job"
     folder.mkdir(parents=True, exist_ok=True)
     owner = Owner.me()
-    with alone(folder, setup.progress):
+    with exclusive(folder, setup.progress):
         for old in ("report.json", "error.json"):
             (folder / old).unlink(missing_ok=True)
         with (folder / "examples.jsonl").open("w", encoding="utf-8", newline="\n") as file:
@@ -120,8 +120,8 @@ def _outcome(
     if returncode or not (folder / "report.json").is_file():
         log = folder / "output.log"
         log.write_text("\n".join(last) + "\n", encoding="utf-8")
-        if (short := _shortage(returncode, last)) is not None:
-            raise shortage(f"{short}; its last lines are in {log}", settings, setup)
+        if (short := _memory_message(returncode, last)) is not None:
+            raise memory_error(f"{short}; its last lines are in {log}", settings, setup)
         said = next((line for line in reversed(last) if "Error" in line), "")
         raise ModelError(
             f"the training job ended with code {returncode}: {shown(said, 300)}; its last lines "
@@ -130,7 +130,7 @@ def _outcome(
     return TrainReport(**json.loads((folder / "report.json").read_text(encoding="utf-8")))
 
 
-def _shortage(returncode: int, last: Sequence[str]) -> str | None:
+def _memory_message(returncode: int, last: Sequence[str]) -> str | None:
     """What tells that a job, or one of its processes, ran out of memory; none: nothing does."""
     if returncode in (-signal.SIGKILL, 128 + signal.SIGKILL):
         return "the job was killed, as the system does where memory runs out"
@@ -229,7 +229,7 @@ def _train(
 def main() -> None:
     """One process of a job."""
     folder = Path(sys.argv[1])
-    if not belong(folder, sys.argv[2]):
+    if not still_owned(folder, sys.argv[2]):
         sys.exit("the run that launched this training is gone")
     try:
         _carry_out(folder)

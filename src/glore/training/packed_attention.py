@@ -88,7 +88,7 @@ def _attention(
     """As transformers' attention functions: the output is (B, T, H, D)."""
     assert attention_mask is None, "transformers builds none for this name"
     added = [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]
-    assert dropout == 0.0 and not added, f"attends_without_mask was asked: {added}"  # noqa: PT018  # one question
+    assert dropout == 0.0 and not added, f"attends_without_mask was asked: {added}"  # noqa: PT018  # one question  # one question
     if cu_seq_lens_q is None:
         rows_BTHD, _none = sdpa_attention_forward(
             module, query_BHTD, key_BHTD, value_BHTD, None, scaling=scaling, is_causal=True

@@ -18,11 +18,11 @@ from glore.errors import ConfigError, ModelError
 from glore.models import save_model
 from glore.prompts import BAD_MARK
 from glore.tasks.protocol import Document
-from glore.training.card import model_card
 from glore.training.examples import Row, TrainReport, document_rows
 from glore.training.fit import fit, seed_all
-from glore.training.setup import TrainingSetup
-from glore.training.shortage import watched_memory
+from glore.training.memory_errors import explain_out_of_memory
+from glore.training.model_card import model_card
+from glore.training.training_setup import TrainingSetup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -56,7 +56,7 @@ def train_scratch_base(
             "base.scratch.train.lora: a model trained from nothing has no weights to adapt; set "
             "it to null"
         )
-    with watched_memory(settings.train, setup):
+    with explain_out_of_memory(settings.train, setup):
         return _trained_base(draw, settings, setup)
 
 

@@ -24,10 +24,10 @@ from glore.config import TrainSettings
 from glore.training import compiled
 from glore.training.batches import pad_rows
 from glore.training.examples import IGNORED, Row
-from glore.training.lanes import N_LANES, Lanes
 from glore.training.optimizers import MuonWithAdamW, split_parameters
 from glore.training.packed_attention import row_bounds
 from glore.training.packing import pack_rows
+from glore.training.thread_parallel import N_THREADS, ThreadParallel
 
 __all__ = ["Packing", "PlannedBatches", "PlannedTrainer"]
 
@@ -143,8 +143,10 @@ class PlannedTrainer(Trainer):
         # recomputes on other threads.
         plain = all(m.p == 0 for m in self.model.modules() if isinstance(m, torch.nn.Dropout))
         plain = plain and not settings.gradient_checkpointing and not settings.compile
-        self.lanes = (
-            Lanes(trained) if self.args.use_cpu and plain and self.args.world_size == 1 else None
+        self.threads = (
+            ThreadParallel(trained)
+            if self.args.use_cpu and plain and self.args.world_size == 1
+            else None
         )
 
     def training_step(
@@ -154,16 +156,16 @@ class PlannedTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Forward and backward, on a CPU with a lane for each half of the rows."""
-        if self.lanes is None or len(inputs["input_ids"]) < N_LANES:
+        if self.threads is None or len(inputs["input_ids"]) < N_THREADS:
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
         parts = [
             inputs
-            | {key: inputs[key][lane::N_LANES] for key in ("input_ids", "targets", "weights")}
-            for lane in range(N_LANES)
+            | {key: inputs[key][lane::N_THREADS] for key in ("input_ids", "targets", "weights")}
+            for lane in range(N_THREADS)
         ]
         parts = [part | {"scored": scored_in(part["targets"])} for part in parts]
-        return self.lanes.backward([partial(self.compute_loss, model, part) for part in parts])
+        return self.threads.backward([partial(self.compute_loss, model, part) for part in parts])
 
     def compute_loss(
         self,
@@ -206,8 +208,8 @@ class PlannedTrainer(Trainer):
     def close(self) -> None:
         """Leave the model as it was, and no thread behind."""
         self.scored_only.close()
-        if self.lanes is not None:
-            self.lanes.close()
+        if self.threads is not None:
+            self.threads.close()
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW as transformers sets it up, or Muon for the hidden weights."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from glore.errors import has_lone_surrogate, shown
 
-__all__ = ["Answer", "Choice", "PassingError", "Payload", "SilentError", "read_answer"]
+__all__ = ["Answer", "Choice", "MissingFieldError", "Payload", "TransientError", "read_answer"]
 
 Payload = dict[str, object]
 """What was sent."""
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
     """Of all choices together, as the server counts them; none where it doesn't say."""
 
 
-class PassingError(Exception):
+class TransientError(Exception):
     """Another try may do. `wait`: seconds the server asked for."""
 
     def __init__(self, message: str, wait: float = 0.0) -> None:
@@ -46,28 +46,28 @@ class PassingError(Exception):
         self.wait = wait
 
 
-class SilentError(Exception):
+class MissingFieldError(Exception):
     """The server does not tell what was asked for; another try won't help."""
 
 
 def read_answer(body: bytes, n: int, payload: Payload) -> Answer:
     """The checked contents of an answer to `payload`.
 
-    Raises PassingError (a proxy or a dying server may have cut it) and SilentError.
+    Raises TransientError (a proxy or a dying server may have cut it) and MissingFieldError.
     """
     try:
         data = json.loads(body)
     except ValueError as error:
-        raise PassingError(f"the answer is not JSON: {_start_of(body)}") from error
+        raise TransientError(f"the answer is not JSON: {_start_of(body)}") from error
     except RecursionError as error:
-        raise PassingError(f"the answer is JSON nested too deeply: {_start_of(body)}") from error
+        raise TransientError(f"the answer is JSON nested too deeply: {_start_of(body)}") from error
     choices = data.get("choices") if isinstance(data, dict) else None
     if (
         not isinstance(choices, list)
         or len(choices) != n
         or not all(isinstance(c, dict) for c in choices)
     ):
-        raise PassingError(f"the answer has not the {n} choices asked for: {_start_of(body)}")
+        raise TransientError(f"the answer has not the {n} choices asked for: {_start_of(body)}")
     choices = _in_order(choices, body)
     return Answer(
         tuple(_choice(c, payload) for c in choices), _n_tokens(data.get("usage"), n, payload)
@@ -92,13 +92,13 @@ def _in_order(choices: list[dict[str, object]], body: bytes) -> list[dict[str, o
             if len(set(numbers)) < len(numbers)
             else f"the indices {shown(numbers, 40)}"
         )
-    raise PassingError(
+    raise TransientError(
         f"the answer has not the {len(choices)} choices asked for, but {wrong}: {_start_of(body)}"
     )
 
 
 def _n_tokens(usage: object, n: int, payload: Payload) -> int | None:
-    """How many tokens the server says it drew, if it does. Raises PassingError for what can't be
+    """How many tokens the server says it drew, if it does. Raises TransientError for what can't be
     so.
     """
     counted, most_tokens = (
@@ -107,17 +107,17 @@ def _n_tokens(usage: object, n: int, payload: Payload) -> int | None:
     )
     assert isinstance(most_tokens, int)
     if usage is not None and not isinstance(usage, dict):
-        raise PassingError(f"the answer's usage is no object with counts: {shown(usage, 40)}")
+        raise TransientError(f"the answer's usage is no object with counts: {shown(usage, 40)}")
     if counted is None:
         return None
     number = _whole(counted)
     if number is None or number < 0:
-        raise PassingError(
+        raise TransientError(
             f"the answer counts {shown(counted, 40)} tokens, which is no whole number "
             "(usage.completion_tokens)"
         )
     if number > n * most_tokens:
-        raise PassingError(
+        raise TransientError(
             f"the answer counts {shown(counted, 40)} tokens where {n * most_tokens} were allowed "
             "(usage.completion_tokens)"
         )
@@ -132,34 +132,36 @@ def _whole(value: object) -> int | None:
 def _choice(choice: Mapping[str, object], payload: Payload) -> Choice:
     text, reason = choice.get("text"), choice.get("finish_reason")
     if not isinstance(text, str) or not isinstance(reason, str) or reason not in STOPS:
-        raise PassingError(
+        raise TransientError(
             f"a choice with text {shown(text, 40)} and finish_reason {shown(reason, 40)}, not one "
             f"of {', '.join(STOPS)}"
         )
     if has_lone_surrogate(text):
-        raise PassingError(f"a choice whose text holds half a Unicode character: {shown(text, 40)}")
+        raise TransientError(
+            f"a choice whose text holds half a Unicode character: {shown(text, 40)}"
+        )
     stop, logprobs = STOPS[reason], None
     if "logprobs" in payload:
         logprobs = _logprobs(choice.get("logprobs"))
         if logprobs is None:
-            raise SilentError(
+            raise MissingFieldError(
                 "the server gives no log-probabilities; sample without logprobs, or serve the "
                 "model with vLLM"
             )
         if not all(map(math.isfinite, logprobs)):
-            raise PassingError("a choice with a log-probability that is no finite number")
+            raise TransientError("a choice with a log-probability that is no finite number")
     if stop == "eos" and "stop" in payload:
         # vLLM's word, or SGLang's: the stop string, else a token id or nothing.
         reasons = [choice[name] for name in ("stop_reason", "matched_stop") if name in choice]
         if not reasons:
-            raise SilentError(
+            raise MissingFieldError(
                 "the server does not tell the end of a text from a stop; sample without stop, or "
                 "serve the model with vLLM"
             )
         if not (
             reasons[0] is None or isinstance(reasons[0], str) or _whole(reasons[0]) is not None
         ):
-            raise PassingError(
+            raise TransientError(
                 f"a choice whose stop_reason is no text, token or null: {shown(reasons[0], 40)}"
             )
         stop = "stop" if isinstance(reasons[0], str) else "eos"
@@ -189,13 +191,13 @@ def _logprobs(given: object) -> tuple[float, ...] | None:
     if not isinstance(values, list) or not all(
         isinstance(x, int | float) and not isinstance(x, bool) for x in values
     ):
-        raise PassingError(
+        raise TransientError(
             f"a choice whose log-probabilities are no list of numbers: {shown(values, 40)}"
         )
     try:
         return tuple(float(x) for x in values)
     except OverflowError as error:
-        raise PassingError("a choice with a log-probability that is no finite number") from error
+        raise TransientError("a choice with a log-probability that is no finite number") from error
 
 
 def _start_of(body: bytes) -> str:

@@ -2,7 +2,7 @@
 (`completions_answer` reads what comes back).
 
 Tried again, with growing waits and seeded jitter: no connection, a connection that breaks, a
-time-out, an answer that is not what it should be, and the statuses in `PASSING`. A `Retry-After` of
+time-out, an answer that is not what it should be, and the statuses in `TRANSIENT`. A `Retry-After` of
 the server is kept. Every other status is final. An answer is read only up to a size that its
 request can need. No redirect is followed. The API key goes into one header and nowhere else: it is
 taken out of answers and errors (`apikey`), also where the server echoes it.
@@ -24,7 +24,13 @@ from urllib.parse import urljoin
 
 import httpx2
 
-from glore.engines.http.answer import Answer, PassingError, Payload, SilentError, read_answer
+from glore.engines.http.answer import (
+    Answer,
+    MissingFieldError,
+    Payload,
+    TransientError,
+    read_answer,
+)
 from glore.engines.http.apikey import ApiKey
 from glore.errors import EngineError, shown
 from glore.seeds import stable_seed
@@ -38,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PASSING = frozenset(
+TRANSIENT = frozenset(
     {408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529, 598, 599}
 )
 """Statuses after which another try may do; from 520 on those of proxies before a server that is
@@ -111,17 +117,17 @@ class CompletionsApi:
                 async with asyncio.timeout(self._settings.timeout_seconds):
                     return await self._try(client, payload, what)
             except TimeoutError:
-                failure = PassingError(
+                failure = TransientError(
                     f"no answer within {self._settings.timeout_seconds:g} s "
                     "(engine.timeout_seconds)"
                 )
             except httpx2.LocalProtocolError:
                 raise self._unsendable(f"{self.url}/completions, request {shown(what)}") from None
             except httpx2.HTTPError as error:
-                failure = PassingError(
+                failure = TransientError(
                     f"{type(error).__name__}: {' '.join(str(error).split()) or 'no connection'}"
                 )
-            except PassingError as error:
+            except TransientError as error:
                 failure = error
             if number < tries:
                 jitter = stable_seed("back-off", what, number) / 2**63
@@ -146,17 +152,17 @@ class CompletionsApi:
         if body is None:
             raise self.error(f"{where}: the answer is larger than {limit:,} bytes, refused")
         answer = self._reply(response, body)
-        if answer.status in PASSING:
-            raise PassingError(
+        if answer.status in TRANSIENT:
+            raise TransientError(
                 f"status {answer.status} {answer.message}", _retry_after(response.headers)
             )
         if answer.status != 200:
             raise self.error(
-                f"{where}: status {answer.status} {answer.message}; {self._mend(answer.status)}"
+                f"{where}: status {answer.status} {answer.message}; {self._advice(answer.status)}"
             )
         try:
             read = read_answer(answer.body, n, payload)
-        except SilentError as error:
+        except MissingFieldError as error:
             raise self.error(f"{where}: {error}") from None
         return read._replace(
             choices=tuple(
@@ -216,9 +222,9 @@ class CompletionsApi:
         answer = self._reply(response, body)
         if answer.status != 200:
             problem = self.key.clean(
-                f"{where}: status {answer.status} {answer.message}; {self._mend(answer.status)}"
+                f"{where}: status {answer.status} {answer.message}; {self._advice(answer.status)}"
             )
-            if answer.status < 500 and answer.status not in PASSING:
+            if answer.status < 500 and answer.status not in TRANSIENT:
                 raise EngineError(problem)
             return problem
         served = _served(body)  # as it came: a model may be called what the key is
@@ -243,7 +249,7 @@ class CompletionsApi:
             f"and the API key ({self._settings.api_key_env}) are whole and plain"
         )
 
-    def _mend(self, status: int) -> str:
+    def _advice(self, status: int) -> str:
         if 300 <= status < 400:
             return "set engine.url to the address that answers itself"
         if status in (401, 403):

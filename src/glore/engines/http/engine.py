@@ -1,11 +1,10 @@
 """Sampling from an OpenAI-compatible completions server: vLLM, SGLang, llama.cpp, …
 (docs/engines.md).
 
-Calls run side by side on an event loop in a thread, at most `concurrency` at once; requests are
-read from the source as places become free, follow-ups first, because the server still holds their
-prefix. Every completion is a call of its own with its seed, so that it depends on (prompt, params,
-seed) as far as the server keeps that; `siblings: together` trades this for one call a prompt, whose
-completions then depend on how many were asked for together.
+Calls run side by side on an event loop in a thread, at most `concurrency` at once. Every completion
+is a call of its own with its seed, so that it depends on (prompt, params, seed) as far as the
+server respects that. `siblings: together` trades this for one call a prompt; its completions depend
+on how many were asked for together.
 """
 
 from __future__ import annotations
@@ -23,7 +22,8 @@ from typing import TYPE_CHECKING, TypeVar
 from glore.engines.encoding import checked_tokens, new_tokens
 from glore.engines.http.answer import Answer, Choice, Payload
 from glore.engines.http.api import CompletionsApi
-from glore.engines.protocol import Completion, FollowUp, Request, Result, followed
+from glore.engines.protocol import FollowUp, Request, Result
+from glore.engines.requests import Job, run_requests
 from glore.errors import EngineError, shown
 
 if TYPE_CHECKING:
@@ -36,19 +36,21 @@ __all__ = ["HttpEngine"]
 T = TypeVar("T")
 
 _LACKS = {
-    "stop": "servers that know OpenAI's parameters only don't tell a stop from the end of the text; use engine.extensions=true with "
-    "one that does (vLLM, SGLang), or sample without it"
+    "stop": (
+        "servers that know OpenAI's parameters only don't tell a stop from the end of the text; use "
+        "engine.extensions=true with one that does (vLLM, SGLang), or sample without it"
+    )
 }
 STOP_SECONDS = 5.0
-"""Calls under way get so long to close their connections when a run ends early."""
+"""How long calls in progress may take to close their connections when a run ends early."""
 
 
 class HttpEngine:
-    """An `Engine` over a completions server. `model_path` is the model in the run: it names the
-    served one and has its tokenizer.
+    """An `Engine` over a completions server.
 
-    Raises EngineError when the server can't be reached or doesn't serve the model, ModelError when
-    there is no tokenizer.
+    `model_path` is the model in the run: it names the served one and has its tokenizer. Raises
+    EngineError when the server can't be reached or doesn't serve the model, ModelError when there
+    is no tokenizer.
     """
 
     def __init__(self, model_path: str | Path, settings: EngineSettings) -> None:
@@ -62,68 +64,41 @@ class HttpEngine:
         url = _filled(settings.urls.get(name, settings.url or ""), name, whole)
         model = _filled(settings.models.get(name, settings.model), name, whole)
         pinned = f" --revision {revision}" if revision else ""
-        how = f"serve it, for example: vllm serve {whole}{pinned} --served-model-name {model}; or set engine.url and engine.model to fit"
+        how = (
+            f"serve it, for example: vllm serve {whole}{pinned} --served-model-name {model}; or "
+            "set engine.url and engine.model to fit"
+        )
         self.api = CompletionsApi(url, model, settings, how)
         self.api.check()
 
     def run(
         self, requests: Iterable[Request], follow_up: FollowUp | None = None
     ) -> Iterator[Result]:
-        """Draw every request's completions; see `glore.engines.protocol.Engine.run`. Leaving it
-        early ends the calls under way.
+        """Draw every request's completions; see `glore.engines.protocol.Engine.run`.
+
+        Leaving it early ends the calls in progress.
         """
-        source = iter(requests)
-        added: deque[Request] = deque()
-        waiting: deque[_Call] = deque()
         with _Calls(self.api, self._settings.concurrency) as calls:
-            while True:
-                # Twice as many as run at once: the rest starts while results are looked at here.
-                while calls.n_open < 2 * self._settings.concurrency:
-                    if not waiting:
-                        request = added.popleft() if added else next(source, None)
-                        if request is None:
-                            break
-                        job = self._job(request)
-                        if not job.completions:
-                            yield from self._handed_out(job, added, follow_up)
-                            continue
-                        waiting.extend(self._calls_of(job))
-                    calls.start(waiting.popleft())
-                if not calls.n_open:
-                    return
-                call, answer = calls.next_done()
-                if self._taken(call, answer):
-                    yield from self._handed_out(call.job, added, follow_up)
+            yield from run_requests(_HttpStepper(self, calls), requests, follow_up)
 
-    def _handed_out(
-        self, job: _Job, added: deque[Request], follow_up: FollowUp | None
-    ) -> Iterator[Result]:
-        result = Result(job.request, tuple(c for c in job.completions if c is not None))
-        added.extend(followed(result, follow_up))
-        yield result
-
-    def _job(self, request: Request) -> _Job:
-        tokens = checked_tokens(
-            self.tokenizer, request, {} if self._settings.extensions else _LACKS
-        )
+    def calls_of(self, request: Request) -> list[_Call]:
+        """The calls that draw a request's completions. Raises EngineError naming the request."""
+        lacks = {} if self._settings.extensions else _LACKS
+        tokens = checked_tokens(self.tokenizer, request, lacks)
         prompt = tokens if self._settings.prompt == "tokens" else "".join(request.segments)
         # As torch draws them: a vLLM server would refuse more than its context leaves.
         context = self.api.context
-        max_new = (
-            request.params.max_new_tokens
-            if context is None
-            else new_tokens(request, len(tokens), context)
-        )
-        return _Job(request, prompt, max_new, [None] * len(request.seeds))
-
-    def _calls_of(self, job: _Job) -> list[_Call]:
-        n_seeds = len(job.request.seeds)
+        max_new = request.params.max_new_tokens
+        if context is not None:
+            max_new = new_tokens(request, len(tokens), context)
+        job = _HttpJob(request, prompt, max_new)
+        n_seeds = len(request.seeds)
         n = n_seeds if self._settings.siblings == "together" else 1
         return [
             _Call(job, first, n, self._payload(job, first, n)) for first in range(0, n_seeds, n)
         ]
 
-    def _payload(self, job: _Job, first: int, n: int) -> Payload:
+    def _payload(self, job: _HttpJob, first: int, n: int) -> Payload:
         params = job.request.params
         payload: Payload = {
             "model": self.api.model,
@@ -145,28 +120,28 @@ class HttpEngine:
             payload |= {"top_k": params.top_k or -1, "min_p": 0.0, "repetition_penalty": 1.0}
         return payload
 
-    def _taken(self, call: _Call, answer: Answer) -> bool:
-        """Keep an answer. Returns whether its request is done."""
-        job = call.job
+    def keep(self, call: _Call, answer: Answer) -> bool:
+        """Store the completions of an answer. Returns whether its request is complete."""
+        is_complete = False
         for index, choice in enumerate(answer.choices, call.first):
-            told = len(choice.logprobs or ()) or None
-            counted = answer.n_tokens if call.n == 1 else told
-            if told is not None and counted not in (None, told):
+            n_logprobs = len(choice.logprobs or ()) or None
+            counted = answer.n_tokens if call.n == 1 else n_logprobs
+            if n_logprobs is not None and counted not in (None, n_logprobs):
                 raise EngineError(
-                    f"{self.api.url}/completions, request {shown(_label(call))}: {told} "
+                    f"{self.api.url}/completions, request {shown(_label(call))}: {n_logprobs} "
                     f"log-probabilities for {counted} tokens; sample without logprobs, or serve "
                     "the model with vLLM"
                 )
-            n_tokens = counted or told or self._n_tokens(choice, job)
-            job.completions[index] = Completion(
-                choice.text, n_tokens, choice.stop, job.request.seeds[index], choice.logprobs
+            n_tokens = counted or n_logprobs or self._n_tokens(choice, call.job)
+            is_complete = call.job.finish(
+                index, choice.text, n_tokens, choice.stop, choice.logprobs
             )
-        job.n_done += call.n
-        return job.n_done == len(job.completions)
+        return is_complete
 
-    def _n_tokens(self, choice: Choice, job: _Job) -> int:
-        """Where the server has only a sum: what the text has, encoded again (special tokens inside
-        it don't show).
+    def _n_tokens(self, choice: Choice, job: _HttpJob) -> int:
+        """The tokens of a completion where the server counts only their sum.
+
+        The text is encoded again; special tokens inside it are not seen.
         """
         if choice.stop == "length":
             return job.max_new
@@ -179,29 +154,59 @@ class HttpEngine:
 
 
 @dataclasses.dataclass(slots=True, eq=False)
-class _Job:
-    """A request on its way."""
+class _HttpJob(Job):
+    """A request in progress with what is sent for it."""
 
-    request: Request
     prompt: list[int] | str
     max_new: int
-    completions: list[Completion | None]
-    n_done: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class _Call:
     """`n` completions of a request from index `first` on, asked for in one HTTP request."""
 
-    job: _Job
+    job: _HttpJob
     first: int
     n: int
     payload: Payload
 
 
+class _HttpStepper:
+    """The requests of one `run`: a call for every completion, at most so many at once."""
+
+    def __init__(self, engine: HttpEngine, calls: _Calls) -> None:
+        self._engine, self._calls = engine, calls
+        self._waiting: deque[_Call] = deque()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether calls are in progress or wait."""
+        return bool(self._calls.n_open or self._waiting)
+
+    def has_room(self) -> bool:
+        """Whether another call would be started at once."""
+        return not self._waiting and self._calls.has_room
+
+    def add(self, request: Request, is_follow_up: bool) -> None:
+        """Start the calls of a request, or let them wait in order."""
+        self._waiting.extend(self._engine.calls_of(request))
+        self._start()
+
+    def step(self) -> list[Result]:
+        """Wait for an answer. Returns the result if it completes its request."""
+        self._start()
+        call, answer = self._calls.next_done()
+        return [call.job.result()] if self._engine.keep(call, answer) else []
+
+    def _start(self) -> None:
+        while self._waiting and self._calls.has_room:
+            self._calls.start(self._waiting.popleft())
+
+
 class _Calls:
-    """Calls side by side, on an event loop in a thread of its own, so that it works inside
-    notebooks too.
+    """Calls side by side, on an event loop in a thread of its own.
+
+    So it works inside notebooks, whose own thread has a loop already.
     """
 
     def __init__(self, api: CompletionsApi, concurrency: int) -> None:
@@ -226,6 +231,14 @@ class _Calls:
         self._thread.join(STOP_SECONDS)
         if not self._thread.is_alive():
             self._loop.close()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether to start a call.
+
+        Twice as many as run at once are started: the rest begins while results are handled.
+        """
+        return self.n_open < 2 * self._concurrency
 
     def start(self, call: _Call) -> None:
         """Send a call as soon as there is a place for it."""

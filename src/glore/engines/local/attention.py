@@ -25,7 +25,7 @@ from glore.engines.local.native.build import Library
 from glore.engines.local.native.call import attend_natively
 from glore.engines.local.prefix_tree import PAGE_SIZE
 
-__all__ = ["ATTENTION_NAME", "KeyValues", "Reading", "register"]
+__all__ = ["ATTENTION_NAME", "ForwardContext", "KVCache", "register"]
 
 ATTENTION_NAME = "glore"
 _GROUPS = (1, 4, 16, 64)
@@ -33,7 +33,7 @@ _GROUPS = (1, 4, 16, 64)
 _HIDDEN = -1e30
 
 
-class KeyValues:
+class KVCache:
     """Per layer: keys [P, H, D, T] and values [P, H, T, D]; a CPU commits their memory as it is
     written. (The compiled code keeps the keys of completions' own pages as [H, T, D].)
 
@@ -89,13 +89,13 @@ class _Group:
     """[U, G]: where the result goes; the number of pairs where a page has fewer."""
 
 
-class Reading:
-    """One batch on its way through the layers."""
+class ForwardContext:
+    """What a model hands down to its attention: one batch and where its keys and values go."""
 
     def __init__(
-        self, store: KeyValues, batch: Batch, device: torch.device, library: Library | None = None
+        self, kv_cache: KVCache, batch: Batch, device: torch.device, library: Library | None = None
     ) -> None:
-        self.store, self.batch, self.device = store, batch, device
+        self.kv_cache, self.batch, self.device = kv_cache, batch, device
         self.library = library
         self._groups: list[_Group] | None = None
 
@@ -110,7 +110,7 @@ class Reading:
         softcap: float | None,
     ) -> torch.Tensor:
         """q [N, H*Q, D], k and v [N, H, D] → [N, H*Q, D]; stores the keys and values."""
-        keys, values = self.store.layer(layer, k)
+        keys, values = self.kv_cache.layer(layer, k)
         if self.library is not None:
             return attend_natively(
                 self.library, self.batch, (keys, values), q, k, v, scaling, window, softcap
@@ -227,13 +227,13 @@ def _attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    glore_reading: Reading | None = None,
+    glore_context: ForwardContext | None = None,
     **others: object,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in every layer: query [1, heads, N, D], key and value [1, H, N, D] →
     [1, N, heads, D].
     """
-    if glore_reading is None:
+    if glore_context is None:
         raise NotImplementedError("the model does not hand keyword arguments down to its attention")
     strange = [name for name in ("s_aux", "position_bias", "cache") if others.get(name) is not None]
     if strange or key.shape[-1] != value.shape[-1]:
@@ -242,7 +242,7 @@ def _attention(
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     layer = module.layer_idx
     assert isinstance(layer, int)
-    return glore_reading.attend(layer, q, k, v, scale, sliding_window, softcap)[None], None
+    return glore_context.attend(layer, q, k, v, scale, sliding_window, softcap)[None], None
 
 
 def register(is_compiled: bool = False) -> None:

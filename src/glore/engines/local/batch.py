@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from glore.engines.local.prefix_tree import Node, PageTree
+from glore.engines.local.prefix_tree import Node, PrefixTree
 
 __all__ = ["Batch", "Ints32", "prompt_batches"]
 
@@ -50,7 +50,7 @@ class Batch:
 
 
 def prompt_batches(
-    tree: PageTree, new: Sequence[Node], wanted: Sequence[Node], max_tokens: int
+    tree: PrefixTree, new: Sequence[Node], wanted: Sequence[Node], max_tokens: int
 ) -> Iterator[tuple[Batch, list[Node]]]:
     """Batches of about `max_tokens` tokens that fill the `new` nodes (parents before children).
 
@@ -76,7 +76,9 @@ def prompt_batches(
         first = last
 
 
-def _prompt_batch(tree: PageTree, todo: Sequence[tuple[Node, bool]], selected: list[int]) -> Batch:
+def _prompt_batch(
+    tree: PrefixTree, todo: Sequence[tuple[Node, bool]], selected: list[int]
+) -> Batch:
     counts = np.array([len(node.tokens) if new else 1 for node, new in todo], np.int32)
     ends = np.cumsum(counts)
     depths = np.array([len(node.pages) for node, _ in todo], np.int32)

@@ -1,12 +1,10 @@
-"""Sampling with a transformers model in this process: a streaming source, continuous batching, a
-prefix tree, exact seeds.
+"""Sampling with a transformers model in this process: continuous batching over a prefix tree, with
+a seed for every completion.
 
-Waiting requests take the places of finished rows at once in small groups. Every token of a prompt
-is computed and stored once, whichever requests begin with it (`glore.engines.local.prefix_tree`).
-The memory for keys and values is fixed at the start; when it runs out, the rows that began last
-give way and are drawn again later, to the same texts, since a completion depends on (model, prompt,
-params, seed) alone: see `glore.engines.local.noise`. When the machine's memory runs out, the batch
-shrinks.
+`run` reads requests as they are needed. The scheduler's step is in `glore.engines.local.scheduler`,
+what a request shares with others in `prefix_tree` and `rows`, the memory it may use in `memory`,
+and how a model is read in `runner`. A completion depends on (model, prompt, params, seed) alone:
+see `glore.engines.local.noise`.
 """
 
 from __future__ import annotations
@@ -21,14 +19,16 @@ import numpy as np
 
 from glore.engines.encoding import check, new_tokens
 from glore.engines.local.draw import NotFiniteError
-from glore.engines.local.fallback import find_cache, plain_waves
+from glore.engines.local.fallback import FallbackScheduler, find_cache
+from glore.engines.local.memory import plan_pages
 from glore.engines.local.native.build import no_quantization
 from glore.engines.local.prefix_tree import PAGE_SIZE, cut
-from glore.engines.local.queue import Job, Waiting
+from glore.engines.local.queue import LocalJob
 from glore.engines.local.rows import Ints
-from glore.engines.local.runner import WAYS, ModelRunner
-from glore.engines.local.scheduler import Stream
-from glore.engines.protocol import FollowUp, Request, Result, followed
+from glore.engines.local.runner import BACKENDS, ModelRunner
+from glore.engines.local.scheduler import Scheduler
+from glore.engines.protocol import FollowUp, Request, Result
+from glore.engines.requests import run_requests
 from glore.errors import EngineError, shown
 
 if TYPE_CHECKING:
@@ -40,17 +40,13 @@ if TYPE_CHECKING:
 __all__ = ["TorchEngine"]
 
 _KEPT_SEGMENTS = 16_384
-"""So many segments' token ids are remembered."""
-_TOKENS_PER_ROW = 256
-"""Room for keys and values, where nothing else is asked for."""
-_MOST_TOKENS_PER_ROW = 4096
-"""On a card: more room is taken only if `cache_tokens` asks for it."""
+"""Segments whose token ids are kept."""
 
 
 class TorchEngine:
     """An `Engine` over any causal language model of transformers.
 
-    Raises ModelError when the model can't be loaded or keeps no cache that is known, and
+    Raises ModelError when the model can't be loaded or returns no cache that is known, and
     EngineError for a prompt that can't be continued.
     """
 
@@ -71,19 +67,18 @@ class TorchEngine:
         tokenizer: PreTrainedTokenizerBase,
         max_rows: int = 256,
         cache_tokens: int | None = None,
-        ways: tuple[str, ...] = WAYS,
+        backends: tuple[str, ...] = BACKENDS,
         quantization: Quantization = "none",
         compiles: bool = False,
     ) -> TorchEngine:
-        """An engine over a model that is loaded already. The engine takes it over (evaluation mode,
-        own attention).
+        """An engine over a loaded model, which it takes over (evaluation mode, own attention).
 
-        `cache_tokens`: room for the keys and values of so many tokens. `ways`: how the model may be
-        read (`ModelRunner`). `quantization`: as `engine.quantization`; raises EngineError where it
-        can't be had. `compiles`: on a GPU, compile the layers too.
+        `cache_tokens`: tokens whose keys and values have room. `backends`: those that may be used
+        (`ModelRunner`). `quantization`: as `engine.quantization`; raises EngineError where it is
+        not available. `compiles`: on a GPU, compile the layers too.
         """
         engine = cls.__new__(cls)
-        engine._set_up(model, tokenizer, max_rows, cache_tokens, ways, quantization, compiles)
+        engine._set_up(model, tokenizer, max_rows, cache_tokens, backends, quantization, compiles)
         return engine
 
     def _set_up(
@@ -92,7 +87,7 @@ class TorchEngine:
         tokenizer: PreTrainedTokenizerBase,
         max_rows: int,
         cache_tokens: int | None = None,
-        ways: tuple[str, ...] = WAYS,
+        backends: tuple[str, ...] = BACKENDS,
         quantization: Quantization = "none",
         compiles: bool = False,
     ) -> None:
@@ -103,7 +98,7 @@ class TorchEngine:
         """What errors call it."""
         self.tokenizer = tokenizer
         self.max_rows = max_rows
-        self.runner = ModelRunner(model, ways, quantization, compiles)
+        self.runner = ModelRunner(model, backends, quantization, compiles)
         if quantization != "none" and self.runner.products != quantization:
             raise no_quantization(quantization, model.config.model_type)
         self._cache = "" if self.packed else find_cache(model)
@@ -116,51 +111,34 @@ class TorchEngine:
         # Prefixes of a draft, and the scan's next requests, are the same segments again.
         self._ids = lru_cache(_KEPT_SEGMENTS)(ids)
         self._context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
-        # At least one text of full length must fit; its segments may leave some pages half empty.
-        least = 2 * min(self._context, 4096)
-        self.n_pages = -(-(cache_tokens or max(max_rows * _TOKENS_PER_ROW, least)) // PAGE_SIZE)
         affordable = self.runner.affordable_pages(max_rows) if cache_tokens is None else None
-        if affordable is not None:
-            # What the card has room for, up to what rows of full length can use.
-            self.n_pages = min(
-                affordable,
-                -(-max_rows * min(self._context, _MOST_TOKENS_PER_ROW) // PAGE_SIZE) + self.n_pages,
-            )
+        self.n_pages = plan_pages(max_rows, self._context, cache_tokens, affordable)
 
     @property
     def packed(self) -> bool:
-        """Whether requests share a tree; otherwise every completion reads its own prompt."""
-        return self.runner.way != "plain"
+        """Whether prompts share a prefix tree; otherwise every completion reads its own."""
+        return self.runner.backend != "fallback"
 
     def run(
         self, requests: Iterable[Request], follow_up: FollowUp | None = None
     ) -> Iterator[Result]:
-        """Draw every request's completions. Results come as they finish; `follow_up` is asked
-        before a result is handed out.
+        """Draw every request's completions; see `glore.engines.protocol.Engine.run`.
 
-        Raises EngineError, also where the model gives logits that are no numbers.
+        Raises EngineError, also where the model gives logits that are not finite.
         """
-        waiting = Waiting(requests, self.job, self.max_rows, by_length=not self.packed)
-        if self.packed:
-            jobs = Stream(
-                self.runner, waiting, self.max_rows, self.n_pages, self.is_end, self.texts
-            ).run()
-        else:
-            jobs = plain_waves(
-                self.model, self._cache, waiting, self.max_rows, self.is_end, self.texts
-            )
-        while (job := self._next(jobs)) is not None:
-            result = job.result()
-            waiting.add(followed(result, follow_up))
-            yield result
-
-    def _next(self, jobs: Iterator[Job]) -> Job | None:
         try:
-            return next(jobs, None)
+            yield from run_requests(self.scheduler(), requests, follow_up)
         except NotFiniteError as error:
             raise EngineError(f"{shown(self.name, 300)}: {error}") from error
 
-    def job(self, request: Request) -> Job:
+    def scheduler(self) -> Scheduler | FallbackScheduler:
+        """What draws in one call of `run`."""
+        parts = self.is_end, self.texts
+        if self.packed:
+            return Scheduler(self.runner, self.encode, self.max_rows, self.n_pages, *parts)
+        return FallbackScheduler(self.model, self._cache, self.encode, self.max_rows, *parts)
+
+    def encode(self, request: Request) -> LocalJob:
         """The request, encoded and checked. Raises EngineError naming the request."""
         # Segment by segment, so that pages begin where segments do; BOS goes with the first.
         first, *others = [s for s in request.segments if s] or [""]
@@ -168,8 +146,7 @@ class TorchEngine:
         n_tokens = sum(map(len, parts))
         check(request, n_tokens)
         max_new = new_tokens(request, n_tokens, self._context)
-        n = len(request.seeds)
-        job = Job(request, cut(parts), n_tokens, max_new, [None] * n, deque(range(n)))
+        job = LocalJob(request, cut(parts), n_tokens, max_new, deque(range(len(request.seeds))))
         if self.packed and job.n_pages > self.n_pages:
             raise EngineError(
                 f"request {shown(request.id)}: {n_tokens} tokens and {max_new} new ones don't fit "

@@ -1,12 +1,11 @@
-"""Which tokens are stored where: a tree of pages, shared by everything that begins with the same
-tokens.
+"""Which tokens are stored where: a tree of pages that equal prefixes share.
 
 A *page* holds the keys and values of up to PAGE_SIZE consecutive tokens. Prompts lie in a tree of
-pages: pages of equal tokens after equal tokens are one node, so that a question, the steps of its
-drafts, and every prefix of them are stored once. The tokens that a completion adds lie in pages of
-its own. A segment of a prompt begins a new page, hence prefixes that end between segments share all
-their pages. The number of pages is fixed at the start; pages that nothing refers to are kept until
-their room is needed, the one unused for longest first.
+pages: equal tokens after equal tokens are one node. So a question, the steps of its drafts and
+every prefix of them are stored once. The tokens that a completion adds lie in pages of its own. A
+segment of a prompt begins a new page, hence prefixes that end between segments share all their
+pages. The number of pages is fixed at the start. Pages that are no longer used are kept until their
+room is needed; the least recently used one is evicted first.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-__all__ = ["PAGE_SIZE", "Chunk", "Node", "PageTree", "cut"]
+__all__ = ["PAGE_SIZE", "Chunk", "Node", "PrefixTree", "cut"]
 
 PAGE_SIZE = 16
 """Tokens of a page (forward.c has the same number): one AVX-512 register of float32."""
 _KEPT_PAGES = 256
-"""So many pages that nobody uses any more are kept in any case."""
+"""Pages that are kept after use in any case."""
 
 Chunk = tuple[int, ...]
 
@@ -48,18 +47,18 @@ class Node:
         self.references = 0
         """Users of this page or of one after it."""
         self.value = 0.0
-        """A number the user of the tree keeps here (a step's score)."""
+        """A number for the user of the tree (a step's score)."""
 
     def chain(self) -> Iterator[Node]:
-        """This node and those before it, back to the first of the text."""
+        """This node and those before it, back to the text's first."""
         node = self
         while node.parent is not None:
             yield node
             node = node.parent
 
 
-class PageTree:
-    """Hands out pages 0 … n_pages - 1."""
+class PrefixTree:
+    """Allocates pages 0 … n_pages - 1."""
 
     def __init__(self, n_pages: int) -> None:
         self.n_pages = n_pages
@@ -71,26 +70,23 @@ class PageTree:
         self._idle: OrderedDict[Node, None] = OrderedDict()
         self._root = Node(None, (), -1)
         self._n_kept = 0
-        """Nodes that someone uses, the root among them."""
+        """Nodes in use, the root among them."""
         self._n_own = 0
+        """Pages in use for completions' own tokens."""
         self._n_touched = 0
-        """Pages that were ever handed out: the first so many, since they are handed out in order.
+        """Pages that were ever allocated. New ones are allocated in order, so they are the first.
         """
-        self.n_computed = 0
-        """Prompt tokens stored so far."""
-        self.n_asked = 0
-        """Prompt tokens asked for so far; those beyond `n_computed` were there already."""
 
     @property
-    def n_reachable(self) -> int:
-        """Pages that are free or can be made so."""
+    def n_available(self) -> int:
+        """Pages that are free or can be evicted."""
         return self.n_pages - self._n_kept + bool(self._root.references) - self._n_own
 
     def acquire(self, chunks: Sequence[Chunk]) -> tuple[Node, list[Node]] | None:
-        """The node at the end of `chunks`, kept until `release`, and the nodes that are new
-        (whoever asks must fill them).
+        """The node at the end of `chunks`, held until `release`, and the nodes that are new.
 
-        None where there is not enough room; then nothing has changed.
+        The caller must fill the new ones. None where there are too few pages; then nothing has
+        changed.
         """
         leaf = self._root
         new: list[Node] = []
@@ -98,7 +94,7 @@ class PageTree:
             child = leaf.children.get(chunk)
             if child is None:
                 # What is there already must not be evicted to make room for the rest.
-                self.refer(leaf)
+                self.hold(leaf)
                 new = self._grow(leaf, chunks[n:])
                 self.release(leaf)
                 if not new:
@@ -107,13 +103,11 @@ class PageTree:
                 leaf = child
                 break
             leaf = child
-        self.refer(leaf)
-        self.n_asked += leaf.end
-        self.n_computed += sum(len(n.tokens) for n in new)
+        self.hold(leaf)
         return leaf, new
 
     def _grow(self, leaf: Node, chunks: Sequence[Chunk]) -> list[Node]:
-        pages = self._pages(len(chunks))
+        pages = self._allocate(len(chunks))
         if pages is None:
             return []
         new = []
@@ -125,8 +119,8 @@ class PageTree:
             leaf = node
         return new
 
-    def refer(self, node: Node) -> None:
-        """Keep the node, and all before it, for one more user."""
+    def hold(self, node: Node) -> None:
+        """Keep the node and all before it for one more user."""
         at: Node | None = node
         while at is not None:
             if not at.references:
@@ -136,43 +130,39 @@ class PageTree:
             at = at.parent
 
     def release(self, node: Node) -> None:
-        """One user less of the node and all before it."""
+        """The node and all before it have one user less."""
         at: Node | None = node
         while at is not None:
             at.references -= 1
             if not at.references:
                 self._n_kept -= 1
-                self._rest(at)
+                self._make_evictable(at)
             at = at.parent
 
-    def take(self, n: int) -> list[int] | None:
-        """`n` pages for completions' own tokens, or none where there is not enough room."""
-        pages = self._pages(n)
+    def allocate(self, n: int) -> list[int] | None:
+        """`n` pages for completions' own tokens, or none where there are too few."""
+        pages = self._allocate(n)
         self._n_own += len(pages or ())
         return pages
 
-    def give(self, pages: Sequence[int]) -> None:
-        """Own pages back."""
+    def free(self, pages: Sequence[int]) -> None:
+        """Take back pages of completions' own tokens."""
         self._free.extend(pages)
         self._n_own -= len(pages)
 
-    def _pages(self, n: int) -> list[int] | None:
+    def _allocate(self, n: int) -> list[int] | None:
         while len(self._free) < n and self._idle:
             self._evict()
         if len(self._free) < n:
             return None
         pages: list[int] = []
         for _ in range(n):
-            # Memory that was never used is taken only while less is kept in vain than in use.
+            # Memory that was never used is taken only while fewer pages are idle than in use.
             n_used = self._n_kept + self._n_own + len(pages)
-            n_in_vain = (
-                self._n_touched - n_used - (len(self._free) - (self.n_pages - self._n_touched))
-            )
-            if (
-                self._free[-1] >= self._n_touched
-                and self._idle
-                and n_in_vain > max(n_used, _KEPT_PAGES)
-            ):
+            n_freed = len(self._free) - (self.n_pages - self._n_touched)
+            n_idle = self._n_touched - n_used - n_freed
+            is_untouched = self._free[-1] >= self._n_touched
+            if is_untouched and self._idle and n_idle > max(n_used, _KEPT_PAGES):
                 self._evict()
             pages.append(self._free.pop())
             self._n_touched = max(self._n_touched, pages[-1] + 1)
@@ -184,9 +174,9 @@ class PageTree:
         assert parent is not None
         del parent.children[node.tokens]
         self._free.append(node.pages[-1])
-        self._rest(parent)
+        self._make_evictable(parent)
 
-    def _rest(self, node: Node) -> None:
-        """Offer a node that nobody uses and nothing follows for eviction."""
+    def _make_evictable(self, node: Node) -> None:
+        """Let a node be evicted if it is not in use and no node follows it."""
         if not node.references and not node.children and node is not self._root:
             self._idle[node] = None

@@ -1,4 +1,4 @@
-"""Requests on their way: encoded jobs, and the queue of those that have no row yet."""
+"""Requests that have no row yet: encoded, and in the order in which they get one."""
 
 from __future__ import annotations
 
@@ -6,39 +6,37 @@ import dataclasses
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from glore.engines.local.prefix_tree import PAGE_SIZE, Chunk
-from glore.engines.protocol import Completion, Request, Result
+from glore.engines.requests import Job
 
 if TYPE_CHECKING:
     import torch
 
     from glore.engines.local.prefix_tree import Node
 
-__all__ = ["Job", "Waiting"]
+__all__ = ["LocalJob", "RequestQueue"]
 
-_FIRST, _FOLLOW_UP, _SOURCE = range(3)
+_PUT_BACK, _FOLLOW_UP, _SOURCE = range(3)
 
 
 @dataclasses.dataclass(slots=True, eq=False)
-class Job:
-    """One request on its way: encoded prompt, seeds still to begin, completions so far."""
+class LocalJob(Job):
+    """A request in progress with its encoded prompt and the seeds that have no row yet."""
 
-    request: Request
     chunks: list[Chunk]
     """The prompt's tokens, a page at a time."""
     n_tokens: int
+    """Tokens of the prompt."""
     max_new: int
-    completions: list[Completion | None]
+    """Tokens that each completion may have."""
     pending: deque[int]
     """Indices of the seeds that have no row yet."""
-    n_done: int = 0
     queued: bool = False
     """Whether it is in the queue."""
     leaf: Node | None = None
-    """Where the prompt ends in the tree, held until every seed has begun."""
+    """Where the prompt ends in the prefix tree, held until every seed has a row."""
     logits: torch.Tensor | None = None
     """Next-token logits after the prompt [V], likewise."""
 
@@ -47,79 +45,50 @@ class Job:
         """Pages that one completion of full length needs, its prompt included."""
         return len(self.chunks) + -(-self.max_new // PAGE_SIZE)
 
-    @property
-    def is_done(self) -> bool:
-        """Whether all completions are there; true from the start of a request without seeds."""
-        return self.n_done == len(self.completions)
-
-    def finish(
-        self, index: int, n_tokens: int, text: str, stop: str, logprobs: tuple[float, ...] | None
-    ) -> bool:
-        """Completion `index` is drawn. Returns whether it was the last of the request."""
-        self.completions[index] = Completion(
-            text, n_tokens, stop, self.request.seeds[index], logprobs
-        )
-        self.n_done += 1
-        return self.is_done
-
-    def result(self) -> Result:
-        """The result of a request all of whose completions are there."""
-        return Result(self.request, tuple(c for c in self.completions if c is not None))
+    def restart(self) -> None:
+        """Unfinished completions begin again: their seeds are pending, the prompt is not stored."""
+        self.leaf = self.logits = None
+        self.pending = deque(i for i, c in enumerate(self.completions) if c is None)
 
 
-class Waiting:
-    """Requests that have no row yet; takes more from the source as they run low.
+class RequestQueue:
+    """Jobs in the order in which they get rows.
 
-    Requests put back come first, then those that were added on the way (what they share is still
-    stored), then the source's, in its order; with `by_length` the longest prompt first. Between two
-    and four times `max_rows` seeds are held, so that an endless source is fine.
+    Preempted jobs come first, then follow-ups (the prefixes that they share are still stored), then
+    the source's. With `by_length` the longest prompt comes first.
     """
 
-    def __init__(
-        self,
-        source: Iterable[Request],
-        encode: Callable[[Request], Job],
-        max_rows: int,
-        by_length: bool = False,
-    ) -> None:
-        self._source = iter(source)
-        self._open = True
-        self._encode = encode
+    def __init__(self, max_rows: int, by_length: bool = False) -> None:
         self._low, self._high = 2 * max_rows, 4 * max_rows
+        self._is_filling = False
         self._by_length = by_length
-        self._heap: list[tuple[int, int, Job, int]] = []
+        self._heap: list[tuple[int, int, LocalJob, int]] = []
         self._count = itertools.count()
         self._n_seeds = 0
 
     def __bool__(self) -> bool:
-        self.refill()
         return bool(self._heap)
 
-    def refill(self) -> None:
-        """Take more from the source if requests run low. Whatever the source or the encoding raises
-        comes from here.
+    def wants_more(self) -> bool:
+        """Whether to add jobs: from fewer than twice `max_rows` seeds on, up to four times as many.
+
+        So an endless source is read as it is needed.
         """
-        if not self._open or (self._heap and self._n_seeds >= self._low):
-            return
-        while not self._heap or self._n_seeds < self._high:
-            request = next(self._source, None)
-            if request is None:
-                self._open = False
-                return
-            self._push(self._encode(request), _SOURCE)
+        limit = self._high if self._is_filling else self._low
+        self._is_filling = not self._heap or self._n_seeds < limit
+        return self._is_filling
 
-    def add(self, requests: Iterable[Request]) -> None:
-        """Put requests into the queue."""
-        for request in requests:
-            self._push(self._encode(request), _FOLLOW_UP)
+    def add(self, job: LocalJob, is_follow_up: bool) -> None:
+        """Put a new job into the queue."""
+        self._push(job, _FOLLOW_UP if is_follow_up else _SOURCE)
 
-    def put_back(self, job: Job) -> None:
-        """A job some of whose seeds lost their rows, or never got one."""
+    def put_back(self, job: LocalJob) -> None:
+        """Put back a job some of whose seeds lost their rows or never got one."""
         if not job.queued:
-            self._push(job, _FIRST)
+            self._push(job, _PUT_BACK)
 
-    def pop(self) -> Job | None:
-        """The next of the requests held, or none; nothing is taken from the source."""
+    def pop(self) -> LocalJob | None:
+        """Take out the next job, or none from an empty queue."""
         if not self._heap:
             return None
         _, _, job, n_seeds = heapq.heappop(self._heap)
@@ -128,13 +97,11 @@ class Waiting:
         return job
 
     def next_length(self) -> int:
-        """Prompt tokens of the request that `pop` would give, 0 if there is none."""
-        return self._heap[0][2].n_tokens if self else 0
+        """Prompt tokens of the job that `pop` would give; 0 if there is none."""
+        return self._heap[0][2].n_tokens if self._heap else 0
 
-    def _push(self, job: Job, rank: int) -> None:
+    def _push(self, job: LocalJob, rank: int) -> None:
         job.queued = True
         self._n_seeds += len(job.pending)
-        heapq.heappush(
-            self._heap,
-            (-job.n_tokens if self._by_length else rank, next(self._count), job, len(job.pending)),
-        )
+        order = -job.n_tokens if self._by_length else rank
+        heapq.heappush(self._heap, (order, next(self._count), job, len(job.pending)))

@@ -1,12 +1,11 @@
-"""The running batch as arrays: which completion belongs to which request, how far it is, and in
-which pages its text lies.
+"""The running batch as arrays: each completion's request, tokens and pages.
 
 Each completion has a *slot*. Completions of the same prompt that have drawn the same tokens so far
-are one *row*: what the model makes of that text is computed once, by the slot that *leads* them,
-and each draws its next token with its own seed. They part when they draw different tokens. A model
-that is sure of most tokens, as students are, so says most of K siblings' text once. A row has the
-pages of its prompt (shared, see `glore.engines.local.prefix_tree`), then own pages; rows that
-parted share those that were full by then, and the last one is copied.
+are one *row*: the model reads their text once, in the slot of their *leader*, and each draws its
+next token with its own seed. They fork when they draw different tokens. A model that is sure of
+most tokens, as students are, so reads most of K siblings' text once. A row has the pages of its
+prompt (shared, see `glore.engines.local.prefix_tree`), then own pages. Rows that fork share the own
+pages that are full by then, and the last one is copied.
 Axes: C completions, R rows, E pages of a row.
 """
 
@@ -19,8 +18,8 @@ import numpy.typing as npt
 
 from glore.engines.local.batch import Batch, Ints32
 from glore.engines.local.draw import Draws, DrawSettings
-from glore.engines.local.prefix_tree import PAGE_SIZE, Node, PageTree
-from glore.engines.local.queue import Job
+from glore.engines.local.prefix_tree import PAGE_SIZE, Node, PrefixTree
+from glore.engines.local.queue import LocalJob
 from glore.engines.protocol import SamplingParams
 
 __all__ = ["Ints", "RowTable"]
@@ -30,28 +29,29 @@ CopyPages = Callable[[list[int], list[int]], None]
 """Copies keys and values of pages to other pages."""
 
 _SLOTS_PER_ROW = 4
-"""So many completions may share a row on average."""
+"""Completions that may share a row, on average."""
 _REMEMBERED = 4096
-"""About so many of the latest completions say how many rows the next ones will need."""
+"""Finished completions, about, by which the rows that new ones need are estimated."""
 
 
 class RowTable:
-    """State of up to `max_rows` rows and their completions; vectorised, so that a step costs much
-    the same Python for 1 row or 1,000.
+    """State of up to `max_rows` rows and their completions.
+
+    It is vectorised: a step costs much the same Python for 1 row or 1,000.
     """
 
-    def __init__(self, max_rows: int, tree: PageTree) -> None:
+    def __init__(self, max_rows: int, tree: PrefixTree) -> None:
         self.max_rows = max_rows
         self.tree = tree
         n_slots = _SLOTS_PER_ROW * max_rows
-        self.jobs: list[Job | None] = [None] * n_slots
+        self.jobs: list[LocalJob | None] = [None] * n_slots
         self.leaves: list[Node | None] = [None] * n_slots
         self.seed_index = np.zeros(n_slots, np.int64)
         self.active = np.zeros(n_slots, bool)
-        self.lead = np.arange(n_slots)
-        """The slot whose row this completion shares: its own if it leads one."""
-        self.begun = np.zeros(n_slots, np.int64)
-        """When the completion began: the youngest row gives way when pages run out."""
+        self.leader = np.arange(n_slots)
+        """The slot of the leader whose row this completion shares; its own if it is one."""
+        self.began = np.zeros(n_slots, np.int64)
+        """When the completion began: the youngest rows are preempted when pages run out."""
         self.seed = np.zeros(n_slots, np.uint64)
         self.n_drawn = np.zeros(n_slots, np.int64)
         self.max_new = np.ones(n_slots, np.int64)
@@ -60,7 +60,7 @@ class RowTable:
         self.top_p = np.ones(n_slots, np.float32)
         self.stops = np.zeros(n_slots, bool)
         """Whether the completion ends at a stop string."""
-        self.tells = np.zeros(n_slots, bool)
+        self.wants_logprobs = np.zeros(n_slots, bool)
         """Whether log-probabilities are wanted."""
         self.tokens = np.zeros((n_slots, 64), np.int64)
         self.logprobs = np.zeros((n_slots, 64), np.float32)
@@ -68,7 +68,7 @@ class RowTable:
         self.prompt_pages = np.zeros(n_slots, np.int32)
         self.leaf_page = np.zeros(n_slots, np.int32)
         self.pages = np.zeros((n_slots, 16), np.int32)
-        """[C, E]: kept for the slots that lead."""
+        """[C, E]: kept for leaders."""
         self._holders = np.zeros(tree.n_pages, np.int32)
         """[pages]: rows that hold this own page."""
         self._order: tuple[Ints, Ints, Ints] | None = None
@@ -77,7 +77,7 @@ class RowTable:
 
     @property
     def n_active(self) -> int:
-        """Completions on their way."""
+        """Completions in progress."""
         return self.order()[1].size
 
     @property
@@ -87,28 +87,29 @@ class RowTable:
 
     @property
     def room(self) -> int:
-        """How many completions may begin, so that about `max_rows` rows come of them and of those
-        on their way.
+        """How many completions may begin, so that they and those in progress need about `max_rows`
+        rows.
 
-        As many as there are rows left, until it has been seen how many completions end up in a row.
+        As many as there are free rows, until finished completions show how many share a row.
         """
         share = max(self._n_rows_ended / self._n_ended, 1 / _SLOTS_PER_ROW)
         n_active = self.n_active
         n_free = self.max_rows - max(self.n_rows, share * n_active)
         return min(self.active.size - n_active, int(n_free / share))
 
-    def add(self, jobs: list[tuple[Job, int]]) -> Ints:
-        """Begin a completion for each (job, index of the seed). Returns their slots, the lowest
-        free ones.
+    def add(self, jobs: list[tuple[LocalJob, int]]) -> Ints:
+        """Begin a completion for each (job, index of the seed).
+
+        Returns their slots, the lowest free ones.
         """
         slots = np.flatnonzero(~self.active)[: len(jobs)]
-        leads: dict[tuple[Node, SamplingParams, int], int] = {}
+        leaders: dict[tuple[Node, SamplingParams, int], int] = {}
         for slot, (job, index) in zip(slots.tolist(), jobs, strict=True):
             params, leaf = job.request.params, job.leaf
             assert leaf is not None
-            self.tree.refer(leaf)
+            self.tree.hold(leaf)
             self.jobs[slot] = job
-            self.lead[slot] = leads.setdefault((leaf, params, job.max_new), slot)
+            self.leader[slot] = leaders.setdefault((leaf, params, job.max_new), slot)
             self.seed_index[slot] = index
             self.seed[slot] = job.request.seeds[index]
             self.max_new[slot] = job.max_new
@@ -117,7 +118,7 @@ class RowTable:
                 params.top_k,
                 params.top_p,
             )
-            self.stops[slot], self.tells[slot] = bool(params.stop), params.logprobs
+            self.stops[slot], self.wants_logprobs[slot] = bool(params.stop), params.logprobs
             n_pages = len(leaf.pages)
             self._widen(n_pages + 1)
             self.prompt_length[slot], self.prompt_pages[slot], self.leaf_page[slot] = (
@@ -129,18 +130,18 @@ class RowTable:
             self.leaves[slot] = leaf
         self.active[slots] = True
         self.n_drawn[slots] = 0
-        self.begun[slots] = np.arange(self._clock, self._clock + len(jobs))
+        self.began[slots] = np.arange(self._clock, self._clock + len(jobs))
         self._clock += len(jobs)
         self._order = None
         return slots
 
     def draws(self, slots: Ints, row: Ints) -> Draws:
-        """How those completions draw their next token, each from its row of logits."""
+        """How the completions `slots` draw their next token, each from its `row` of logits."""
         how = DrawSettings(self.temperature[slots], self.top_k[slots], self.top_p[slots])
         return Draws(row, self.seed[slots], self.n_drawn[slots], how)
 
     def append(self, slots: Ints, tokens: Ints) -> None:
-        """One drawn token for each of those completions."""
+        """Append one drawn token to each of those completions."""
         at = self.n_drawn[slots]
         if at.max() >= self.tokens.shape[1]:
             self.tokens = np.concatenate([self.tokens, np.zeros_like(self.tokens)], axis=1)
@@ -148,28 +149,32 @@ class RowTable:
         self.tokens[slots, at] = tokens
         self.n_drawn[slots] = at + 1
 
-    def note(self, slots: Ints, logprobs: npt.NDArray[np.float32]) -> None:
-        """Log-probabilities of the tokens that were appended last."""
+    def set_logprobs(self, slots: Ints, logprobs: npt.NDArray[np.float32]) -> None:
+        """Store the log-probabilities of the tokens that were appended last."""
         self.logprobs[slots, self.n_drawn[slots] - 1] = logprobs
 
-    def drawn(self, slot: int) -> list[int]:
+    def tokens_of(self, slot: int) -> list[int]:
         """The completion's tokens so far."""
         tokens: list[int] = self.tokens[slot, : self.n_drawn[slot]].tolist()
         return tokens
 
-    def told(self, slot: int) -> tuple[float, ...] | None:
-        """Their log-probabilities, if wanted."""
+    def logprobs_of(self, slot: int) -> tuple[float, ...] | None:
+        """The log-probabilities of its tokens; none where they are not wanted."""
         return (
-            tuple(self.logprobs[slot, : self.n_drawn[slot]].tolist()) if self.tells[slot] else None
+            tuple(self.logprobs[slot, : self.n_drawn[slot]].tolist())
+            if self.wants_logprobs[slot]
+            else None
         )
 
-    def alike(self, slots: Ints) -> list[tuple[int, int]]:
+    def text_keys(self, slots: Ints) -> list[tuple[int, int]]:
         """A key for each of those completions: equal keys have drawn equal tokens."""
-        return list(zip(self.lead[slots].tolist(), self._last_tokens(slots).tolist(), strict=True))
+        return list(
+            zip(self.leader[slots].tolist(), self._last_tokens(slots).tolist(), strict=True)
+        )
 
     def drop(self, slots: Ints) -> None:
-        """Those completions are finished or give way; their slots are free, and so are the pages of
-        rows that nobody is left to share.
+        """Free the slots of completions that are finished or preempted, and the pages of rows that
+        no completion shares any more.
         """
         for slot in slots.tolist():
             leaf = self.leaves[slot]
@@ -177,53 +182,53 @@ class RowTable:
             self.tree.release(leaf)
             self.jobs[slot] = self.leaves[slot] = None
         self.active[slots] = False
-        leads = slots[self.lead[slots] == slots]
-        has_heirs = np.zeros(self.active.size, bool)
-        has_heirs[self.lead[self.active]] = True
-        heirless = leads[~has_heirs[leads]]
-        for slot in leads[has_heirs[leads]].tolist():
-            heirs = np.flatnonzero(self.active & (self.lead == slot))
-            self.pages[heirs[0]] = self.pages[slot]
-            self.lead[heirs] = heirs[0]
-        for slot in heirless.tolist():
+        leaders = slots[self.leader[slots] == slots]
+        has_followers = np.zeros(self.active.size, bool)
+        has_followers[self.leader[self.active]] = True
+        without_followers = leaders[~has_followers[leaders]]
+        for slot in leaders[has_followers[leaders]].tolist():
+            followers = np.flatnonzero(self.active & (self.leader == slot))
+            self.pages[followers[0]] = self.pages[slot]
+            self.leader[followers] = followers[0]
+        for slot in without_followers.tolist():
             pages = self._own_pages(slot)
             self._holders[pages] -= 1
-            self.tree.give(pages[self._holders[pages] == 0].tolist())
-        self.lead[slots] = slots
+            self.tree.free(pages[self._holders[pages] == 0].tolist())
+        self.leader[slots] = slots
         self._n_ended += slots.size
-        self._n_rows_ended += heirless.size
+        self._n_rows_ended += without_followers.size
         if self._n_ended > _REMEMBERED:
             self._n_ended, self._n_rows_ended = self._n_ended / 2, self._n_rows_ended / 2
         self._order = None
 
-    def part(self, copy: CopyPages) -> Ints:
-        """Completions whose last token is not their row's get a row of their own.
+    def fork(self, copy: CopyPages) -> Ints:
+        """Give completions whose last token is not their row's a row of their own.
 
-        Returns those for which there is no room: they must give way.
+        `copy` copies pages. Returns the completions for which there is no room: preempt them.
         """
-        leads, slots, _ = self.order()
-        if slots.size == leads.size:
+        leaders, slots, _ = self.order()
+        if slots.size == leaders.size:
             return slots[:0]
-        sharers = slots[self.lead[slots] != slots]
-        apart = sharers[self._last_tokens(sharers) != self._last_tokens(self.lead[sharers])]
+        sharers = slots[self.leader[slots] != slots]
+        apart = sharers[self._last_tokens(sharers) != self._last_tokens(self.leader[sharers])]
         if not apart.size:
             return apart
         by_text: dict[tuple[int, int], list[int]] = {}
-        for slot, key in zip(apart.tolist(), self.alike(apart), strict=True):
+        for slot, key in zip(apart.tolist(), self.text_keys(apart), strict=True):
             by_text.setdefault(key, []).append(slot)
-        n_rows, homeless, sources, targets = self.n_rows, [], [], []
-        for (lead, _), (first, *others) in by_text.items():
-            own, n_whole = self._own_pages(lead), (int(self.n_drawn[lead]) - 1) // PAGE_SIZE
+        n_rows, without_row, sources, targets = self.n_rows, [], [], []
+        for (leader, _), (first, *others) in by_text.items():
+            own, n_whole = self._own_pages(leader), (int(self.n_drawn[leader]) - 1) // PAGE_SIZE
             begun = own[n_whole:]
-            new = self.tree.take(begun.size) if n_rows < self.max_rows else None
+            new = self.tree.allocate(begun.size) if n_rows < self.max_rows else None
             if new is None:
-                homeless += [first, *others]
-                # the row it would have been, or fewer rows would seem to be needed the more are
-                # short
+                without_row += [first, *others]
+                # Counts the row it would have been. Otherwise, the more rows are lacking, the
+                # fewer would seem to be needed.
                 self._n_rows_ended += 1
                 continue
             n_rows += 1
-            self.pages[first] = self.pages[lead]
+            self.pages[first] = self.pages[leader]
             self._holders[own[:n_whole]] += 1
             for source, target in zip(begun.tolist(), new, strict=True):  # one or none
                 self.pages[first, int(self.prompt_pages[first]) + n_whole] = target
@@ -234,31 +239,32 @@ class RowTable:
                 )
                 sources.append(source)
                 targets.append(target)
-            self.lead[[first, *others]] = first
+            self.leader[[first, *others]] = first
         if targets:
             copy(sources, targets)
         self._order = None
-        return np.array(homeless, np.int64)
+        return np.array(without_row, np.int64)
 
     def order(self) -> tuple[Ints, Ints, Ints]:
-        """The slots that lead a row, those that continue the same text next to each other; all
-        active slots, row by row; and each one's row, as a place in the first.
+        """The leaders' slots, those that continue the same text next to each other; all active
+        slots, row by row; and each one's row, as an index into the leaders.
         """
         if self._order is None:
             slots = np.flatnonzero(self.active)
-            leads = slots[self.lead[slots] == slots]
-            first_own = self.pages[leads, self.prompt_pages[leads]]
-            leads = leads[np.lexsort((first_own, self.leaf_page[leads]))]
+            leaders = slots[self.leader[slots] == slots]
+            first_own = self.pages[leaders, self.prompt_pages[leaders]]
+            leaders = leaders[np.lexsort((first_own, self.leaf_page[leaders]))]
             place = np.empty(self.active.size, np.int64)
-            place[leads] = np.arange(leads.size)
-            row = place[self.lead[slots]]
+            place[leaders] = np.arange(leaders.size)
+            row = place[self.leader[slots]]
             by_row = np.argsort(row, kind="stable")
-            self._order = leads, slots[by_row], row[by_row]
+            self._order = leaders, slots[by_row], row[by_row]
         return self._order
 
     def batch(self) -> Batch | None:
-        """Reading the last token of every row, in `order`; none where there are too few pages (then
-        nothing has changed).
+        """A batch that reads the last token of every row, in `order`.
+
+        None where there are too few pages; then nothing has changed.
         """
         slots = self.order()[0]
         at = self.n_drawn[slots] - 1
@@ -267,7 +273,7 @@ class RowTable:
         positions = self.prompt_length[slots] + at.astype(np.int32)
         fresh = offset == 0
         if fresh.any():
-            pages = self.tree.take(int(fresh.sum()))
+            pages = self.tree.allocate(int(fresh.sum()))
             if pages is None:
                 return None
             self._widen(int(last.max()) + 1)
@@ -295,9 +301,9 @@ class RowTable:
 
     def youngest(self, n: int) -> Ints:
         """The completions of the `n` rows that began last."""
-        leads = self.order()[0]
-        chosen = leads[np.argsort(-self.begun[leads])[:n]]
-        return np.flatnonzero(self.active & np.isin(self.lead, chosen))
+        leaders = self.order()[0]
+        chosen = leaders[np.argsort(-self.began[leaders])[:n]]
+        return np.flatnonzero(self.active & np.isin(self.leader, chosen))
 
     def _last_tokens(self, slots: Ints) -> Ints:
         tokens: Ints = self.tokens[slots, self.n_drawn[slots] - 1]

@@ -1,11 +1,11 @@
-"""Feeds a transformers model batches of paged tokens, in the fastest way that gives the model's own
-logits.
+"""Reads batches of paged tokens with a transformers model, through the fastest backend that gives
+the model's own logits.
 
-Four ways: our kernels on a GPU (`glore.engines.cuda`), the compiled forward pass (forward.c;
-Llama-like models on a CPU), transformers' own forward pass through our attention
-(`glore.engines.local.attention`), or none of them; then callers fall back on plain forward passes.
-A way is taken only if its logits agree with the model's plain forward pass on a few tokens
-(`glore.engines.local.startup_check`).
+Backends: `cuda` is our kernels on a GPU (`glore.engines.local.cuda`), `native` the compiled forward
+pass (forward.c; Llama-like models on a CPU), `paged` transformers' own forward pass through our
+attention (`glore.engines.local.attention`). A backend is used only if its logits agree with the
+model's own forward pass on a few tokens (`glore.engines.local.startup_check`). Without one, callers
+fall back on the model's own forward pass (`fallback`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from glore.engines.local.attention import ATTENTION_NAME, KeyValues, Reading, register
+from glore.engines.local.attention import ATTENTION_NAME, ForwardContext, KVCache, register
 from glore.engines.local.batch import Batch
 from glore.engines.local.draw import Drawn, Draws, draw_each
 from glore.engines.local.native.build import Library, library
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from glore.config.engine import Quantization
+    from glore.engines.local.cuda.kv_cache import CudaKVCache
     from glore.engines.local.cuda.model import CudaModel
-    from glore.engines.local.cuda.pages import CudaPages
 
-__all__ = ["WAYS", "ModelRunner"]
+__all__ = ["BACKENDS", "ModelRunner"]
 
 _log = logging.getLogger(__name__)
-WAYS = ("cuda", "native", "paged")
+BACKENDS = ("cuda", "native", "paged")
 """From the fastest to the slowest."""
 _MISFITS = (
     NotImplementedError,
@@ -50,30 +50,32 @@ _MISFITS = (
     IndexError,
 )
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
-"""What the ways know, where a model's settings name its layers' types."""
+"""Types of layers that the backends know; a model's settings may name those of its layers."""
 _COSTS = {
     "paged": "several times slower",
-    "plain": "many times slower: every completion reads its own prompt",
+    "fallback": "many times slower: every completion reads its own prompt",
 }
-"""Of a way that is taken because a better one was refused."""
+"""What it costs to use a backend because a better one was refused."""
 
 
-class _UnknownHereError(Exception):
-    """The way is for other models or machines: no fault, and nothing to warn of."""
+class _UnsupportedError(Exception):
+    """The backend is for other models or machines. That is no fault and needs no warning."""
 
 
 class ModelRunner:
-    """One model. `way`: `cuda`, `native`, `paged`, or `plain` (then `forward` can't be used).
-    `refusals`: why better ways were not taken.
+    """One model and its backend.
 
-    `quantization`: of the native way, which alone can do it. `compiles`: of the cuda way
-    (`CudaModel`).
+    `backends`: those that may be used, the best first. `quantization`: of the native backend, the
+    only one that has it. `compiles`: of the cuda backend (`CudaModel`).
+
+    `backend` is the one in use; with `fallback`, `forward` can't be called. `refusals`: why better
+    backends are not used.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        ways: tuple[str, ...] = WAYS,
+        backends: tuple[str, ...] = BACKENDS,
         quantization: Quantization = "none",
         compiles: bool = False,
     ) -> None:
@@ -87,21 +89,21 @@ class ModelRunner:
         self._keep = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.refusals: dict[str, str] = {}
         self._has_fault = False
-        self._asked = ways
-        if next(iter(ways), "") == "plain":
-            ways = ()
-        self.way = next((way for way in ways if self._fits(way)), "plain")
-        if self._has_fault or (self.way == "plain" and ways):
-            cost = _COSTS.get(self.way, "slower")
+        self._asked = backends
+        if next(iter(backends), "") == "fallback":
+            backends = ()
+        self.backend = next((backend for backend in backends if self._fits(backend)), "fallback")
+        if self._has_fault or (self.backend == "fallback" and backends):
+            cost = _COSTS.get(self.backend, "slower")
             _warn_once(
-                f"{type(model).__name__} in {self.dtype} is read the {self.way} way, {cost}. "
+                f"{type(model).__name__} in {self.dtype} uses the {self.backend} backend, {cost}. "
                 f"Refused: {self.reason}"
             )
 
     @property
     def reason(self) -> str:
-        """Why no better way was taken; empty where the first was."""
-        return "; ".join(f"{way}: {why}" for way, why in self.refusals.items())
+        """Why no better backend is used; empty if the first one is."""
+        return "; ".join(f"{backend}: {why}" for backend, why in self.refusals.items())
 
     @property
     def dtype(self) -> str:
@@ -110,8 +112,8 @@ class ModelRunner:
 
     @property
     def products(self) -> str:
-        """What the compiled code computes products in: `float32`, `bfloat16`, `int16` or `int8`;
-        else the model's own type.
+        """The type of products: `float32`, `bfloat16`, `int16` or `int8` in compiled code; the
+        model's own type otherwise.
         """
         return self._native.products if self._native is not None else self.dtype
 
@@ -125,22 +127,21 @@ class ModelRunner:
         """Whether the host is free while a step is computed."""
         return self._cuda is not None
 
-    def pages_for(self, n_pages: int) -> KeyValues | CudaPages:
-        """Room for the keys and values of so many pages, all layers (committed as it is used on a
-        CPU).
+    def new_kv_cache(self, n_pages: int) -> KVCache | CudaKVCache:
+        """A cache for the keys and values of `n_pages` pages in all layers.
+
+        On a CPU its memory is committed as it is used.
         """
         if self._cuda is not None:
-            return self._cuda.pages_for(n_pages)
-        return KeyValues(n_pages, PAGE_SIZE if self._library is not None else 1)
+            return self._cuda.new_kv_cache(n_pages)
+        return KVCache(n_pages, PAGE_SIZE if self._library is not None else 1)
 
     def affordable_pages(self, max_rows: int) -> int | None:
-        """How many pages a GPU has room for, beside `max_rows` rows' logits; none where the memory
-        is not a card's.
-        """
+        """Pages that a GPU has memory for beside `max_rows` rows' logits; none without a GPU."""
         return None if self._cuda is None else self._cuda.affordable_pages(max_rows)
 
     def close(self) -> None:
-        """Give a GPU's memory back; a later call takes it again."""
+        """Free a GPU's memory. A later call allocates it again."""
         if self._cuda is not None:
             self._cuda.close()
 
@@ -159,89 +160,94 @@ class ModelRunner:
         )
 
     def step(
-        self, batch: Batch, store: KeyValues | CudaPages, draws: Draws, n_threads: int = 1
+        self, batch: Batch, kv_cache: KVCache | CudaKVCache, draws: Draws, n_threads: int = 1
     ) -> Drawn:
-        """A decode step: one token per completion, from the logits of `batch`, whose queries are
-        all selected.
+        """A decode step: one token per completion, from the logits of `batch`.
+
+        All queries of the batch are selected.
         """
         if self._cuda is not None:
-            assert not isinstance(store, KeyValues)
-            return self._cuda.step(batch, draws, store)
-        return self.draw(self.forward(batch, store, n_threads), draws)
+            assert not isinstance(kv_cache, KVCache)
+            return self._cuda.step(batch, draws, kv_cache)
+        return self.draw(self.forward(batch, kv_cache, n_threads), draws)
 
     @torch.inference_mode()
     def forward(
-        self, batch: Batch, store: KeyValues | CudaPages, n_threads: int = 1
+        self, batch: Batch, kv_cache: KVCache | CudaKVCache, n_threads: int = 1
     ) -> torch.Tensor:
-        """Logits [S, V] of the selected queries in float32; keys and values go to the store.
+        """Logits [S, V] of the selected queries in float32; keys and values go to the cache.
 
         `n_threads`: of the compiled code; torch has its own setting.
         """
         if self._cuda is not None:
-            assert not isinstance(store, KeyValues)
+            assert not isinstance(kv_cache, KVCache)
             return (
-                self._cuda.forward(batch, store).float()
+                self._cuda.forward(batch, kv_cache).float()
                 if batch.dependent
-                else self._cuda.step_logits(batch, store).float()
+                else self._cuda.step_logits(batch, kv_cache).float()
             )
-        assert isinstance(store, KeyValues)
-        if self.way == "native":
+        assert isinstance(kv_cache, KVCache)
+        if self.backend == "native":
             assert self._native is not None
             if not (self._native.current if batch.dependent else self._native.unchanged):
                 self._native = NativeModel(self.model, self._native.library, self._quantization)
-            pairs = [store.layer(i, self._native.like) for i in range(self._native.n_layers)]
+            pairs = [kv_cache.layer(i, self._native.like) for i in range(self._native.n_layers)]
             return self._native.forward(batch, pairs, n_threads)
         selected = torch.from_numpy(batch.selected.astype(np.int64)).to(self.device)
         output = self.model(
             input_ids=torch.from_numpy(batch.tokens.astype(np.int64)).to(self.device)[None],
             position_ids=torch.from_numpy(batch.positions.astype(np.int64)).to(self.device)[None],
             use_cache=False,
-            glore_reading=Reading(store, batch, self.device, self._library),
+            glore_context=ForwardContext(kv_cache, batch, self.device, self._library),
             **({"logits_to_keep": selected} if self._keep else {}),
         )
         logits: torch.Tensor = output.logits[0] if self._keep else output.logits[0, selected]
         return logits.float()
 
-    def _fits(self, way: str) -> bool:
-        """Set `way` up; whether it gives the model's own logits, for prompts read in parts and a
-        completion read token by token.
+    def _fits(self, backend: str) -> bool:
+        """Set up `backend`. Returns whether it gives the model's own logits.
+
+        It is tried on prompts read in parts and on a completion read token by token.
         """
         before = self.model.config._attn_implementation
-        self.way = way
+        self.backend = backend
         try:
-            self._check_kind(way)
+            self._check_kind(backend)
             # A model that was read in pages before is compared with its attention written out.
             self.model.set_attn_implementation("eager" if before == ATTENTION_NAME else before)
             expected = expected_logits(self.model)
-            self._set_up(way)
+            self._set_up(backend)
             is_exact = self.products == "float32" and self.dtype == "float32"
             found = fault(trial_logits(self, self.model), expected, self.products, is_exact)
             if found is None:
                 return True
             self._has_fault = True
-            self.refusals[way] = found
-        except _UnknownHereError as error:
-            self.refusals[way] = str(error)
+            self.refusals[backend] = found
+        except _UnsupportedError as error:
+            self.refusals[backend] = str(error)
         except _MISFITS as error:
-            self.refusals[way] = " ".join(str(error).split())[:200] or type(error).__name__
+            self.refusals[backend] = " ".join(str(error).split())[:200] or type(error).__name__
         _log.info(
-            "%s can't be read the %s way: %s", type(self.model).__name__, way, self.refusals[way]
+            "%s can't use the %s backend: %s",
+            type(self.model).__name__,
+            backend,
+            self.refusals[backend],
         )
         self._native = self._cuda = self._library = None
         self.model.set_attn_implementation(before)
         return False
 
-    def _check_kind(self, way: str) -> None:
-        """Raises what `_fits` takes for a refusal, where the way is not for this model or machine."""
+    def _check_kind(self, backend: str) -> None:
+        """Raise what `_fits` takes for a refusal if the backend is not for this model or machine."""
         on_cpu = self.device.type == "cpu"
-        if way == "native" and not on_cpu:
-            raise _UnknownHereError("the model is not on a CPU")
-        if way == "native" and library() is None:
-            raise _UnknownHereError("there is no compiled code (no C compiler, or switched off)")
-        if way == "cuda" and importlib.util.find_spec("triton") is None:
-            raise _UnknownHereError("Triton is not installed")
-        if way == "cuda" and on_cpu and self._asked != ("cuda",):
-            raise _UnknownHereError(
+        if backend == "native" and not on_cpu:
+            raise _UnsupportedError("the model is not on a CPU")
+        if backend == "native" and library() is None:
+            raise _UnsupportedError("there is no compiled code (no C compiler, or switched off)")
+        if backend == "cuda" and importlib.util.find_spec("triton") is None:
+            raise _UnsupportedError("Triton is not installed")
+        if backend == "cuda" and on_cpu and self._asked != ("cuda",):
+            raise _UnsupportedError(
                 "the model is on a CPU"
             )  # there the interpreter runs the kernels, for tests that ask for it
         rope = getattr(self.model.config, "rope_parameters", None) or {}
@@ -257,17 +263,18 @@ class ModelRunner:
                 f"layers of the types {', '.join(sorted(other))}"
             )  # a short text may not show the difference
 
-    def _set_up(self, way: str) -> None:
+    def _set_up(self, backend: str) -> None:
         is_float32 = self.dtype == "float32"
         self._library = (
             library()
-            if self.device.type == "cpu" and (way == "native" or (way == "paged" and is_float32))
+            if self.device.type == "cpu"
+            and (backend == "native" or (backend == "paged" and is_float32))
             else None
         )
-        if way == "native":
+        if backend == "native":
             assert self._library is not None
             self._native = NativeModel(self.model, self._library, self._quantization)
-        elif way == "cuda":
+        elif backend == "cuda":
             from glore.engines.local.cuda.model import CudaModel
 
             self._cuda = CudaModel(self.model, self._keep, compiles=self._compiles)

@@ -1,16 +1,14 @@
-"""Step scores from a reward model: the probability of "good" after every step, all steps of a
-solution in one forward pass.
+"""Step scores from a reward model: solutions in, the probability of "good" after every step out.
 
-Method 2: two-class token classification read at the last token of each step. Solutions lie in a
-prefix tree (`glore.engines.local.prefix_tree`): the tokens of a question, and of the steps that
-several of its solutions begin with, are computed once. A score in company equals a single one up to
-rounding. Axes: B solutions, T tokens, C classes.
+Method 2: two-class token classification, read at the last token of each step. One forward pass
+scores all steps of a solution. Solutions lie in a prefix tree (`glore.engines.local.prefix_tree`):
+the tokens of a question, and of the steps that several of its solutions begin with, are computed
+once. Scores of a batch equal single ones up to rounding. Axes: B solutions, T tokens, C classes.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from glore.engines.local.attention import KeyValues
+from glore.engines.local.attention import KVCache
 from glore.engines.local.batch import prompt_batches
-from glore.engines.local.prefix_tree import PAGE_SIZE, Node, PageTree, cut
-from glore.engines.local.runner import WAYS, ModelRunner
+from glore.engines.local.memory import halved
+from glore.engines.local.prefix_tree import PAGE_SIZE, Node, PrefixTree, cut
+from glore.engines.local.runner import BACKENDS, ModelRunner
 from glore.engines.protocol import check_scores
 from glore.errors import EngineError, out_of_memory
 from glore.prompts import solve_segments
@@ -30,12 +29,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from glore.config import EngineSettings
-    from glore.engines.local.cuda.pages import CudaPages
+    from glore.engines.local.cuda.kv_cache import CudaKVCache
 
 __all__ = ["StepScorer"]
 
 _GOOD = 1
-_log = logging.getLogger(__name__)
+_TOO_SMALL = (
+    "not enough memory to score a single solution; use a smaller reward model or another machine"
+)
 
 
 class StepScorer:
@@ -59,11 +60,11 @@ class StepScorer:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         scoring_tokens: int = 16384,
-        ways: tuple[str, ...] = WAYS,
+        backends: tuple[str, ...] = BACKENDS,
     ) -> StepScorer:
         """A scorer over a model that is loaded already."""
         scorer = cls.__new__(cls)
-        scorer._set_up(model, tokenizer, scoring_tokens, ways)
+        scorer._set_up(model, tokenizer, scoring_tokens, backends)
         return scorer
 
     def _set_up(
@@ -71,29 +72,27 @@ class StepScorer:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         scoring_tokens: int,
-        ways: tuple[str, ...] = WAYS,
+        backends: tuple[str, ...] = BACKENDS,
     ) -> None:
         self.model = model.eval()
         self.name = type(model).__name__
         """What errors call it."""
         self.tokenizer = tokenizer
         self.scoring_tokens = scoring_tokens
-        self._runner = ModelRunner(self.model, ways)
+        self._runner = ModelRunner(self.model, backends)
         self._context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
 
     @property
-    def way(self) -> str:
-        """How the model is read (`glore.engines.local.runner`)."""
-        return self._runner.way
+    def backend(self) -> str:
+        """What reads the model (`glore.engines.local.runner`)."""
+        return self._runner.backend
 
     def score(self, items: Sequence[tuple[str, tuple[str, ...]]]) -> list[tuple[float, ...]]:
-        """For each (question, steps): p(good) after each step, in the order given. No steps: an
-        empty tuple.
+        """For each (question, steps): p(good) after each step. No steps give an empty tuple.
 
-        When memory runs out, the rest is scored with half as many tokens at a time, and so is all
-        that comes later. Raises EngineError when a solution does not fit into the model's context,
-        or not even one into the memory, ModelError when the model gives something else than
-        probabilities.
+        When memory runs out, the rest and all later solutions are scored with half as many tokens
+        at a time. Raises EngineError when a solution does not fit into the model's context or no
+        solution fits into memory, ModelError when the model's scores are no probabilities.
         """
         scores: list[tuple[float, ...]] = [()] * len(items)
         todo = self._encode(
@@ -103,7 +102,7 @@ class StepScorer:
                 if steps
             }
         )
-        score = self._in_rows if self._runner.way == "plain" else self._in_a_tree
+        score = self._in_rows if self._runner.backend == "fallback" else self._in_a_tree
         while todo:
             try:
                 for i, values in score(dict(todo)):
@@ -113,18 +112,10 @@ class StepScorer:
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
-                self._shrink(error)
+                self.scoring_tokens = halved(
+                    self.scoring_tokens, "tokens", error, PAGE_SIZE, _TOO_SMALL
+                )
         return scores
-
-    def _shrink(self, error: BaseException) -> None:
-        """Out of memory: half as many tokens at a time."""
-        if self.scoring_tokens <= PAGE_SIZE:
-            raise EngineError(
-                "not enough memory to score a single solution; use a smaller reward model or "
-                "another machine"
-            ) from error
-        self.scoring_tokens //= 2
-        _log.warning("out of memory; going on with %d tokens at a time", self.scoring_tokens)
 
     def _encode(self, inputs: dict[int, tuple[str, ...]]) -> dict[int, list[list[int]]]:
         """Per solution: token ids of the question and of each step."""
@@ -153,13 +144,11 @@ class StepScorer:
     def _in_a_tree(
         self, encoded: dict[int, list[list[int]]]
     ) -> Iterator[tuple[int, tuple[float, ...]]]:
-        """Solutions of one question next to each other; whatever they have in common is computed
-        once.
-        """
+        """Score with solutions of one question next to each other: what they share is computed once."""
         order = sorted(encoded, key=lambda i: encoded[i])
         longest = max((len(cut(parts)) for parts in encoded.values()), default=0)
-        tree = PageTree(max(longest, -(-2 * self.scoring_tokens // PAGE_SIZE)))
-        store = self._runner.pages_for(tree.n_pages)
+        tree = PrefixTree(max(longest, -(-2 * self.scoring_tokens // PAGE_SIZE)))
+        kv_cache = self._runner.new_kv_cache(tree.n_pages)
         new: list[Node] = []
         reached: list[tuple[int, Node]] = []
         n_tokens = 0
@@ -167,7 +156,7 @@ class StepScorer:
             chunks = cut(encoded[i])
             found = tree.acquire(chunks) if n_tokens < self.scoring_tokens else None
             if found is None:
-                yield from self._read(tree, store, new, reached, encoded)
+                yield from self._read(tree, kv_cache, new, reached, encoded)
                 new, reached, n_tokens = [], [], 0
                 found = tree.acquire(chunks)
                 assert found is not None
@@ -175,23 +164,23 @@ class StepScorer:
             new.extend(fresh)
             reached.append((i, leaf))
             n_tokens += sum(len(node.tokens) for node in fresh)
-        yield from self._read(tree, store, new, reached, encoded)
+        yield from self._read(tree, kv_cache, new, reached, encoded)
 
     def _read(
         self,
-        tree: PageTree,
-        store: KeyValues | CudaPages,
+        tree: PrefixTree,
+        kv_cache: KVCache | CudaKVCache,
         new: list[Node],
         reached: list[tuple[int, Node]],
         encoded: dict[int, list[list[int]]],
     ) -> Iterator[tuple[int, tuple[float, ...]]]:
-        """Fill the new nodes, each with p(good) after its last token; then collect the solutions'
+        """Set each new node's value to p(good) after its last token, then collect the solutions'
         scores from the nodes.
         """
         for batch, nodes in prompt_batches(
             tree, new, new, min(self._runner.pass_tokens, self.scoring_tokens)
         ):
-            logits = self._runner.forward(batch, store, torch.get_num_threads())
+            logits = self._runner.forward(batch, kv_cache, torch.get_num_threads())
             for node, value in zip(nodes, _good(logits), strict=True):
                 node.value = value
         for i, leaf in reached:
@@ -204,10 +193,10 @@ class StepScorer:
     def _in_rows(
         self, encoded: dict[int, list[list[int]]]
     ) -> Iterator[tuple[int, tuple[float, ...]]]:
-        """One row a solution, rows of like length together up to a budget of padded tokens.
+        """Score with one row a solution, rows of similar length together, up to a budget of padded
+        tokens.
 
-        Padding stands on the right, where a causal model never looks back from, so no mask is
-        needed.
+        Padding is on the right, which a causal model does not see, so no mask is needed.
         """
         order = sorted(encoded, key=lambda i: sum(map(len, encoded[i])))
         start = 0
@@ -239,8 +228,6 @@ class StepScorer:
 
 
 def _good(logits_NC: torch.Tensor) -> list[float]:
-    """p(good) of each row; NaN where the model gave a logit that is no finite number, which softmax
-    may hide.
-    """
+    """p(good) of each row; NaN where a logit is not finite, which softmax may hide."""
     good_N = torch.softmax(logits_NC.float(), dim=-1)[:, _GOOD]
     return torch.where(torch.isfinite(logits_NC).all(dim=-1), good_N, torch.nan).cpu().tolist()

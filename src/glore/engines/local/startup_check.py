@@ -1,10 +1,10 @@
-"""Whether a way of reading a model gives the model's own logits, judged by the model's own
-rounding.
+"""Whether a backend gives the model's own logits, judged by the model's own rounding.
 
-The reference is the model's plain forward pass in float32. A way in bfloat16 may be as far from it
-as the plain forward pass in bfloat16 is, and somewhat further; a fault of the layout (a wrong page,
-a position that is off by one, a missing window) takes it many times as far. The reference needs no
-second copy of the model: each module's weights are float32 only while it is called.
+The reference is the model's own forward pass in float32. The baseline is its forward pass in the
+model's own type. A backend in bfloat16 may be as far from the reference as the baseline, and
+somewhat further. A layout fault (a wrong page, a position that is off by one, a missing window)
+takes it many times as far. The reference needs no second copy of the model: each module's weights
+are float32 only while it is called.
 
 Axes: B places in the trial's texts whose logits are compared, V vocabulary (or labels).
 """
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from glore.engines.local.batch import Batch, Ints32, prompt_batches
-from glore.engines.local.prefix_tree import PAGE_SIZE, PageTree, cut
+from glore.engines.local.prefix_tree import PAGE_SIZE, PrefixTree, cut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,8 +33,8 @@ _N_PAGES = 8
 _MOST_TOKENS = 17
 """Of one forward pass: the texts are read in parts."""
 _OVERALL, _ANYWHERE = 2.0, 4.0
-"""How many times the plain forward pass's own error a way's may be: over all places (root mean
-square), and at one of them.
+"""How many times the baseline's error a backend's may be: over all places (root mean square), and at
+one of them.
 """
 _FLOOR = 2e-3
 """Errors below this share of the logits' standard deviation are never a fault."""
@@ -43,16 +43,16 @@ _EXACT = 1e-3
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Expected:
-    """What a way is compared with."""
+    """Logits that a backend is compared with."""
 
     reference: list[torch.Tensor]
     """Per text, logits of all its tokens in float32."""
-    plain: list[torch.Tensor]
-    """The same of the plain forward pass in the model's own type."""
+    baseline: list[torch.Tensor]
+    """The same in the model's own type."""
 
     def at(self, text: int, place: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reference and plain logits [V] after the token at that place."""
-        return self.reference[text][place], self.plain[text][place]
+        """Reference and baseline logits [V] after the token at that place."""
+        return self.reference[text][place], self.baseline[text][place]
 
 
 def _texts(model: PreTrainedModel) -> list[list[list[int]]]:
@@ -67,15 +67,15 @@ def _texts(model: PreTrainedModel) -> list[list[list[int]]]:
 
 def expected_logits(model: PreTrainedModel) -> Expected:
     """The trial's texts read by the model's own forward pass."""
-    plain = _plain_logits(model)
+    baseline = _own_logits(model)
     if next(model.parameters()).dtype == torch.float32:
-        return Expected(plain, plain)
+        return Expected(baseline, baseline)
     with _in_float32(model):
-        return Expected(_plain_logits(model), plain)
+        return Expected(_own_logits(model), baseline)
 
 
 @torch.no_grad()
-def _plain_logits(model: PreTrainedModel) -> list[torch.Tensor]:
+def _own_logits(model: PreTrainedModel) -> list[torch.Tensor]:
     device = next(model.parameters()).device
     texts = [torch.tensor([[*head, *tail]], device=device) for head, tail in _texts(model)]
     return [model(input_ids=ids, use_cache=False).logits[0].float() for ids in texts]
@@ -83,8 +83,9 @@ def _plain_logits(model: PreTrainedModel) -> list[torch.Tensor]:
 
 @contextlib.contextmanager
 def _in_float32(model: PreTrainedModel) -> Iterator[None]:
-    """Every module's own weights are float32 while it is called; what comes out of the first is
-    float32, and so is all that follows.
+    """Every module's own weights are float32 while it is called.
+
+    So the first output is float32, and all that follow.
     """
     narrow: dict[torch.nn.Parameter, torch.Tensor] = {}
 
@@ -118,8 +119,9 @@ def _in_float32(model: PreTrainedModel) -> Iterator[None]:
 def trial_logits(
     runner: ModelRunner, model: PreTrainedModel
 ) -> dict[tuple[int, int], list[torch.Tensor]]:
-    """(text, place) → the logits [V] that the runner gives there: read as prompts in parts, and
-    token by token as a completion.
+    """(text, place) → the logits [V] that the runner gives there.
+
+    The texts are read as prompts in parts, and as completions token by token.
     """
     found: dict[tuple[int, int], list[torch.Tensor]] = {}
     for part in (_as_prompts(runner, model), _as_completions(runner, model)):
@@ -129,14 +131,14 @@ def trial_logits(
 
 
 def _as_prompts(runner: ModelRunner, model: PreTrainedModel) -> dict[tuple[int, int], torch.Tensor]:
-    tree = PageTree(_N_PAGES)
-    store = runner.pages_for(_N_PAGES)
+    tree = PrefixTree(_N_PAGES)
+    kv_cache = runner.new_kv_cache(_N_PAGES)
     logits = {}
     for text, segments in enumerate(_texts(model)):
         found = tree.acquire(cut(segments))
         assert found is not None
         for batch, nodes in prompt_batches(tree, found[1], found[1], _MOST_TOKENS):
-            for node, row in zip(nodes, runner.forward(batch, store), strict=True):
+            for node, row in zip(nodes, runner.forward(batch, kv_cache), strict=True):
                 logits[text, node.end - 1] = row
     return logits
 
@@ -144,28 +146,28 @@ def _as_prompts(runner: ModelRunner, model: PreTrainedModel) -> dict[tuple[int, 
 def _as_completions(
     runner: ModelRunner, model: PreTrainedModel
 ) -> dict[tuple[int, int], torch.Tensor]:
-    """The second segments are a completion's, read token by token."""
-    tree = PageTree(_N_PAGES)
-    store = runner.pages_for(_N_PAGES)
+    """Logits of the second segments, read token by token as completions are."""
+    tree = PrefixTree(_N_PAGES)
+    kv_cache = runner.new_kv_cache(_N_PAGES)
     logits = {}
     for text, (head, tail) in enumerate(_texts(model)):
         found = tree.acquire(cut([head]))
-        own = tree.take(-(-len(tail) // PAGE_SIZE))
+        own = tree.allocate(-(-len(tail) // PAGE_SIZE))
         assert found is not None
         assert own is not None
         for batch, _ in prompt_batches(tree, found[1], [found[0]], _MOST_TOKENS):
-            runner.forward(batch, store)
+            runner.forward(batch, kv_cache)
         for n, page in enumerate(own):
             tree.fill[page], tree.start[page] = PAGE_SIZE, len(head) + n * PAGE_SIZE
         for n, token in enumerate(tail):
             pages = [*found[0].pages, *own[: n // PAGE_SIZE + 1]]
             logits[text, len(head) + n] = runner.forward(
-                _single(tree, pages, token, len(head) + n, len(found[0].pages)), store
+                _single(tree, pages, token, len(head) + n, len(found[0].pages)), kv_cache
             )[0]
     return logits
 
 
-def _single(tree: PageTree, pages: list[int], token: int, position: int, n_prompt: int) -> Batch:
+def _single(tree: PrefixTree, pages: list[int], token: int, position: int, n_prompt: int) -> Batch:
     """One token of one row, the last of its chain."""
     offset = position - int(tree.start[pages[-1]])
     return Batch(
@@ -195,16 +197,16 @@ def fault(
     products: str,
     is_exact: bool,
 ) -> str | None:
-    """What is wrong with the logits that a way gave, none if nothing is.
+    """Why the logits that a backend gave are refused; none: they agree.
 
-    `products`: what it computes products in. `is_exact`: model and products are float32.
+    `products`: the type of its products. `is_exact`: model and products are float32.
     """
     pairs = [
         (logits.float(), *expected.at(*place))
         for place, several in found.items()
         for logits in several
     ]
-    got_BV, reference_BV, plain_BV = (torch.stack(x) for x in zip(*pairs, strict=True))
+    got_BV, reference_BV, baseline_BV = (torch.stack(x) for x in zip(*pairs, strict=True))
     if not bool(torch.isfinite(got_BV).all()):
         return "its logits are not finite"
     spread = float((reference_BV - reference_BV.mean(-1, keepdim=True)).square().mean().sqrt())
@@ -218,19 +220,25 @@ def fault(
         return (
             None
             if is_close
-            else "its logits differ from those of the model's own forward pass by more than a third of their spread"
+            else (
+                "its logits differ from those of the model's own forward pass by more than a third "
+                "of their spread"
+            )
         )
     if is_exact:
-        apart = float((got_BV - reference_BV).abs().max())
+        difference = float((got_BV - reference_BV).abs().max())
         return (
             None
             if torch.allclose(got_BV, reference_BV, rtol=_EXACT, atol=_EXACT)
-            else f"its logits differ by up to {apart:.2g}"
+            else f"its logits differ by up to {difference:.2g}"
         )
     error_B = (got_BV - reference_BV).square().mean(-1).sqrt()
-    own = float((plain_BV - reference_BV).square().mean().sqrt())
+    own = float((baseline_BV - reference_BV).square().mean().sqrt())
     error, worst = float(error_B.square().mean().sqrt()), float(error_B.max())
     allowed = max(own, _FLOOR * spread)
     if error <= _OVERALL * allowed and worst <= _ANYWHERE * allowed:
         return None
-    return f"its logits are {error:.2g} (at worst {worst:.2g}) from float32, the model's own forward pass {own:.2g}"
+    return (
+        f"its logits are {error:.2g} (at worst {worst:.2g}) from float32, the model's own forward "
+        f"pass {own:.2g}"
+    )

@@ -1,9 +1,8 @@
-"""Which worker of a pool has which request: placing, answering, losing and copying. Plain
-bookkeeping, no Ray.
+"""Which worker of a pool has which request. Bookkeeping only, no Ray.
 
-All requests of a question (the same first segment) go to the worker that has others of them, while
-any is open, so that prefixes stay together; else to the one with the least to do. Equal requests
-are drawn once, as their results are equal.
+A request goes to the worker that has open requests of the same question (the same first segment),
+so that prefixes stay together; otherwise to the worker with the least to do. Equal requests are
+drawn once, since their results are equal.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections import Counter
 from glore.engines.protocol import Request
 from glore.errors import EngineError, shown
 
-__all__ = ["Book"]
+__all__ = ["Assignments"]
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -22,25 +21,25 @@ class _Entry:
     """An open request."""
 
     n_asked: int = 1
-    """Equal requests that wait for its result."""
+    """Equal requests that need its result."""
     workers: set[int] = dataclasses.field(default_factory=set)
     n_lost: int = 0
-    """Workers that were lost with it."""
+    """Workers that were lost while they had it."""
 
 
-class Book:
-    """Open requests and where they are. Workers are numbers."""
+class Assignments:
+    """Open requests and the workers that have them. Workers are numbers."""
 
     def __init__(self, most_lost: int) -> None:
-        """A request that goes down with more than `most_lost` workers is an error."""
+        """A request is an error once it was lost with more than `most_lost` workers."""
         self._most_lost = most_lost
         self._entries: dict[Request, _Entry] = {}
-        self._homeless: dict[Request, None] = {}
-        """Open and with no worker, in order."""
+        self._unassigned: dict[Request, None] = {}
+        """Open requests without a worker, in order."""
         self._load: dict[int, dict[Request, None]] = {}
         self._unsent: dict[int, list[Request]] = {}
         self._n_seeds: Counter[int] = Counter()
-        self._home: dict[str, int] = {}
+        self._worker_of: dict[str, int] = {}
         self._n_open: Counter[str] = Counter()
         """Open requests by question."""
         self.n_seeds = 0
@@ -51,37 +50,39 @@ class Book:
 
     @property
     def workers(self) -> list[int]:
-        """The workers there are."""
+        """The workers that are ready."""
         return list(self._load)
 
-    def join(self, worker: int) -> None:
-        """A worker is ready."""
+    def add_worker(self, worker: int) -> None:
+        """Add a worker that is ready."""
         self._load[worker], self._unsent[worker] = {}, []
 
-    def ask(self, request: Request) -> None:
-        """A new request."""
+    def add(self, request: Request) -> None:
+        """Add a request."""
         if (entry := self._entries.get(request)) is not None:
             entry.n_asked += 1
             return
         self._entries[request] = _Entry()
-        self._homeless[request] = None
+        self._unassigned[request] = None
         self._n_open[_question(request)] += 1
         self.n_seeds += len(request.seeds)
 
-    def place(self) -> None:
-        """Give every request that has no worker to one, if there are any."""
-        while self._homeless and self._load:
-            request = next(iter(self._homeless))
-            del self._homeless[request]
-            home = self._home.get(_question(request))
+    def assign(self) -> None:
+        """Assign every request that has no worker, if there are workers."""
+        while self._unassigned and self._load:
+            request = next(iter(self._unassigned))
+            del self._unassigned[request]
+            known = self._worker_of.get(_question(request))
             worker = (
-                home if home in self._load else min(self._load, key=lambda w: (self._n_seeds[w], w))
+                known
+                if known in self._load
+                else min(self._load, key=lambda w: (self._n_seeds[w], w))
             )
-            self._home[_question(request)] = worker
+            self._worker_of[_question(request)] = worker
             self._give(request, worker)
 
     def unsent(self, worker: int) -> list[Request]:
-        """What to send to this worker now; each is told once."""
+        """Requests to send to this worker now; each is returned once."""
         requests, self._unsent[worker] = (
             [r for r in self._unsent[worker] if r in self._load[worker]],
             [],
@@ -93,10 +94,11 @@ class Book:
         return bool(self._load[worker])
 
     def answer(self, request: Request) -> int:
-        """A result came. How many wait for it: 0 for a copy that came later. Call `close` after its
-        follow-ups are asked.
+        """Note a result. Returns how many requests it answers; 0 for a copy that came later.
+
+        Call `close` after its follow-ups are added.
         """
-        self._homeless.pop(request, None)
+        self._unassigned.pop(request, None)
         entry = self._entries.pop(request, None)
         if entry is None:
             return 0
@@ -106,22 +108,23 @@ class Book:
         return entry.n_asked
 
     def close(self, request: Request) -> None:
-        """Forget where the question's requests went, if it has no open ones."""
+        """Forget the question's worker, if the question has no open requests."""
         question = _question(request)
         self._n_open[question] -= 1
         if not self._n_open[question]:
             del self._n_open[question]
-            self._home.pop(question, None)
+            self._worker_of.pop(question, None)
 
-    def lose(self, worker: int, why: str) -> None:
-        """A worker is gone: what it had alone has no worker. Raises EngineError for a request that
-        was lost too often.
+    def remove_worker(self, worker: int, why: str) -> None:
+        """Remove a lost worker; what only it had is unassigned again.
+
+        Raises EngineError for a request that was lost too often.
         """
         requests = self._load.pop(worker, {})
         self._unsent.pop(worker, None)
         del self._n_seeds[worker]
-        for question in [q for q, w in self._home.items() if w == worker]:
-            del self._home[question]
+        for question in [q for q, w in self._worker_of.items() if w == worker]:
+            del self._worker_of[question]
         for request in requests:
             entry = self._entries[request]
             entry.workers.discard(worker)
@@ -133,21 +136,22 @@ class Book:
                     "then run again: finished shards are kept (engine.retries: tries)"
                 )
             if not entry.workers:
-                self._homeless[request] = None
+                self._unassigned[request] = None
 
     def copy_to(self, worker: int) -> int:
-        """Copy the later half of the requests of the worker with most to do, where they have no
-        copy yet. Returns how many.
+        """Assign copies of the later half of what the worker with most to do has to this worker.
+
+        Requests that have a copy are left out. Returns the number of copies.
         """
-        lonely = {
+        uncopied = {
             w: [r for r in load if len(self._entries[r].workers) == 1]
             for w, load in self._load.items()
             if w != worker
         }
-        donor = max(lonely, key=lambda w: (len(lonely[w]), -w), default=None)
-        if donor is None or not lonely[donor]:
+        donor = max(uncopied, key=lambda w: (len(uncopied[w]), -w), default=None)
+        if donor is None or not uncopied[donor]:
             return 0
-        chosen = lonely[donor][len(lonely[donor]) // 2 :]
+        chosen = uncopied[donor][len(uncopied[donor]) // 2 :]
         for request in chosen:
             self._give(request, worker)
         return len(chosen)

@@ -1,12 +1,12 @@
 """A pool of engines on one or many machines with Ray: `engine: {kind: ray, workers: N, inner: {…}}`
 (docs/cluster.md).
 
-The driver (the process of `glore run`) reads requests, asks `follow_up` and places requests; actors
-draw. Results are handed out as they come. A worker that dies, with its machine or alone, is
-replaced if the cluster has room, and what it had is drawn elsewhere, the same since a completion
-depends on its seed alone. When there is nothing new to place, workers that have been idle for a
-while draw copies of what others are still at, and the first result counts: a slow machine doesn't
-hold the end.
+The driver (the process of `glore run`) reads requests, asks `follow_up` and assigns requests to
+workers, which are Ray actors and draw. A worker that dies, with its machine or alone, is replaced
+if the cluster has room. Its requests are drawn elsewhere, to the same texts, since a completion
+depends on its seed alone. When the source is empty, workers that have been idle for a while draw
+copies of what others are still at. The first result counts, so a slow machine doesn't delay the
+end.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from __future__ import annotations
 import dataclasses
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from glore.engines.protocol import Engine, FollowUp, Request, Result, followed
-from glore.engines.ray.assignments import Book
+from glore.engines.protocol import Engine, FollowUp, Request, Result
+from glore.engines.ray.assignments import Assignments
 from glore.engines.ray.cluster import connect, import_ray, resources, shipped
 from glore.engines.ray.worker import EngineWorker, Exchange, Failure, OpenModel
+from glore.engines.requests import run_requests
 from glore.errors import ConfigError, EngineError, GloreError, ModelError, shown
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 __all__ = ["RayEngine"]
 
 START_SECONDS = 900.0
-"""A first worker has to be ready by then (loading a large model from a slow disk takes minutes)."""
+"""Time for a first worker to be ready: a large model on a slow disk loads for minutes."""
 POLL_SECONDS = 1.0
 IDLE_SECONDS = 2.0
-"""A worker that has been without work for so long draws copies of what others are at."""
+"""A worker that has been without work for this long draws copies of what others are at."""
 OPEN_PER_ROW = 3
 """Seeds that a worker has at hand for each row it decodes at once."""
 
@@ -58,14 +58,16 @@ class _Worker:
 
     handle: _Handle
     call: object
-    """The reference of the call under way; none: no call."""
+    """The reference of the call in progress; none: no call."""
     ready: bool = False
     idle_since: float = 0.0
 
 
 class RayEngine:
-    """An `Engine` over a pool. Raises EngineError without Ray or room in the cluster, ModelError
-    when no worker can load the model.
+    """An `Engine` over a pool.
+
+    Raises EngineError without Ray or room in the cluster, ModelError when no worker can load the
+    model.
     """
 
     def __init__(self, model_path: str | Path, settings: EngineSettings) -> None:
@@ -80,7 +82,7 @@ class RayEngine:
 
     @classmethod
     def of(cls, opened: Callable[[], Engine], settings: EngineSettings) -> RayEngine:
-        """A pool of whatever `opened` gives in each worker (it travels by pickle)."""
+        """A pool of the engines that `opened` returns in each worker. It must be picklable."""
         engine = cls.__new__(cls)
         engine._set_up(settings)
         engine._begin(opened)
@@ -120,76 +122,50 @@ class RayEngine:
     def run(
         self, requests: Iterable[Request], follow_up: FollowUp | None = None
     ) -> Iterator[Result]:
-        """Draw every request's completions; see `glore.engines.protocol.Engine.run`. Leaving it
-        early stops the workers.
+        """Draw every request's completions; see `glore.engines.protocol.Engine.run`.
+
+        Leaving it early stops the workers.
         """
-        source = iter(requests)
-        book = self._new_book()
-        empty: deque[Request] = deque()
-        """Requests without seeds: answered here."""
-        more = True
+        stepper = _PoolStepper(self, self._new_assignments())
         try:
-            while more or book or empty:
-                more = more and self._read(source, book, empty)
-                while empty:
-                    result = Result(empty.popleft(), ())
-                    _ask(followed(result, follow_up), book, empty)
-                    yield result
-                if not book:
-                    continue
-                self._keep_busy(book, may_copy=not more)
-                results, error = self._finished(book)
-                for result in results:
-                    n_asked = book.answer(result.request)
-                    for _ in range(n_asked):
-                        _ask(followed(result, follow_up), book, empty)
-                    if n_asked:
-                        book.close(result.request)
-                    for _ in range(n_asked):
-                        yield result
-                if error is not None:
-                    raise error
+            yield from run_requests(stepper, stepper.watched(requests), follow_up)
         finally:
             self._rest()
 
-    def _new_book(self) -> Book:
+    def _new_assignments(self) -> Assignments:
         self._run += 1
         self._none_since = time.monotonic()
-        book = Book(self._settings.retries)
+        assignments = Assignments(self._settings.retries)
         for number, worker in self._workers.items():
             if worker.ready:
                 worker.call, worker.idle_since = None, time.monotonic()
-                book.join(number)
-        return book
+                assignments.add_worker(number)
+        return assignments
 
-    def _read(self, source: Iterator[Request], book: Book, empty: deque[Request]) -> bool:
-        """Take in what the workers have room for. Returns whether the source may have more."""
-        while not empty and book.n_seeds < self._at_hand * max(1, len(book.workers)):
-            request = next(source, None)
-            if request is None:
-                return False
-            _ask((request,), book, empty)
-        return True
+    def has_room(self, assignments: Assignments) -> bool:
+        """Whether the workers have fewer seeds at hand than they should."""
+        return assignments.n_seeds < self._at_hand * max(1, len(assignments.workers))
 
-    def _keep_busy(self, book: Book, may_copy: bool) -> None:
-        """Place requests and send them to every worker that has no call under way."""
-        book.place()
+    def keep_busy(self, assignments: Assignments, may_copy: bool) -> None:
+        """Assign requests and send them to every worker that has no call in progress.
+
+        `may_copy`: idle workers draw copies of what others are still at.
+        """
+        assignments.assign()
         now = time.monotonic()
-        for number in book.workers:
+        for number in assignments.workers:
             worker = self._workers[number]
-            if may_copy and not book.busy(number) and now - worker.idle_since > IDLE_SECONDS:
-                book.copy_to(number)
-            if book.busy(number):
+            if may_copy and not assignments.busy(number) and now - worker.idle_since > IDLE_SECONDS:
+                assignments.copy_to(number)
+            if assignments.busy(number):
                 worker.idle_since = now
                 if worker.call is None:
                     worker.call = worker.handle.exchange.remote(
-                        self._run, book.unsent(number), POLL_SECONDS
+                        self._run, assignments.unsent(number), POLL_SECONDS
                     )
 
-    def _finished(self, book: Book) -> tuple[list[Result], GloreError | None]:
-        """Wait a while for calls to end. Their results, and what puts an end to the run, if
-        anything.
-        """
+    def finished(self, assignments: Assignments) -> tuple[list[Result], GloreError | None]:
+        """Wait a while for calls to end. Returns their results, and an error that ends the run."""
         results: list[Result] = []
         for number in self._ended_calls():
             worker = self._workers[number]
@@ -197,7 +173,7 @@ class RayEngine:
             try:
                 value = self._ray.get(call)
             except self._ray.exceptions.RayError as error:
-                self._lose(number, book, str(error))
+                self._lose(number, assignments, str(error))
                 continue
             if isinstance(value, Exchange):
                 results += value.results
@@ -207,11 +183,11 @@ class RayEngine:
             if failure is not None and failure.kind is not None:
                 return results, _named_error(failure)
             if failure is not None:
-                self._lose(number, book, failure.message)
+                self._lose(number, assignments, failure.message)
             elif not worker.ready:
                 worker.ready, worker.idle_since = True, time.monotonic()
-                book.join(number)
-        self._check_start(book)
+                assignments.add_worker(number)
+        self._check_start(assignments)
         return results, None
 
     def _ended_calls(self) -> list[int]:
@@ -227,9 +203,9 @@ class RayEngine:
             waited, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=0)
         return [calls[call] for call in waited]
 
-    def _check_start(self, book: Book) -> None:
+    def _check_start(self, assignments: Assignments) -> None:
         now = time.monotonic()
-        if book.workers:
+        if assignments.workers:
             self._none_since = now
         elif now - self._none_since > START_SECONDS:
             raise EngineError(
@@ -243,12 +219,12 @@ class RayEngine:
         self._workers[self._n_started] = _Worker(handle, handle.start.remote())
         self._n_started += 1
 
-    def _lose(self, number: int, book: Book, why: str) -> None:
-        """A worker is gone: another is started in its place, and what it had is drawn elsewhere."""
+    def _lose(self, number: int, assignments: Assignments, why: str) -> None:
+        """Replace a lost worker; its requests are drawn elsewhere."""
         worker = self._workers.pop(number)
         self._ray.kill(worker.handle)
         if worker.ready:
-            book.lose(number, " ".join(why.split()))
+            assignments.remove_worker(number, " ".join(why.split()))
         else:
             self._n_failed_starts += 1
         if self._n_failed_starts <= self._settings.retries:
@@ -260,7 +236,7 @@ class RayEngine:
             )
 
     def _rest(self) -> None:
-        """Put an end to what workers are still at: copies, or a run that was left early."""
+        """Stop what workers are still at: copies, or a run that was left early."""
         self._run += 1
         for worker in self._workers.values():
             if worker.ready:
@@ -268,19 +244,57 @@ class RayEngine:
                 worker.handle.exchange.remote(self._run, (), 0.0)
 
 
+class _PoolStepper:
+    """The requests of one `run`, drawn by the pool's workers."""
+
+    def __init__(self, pool: RayEngine, assignments: Assignments) -> None:
+        self._pool, self._assignments = pool, assignments
+        self._is_source_empty = False
+        self._answered: list[Request] = []
+        self._error: GloreError | None = None
+
+    def watched(self, requests: Iterable[Request]) -> Iterator[Request]:
+        """The same requests; notes when there are no more, since copies are drawn only then."""
+        yield from requests
+        self._is_source_empty = True
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether some of the requests are not answered, or an error is to be raised."""
+        return bool(self._assignments) or self._error is not None
+
+    def has_room(self) -> bool:
+        """Whether to add a request from the source now."""
+        return self._pool.has_room(self._assignments)
+
+    def add(self, request: Request, is_follow_up: bool) -> None:
+        """Let a request be assigned to a worker."""
+        self._assignments.add(request)
+
+    def step(self) -> list[Result]:
+        """Send requests to workers and wait for some of their results."""
+        if self._error is not None:
+            raise self._error
+        # Follow-ups of these have been added since, and go to the same workers.
+        for request in self._answered:
+            self._assignments.close(request)
+        self._answered.clear()
+        self._pool.keep_busy(self._assignments, may_copy=self._is_source_empty)
+        results, self._error = self._pool.finished(self._assignments)
+        complete: list[Result] = []
+        for result in results:
+            n_asked = self._assignments.answer(result.request)
+            complete += [result] * n_asked
+            if n_asked:
+                self._answered.append(result.request)
+        return complete
+
+
 def _end(ray: ModuleType, workers: dict[int, _Worker]) -> None:
     """Kill all workers, if Ray still runs."""
     if ray.is_initialized():
         for worker in workers.values():
             ray.kill(worker.handle)
-
-
-def _ask(requests: Iterable[Request], book: Book, empty: deque[Request]) -> None:
-    for request in requests:
-        if request.seeds:
-            book.ask(request)
-        else:
-            empty.append(request)
 
 
 def _named_error(failure: Failure) -> GloreError:

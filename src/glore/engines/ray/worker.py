@@ -1,8 +1,8 @@
-"""What runs in each actor of a Ray pool: an engine on a thread of its own, fed and emptied by one
-call, `exchange`.
+"""What runs in each actor of a Ray pool: an engine on a thread of its own.
 
-The engine is never drained to take in more: requests that arrive while it works are handed to it as
-follow-ups of the next result, so its batch stays full. This module knows nothing of Ray.
+One call, `exchange`, takes requests in and gives results back. Requests that arrive while the
+engine works are given to it as follow-ups of the next result, so its batch stays full. This module
+knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from glore.errors import GloreError
 __all__ = ["EngineWorker", "Exchange", "Failure", "ModelFiles", "OpenModel"]
 
 MORE_SECONDS = 0.02
-"""After a first result, so long for others that come with it."""
+"""How long to wait after a first result for others that come with it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,14 +30,14 @@ class Failure:
 
     message: str
     kind: str | None
-    """The name of the GloreError that any other worker would raise too; none: another worker may do
-    better.
+    """The name of the GloreError, which any other worker would raise too; none: another worker may
+    succeed.
     """
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Exchange:
-    """What a call of `exchange` brings back."""
+    """What a call of `exchange` returns."""
 
     results: tuple[Result, ...]
     failure: Failure | None
@@ -45,9 +45,7 @@ class Exchange:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model folder on its way through the object store: file names, and what fetches each one's
-    bytes.
-    """
+    """A model folder in the object store: file names, and a function that fetches each one's bytes."""
 
     names: tuple[str, ...]
     fetch: Callable[[int], bytes]
@@ -55,7 +53,7 @@ class ModelFiles:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OpenModel:
-    """Opens the inner engine where the worker is: over `path`, or over files that were sent along."""
+    """Opens the inner engine in the worker: over `path`, or over files that were sent along."""
 
     path: str
     settings: EngineSettings
@@ -66,8 +64,8 @@ class OpenModel:
 
         if self.files is None:
             return open_engine(self.path, self.settings)
-        # Once loaded, the files are not needed again, and a worker that is killed can't tidy up
-        # after itself.
+        # Once loaded, the files are not needed again, and a worker that is killed can't remove
+        # them.
         with tempfile.TemporaryDirectory(prefix="glore-model-") as folder:
             place = Path(folder) / Path(self.path).name
             place.mkdir()
@@ -79,8 +77,9 @@ class OpenModel:
 
 
 class EngineWorker:
-    """An engine that others feed. A run has a number; one with another number puts an end to what
-    is left of the run before.
+    """An engine behind `exchange`.
+
+    A run has a number. A call with another number ends the run before.
     """
 
     def __init__(self, opened: Callable[[], Engine]) -> None:
@@ -93,7 +92,7 @@ class EngineWorker:
         self._engine: Engine | None = None
 
     def start(self) -> Failure | None:
-        """Open the engine. Says what went wrong, if anything did."""
+        """Open the engine. Returns why it failed, if it did."""
         try:
             self._engine = self._open()
         except Exception as error:  # carried to the driver
@@ -102,8 +101,9 @@ class EngineWorker:
         return None
 
     def exchange(self, run: int, requests: Sequence[Request], wait_seconds: float) -> Exchange:
-        """Take these requests of run number `run` in; give back what is finished, waiting a while
-        for a first result.
+        """Take in requests of run number `run`. Returns the results that are complete.
+
+        Waits up to `wait_seconds` for a first one.
         """
         with self._state:
             if run != self._run:
@@ -148,7 +148,7 @@ class EngineWorker:
             stream.close()
 
     def _taken(self, run: int) -> list[Request]:
-        """What has arrived for this run since."""
+        """Requests of this run that have arrived since."""
         with self._state:
             if run != self._run:
                 return []

@@ -2,7 +2,7 @@
 drawing.
 
 Triton's interpreter (`TRITON_INTERPRET=1`) runs them on a CPU: tests hold them to
-`glore.engines.local.attention.Reading` and `glore.engines.local.draw`.
+`glore.engines.local.attention.ForwardContext` and `glore.engines.local.draw`.
 
 Attention works on *blocks*: a few consecutive queries of a batch. What their chains have in common
 at the beginning (the prompt of siblings, a question) is read once for all of them, then each

@@ -21,6 +21,7 @@ from triton.errors import TritonError
 from glore.engines.local.attention import ATTENTION_NAME, register
 from glore.engines.local.batch import Batch
 from glore.engines.local.cuda.inputs import Inputs, Sizes, chain_blocks, row_blocks
+from glore.engines.local.cuda.kv_cache import CudaKVCache
 from glore.engines.local.cuda.launch import (
     attend,
     block_queries,
@@ -29,8 +30,8 @@ from glore.engines.local.cuda.launch import (
     prompt_pairs,
     row_stats,
 )
-from glore.engines.local.cuda.pages import CudaPages
 from glore.engines.local.draw import Drawn, Draws, DrawSettings, draw_each, not_finite
+from glore.engines.local.memory import affordable_pages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,9 +47,6 @@ blocks.
 """
 _STEP_PAIRS = 16
 _SLOTS_PER_ROW = 4
-_MEMORY_SHARE = 0.85
-_WORDS_PER_LOGIT = 6
-"""Bytes of a row's logits, twice over, and what filtered drawing sorts."""
 
 
 def padded_rows(n: int) -> int:
@@ -59,10 +57,10 @@ def padded_rows(n: int) -> int:
 
 
 @dataclasses.dataclass(slots=True)
-class _Reading:
-    """One batch on its way through the layers; the model hands it down to its attention."""
+class _ForwardContext:
+    """What a model hands down to its attention: one batch and where its keys and values go."""
 
-    pages: CudaPages
+    pages: CudaKVCache
     inputs: Inputs
     is_step: bool
     n_block: int
@@ -77,7 +75,7 @@ class _Reading:
         window: int | None,
         softcap: float | None,
     ) -> torch.Tensor:
-        """As `glore.engines.local.attention.Reading.attend`."""
+        """As `glore.engines.local.attention.ForwardContext.attend`."""
         keys, values = self.pages.layer(layer, k)
         return attend(
             q, k, v, keys, values, self.inputs, self.n_block, scaling, window, softcap, self.is_step
@@ -154,7 +152,7 @@ class CudaModel:
         self._step_pairs = step_pairs
         self.captures = captures and self.device.type == "cuda"
         self.refusal = ""
-        self._pages: CudaPages | None = None
+        self._pages: CudaKVCache | None = None
         self._plans: dict[int, _Plan] = {}
         self._pool = torch.cuda.graph_pool_handle() if self.captures else None
         self._bytes_per_page = 0
@@ -164,13 +162,13 @@ class CudaModel:
             for layer in model.base_model.get_submodule("layers").children():
                 layer.compile(dynamic=True)
 
-    def pages_for(self, n_pages: int) -> CudaPages:
+    def new_kv_cache(self, n_pages: int) -> CudaKVCache:
         """Room for so many pages. Asked for as many again, the same room: graphs remember where it
         is.
         """
         if self._pages is None or self._pages.n_pages != n_pages:
             self._forget()
-            self._pages = CudaPages(n_pages, self._n_layers)
+            self._pages = CudaKVCache(n_pages, self._n_layers)
         return self._pages
 
     def _forget(self) -> None:
@@ -191,16 +189,10 @@ class CudaModel:
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(self.device)
         n_vocab = self.model.get_input_embeddings().weight.shape[0]
-        return max(
-            1,
-            int(
-                (free * _MEMORY_SHARE - max_rows * n_vocab * 4 * _WORDS_PER_LOGIT)
-                // self._bytes_per_page
-            ),
-        )
+        return affordable_pages(free, self._bytes_per_page, max_rows, n_vocab)
 
     @torch.inference_mode()
-    def forward(self, batch: Batch, pages: CudaPages) -> torch.Tensor:
+    def forward(self, batch: Batch, pages: CudaKVCache) -> torch.Tensor:
         """Logits [S, V] of the selected queries, in the model's type; keys and values go to the
         pages.
         """
@@ -212,7 +204,7 @@ class CudaModel:
         )
         inputs.fill(batch, blocks)
         selected = inputs["selected"].long()
-        return self._read(_Reading(pages, inputs, False, n_block), selected)
+        return self._read(_ForwardContext(pages, inputs, False, n_block), selected)
 
     def close(self) -> None:
         """Give pages and graphs back to the card."""
@@ -232,7 +224,7 @@ class CudaModel:
         )
 
     @torch.inference_mode()
-    def step(self, batch: Batch, draws: Draws, pages: CudaPages) -> Step:
+    def step(self, batch: Batch, draws: Draws, pages: CudaKVCache) -> Step:
         """One token for every completion of a decode step; nothing is waited for."""
         plan = self._plan(batch, draws)
         plan.inputs.fill(batch, row_blocks(batch, plan.n_block, plan.inputs.sizes.n_queries), draws)
@@ -249,7 +241,7 @@ class CudaModel:
             return Step(logits, draw_each(logits, draws.row, draws.uniforms(), draws.settings))
         return Step(logits, choose(logits, plan.stats, plan.inputs, draws.row.size)[0])
 
-    def step_logits(self, batch: Batch, pages: CudaPages) -> torch.Tensor:
+    def step_logits(self, batch: Batch, pages: CudaKVCache) -> torch.Tensor:
         """Logits [N, V] of a decode step whose tokens nobody wants."""
         n = batch.tokens.size
         greedy = DrawSettings(
@@ -281,12 +273,12 @@ class CudaModel:
             plan = self._plans[n] = _Plan(inputs, n_block)
         return plan
 
-    def _run(self, plan: _Plan, pages: CudaPages) -> None:
+    def _run(self, plan: _Plan, pages: CudaKVCache) -> None:
         """A step, call by call: all that a graph holds."""
-        plan.logits = self._read(_Reading(pages, plan.inputs, True, plan.n_block), None)
+        plan.logits = self._read(_ForwardContext(pages, plan.inputs, True, plan.n_block), None)
         plan.stats = row_stats(plan.logits, plan.inputs.temperature)
 
-    def _capture(self, plan: _Plan, pages: CudaPages) -> None:
+    def _capture(self, plan: _Plan, pages: CudaKVCache) -> None:
         """Record the step that has just been run; its results stay those of that run until the
         graph is replayed.
         """
@@ -309,13 +301,13 @@ class CudaModel:
         plan.graph = graph
         graph.replay()
 
-    def _read(self, reading: _Reading, selected: torch.Tensor | None) -> torch.Tensor:
+    def _read(self, reading: _ForwardContext, selected: torch.Tensor | None) -> torch.Tensor:
         try:
             output = self.model(
                 input_ids=reading.inputs["tokens"].long()[None],
                 position_ids=reading.inputs["positions"].long()[None],
                 use_cache=False,
-                glore_reading=reading,
+                glore_context=reading,
                 **({"logits_to_keep": selected} if self._keeps and selected is not None else {}),
             )
         except TritonError as error:  # a shape that the card or the compiler can't do

@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-__all__ = ["N_LANES", "Lanes"]
+__all__ = ["N_THREADS", "ThreadParallel"]
 
-N_LANES = 2
+N_THREADS = 2
 
 
-class Lanes:
+class ThreadParallel:
     """Threads that compute losses and gradients of the parts of a batch, for one set of parameters."""
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
@@ -27,9 +27,9 @@ class Lanes:
         threads = torch.get_num_threads()
         # OpenMP keeps this number per thread, so the main thread's products (the optimiser's) still
         # use every core.
-        each = max(1, threads // N_LANES)
+        each = max(1, threads // N_THREADS)
         self._pool = ThreadPoolExecutor(
-            N_LANES, "lane", initializer=torch.set_num_threads, initargs=(each,)
+            N_THREADS, "lane", initializer=torch.set_num_threads, initargs=(each,)
         )
 
     def backward(self, losses: Sequence[Callable[[], torch.Tensor]]) -> torch.Tensor:

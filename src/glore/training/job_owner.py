@@ -24,7 +24,7 @@ from pathlib import Path
 from glore.errors import RunError
 from glore.progress import Progress
 
-__all__ = ["Owner", "alone", "belong"]
+__all__ = ["Owner", "exclusive", "still_owned"]
 
 LOCK = "at-work.lock"
 PATIENCE = 600.0
@@ -62,7 +62,7 @@ class Owner:
 
 
 @contextlib.contextmanager
-def alone(folder: Path, progress: Progress) -> Iterator[None]:
+def exclusive(folder: Path, progress: Progress) -> Iterator[None]:
     """Wait until no process of an earlier job is at work in `folder`, and keep them out inside the
     block. Raises RunError.
     """
@@ -85,9 +85,9 @@ def alone(folder: Path, progress: Progress) -> Iterator[None]:
         yield
 
 
-def belong(folder: Path, token: str) -> bool:
+def still_owned(folder: Path, token: str) -> bool:
     """Called in every process of a job, before it reads or writes anything else: does the folder
-    still belong to its launch?
+    still still_owned to its launch?
 
     From then on the process holds the lock and ends with its run.
     """
@@ -112,7 +112,7 @@ def _leave_with(owner: Owner) -> None:
 
 
 def _place() -> str:
-    """This machine and, where there are such, the namespace that process ids belong to."""
+    """This machine and, where there are such, the namespace that process ids still_owned to."""
     with contextlib.suppress(OSError):
         return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
     return socket.gethostname()

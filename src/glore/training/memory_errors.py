@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 from glore.config import TrainSettings
 from glore.errors import ModelError, out_of_memory, shown
-from glore.training.setup import TrainingSetup
+from glore.training.training_setup import TrainingSetup
 
-__all__ = ["shortage", "watched_memory"]
+__all__ = ["explain_out_of_memory", "memory_error"]
 
 
 @contextlib.contextmanager
-def watched_memory(settings: TrainSettings, setup: TrainingSetup) -> Iterator[None]:
+def explain_out_of_memory(settings: TrainSettings, setup: TrainingSetup) -> Iterator[None]:
     """Turn running out of the machine's or the device's memory into a ModelError that names the
     settings to lower.
     """
@@ -24,12 +24,12 @@ def watched_memory(settings: TrainSettings, setup: TrainingSetup) -> Iterator[No
     except Exception as error:
         if not out_of_memory(error):
             raise
-        raise shortage(
+        raise memory_error(
             " ".join(str(error).split()) or type(error).__name__, settings, setup
         ) from error
 
 
-def shortage(said: str, settings: TrainSettings, setup: TrainingSetup) -> ModelError:
+def memory_error(said: str, settings: TrainSettings, setup: TrainingSetup) -> ModelError:
     """The error for a training that ran out of memory; `said` is what the system said."""
     mends = []
     if settings.batch_tokens:

@@ -10,10 +10,10 @@ import torch
 from glore.engines.local.cuda.launch import copy_pages
 from glore.engines.local.prefix_tree import PAGE_SIZE
 
-__all__ = ["CudaPages"]
+__all__ = ["CudaKVCache"]
 
 
-class CudaPages:
+class CudaKVCache:
     """One tensor [2L, P, H, T, D]: keys and values of all layers in turn, so that pages are copied
     by one kernel.
 

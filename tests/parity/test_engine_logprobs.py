@@ -1,5 +1,5 @@
 """Log-probabilities against a plain forward pass, and stops against texts without them, for every
-way of reading a model.
+backend of reading a model.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ READINGS = [
     ("gemma2", "paged"),
     ("gpt2", "paged"),
     ("llama", "torch"),
-    ("bloom", "plain"),
+    ("bloom", "fallback"),
 ]
 
 
 def engine_of(
-    architecture: str, way: str, monkeypatch: pytest.MonkeyPatch, max_rows: int = 7
+    architecture: str, backend: str, monkeypatch: pytest.MonkeyPatch, max_rows: int = 7
 ) -> TorchEngine:
-    """`torch`: the paged way without compiled code."""
-    if way == "torch":
+    """`torch`: the paged backend without compiled code."""
+    if backend == "torch":
         monkeypatch.setattr(glore.engines.local.runner, "library", lambda: None)
-    elif way == "native" and glore.engines.local.runner.library() is None:
+    elif backend == "native" and glore.engines.local.runner.library() is None:
         pytest.skip("no C compiler here, or switched off")
-    ways = ("native",) if way == "native" else ("paged",)
+    backends = ("native",) if backend == "native" else ("paged",)
     engine = TorchEngine.of(
-        tiny_lm(architecture), tokenizer_with_lines(), max_rows=max_rows, ways=ways
+        tiny_lm(architecture), tokenizer_with_lines(), max_rows=max_rows, backends=backends
     )
-    assert engine.runner.way == ("paged" if way == "torch" else way)
+    assert engine.runner.backend == ("paged" if backend == "torch" else backend)
     return engine
 
 
@@ -80,15 +80,15 @@ def drawn(engine: TorchEngine, items: list[Request]) -> dict[tuple[str, int], Co
     return {(r.request.id, c.seed): c for r in engine.run(items) for c in r.completions}
 
 
-@pytest.mark.parametrize(("architecture", "way"), READINGS)
+@pytest.mark.parametrize(("architecture", "backend"), READINGS)
 @pytest.mark.parametrize(
     "params", [WARM, SamplingParams(0.5, 0.8, 10, 12), SamplingParams(0.0, max_new_tokens=8)]
 )
 def test_log_probabilities_are_the_models_own(
-    architecture: str, way: str, params: SamplingParams, monkeypatch: pytest.MonkeyPatch
+    architecture: str, backend: str, params: SamplingParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = requests(5, 3, dataclasses.replace(params, logprobs=True))
-    engine = engine_of(architecture, way, monkeypatch)
+    engine = engine_of(architecture, backend, monkeypatch)
     words = engine.texts
     engine.texts = lambda rows: [" ".join(map(str, row)) for row in rows]  # type: ignore[method-assign]  # ids, special ones too
     got = drawn(engine, items)
@@ -112,9 +112,9 @@ def test_log_probabilities_are_the_models_own(
     assert n_checked > 60
 
 
-@pytest.mark.parametrize(("architecture", "way"), READINGS)
+@pytest.mark.parametrize(("architecture", "backend"), READINGS)
 def test_alone_or_in_company_texts_stops_and_log_probabilities_are_the_same(
-    architecture: str, way: str, monkeypatch: pytest.MonkeyPatch
+    architecture: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some ask for log-probabilities, some for a stop, some for both or neither."""
     items = requests(12, 3, WARM)
@@ -125,11 +125,11 @@ def test_alone_or_in_company_texts_stops_and_log_probabilities_are_the_same(
         )
         for i, r in enumerate(items)
     ]
-    together = drawn(engine_of(architecture, way, monkeypatch, 64), items)
+    together = drawn(engine_of(architecture, backend, monkeypatch, 64), items)
     alone = {
         k: c
         for item in items
-        for k, c in drawn(engine_of(architecture, way, monkeypatch, 1), [item]).items()
+        for k, c in drawn(engine_of(architecture, backend, monkeypatch, 1), [item]).items()
     }
     assert {k: (c.text, c.n_tokens, c.stop) for k, c in together.items()} == {
         k: (c.text, c.n_tokens, c.stop) for k, c in alone.items()
@@ -149,7 +149,7 @@ def engines() -> list[TorchEngine]:
     tokenizer = tokenizer_with_lines()
     return [
         TorchEngine.of(tiny_lm("llama"), tokenizer, max_rows=5),
-        TorchEngine.of(tiny_lm("gemma"), tokenizer, max_rows=5, ways=("paged",)),
+        TorchEngine.of(tiny_lm("gemma"), tokenizer, max_rows=5, backends=("paged",)),
         TorchEngine.of(tiny_lm("bloom"), tokenizer, max_rows=5),
     ]
 
