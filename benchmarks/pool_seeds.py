@@ -11,15 +11,27 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 from glore.config import load_config
 from glore.errors import GloreError
 from glore.evaluation import Evaluation, evaluate, pool
+from glore.evaluation.headline import (
+    accuracy,
+    expert,
+    fixed_by_both,
+    gain,
+    judging_answers,
+    judging_steps,
+    label_rule,
+)
+from glore.evaluation.refinement import BEST_OF, GREEDY, RERANKED
 from glore.report.summary import headline
 from glore.report.tables import table_views
 from glore.report.views import TableView, percent, points, to_markdown
-from glore.stages.testing import evaluation_options, read_inputs
+from glore.stages import evaluation_options, read_inputs
+from glore.statistics import Difference
 
 
 def main() -> None:
@@ -51,67 +63,48 @@ def report(run_dirs: list[Path]) -> str:
     return f"{sentences}\n" + "\n".join(to_markdown(view) for view in tables)
 
 
-def seeds_view(singles: list[Evaluation], pooled: Evaluation) -> TableView:
-    """The headline numbers of each seed, and of all of them."""
-    rows = tuple(
-        (e.name if e is not pooled else "all", *_headline_cells(e)) for e in (*singles, pooled)
-    )
-    columns = (
-        "run",
-        "n",
-        "greedy, %",
-        "EI − SFT",
-        "pass@8, %",
+COLUMNS: tuple[tuple[str, Callable[[Evaluation], str]], ...] = (
+    ("n", lambda e: str(e.counts.n_drafts)),
+    ("greedy, %", lambda e: percent(ei.greedy if (ei := expert(e)) else None)),
+    ("EI − SFT", lambda e: points(e.ei_gain)),
+    ("pass@8, %", lambda e: percent(ei.pass_8 if (ei := expert(e)) else None)),
+    (
         "SORM − ORM, steps, balanced",
+        lambda e: points(d.balanced if (d := judging_steps(e)) else None),
+    ),
+    (
         "ORM − SORM, final",
-        "labels = truth, %",
+        lambda e: points(_reversed(d.natural) if (d := judging_answers(e)) else None),
+    ),
+    ("labels = truth, %", lambda e: percent(r.agreement if (r := label_rule(e)) else None)),
+    ("union fixes, %", lambda e: percent(fixed_by_both(e))),
+    ("reranked, %", lambda e: percent(accuracy(e, RERANKED))),
+    ("− greedy", lambda e: points(gain(e, GREEDY))),
+    ("− best of K", lambda e: points(gain(e, BEST_OF))),
+)
+
+
+def seeds_view(singles: list[Evaluation], pooled: Evaluation) -> TableView:
+    """The headline numbers of each seed, and of all seeds together."""
+    rows = tuple(
+        (e.name if e is not pooled else "all", *(cell(e) for _, cell in COLUMNS))
+        for e in (*singles, pooled)
     )
-    columns += ("union fixes, %", "reranked, %", "− greedy", "− best of K")
     return TableView(
         "seeds",
         "Seed by seed",
         "Differences in points, paired; 95 % intervals.",
-        columns,
+        ("run", *(name for name, _ in COLUMNS)),
         rows,
         frozenset({len(singles)}),
     )
 
 
-def _headline_cells(e: Evaluation) -> tuple[str, ...]:
-    ei = next((r for r in e.table5 if r.student == "EI"), None)
-    steps = next(
-        (
-            d.balanced
-            for d in e.table1_differences
-            if (d.first, d.second, d.scope) == ("sorm", "orm", "intermediate")
-        ),
-        None,
-    )
-    final = next(
-        (d.natural for d in e.table2_differences if (d.first, d.second) == ("sorm", "orm")), None
-    )
-    flipped = (
-        dataclasses.replace(final, value=-final.value, low=-final.high, high=-final.low)
-        if final and final.value is not None
-        else None
-    )
-    labels = next((r.agreement for r in e.agreement if r.rule == "as used"), None)
-    union = next((r.fixed for r in e.table3 if r.refiners == ("global", "local_sorm")), None)
-    gains = {d.second: d.difference for d in e.figure4_differences if d.first == "reranked"}
-    reranked = next((r.accuracy for r in e.figure4 if r.way == "reranked"), None)
-    return (
-        str(e.counts.n_drafts),
-        percent(ei.greedy if ei else None),
-        points(e.ei_gain),
-        percent(ei.pass_8 if ei else None),
-        points(steps),
-        points(flipped),
-        percent(labels),
-        percent(union),
-        percent(reranked),
-        points(gains.get("greedy")),
-        points(gains.get("best_of")),
-    )
+def _reversed(d: Difference) -> Difference | None:
+    """The difference the other way round; none without a value."""
+    if d.value is None or d.low is None or d.high is None:
+        return None
+    return dataclasses.replace(d, value=-d.value, low=-d.high, high=-d.low)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Refine questions with a finished run, from Python.
 
     python examples/refine.py runs/quickstart
-    python examples/refine.py runs/quickstart "Jan has 4 pens. Eva has A 12 or B 9 pens. If Eva sold
-    3, that would be 9. How many has Eva?"
+    python examples/refine.py runs/quickstart "Jan has 4 pens. Eva has 5. How many have both?"
 
 Without a question, the first three test questions of the run are taken. The run itself can be made
 from Python too: `run(load_config("recipes/quickstart.yaml"))`.

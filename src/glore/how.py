@@ -15,33 +15,23 @@ is in the data. Drafts for which there is no target give no pair.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from glore.engines.protocol import Request, SamplingParams
 from glore.prompts import refine_segments, split_steps
-from glore.records import PrefixTrials, Problem, RefinementPair, Solution, StepLabels
+from glore.records import PrefixTrials, RefinementPair, Solution, StepLabels
 from glore.seeds import stable_seed
 from glore.solutions import same_text
 
 __all__ = [
-    "MarkedDraft",
     "global_pairs",
     "local_pairs",
     "mixed_pairs",
     "refine_request",
-    "refine_requests",
     "value_mark",
     "value_pairs",
 ]
 
 Steps = tuple[str, ...]
-
-
-class MarkedDraft(NamedTuple):
-    """A draft to refine and the 0-based step that `[BAD]` precedes (none: no mark)."""
-
-    draft: Solution
-    marked_step: int | None
 
 
 def local_pairs(
@@ -145,28 +135,6 @@ def value_mark(orm_scores: Sequence[float]) -> int | None:
     index of S_{i*+1}; none for L < 2.
     """
     return max(range(1, len(orm_scores)), key=lambda i: (orm_scores[i - 1], i), default=None)
-
-
-def refine_requests(
-    marked: Sequence[MarkedDraft],
-    problems: Mapping[str, Problem],
-    kind: str,
-    *,
-    max_new_tokens: int,
-    seed: int,
-) -> list[Request]:
-    """Greedy refinement requests; ids are `DRAFT/KIND`."""
-    return [
-        refine_request(
-            f"{m.draft.id}/{kind}",
-            problems[m.draft.problem_id].question,
-            m.draft.steps,
-            m.marked_step,
-            max_new_tokens,
-            seed,
-        )
-        for m in marked
-    ]
 
 
 def refine_request(

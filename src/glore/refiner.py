@@ -11,24 +11,21 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from glore.config import EngineSettings, EvaluationSettings
+from glore.config import EngineSettings
 from glore.engines.protocol import Engine, Request, SamplingParams, check_scores
 from glore.errors import DataError, ModelError, RunError, has_lone_surrogate, shown
-from glore.how import refine_request
+from glore.inference import CANDIDATES, Decisions, mark_drafts, refine_drafts
 from glore.pipeline.marks import check_belongs_together, makers
 from glore.pipeline.recorded import made_with
 from glore.prompts import MAX_QUESTION_CHARS, solve_segments
 from glore.records import Refinement
-from glore.rerank import aggregate, choose
 from glore.seeds import stable_seed
 from glore.solutions import completion_steps
 from glore.tasks.grading.grade import find_answer, normalise_gold
-from glore.when import needs_work
-from glore.where import first_bad_step
 
 __all__ = ["RefineOptions", "Refiner", "Scorer"]
 
@@ -45,13 +42,9 @@ class Scorer(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class RefineOptions:
-    """What inference can be asked for."""
+class RefineOptions(Decisions):
+    """What inference can be asked for, besides threshold and aggregate."""
 
-    threshold: float = EvaluationSettings().threshold
-    """A step with SORM at most this is bad; a draft with ORM at most this needs work."""
-    aggregate: str = EvaluationSettings().aggregate
-    """Step scores to one score (`glore.rerank`)."""
     mark_global: bool = True
     """Whether the refiner was trained with `[BAD]` before the first step for global refinement."""
     max_new_tokens: int = 300
@@ -151,54 +144,54 @@ class Refiner:
         }
         options = self.options
 
-        drafts = _Answers.of(
-            self.student, [self._draft_request(q, text) for q, text in asked.items()]
-        )
-        items = [(text, drafts.steps[q]) for q, text in asked.items()]
+        requests = [self._draft_request(q, text) for q, text in asked.items()]
+        completions = {r.request.id: r.completions[0] for r in self.student.run(requests)}
+        drafts = [_Draft(q, q, completion_steps(completions[q].text)) for q in asked]
+        items = [(asked[d.id], d.steps) for d in drafts]
         orm = dict(zip(asked, _scores("ORM", self.orm, items), strict=True))
         sorm = dict(zip(asked, _scores("SORM", self.sorm, items), strict=True))
 
-        when = {q: needs_work(orm[q], options.threshold) for q in asked}
-        where = {q: first_bad_step(sorm[q], options.threshold) for q in asked}
-        how = _Answers.of(
-            self.refiner,
-            [
-                r
-                for q, text in asked.items()
-                for r in self._refine_requests(q, text, drafts.steps[q], where[q])
-            ],
+        when = {q: options.needs_work(orm[q]) for q in asked}
+        where = {q: options.first_bad_step(sorm[q]) for q in asked}
+        marked = {
+            kind: mark_drafts(drafts, kind, sorm, options, mark_global=options.mark_global)
+            for kind in CANDIDATES
+        }
+        how = refine_drafts(
+            self.refiner, marked, asked, max_new_tokens=options.max_new_tokens, seed=0
         )
 
-        candidates = {q: _candidates(q, drafts.steps[q], how.steps) for q in asked}
-        new = [(q, kind) for q in asked for kind in candidates[q] if kind != "draft"]
-        new_scores = _scores("ORM", self.orm, [(asked[q], candidates[q][kind]) for q, kind in new])
-        score = {
-            key: aggregate(p, options.aggregate) for key, p in zip(new, new_scores, strict=True)
-        }
-        score |= {(q, "draft"): aggregate(orm[q], options.aggregate) for q in asked}
+        candidates = {d.id: [_Candidate("draft", d.steps, orm[d.id])] for d in drafts}
+        n_tokens = {q: completions[q].n_tokens for q in asked}
+        for kind, found in how.items():
+            refined = [completion_steps(completion.text) for completion in found]
+            owners = [m.draft.id for m in marked[kind]]
+            rescored = [(asked[q], steps) for q, steps in zip(owners, refined, strict=True)]
+            scores = _scores("ORM", self.orm, rescored)
+            for q, steps, values, completion in zip(owners, refined, scores, found, strict=True):
+                candidates[q].append(_Candidate(kind.partition("_")[0], steps, values))
+                n_tokens[q] += completion.n_tokens
 
         seconds = (time.monotonic() - begin) / max(1, len(asked))
         refinements = []
-        for q, text in asked.items():
-            kinds = tuple(candidates[q])
-            scores = tuple(score[q, kind] for kind in kinds)
-            chosen = choose(scores)
+        for draft in drafts:
+            q, found_of = draft.id, candidates[draft.id]
+            chosen = options.choose([c.orm_scores for c in found_of])
             refinements.append(
                 Refinement(
                     problem_id=q,
-                    question=text,
-                    draft=drafts.steps[q],
+                    question=asked[q],
+                    draft=draft.steps,
                     orm_scores=orm[q],
                     sorm_scores=sorm[q],
                     needs_work=when[q],
                     marked_step=where[q],
-                    candidate_kinds=kinds,
-                    candidates=tuple(candidates[q].values()),
-                    candidate_scores=scores,
+                    candidate_kinds=tuple(c.kind for c in found_of),
+                    candidates=tuple(c.steps for c in found_of),
+                    candidate_scores=tuple(options.score(c.orm_scores) for c in found_of),
                     chosen=chosen,
-                    answer=_answer(candidates[q][kinds[chosen]]),
-                    n_tokens=drafts.n_tokens[q]
-                    + sum(how.n_tokens.get(f"{q}/{kind}", 0) for kind in kinds),
+                    answer=_answer(found_of[chosen].steps),
+                    n_tokens=n_tokens[q],
                     seconds=seconds,
                 )
             )
@@ -210,33 +203,21 @@ class Refiner:
             id=q, segments=solve_segments(question), seeds=(stable_seed("draft", q),), params=params
         )
 
-    def _refine_requests(
-        self, q: str, question: str, draft: Steps, bad_step: int | None
-    ) -> list[Request]:
-        """Global for every draft with steps, local where there is a bad step."""
-        marks = {"global": 0 if self.options.mark_global else None} if draft else {}
-        if bad_step is not None:
-            marks["local"] = bad_step
-        return [
-            refine_request(f"{q}/{kind}", question, draft, mark, self.options.max_new_tokens, 0)
-            for kind, mark in marks.items()
-        ]
+
+class _Draft(NamedTuple):
+    """A draft of one question; each question is a problem of its own."""
+
+    id: str
+    problem_id: str
+    steps: Steps
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Answers:
-    """Steps and generated tokens by request id."""
+class _Candidate(NamedTuple):
+    """A solution to choose from."""
 
-    steps: dict[str, Steps]
-    n_tokens: dict[str, int]
-
-    @classmethod
-    def of(cls, engine: Engine, requests: Sequence[Request]) -> _Answers:
-        completions = {result.request.id: result.completions[0] for result in engine.run(requests)}
-        return cls(
-            {i: completion_steps(c.text) for i, c in completions.items()},
-            {i: c.n_tokens for i, c in completions.items()},
-        )
+    kind: str
+    steps: Steps
+    orm_scores: Scores
 
 
 def _scores(name: str, scorer: Scorer, items: Sequence[tuple[str, Steps]]) -> list[Scores]:
@@ -250,14 +231,6 @@ def _scores(name: str, scorer: Scorer, items: Sequence[tuple[str, Steps]]) -> li
             )
         check_scores(name, question, values)
     return scores
-
-
-def _candidates(q: str, draft: Steps, refined: Mapping[str, Steps]) -> dict[str, Steps]:
-    """Kind → steps: the draft, then what the refiner made of it."""
-    made = {
-        kind: refined[f"{q}/{kind}"] for kind in ("global", "local") if f"{q}/{kind}" in refined
-    }
-    return {"draft": draft, **made}
 
 
 def _checked(question: object, name: str) -> str:

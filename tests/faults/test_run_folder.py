@@ -21,7 +21,8 @@ import pytest
 from glore.config import RunConfig
 from glore.errors import RunError
 from glore.pipeline import Stage, StageContext, plan_stages, run_stages
-from glore.pipeline.folder import check_belongs_together, locked, makers, read_done
+from glore.pipeline.folder import locked
+from glore.pipeline.marks import check_belongs_together, makers, read_done
 from glore.records import Solution, read_records
 from support.small_stages import contents, everything, small_config, small_stages
 
@@ -416,7 +417,7 @@ def test_a_full_disk_inside_a_stage_names_the_stage(tmp_path: Path) -> None:
         RunError,
         match=r"no space left while computing orm \(/some/checkpoint\).*run the same command",
     ):
-        run_stages([Stage("orm", (), lambda c: (), run)], small_config(tmp_path))
+        run_stages([Stage("orm", run)], small_config(tmp_path))
 
 
 @pytest.mark.parametrize("free", [0, 2**30])
@@ -433,7 +434,7 @@ def test_a_full_disk_that_torch_does_not_name_is_known_by_its_free_space(
         else (RunError, "no space left while computing orm .*run the same command")
     )
     with pytest.raises(error, match=message):
-        run_stages([Stage("orm", (), lambda c: (), run)], small_config(tmp_path))
+        run_stages([Stage("orm", run)], small_config(tmp_path))
 
 
 def test_another_process_holds_the_folder(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import yaml
 
 from glore.evaluation import EvaluationInputs
-from glore.pipeline.folder import DoneMark, write_json, write_text
+from glore.pipeline.folder import write_json, write_text
+from glore.pipeline.marks import DoneMark
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores, write_records
 
 HOSTILE = (

@@ -91,27 +91,27 @@ def small_stages(tick: Callable[[], None] = nothing) -> tuple[Stage, ...]:
         context.count(accuracy=0.5)
 
     return (
-        Stage("task", (), lambda c: c.task, task, estimate=lambda c: 0),
+        Stage("task", task, reads=("task",), estimate=lambda c: 0),
         Stage(
             "sample",
-            ("task",),
-            lambda c: (c.reward, c.engine.dtype),
             sample,
+            inputs=("task",),
+            reads=("reward", "engine.dtype"),
             estimate=lambda c: 100,
         ),
         Stage(
             "train",
-            ("sample",),
-            lambda c: c.student.sft,
             train,
+            inputs=("sample",),
+            reads=("student.sft",),
             models=("student-1", "student-2"),
             estimate=lambda c: 200,
         ),
         Stage(
             "evaluate",
-            ("sample", "train"),
-            lambda c: {"threshold": c.evaluation.threshold},
             evaluate,
+            inputs=("sample", "train"),
+            reads=("evaluation.threshold",),
         ),
     )
 

@@ -228,7 +228,7 @@ def test_checks_come_before_the_first_stage_and_only_for_what_is_to_be_done(tmp_
         raise ModelError("no such base")
 
     stages = small_stages()
-    asked = (*stages[:-1], dataclasses.replace(stages[-1], check=refuse))
+    asked = (*stages[:-1], dataclasses.replace(stages[-1], checks=(refuse,)))
     config = small_config(tmp_path)
     for dry in (True, False):
         with pytest.raises(ModelError, match="no such base"):

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 
 from glore.how import (
-    MarkedDraft,
     global_pairs,
     local_pairs,
     mixed_pairs,
-    refine_requests,
+    refine_request,
     value_mark,
     value_pairs,
 )
 from glore.records import PrefixTrials, StepLabels
-from support.fakes import problem, solution
+from support.fakes import solution
 
 DRAFT = solution("one\ntwo\nthree\n#### 3", "wrong", "d0")
 RIGHT = {"p0": [("good", "#### 10"), ("better", "#### 10")]}
@@ -121,24 +120,11 @@ def test_value_mark_is_the_step_after_the_best_prefix() -> None:
 
 
 def test_requests_are_greedy_and_marked() -> None:
-    requests = refine_requests(
-        [MarkedDraft(DRAFT, 1), MarkedDraft(DRAFT, None)],
-        {"p0": problem()},
-        "local",
-        max_new_tokens=50,
-        seed=0,
-    )
-    assert requests[0].id == "d0/local"
-    assert requests[0].segments[:4] == (
-        "Question: What is p0?\nDraft:\n",
-        "one\n",
-        "[BAD]",
-        " two\n",
-    )
-    assert requests[0].segments[-1] == "Answer:\n"
-    assert "[BAD]" not in "".join(requests[1].segments)
-    assert (
-        requests[0].params.temperature,
-        requests[0].params.max_new_tokens,
-        len(requests[0].seeds),
-    ) == (0.0, 50, 1)
+    marked = refine_request("d0/local", "What is p0?", DRAFT.steps, 1, 50, 0)
+    assert marked.id == "d0/local"
+    assert marked.segments[:4] == ("Question: What is p0?\nDraft:\n", "one\n", "[BAD]", " two\n")
+    assert marked.segments[-1] == "Answer:\n"
+    params = marked.params
+    assert (params.temperature, params.max_new_tokens, len(marked.seeds)) == (0.0, 50, 1)
+    unmarked = refine_request("d0/global", "What is p0?", DRAFT.steps, None, 50, 0)
+    assert "[BAD]" not in "".join(unmarked.segments)

@@ -22,8 +22,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tasks", "prompts", "pipeline", "solutions"),
     ("modelfolder", "modelweights", "models", "engines", "training"),
     ("student", "when", "where", "how", "rerank"),
-    ("refiner", "stages", "evaluation", "studies", "regrade"),
-    ("report", "cli"),
+    ("inference",),
+    ("refiner", "stages", "evaluation", "regrade"),
+    ("report",),
+    ("studies",),
+    ("cli",),
 )
 """`engines.protocol` is a contract like the records: it imports nothing of the engines behind it,
 so tasks may know it.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -14,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
+import glore.pipeline.planning
 import glore.pipeline.run
 from glore.config import RunConfig
 from glore.errors import ConfigError, RunError
 from glore.pipeline import Stage, StageContext, plan_stages, run_stages
-from glore.pipeline.fingerprints import flat_settings
-from glore.pipeline.folder import check_belongs_together, makers, part_files, read_done
+from glore.pipeline.fingerprints import declared_settings, flat_settings
+from glore.pipeline.marks import check_belongs_together, makers, part_files, read_done
+from glore.pipeline.view import settings_view
 from glore.records import Problem, StepScores, read_records
 from support.small_stages import N_PROBLEMS, contents, small_config, small_stages
 
@@ -287,9 +290,10 @@ def test_another_release_recomputes_and_another_patch_does_not(
 ) -> None:
     config = small_config(tmp_path)
     for version, expected in (("0.1.0", "computed"), ("0.1.7", "reused"), ("0.2.0", "computed")):
-        monkeypatch.setattr(
-            glore.pipeline.run, "package_versions", lambda version=version: {"glore": version}
-        )
+        for module in (glore.pipeline.planning, glore.pipeline.run):
+            monkeypatch.setattr(
+                module, "package_versions", lambda version=version: {"glore": version}
+            )
         plans = plan_stages(small_stages(), config)
         assert [p.state for p in plans] == [expected] * 4, version
         if version == "0.1.0":
@@ -370,7 +374,7 @@ def test_another_shard_size_in_the_code_reuses_no_shard(tmp_path: Path) -> None:
 
             assert context.sharded(problems, shard_size, work, Problem) == problems
 
-        return Stage("s", (), lambda c: (), run)
+        return Stage("s", run)
 
     with pytest.raises(Stopped):
         run_stages([stage(1, 4)], config)
@@ -387,7 +391,7 @@ def test_no_items_is_one_empty_shard(tmp_path: Path) -> None:
         assert context.sharded([], 4, lambda shard: list(shard), Problem) == []
         assert context.read("s", Problem) == []
 
-    run_stages([Stage("s", (), lambda c: (), run)], config)
+    run_stages([Stage("s", run)], config)
 
 
 def test_work_that_shows_its_own_progress_is_not_counted_twice(tmp_path: Path) -> None:
@@ -402,13 +406,13 @@ def test_work_that_shows_its_own_progress_is_not_counted_twice(tmp_path: Path) -
 
         context.sharded(range(10), 4, work, StepScores)
 
-    run_stages([Stage("s", (), lambda c: (), run)], small_config(tmp_path), progress=notes)
+    run_stages([Stage("s", run)], small_config(tmp_path), progress=notes)
     assert (notes.units, notes.tokens) == ([10], 50)
 
 
 def test_a_stage_reads_only_what_it_says_it_reads(tmp_path: Path) -> None:
     task = small_stages()[0]
-    greedy = Stage("greedy", (), lambda c: (), lambda context: void(context.read("task", Problem)))
+    greedy = Stage("greedy", lambda context: void(context.read("task", Problem)))
     with pytest.raises(ValueError, match="not among its inputs"):
         run_stages([task, greedy], small_config(tmp_path))
 
@@ -416,19 +420,13 @@ def test_a_stage_reads_only_what_it_says_it_reads(tmp_path: Path) -> None:
 def test_two_stages_cannot_make_one_model(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="sft and ei both make models/student"):
         run_stages(
-            [Stage(name, (), lambda c: (), void, models=("student",)) for name in ("sft", "ei")],
+            [Stage(name, void, models=("student",)) for name in ("sft", "ei")],
             small_config(tmp_path),
         )
 
 
 def test_a_stage_makes_only_models_that_it_says_it_makes(tmp_path: Path) -> None:
-    stage = Stage(
-        "sft",
-        (),
-        lambda c: (),
-        lambda context: void(context.new_model_dir("student")),
-        models=("sft",),
-    )
+    stage = Stage("sft", lambda context: void(context.new_model_dir("student")), models=("sft",))
     with pytest.raises(ValueError, match="makes models/student, which is not among its models"):
         run_stages([stage], small_config(tmp_path))
 
@@ -440,7 +438,7 @@ def test_a_model_that_the_stage_no_longer_makes_goes_with_its_records(tmp_path: 
             (context.new_model_dir(name) / "weights").write_text(name)
 
     def stage(*models: str) -> Stage:
-        return Stage("s", (), lambda c: (), run, models=models)
+        return Stage("s", run, models=models)
 
     config = small_config(tmp_path)
     run_stages([stage("a", "b")], config)
@@ -483,16 +481,65 @@ def test_stages_must_be_in_order(tmp_path: Path) -> None:
         plan_stages(small_stages()[::-1], small_config(tmp_path))
 
 
+def test_a_stage_reads_only_models_of_its_inputs(tmp_path: Path) -> None:
+    def make(context: StageContext) -> None:
+        context.new_model_dir("base").mkdir(parents=True)
+        (context.new_model_dir("base") / "weights").write_text("w")
+
+    base = Stage("base", make, models=("base",))
+    reads = Stage("reads", lambda context: void(context.model_dir("base")), inputs=("base",))
+    other = Stage("other", lambda context: void(context.model_dir("base")))
+    run_stages([base, reads], small_config(tmp_path))
+    with pytest.raises(ValueError, match="other reads models/base, which none of its inputs makes"):
+        run_stages([base, other], small_config(tmp_path))
+
+
 def test_settings_are_named_by_their_place_in_the_recipe() -> None:
-    config = RunConfig(name="x")
-    flat = flat_settings(
-        (config.labels, config.student.ei, {"n": config.reward.samples}, 3), config
+    config = RunConfig(name="x", seed=7)
+    stage = Stage(
+        "s", void, reads=("labels", "student.ei"), without=("labels.balance", "student.ei.samples")
     )
+    flat = declared_settings(config, stage)
+    assert flat["seed"] == 7
     assert flat["labels.rollouts"] == 8
     assert flat["student.ei.max_rounds"] == 5
-    assert (flat["2.n"], flat["3"]) == (96, 3)
+    assert not {"labels.balance", "student.ei.samples"} & flat.keys()
+    assert flat_settings((("a", 3), {"n": 1}), "at") == {"at.0.0": "a", "at.0.1": 3, "at.1.n": 1}
     with pytest.raises(TypeError, match="sections and plain values"):
-        flat_settings(Path("x"), config)
+        flat_settings(Path("x"))
+
+
+def test_a_stage_sees_what_it_declares_and_what_its_inputs_do() -> None:
+    config = RunConfig(name="x")
+    task = Stage("task", void, reads=("task",), without=("task.stories.n_train",))
+    stage = Stage(
+        "s", void, inputs=("task",), reads=("labels.rollouts", "base.model"), uses=("launch",)
+    )
+    seen = settings_view(config, stage, [task])
+    assert (seen.seed, seen.labels.rollouts, seen.launch) == (0, 8, "")
+    assert (seen.task.kind, seen.task.stories.n_test) == ("stories", 600)
+    changed = seen.labels.model_copy(update={"full_counts": True})
+    assert (changed.full_counts, changed.rollouts) == (True, 8)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["labels.balance", "student.bootstrap", "task.stories.n_train", "base.reference", "name"],
+)
+def test_an_undeclared_read_is_refused(path: str) -> None:
+    """A property such as `base.reference` counts as the fields that it is made of."""
+    task = Stage("task", void, reads=("task",), without=("task.stories.n_train",))
+    stage = Stage("s", void, inputs=("task",), reads=("labels.rollouts", "base.model"))
+    config = RunConfig.model_validate({"name": "x", "base": {"model": "some/base"}})
+    seen = settings_view(config, stage, [task])
+    with pytest.raises(ValueError, match=r"stage s reads the setting .*, which it does not decl"):
+        functools.reduce(getattr, path.split("."), seen)
+
+
+def test_a_stage_declares_settings_that_exist() -> None:
+    stage = Stage("s", void, reads=("labels.rollout",))
+    with pytest.raises(ValueError, match=r"stage s declares labels\.rollout, which is no setting"):
+        settings_view(RunConfig(name="x"), stage, [])
 
 
 def void(_: object) -> None:

@@ -32,7 +32,7 @@ class TableScorer:
 
 def _refiner(draft: str, **options: object) -> tuple[Refiner, FunctionEngine, FunctionEngine]:
     def refine(request: Request, seed: int) -> str:
-        return "good\n#### 10" if request.id.endswith("/local") else "fine\n#### 11"
+        return "good\n#### 10" if request.id.endswith("/local_sorm") else "fine\n#### 11"
 
     student, refiner = FunctionEngine(lambda request, seed: draft), FunctionEngine(refine)
     return (
@@ -62,7 +62,7 @@ def test_every_value_on_the_way() -> None:
     assert result.seconds > 0
     assert student.requests[0].params.temperature == 0
     prompts = {r.id: "".join(r.segments) for r in engine.requests}
-    assert "good\n[BAD] bad\n" in prompts["q0/local"]
+    assert "good\n[BAD] bad\n" in prompts["q0/local_sorm"]
     assert "[BAD] good\nbad\n" in prompts["q0/global"]
 
 

@@ -157,7 +157,7 @@ def test_an_sft_model_without_a_right_sample_gets_no_orm_and_the_run_goes_on(
 ) -> None:
     monkeypatch.setitem(SKILL, "sft", 0.0)
     monkeypatch.setattr(
-        "glore.stages.bases.new_right", lambda samples, known: []
+        "glore.stages.expert_iteration.new_right", lambda samples, known: []
     )  # so that its round learns from worked solutions
     config = config_of(tmp_path, ei={"samples": 6, "max_rounds": 1})
     run_stages(build_stages(config), config)

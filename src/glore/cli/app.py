@@ -175,6 +175,52 @@ def show(
 
 
 @app.command()
+def study(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A study, such as rerank.")],
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="A finished run: its folder, or its name below runs/."),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings that change no result."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be computed and what is reused.")
+    ] = False,
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Compute again what the study has from other settings.")
+    ] = False,
+) -> None:
+    """Ask a finished run a question of the papers; its tables are printed and kept."""
+    with outcome() as own:
+        from glore.studies import find_study
+
+        asked = find_study(name)
+        folder = _open_run(run).run_dir
+        from glore.cli.display import plan_table
+        from glore.config import load_config
+        from glore.progress import TerminalProgress
+        from glore.report.terminal import print_view
+        from glore.studies.run import run_study, study_tables
+
+        config = load_config(folder / "config.yaml", overrides or [])
+        console = _console()
+        if dry_run:
+            plans = run_study(asked, config, dry_run=True)
+            console.print(plan_table(plans, str(folder / "studies" / name)))
+            return
+        own.log_dir = folder / "log"
+        own.on_interrupt = "everything committed is kept: run the same command to go on"
+        with TerminalProgress(log_file=folder / "log" / "run.log") as progress:
+            run_study(asked, config, progress=progress, redo=redo)
+        for view in study_tables(asked, config):
+            print_view(view, console)
+        where = printable(str(folder / "studies" / name / "tables.md"))
+        console.print(f"tables: {where}", soft_wrap=True)
+
+
+@app.command()
 def regrade(
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="A run: its folder, or its name below runs/.")

@@ -109,6 +109,24 @@ class EngineSettings(Settings):
             device=self.device, dtype=self.dtype, max_rows=self.max_rows
         )
 
+    def fingerprint_fields(self) -> dict[str, object]:
+        """What results depend on, by its name in fingerprints; the rest changes speed alone. A pool
+        of engines draws what one of them draws.
+        """
+        sampler = self.sampler
+        fields: dict[str, object] = {"kind": sampler.kind, "dtype": self.dtype}
+        if sampler.quantization != "none":
+            fields["quantization"] = sampler.quantization
+        if sampler.dtype != self.dtype:
+            fields["inner.dtype"] = sampler.dtype
+        if sampler.kind == "http":
+            fields |= {
+                "prompt": sampler.prompt,
+                "siblings": sampler.siblings,
+                "extensions": sampler.extensions,
+            }
+        return fields
+
     @field_validator("api_key_env")
     @classmethod
     def _is_variable(cls, name: str) -> str:

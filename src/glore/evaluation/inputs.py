@@ -11,40 +11,38 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TypeVar
 
+from glore.inference import MARKED_BY, Decisions
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores
-from glore.rerank import aggregate
 from glore.solutions import by_problem
 from glore.statistics import Estimate, Resampler, wilson
 
 __all__ = [
+    "BALANCED_ORM",
+    "ORM",
     "REFINERS",
     "REWARD_MODELS",
     "SFT_ORM",
+    "SORM",
     "EvaluationInputs",
     "EvaluationOptions",
     "Index",
     "pool",
 ]
 
-REWARD_MODELS = ("orm", "balanced_orm", "sorm")
+REWARD_MODELS = ORM, BALANCED_ORM, SORM = ("orm", "balanced_orm", "sorm")
+"""Values of `StepScores.model`."""
 SFT_ORM = "sft_orm"
-"""The ORM that was trained on the SFT student's own samples; it scores that student's samples
-alone.
-"""
-REFINERS = ("global", "local_orm", "local_sorm")
-"""Values of `Solution.source` of a refinement: global; local, marked by the ORM; local, marked by
-the SORM.
-"""
+"""The ORM trained on the SFT student's own samples. It scores only that student's samples."""
+REFINERS = tuple(MARKED_BY)
+"""Values of `Solution.source` of a refinement."""
 
 R = TypeVar("R", Problem, Solution, PrefixTrials, StepLabels, StepScores)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class EvaluationOptions:
-    """The settings that the tables depend on."""
+class EvaluationOptions(Decisions):
+    """The settings that the tables depend on, besides threshold and aggregate."""
 
-    threshold: float = 0.5
-    aggregate: str = "final"
     best_of: int = 3
     bootstrap_samples: int = 2000
     seed: int = 0
@@ -125,7 +123,7 @@ class Index:
     def score(self, model: str, solution: Solution) -> float | None:
         """One score of a whole solution, by the run's aggregate."""
         steps = self.step_scores(model, solution)
-        return None if steps is None else aggregate(steps, self.options.aggregate)
+        return None if steps is None else self.options.score(steps)
 
     def final(self, model: str, solution: Solution) -> float | None:
         """Probability after the last step, 0 for a solution without steps; none where this model

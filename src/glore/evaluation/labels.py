@@ -21,7 +21,19 @@ from glore.records import PrefixTrials, Solution, StepLabels
 from glore.statistics import Estimate, Resampler
 from glore.where import label_drafts
 
-__all__ = ["AgreementRow", "StepBalance", "label_agreement", "step_balance"]
+__all__ = [
+    "AS_USED",
+    "TEST",
+    "TRAIN",
+    "AgreementRow",
+    "StepBalance",
+    "label_agreement",
+    "step_balance",
+]
+
+TRAIN, TEST = "train", "test"
+AS_USED = "as used"
+"""The rule that made the labels of this run, with nothing switched off."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,9 +41,9 @@ class AgreementRow:
     """Labels of one rule against the exact truth. A step is true if no step up to it is false."""
 
     where: str
-    """`train` or `test` drafts."""
+    """Which drafts: TRAIN or TEST."""
     rule: str
-    """`as used`, or what was switched off."""
+    """AS_USED, or what was switched off."""
     agreement: Estimate
     """n: steps."""
     balanced: Estimate
@@ -86,14 +98,14 @@ def label_agreement(
             labellings[name] = _labelled(
                 inputs.train_drafts, inputs.train_trials, rule, {"balance": not rule.balance}, seed
             )
-        rows += _rows("train", inputs.train_drafts, labellings, inputs.train_truth, resampler, None)
+        rows += _rows(TRAIN, inputs.train_drafts, labellings, inputs.train_truth, resampler, None)
     if inputs.draft_truth and inputs.draft_labels:
         unbalanced = rule.model_copy(update={"balance": False}) if rule else None
         labellings = _labellings(
             index.drafts, inputs.draft_labels, inputs.test_trials, unbalanced, index.options.seed
         )
         rows += _rows(
-            "test", index.drafts, labellings, inputs.draft_truth, index.resampler, index.cluster_of
+            TEST, index.drafts, labellings, inputs.draft_truth, index.resampler, index.cluster_of
         )
     return tuple(rows)
 
@@ -153,7 +165,7 @@ def _labellings(
     seed: int,
 ) -> dict[str, Sequence[StepLabels]]:
     """The labels as used, then derived again without consistency check and without propagation."""
-    found: dict[str, Sequence[StepLabels]] = {"as used": used}
+    found: dict[str, Sequence[StepLabels]] = {AS_USED: used}
     if not trials or rule is None:
         return found
     changes: dict[str, dict[str, object]] = {

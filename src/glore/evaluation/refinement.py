@@ -11,12 +11,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from glore.evaluation.inputs import REFINERS, Index
+from glore.evaluation.inputs import ORM, REFINERS, Index
+from glore.inference import CANDIDATES, GLOBAL, LOCAL_ORM, LOCAL_SORM, MARKED_BY
 from glore.records import Solution
-from glore.rerank import choose
 from glore.statistics import Difference, Estimate
 
 __all__ = [
+    "BEST_OF",
+    "GREEDY",
+    "PERFECT",
+    "PERFECT_BEST_OF",
+    "RERANKED",
     "FixedDifference",
     "FixedRow",
     "Overlap",
@@ -31,7 +36,16 @@ __all__ = [
     "reranked",
 ]
 
-UNIONS = (("global", "local_orm"), ("global", "local_sorm"))
+UNIONS = ((GLOBAL, LOCAL_ORM), CANDIDATES)
+
+GREEDY = "greedy"
+BEST_OF = "best_of"
+"""The best of K samples by the ORM."""
+RERANKED = "reranked"
+"""Draft, global and local refinement; the ORM chooses."""
+PERFECT = "perfect"
+"""The same three with a perfect reranker."""
+PERFECT_BEST_OF = "perfect_best_of"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,7 +94,7 @@ class RerankRow:
     """Fig. 4: one way to arrive at an answer."""
 
     way: str
-    """`greedy`, `best_of`, `reranked`, `perfect`, `perfect_best_of`."""
+    """GREEDY, BEST_OF, RERANKED, PERFECT or PERFECT_BEST_OF."""
     accuracy: Estimate
 
 
@@ -118,7 +132,7 @@ def fixed_shares(index: Index) -> tuple[tuple[FixedRow, ...], tuple[FixedDiffere
         n_without = sum(any(s is None for s in found) for found in refined)
         rows.append(FixedRow(group, index.share(wrong, fixed_of[group]), n_without, n_unknown))
     pairs: list[tuple[tuple[str, ...], tuple[str, ...]]] = [(u, (r,)) for u in UNIONS for r in u]
-    pairs += [(("local_sorm",), ("local_orm",)), (("local_sorm",), ("global",))]
+    pairs += [((LOCAL_SORM,), (LOCAL_ORM,)), ((LOCAL_SORM,), (GLOBAL,))]
     units = index.units(wrong)
     compared = [
         FixedDifference(
@@ -143,9 +157,9 @@ def _refine_row(index: Index, refiner: str) -> RefineRow:
     before = [d.correct == "right" for d in index.drafts]
     made = [index.refinement_of.get((d.id, refiner)) for d in index.drafts]
     after = [b if s is None else _right(s) for b, s in zip(before, made, strict=True)]
-    scores = [index.final("orm", d) for d in index.drafts]
+    scores = [index.step_scores(ORM, d) for d in index.drafts]
     gated = [
-        a if p is not None and p <= index.options.threshold else b
+        a if p is not None and index.options.needs_work(p) else b
         for a, b, p in zip(after, before, scores, strict=True)
     ]
     return RefineRow(
@@ -165,44 +179,43 @@ def candidates_of(index: Index, draft: Solution) -> list[Solution]:
     """What the reranker chooses among: draft, global, local marked by the SORM (where there is
     one), in this order.
     """
-    refined = (index.refinement_of.get((draft.id, r)) for r in ("global", "local_sorm"))
+    refined = (index.refinement_of.get((draft.id, r)) for r in CANDIDATES)
     return [draft, *(s for s in refined if s is not None)]
 
 
 def chosen_by_orm(index: Index, candidates: Sequence[Solution]) -> Solution:
     """The ORM's choice; what it did not score can't win. Ties: the first."""
-    scores = [index.score("orm", c) for c in candidates]
-    return candidates[choose([-1.0 if s is None else s for s in scores])]
+    return candidates[index.options.choose([index.step_scores(ORM, c) for c in candidates])]
 
 
 def reranked(index: Index) -> tuple[tuple[RerankRow, ...], tuple[RerankDifference, ...]]:
     """Fig. 4. Empty where there is no ORM or no refinement."""
-    if not _present(index) or not any(index.score("orm", d) is not None for d in index.drafts):
+    if not _present(index) or not any(index.score(ORM, d) is not None for d in index.drafts):
         return (), ()
     right_of: dict[str, list[bool]] = {
-        "greedy": [],
-        "best_of": [],
-        "reranked": [],
-        "perfect": [],
-        "perfect_best_of": [],
+        GREEDY: [],
+        BEST_OF: [],
+        RERANKED: [],
+        PERFECT: [],
+        PERFECT_BEST_OF: [],
     }
     for draft in index.drafts:
         candidates = candidates_of(index, draft)
         sampled = index.samples_of.get(draft.problem_id, [])[: index.options.best_of]
-        right_of["greedy"].append(_right(draft))
-        right_of["reranked"].append(_right(chosen_by_orm(index, candidates)))
-        right_of["perfect"].append(any(_right(c) for c in candidates))
-        right_of["best_of"].append(bool(sampled) and _right(chosen_by_orm(index, sampled)))
-        right_of["perfect_best_of"].append(any(_right(s) for s in sampled))
+        right_of[GREEDY].append(_right(draft))
+        right_of[RERANKED].append(_right(chosen_by_orm(index, candidates)))
+        right_of[PERFECT].append(any(_right(c) for c in candidates))
+        right_of[BEST_OF].append(bool(sampled) and _right(chosen_by_orm(index, sampled)))
+        right_of[PERFECT_BEST_OF].append(any(_right(s) for s in sampled))
     if not any(index.samples_of.get(d.problem_id) for d in index.drafts):
-        del right_of["best_of"], right_of["perfect_best_of"]
+        del right_of[BEST_OF], right_of[PERFECT_BEST_OF]
     units = index.units(index.drafts)
     pairs = [
-        ("reranked", "greedy"),
-        ("reranked", "best_of"),
-        ("perfect", "reranked"),
-        ("perfect", "best_of"),
-        ("perfect", "perfect_best_of"),
+        (RERANKED, GREEDY),
+        (RERANKED, BEST_OF),
+        (PERFECT, RERANKED),
+        (PERFECT, BEST_OF),
+        (PERFECT, PERFECT_BEST_OF),
     ]
     compared = [
         RerankDifference(
@@ -222,13 +235,10 @@ def reranked(index: Index) -> tuple[tuple[RerankRow, ...], tuple[RerankDifferenc
 
 def overlap(index: Index) -> Overlap | None:
     """Who fixes which wrong draft; none unless both refiners made something."""
-    if not {"global", "local_sorm"} <= set(_present(index)):
+    if not set(CANDIDATES) <= set(_present(index)):
         return None
     wrong = [d for d in index.drafts if d.correct == "wrong"]
-    fixed = [
-        tuple(_right(index.refinement_of.get((d.id, r))) for r in ("global", "local_sorm"))
-        for d in wrong
-    ]
+    fixed = [tuple(_right(index.refinement_of.get((d.id, r))) for r in CANDIDATES) for d in wrong]
     return Overlap(
         fixed.count((True, True)),
         fixed.count((True, False)),
@@ -242,11 +252,10 @@ def _present(index: Index) -> list[str]:
     its row must say so.
     """
     sources = {source for _, source in index.refinement_of}
-    markers = {"local_orm": "orm", "local_sorm": "sorm"}
     marked = {
-        r
-        for r, model in markers.items()
-        if any(index.step_scores(model, d) is not None for d in index.drafts)
+        kind
+        for kind, model in MARKED_BY.items()
+        if model and any(index.step_scores(model, d) is not None for d in index.drafts)
     }
     return [r for r in REFINERS if r in sources | marked] if sources else []
 

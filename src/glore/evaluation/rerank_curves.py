@@ -19,7 +19,19 @@ from glore.evaluation.inputs import REWARD_MODELS, Index
 from glore.records import Solution
 from glore.statistics import Estimate
 
-__all__ = ["CurvePoint", "majority", "pass_at_k", "rerank_at_k", "rerank_curves"]
+__all__ = [
+    "MAJORITY",
+    "PASS",
+    "CurvePoint",
+    "majority",
+    "pass_at_k",
+    "rerank_at_k",
+    "rerank_curves",
+]
+
+MAJORITY = "majority"
+PASS = "pass"
+"""At least one of the K samples is right."""
 
 MAJORITY_SUBSETS = 16
 
@@ -29,7 +41,7 @@ class CurvePoint:
     """Accuracy of one way of choosing among K samples."""
 
     way: str
-    """`orm`, `balanced_orm`, `sorm`, `majority` or `pass`."""
+    """One of REWARD_MODELS, MAJORITY or PASS."""
     k: int
     accuracy: Estimate
 
@@ -64,8 +76,8 @@ def rerank_curves(index: Index) -> tuple[CurvePoint, ...]:
                     ],
                 )
             )
-        points.append(("majority", k, [_majority_at_k(g, k, index.options.seed) for g in groups]))
-        points.append(("pass", k, [pass_at_k(len(g), sum(_rights(g)), k) for g in groups]))
+        points.append((MAJORITY, k, [_majority_at_k(g, k, index.options.seed) for g in groups]))
+        points.append((PASS, k, [pass_at_k(len(g), sum(_rights(g)), k) for g in groups]))
     return tuple(
         CurvePoint(way, k, index.resampler.mean(units, values)) for way, k, values in points
     )

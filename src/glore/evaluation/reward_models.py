@@ -16,11 +16,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from glore.evaluation.inputs import REWARD_MODELS, EvaluationInputs, Index
+from glore.evaluation.inputs import (
+    BALANCED_ORM,
+    ORM,
+    REWARD_MODELS,
+    SORM,
+    EvaluationInputs,
+    Index,
+)
 from glore.records import StepLabels
 from glore.statistics import Difference, Estimate, FloatArray
 
 __all__ = [
+    "ALL_STEPS",
+    "ANSWER",
+    "ANSWERS",
+    "FINAL",
+    "INTERMEDIATE",
+    "LABELS",
+    "STEPS_BY_LABELS",
+    "STEPS_BY_TRUTH",
+    "TRUTH",
     "Calibration",
     "CalibrationBin",
     "JudgeDifference",
@@ -32,6 +48,16 @@ __all__ = [
 
 N_BINS = 10
 
+LABELS, TRUTH, ANSWER = "labels", "truth", "answer"
+"""What a judgement is compared with: step labels from rollouts, the exact truth, the final answer
+(Table 2).
+"""
+INTERMEDIATE, ALL_STEPS, FINAL = "intermediate", "all", "final"
+"""What is judged: the steps before the answer line, all steps, the final answer."""
+ANSWERS = "final answers of drafts"
+STEPS_BY_LABELS, STEPS_BY_TRUTH = "steps against labels", "steps against truth"
+"""What a calibration is about."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class JudgeRow:
@@ -39,9 +65,9 @@ class JudgeRow:
 
     model: str
     against: str
-    """`labels` (from rollouts), `truth` (exact), or `answer` (Table 2)."""
+    """LABELS, TRUTH or ANSWER."""
     scope: str
-    """`intermediate`, `all` or `final`."""
+    """INTERMEDIATE, ALL_STEPS or FINAL."""
     natural: Estimate
     balanced: Estimate
     false_positive_rate: Estimate
@@ -81,6 +107,7 @@ class Calibration:
 
     model: str
     what: str
+    """ANSWERS, STEPS_BY_LABELS or STEPS_BY_TRUTH."""
     bins: tuple[CalibrationBin, ...]
     n: int
     expected_error: float
@@ -104,8 +131,8 @@ def step_accuracy(
     """Table 1, on the (Q, D) set."""
     rows: list[JudgeRow] = []
     differences: list[JudgeDifference] = []
-    for against, labels in (("labels", inputs.draft_labels), ("truth", inputs.draft_truth)):
-        for scope in ("intermediate", "all"):
+    for against, labels in ((LABELS, inputs.draft_labels), (TRUTH, inputs.draft_truth)):
+        for scope in (INTERMEDIATE, ALL_STEPS):
             cases = _step_cases(index, labels, scope)
             found, compared = _judge(index, cases, against, scope)
             rows += found
@@ -117,7 +144,7 @@ def final_accuracy(index: Index) -> tuple[tuple[JudgeRow, ...], tuple[JudgeDiffe
     """Table 2: the probability after the last step against the draft's verdict; ungraded drafts are
     left out.
     """
-    rows, differences = _judge(index, _final_cases(index), "answer", "final")
+    rows, differences = _judge(index, _final_cases(index), ANSWER, FINAL)
     return tuple(rows), tuple(differences)
 
 
@@ -127,9 +154,9 @@ def calibrations(inputs: EvaluationInputs, index: Index) -> tuple[Calibration, .
     """
     out = []
     for what, cases in (
-        ("final answers of drafts", _final_cases(index)),
-        ("steps against labels", _step_cases(index, inputs.draft_labels, "all")),
-        ("steps against truth", _step_cases(index, inputs.draft_truth, "all")),
+        (ANSWERS, _final_cases(index)),
+        (STEPS_BY_LABELS, _step_cases(index, inputs.draft_labels, ALL_STEPS)),
+        (STEPS_BY_TRUTH, _step_cases(index, inputs.draft_truth, ALL_STEPS)),
     ):
         out += [_calibration(model, what, p, cases.good) for model, p in cases.p.items() if p]
     return tuple(out)
@@ -148,7 +175,7 @@ def _step_cases(index: Index, labels: Sequence[StepLabels], scope: str) -> _Case
         p_of = {m: index.step_scores(m, draft) for m in models}
         if truth is None or any(p is None or len(p) != len(truth) for p in p_of.values()):
             continue
-        n = len(truth) - 1 if scope == "intermediate" else len(truth)
+        n = len(truth) - 1 if scope == INTERMEDIATE else len(truth)
         cases.units.extend([index.cluster_of[draft.problem_id]] * n)
         cases.good.extend(truth[:n])
         for model, p in p_of.items():
@@ -183,7 +210,7 @@ def _judge(
     rows = [_row(index, cases.units, good, c, model, against, scope) for model, c in called.items()]
     pairs = [
         (a, b)
-        for a, b in (("sorm", "orm"), ("sorm", "balanced_orm"), ("balanced_orm", "orm"))
+        for a, b in ((SORM, ORM), (SORM, BALANCED_ORM), (BALANCED_ORM, ORM))
         if a in called and b in called
     ]
     return rows, [

@@ -7,13 +7,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from glore.evaluation.inputs import SFT_ORM, EvaluationInputs, Index
+from glore.evaluation.inputs import ORM, SFT_ORM, EvaluationInputs, Index
 from glore.evaluation.rerank_curves import majority, pass_at_k, rerank_at_k
 from glore.records import Solution
 from glore.solutions import by_problem
 from glore.statistics import Difference, Estimate
 
-__all__ = ["StudentRow", "ei_gain", "students"]
+__all__ = ["EI", "SFT", "StudentRow", "ei_gain", "students"]
+
+SFT, EI = "SFT", "EI"
+"""The students: after supervised fine-tuning, after expert iteration."""
 
 PASS_AT = 8
 
@@ -23,7 +26,7 @@ class StudentRow:
     """One student on the test questions. K is the number of samples per question."""
 
     student: str
-    """`SFT` or `EI`."""
+    """SFT or EI."""
     k: int
     greedy: Estimate
     """maj@1."""
@@ -45,8 +48,8 @@ class StudentRow:
 def students(inputs: EvaluationInputs, index: Index) -> tuple[StudentRow, ...]:
     """Rows for the students whose greedy solutions are there, SFT first."""
     rows = (
-        ("SFT", inputs.sft_drafts, inputs.sft_samples, SFT_ORM),
-        ("EI", inputs.drafts, inputs.samples, "orm"),
+        (SFT, inputs.sft_drafts, inputs.sft_samples, SFT_ORM),
+        (EI, inputs.drafts, inputs.samples, ORM),
     )
     return tuple(
         _row(index, name, drafts, samples, orm) for name, drafts, samples, orm in rows if drafts

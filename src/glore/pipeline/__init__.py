@@ -1,6 +1,9 @@
 """Runs stages over a run folder. Knows no machine learning.
 
-run           runs stages: reuse, resume, why
+stage         a stage as data: what it reads and makes
+view          the settings as one stage sees them
+planning      what will be done about each stage, and why
+run           runs stages: reuse, resume
 context       what a stage gets: settings, records, shards, models
 fingerprints  what a result depends on, as one hash
 folder        the files of a run folder, and its lock
@@ -12,6 +15,16 @@ swap          several stages' folders exchanged together
 from __future__ import annotations
 
 from glore.pipeline.context import StageContext
-from glore.pipeline.run import Stage, StagePlan, plan_stages, run_stages
+from glore.pipeline.planning import StagePlan, plan_stages
+from glore.pipeline.run import run_stages
+from glore.pipeline.stage import Stage, ancestors, declare
 
-__all__ = ["Stage", "StageContext", "StagePlan", "plan_stages", "run_stages"]
+__all__ = [
+    "Stage",
+    "StageContext",
+    "StagePlan",
+    "ancestors",
+    "declare",
+    "plan_stages",
+    "run_stages",
+]

@@ -22,6 +22,8 @@ from glore.digests import file_digest
 from glore.errors import RunError
 from glore.pipeline.folder import write_json
 from glore.pipeline.marks import Memory, check_inside, part_files, read_memory, recorded_files
+from glore.pipeline.stage import Stage
+from glore.pipeline.view import settings_view
 from glore.progress import Progress
 from glore.records import read_records, write_records
 
@@ -37,23 +39,23 @@ class StageContext:
     def __init__(
         self,
         config: RunConfig,
-        name: str,
-        ancestors: frozenset[str],
+        stage: Stage,
+        ancestors: Sequence[Stage],
         progress: Progress,
-        makes: Sequence[str] = (),
         redo: bool = False,
     ) -> None:
-        self.config = config
-        self.name = name
+        self.config = settings_view(config, stage, ancestors)
+        """The settings that the stage declares; any other read raises ValueError."""
+        self.name = stage.name
         self.seed = config.seed
         self.run_dir = config.run_dir
-        self.folder = config.run_dir / "stages" / name
+        self.folder = stage.folder(config.run_dir)
         self.reused_seconds = 0.0
         """Wall time of earlier attempts that was not spent again."""
         self._watched = _Watched(progress)
         self.progress: Progress = self._watched
-        self._ancestors = ancestors
-        self._makes = frozenset(makes)
+        self._stage = stage
+        self._ancestors = {source.name: source for source in ancestors}
         self._redo = redo
         self._counters: list[Counter[str]] = [Counter()]
 
@@ -75,8 +77,10 @@ class StageContext:
         """
         if stage != self.name and stage not in self._ancestors:
             raise ValueError(f"stage {self.name} reads {stage}, which is not among its inputs")
-        folder = self.run_dir / "stages" / stage
-        files = part_files(folder, part) if stage == self.name else recorded_files(folder, part)
+        if stage == self.name:
+            files = part_files(self.folder, part)
+        else:
+            files = recorded_files(self._ancestors[stage].folder(self.run_dir), part)
         if not files:
             raise RunError(
                 f"stage {stage} holds no {part}-*.parquet; run it again: glore run … --until "
@@ -141,12 +145,17 @@ class StageContext:
             work()
 
     def model_dir(self, name: str) -> Path:
-        """`models/NAME` of the run: where a stage finds an earlier stage's model, or its own."""
-        return self.run_dir / "models" / name
+        """The folder of a model that this stage or an earlier one makes. Raises ValueError for any
+        other.
+        """
+        for stage in (self._stage, *self._ancestors.values()):
+            if name in stage.models:
+                return stage.model_dir(self.run_dir, name)
+        raise ValueError(f"stage {self.name} reads models/{name}, which none of its inputs makes")
 
     def new_model_dir(self, name: str) -> Path:
-        """`models/NAME`, to save a model in that the stage says it makes (`Stage.models`)."""
-        if name not in self._makes:
+        """The folder to save a model in that this stage makes. Raises ValueError for any other."""
+        if name not in self._stage.models:
             raise ValueError(
                 f"stage {self.name} makes models/{name}, which is not among its models"
             )

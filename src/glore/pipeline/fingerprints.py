@@ -22,9 +22,11 @@ from glore.config import RunConfig
 from glore.config.training import is_local
 from glore.digests import DIGESTS, file_digest
 from glore.errors import DataError, shown
+from glore.pipeline.stage import Stage
 
 __all__ = [
     "REGRADED",
+    "declared_settings",
     "difference",
     "digest_of_files",
     "fingerprint_of",
@@ -136,43 +138,42 @@ def release_of(versions: object) -> str:
     return ".".join(str(version).split(".")[:2]) if version else "unknown"
 
 
-def flat_settings(value: object, config: RunConfig) -> dict[str, object]:
-    """Settings as dotted path → plain value; a section of the config gets its path there, so that a
-    change can be named.
+def flat_settings(value: object, path: str = "") -> dict[str, object]:
+    """A section, list or plain value of the settings as dotted path → plain value; `path` is where
+    it is. Raises TypeError for anything else.
     """
-    paths: dict[int, str] = {}
-
-    def locate(section: BaseModel, path: str) -> None:
-        paths[id(section)] = path
-        for name in type(section).model_fields:
-            child = getattr(section, name)
-            if isinstance(child, BaseModel):
-                locate(child, f"{path}.{name}" if path else name)
-
+    if isinstance(value, BaseModel):
+        children = {name: getattr(value, name) for name in type(value).model_fields}
+    elif isinstance(value, dict):
+        children = {str(key): child for key, child in value.items()}
+    elif isinstance(value, tuple | list):
+        children = {str(index): child for index, child in enumerate(value)}
+    elif value is None or isinstance(value, str | int | float | bool):
+        return {path or "value": value}
+    else:
+        raise TypeError(
+            "settings are sections and plain values, got "
+            f"{type(value).__name__} at {path or 'the top'}"
+        )
     flat: dict[str, object] = {}
-
-    def flatten(item: object, path: str) -> None:
-        if isinstance(item, BaseModel):
-            at = paths.get(id(item), path)
-            for name in type(item).model_fields:
-                flatten(getattr(item, name), f"{at}.{name}" if at else name)
-        elif isinstance(item, dict):
-            for key in item:
-                flatten(item[key], f"{path}.{key}" if path else str(key))
-        elif isinstance(item, tuple | list):
-            for index, element in enumerate(item):
-                flatten(element, f"{path}.{index}" if path else str(index))
-        elif item is None or isinstance(item, str | int | float | bool):
-            flat[path or "value"] = item
-        else:
-            raise TypeError(
-                f"settings of a stage must be sections and plain values, got {type(item).__name__} "
-                f"at {path or 'the top'}"
-            )
-
-    locate(config, "")
-    flatten(value, "")
+    for name, child in children.items():
+        flat |= flat_settings(child, f"{path}.{name}" if path else name)
     return flat
+
+
+def declared_settings(config: RunConfig, stage: Stage) -> dict[str, object]:
+    """The settings that a stage's result depends on, as dotted path → plain value: the seed, and
+    `reads` without `without`.
+
+    A section that has `fingerprint_fields()` says itself what results depend on.
+    """
+    flat: dict[str, object] = {"seed": config.seed}
+    for path in stage.reads:
+        value = functools.reduce(getattr, path.split("."), config)
+        fields = getattr(value, "fingerprint_fields", None)
+        flat |= flat_settings(value if fields is None else fields(), path)
+    left_out = tuple(f"{path}." for path in stage.without)
+    return {key: value for key, value in flat.items() if not f"{key}.".startswith(left_out)}
 
 
 def difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:

@@ -10,7 +10,7 @@
         log/  report/
 
 A file that exists under its own name is complete: everything is written to a temporary name,
-flushed and renamed. What the marks hold is in `glore.pipeline.marks`, and can be had from here too.
+flushed and renamed.
 """
 
 from __future__ import annotations
@@ -26,26 +26,12 @@ from pathlib import Path
 
 from glore.errors import RunError
 from glore.files import LEFTOVER, remove_folder, replacing
-from glore.pipeline.marks import (
-    DoneMark,
-    check_belongs_together,
-    check_inside,
-    check_stage_files,
-    makers,
-    part_files,
-    read_done,
-)
+from glore.pipeline.marks import check_inside
 
 __all__ = [
-    "DoneMark",
-    "check_belongs_together",
     "check_is_run_folder",
-    "check_stage_files",
     "clear_stage",
     "locked",
-    "makers",
-    "part_files",
-    "read_done",
     "sweep",
     "write_json",
     "write_text",
@@ -70,14 +56,14 @@ def write_text(path: Path, text: str) -> None:
         stream.write(text.encode())
 
 
-def clear_stage(run_dir: Path, folder: Path, models: Iterable[str]) -> None:
-    """Remove a stage's folder and these models, which it makes. Raises RunError, also for a link
-    out of the run.
+def clear_stage(run_dir: Path, folder: Path, models: Iterable[Path]) -> None:
+    """Remove a stage's folder and the folders of these models, which it makes. Raises RunError,
+    also for a link out of the run.
 
     Each is renamed before it is removed, so it is there whole or not at all; the models go first,
     since `done.json` names them.
     """
-    for path in (*(run_dir / "models" / model for model in sorted(models)), folder):
+    for path in (*sorted(models), folder):
         check_inside(path, run_dir)
         try:
             remove_folder(path)
@@ -174,8 +160,10 @@ def locked(run_dir: Path) -> Iterator[None]:
                 open(os.open(run_dir / ".lock", flags, 0o666), "rb+", buffering=0)
             )
         except OSError as error:
-            message = f"can't use {run_dir} as a run folder: {error.strerror or error}; choose another name or runs_dir"
-            raise RunError(message) from error
+            raise RunError(
+                f"can't use {run_dir} as a run folder: {error.strerror or error}; choose another "
+                "name or runs_dir"
+            ) from error
         try:
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

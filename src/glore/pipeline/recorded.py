@@ -61,7 +61,7 @@ def changed_since(made: RunConfig, now: RunConfig) -> list[str]:
     """Settings that config.yaml gives another value than the records were made with, as `path: made
     → now`.
     """
-    before, after = (flat_settings(config, config) for config in (made, now))
+    before, after = (flat_settings(config) for config in (made, now))
     paths = sorted(
         path
         for path in {*before, *after}

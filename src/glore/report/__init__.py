@@ -32,7 +32,7 @@ def build_report(run_dir: Path) -> Path:
     """
     from glore.pipeline.folder import write_text
     from glore.report.page import render_page
-    from glore.stages.testing import read_inputs
+    from glore.stages.evaluating import read_inputs
 
     made = _made_with(run_dir)
     path = run_dir / "report" / "index.html"
@@ -55,7 +55,7 @@ def _made_with(run_dir: Path) -> RunConfig:
     its finished stages.
     """
     from glore.config import load_run
-    from glore.pipeline.folder import read_done
+    from glore.pipeline.marks import read_done
     from glore.pipeline.recorded import made_with
     from glore.stages import build_stages
 
@@ -72,9 +72,9 @@ def _evaluation(run_dir: Path, made: RunConfig) -> Evaluation:
     """
     from glore.errors import RunError
     from glore.evaluation import evaluate, read_evaluation, write_evaluation
-    from glore.pipeline.folder import check_belongs_together, read_done
+    from glore.pipeline.marks import check_belongs_together, read_done
     from glore.stages import build_stages
-    from glore.stages.testing import evaluation_options, read_inputs
+    from glore.stages.evaluating import evaluation_options, read_inputs
 
     check_belongs_together(run_dir, [stage.name for stage in build_stages(made)])
     path = run_dir / "report" / "evaluation.json"
@@ -90,7 +90,7 @@ def _evaluation(run_dir: Path, made: RunConfig) -> Evaluation:
 
 def _facts(run_dir: Path, made: RunConfig) -> RunFacts:
     from glore.config import load_run, resolved_recipe
-    from glore.pipeline.folder import read_done
+    from glore.pipeline.marks import read_done
     from glore.pipeline.recorded import changed_since
     from glore.report.page import RunFacts, StageFacts
     from glore.stages import build_stages

@@ -11,14 +11,19 @@ import math
 from collections.abc import Callable
 
 from glore.evaluation import Evaluation
+from glore.evaluation.headline import accuracy
+from glore.evaluation.inputs import ORM, SORM
+from glore.evaluation.refinement import GREEDY, PERFECT, PERFECT_BEST_OF, RERANKED
 from glore.evaluation.rerank_curves import CurvePoint
-from glore.evaluation.reward_models import Calibration
+from glore.evaluation.reward_models import ANSWERS, STEPS_BY_LABELS, STEPS_BY_TRUTH, Calibration
 from glore.report import svg
 from glore.report.views import MODEL_NAMES, REFINER_NAMES, WAY_NAMES, percent
 
 __all__ = ["figures"]
 
 WIDTH = 480.0
+_WAY_COLOURS = {RERANKED: "sorm", PERFECT: "pass", PERFECT_BEST_OF: "pass"}
+"""Way of Fig. 4 → class of the style sheet; all others: `orm`."""
 Figure = tuple[str, str, str]
 """Title, caption, SVG."""
 
@@ -53,9 +58,9 @@ def figures(e: Evaluation) -> list[Figure]:
         )
         out.append(("Reranking samples", caption, _curves(e.curves)))
     for model, what in (
-        ("orm", "final answers of drafts"),
-        ("sorm", "steps against labels"),
-        ("sorm", "steps against truth"),
+        (ORM, ANSWERS),
+        (SORM, STEPS_BY_LABELS),
+        (SORM, STEPS_BY_TRUTH),
     ):
         found = next((c for c in e.calibrations if c.model == model and c.what == what), None)
         if found is not None and found.n:
@@ -86,9 +91,9 @@ def _accuracies(e: Evaluation) -> str:
         return left + (value - low) / (high - low) * (right - left)
 
     shapes = [*_x_grid(low, high, x, top, height - 28)]
-    greedy = next((r.accuracy.value for r in e.figure4 if r.way == "greedy"), None)
-    if greedy is not None:
-        shapes.append(svg.line(x(greedy), top, x(greedy), height - 28, "reference"))
+    greedy = accuracy(e, GREEDY)
+    if greedy is not None and greedy.value is not None:
+        shapes.append(svg.line(x(greedy.value), top, x(greedy.value), height - 28, "reference"))
     for i, r in enumerate(e.figure4):
         y = top + row * (i + 0.5)
         value, r_low, r_high = (
@@ -96,7 +101,7 @@ def _accuracies(e: Evaluation) -> str:
             r.accuracy.low or 0.0,
             r.accuracy.high or 0.0,
         )
-        kind = "sorm" if r.way == "reranked" else "pass" if r.way.startswith("perfect") else "orm"
+        kind = _WAY_COLOURS.get(r.way, "orm")
         words = WAY_NAMES[r.way].format(k=e.options.best_of).partition(", ")
         shapes += [
             svg.text(left - 12, y - 2 if words[2] else y + 4, words[0], "end"),

@@ -15,10 +15,12 @@ from html import escape
 from importlib.resources import files
 
 from glore.evaluation import Evaluation, EvaluationInputs
+from glore.evaluation.headline import accuracy, fixed_by_both, gain, sorm_steps
+from glore.evaluation.refinement import GREEDY, RERANKED
 from glore.progress import duration
 from glore.report.figures import figures
 from glore.report.solutions import embedded, solution_data
-from glore.report.summary import fixed_by_both, gain, headline
+from glore.report.summary import headline
 from glore.report.tables import table_views
 from glore.report.views import TableView, percent, points
 
@@ -116,20 +118,20 @@ Differences are paired: both sides answer the same questions.</p>"""
 
 
 def _tiles(e: Evaluation) -> str:
-    ways = {r.way: r.accuracy for r in e.figure4}
+    greedy, reranked = accuracy(e, GREEDY), accuracy(e, RERANKED)
     tiles: list[tuple[str, str, str]] = []
-    if "greedy" in ways and "reranked" in ways:
+    if greedy is not None and reranked is not None:
         tiles += [
-            ("", percent(ways["greedy"]), "greedy draft, % right"),
-            ("", percent(ways["reranked"]), "refined and reranked, % right"),
+            ("main", points(gain(e, GREEDY)), "points gained over the greedy draft"),
+            ("", percent(greedy), "greedy draft, % right"),
+            ("", percent(reranked), "refined and reranked, % right"),
         ]
-        tiles.insert(0, ("main", points(gain(e, "greedy")), "points gained over the greedy draft"))
     elif e.table5:
         tiles.append(("main", percent(e.table5[-1].greedy), "greedy, % right"))
     fixed = fixed_by_both(e)
     if fixed is not None:
         tiles.append(("", percent(fixed), "of wrong drafts fixed, global ∪ local, %"))
-    sorm = next((r for r in e.table1 if (r.model, r.scope) == ("sorm", "intermediate")), None)
+    sorm = sorm_steps(e)
     if sorm is not None:
         tiles.append(("", percent(sorm.balanced), "SORM step accuracy, class-balanced, %"))
     return "".join(

@@ -1,22 +1,38 @@
-"""The tables of an evaluation as titles, columns and text cells: one source for the terminal, the
-page and Markdown.
+"""The tables of an evaluation as text: one source for the terminal, the page and Markdown.
+
+Every table names each of its columns beside the cell that stands in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from glore.evaluation.labels import AgreementRow
-from glore.evaluation.reward_models import JudgeDifference, JudgeRow
+from glore.evaluation.labels import AS_USED, TRAIN, AgreementRow
+from glore.evaluation.refinement import (
+    RERANKED,
+    FixedDifference,
+    FixedRow,
+    RefineRow,
+    RerankDifference,
+    RerankRow,
+)
 from glore.evaluation.tables import Evaluation
+from glore.inference import CANDIDATES
 from glore.report import paper
-from glore.report.views import MODEL_NAMES, REFINER_NAMES, WAY_NAMES, TableView, percent, points
+from glore.report.judging_tables import table1, table1_differences, table2, table2_differences
+from glore.report.views import (
+    MODEL_NAMES,
+    REFINER_NAMES,
+    WAY_NAMES,
+    Columns,
+    TableView,
+    percent,
+    points,
+    table_of,
+)
 from glore.statistics import Difference
 
 __all__ = ["table_views"]
-
-AGAINST_NAMES = {"labels": "rollout labels", "truth": "exact truth"}
-SCOPE_NAMES = {"intermediate": "", "all": ", with answer line"}
 
 
 def table_views(evaluation: Evaluation) -> list[TableView]:
@@ -27,10 +43,10 @@ def table_views(evaluation: Evaluation) -> list[TableView]:
         _table3,
         _table3_differences,
         _figure3,
-        _table1,
-        _table1_differences,
-        _table2,
-        _table2_differences,
+        table1,
+        table1_differences,
+        table2,
+        table2_differences,
         _table5,
         _curves,
         _agreement,
@@ -40,179 +56,91 @@ def table_views(evaluation: Evaluation) -> list[TableView]:
 
 
 def _figure4(e: Evaluation) -> TableView:
-    k = e.options.best_of
-    rows = tuple(
-        (WAY_NAMES[r.way].format(k=k), percent(r.accuracy), str(r.accuracy.n)) for r in e.figure4
+    columns: Columns[RerankRow] = (
+        ("way", lambda r: _way(e, r.way)),
+        ("accuracy, % [95 %]", lambda r: percent(r.accuracy)),
+        ("n", lambda r: str(r.accuracy.n)),
     )
-    return TableView(
+    return table_of(
         "figure4",
         "Fig. 4 · Accuracy after reranking",
         "Share of test questions answered right, %. The paper (GSM8K 13B): 53 greedy → 65 "
         "reranked.",
-        ("way", "accuracy, % [95 %]", "n"),
-        rows,
-        frozenset(i for i, r in enumerate(e.figure4) if r.way == "reranked"),
+        columns,
+        e.figure4,
+        lambda r: r.way == RERANKED,
     )
 
 
 def _figure4_differences(e: Evaluation) -> TableView:
-    k = e.options.best_of
-    rows = tuple(
-        (
-            f"{WAY_NAMES[d.first].format(k=k)} − {WAY_NAMES[d.second].format(k=k)}",
-            *_difference_cells(d.difference),
-        )
-        for d in e.figure4_differences
+    columns: Columns[RerankDifference] = (
+        ("difference", lambda d: f"{_way(e, d.first)} − {_way(e, d.second)}"),
+        *((name, _of_difference(cell)) for name, cell in _PAIRED),
     )
-    return TableView(
+    return table_of(
         "figure4-differences",
         "Fig. 4 · Paired differences",
         "On the same questions, in points.",
-        _DIFFERENCE_COLUMNS,
-        rows,
+        columns,
+        e.figure4_differences,
     )
 
 
 def _table3(e: Evaluation) -> TableView:
-    rows = tuple(
-        (
-            _group(r.refiners),
-            percent(r.fixed),
-            str(r.fixed.n),
-            str(r.n_without),
-            str(r.n_unknown),
-            paper.quoted(paper.TABLE_3.get(r.refiners)),
-        )
-        for r in e.table3
+    columns: Columns[FixedRow] = (
+        ("refiner", lambda r: _group(r.refiners)),
+        ("fixed, % [95 %]", lambda r: percent(r.fixed)),
+        ("n", lambda r: str(r.fixed.n)),
+        ("no refinement", lambda r: str(r.n_without)),
+        ("ungraded", lambda r: str(r.n_unknown)),
+        (paper.PAPER_COLUMN, lambda r: paper.quoted(paper.TABLE_3.get(r.refiners))),
     )
-    return TableView(
+    return table_of(
         "table3",
         "Table 3 · Wrong drafts that refinement fixes",
         "Share of wrong drafts, no reranker. A union counts a draft that either refiner fixes. "
         "“No refinement”: no step fell to the threshold, so there was nothing to mark.",
-        ("refiner", "fixed, % [95 %]", "n", "no refinement", "ungraded", paper.PAPER_COLUMN),
-        rows,
-        frozenset(i for i, r in enumerate(e.table3) if r.refiners == ("global", "local_sorm")),
+        columns,
+        e.table3,
+        lambda r: r.refiners == CANDIDATES,
     )
 
 
 def _table3_differences(e: Evaluation) -> TableView:
-    rows = tuple(
-        (f"{_group(d.first)} − {_group(d.second)}", *_difference_cells(d.difference))
-        for d in e.table3_differences
+    columns: Columns[FixedDifference] = (
+        ("difference", lambda d: f"{_group(d.first)} − {_group(d.second)}"),
+        *((name, _of_difference(cell)) for name, cell in _PAIRED),
     )
-    return TableView(
+    return table_of(
         "table3-differences",
         "Table 3 · Paired differences",
         "On the same wrong drafts, in points. A union is never below its parts; the interval says "
         "by how much it is above.",
-        _DIFFERENCE_COLUMNS,
-        rows,
+        columns,
+        e.table3_differences,
     )
 
 
 def _figure3(e: Evaluation) -> TableView:
-    rows = tuple(
-        (
-            REFINER_NAMES[r.refiner],
-            percent(r.all_drafts),
-            percent(r.only_wrong),
-            percent(r.orm_gated),
-            *(
-                str(n)
-                for n in (
-                    r.all_drafts.n,
-                    r.fixed,
-                    r.broken,
-                    r.still_right,
-                    r.still_wrong,
-                    r.unrefined,
-                )
-            ),
-        )
-        for r in e.figure3
+    columns: Columns[RefineRow] = (
+        ("refiner", lambda r: REFINER_NAMES[r.refiner]),
+        ("all drafts", lambda r: percent(r.all_drafts)),
+        ("only wrong", lambda r: percent(r.only_wrong)),
+        ("when the ORM says", lambda r: percent(r.orm_gated)),
+        ("n", lambda r: str(r.all_drafts.n)),
+        ("fixed", lambda r: str(r.fixed)),
+        ("broken", lambda r: str(r.broken)),
+        ("still right", lambda r: str(r.still_right)),
+        ("still wrong", lambda r: str(r.still_wrong)),
+        ("no refinement", lambda r: str(r.unrefined)),
     )
-    return TableView(
+    return table_of(
         "figure3",
         "Fig. 3 · Accuracy after refining, no reranker",
-        "Refining every draft, only the wrong ones (a perfect judge of when), or those the ORM "
-        "calls wrong.",
-        (
-            "refiner",
-            "all drafts",
-            "only wrong",
-            "when the ORM says",
-            "n",
-            "fixed",
-            "broken",
-            "still right",
-            "still wrong",
-            "no refinement",
-        ),
-        rows,
-    )
-
-
-def _table1(e: Evaluation) -> TableView:
-    rows = tuple(
-        (
-            f"{MODEL_NAMES[r.model]} · {AGAINST_NAMES[r.against]}{SCOPE_NAMES[r.scope]}",
-            *_judge_cells(r),
-            paper.quoted(paper.TABLE_1.get(r.model))
-            if (r.against, r.scope) == ("labels", "intermediate")
-            else "",
-        )
-        for r in e.table1
-    )
-    return TableView(
-        "table1",
-        f"Table 1 · Step accuracy at {e.options.threshold:g}",
-        "Steps before the answer line, unless said otherwise. Balanced: mean of the recalls of "
-        "good and bad steps. Intervals resample whole questions, since the steps of one solution "
-        "hang together.",
-        ("model · against", *_JUDGE_COLUMNS, paper.PAPER_COLUMN),
-        rows,
-        frozenset(
-            i
-            for i, r in enumerate(e.table1)
-            if (r.model, r.against, r.scope) == ("sorm", "labels", "intermediate")
-        ),
-    )
-
-
-def _table1_differences(e: Evaluation) -> TableView:
-    rows = tuple(_judge_difference(d) for d in e.table1_differences)
-    return TableView(
-        "table1-differences",
-        "Table 1 · Paired differences",
-        "On the same steps, in points.",
-        _JUDGE_DIFFERENCE_COLUMNS,
-        rows,
-    )
-
-
-def _table2(e: Evaluation) -> TableView:
-    rows = tuple(
-        (MODEL_NAMES[r.model], *_judge_cells(r), paper.quoted(paper.TABLE_2.get(r.model)))
-        for r in e.table2
-    )
-    return TableView(
-        "table2",
-        f"Table 2 · Final-answer accuracy at {e.options.threshold:g}",
-        "Is the draft's final answer right? Drafts that could not be graded are left out.",
-        ("model", *_JUDGE_COLUMNS, paper.PAPER_COLUMN),
-        rows,
-    )
-
-
-def _table2_differences(e: Evaluation) -> TableView:
-    rows = tuple(_judge_difference(d) for d in e.table2_differences)
-    return TableView(
-        "table2-differences",
-        "Table 2 · Paired differences",
-        "On the same drafts, in points.",
-        _JUDGE_DIFFERENCE_COLUMNS,
-        rows,
+        "Three choices of the drafts to refine: every draft, only the wrong ones (a perfect judge "
+        "of when), or those that the ORM calls wrong.",
+        columns,
+        e.figure3,
     )
 
 
@@ -244,90 +172,6 @@ def _table5(e: Evaluation) -> TableView:
     )
 
 
-def _curves(e: Evaluation) -> TableView:
-    ways = list(dict.fromkeys(p.way for p in e.curves))
-    ks = sorted({p.k for p in e.curves})
-    found = {(p.way, p.k): p.accuracy for p in e.curves}
-    rows = tuple(
-        (MODEL_NAMES[way], *(percent(found.get((way, k))) for k in ks), str(found[way, ks[0]].n))
-        for way in ways
-    )
-    note = (
-        "Expected accuracy when K of the samples are drawn and one is chosen. "
-        "pass@K: at least one of them is right."
-    )
-    return TableView(
-        "curves",
-        "Reranking samples, accuracy against K",
-        note,
-        ("choice by", *(f"K = {k}" for k in ks), "n"),
-        rows,
-    )
-
-
-def _agreement(e: Evaluation) -> TableView:
-    return TableView(
-        "agreement",
-        "App. G · Step labels against the exact truth",
-        "Agreement over all steps, class-balanced, and on wrong drafts alone (before the answer "
-        "line), %. The paper: 94 % of 257 hand-labelled steps. Training labels are derived again "
-        "with each post-processing step off; a rule without propagation needs full counts (n/a "
-        "after a lazy scan).",
-        (
-            "labels",
-            "agreement",
-            "balanced",
-            "wrong drafts",
-            "false → good",
-            "true → bad",
-            "steps",
-            "drafts (unlabelled)",
-            "good / bad",
-            "after balancing",
-        ),
-        tuple(_agreement_row(r) for r in e.agreement),
-        frozenset(
-            i for i, r in enumerate(e.agreement) if r.rule == "as used" and r.where == "train"
-        ),
-    )
-
-
-def _agreement_row(r: AgreementRow) -> tuple[str, ...]:
-    numbers = [
-        percent(x) if r.agreement.n else "n/a"
-        for x in (r.agreement, r.balanced, r.wrong_drafts, r.called_good, r.called_bad)
-    ]
-    kept = f"{r.n_kept_positive} / {r.n_kept_negative}" if r.where == "train" else "–"
-    drafts = f"{r.n_drafts} ({r.n_unlabelled})"
-    return (
-        f"{r.where}: {r.rule}",
-        *numbers,
-        str(r.agreement.n),
-        drafts,
-        f"{r.n_positive} / {r.n_negative}",
-        kept,
-    )
-
-
-def _counts(e: Evaluation) -> TableView:
-    c = e.counts
-    rows = (
-        ("test questions", str(c.n_problems), ""),
-        (
-            "greedy drafts",
-            str(c.n_drafts),
-            f"{c.n_drafts_right} right, {c.n_drafts_wrong} wrong, {c.n_drafts_unknown} could not "
-            "be graded",
-        ),
-        ("samples", str(c.n_samples), f"{c.n_samples_unknown} could not be graded"),
-        ("refinements", str(c.n_refinements), f"{c.n_refinements_unknown} could not be graded"),
-        ("drafts with step labels from rollouts", str(c.n_drafts_labelled), ""),
-        ("drafts with the exact truth of each step", str(c.n_drafts_with_truth), ""),
-    )
-    note = "What could not be graded counts as not right in accuracies, and never as a wrong draft."
-    return TableView("counts", "Counts", note, ("what", "n", "of which"), rows)
-
-
 _STUDENT_MEASURES = (
     ("greedy", "greedy (maj@1)"),
     ("sampled", "one sample"),
@@ -336,47 +180,97 @@ _STUDENT_MEASURES = (
     ("pass_k", "pass@K"),
     ("pass_8", "pass@8"),
 )
-_DIFFERENCE_COLUMNS = (
-    "difference",
-    "points [95 %]",
-    "n",
-    "only first right",
-    "only second right",
-    "McNemar p",
-)
-_JUDGE_COLUMNS = (
-    "balanced, % [95 %]",
-    "natural, % [95 %]",
-    "bad called good",
-    "good called bad",
-    "n",
-)
-_JUDGE_DIFFERENCE_COLUMNS = (
-    "difference · against",
-    "balanced, points [95 %]",
-    "natural, points [95 %]",
-    "n",
-)
+"""Field of StudentRow → what it is called."""
 
 
-def _difference_cells(d: Difference) -> tuple[str, ...]:
-    return (points(d), str(d.n), str(d.gained), str(d.lost), "–" if d.p is None else f"{d.p:.2g}")
-
-
-def _judge_cells(r: JudgeRow) -> tuple[str, ...]:
-    return (
-        percent(r.balanced),
-        percent(r.natural),
-        percent(r.false_positive_rate),
-        percent(r.false_negative_rate),
-        str(r.natural.n),
+def _curves(e: Evaluation) -> TableView:
+    ways = list(dict.fromkeys(p.way for p in e.curves))
+    ks = sorted({p.k for p in e.curves})
+    found = {(p.way, p.k): p.accuracy for p in e.curves}
+    return TableView(
+        "curves",
+        "Reranking samples, accuracy against K",
+        "Expected accuracy when K of the samples are drawn and one is chosen. "
+        "pass@K: at least one of them is right.",
+        ("choice by", *(f"K = {k}" for k in ks), "n"),
+        tuple(
+            (
+                MODEL_NAMES[way],
+                *(percent(found.get((way, k))) for k in ks),
+                str(found[way, ks[0]].n),
+            )
+            for way in ways
+        ),
     )
 
 
-def _judge_difference(d: JudgeDifference) -> tuple[str, ...]:
-    against = "" if d.scope == "final" else f" · {AGAINST_NAMES[d.against]}{SCOPE_NAMES[d.scope]}"
-    name = f"{MODEL_NAMES[d.first]} − {MODEL_NAMES[d.second]}{against}"
-    return (name, points(d.balanced), points(d.natural), str(d.natural.n))
+def _agreement(e: Evaluation) -> TableView:
+    columns: Columns[AgreementRow] = (
+        ("labels", lambda r: f"{r.where}: {r.rule}"),
+        ("agreement", lambda r: percent(r.agreement) if r.agreement.n else "n/a"),
+        ("balanced", lambda r: percent(r.balanced) if r.agreement.n else "n/a"),
+        ("wrong drafts", lambda r: percent(r.wrong_drafts) if r.agreement.n else "n/a"),
+        ("false → good", lambda r: percent(r.called_good) if r.agreement.n else "n/a"),
+        ("true → bad", lambda r: percent(r.called_bad) if r.agreement.n else "n/a"),
+        ("steps", lambda r: str(r.agreement.n)),
+        ("drafts (unlabelled)", lambda r: f"{r.n_drafts} ({r.n_unlabelled})"),
+        ("good / bad", lambda r: f"{r.n_positive} / {r.n_negative}"),
+        (
+            "after balancing",
+            lambda r: f"{r.n_kept_positive} / {r.n_kept_negative}" if r.where == TRAIN else "–",
+        ),
+    )
+    return table_of(
+        "agreement",
+        "App. G · Step labels against the exact truth",
+        "Agreement over all steps, class-balanced, and on wrong drafts alone (before the answer "
+        "line), %. The paper: 94 % of 257 hand-labelled steps. Training labels are derived again "
+        "with each post-processing step off; a rule without propagation needs full counts (n/a "
+        "after a lazy scan).",
+        columns,
+        e.agreement,
+        lambda r: (r.rule, r.where) == (AS_USED, TRAIN),
+    )
+
+
+def _counts(e: Evaluation) -> TableView:
+    c = e.counts
+    verdicts = (
+        f"{c.n_drafts_right} right, {c.n_drafts_wrong} wrong, "
+        f"{c.n_drafts_unknown} could not be graded"
+    )
+    rows = (
+        ("test questions", str(c.n_problems), ""),
+        ("greedy drafts", str(c.n_drafts), verdicts),
+        ("samples", str(c.n_samples), f"{c.n_samples_unknown} could not be graded"),
+        ("refinements", str(c.n_refinements), f"{c.n_refinements_unknown} could not be graded"),
+        ("drafts with step labels from rollouts", str(c.n_drafts_labelled), ""),
+        ("drafts with the exact truth of each step", str(c.n_drafts_with_truth), ""),
+    )
+    note = (
+        "A solution that could not be graded counts as not right in accuracies, and never as a "
+        "wrong draft."
+    )
+    return TableView("counts", "Counts", note, ("what", "n", "of which"), rows)
+
+
+_PAIRED: Columns[Difference] = (
+    ("points [95 %]", points),
+    ("n", lambda d: str(d.n)),
+    ("only first right", lambda d: str(d.gained)),
+    ("only second right", lambda d: str(d.lost)),
+    ("McNemar p", lambda d: "–" if d.p is None else f"{d.p:.2g}"),
+)
+
+
+def _of_difference(
+    cell: Callable[[Difference], str],
+) -> Callable[[RerankDifference | FixedDifference], str]:
+    return lambda row: cell(row.difference)
+
+
+def _way(e: Evaluation, way: str) -> str:
+    return WAY_NAMES[way].format(k=e.options.best_of)
 
 
 def _group(refiners: tuple[str, ...]) -> str:

@@ -13,7 +13,7 @@ from glore.report.summary import headline
 from glore.report.tables import table_views
 from glore.report.views import TableView
 
-__all__ = ["print_evaluation"]
+__all__ = ["print_evaluation", "print_view"]
 
 MAIN_TABLES = (
     "figure4",
@@ -32,10 +32,15 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """Print the main tables and the headline."""
     for view in table_views(evaluation):
         if view.id in MAIN_TABLES:
-            console.print(_rich(view))
-            console.print()
+            print_view(view, console)
     for sentence in headline(evaluation):
         console.print(Padding(Text(sentence), (0, 0, 0, 2)))
+
+
+def print_view(view: TableView, console: Console) -> None:
+    """Print one table and an empty line."""
+    console.print(_rich(view))
+    console.print()
 
 
 def _rich(view: TableView) -> Table:

@@ -1,37 +1,49 @@
-"""A table as text cells, numbers as text, and Markdown: what terminal, page and pooled results
-share.
+"""A table as text cells, numbers as text, Markdown. The terminal, the page and pooled results share
+them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+from glore.evaluation.inputs import BALANCED_ORM, ORM, SORM
+from glore.evaluation.refinement import BEST_OF, GREEDY, PERFECT, PERFECT_BEST_OF, RERANKED
+from glore.evaluation.rerank_curves import MAJORITY, PASS
+from glore.inference import GLOBAL, LOCAL_ORM, LOCAL_SORM
 from glore.statistics import Difference, Estimate
 
 __all__ = [
     "MODEL_NAMES",
     "REFINER_NAMES",
     "WAY_NAMES",
+    "Columns",
     "TableView",
     "percent",
     "points",
+    "table_of",
     "to_markdown",
 ]
 
+R = TypeVar("R")
+Columns = tuple[tuple[str, Callable[[R], str]], ...]
+"""Name of each column → its cell in the row of a record."""
+
 MODEL_NAMES = {
-    "orm": "ORM",
-    "balanced_orm": "Balanced ORM",
-    "sorm": "SORM",
-    "majority": "majority",
-    "pass": "pass@K",
+    ORM: "ORM",
+    BALANCED_ORM: "Balanced ORM",
+    SORM: "SORM",
+    MAJORITY: "majority",
+    PASS: "pass@K",
 }
-REFINER_NAMES = {"global": "global", "local_orm": "local + ORM", "local_sorm": "local + SORM"}
+REFINER_NAMES = {GLOBAL: "global", LOCAL_ORM: "local + ORM", LOCAL_SORM: "local + SORM"}
 WAY_NAMES = {
-    "greedy": "greedy draft",
-    "best_of": "best of {k} samples, by ORM",
-    "reranked": "draft + global + local, by ORM",
-    "perfect": "the same three, perfect reranker",
-    "perfect_best_of": "best of {k} samples, perfect reranker",
+    GREEDY: "greedy draft",
+    BEST_OF: "best of {k} samples, by ORM",
+    RERANKED: "draft + global + local, by ORM",
+    PERFECT: "the same three, perfect reranker",
+    PERFECT_BEST_OF: "best of {k} samples, perfect reranker",
 }
 
 
@@ -46,6 +58,25 @@ class TableView:
     rows: tuple[tuple[str, ...], ...]
     headline: frozenset[int] = frozenset()
     """Rows that carry the message."""
+
+
+def table_of(
+    id: str,
+    title: str,
+    note: str,
+    columns: Columns[R],
+    rows: Sequence[R],
+    is_headline: Callable[[R], bool] = lambda row: False,
+) -> TableView:
+    """Records → a table with a column for every (name, cell) of `columns`."""
+    return TableView(
+        id,
+        title,
+        note,
+        tuple(name for name, _ in columns),
+        tuple(tuple(cell(row) for _, cell in columns) for row in rows),
+        frozenset(i for i, row in enumerate(rows) if is_headline(row)),
+    )
 
 
 def percent(estimate: Estimate | None) -> str:

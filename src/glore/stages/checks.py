@@ -12,16 +12,14 @@ import functools
 import importlib.util
 import re
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glore.config import RunConfig, TrainSettings
 from glore.config.training import is_local
 from glore.errors import ConfigError, EngineError, shown
-from glore.pipeline import Stage
 from glore.prompts import solve_segments
-from glore.stages.common import training_section
 from glore.tasks.open import open_task
 from glore.training.launch_command import check_launch
 from glore.training.trackers import check_trackers
@@ -29,7 +27,7 @@ from glore.training.trackers import check_trackers
 if TYPE_CHECKING:
     from glore.modelfolder import ModelFolder
 
-__all__ = ["check_stage"]
+__all__ = ["check_base", "check_engine", "check_training"]
 
 LLAMA_LAYERS = (
     "q_proj",
@@ -49,29 +47,25 @@ _PIECES = re.compile(r"\n| ?\d| ?[^\W\d_]+| ?(?:[^\s\w]|_)+|\s")
 """
 
 
-def check_stage(stage: Stage, config: RunConfig) -> None:
-    """Raises what `stage` would refuse of the settings when its turn comes: a GloreError."""
-    if stage.name == "base":
-        _check_base(config)
-        if config.base.model is None and config.task.kind == "stories":
-            _check_lengths(config)
-    for name in stage.models:
-        section = training_section(name)
-        if section is not None:
-            _check_training(config, section)
-    settings = stage.settings(config)
-    if isinstance(settings, dict) and "engine.kind" in settings:
-        _check_engine(config)
-
-
-def _check_base(config: RunConfig) -> None:
+def check_base(config: RunConfig) -> None:
     """The base model's folder has what its loaders want, the tokenizer among it. A name on the Hub
-    is not looked up.
+    is not looked up. Raises GloreError.
     """
     if _base_folder(config) is not None:
         from glore.models import load_tokenizer
 
         load_tokenizer(str(config.base.reference))
+    if config.base.model is None and config.task.kind == "stories":
+        _check_lengths(config)
+
+
+def check_training(section: str) -> Callable[[RunConfig], None]:
+    """A check that the training with the settings at `section` can be carried out here."""
+
+    def check(config: RunConfig) -> None:
+        _check_training(config, section)
+
+    return check
 
 
 def _check_lengths(config: RunConfig) -> None:
@@ -163,7 +157,7 @@ def _layers(config: RunConfig) -> set[str] | None:
     }
 
 
-def _check_engine(config: RunConfig) -> None:
+def check_engine(config: RunConfig) -> None:
     """The engine's package, key and device are there. Its server is not asked: it may be started
     later.
     """

@@ -8,7 +8,6 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from glore.config import RunConfig
 from glore.engines.protocol import Engine, SamplingParams
 from glore.pipeline import StageContext
 from glore.records import Problem, Solution, StepLabels, StepScores
@@ -16,16 +15,10 @@ from glore.seeds import stable_seed
 from glore.student import sample_solutions
 from glore.tasks.open import open_task
 from glore.tasks.protocol import OracleTask, Task
-from glore.training.examples import TrainReport
-from glore.training.training_setup import TrainingSetup
 from glore.where import truth_labels
 
 __all__ = [
-    "base_model",
-    "count_training",
-    "engine_key",
-    "estimated_questions",
-    "estimated_tokens",
+    "SAMPLING",
     "lazy_engine",
     "problems_by_id",
     "sample",
@@ -33,32 +26,15 @@ __all__ = [
     "seeded_choice",
     "shard_size",
     "task_of",
-    "training_section",
-    "training_setup",
     "truth_of",
     "verdicts",
 ]
 
+SAMPLING = ("student.max_new_tokens", "engine")
+"""What solutions of a student depend on, besides the model and the temperature."""
 COMPLETIONS_PER_SHARD = 4096
 """About so many completions are drawn between two commits: what a kill loses at most."""
 SCORES_PER_SHARD = 8192
-
-_USUAL_SIZES = {
-    "gsm8k": (7473, 1319),
-    "svamp": (700, 300),
-    "math": (12000, 500),
-    "jsonl": (1000, 200),
-}
-"""Questions of train and test, for estimates alone."""
-
-_SECTIONS = {
-    "base": "base.scratch.train",
-    "sft": "student.sft",
-    "student": None,
-    **dict.fromkeys(("orm", "balanced_orm", "sft_orm"), "reward.orm"),
-    "sorm": "reward.sorm",
-    "refiner": "refiner.train",
-}
 
 
 def task_of(ctx: StageContext) -> Task:
@@ -69,65 +45,6 @@ def task_of(ctx: StageContext) -> Task:
 def problems_by_id(ctx: StageContext, *splits: str) -> dict[str, Problem]:
     """Problems of these splits, as the first stage wrote them."""
     return {p.id: p for split in splits for p in ctx.read("problems", Problem, split)}
-
-
-def base_model(ctx: StageContext) -> str | Path:
-    """The pretrained base: the recipe's, or the one trained from nothing in this run."""
-    return ctx.config.base.reference or ctx.model_dir("base")
-
-
-def engine_key(config: RunConfig) -> dict[str, object]:
-    """The engine settings that results depend on; the others change speed alone. A pool of engines
-    draws what one of them draws.
-    """
-    sampler = config.engine.sampler
-    key: dict[str, object] = {"engine.kind": sampler.kind, "engine.dtype": config.engine.dtype}
-    if sampler.quantization != "none":
-        key["engine.quantization"] = sampler.quantization
-    if sampler.dtype != config.engine.dtype:
-        key["engine.inner.dtype"] = sampler.dtype
-    if sampler.kind == "http":
-        key |= {
-            "engine.prompt": sampler.prompt,
-            "engine.siblings": sampler.siblings,
-            "engine.extensions": sampler.extensions,
-        }
-    return key
-
-
-def training_setup(ctx: StageContext, name: str) -> TrainingSetup:
-    """Where and how this stage trains `models/NAME`."""
-    return TrainingSetup(
-        out_dir=ctx.new_model_dir(name),
-        work_dir=ctx.work_dir(),
-        log_dir=ctx.run_dir / "log",
-        seed=stable_seed(ctx.seed, "training", ctx.name) >> 32,  # 31 bits
-        progress=ctx.progress,
-        dtype=ctx.config.base.dtype,
-        device=ctx.config.engine.device,
-        launch=ctx.config.launch,
-        section=training_section(name) or "",
-    )
-
-
-def training_section(name: str) -> str | None:
-    """Where a recipe has the settings of the training of `models/NAME`; none: that model is no
-    training's.
-    """
-    if name.startswith("ei"):
-        return "student.ei_train"
-    return _SECTIONS[name]
-
-
-def count_training(ctx: StageContext, report: TrainReport) -> None:
-    """Counts for `done.json` of a fine-tuning."""
-    ctx.count(
-        rows=report.n_rows,
-        dropped=report.n_dropped,
-        steps=report.n_steps,
-        loss=report.final_loss,
-        tokens=report.n_tokens,
-    )
 
 
 def shard_size(completions_per_item: int) -> int:
@@ -208,7 +125,7 @@ def score(
     problems: Mapping[str, Problem],
     part: str = "part",
 ) -> list[StepScores]:
-    """One record per solution from the reward model of that name, written to `part` of this stage."""
+    """One record per solution from that reward model, written to `part` of this stage."""
 
     @functools.cache
     def scorer() -> Callable[[Sequence[tuple[str, tuple[str, ...]]]], list[tuple[float, ...]]]:
@@ -244,26 +161,3 @@ def seeded_choice(
     ranked = sorted(problems, key=lambda p: (stable_seed(ctx.seed, "reward questions", p.id), p.id))
     chosen = {p.id for p in (ranked[-n:] if last else ranked[:n])}
     return [p for p in problems if p.id in chosen]
-
-
-def estimated_questions(config: RunConfig, split: str) -> int:
-    """About how many questions a split has."""
-    task = config.task
-    if task.kind == "stories":
-        return {
-            "train": task.stories.n_train,
-            "dev": task.stories.n_dev,
-            "test": task.stories.n_test,
-        }[split]
-    train, test = _USUAL_SIZES[task.kind]
-    limits = {
-        "train": min(train, task.max_train or train),
-        "dev": task.n_dev,
-        "test": min(test, task.max_test or test),
-    }
-    return limits[split]
-
-
-def estimated_tokens(config: RunConfig, n_solutions: float) -> int:
-    """About how many tokens so many solutions have: a third of what they may have."""
-    return round(n_solutions * config.student.max_new_tokens / 3)

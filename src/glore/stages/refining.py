@@ -6,22 +6,34 @@ import dataclasses
 
 from glore.errors import RunError
 from glore.how import global_pairs, local_pairs, mixed_pairs
-from glore.pipeline import StageContext
+from glore.pipeline import StageContext, declare
 from glore.prompts import refine_segments
 from glore.records import PrefixTrials, RefinementPair, Solution, StepLabels
 from glore.solutions import by_problem, same_text
-from glore.stages.bases import train_lm
-from glore.stages.common import base_model, problems_by_id
-from glore.stages.reward import train_drafts
+from glore.stages.checks import check_training
+from glore.stages.common import problems_by_id
+from glore.stages.fine_tuning import TRAINING, base_model, train_lm
+from glore.stages.reward import CONSISTENCY, train_drafts
 from glore.tasks.grading.answers import with_answer_line
 from glore.where import good_traces
 
-__all__ = ["make_pairs", "train_refiner"]
+__all__ = ["pairs", "refiner"]
 
 Steps = tuple[str, ...]
 
 
-def make_pairs(ctx: StageContext) -> None:
+@declare(
+    "pairs",
+    inputs=("labels",),
+    reads=(
+        "refiner.global_mark",
+        "refiner.global_pairs",
+        *CONSISTENCY,
+        "reward.draft_samples",
+        "student.bootstrap",
+    ),
+)
+def pairs(ctx: StageContext) -> None:
     """Local and global pairs 1:1 from the wrong drafts."""
     drafts, settings = train_drafts(ctx), ctx.config.refiner
     draft_of = {d.id: d for d in drafts}
@@ -37,40 +49,43 @@ def make_pairs(ctx: StageContext) -> None:
     )
     merge = ctx.config.task.merge_answer_line
     mixed = mixed_pairs(local, whole, seed=ctx.seed)
-    pairs = [
+    made = [
         dataclasses.replace(p, target_steps=with_answer_line(p.target_steps, merge)) for p in mixed
     ]
-    ctx.write(pairs, RefinementPair)
+    ctx.write(made, RefinementPair)
     n_wrong = sum(d.correct == "wrong" for d in drafts)
     ctx.count(
-        wrong_drafts=n_wrong, local_pairs=len(local), global_pairs=len(whole), pairs=len(pairs)
+        wrong_drafts=n_wrong, local_pairs=len(local), global_pairs=len(whole), pairs=len(made)
     )
 
 
-def train_refiner(ctx: StageContext) -> None:
+@declare(
+    "refiner",
+    inputs=("base", "pairs"),
+    reads=("refiner.init", "refiner.train"),
+    uses=TRAINING,
+    models=("refiner",),
+    checks=(check_training("refiner.train"),),
+)
+def refiner(ctx: StageContext) -> None:
     """One model for both kinds: question and marked draft → whole corrected solution."""
-    pairs, problems = ctx.read("pairs", RefinementPair), problems_by_id(ctx, "train")
-    if not pairs:
+    found, problems = ctx.read("pairs", RefinementPair), problems_by_id(ctx, "train")
+    if not found:
         raise RunError(
             "there is no wrong draft with a right continuation, so the refiner has nothing to "
             "learn from: the student is right always or never; choose harder or easier questions, "
             "or more samples (reward.draft_samples)"
         )
-    settings = ctx.config.refiner
     examples = [
         (
             refine_segments(problems[p.problem_id].question, p.draft_steps, p.marked_step),
             p.target_steps,
         )
-        for p in pairs
+        for p in found
     ]
-    train_lm(
-        ctx,
-        "refiner",
-        examples,
-        settings.train,
-        ctx.model_dir("student") if settings.init == "student" else base_model(ctx),
-    )
+    is_student = ctx.config.refiner.init == "student"
+    start = ctx.model_dir("student") if is_student else base_model(ctx)
+    train_lm(ctx, "refiner", examples, "refiner.train", start)
 
 
 def _right_solutions(ctx: StageContext) -> dict[str, list[Steps]]:

@@ -7,43 +7,68 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from glore.config import LabelSettings, TrainSettings
+from glore.config import LabelSettings
 from glore.errors import RunError
-from glore.pipeline import StageContext
+from glore.pipeline import StageContext, declare
 from glore.prompts import solve_segments, step_text
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, read_records
 from glore.solutions import first_of_each
-from glore.stages.bases import chosen_round
+from glore.stages.checks import check_engine, check_training
 from glore.stages.common import (
-    base_model,
-    count_training,
+    SAMPLING,
     lazy_engine,
     problems_by_id,
     sample,
     seeded_choice,
     shard_size,
     task_of,
-    training_setup,
     truth_of,
+)
+from glore.stages.estimates import orm_tokens, rollout_tokens, sample_tokens, sorm_tokens
+from glore.stages.expert_iteration import chosen_round
+from glore.stages.fine_tuning import (
+    TRAINING,
+    base_model,
+    count_training,
+    training_settings,
+    training_setup,
 )
 from glore.when import balanced_solutions, orm_labels
 from glore.where import label_drafts, verify_prefixes
 
 __all__ = [
+    "CONSISTENCY",
     "DRAWN",
+    "LABELS",
+    "ROLLOUTS",
+    "balanced_orm",
     "drafts_per_shard",
     "has_own_orm",
-    "label_train_drafts",
+    "labels",
+    "orm",
     "roll_out",
-    "sample_for_sft_orm",
-    "sample_train_questions",
-    "train_balanced_orm",
+    "rollouts",
+    "samples",
+    "sft_orm",
+    "sft_samples",
+    "sorm",
     "train_drafts",
-    "train_orm",
-    "train_sft_orm",
-    "train_sorm",
-    "verify_train_drafts",
 ]
+
+SAMPLES = ("reward.questions", "reward.samples", "reward.temperature", *SAMPLING)
+ORM = ("reward.init", "reward.orm")
+CONSISTENCY = ("labels.consistency", "labels.consistency_steps")
+LABELS = ("labels.propagate", *CONSISTENCY)
+ROLLOUTS = (
+    "labels.rollouts",
+    "labels.temperature",
+    "labels.max_new_tokens",
+    "labels.full_counts",
+    *CONSISTENCY,
+    "engine",
+)
+"""Settings that several stages read."""
+
 
 DRAWN = "drawn.parquet"
 """In the work folder of a rollouts stage that `glore regrade` reopened: the outcomes it had, graded
@@ -53,12 +78,26 @@ STEPS_PER_DRAFT = 6
 """About so many prefixes of a draft are tried; decides the size of a shard alone."""
 
 
-def sample_train_questions(ctx: StageContext) -> None:
+@declare(
+    "samples",
+    inputs=("problems", "student"),
+    reads=SAMPLES,
+    estimate=sample_tokens,
+    checks=(check_engine,),
+)
+def samples(ctx: StageContext) -> None:
     """K solutions of every chosen training question from the student."""
     _sample_train_questions(ctx, "student")
 
 
-def sample_for_sft_orm(ctx: StageContext) -> None:
+@declare(
+    "sft_samples",
+    inputs=("student",),
+    reads=SAMPLES,
+    estimate=sample_tokens,
+    checks=(check_engine,),
+)
+def sft_samples(ctx: StageContext) -> None:
     """The same from the SFT model, on the same questions; nothing where it is the student, whose
     samples are its own.
     """
@@ -83,30 +122,46 @@ def _sample_train_questions(ctx: StageContext, model: str) -> None:
     )
 
 
-def train_orm(ctx: StageContext) -> None:
+@declare(
+    "orm",
+    inputs=("base", "samples"),
+    reads=ORM,
+    uses=TRAINING,
+    models=("orm",),
+    estimate=orm_tokens,
+    checks=(check_training("reward.orm"),),
+)
+def orm(ctx: StageContext) -> None:
     """ORM: every step has the label of the final answer."""
-    samples = ctx.read("samples", Solution)
-    _train_reward_model(ctx, "orm", samples, orm_labels(samples), ctx.config.reward.orm)
+    drafts = ctx.read("samples", Solution)
+    _train_reward_model(ctx, "orm", drafts, orm_labels(drafts), "reward.orm")
 
 
-def train_sft_orm(ctx: StageContext) -> None:
+@declare(
+    "sft_orm",
+    inputs=("base", "sft_samples"),
+    reads=ORM,
+    uses=TRAINING,
+    models=("sft_orm",),
+    estimate=orm_tokens,
+    checks=(check_training("reward.orm"),),
+)
+def sft_orm(ctx: StageContext) -> None:
     """The ORM of the SFT student, on its own samples, for Table 5.
 
     None where the student is the SFT model, and none, which is said, where its samples hold nothing
     to tell apart: Table 5 then lacks one number, which is no reason to end a run.
     """
-    samples = ctx.read("sft_samples", Solution)
-    if not has_own_orm(samples):
-        if samples:
+    drafts = ctx.read("sft_samples", Solution)
+    if not has_own_orm(drafts):
+        if drafts:
             ctx.progress.note(
                 "the SFT model is right always or never, so there is no ORM of its own; Table 5 "
                 "shows no Rerank for it"
             )
         ctx.count(skipped=1)
         return
-    _train_reward_model(
-        ctx, "sft_orm", samples, orm_labels(samples), ctx.config.reward.orm, student="sft"
-    )
+    _train_reward_model(ctx, "sft_orm", drafts, orm_labels(drafts), "reward.orm", student="sft")
 
 
 def has_own_orm(samples: Sequence[Solution]) -> bool:
@@ -114,20 +169,36 @@ def has_own_orm(samples: Sequence[Solution]) -> bool:
     return {"right", "wrong"} <= {s.correct for s in samples if s.steps}
 
 
-def train_balanced_orm(ctx: StageContext) -> None:
+@declare(
+    "balanced_orm",
+    inputs=("base", "samples"),
+    reads=ORM,
+    uses=TRAINING,
+    models=("balanced_orm",),
+    estimate=orm_tokens,
+    checks=(check_training("reward.orm"),),
+)
+def balanced_orm(ctx: StageContext) -> None:
     """The same on as many right as wrong solutions of every question."""
-    samples = balanced_solutions(ctx.read("samples", Solution), ctx.seed)
+    drafts = balanced_solutions(ctx.read("samples", Solution), ctx.seed)
     _train_reward_model(
-        ctx, "balanced_orm", samples, orm_labels(samples, "balanced_orm"), ctx.config.reward.orm
+        ctx, "balanced_orm", drafts, orm_labels(drafts, "balanced_orm"), "reward.orm"
     )
 
 
 def train_drafts(ctx: StageContext) -> list[Solution]:
-    """The first `reward.draft_samples` samples of every question: the drafts that get step labels."""
+    """The drafts that get step labels: the first `reward.draft_samples` of every question."""
     return first_of_each(ctx.read("samples", Solution), ctx.config.reward.draft_samples)
 
 
-def verify_train_drafts(ctx: StageContext) -> None:
+@declare(
+    "rollouts",
+    inputs=("samples",),
+    reads=(*ROLLOUTS, "reward.draft_samples"),
+    estimate=rollout_tokens,
+    checks=(check_engine,),
+)
+def rollouts(ctx: StageContext) -> None:
     """Verifying rollouts from the prefixes of the training drafts."""
     roll_out(ctx, train_drafts(ctx), problems_by_id(ctx, "train"), ctx.config.labels)
 
@@ -170,21 +241,35 @@ def drafts_per_shard(settings: LabelSettings) -> int:
     return shard_size(settings.rollouts * (STEPS_PER_DRAFT if settings.full_counts else 1))
 
 
-def label_train_drafts(ctx: StageContext) -> None:
+@declare(
+    "labels",
+    inputs=("rollouts",),
+    reads=(*LABELS, "labels.balance", "reward.draft_samples"),
+)
+def labels(ctx: StageContext) -> None:
     """SORM labels, and the exact truth where the task knows it. Parts: `part`, `truth`."""
     drafts = train_drafts(ctx)
-    labels, counts = label_drafts(
+    found, counts = label_drafts(
         drafts, ctx.read("rollouts", PrefixTrials), ctx.config.labels, seed=ctx.seed
     )
-    ctx.write(labels, StepLabels)
+    ctx.write(found, StepLabels)
     ctx.write(truth_of(ctx, drafts, problems_by_id(ctx, "train")), StepLabels, "truth")
     ctx.count(**dataclasses.asdict(counts))
 
 
-def train_sorm(ctx: StageContext) -> None:
+@declare(
+    "sorm",
+    inputs=("base", "labels"),
+    reads=("reward.init", "reward.sorm", "reward.draft_samples"),
+    uses=TRAINING,
+    models=("sorm",),
+    estimate=sorm_tokens,
+    checks=(check_training("reward.sorm"),),
+)
+def sorm(ctx: StageContext) -> None:
     """SORM: step labels from verifying rollouts."""
     _train_reward_model(
-        ctx, "sorm", train_drafts(ctx), ctx.read("labels", StepLabels), ctx.config.reward.sorm
+        ctx, "sorm", train_drafts(ctx), ctx.read("labels", StepLabels), "reward.sorm"
     )
 
 
@@ -193,7 +278,7 @@ def _train_reward_model(
     name: str,
     solutions: Sequence[Solution],
     labels: Sequence[StepLabels],
-    settings: TrainSettings,
+    section: str,
     student: str = "student",
 ) -> None:
     from glore.training.examples import StepExample
@@ -224,4 +309,6 @@ def _train_reward_model(
         )
     start = ctx.model_dir(student) if ctx.config.reward.init == "student" else base_model(ctx)
     ctx.count(good_steps=n_good, bad_steps=n_bad)
-    count_training(ctx, train_step_classifier(start, examples, settings, training_setup(ctx, name)))
+    setup = training_setup(ctx, name, section)
+    settings = training_settings(ctx, section)
+    count_training(ctx, train_step_classifier(start, examples, settings, setup))

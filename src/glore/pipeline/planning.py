@@ -1,0 +1,253 @@
+"""What a run will do about each stage, and why: reuse it, go on with it, or compute it.
+
+A stage is reused when its `done.json` holds the fingerprint that its declaration, its inputs and
+the data it reads from outside the run give now, and its files are as it left them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from glore.config import RunConfig
+from glore.errors import DataError, RunError, shown
+from glore.pipeline.fingerprints import (
+    REGRADED,
+    declared_settings,
+    difference,
+    package_versions,
+    stage_fingerprint,
+)
+from glore.pipeline.marks import (
+    DoneMark,
+    StartedMark,
+    check_inside,
+    check_stage_files,
+    read_done,
+    read_started,
+)
+from glore.pipeline.stage import Stage
+from glore.records import SCHEMA_VERSION
+
+__all__ = ["StagePlan", "check_replaces_nothing", "check_settings", "made_from", "plan_stages"]
+
+State = Literal["reused", "resumed", "computed"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What will be done about one stage, and why."""
+
+    name: str
+    state: State
+    """`reused`: complete and fitting; `resumed`: unfinished and fitting; `computed`: from nothing.
+    """
+    why: str
+    fingerprint: str
+    settings: dict[str, object]
+    """Dotted path → value, and `content of PATH` → hash."""
+    inputs: dict[str, str]
+    """Input stage → fingerprint."""
+    tokens: int | None
+    """Estimated tokens; none where the stage gives no estimate or is reused."""
+    done: DoneMark | None
+    """The mark of the complete stage, where it is reused."""
+    replaces: bool
+    """Whether computing it discards something that is there: made otherwise, damaged or not
+    readable.
+    """
+    damaged: bool = False
+    """Whether that was made under the same settings, so that a copy of it could be put back."""
+    absent: tuple[str, ...] = ()
+    """Settings that name what the stage reads from outside the run, where nothing is there now."""
+
+
+def plan_stages(
+    stages: Sequence[Stage], config: RunConfig, redo: bool = False
+) -> tuple[StagePlan, ...]:
+    """What running these stages would do. Reads the run folder, changes nothing.
+
+    Raises RunError for what is there but can't be read, where it is not to be done again (`redo`).
+    """
+    plans: dict[str, StagePlan] = {}
+    maker: dict[str, str] = {}
+    for stage in stages:
+        unknown = [name for name in stage.inputs if name not in plans]
+        if unknown or stage.name in plans:
+            raise ValueError(
+                f"stage {stage.name}: its name must be new and its inputs must stand before it, "
+                f"got {unknown or stage.name}"
+            )
+        for model in stage.models:
+            if model in maker:
+                raise ValueError(
+                    f"stages {maker[model]} and {stage.name} both make models/{model}; give each "
+                    "its own name"
+                )
+            maker[model] = stage.name
+        plans[stage.name] = _plan(
+            stage, config, {name: plans[name].fingerprint for name in stage.inputs}, redo
+        )
+    return tuple(plans.values())
+
+
+def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str], redo: bool) -> StagePlan:
+    folder = stage.folder(config.run_dir)
+    model_folders = [stage.model_dir(config.run_dir, model) for model in stage.models]
+    for path in (folder, *model_folders):
+        check_inside(path, config.run_dir)
+    done, started, unreadable = _marks(folder, redo)
+    earlier = done or started
+    found = stage.contents(config) if stage.contents else {}
+    settings = {
+        **declared_settings(config, stage),
+        **_contents(found, earlier),
+    }
+    fingerprint = stage_fingerprint(
+        stage.name,
+        stage_version=stage.version,
+        schema_version=SCHEMA_VERSION,
+        versions=package_versions(),
+        settings=settings,
+        inputs=inputs,
+    )
+    state: State = "computed"
+    replaces, damaged = unreadable is not None, False
+    if unreadable is not None:
+        why = unreadable
+    elif earlier is not None and earlier.fingerprint != fingerprint:
+        why = ("" if done else "unfinished, but ") + difference(
+            dataclasses.asdict(earlier), made_from(stage, settings, inputs)
+        )
+        replaces = done is not None or _has_work(folder)
+    elif done is not None:
+        damage = check_stage_files(stage.home(config.run_dir), folder, done)
+        state, why = ("computed", damage.what) if damage else ("reused", "complete")
+        replaces = damaged = damage is not None and not damage.is_absent
+    elif started is not None:
+        state, why = "resumed", "unfinished"
+    else:
+        # Somebody removed a stage folder that is gone whole; then its models are made again, too.
+        models = folder.is_dir() and any(path.is_dir() for path in model_folders)
+        replaces = damaged = models or _has_work(folder)
+        unmarked = (
+            f"{folder} holds records or has made models, but no done.json or started.json says "
+            "from what"
+        )
+        why = unmarked if replaces else "no result yet"
+    absent = [name for name, content in found.items() if content is None]
+    if absent and state != "reused":
+        why += f"; nothing is there at {', '.join(absent)}"
+    tokens = stage.estimate(config) if stage.estimate and state != "reused" else None
+    mark = done if state == "reused" else None
+    missing = () if state == "reused" else tuple(absent)
+    return StagePlan(
+        stage.name,
+        state,
+        why,
+        fingerprint,
+        settings,
+        inputs,
+        tokens,
+        mark,
+        replaces,
+        damaged,
+        missing,
+    )
+
+
+def _marks(folder: Path, redo: bool) -> tuple[DoneMark | None, StartedMark | None, str | None]:
+    """The stage's mark, `done.json` before `started.json`; or, with `redo`, why it can't be read.
+    Raises RunError.
+    """
+    try:
+        done = read_done(folder)
+        return done, None if done else read_started(folder), None
+    except RunError as error:
+        if not redo:
+            raise
+        return None, None, str(error).partition(";")[0].partition(": it is damaged")[0]
+
+
+def _has_work(folder: Path) -> bool:
+    """Are there finished shards or checkpoints of a stage?"""
+    return any(folder.glob("*.parquet")) or any((folder / "work").glob("*"))
+
+
+def _contents(
+    found: Mapping[str, str | None], earlier: DoneMark | StartedMark | None
+) -> dict[str, str]:
+    """Hashes of what a stage reads from outside; where that isn't there now, the hash that an
+    earlier attempt noted.
+
+    So is the hash of what was regraded, also where the stage is made anew: a later stage that was
+    made before must not fit.
+    """
+    noted = earlier.settings if earlier else {}
+    hashes = {f"content of {name}": content for name, content in found.items()} | (
+        {REGRADED: None} if REGRADED in noted else {}
+    )
+    return {
+        key: content or str(noted[key])
+        for key, content in hashes.items()
+        if content or key in noted
+    }
+
+
+def made_from(
+    stage: Stage, settings: dict[str, object], inputs: dict[str, str]
+) -> dict[str, object]:
+    """What a mark says about the making of a stage, besides its fingerprint."""
+    return {
+        "settings": settings,
+        "inputs": inputs,
+        "stage_version": stage.version,
+        "schema_version": SCHEMA_VERSION,
+        "versions": package_versions(),
+    }
+
+
+def check_settings(stages: Sequence[Stage], plans: Sequence[StagePlan], config: RunConfig) -> None:
+    """Refuse now what any stage to be done would refuse later. Raises GloreError."""
+    to_do = [
+        (stage, plan) for stage, plan in zip(stages, plans, strict=True) if plan.state != "reused"
+    ]
+    for stage, _ in to_do:
+        for check in stage.checks:
+            check(config)
+    for stage, plan in to_do:
+        for setting in plan.absent:
+            value = functools.reduce(getattr, setting.split("."), config)
+            raise DataError(
+                f"{setting}: there is nothing to read at {shown(str(value))}, which stage "
+                f"{stage.name} reads; give a path that exists"
+            )
+
+
+def check_replaces_nothing(plans: Sequence[StagePlan], run_dir: Path) -> None:
+    replaced = [plan for plan in plans if plan.replaces]
+    if not replaced:
+        return
+    first, *others = replaced
+    if first.damaged:
+        raise RunError(
+            f"stage {first.name} can't be used as it is: {first.why}. Nothing was removed; put the "
+            "file back from a copy, or add --redo to compute the stage again in its place"
+        )
+    more = f" and {len(others)} after it" if others else ""
+    if first.why.startswith("made from another"):
+        raise RunError(
+            f"{run_dir}: stage {first.name}{more} no longer fits what it comes from ({first.why}), "
+            "which was made or regraded since; to keep it, give this run another name (name=…); "
+            "to compute it again in its place, add --redo"
+        )
+    raise RunError(
+        f"{run_dir} holds what was made by other settings: stage {first.name}{more} ({first.why}); "
+        "to keep that, give this run another name (name=…); to go on as it was, run its own "
+        f"settings: glore run {shlex.quote(str(run_dir / 'config.yaml'))}; to compute it again in "
+        "its place, add --redo"
+    )

@@ -1,0 +1,124 @@
+"""Studies over a finished run: what they read and write, and that they leave the run alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from glore.config import RunConfig
+from glore.errors import ConfigError, RunError
+from glore.pipeline import Stage, StageContext, run_stages
+from glore.records import Solution, read_records
+from glore.stages import build_stages
+from glore.studies import STUDIES, Study, find_study, run_study
+from glore.studies.rerank import RerankPoint
+from glore.studies.run import study_tables
+from support.pretend_models import config_of, pretend
+from support.small_stages import contents
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunConfig]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        pretend(monkeypatch)
+        config = config_of(tmp_path_factory.mktemp("runs"))
+        run_stages(build_stages(config), config)
+        yield config
+
+
+@pytest.fixture
+def run(finished: RunConfig, tmp_path: Path) -> RunConfig:
+    """A copy of the finished run, for tests that write."""
+    shutil.copytree(finished.run_dir, tmp_path / "t")
+    return finished.model_copy(update={"runs_dir": str(tmp_path)})
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_adds_a_folder_to_the_run_and_is_reused(run: RunConfig, name: str) -> None:
+    study, before = find_study(name), contents(run.run_dir)
+    assert {p.state for p in run_study(study, run, dry_run=True)} == {"computed"}
+    assert contents(run.run_dir) == before
+    run_study(study, run)
+    made = contents(run.run_dir)
+    assert {path: made[path] for path in before} == before, "the run itself stays as it is"
+    folder = f"studies/{name}/"
+    assert all(path.startswith((folder, "log/")) for path in made.keys() - before.keys())
+    assert {p.state for p in run_study(study, run)} == {"reused"}
+    tables = study_tables(study, run)
+    assert tables
+    text = (run.run_dir / folder / "tables.md").read_text(encoding="utf-8")
+    for view in tables:
+        assert view.rows, view.id
+        assert f"### {view.title}" in text
+        lines = (run.run_dir / folder / f"{view.id}.csv").read_text(encoding="utf-8").splitlines()
+        assert len(lines) == 1 + len(view.rows)
+
+
+def test_rerank_agrees_with_the_run_where_they_measure_the_same(run: RunConfig) -> None:
+    from glore.evaluation import read_evaluation
+
+    run_study(find_study("rerank"), run)
+    parts = (run.run_dir / "studies/rerank/stages/rerank_curves").glob("part-*.parquet")
+    found = {
+        (p.way, p.k): p for p in read_records(parts, RerankPoint) if p.aggregate in ("", "final")
+    }
+    curves = read_evaluation(run.run_dir / "report" / "evaluation.json").curves
+    assert len(curves) == len(found)
+    for point in curves:
+        assert found[point.way, point.k].accuracy == point.accuracy.value
+        assert found[point.way, point.k].low == point.accuracy.low
+
+
+def test_a_run_that_is_not_finished_is_refused(run: RunConfig) -> None:
+    shutil.rmtree(run.run_dir / "stages" / "test_scores")
+    with pytest.raises(RunError, match=r"reads a finished run, but stage test_scores .* glore run"):
+        run_study(find_study("rerank"), run)
+    reward = run.reward.model_copy(update={"temperature": 0.7})
+    other = run.model_copy(update={"reward": reward})
+    with pytest.raises(RunError, match="stage samples would be computed"):
+        run_study(find_study("rerank"), other, dry_run=True)
+    assert not (run.run_dir / "studies").exists()
+
+
+def test_a_study_sees_only_what_its_stages_declare(run: RunConfig) -> None:
+    def peek(ctx: StageContext) -> None:
+        ctx.count(threshold=ctx.config.evaluation.threshold)
+
+    stage = Stage("peek", peek, inputs=("test_drafts",))
+    study = Study("peek", "Reads too much.", lambda config: (stage,), lambda config, folder: [])
+    with pytest.raises(ValueError, match=r"reads the setting evaluation\.threshold"):
+        run_study(study, run)
+    lost = dataclasses.replace(stage, inputs=("test_draft",))
+    study = dataclasses.replace(study, stages=lambda config: (lost,))
+    with pytest.raises(ValueError, match="study peek: stage peek reads unknown test_draft"):
+        run_study(study, run)
+
+
+def test_a_name_that_is_no_study_gets_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match=r"there is no study 'rernk'; did you mean rerank\?"):
+        find_study("rernk")
+
+
+def test_a_study_of_another_package_runs_by_its_name(
+    run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = importlib.metadata.EntryPoint("lengths", "extend_study:STUDY", "glore.studies")
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [entry])
+    monkeypatch.syspath_prepend(EXAMPLES)
+    study = find_study("lengths")
+    run_study(study, run)
+    drafts = read_records(
+        sorted((run.run_dir / "stages" / "test_drafts").glob("*.parquet")), Solution
+    )
+    (view,) = study_tables(study, run)
+    assert sum(int(row[2]) for row in view.rows) == len(drafts)
+    assert {int(row[0]) for row in view.rows} == {len(d.steps) for d in drafts}
+    sys.modules.pop("extend_study", None)
