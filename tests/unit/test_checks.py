@@ -243,12 +243,12 @@ def test_data_that_is_gone_is_said_before_the_first_stage(tmp_path: Path) -> Non
     first, *others = small_stages()
     stages = (
         first,
-        dataclasses.replace(others[0], contents=lambda c: {"task.path": None}),
+        dataclasses.replace(others[0], contents=lambda c: {"base.model": None}),
         *others[1:],
     )
     with pytest.raises(
         DataError,
-        match=r"^task\.path: there is nothing to read at 'None', which stage sample reads; "
+        match=r"^base\.model: there is nothing to read at 'None', which stage sample reads; "
         r"give a path that exists",
     ):
         run_stages(stages, small_config(tmp_path))

@@ -26,7 +26,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glore.config import EngineSettings
+from glore.config import EngineSettings, HttpEngineSettings
 from glore.engines.http import answer as http_answer
 from glore.engines.http import api as http_api
 from glore.engines.http.answer import TransientError
@@ -435,9 +435,7 @@ def test_it_says_what_it_waits_for_once_and_when_that_changes(
     ],
 )
 def test_an_unusable_address(folder: Path, url: str) -> None:
-    settings = EngineSettings.model_construct(
-        **{**EngineSettings().__dict__, "kind": "http", "url": url, "wait_seconds": 60.0}
-    )
+    settings = HttpEngineSettings.model_construct(url=url, wait_seconds=60.0)
     with pytest.raises(
         EngineError, match=r"is no address \(.*\); write engine.url like http://localhost:8000/v1"
     ) as caught:

@@ -19,6 +19,7 @@ import glore
 from glore import records
 from glore.cli import app
 from glore.config import RunConfig, load_config
+from glore.config.kinds import KindSettings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -116,12 +117,24 @@ def test_settings_that_are_named_exist(page: Path) -> None:
     for key in re.findall(
         rf"`((?:{'|'.join(SECTIONS)})\.[a-z_.]+)\b", page.read_text(encoding="utf-8")
     ):
-        node: typing.Any = RunConfig
+        nodes: list[type[BaseModel]] = [RunConfig]
         for part in key.split("."):
             if part in ("py", "md", "json"):
                 break
-            assert part in node.model_fields, f"{page.name}: there is no setting {key}"
-            node = node.model_fields[part].annotation
+            fields = [node.model_fields[part] for node in nodes if part in node.model_fields]
+            assert fields, f"{page.name}: there is no setting {key}"
+            nodes = [node for field in fields for node in sections(field.annotation)]
+
+
+def sections(annotation: object) -> list[type[BaseModel]]:
+    """The classes that a field takes: all built-in ones where they depend on a `kind`."""
+    found = []
+    for a in (annotation, *typing.get_args(annotation)):
+        if isinstance(a, type) and issubclass(a, KindSettings):
+            found += [a.kinds.class_for({"kind": kind}) for kind in a.kinds.names()]
+        elif isinstance(a, type) and issubclass(a, BaseModel):
+            found.append(a)
+    return found
 
 
 def arrow_name(kind: pa.DataType) -> str:

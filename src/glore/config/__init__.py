@@ -1,8 +1,10 @@
 """All settings of a run: YAML in, dotted overrides, checked, resolved copy out.
 
-    task       where problems come from
+    kinds      sections with a class for each kind; kinds of installed packages
+    task       where problems come from: a class for each kind of task
+    stories    the built-in stories
+    engine     sampling: a class for each kind of engine
     training   one training; the base model
-    engine     sampling
     run        the parts of the method, and RunConfig, which holds everything
     recipe     reads a YAML file
     place      a run's own config.yaml, and which folder it means
@@ -13,7 +15,13 @@ one. A field's meaning stands under the field.
 
 from __future__ import annotations
 
-from glore.config.engine import EngineSettings
+from glore.config.engine import (
+    EngineSettings,
+    HttpEngineSettings,
+    RayEngineSettings,
+    TorchEngineSettings,
+    VllmEngineSettings,
+)
 from glore.config.place import resolved_recipe
 from glore.config.recipe import load_config, load_run
 from glore.config.run import (
@@ -26,7 +34,16 @@ from glore.config.run import (
     StudentSettings,
 )
 from glore.config.section import Settings
-from glore.config.task import StoriesSettings, TaskSettings
+from glore.config.stories import StoriesSettings
+from glore.config.task import (
+    DatasetTaskSettings,
+    Gsm8kTaskSettings,
+    JsonlTaskSettings,
+    MathTaskSettings,
+    StoriesTaskSettings,
+    SvampTaskSettings,
+    TaskSettings,
+)
 from glore.config.training import (
     BaseModelSettings,
     LoraSettings,
@@ -36,20 +53,30 @@ from glore.config.training import (
 
 __all__ = [
     "BaseModelSettings",
+    "DatasetTaskSettings",
     "EngineSettings",
     "EvaluationSettings",
     "ExpertIterationSettings",
+    "Gsm8kTaskSettings",
+    "HttpEngineSettings",
+    "JsonlTaskSettings",
     "LabelSettings",
     "LoraSettings",
+    "MathTaskSettings",
+    "RayEngineSettings",
     "RefinerSettings",
     "RewardModelSettings",
     "RunConfig",
     "ScratchModelSettings",
     "Settings",
     "StoriesSettings",
+    "StoriesTaskSettings",
     "StudentSettings",
+    "SvampTaskSettings",
     "TaskSettings",
+    "TorchEngineSettings",
     "TrainSettings",
+    "VllmEngineSettings",
     "load_config",
     "load_run",
     "resolved_recipe",

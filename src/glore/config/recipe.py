@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from glore.config.kinds import KindSettings
 from glore.config.place import FILE_NAME, check_whole, placed, run_folder_of, with_name
 from glore.config.run import RunConfig
 from glore.config.trust import drop_untrusted, untrusted
@@ -98,7 +99,7 @@ def _read(
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_explain(error, str(path), overrides)) from error
+        raise ConfigError(_explain(error, data, str(path), overrides)) from error
 
 
 def _apply(data: dict[object, object], override: str) -> None:
@@ -127,12 +128,16 @@ def _said(override: str) -> str:
     return shown(f"{key}{sign}…" if _SECRET.search(key) else override)
 
 
-def _explain(error: ValidationError, recipe: str, overrides: Sequence[str]) -> str:
+def _explain(
+    error: ValidationError, data: dict[object, object], recipe: str, overrides: Sequence[str]
+) -> str:
     """The first complaints of pydantic as one line in our words, each after the place to mend."""
     items = error.errors()
     complaints: dict[str, list[str]] = {}
     for item in items[:3]:
-        complaints.setdefault(_origin(item["loc"], recipe, overrides), []).append(_complaint(item))
+        complaints.setdefault(_origin(item["loc"], recipe, overrides), []).append(
+            _complaint(item, data)
+        )
     more = f" (and {len(items) - 3} more)" if len(items) > 3 else ""
     return "; ".join(f"{where}: {'; '.join(lines)}" for where, lines in complaints.items()) + more
 
@@ -150,11 +155,11 @@ def _origin(location: tuple[int | str, ...], recipe: str, overrides: Sequence[st
     return f"{recipe} with {', '.join(map(_said, inside))}" if inside else recipe
 
 
-def _complaint(item: ErrorDetails) -> str:
+def _complaint(item: ErrorDetails, data: Mapping[object, object]) -> str:
     """One complaint in our words, the nearest key suggested."""
     path = ".".join(str(p) for p in item["loc"])
     if item["type"] == "extra_forbidden":
-        known = _known_keys(item["loc"][:-1])
+        known = _known_keys(item["loc"][:-1], data)
         near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
         return f"unknown key {shown(path)}; {hint}"
@@ -166,18 +171,23 @@ def _complaint(item: ErrorDetails) -> str:
     return f"{path}: {item['msg'][0].lower()}{item['msg'][1:]}, got {got}"
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+def _known_keys(location: tuple[int | str, ...], data: object) -> list[str]:
+    """The settings of the section at a location in a recipe's data."""
     model: type[BaseModel] = RunConfig
     for name in location:
         field = model.model_fields.get(str(name))
-        if field is None:
-            return []
-        nested = [
+        data = data.get(name) if isinstance(data, Mapping) else None
+        sections = [
             a
-            for a in (field.annotation, *getattr(field.annotation, "__args__", ()))
+            for a in (
+                field and field.annotation,
+                *getattr(field and field.annotation, "__args__", ()),
+            )
             if isinstance(a, type) and issubclass(a, BaseModel)
         ]
-        if not nested:
+        if not sections:
             return []
-        model = nested[0]
-    return list(model.model_fields)
+        model = sections[0]
+        if issubclass(model, KindSettings) and isinstance(data, Mapping):
+            model = model.kinds.class_for(data)
+    return model.read_fields() if issubclass(model, KindSettings) else list(model.model_fields)

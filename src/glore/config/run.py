@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from glore.config.engine import EngineSettings
+from glore.config.engine import EngineSettings, TorchEngineSettings
 from glore.config.section import LocalPath, Settings, Temperature
-from glore.config.task import TaskSettings
+from glore.config.task import StoriesTaskSettings, TaskSettings
 from glore.config.training import BaseModelSettings, TrainSettings
 from glore.errors import shown
 
@@ -151,9 +151,9 @@ class RunConfig(Settings):
     commands; empty: on one device, in this process. An optimiser step then has batch_size ×
     gradient_accumulation × devices rows.
     """
-    task: TaskSettings = TaskSettings()
+    task: SerializeAsAny[TaskSettings] = StoriesTaskSettings()
     base: BaseModelSettings = BaseModelSettings()
-    engine: EngineSettings = EngineSettings()
+    engine: SerializeAsAny[EngineSettings] = TorchEngineSettings()
     student: StudentSettings = StudentSettings()
     reward: RewardModelSettings = RewardModelSettings()
     labels: LabelSettings = LabelSettings()
@@ -184,16 +184,8 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _combination(self) -> RunConfig:
-        if self.base.model is None and self.task.kind not in ("stories", "svamp"):
-            raise ValueError(
-                f"task.kind: {self.task.kind} has no text to train a base model from nothing; set "
-                "base.model to a model name or folder"
-            )
-        if self.base.model is None and self.task.kind == "svamp" and self.task.scratch_path is None:
-            raise ValueError(
-                "task.kind: svamp without base.model trains from nothing and needs "
-                "task.scratch_path (the MAWPS/ASDiv-A CSV)"
-            )
+        if self.base.model is None:
+            self.task.check_base_text()
         if self.evaluation.best_of > self.evaluation.samples:
             raise ValueError(
                 f"evaluation.best_of ({self.evaluation.best_of}) can't exceed evaluation.samples "
@@ -209,13 +201,6 @@ class RunConfig(Settings):
                 "student.bootstrap: prompt needs a round of expert iteration, got "
                 "student.ei.max_rounds 0; set it to 1 or more"
             )
-        if (
-            self.student.bootstrap == "sft"
-            and self.task.kind == "stories"
-            and not self.task.stories.worked_share
-        ):
-            raise ValueError(
-                "student.bootstrap: sft needs worked solutions, got task.stories.worked_share 0; "
-                "raise it, or set student.bootstrap to prompt"
-            )
+        if self.student.bootstrap == "sft":
+            self.task.check_worked_solutions()
         return self

@@ -1,109 +1,160 @@
-"""Settings of the task: where problems come from."""
+"""Settings of the task: where problems come from. Each kind has its class; the last lines list them.
+
+A class says, beside its settings, what the rest of glore asks about its kind: which function opens
+it, which local files it reads, how many questions to expect, and whether a base model can be
+trained on it.
+"""
 
 from __future__ import annotations
 
-import json
-from typing import Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from glore.config.section import LocalPath, Revision, Settings, TwoNumbers
+from glore.config.kinds import Kinds, KindSettings
+from glore.config.section import LocalPath, Revision
+from glore.config.stories import StoriesSettings
 from glore.errors import shown
 
-__all__ = ["StoriesSettings", "TaskSettings"]
+__all__ = [
+    "DatasetTaskSettings",
+    "Gsm8kTaskSettings",
+    "JsonlTaskSettings",
+    "MathTaskSettings",
+    "StoriesTaskSettings",
+    "SvampTaskSettings",
+    "TaskSettings",
+    "UsualData",
+]
 
 
-class StoriesSettings(Settings):
-    """Difficulty knobs of the built-in task."""
+class TaskSettings(KindSettings):
+    """Where problems come from: `stories`, `gsm8k`, `svamp`, `math`, `jsonl`, or a kind of an
+    installed package (entry points in `glore.tasks`).
 
-    people: TwoNumbers = (3, 5)
-    """Smallest and largest number of people in a story."""
-    steps: TwoNumbers = (2, 4)
-    """Fewest and most quantities that a solution works out (lines that check one and the answer
-    line not counted).
+    `opener` takes the settings and the run's seed, and returns a `glore.tasks.Task`.
     """
-    all_needed: bool = False
-    """Whether the answer depends on every person, so that no sentence but the irrelevant ones can
-    be left out.
-    """
-    max_number: int = Field(60, ge=10, le=999)
-    """No quantity of a story is larger."""
-    unknown: TwoNumbers = (0, 1)
-    """Fewest and most people whose number the story doesn't tell, only what some changes would make
-    of it: easier to check than to find.
-    """
-    unknown_changes: TwoNumbers = (2, 3)
-    """Fewest and most such changes."""
-    options: TwoNumbers = (0, 0)
-    """Fewest and most numbers, the true one among them, that the story offers for such a person;
-    below 2: none.
-    """
-    told_second: float = Field(0.0, ge=0, le=1)
-    """Share of the numbers to be found that are told second among those offered; the others stand
-    anywhere. The base model's documents don't have this habit, so a student has to learn it.
-    """
-    changes: TwoNumbers = (1, 2)
-    """Fewest and most changes of a stated number."""
-    extra_relations: int = Field(1, ge=0, le=3)
-    """Redundant relations: they give more than one way to a quantity."""
-    shuffled: float = Field(0.5, ge=0, le=1)
-    """Share of stories whose sentences stand in any order; in the others, what is needed first is
-    told first.
-    """
-    turned: float = Field(0.15, ge=0, le=1)
-    """Share of relations told the other way round, with the person who is known already as the
-    subject.
-    """
-    pairs: float = Field(0.5, ge=0, le=1)
-    """Share of questions about two people together, where their numbers allow one: a total or a
-    difference.
-    """
-    distractors: int = Field(1, ge=0, le=3)
-    """Most irrelevant sentences in a story."""
-    n_train: int = Field(3000, ge=1)
-    n_dev: int = Field(300, ge=1)
-    n_test: int = Field(600, ge=1)
-    worked_share: float = Field(0.1, ge=0, le=1)
-    """Share of the training questions that come with a worked solution."""
 
-    @model_validator(mode="after")
-    def _ordered(self) -> StoriesSettings:
-        if not 2 <= self.people[0] <= self.people[1] <= 8:
+    kind: str = "stories"
+    merge_answer_line: bool = False
+    """Let the answer line `#### N` be part of the step before (method, notation)."""
+
+    regrader: ClassVar[str | None] = None
+    """`module:function` that takes the settings, the run's seed and problems read earlier, and
+    returns a task that grades them without the data they came from; none: `opener` does.
+    """
+
+    def local_data(self, *, base_text: bool = False) -> dict[str, str]:
+        """Files and folders whose content the problems depend on, by the name of the setting. With
+        `base_text` also those that the documents for a base model come from.
+        """
+        return {}
+
+    def expected_questions(self, split: str) -> int:
+        """About how many questions `train`, `dev` or `test` has, for estimates alone."""
+        return {"train": 1000, "dev": 300, "test": 300}[split]
+
+    @property
+    def expected_worked_share(self) -> float:
+        """About which share of the training questions has a worked solution, for estimates alone."""
+        return 1.0
+
+    def check_base_text(self) -> None:
+        """Raise ValueError where the task has no text to train a base model from nothing."""
+        raise ValueError(
+            f"task.kind: {self.kind} has no text to train a base model from nothing; set "
+            "base.model to a model name or folder"
+        )
+
+    def check_worked_solutions(self) -> None:
+        """Raise ValueError where it is certain that no training question has a worked solution."""
+
+
+_FLAT_DEFAULTS: dict[str, object] = {
+    "path": None,
+    "hub": None,
+    "config": None,
+    "revision": None,
+    "n_dev": 500,
+    "max_train": None,
+    "max_test": None,
+    "keep_annotations": True,
+    "boxed": True,
+    "scratch_path": None,
+    "stories": {
+        "people": [3, 5],
+        "steps": [2, 4],
+        "all_needed": False,
+        "max_number": 60,
+        "unknown": [0, 1],
+        "unknown_changes": [2, 3],
+        "options": [0, 0],
+        "told_second": 0.0,
+        "changes": [1, 2],
+        "extra_relations": 1,
+        "shuffled": 0.5,
+        "turned": 0.15,
+        "pairs": 0.5,
+        "distractors": 1,
+        "n_train": 3000,
+        "n_dev": 300,
+        "n_test": 600,
+        "worked_share": 0.1,
+    },
+}
+"""Fingerprints of built-in kinds hold the settings of all of them, since runs were made before each
+kind had a class. A change here would make those runs count as different.
+"""
+
+
+class _BuiltinTaskSettings(TaskSettings):
+    def fingerprint_fields(self) -> dict[str, object]:
+        return {**_FLAT_DEFAULTS, **super().fingerprint_fields()}
+
+
+class StoriesTaskSettings(_BuiltinTaskSettings):
+    """The built-in stories."""
+
+    kind: Literal["stories"] = "stories"
+    stories: StoriesSettings = StoriesSettings()
+
+    opener: ClassVar[str] = "glore.tasks.stories.task:open_stories"
+
+    def expected_questions(self, split: str) -> int:
+        stories = self.stories
+        return {"train": stories.n_train, "dev": stories.n_dev, "test": stories.n_test}[split]
+
+    @property
+    def expected_worked_share(self) -> float:
+        return self.stories.worked_share
+
+    def check_base_text(self) -> None:
+        pass
+
+    def check_worked_solutions(self) -> None:
+        if not self.stories.worked_share:
             raise ValueError(
-                "people must be two numbers with 2 <= smallest <= largest <= 8, got "
-                f"{list(self.people)}"
+                "student.bootstrap: sft needs worked solutions, got task.stories.worked_share 0; "
+                "raise it, or set student.bootstrap to prompt"
             )
-        if not 1 <= self.steps[0] <= self.steps[1] <= self.people[1] + 1:
-            raise ValueError(
-                "steps must be two numbers with 1 <= fewest <= most <= the largest number of "
-                f"people + 1, got {list(self.steps)}"
-            )
-        if not 0 <= self.unknown[0] <= self.unknown[1] < self.people[0]:
-            raise ValueError(
-                "unknown must be two numbers with 0 <= fewest <= most < the smallest number of "
-                f"people, got {list(self.unknown)}"
-            )
-        for name, low_high in (
-            ("unknown_changes", self.unknown_changes),
-            ("changes", self.changes),
-        ):
-            if not 1 <= low_high[0] <= low_high[1] <= 4:
-                raise ValueError(
-                    f"{name} must be two numbers with 1 <= fewest <= most <= 4, got "
-                    f"{list(low_high)}"
-                )
-        if not 0 <= self.options[0] <= self.options[1] <= 5:
-            raise ValueError(
-                "options must be two numbers with 0 <= fewest <= most <= 5, got "
-                f"{list(self.options)}"
-            )
-        return self
 
 
-class TaskSettings(Settings):
-    """Where problems come from."""
+class UsualData(NamedTuple):
+    """What a kind of task reads where the recipe names nothing else, and how large it is."""
 
-    kind: Literal["stories", "gsm8k", "svamp", "math", "jsonl"] = "stories"
+    n_train: int
+    n_test: int
+    hub: str | None = None
+    config: str | None = None
+    whole_file: str | None = None
+    """A file with all problems in its folder."""
+    may_be_cut: bool = True
+    """Whether problems without splits may be cut into some."""
+
+
+class DatasetTaskSettings(_BuiltinTaskSettings):
+    """Problems from a file, a folder or the Hugging Face Hub."""
+
     path: LocalPath | None = None
     """A file or folder with the data: train.jsonl, test.jsonl and perhaps dev.jsonl, the same as
     JSON, CSV, Parquet or packed, what `save_to_disk` wrote, or a clone of a Hub dataset. `svamp`:
@@ -127,28 +178,22 @@ class TaskSettings(Settings):
     max_train: int | None = Field(None, ge=1)
     max_test: int | None = Field(None, ge=1)
     """Use only the first so many questions (order fixed by a hash, so it is a random subset)."""
-    keep_annotations: bool = True
-    """GSM8K: keep `<<48/2=24>>` in worked solutions, or strip them as a whole."""
-    merge_answer_line: bool = False
-    """Let the answer line `#### N` be part of the step before (method, notation)."""
-    boxed: bool = True
-    """`gsm8k`, `svamp`, `jsonl`: the last `\\boxed{}` is the answer of a solution without a `####`,
-    and one that contradicts the `####` makes the verdict unknown. `math` always does so.
-    """
-    scratch_path: LocalPath | None = None
-    """`svamp`: the MAWPS/ASDiv-A CSV that a base model trained from nothing learns from."""
-    stories: StoriesSettings = StoriesSettings()
+
+    usual: ClassVar[UsualData]
+
+    def local_data(self, *, base_text: bool = False) -> dict[str, str]:
+        return {} if self.path is None else {"path": self.path}
+
+    def expected_questions(self, split: str) -> int:
+        train, test = self.usual.n_train, self.usual.n_test
+        return {
+            "train": min(train, self.max_train or train),
+            "dev": self.n_dev,
+            "test": min(test, self.max_test or test),
+        }[split]
 
     @model_validator(mode="after")
-    def _fits_kind(self) -> TaskSettings:
-        for name, kinds in _FIELD_KINDS.items():
-            default = type(self).model_fields[name].get_default()
-            if self.kind not in kinds and getattr(self, name) != default:
-                mend = "{}" if isinstance(default, Settings) else json.dumps(default)
-                raise ValueError(
-                    f"{name} is for tasks of kind {' or '.join(kinds)}, got kind {self.kind}; "
-                    f"remove it (on the command line task.{name}={mend}) or change kind"
-                )
+    def _one_source(self) -> DatasetTaskSettings:
         if self.path is not None and self.hub is not None:
             raise ValueError(
                 "path and hub are both set; keep the one to read from (task.hub=null drops the "
@@ -162,15 +207,91 @@ class TaskSettings(Settings):
         return self
 
 
-_GIVEN = ("gsm8k", "svamp", "math", "jsonl")
-_FIELD_KINDS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(
-        ("path", "hub", "config", "revision", "n_dev", "max_train", "max_test"), _GIVEN
-    ),
-    "keep_annotations": ("gsm8k",),
-    "merge_answer_line": ("stories", "gsm8k", "math", "jsonl"),
-    "boxed": ("gsm8k", "svamp", "jsonl"),
-    "scratch_path": ("svamp",),
-    "stories": ("stories",),
-}
-"""Which kinds read a setting: elsewhere it must keep its default, so that none is set in vain."""
+class Gsm8kTaskSettings(DatasetTaskSettings):
+    """GSM8K (Cobbe et al. 2021)."""
+
+    kind: Literal["gsm8k"] = "gsm8k"
+    keep_annotations: bool = True
+    """Keep `<<48/2=24>>` in worked solutions, or strip them as a whole."""
+    boxed: bool = True
+    """The last `\\boxed{}` is the answer of a solution without a `####`, and one that contradicts
+    the `####` makes the verdict unknown.
+    """
+
+    opener: ClassVar[str] = "glore.tasks.gsm8k:open_gsm8k"
+    regrader: ClassVar[str | None] = "glore.tasks.data.dataset:regrade_numbers"
+    usual: ClassVar[UsualData] = UsualData(
+        7473, 1319, "openai/gsm8k", config="main", may_be_cut=False
+    )
+
+
+class SvampTaskSettings(DatasetTaskSettings):
+    """SVAMP (Patel et al. 2021)."""
+
+    kind: Literal["svamp"] = "svamp"
+    boxed: bool = True
+    """As for `gsm8k`."""
+    scratch_path: LocalPath | None = None
+    """The MAWPS/ASDiv-A CSV that a base model trained from nothing learns from."""
+
+    opener: ClassVar[str] = "glore.tasks.svamp.task:open_svamp"
+    regrader: ClassVar[str | None] = "glore.tasks.data.dataset:regrade_numbers"
+    unread: ClassVar[frozenset[str]] = frozenset({"merge_answer_line"})
+    usual: ClassVar[UsualData] = UsualData(700, 300, "ChilleD/SVAMP", whole_file="SVAMP.json")
+
+    def local_data(self, *, base_text: bool = False) -> dict[str, str]:
+        text = self.scratch_path if base_text else None
+        return super().local_data() | ({} if text is None else {"scratch_path": text})
+
+    def check_base_text(self) -> None:
+        if self.scratch_path is None:
+            raise ValueError(
+                "task.kind: svamp without base.model trains from nothing and needs "
+                "task.scratch_path (the MAWPS/ASDiv-A CSV)"
+            )
+
+
+class MathTaskSettings(DatasetTaskSettings):
+    """MATH (Hendrycks et al. 2021). The last `\\boxed{}` always counts as an answer."""
+
+    kind: Literal["math"] = "math"
+
+    opener: ClassVar[str] = "glore.tasks.math:open_math"
+    regrader: ClassVar[str | None] = "glore.tasks.math:regrade_math"
+    usual: ClassVar[UsualData] = UsualData(12000, 500, "DigitalLearningGmbH/MATH-lighteval")
+
+
+class JsonlTaskSettings(DatasetTaskSettings):
+    """The user's own problems."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    boxed: bool = True
+    """As for `gsm8k`."""
+    verifier: str | None = None
+    """What counts as right, instead of comparing answers: an entry point in `glore.verifiers` of an
+    installed package. It names a function of a problem's answer and a solution's steps that returns
+    a `glore.tasks.Grade`.
+    """
+
+    opener: ClassVar[str] = "glore.tasks.jsonl:open_jsonl"
+    regrader: ClassVar[str | None] = "glore.tasks.jsonl:regrade_jsonl"
+    usual: ClassVar[UsualData] = UsualData(1000, 200)
+
+    def fingerprint_fields(self) -> dict[str, object]:
+        fields = super().fingerprint_fields()
+        if self.verifier is None:  # runs made before there were verifiers have no such field
+            del fields["verifier"]
+        return fields
+
+
+TaskSettings.kinds = Kinds(
+    TaskSettings,
+    StoriesTaskSettings,
+    Gsm8kTaskSettings,
+    SvampTaskSettings,
+    MathTaskSettings,
+    JsonlTaskSettings,
+    group="glore.tasks",
+    noun="tasks",
+    section="task",
+)

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from glore.config.plugins import is_installed
 from glore.engines.encoding import checked_tokens
 from glore.engines.protocol import FollowUp, Request, Result
 from glore.engines.requests import Job, run_requests
@@ -25,9 +26,9 @@ from glore.errors import EngineError, ModelError, shown
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from glore.config import EngineSettings
+    from glore.config import VllmEngineSettings
 
-__all__ = ["VllmEngine", "import_vllm"]
+__all__ = ["VllmEngine", "check_installed", "import_vllm"]
 
 INSTALL = "python -m venv vllm-env && vllm-env/bin/pip install 'glore[vllm]'"
 STOPS = {"stop": "eos", "length": "length"}
@@ -40,7 +41,7 @@ class VllmEngine:
     Raises EngineError without vLLM, ModelError when it can't load the model.
     """
 
-    def __init__(self, model_path: str | Path, settings: EngineSettings) -> None:
+    def __init__(self, model_path: str | Path, settings: VllmEngineSettings) -> None:
         from glore.modelfolder import open_folder
         from glore.models import load_tokenizer
 
@@ -231,6 +232,14 @@ class _Vllm:
     LLMEngine: type[LLMEngine]
     SamplingParams: _MadeOf
     RequestOutputKind: _OutputKinds
+
+
+def check_installed(settings: VllmEngineSettings) -> None:
+    """Raises EngineError where vLLM is not installed. It takes long to import, so it is only looked
+    up.
+    """
+    if not is_installed("vllm"):
+        import_vllm()
 
 
 def import_vllm() -> _Vllm:

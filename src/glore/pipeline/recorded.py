@@ -75,7 +75,7 @@ def changed_since(made: RunConfig, now: RunConfig) -> list[str]:
 def _tree(flat: Mapping[str, object]) -> dict[str, object]:
     """Dotted paths as nested sections; `x.0`, `x.1` become a list at `x`. Facts that are no
     settings are left out: of the engine, stages note what results depend on by names of its own
-    (`engine_key`), of which `engine.dtype` alone is a setting.
+    (`fingerprint_fields`), of which `engine.dtype` alone is a setting.
     """
     lists: dict[str, dict[int, object]] = {}
     plain: dict[str, object] = {}
@@ -104,8 +104,11 @@ def _tree(flat: Mapping[str, object]) -> dict[str, object]:
 
 def _merge(settings: dict[str, object], noted: Mapping[str, object]) -> None:
     """Put the noted values in the place of those in `settings`, where this release has such
-    settings.
+    settings. A section noted with another `kind` is taken whole: other kinds have other settings.
     """
+    if noted.get("kind", settings.get("kind")) != settings.get("kind"):
+        settings.clear()
+        settings.update(noted)
     for name in settings.keys() & noted.keys():
         here, there = settings[name], noted[name]
         if isinstance(here, dict) and isinstance(there, dict):

@@ -7,6 +7,7 @@ no stage can depend on a setting that its fingerprint lacks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import FunctionType, MethodType
 from typing import cast
 
 from pydantic import BaseModel
@@ -54,7 +55,9 @@ class _View:
         self._stage, self._changes = stage, changes
 
     def __getattr__(self, name: str) -> object:
-        """A field as far as it is declared; a property, computed from declared fields."""
+        """A field as far as it is declared; a property or method, computed from declared fields; a
+        constant of the class.
+        """
         if name in self._changes:
             return self._changes[name]
         kind = type(self._section)
@@ -63,6 +66,10 @@ class _View:
             if isinstance(attribute, property) and attribute.fget is not None:
                 found: object = attribute.fget(self)
                 return found
+            if isinstance(attribute, FunctionType):
+                return MethodType(attribute, self)
+            if attribute is not None:
+                return attribute
             raise AttributeError(f"{kind.__name__} has no setting {name}")
         path = f"{self._path}.{name}" if self._path else name
         over = [(p, w) for p, w in self._granted.items() if _is_within(path, p)]

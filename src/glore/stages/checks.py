@@ -9,14 +9,14 @@ without it.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import re
-import sys
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glore.config import RunConfig, TrainSettings
+from glore.config import RunConfig, StoriesTaskSettings, TorchEngineSettings, TrainSettings
+from glore.config.engine import Quantization
+from glore.config.plugins import imported, is_installed
 from glore.config.training import is_local
 from glore.errors import ConfigError, EngineError, shown
 from glore.prompts import solve_segments
@@ -55,7 +55,7 @@ def check_base(config: RunConfig) -> None:
         from glore.models import load_tokenizer
 
         load_tokenizer(str(config.base.reference))
-    if config.base.model is None and config.task.kind == "stories":
+    if config.base.model is None and isinstance(config.task, StoriesTaskSettings):
         _check_lengths(config)
 
 
@@ -108,7 +108,7 @@ def _check_training(config: RunConfig, section: str) -> None:
     if section != "base.scratch.train":
         check_launch(config.launch, settings)
     if settings.lora is not None:
-        if not _is_installed("peft"):
+        if not is_installed("peft"):
             raise ConfigError(
                 f"{section}.lora needs peft, which is not installed; pip install 'glore[peft]', or "
                 "set it to null"
@@ -163,27 +163,16 @@ def check_engine(config: RunConfig) -> None:
     """
     engine = config.engine
     _check_device(config)
-    if engine.sampler.kind == "http":
-        from glore.engines.http.apikey import ApiKey
-
-        ApiKey(engine.sampler.api_key_env)
-    if engine.kind == "vllm" and not _is_installed("vllm"):
-        from glore.engines.vllm import import_vllm
-
-        import_vllm()
-    if engine.kind == "ray" and not _is_installed("ray"):
-        from glore.engines.ray.cluster import import_ray
-
-        import_ray()
-    if engine.kind == "torch" and engine.quantization != "none":
-        _check_quantization(config)
+    if engine.checker is not None:
+        imported(engine.checker)(engine)
+    if isinstance(engine, TorchEngineSettings) and engine.quantization != "none":
+        _check_quantization(config, engine.quantization)
 
 
-def _check_quantization(config: RunConfig) -> None:
+def _check_quantization(config: RunConfig, kind: Quantization) -> None:
     from glore.engines.local.native.build import can_quantize, no_quantization
     from glore.models import pick_device
 
-    kind = config.engine.quantization
     if pick_device(config.engine.device) != "cpu":
         raise EngineError(
             f"engine.quantization {kind} is for a CPU, and engine.device=auto takes the GPU here; "
@@ -218,9 +207,3 @@ def _base_folder(config: RunConfig) -> ModelFolder | None:
     from glore.modelfolder import open_folder
 
     return open_folder(str(config.base.reference), "causal language model")
-
-
-def _is_installed(package: str) -> bool:
-    if package in sys.modules:
-        return sys.modules[package] is not None
-    return importlib.util.find_spec(package) is not None

@@ -26,31 +26,10 @@ TRAIN_ROWS_SHARE = 0.5
 PREFIXES_PER_DRAFT = 2
 """Prefixes of a draft that the backward scan tries, right drafts counted."""
 
-_USUAL_SIZES = {
-    "gsm8k": (7473, 1319),
-    "svamp": (700, 300),
-    "math": (12000, 500),
-    "jsonl": (1000, 200),
-}
-"""Questions of train and test, for estimates alone."""
-
 
 def questions(config: RunConfig, split: str) -> int:
     """About how many questions a split has."""
-    task = config.task
-    if task.kind == "stories":
-        return {
-            "train": task.stories.n_train,
-            "dev": task.stories.n_dev,
-            "test": task.stories.n_test,
-        }[split]
-    train, test = _USUAL_SIZES[task.kind]
-    limits = {
-        "train": min(train, task.max_train or train),
-        "dev": task.n_dev,
-        "test": min(test, task.max_test or test),
-    }
-    return limits[split]
+    return config.task.expected_questions(split)
 
 
 def solution_tokens(config: RunConfig, n_solutions: float) -> int:
@@ -83,8 +62,8 @@ def sft_tokens(c: RunConfig) -> int:
     """Fine-tuning on the worked solutions."""
     if c.student.bootstrap != "sft":
         return 0
-    share = c.task.stories.worked_share if c.task.kind == "stories" else 1.0
-    return solution_tokens(c, questions(c, "train") * share * c.student.sft.epochs)
+    worked = questions(c, "train") * c.task.expected_worked_share
+    return solution_tokens(c, worked * c.student.sft.epochs)
 
 
 def round_tokens(c: RunConfig) -> int:

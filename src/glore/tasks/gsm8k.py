@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from glore.config import TaskSettings
+from glore.config import Gsm8kTaskSettings
 from glore.errors import DataError, shown
 from glore.records import Problem
 from glore.tasks.data.dataset import DatasetTask, load_rows, split_rows
@@ -16,17 +16,17 @@ from glore.tasks.data.worked import check_boxes, worked_steps
 from glore.tasks.grading.grade import find_answer, grade_number_answer, strip_annotations
 from glore.tasks.grading.numbers import canonical, parse_number
 
-__all__ = ["load_gsm8k"]
+__all__ = ["open_gsm8k"]
 
 
-def load_gsm8k(settings: TaskSettings) -> DatasetTask:
-    """GSM8K from `task.path` or the Hub (openai/gsm8k). Raises DataError."""
+def open_gsm8k(settings: Gsm8kTaskSettings, seed: int) -> DatasetTask:
+    """GSM8K from `task.path` or the Hub (openai/gsm8k), the same for every seed. Raises DataError."""
     rows = load_rows(settings)
     splits = split_rows(settings, rows, partial(_problem, settings=settings), "drop")
     return DatasetTask("gsm8k", splits, boxed=settings.boxed)
 
 
-def _problem(row: Row, split: str, number: int, *, settings: TaskSettings) -> Loaded:
+def _problem(row: Row, split: str, number: int, *, settings: Gsm8kTaskSettings) -> Loaded:
     question, text = text_field(row, "question"), text_field(row, "answer")
     steps = worked_steps(text, row, "answer", merge=settings.merge_answer_line)
     found = find_answer(steps)

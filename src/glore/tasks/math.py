@@ -8,31 +8,37 @@ missing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
-from glore.config import TaskSettings
+from glore.config import MathTaskSettings
 from glore.errors import DataError
 from glore.prompts import split_steps
 from glore.records import Problem
-from glore.tasks.data.dataset import DatasetTask, load_rows, split_graded_rows
+from glore.tasks.data.dataset import DatasetTask, load_rows, split_graded_rows, splits_of
 from glore.tasks.data.source import Row, optional_text, text_field
 from glore.tasks.data.splits import Loaded
 from glore.tasks.data.worked import gold_answer, worked_solution
 from glore.tasks.grading.grade import find_answer, find_boxed, grade_answer
 from glore.tasks.grading.latex import LatexChecker
 
-__all__ = ["load_math"]
+__all__ = ["open_math", "regrade_math"]
 
 
-def load_math(settings: TaskSettings) -> DatasetTask:
+def open_math(settings: MathTaskSettings, seed: int) -> DatasetTask:
     """Rows with `problem` (or `question`), and `solution` or `answer` or both, from `task.path` or
-    the Hub. Raises DataError.
+    the Hub, the same for every seed. Raises DataError.
     """
     return DatasetTask("math", *split_graded_rows(settings, load_rows(settings), _problem, "drop"))
 
 
+def regrade_math(settings: MathTaskSettings, seed: int, problems: Iterable[Problem]) -> DatasetTask:
+    """The task with problems that `open_math` read earlier."""
+    return DatasetTask("math", splits_of(problems), LatexChecker())
+
+
 def _problem(
-    row: Row, split: str, number: int, *, settings: TaskSettings, checker: LatexChecker
+    row: Row, split: str, number: int, *, settings: MathTaskSettings, checker: LatexChecker
 ) -> Loaded:
     question, text, given = (
         text_field(row, "problem", "question"),

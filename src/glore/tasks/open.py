@@ -1,13 +1,15 @@
-"""`open_task`: from settings to a task whose problems are read and checked; `data_contents`: what
-local data holds, as hashes.
+"""From settings to a task: `open_task` reads and checks the problems, `open_grader` takes problems
+read earlier, `data_contents` hashes what local data holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
-from glore.config import TaskSettings
+from glore.config import DatasetTaskSettings, TaskSettings
+from glore.config.plugins import imported
 from glore.pipeline.fingerprints import digest_of_files
 from glore.records import Problem
 from glore.tasks.protocol import Task
@@ -22,78 +24,44 @@ def open_task(settings: TaskSettings, seed: int) -> Task:
     Raises DataError where data is missing or malformed (file, line, field and mend), ConfigError
     where no source is named or no story meets the settings.
     """
-    if settings.kind == "stories":
-        from glore.tasks.stories import Stories
-
-        return Stories(settings.stories, seed, merge_answer_line=settings.merge_answer_line)
-    if settings.kind == "gsm8k":
-        from glore.tasks.gsm8k import load_gsm8k
-
-        return load_gsm8k(settings)
-    if settings.kind == "svamp":
-        from glore.tasks.svamp import load_svamp
-
-        return load_svamp(settings)
-    if settings.kind == "math":
-        from glore.tasks.math import load_math
-
-        return load_math(settings)
-    from glore.tasks.jsonl import load_jsonl
-
-    return load_jsonl(settings)
+    return cast(Task, imported(settings.opener)(settings, seed))
 
 
 def open_grader(settings: TaskSettings, seed: int, problems: Iterable[Problem]) -> Task:
-    """A task with these problems, read earlier by `open_task` with the same settings: grades them
-    without the data they came from.
+    """A task that grades these problems, which `open_task` read earlier with the same settings. The
+    built-in kinds do so without the data that the problems came from.
     """
-    if settings.kind == "stories":
+    if settings.regrader is None:
         return open_task(settings, seed)
-    from glore.tasks.data.dataset import DatasetTask
-    from glore.tasks.data.splits import SPLITS, Splits
-    from glore.tasks.grading.latex import LatexChecker
-    from glore.tasks.grading.numbers import parse_number
-
-    known = list(problems)
-    splits = Splits(
-        {split: tuple(p for p in known if p.split == split) for split in SPLITS},
-        n_duplicates=0,
-        n_overlaps=0,
-    )
-    # As the loaders choose: MATH may always need it, the user's own problems where an answer is no
-    # number.
-    latex = settings.kind == "math" or (
-        settings.kind == "jsonl" and any(parse_number(p.answer) is None for p in known)
-    )
-    return DatasetTask(settings.kind, splits, LatexChecker() if latex else None, settings.boxed)
+    return cast(Task, imported(settings.regrader)(settings, seed, problems))
 
 
 def data_contents(settings: TaskSettings, *, base_text: bool = False) -> dict[str, str | None]:
-    """A short hash of the files behind `task.path` and, with `base_text`, `task.scratch_path`; none
-    where nothing is there now.
+    """A short hash of the files behind each setting that names local data, such as `task.path`;
+    none where nothing is there now. `base_text`: also of `task.scratch_path`.
 
     Empty for the built-in stories and for the Hub. Raises DataError for a file that can't be read,
     and where it isn't clear which files are meant.
     """
-    if settings.kind == "stories":
-        return {}
-    found: dict[str, str | None] = {}
-    if settings.path is not None:
-        found["task.path"] = _content(Path(settings.path).expanduser(), settings)
-    if base_text and settings.scratch_path is not None:
-        file = Path(settings.scratch_path).expanduser()
-        found["task.scratch_path"] = digest_of_files({"": file}) if file.is_file() else None
-    return found
+    return {
+        f"task.{name}": _content(Path(path).expanduser(), settings if name == "path" else None)
+        for name, path in settings.local_data(base_text=base_text).items()
+    }
 
 
-def _content(place: Path, settings: TaskSettings) -> str | None:
-    """Of the file, or of the files in a folder that are read, by split, order and name."""
-    from glore.tasks.data.layout import find_data
-
+def _content(place: Path, settings: TaskSettings | None) -> str | None:
+    """Of a file, or of the files in a folder by name. Of the folder of a data set only the files
+    that are read count, by split and order.
+    """
     if place.is_file():
         return digest_of_files({"": place})
     if not place.is_dir() or not any(place.iterdir()):
         return None
+    if not isinstance(settings, DatasetTaskSettings):
+        files = {str(f.relative_to(place)): f for f in place.rglob("*") if f.is_file()}
+        return digest_of_files(files)
+    from glore.tasks.data.layout import find_data
+
     parts = find_data(settings)
     return digest_of_files(
         {

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from glore.records import Problem
 
-__all__ = ["Document", "Grade", "OracleTask", "ScratchTask", "Task"]
+__all__ = ["VERDICTS", "Document", "Grade", "OracleTask", "ScratchTask", "Task", "Verifier"]
 
 Document = tuple[tuple[str, bool], ...]
 """Text for a base model in pieces, each with a flag: is it to be learnt (true), or only read?"""
+
+
+VERDICTS = ("right", "wrong", "unknown")
+"""`unknown`: an answer is there, but could not be compared."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -24,9 +28,13 @@ class Grade:
     """Verdict on one solution."""
 
     verdict: str
-    """`right`, `wrong` or `unknown` (an answer is there, but could not be compared)."""
+    """One of `VERDICTS`."""
     answer: str | None
     """The normalised answer found, none where there is none (the verdict is then `wrong`)."""
+
+
+Verifier = Callable[[str, Sequence[str]], Grade]
+"""A problem's answer and the steps of a solution → grade."""
 
 
 class Task(Protocol):

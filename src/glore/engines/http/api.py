@@ -36,7 +36,7 @@ from glore.errors import EngineError, shown
 from glore.seeds import stable_seed
 
 if TYPE_CHECKING:
-    from glore.config import EngineSettings
+    from glore.config import HttpEngineSettings
 
 __all__ = ["CompletionsApi"]
 
@@ -63,7 +63,7 @@ UNREADABLE = (ValueError, AttributeError, KeyError, TypeError, RecursionError)
 class CompletionsApi:
     """A model on a server."""
 
-    def __init__(self, url: str, model: str, settings: EngineSettings, start: str) -> None:
+    def __init__(self, url: str, model: str, settings: HttpEngineSettings, start: str) -> None:
         """`url` ends before `/completions`; `start` says, in errors, how to serve the model. Raises
         EngineError for an unusable key.
         """

@@ -8,17 +8,26 @@ import base64
 import json
 import os
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
 from glore.errors import EngineError
 
-__all__ = ["ApiKey"]
+if TYPE_CHECKING:
+    from glore.config import HttpEngineSettings
+
+__all__ = ["ApiKey", "check_key"]
 
 HIDDEN = "[API key]"
 LEAST_IN_MESSAGES, LEAST_IN_ANSWERS = 4, 6
 """Shorter keys (some servers take any word) can't be told from ordinary text."""
 PIECE = 8
 """So many characters of a key in a row, or more, are hidden in messages."""
+
+
+def check_key(settings: HttpEngineSettings) -> None:
+    """Raises EngineError for a key that no header can carry."""
+    ApiKey(settings.api_key_env)
 
 
 class ApiKey:

@@ -29,7 +29,7 @@ from glore.errors import EngineError, shown
 if TYPE_CHECKING:
     import httpx2
 
-    from glore.config import EngineSettings
+    from glore.config import HttpEngineSettings
 
 __all__ = ["HttpEngine"]
 
@@ -53,7 +53,7 @@ class HttpEngine:
     is no tokenizer.
     """
 
-    def __init__(self, model_path: str | Path, settings: EngineSettings) -> None:
+    def __init__(self, model_path: str | Path, settings: HttpEngineSettings) -> None:
         from glore.modelfolder import split_reference
         from glore.models import load_tokenizer
 

@@ -34,7 +34,7 @@ from glore.errors import EngineError, shown
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from glore.config import EngineSettings
+    from glore.config import TorchEngineSettings
     from glore.config.engine import Quantization
 
 __all__ = ["TorchEngine"]
@@ -50,7 +50,7 @@ class TorchEngine:
     EngineError for a prompt that can't be continued.
     """
 
-    def __init__(self, model_path: str | Path, settings: EngineSettings) -> None:
+    def __init__(self, model_path: str | Path, settings: TorchEngineSettings) -> None:
         from glore.models import load_causal_lm, load_tokenizer, pick_device
 
         tokenizer = load_tokenizer(str(model_path))

@@ -10,15 +10,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glore.config import HttpEngineSettings
+from glore.config.plugins import is_installed
+from glore.engines.http.apikey import check_key
 from glore.engines.ray.worker import ModelFiles
 from glore.errors import EngineError, ModelError, shown
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from glore.config import EngineSettings
+    from glore.config import RayEngineSettings
 
-__all__ = ["connect", "import_ray", "resources", "shipped"]
+__all__ = ["check_installed", "connect", "import_ray", "resources", "shipped"]
+
+
+def check_installed(settings: RayEngineSettings) -> None:
+    """Raises EngineError where Ray is not installed, or the key of inner engines can't be sent."""
+    if not is_installed("ray"):
+        import_ray()
+    if isinstance(settings.inner, HttpEngineSettings):
+        check_key(settings.inner)
 
 
 def import_ray() -> ModuleType:
@@ -32,7 +43,7 @@ def import_ray() -> ModuleType:
         ) from error
 
 
-def connect(ray: ModuleType, settings: EngineSettings) -> None:
+def connect(ray: ModuleType, settings: RayEngineSettings) -> None:
     """Join the cluster, or start one on this machine. Raises EngineError when it can't be joined or
     can't hold one worker.
     """

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from glore.config import HttpEngineSettings
 from glore.engines.protocol import Engine, FollowUp, Request, Result
 from glore.engines.ray.assignments import Assignments
 from glore.engines.ray.cluster import connect, import_ray, resources, shipped
@@ -28,7 +29,7 @@ from glore.errors import ConfigError, EngineError, GloreError, ModelError, shown
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from glore.config import EngineSettings
+    from glore.config import RayEngineSettings
 
 __all__ = ["RayEngine"]
 
@@ -70,7 +71,7 @@ class RayEngine:
     model.
     """
 
-    def __init__(self, model_path: str | Path, settings: EngineSettings) -> None:
+    def __init__(self, model_path: str | Path, settings: RayEngineSettings) -> None:
         self._set_up(settings)
         folder = Path(model_path)
         path = str(folder.resolve()) if folder.exists() else str(model_path)
@@ -81,19 +82,19 @@ class RayEngine:
         )
 
     @classmethod
-    def of(cls, opened: Callable[[], Engine], settings: EngineSettings) -> RayEngine:
+    def of(cls, opened: Callable[[], Engine], settings: RayEngineSettings) -> RayEngine:
         """A pool of the engines that `opened` returns in each worker. It must be picklable."""
         engine = cls.__new__(cls)
         engine._set_up(settings)
         engine._begin(opened)
         return engine
 
-    def _set_up(self, settings: EngineSettings) -> None:
+    def _set_up(self, settings: RayEngineSettings) -> None:
         self._ray = import_ray()
         self._settings = settings
         inner = settings.sampler
         self._at_hand = OPEN_PER_ROW * (
-            inner.concurrency if inner.kind == "http" else inner.max_rows
+            inner.concurrency if isinstance(inner, HttpEngineSettings) else inner.max_rows
         )
         self._run = 0
         self._n_started = 0

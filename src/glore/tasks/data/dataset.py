@@ -5,22 +5,29 @@ over checked splits.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
-from glore.config import TaskSettings
+from glore.config import DatasetTaskSettings, Gsm8kTaskSettings, SvampTaskSettings
 from glore.errors import ConfigError, DataError
 from glore.records import Problem
-from glore.tasks.data.layout import USUAL, find_data, find_in_folder
+from glore.tasks.data.layout import find_data, find_in_folder
 from glore.tasks.data.readers import DATA_SUFFIXES, read_rows
 from glore.tasks.data.source import Row, hub_folder, read_hub
-from glore.tasks.data.splits import Loaded, Splits, make_splits
+from glore.tasks.data.splits import SPLITS, Loaded, Splits, make_splits
 from glore.tasks.grading.grade import grade_answer, grade_number_answer
 from glore.tasks.grading.latex import LatexChecker
-from glore.tasks.protocol import Grade
+from glore.tasks.protocol import Grade, Verifier
 
-__all__ = ["DatasetTask", "load_rows", "split_graded_rows", "split_rows"]
+__all__ = [
+    "DatasetTask",
+    "load_rows",
+    "regrade_numbers",
+    "split_graded_rows",
+    "split_rows",
+    "splits_of",
+]
 
 
 @dataclasses.dataclass(slots=True)
@@ -33,13 +40,17 @@ class DatasetTask:
     """Also compare LaTeX answers."""
     boxed: bool = True
     """Whether a box states the answer where no `####` does."""
+    verifier: Verifier | None = None
+    """Decides instead of comparing answers."""
 
     def problems(self, split: str) -> list[Problem]:
         """All problems of `train`, `dev` or `test`, in file order."""
         return list(self.splits.problems[split])
 
     def grade(self, problem: Problem, steps: Sequence[str]) -> Grade:
-        """Compare the solution's final answer with the problem's."""
+        """Compare the solution's final answer with the problem's, or ask the verifier."""
+        if self.verifier is not None:
+            return self.verifier(problem.answer, steps)
         if self.checker is None:
             return grade_number_answer(problem.answer, steps, self.boxed)
         return grade_answer(problem.answer, steps, self.checker, self.boxed)
@@ -54,7 +65,7 @@ class DatasetTask:
             self.checker.close()
 
 
-def load_rows(settings: TaskSettings) -> Mapping[str, list[Row]]:
+def load_rows(settings: DatasetTaskSettings) -> Mapping[str, list[Row]]:
     """Rows of `train`, `test` and perhaps `dev`, or of `all` where the place has no splits and may
     be cut into some.
 
@@ -76,8 +87,8 @@ def load_rows(settings: TaskSettings) -> Mapping[str, list[Row]]:
     }
 
 
-def _hub_name(settings: TaskSettings) -> str:
-    name = settings.hub or USUAL[settings.kind].hub
+def _hub_name(settings: DatasetTaskSettings) -> str:
+    name = settings.hub or settings.usual.hub
     if name is None:
         raise ConfigError(
             f"task.kind {settings.kind} needs task.path (a folder with train.jsonl and test.jsonl, "
@@ -86,8 +97,8 @@ def _hub_name(settings: TaskSettings) -> str:
     return name
 
 
-def _from_hub(settings: TaskSettings) -> Mapping[str, list[Row]]:
-    name, usual = _hub_name(settings), USUAL[settings.kind]
+def _from_hub(settings: DatasetTaskSettings) -> Mapping[str, list[Row]]:
+    name, usual = _hub_name(settings), settings.usual
     found = read_hub(
         name,
         settings.config or (usual.config if name == usual.hub else None),
@@ -110,7 +121,7 @@ def _from_hub(settings: TaskSettings) -> Mapping[str, list[Row]]:
 
 
 def split_rows(
-    settings: TaskSettings,
+    settings: DatasetTaskSettings,
     rows: Mapping[str, Sequence[Row]],
     problem: Callable[[Row, str, int], Loaded],
     overlap: Literal["error", "drop"],
@@ -134,7 +145,7 @@ def split_rows(
 
 
 def split_graded_rows(
-    settings: TaskSettings,
+    settings: DatasetTaskSettings,
     rows: Mapping[str, Sequence[Row]],
     problem: Callable[..., Loaded],
     overlap: Literal["error", "drop"],
@@ -150,3 +161,20 @@ def split_graded_rows(
     except BaseException:
         checker.close()
         raise
+
+
+def splits_of(problems: Iterable[Problem]) -> Splits:
+    """Problems that were read and checked earlier, by split."""
+    known = list(problems)
+    return Splits(
+        {split: tuple(p for p in known if p.split == split) for split in SPLITS},
+        n_duplicates=0,
+        n_overlaps=0,
+    )
+
+
+def regrade_numbers(
+    settings: Gsm8kTaskSettings | SvampTaskSettings, seed: int, problems: Iterable[Problem]
+) -> DatasetTask:
+    """A task whose answers are numbers, with problems that were read earlier."""
+    return DatasetTask(settings.kind, splits_of(problems), boxed=settings.boxed)

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple
 
-from glore.config import TaskSettings
+from glore.config import DatasetTaskSettings
 from glore.errors import ConfigError, DataError, shown
 from glore.tasks.data.descriptions import (
     ONE_NEEDED,
@@ -25,29 +24,10 @@ from glore.tasks.data.descriptions import (
 )
 from glore.tasks.data.readers import data_suffix
 
-__all__ = ["SPLIT_FILES", "USUAL", "Parts", "Usual", "find_data", "find_in_folder"]
+__all__ = ["SPLIT_FILES", "Parts", "find_data", "find_in_folder"]
 
 SPLIT_FILES = {"train": "train.jsonl", "test": "test.jsonl", "dev": "dev.jsonl"}
 """What a data folder holds in the simplest case; `dev` may be missing."""
-
-
-class Usual(NamedTuple):
-    """What a kind of task reads where the recipe names nothing else."""
-
-    hub: str | None
-    config: str | None = None
-    whole_file: str | None = None
-    """A file with all problems in its folder."""
-    may_be_cut: bool = True
-    """Whether problems without splits may be cut into some."""
-
-
-USUAL = {
-    "gsm8k": Usual("openai/gsm8k", config="main", may_be_cut=False),
-    "svamp": Usual("ChilleD/SVAMP", whole_file="SVAMP.json"),
-    "math": Usual("DigitalLearningGmbH/MATH-lighteval"),
-    "jsonl": Usual(None),
-}
 _NO_DATA = (
     "dataset_info.json",
     "dataset_infos.json",
@@ -58,12 +38,12 @@ _NO_DATA = (
 _SHARD = re.compile(r"(?P<stem>.*)-(?P<index>[0-9]{5})-of-(?P<n>[0-9]{5})(?=\.)")
 
 
-def find_data(settings: TaskSettings) -> Parts:
+def find_data(settings: DatasetTaskSettings) -> Parts:
     """The files behind `task.path`. Raises DataError where there is none or the choice isn't clear,
     ConfigError for `task.config`.
     """
     path = Path(settings.path or "").expanduser()
-    usual = USUAL[settings.kind]
+    usual = settings.usual
     if path.is_file():
         if settings.config is not None:
             raise ConfigError(
@@ -86,9 +66,9 @@ def find_data(settings: TaskSettings) -> Parts:
     return find_in_folder(path, settings)
 
 
-def find_in_folder(path: Path, settings: TaskSettings) -> Parts:
+def find_in_folder(path: Path, settings: DatasetTaskSettings) -> Parts:
     """The same for a folder, perhaps a clone or a cached copy of a Hub data set."""
-    usual = USUAL[settings.kind]
+    usual = settings.usual
     exact: Parts = {
         split: (path / name,) for split, name in SPLIT_FILES.items() if (path / name).is_file()
     }

@@ -8,7 +8,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from glore.config import StoriesSettings
+from glore.config import StoriesSettings, StoriesTaskSettings
 from glore.errors import DataError
 from glore.prompts import refine_segments, solve_segments, step_text
 from glore.records import Problem
@@ -24,7 +24,7 @@ from glore.tasks.stories.solve import solve, work_out
 from glore.tasks.stories.story import CHECK, Story
 from glore.tasks.stories.tell import tell
 
-__all__ = ["Stories"]
+__all__ = ["Stories", "open_stories"]
 
 _EASY = {"distractors": 0, "extra_relations": 0, "shuffled": 0.0}
 """Plainer stories, for the short ones in the first part of training."""
@@ -61,6 +61,11 @@ TO_A_CHECK = 0.5
 """Share of judged drafts that end where a number has just been tried."""
 MAX_REPEATS = 1000
 """Draws in a row that give no new question until there count as none left."""
+
+
+def open_stories(settings: StoriesTaskSettings, seed: int) -> Stories:
+    """The stories of this seed. Raises ConfigError for settings that no story meets."""
+    return Stories(settings.stories, seed, merge_answer_line=settings.merge_answer_line)
 
 
 class Stories:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from glore.tasks.svamp.task import load_svamp
+from glore.tasks.svamp.task import open_svamp
 
-__all__ = ["load_svamp"]
+__all__ = ["open_svamp"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from glore.config import TaskSettings
+from glore.config import SvampTaskSettings
 from glore.errors import DataError, shown
 from glore.records import Problem
 from glore.tasks.data.dataset import DatasetTask, load_rows, split_rows
@@ -22,14 +22,14 @@ from glore.tasks.grading.grade import answer_line
 from glore.tasks.grading.numbers import canonical, parse_number
 from glore.tasks.svamp.equations import parse_infix, worked_lines
 
-__all__ = ["load_svamp"]
+__all__ = ["open_svamp"]
 
 _TRAIN_SHARE = 0.7
 
 
-def load_svamp(settings: TaskSettings) -> DatasetTask:
-    """SVAMP from `task.path` or the Hub; with `task.scratch_path` also text to train a base model
-    from nothing. Raises DataError.
+def open_svamp(settings: SvampTaskSettings, seed: int) -> DatasetTask:
+    """SVAMP from `task.path` or the Hub, the same for every seed; with `task.scratch_path` also text
+    to train a base model from nothing. Raises DataError.
     """
     equations: dict[str, str] = {}
 
@@ -55,7 +55,7 @@ def svamp_question(body: str, question: str) -> str:
     return f"{body}{'' if body.endswith(('.', '!', '?', ',')) else '.'} {question.strip()}"
 
 
-def _rows(settings: TaskSettings) -> Mapping[str, list[Row]]:
+def _rows(settings: SvampTaskSettings) -> Mapping[str, list[Row]]:
     rows = dict(load_rows(settings))
     if "all" in rows:
         cut = round(len(rows["all"]) * _TRAIN_SHARE)
