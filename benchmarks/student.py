@@ -21,7 +21,7 @@ from glore.config import LabelSettings, RunConfig, load_config
 from glore.config.engine import Quantization
 from glore.engines.local.engine import TorchEngine
 from glore.models import load_causal_lm, load_tokenizer
-from glore.pipeline.marks import part_files
+from glore.pipeline.integrity import part_files
 from glore.progress import SilentProgress
 from glore.prompts import solve_segments
 from glore.records import Problem, Solution, read_records

@@ -16,7 +16,7 @@ from pathlib import Path
 from glore import Solution, read_records
 from glore.config import RunConfig
 from glore.pipeline import StageContext, declare
-from glore.pipeline.marks import recorded_files
+from glore.pipeline.integrity import recorded_files
 from glore.report.views import TableView, percent
 from glore.statistics import wilson
 from glore.studies import Study

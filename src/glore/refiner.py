@@ -19,7 +19,7 @@ from glore.config import EngineSettings
 from glore.engines.protocol import Engine, Request, SamplingParams, check_scores
 from glore.errors import DataError, ModelError, RunError, has_lone_surrogate, shown
 from glore.inference import CANDIDATES, Decisions, mark_drafts, refine_drafts
-from glore.pipeline.marks import check_belongs_together, makers
+from glore.pipeline.integrity import check_belongs_together, makers
 from glore.pipeline.recorded import made_with
 from glore.prompts import MAX_QUESTION_CHARS, solve_segments
 from glore.records import Refinement

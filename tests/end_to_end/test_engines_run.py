@@ -9,7 +9,7 @@ from test_tiny_run import RECIPE
 
 from glore import load_config, run
 from glore.config import RunConfig
-from glore.pipeline.marks import part_files
+from glore.pipeline.integrity import part_files
 from glore.records import PrefixTrials, Solution, read_records
 from support.engine_kinds import serving
 

@@ -22,7 +22,8 @@ from glore.config import RunConfig
 from glore.errors import RunError
 from glore.pipeline import Stage, StageContext, plan_stages, run_stages
 from glore.pipeline.folder import locked
-from glore.pipeline.marks import check_belongs_together, makers, read_done
+from glore.pipeline.integrity import check_belongs_together, makers
+from glore.pipeline.marks import read_done
 from glore.records import Solution, read_records
 from support.small_stages import contents, everything, small_config, small_stages
 
@@ -265,8 +266,7 @@ def test_an_unreadable_mark_is_not_an_absent_one(finished: RunConfig, kind: str)
     for dry_run in (True, False):
         with pytest.raises(
             RunError,
-            match=r"done\.json is there, "
-            r"but can't be read as the mark of a finished stage .*--redo",
+            match=r"done\.json can't be read as the mark of a finished stage .*--redo",
         ) as caught:
             run_stages(small_stages(), finished, dry_run=dry_run)
     assert "\n" not in str(caught.value)

@@ -24,7 +24,7 @@ from glore.cli.display import stages_table
 from glore.config import RunConfig, load_run
 from glore.errors import GloreError
 from glore.pipeline import run_stages
-from glore.pipeline.marks import check_belongs_together, makers
+from glore.pipeline.integrity import check_belongs_together, makers
 from glore.pipeline.recorded import made_with
 from support.small_stages import everything, small_config, small_stages
 

@@ -112,11 +112,11 @@ def test_a_recipe_that_can_be_run_passes(tmp_path: Path, overrides: tuple[str, .
         ),
         (
             ["task.kind=gsm8k", "task.path={none}", "base.model={base}"],
-            "task.path: there is nothing to read at",
+            "does not exist, and stage problems reads it",
         ),
         (
             ["task.kind=svamp", "task.path={base}/config.json", "task.scratch_path={none}"],
-            "task.scratch_path: there is nothing to read at",
+            "does not exist, and stage base reads it",
         ),
     ],
 )
@@ -248,8 +248,7 @@ def test_data_that_is_gone_is_said_before_the_first_stage(tmp_path: Path) -> Non
     )
     with pytest.raises(
         DataError,
-        match=r"^base\.model: there is nothing to read at 'None', which stage sample reads; "
-        r"give a path that exists",
+        match=r"^base\.model: 'None' does not exist, and stage sample reads it; give a path",
     ):
         run_stages(stages, small_config(tmp_path))
     assert not (tmp_path / "small" / "stages").exists()

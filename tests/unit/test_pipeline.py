@@ -21,7 +21,8 @@ from glore.config import RunConfig
 from glore.errors import ConfigError, RunError
 from glore.pipeline import Stage, StageContext, plan_stages, run_stages
 from glore.pipeline.fingerprints import declared_settings, flat_settings
-from glore.pipeline.marks import check_belongs_together, makers, part_files, read_done
+from glore.pipeline.integrity import check_belongs_together, makers, part_files
+from glore.pipeline.marks import read_done
 from glore.pipeline.view import settings_view
 from glore.records import Problem, StepScores, read_records
 from support.small_stages import N_PROBLEMS, contents, small_config, small_stages
@@ -179,7 +180,7 @@ def test_what_was_made_under_other_settings_is_not_replaced_unasked(
     rule = "stage task and 3 after it" if finished else "stage task and 1 after it"
     with pytest.raises(
         RunError,
-        match=rf"holds what was made by other settings: {rule} \(seed 0 → 5\).*name=….*--redo",
+        match=rf"holds results of other settings: {rule} \(seed 0 → 5\).*name=….*--redo",
     ):
         run_stages(small_stages(), small_config(tmp_path, seed=5))
     assert contents(config.run_dir) == before
@@ -194,7 +195,7 @@ def test_stages_that_do_not_belong_together_are_found(tmp_path: Path) -> None:
     check_belongs_together(config.run_dir, names)
     run_stages(small_stages(), small_config(tmp_path, seed=5), until="task", redo=True)
     with pytest.raises(
-        RunError, match=r"stage sample was made from another task than the one there now.*--redo"
+        RunError, match=r"stage sample was made from another task than the present one.*--redo"
     ):
         check_belongs_together(config.run_dir, names)
     check_belongs_together(config.run_dir, ["task"])
@@ -253,7 +254,7 @@ def test_changed_data_recomputes_and_data_that_is_gone_does_not(tmp_path: Path) 
     config, stages = small_config(tmp_path), with_contents(tmp_path)
     plan = plan_stages(stages, config)[0]
     assert "content of task.path" not in plan.settings
-    assert plan.why == "no result yet; nothing is there at task.path"
+    assert plan.why == "no result yet; missing: task.path"
     (tmp_path / "data.txt").write_text("old")
     run_stages(stages, config)
     assert states(config, stages) == ["reused"] * 4

@@ -276,7 +276,7 @@ def test_a_report_of_what_cannot_be_read_is_refused(tmp_path):
     ):
         build_report(run_dir)
     (run_dir / "stages" / "test_drafts" / "done.json").write_text("{")
-    with pytest.raises(RunError, match=r"test_drafts/done\.json is there, but can't be read"):
+    with pytest.raises(RunError, match=r"test_drafts/done\.json can't be read"):
         print_tables(run_dir, Console(file=io.StringIO()))
     recorded(run_dir)
     text = resolved_recipe(load_config(run_dir / "config.yaml"))

@@ -1,10 +1,8 @@
-"""What a stage gets: its settings, its inputs' records, and places to put results that survive a
-kill.
+"""What a stage gets: its settings, the records of its inputs, and storage that survives a kill.
 
-`sharded` and `once` are the two ways to lose little: the first commits a long list of items shard
-by shard, the second remembers that a piece of work (a training run inside a stage) is over. Both
-remember what was counted with `count`, so that an interrupted stage reports the same counts as an
-uninterrupted one.
+`sharded` commits a long list of items shard by shard. `once` remembers that a piece of work, such
+as a training inside a stage, is finished. Both store what was counted with `count`, so an
+interrupted stage reports the same counts as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -21,7 +19,8 @@ from glore.config import RunConfig
 from glore.digests import file_digest
 from glore.errors import RunError
 from glore.pipeline.folder import write_json
-from glore.pipeline.marks import Memory, check_inside, part_files, read_memory, recorded_files
+from glore.pipeline.integrity import check_inside, part_files, recorded_files
+from glore.pipeline.marks import Memory, read_memory
 from glore.pipeline.stage import Stage
 from glore.pipeline.view import settings_view
 from glore.progress import Progress
@@ -34,7 +33,7 @@ R = TypeVar("R")
 
 
 class StageContext:
-    """Handed to a stage's `run`. Everything a stage keeps goes through here."""
+    """The argument of a stage's `run`: all that the stage reads and writes goes through it."""
 
     def __init__(
         self,
@@ -51,7 +50,7 @@ class StageContext:
         self.run_dir = config.run_dir
         self.folder = stage.folder(config.run_dir)
         self.reused_seconds = 0.0
-        """Wall time of earlier attempts that was not spent again."""
+        """Wall time of earlier attempts whose work is reused."""
         self._watched = _Watched(progress)
         self.progress: Progress = self._watched
         self._stage = stage
@@ -61,7 +60,7 @@ class StageContext:
 
     @property
     def counts(self) -> dict[str, float]:
-        """What `count` has added up."""
+        """The totals of `count`."""
         return dict(self._counters[0])
 
     def count(self, **numbers: float) -> None:

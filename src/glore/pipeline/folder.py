@@ -26,7 +26,7 @@ from pathlib import Path
 
 from glore.errors import RunError
 from glore.files import LEFTOVER, remove_folder, replacing
-from glore.pipeline.marks import check_inside
+from glore.pipeline.integrity import check_inside
 
 __all__ = [
     "check_is_run_folder",

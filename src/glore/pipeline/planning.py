@@ -22,14 +22,8 @@ from glore.pipeline.fingerprints import (
     package_versions,
     stage_fingerprint,
 )
-from glore.pipeline.marks import (
-    DoneMark,
-    StartedMark,
-    check_inside,
-    check_stage_files,
-    read_done,
-    read_started,
-)
+from glore.pipeline.integrity import check_inside, check_stage_files
+from glore.pipeline.marks import DoneMark, StartedMark, read_done, read_started
 from glore.pipeline.stage import Stage
 from glore.records import SCHEMA_VERSION
 
@@ -53,25 +47,24 @@ class StagePlan:
     inputs: dict[str, str]
     """Input stage → fingerprint."""
     tokens: int | None
-    """Estimated tokens; none where the stage gives no estimate or is reused."""
+    """Estimated tokens; None if the stage is reused or has no estimate."""
     done: DoneMark | None
-    """The mark of the complete stage, where it is reused."""
+    """The mark of the stage if it is reused."""
     replaces: bool
-    """Whether computing it discards something that is there: made otherwise, damaged or not
-    readable.
-    """
+    """Whether computing it discards existing results: of other settings, damaged or unreadable."""
     damaged: bool = False
-    """Whether that was made under the same settings, so that a copy of it could be put back."""
+    """Whether these have the same settings, so that a copy of the files could be restored."""
     absent: tuple[str, ...] = ()
-    """Settings that name what the stage reads from outside the run, where nothing is there now."""
+    """Settings that name a file or folder outside the run which is missing now."""
 
 
 def plan_stages(
     stages: Sequence[Stage], config: RunConfig, redo: bool = False
 ) -> tuple[StagePlan, ...]:
-    """What running these stages would do. Reads the run folder, changes nothing.
+    """What running these stages would do, in their order. Reads the run folder and changes nothing.
 
-    Raises RunError for what is there but can't be read, where it is not to be done again (`redo`).
+    Raises RunError for a mark that can't be read, unless `redo` replaces it; ValueError for stages
+    whose names or models collide, or whose inputs do not precede them.
     """
     plans: dict[str, StagePlan] = {}
     maker: dict[str, str] = {}
@@ -131,7 +124,7 @@ def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str], redo: bool) -
     elif started is not None:
         state, why = "resumed", "unfinished"
     else:
-        # Somebody removed a stage folder that is gone whole; then its models are made again, too.
+        # A user who removed the whole folder of a stage wants its models to be made again.
         models = folder.is_dir() and any(path.is_dir() for path in model_folders)
         replaces = damaged = models or _has_work(folder)
         unmarked = (
@@ -141,7 +134,7 @@ def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str], redo: bool) -
         why = unmarked if replaces else "no result yet"
     absent = [name for name, content in found.items() if content is None]
     if absent and state != "reused":
-        why += f"; nothing is there at {', '.join(absent)}"
+        why += f"; missing: {', '.join(absent)}"
     tokens = stage.estimate(config) if stage.estimate and state != "reused" else None
     mark = done if state == "reused" else None
     missing = () if state == "reused" else tuple(absent)
@@ -161,8 +154,8 @@ def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str], redo: bool) -
 
 
 def _marks(folder: Path, redo: bool) -> tuple[DoneMark | None, StartedMark | None, str | None]:
-    """The stage's mark, `done.json` before `started.json`; or, with `redo`, why it can't be read.
-    Raises RunError.
+    """The marks in `done.json`, else `started.json`; with `redo`, the reason why they can't be
+    read. Raises RunError.
     """
     try:
         done = read_done(folder)
@@ -174,18 +167,18 @@ def _marks(folder: Path, redo: bool) -> tuple[DoneMark | None, StartedMark | Non
 
 
 def _has_work(folder: Path) -> bool:
-    """Are there finished shards or checkpoints of a stage?"""
+    """Whether a stage has finished shards or checkpoints."""
     return any(folder.glob("*.parquet")) or any((folder / "work").glob("*"))
 
 
 def _contents(
     found: Mapping[str, str | None], earlier: DoneMark | StartedMark | None
 ) -> dict[str, str]:
-    """Hashes of what a stage reads from outside; where that isn't there now, the hash that an
-    earlier attempt noted.
+    """Hashes of what a stage reads from outside the run. Data that is missing now has the hash of
+    an earlier attempt.
 
-    So is the hash of what was regraded, also where the stage is made anew: a later stage that was
-    made before must not fit.
+    The hash of regraded records is kept as well, even if the stage is computed again, so that a
+    later stage from before the regrading does not match.
     """
     noted = earlier.settings if earlier else {}
     hashes = {f"content of {name}": content for name, content in found.items()} | (
@@ -201,7 +194,7 @@ def _contents(
 def made_from(
     stage: Stage, settings: dict[str, object], inputs: dict[str, str]
 ) -> dict[str, object]:
-    """What a mark says about the making of a stage, besides its fingerprint."""
+    """What a mark says of a stage besides its fingerprint."""
     return {
         "settings": settings,
         "inputs": inputs,
@@ -212,7 +205,7 @@ def made_from(
 
 
 def check_settings(stages: Sequence[Stage], plans: Sequence[StagePlan], config: RunConfig) -> None:
-    """Refuse now what any stage to be done would refuse later. Raises GloreError."""
+    """Raise the GloreError that a stage to be computed would raise later."""
     to_do = [
         (stage, plan) for stage, plan in zip(stages, plans, strict=True) if plan.state != "reused"
     ]
@@ -223,8 +216,8 @@ def check_settings(stages: Sequence[Stage], plans: Sequence[StagePlan], config: 
         for setting in plan.absent:
             value = functools.reduce(getattr, setting.split("."), config)
             raise DataError(
-                f"{setting}: there is nothing to read at {shown(str(value))}, which stage "
-                f"{stage.name} reads; give a path that exists"
+                f"{setting}: {shown(str(value))} does not exist, and stage {stage.name} reads it; "
+                "give a path that exists"
             )
 
 
@@ -235,19 +228,18 @@ def check_replaces_nothing(plans: Sequence[StagePlan], run_dir: Path) -> None:
     first, *others = replaced
     if first.damaged:
         raise RunError(
-            f"stage {first.name} can't be used as it is: {first.why}. Nothing was removed; put the "
-            "file back from a copy, or add --redo to compute the stage again in its place"
+            f"stage {first.name} can't be reused: {first.why}. Nothing was removed; restore the "
+            "file from a copy, or add --redo to compute the stage again"
         )
     more = f" and {len(others)} after it" if others else ""
     if first.why.startswith("made from another"):
         raise RunError(
-            f"{run_dir}: stage {first.name}{more} no longer fits what it comes from ({first.why}), "
-            "which was made or regraded since; to keep it, give this run another name (name=…); "
-            "to compute it again in its place, add --redo"
+            f"{run_dir}: stage {first.name}{more} no longer matches its inputs ({first.why}), "
+            "which were computed or regraded since; to keep it, give this run another name "
+            "(name=…); to replace it, add --redo"
         )
     raise RunError(
-        f"{run_dir} holds what was made by other settings: stage {first.name}{more} ({first.why}); "
-        "to keep that, give this run another name (name=…); to go on as it was, run its own "
-        f"settings: glore run {shlex.quote(str(run_dir / 'config.yaml'))}; to compute it again in "
-        "its place, add --redo"
+        f"{run_dir} holds results of other settings: stage {first.name}{more} ({first.why}); to "
+        "keep them, give this run another name (name=…); to continue with their settings: glore "
+        f"run {shlex.quote(str(run_dir / 'config.yaml'))}; to replace them, add --redo"
     )

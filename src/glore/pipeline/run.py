@@ -1,12 +1,9 @@
-"""Runs stages in order: fingerprints, shards, resume. Knows no machine learning.
+"""Runs stages in order: reuses, resumes or computes each. Knows no machine learning.
 
-A stage is complete when its `done.json` is there and holds the fingerprint of the settings the
-stage reads, the content of the data it reads from outside the run, its inputs' fingerprints, its
-version, the records' schema version and glore's release. Anything else is made again, and the
-reason is said; where that would replace what is there (computed under other settings, damaged, not
-readable), only if asked to (`redo`). An unfinished stage goes on from the shards it has committed,
-if they were made under the same fingerprint. Stages must be deterministic: then a run that was
-killed anywhere and started again holds the same bytes as one that was not.
+A complete stage is reused (`glore.pipeline.planning` says when). Any other stage is computed, and
+the progress line gives the reason. Existing results are replaced only with `redo`. An unfinished
+stage resumes from its committed shards if they have the same fingerprint. Stages are deterministic,
+so a run that was killed and started again holds the same bytes as one that was not.
 """
 
 from __future__ import annotations
@@ -34,7 +31,8 @@ from glore.pipeline.folder import (
     write_json,
     write_text,
 )
-from glore.pipeline.marks import DoneMark, check_records, file_mark, model_marks, read_done
+from glore.pipeline.integrity import check_records, file_mark, model_marks
+from glore.pipeline.marks import DoneMark, read_done
 from glore.pipeline.planning import (
     StagePlan,
     check_replaces_nothing,
@@ -50,7 +48,7 @@ from glore.records import SCHEMA_VERSION
 __all__ = ["run_stages"]
 
 SPARE_BYTES = 2**20
-"""With less free space than this, a failed write means a full disk."""
+"""A write that fails with less free space than this means a full disk."""
 
 
 def run_stages(
@@ -139,7 +137,7 @@ def _run_stage(
         )
     context = StageContext(config, stage, sources, progress, redo)
     begin = time.monotonic()
-    # Takes the last stage's line down while this one opens its data and models.
+    # Replaces the last stage's line while this one opens its data and models.
     progress.begin("working", 0, "")
     try:
         stage.run(context)
@@ -183,7 +181,7 @@ def _models_to_clear(stage: Stage, stages: Sequence[Stage], folder: Path) -> set
     """The models that the stage makes, and those that it alone made before."""
     try:
         done = read_done(folder)
-    except RunError:  # its removal was asked for
+    except RunError:  # unreadable, and `redo` replaces it
         done = None
     others = {
         model
@@ -195,9 +193,7 @@ def _models_to_clear(stage: Stage, stages: Sequence[Stage], folder: Path) -> set
 
 
 def _is_full(error: Exception, run_dir: Path) -> bool:
-    """Did the disk refuse? torch and safetensors raise errors of their own then, which don't say
-    so.
-    """
+    """Whether the disk is full. torch and safetensors then raise errors that don't say so."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return (
@@ -209,7 +205,7 @@ def _tidy(folder: Path) -> None:
     """Remove what only an unfinished stage needs. A kill in here is made good by the next run."""
     shutil.rmtree(folder / "work", ignore_errors=True)
     for path in (folder / "started.json", *folder.glob(".*")):
-        with contextlib.suppress(OSError):  # a folder of somebody's, say
+        with contextlib.suppress(OSError):  # such as a folder that a user made
             path.unlink()
 
 

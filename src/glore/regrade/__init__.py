@@ -30,7 +30,8 @@ from glore.config import RunConfig
 from glore.errors import RunError
 from glore.files import replacing
 from glore.pipeline.folder import locked, write_json
-from glore.pipeline.marks import DoneMark, StartedMark, file_mark
+from glore.pipeline.integrity import file_mark
+from glore.pipeline.marks import DoneMark, StartedMark
 from glore.pipeline.swap import finish_swap, is_swap_pending, prepared_swap
 from glore.progress import Progress, SilentProgress
 from glore.records import PrefixTrials, Problem, Solution, read_records, write_records

@@ -12,13 +12,8 @@ import pyarrow.parquet as pq
 from glore.config import LabelSettings
 from glore.errors import RunError
 from glore.pipeline.fingerprints import REGRADED, fingerprint_of, stage_fingerprint
-from glore.pipeline.marks import (
-    DoneMark,
-    StartedMark,
-    check_stage_files,
-    finished_stages,
-    recorded_files,
-)
+from glore.pipeline.integrity import check_stage_files, finished_stages, recorded_files
+from glore.pipeline.marks import DoneMark, StartedMark
 from glore.records import PrefixTrials, Problem, Solution, read_records, schema_of
 from glore.tasks.data.splits import SPLITS
 

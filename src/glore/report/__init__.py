@@ -72,7 +72,8 @@ def _evaluation(run_dir: Path, made: RunConfig) -> Evaluation:
     """
     from glore.errors import RunError
     from glore.evaluation import evaluate, read_evaluation, write_evaluation
-    from glore.pipeline.marks import check_belongs_together, read_done
+    from glore.pipeline.integrity import check_belongs_together
+    from glore.pipeline.marks import read_done
     from glore.stages import build_stages
     from glore.stages.evaluating import evaluation_options, read_inputs
 

@@ -11,7 +11,7 @@ from glore.errors import RunError
 from glore.evaluation import EvaluationInputs, EvaluationOptions, evaluate, write_evaluation
 from glore.evaluation.inputs import REFINERS, REWARD_MODELS, SFT_ORM
 from glore.pipeline import Stage, StageContext
-from glore.pipeline.marks import recorded_files
+from glore.pipeline.integrity import recorded_files
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores, read_records
 from glore.solutions import first_of_each
 

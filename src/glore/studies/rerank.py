@@ -18,7 +18,7 @@ from glore.evaluation import EvaluationInputs, EvaluationOptions
 from glore.evaluation.inputs import REWARD_MODELS, Index
 from glore.evaluation.rerank_curves import CurvePoint, rerank_curves
 from glore.pipeline import StageContext, declare
-from glore.pipeline.marks import recorded_files
+from glore.pipeline.integrity import recorded_files
 from glore.records import Problem, Solution, StepScores, read_records
 from glore.report.views import MODEL_NAMES, TableView, percent, points
 from glore.rerank import AGGREGATES
