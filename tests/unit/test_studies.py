@@ -111,7 +111,8 @@ def test_a_study_of_another_package_runs_by_its_name(
     run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = importlib.metadata.EntryPoint("lengths", "extend_study:STUDY", "glore.studies")
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [entry])
+    points = importlib.metadata.EntryPoints([entry])
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
     monkeypatch.syspath_prepend(EXAMPLES)
     study = find_study("lengths")
     run_study(study, run)

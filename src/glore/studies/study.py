@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib
-import importlib.metadata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from glore.config import RunConfig
+from glore.config.plugins import imported, plugin, plugin_names
 from glore.errors import ConfigError, shown
 from glore.pipeline import Stage
 from glore.report.views import TableView
 
-__all__ = ["STUDIES", "Study", "find_study", "known_studies"]
+__all__ = ["STUDIES", "Study", "find_study"]
 
 STUDIES: Mapping[str, str] = MappingProxyType({"rerank": "glore.studies.rerank:STUDY"})
 """Name → where it is."""
@@ -40,21 +39,17 @@ class Study:
     """Its tables, from the run's settings and the folder that holds the study's `stages/`."""
 
 
-def known_studies() -> dict[str, str]:
-    """Name → `module:attribute` of every study, the built-in ones and those of other packages."""
-    found = importlib.metadata.entry_points(group=GROUP)
-    return {**{entry.name: entry.value for entry in found}, **STUDIES}
-
-
 def find_study(name: str) -> Study:
     """The study of that name. Raises ConfigError with the nearest known one."""
-    known = known_studies()
+    known = [*STUDIES, *sorted(plugin_names(GROUP) - STUDIES.keys())]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
         raise ConfigError(f"there is no study {shown(name)}; {hint}")
-    module, _, attribute = known[name].partition(":")
-    study = getattr(importlib.import_module(module), attribute)
+    study = imported(STUDIES[name]) if name in STUDIES else plugin(GROUP, name)
     if not isinstance(study, Study):
-        raise ConfigError(f"study {shown(name)}: {known[name]} is no glore.studies.Study")
+        raise ConfigError(
+            f"the entry point {name} in {GROUP} is {shown(study)}; it must name a "
+            "glore.studies.Study"
+        )
     return study
