@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,9 @@ def part_of(path: Path) -> str:
     return part_of_module(".".join(path.relative_to(SOURCE).with_suffix("").parts))
 
 
-def imported_modules(path: Path) -> set[str]:
-    """Absolute names of all modules a file imports when it runs."""
-    found: set[str] = set()
+def imports(path: Path) -> set[tuple[str, str]]:
+    """(module, name) of all that a file imports when it runs; name "": the module itself."""
+    found: set[tuple[str, str]] = set()
 
     class Visitor(ast.NodeVisitor):
         def visit_If(self, node: ast.If) -> None:  # ast's own naming
@@ -59,19 +60,33 @@ def imported_modules(path: Path) -> set[str]:
                 self.generic_visit(node)
 
         def visit_Import(self, node: ast.Import) -> None:  # ast's own naming
-            found.update(alias.name for alias in node.names)
+            found.update((alias.name, "") for alias in node.names)
 
         def visit_ImportFrom(self, node: ast.ImportFrom) -> None:  # ast's own naming
             assert node.level == 0, (
                 f"{path}: relative import; write glore.… so that this test can read it"
             )
             assert node.module is not None
-            found.add(node.module)
-            if node.module == "glore":
-                found.update(f"glore.{alias.name}" for alias in node.names)
+            found.update((node.module, alias.name) for alias in node.names)
 
     Visitor().visit(ast.parse(path.read_text(encoding="utf-8")))
     return found
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Absolute names of all modules a file imports when it runs."""
+    return {
+        f"glore.{name}" if module == "glore" and name else module for module, name in imports(path)
+    } | {module for module, _ in imports(path)}
+
+
+def imported_files(path: Path, modules: Collection[str]) -> set[str]:
+    """Those of `modules` that a file imports; of `from package import module` the module alone."""
+    names = {
+        f"{module}.{name}" if f"{module}.{name}" in modules else module
+        for module, name in imports(path)
+    }
+    return names & set(modules)
 
 
 def imported_parts(path: Path) -> set[str]:
@@ -110,6 +125,46 @@ def test_parts_form_no_circle() -> None:
         assert leaves, f"circle among {sorted(graph)}"
         for part in leaves:
             del graph[part]
+
+
+def module_name(path: Path) -> str:
+    """The dotted name of a file's module; a package's name for its `__init__`."""
+    parts = ("glore", *path.relative_to(SOURCE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def cycles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """The sets of two or more nodes that reach each other."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            new = graph[todo.pop()] - seen
+            seen |= new
+            todo.extend(new)
+        return seen
+
+    reach = {node: reached(node) for node in graph}
+    found: list[set[str]] = []
+    for node, others in reach.items():
+        if node in others and not any(node in cycle for cycle in found):
+            found.append({other for other in others if node in reach[other]})
+    return found
+
+
+def test_no_two_files_import_each_other() -> None:
+    """Nor through others. Late imports count."""
+    modules = {module_name(path): path for path in FILES}
+    graph = {name: imported_files(path, modules) - {name} for name, path in modules.items()}
+    assert "glore.engines.protocol" in graph["glore.engines.http.engine"]
+    assert cycles(graph) == []
+
+
+def test_cycles_are_found() -> None:
+    graph = {"a": {"b", "e"}, "b": {"c"}, "c": {"a", "d"}, "d": set(), "e": {"f"}, "f": {"e", "d"}}
+    assert cycles(graph) == [{"a", "b", "c"}, {"e", "f"}]
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))

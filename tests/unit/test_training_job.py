@@ -242,7 +242,7 @@ def test_a_job_runs_no_code_of_its_base(
     says_yes.write_text("y\n" * 100)
     with says_yes.open() as stream:
         monkeypatch.setattr(
-            "glore.training.job.subprocess.Popen", partial(subprocess.Popen, stdin=stream)
+            "glore.training.launch.subprocess.Popen", partial(subprocess.Popen, stdin=stream)
         )
         with pytest.raises(
             ModelError, match=r"it needs code of its own \(evil\.Config.*\), and glore runs none"

@@ -31,7 +31,7 @@ from glore.training.examples import (
     step_rows,
 )
 from glore.training.fit import fit, seed_all
-from glore.training.job import launched
+from glore.training.launch import launch_training
 from glore.training.lora import merge_lora, wrap_lora
 from glore.training.memory_errors import explain_out_of_memory
 from glore.training.model_card import model_card
@@ -57,7 +57,7 @@ def train_causal_lm(
     memory, loss not a number), ConfigError (peft missing).
     """
     if setup.launch:
-        return launched("causal", base, examples, settings, setup)
+        return launch_training("causal", base, examples, settings, setup)
     what = (
         f"Causal language model, fine-tuned from {base} on prompts and targets (loss on targets)."
     )
@@ -80,7 +80,7 @@ def train_step_classifier(
     The new head depends on the seed alone. Resumes, launches and raises as `train_causal_lm` does.
     """
     if setup.launch:
-        return launched("steps", base, examples, settings, setup)
+        return launch_training("steps", base, examples, settings, setup)
     what = f"Step classifier (0 bad, 1 good, at the last token of each step), started from {base}."
 
     def rows(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Row], int]:

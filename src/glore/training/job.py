@@ -1,9 +1,7 @@
-"""A training on several devices, as a job of its own: `launch` + `-m glore.training.job JOB TOKEN`
-(docs/cluster.md).
+"""One process of a training on several devices: `-m glore.training.job FOLDER TOKEN`.
 
-The run stays one process. It writes the examples and settings to a file, starts the launcher
-(`accelerate launch …`), shows the progress that the first process of the job prints, and takes the
-report or the error that it leaves behind.
+`glore.training.launch` starts it through the launcher. It reads the examples and settings in
+FOLDER, trains, and leaves a report or an error there. TOKEN names the launch that it belongs to.
 """
 
 from __future__ import annotations
@@ -12,148 +10,24 @@ import contextlib
 import dataclasses
 import json
 import os
-import re
-import signal
-import subprocess
 import sys
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from glore.config import TrainSettings
-from glore.errors import ConfigError, GloreError, ModelError, RunError, says_out_of_memory, shown
+from glore.errors import GloreError
 from glore.files import replacing, split_lines
 from glore.progress import Progress, SilentProgress
 from glore.training.distributed import is_first
 from glore.training.examples import LMExample, StepExample, TrainReport
-from glore.training.job_owner import Owner, exclusive, still_owned
-from glore.training.launch_command import launch_path, launch_words, no_launcher
-from glore.training.memory_errors import memory_error
+from glore.training.finetune import train_causal_lm, train_step_classifier
+from glore.training.job_owner import still_owned
+from glore.training.launch import MARK, Kind
 from glore.training.training_setup import TrainingSetup
 
-__all__ = ["launched"]
 
-Kind = Literal["causal", "steps"]
-MARK = "@glore "
-"""Begins a line of progress."""
-_KILLED = re.compile(r"SIGKILL|exitcode *:? *-9\b")
-"""What torchrun and accelerate say of a process that the system's memory killer ended."""
-
-
-def launched(
-    kind: Kind,
-    base: str | Path,
-    examples: Iterable[LMExample] | Iterable[StepExample],
-    settings: TrainSettings,
-    setup: TrainingSetup,
-) -> TrainReport:
-    """Carry a training out with `setup.launch`. Raises ConfigError (no such command), or what the
-    job failed with.
-    """
-    folder = setup.work_dir / "job"
-    folder.mkdir(parents=True, exist_ok=True)
-    owner = Owner.me()
-    with exclusive(folder, setup.progress):
-        for old in ("report.json", "error.json"):
-            (folder / old).unlink(missing_ok=True)
-        with (folder / "examples.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(
-                json.dumps(dataclasses.asdict(example), ensure_ascii=False) + "\n"
-                for example in examples
-            )
-        job = {
-            "kind": kind,
-            "base": str(base),
-            "settings": settings.model_dump(mode="json"),
-            "setup": _plain(setup),
-        }
-        (folder / "job.json").write_text(
-            json.dumps({**job, "owner": dataclasses.asdict(owner)}), encoding="utf-8"
-        )
-    command = [
-        *launch_words(setup.launch),
-        "-m",
-        "glore.training.job",
-        str(folder.resolve()),
-        owner.token,
-    ]
-    environment = {**os.environ, "PATH": launch_path()}
-    last: deque[str] = deque(maxlen=60)
-    try:
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            env=environment,
-        )
-    except OSError as error:
-        raise no_launcher(command[0], error.strerror or str(error)) from error
-    with process:
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if line.startswith(MARK):
-                    _show(json.loads(line.removeprefix(MARK)), setup.progress)
-                elif line.strip():
-                    last.append(line.strip())
-        except BaseException:
-            process.terminate()  # the launcher ends its processes
-            raise
-    return _outcome(folder, process.returncode, list(last), settings, setup)
-
-
-def _outcome(
-    folder: Path,
-    returncode: int,
-    last: Sequence[str],
-    settings: TrainSettings,
-    setup: TrainingSetup,
-) -> TrainReport:
-    if (folder / "error.json").is_file():
-        error = json.loads((folder / "error.json").read_text(encoding="utf-8"))
-        kinds = {kind.__name__: kind for kind in (ConfigError, ModelError, RunError)}
-        raise kinds.get(error["kind"], ModelError)(error["message"])
-    if returncode or not (folder / "report.json").is_file():
-        log = folder / "output.log"
-        log.write_text("\n".join(last) + "\n", encoding="utf-8")
-        if (short := _memory_message(returncode, last)) is not None:
-            raise memory_error(f"{short}; its last lines are in {log}", settings, setup)
-        said = next((line for line in reversed(last) if "Error" in line), "")
-        raise ModelError(
-            f"the training job ended with code {returncode}: {shown(said, 300)}; its last lines "
-            f"are in {log}"
-        )
-    return TrainReport(**json.loads((folder / "report.json").read_text(encoding="utf-8")))
-
-
-def _memory_message(returncode: int, last: Sequence[str]) -> str | None:
-    """What tells that a job, or one of its processes, ran out of memory; none: nothing does."""
-    if returncode in (-signal.SIGKILL, 128 + signal.SIGKILL):
-        return "the job was killed, as the system does where memory runs out"
-    said = next((line for line in reversed(last) if says_out_of_memory(line)), None)
-    killed = next((line for line in reversed(last) if _KILLED.search(line)), None)
-    return said or (
-        killed
-        and f"a process of the job was killed, as the system does where memory runs out: {killed}"
-    )
-
-
-def _show(event: Mapping[str, object], progress: Progress) -> None:
-    match event:
-        case {"begin": str(what), "total": int(total), "unit": str(unit)}:
-            progress.begin(what, total, unit)
-        case {"advance": int(n), "tokens": int(tokens)}:
-            progress.advance(n, tokens)
-        case {"note": str(message)}:
-            progress.note(message)
-
-
-class _Printed:
-    """Progress as lines for the process that launched this one."""
+class _PrintedProgress:
+    """Prints progress as lines for the process that launched this one."""
 
     def begin(self, what: str, total: int, unit: str) -> None:
         self._print({"begin": what, "total": total, "unit": unit})
@@ -168,22 +42,9 @@ class _Printed:
         print(MARK + json.dumps(event), flush=True)
 
 
-def _plain(setup: TrainingSetup) -> dict[str, object]:
-    """What goes into the job's file: all but who watches and the launcher."""
-    return {
-        "out_dir": str(setup.out_dir),
-        "work_dir": str(setup.work_dir),
-        "log_dir": None if setup.log_dir is None else str(setup.log_dir),
-        "seed": setup.seed,
-        "dtype": setup.dtype,
-        "device": setup.device,
-        "section": setup.section,
-    }
-
-
 def _carry_out(folder: Path) -> None:
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    progress: Progress = _Printed() if is_first() else SilentProgress()
+    progress: Progress = _PrintedProgress() if is_first() else SilentProgress()
     paths = {
         key: Path(job["setup"][key])
         for key in ("out_dir", "work_dir", "log_dir")
@@ -207,8 +68,6 @@ def _train(
     settings: TrainSettings,
     setup: TrainingSetup,
 ) -> TrainReport:
-    from glore.training.finetune import train_causal_lm, train_step_classifier
-
     tuples = [{key: tuple(value) for key, value in example.items()} for example in examples]
     if kind == "causal":
         return train_causal_lm(
@@ -227,14 +86,14 @@ def _train(
 
 
 def main() -> None:
-    """One process of a job."""
+    """Run one process of a job."""
     folder = Path(sys.argv[1])
     if not still_owned(folder, sys.argv[2]):
         sys.exit("the run that launched this training is gone")
     try:
         _carry_out(folder)
     except GloreError as error:
-        # Whichever process it is: where only one runs out of memory, the first may be another. The
+        # Any process may write it: if one alone runs out of memory, it need not be the first. The
         # one that fails first has the cause.
         said = json.dumps({"kind": type(error).__name__, "message": str(error)})
         with (
@@ -242,7 +101,7 @@ def main() -> None:
             (folder / "error.json").open("x", encoding="utf-8") as file,
         ):
             file.write(said)
-        # The other processes may wait in a collective for ever: leave at once, and the launcher
+        # The other processes may wait in a collective for ever: exit at once, and the launcher
         # ends them.
         os._exit(1)
 

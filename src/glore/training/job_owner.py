@@ -1,10 +1,10 @@
-"""A launched job belongs to the run that started it: it ends when that run is gone, and no two jobs
-work in one folder.
+"""The run that owns a launched job: the job ends when its run is gone, and only one job works in a
+folder.
 
-A run that is killed can't stop what it launched. Left alone, such a job would go on writing
-checkpoints and the model while the run, started again, launches another. So every process of a job
-holds a lock that the next launch waits for, does nothing where the folder is another launch's by
-now, and leaves once its run is no more.
+A run that is killed can't stop its job. The job would go on writing checkpoints and the model while
+the run, started again, launches another one. So every process of a job holds a lock that the next
+launch waits for, does nothing if another launch owns the folder by now, and exits once its run is
+gone.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ __all__ = ["Owner", "exclusive", "still_owned"]
 
 LOCK = "at-work.lock"
 PATIENCE = 600.0
-"""So many seconds the processes of an earlier job have to end; without their run they do at once.
-"""
+"""Seconds that the processes of an earlier job have to end; without their run they end at once."""
 PAUSE = 0.2
 
 
@@ -40,7 +39,7 @@ class Owner:
     token: str
     """Different for every launch."""
     place: str
-    """Where its process id means something."""
+    """The machine and container in which its process id is valid."""
     pid: int
 
     @classmethod
@@ -49,7 +48,7 @@ class Owner:
         return cls(secrets.token_hex(8), _place(), os.getpid())
 
     def is_gone(self) -> bool:
-        """Has the process ended? Nobody can tell from another machine or container: false there."""
+        """Whether the process has ended. False on another machine or container, which can't tell."""
         if self.place != _place():
             return False
         try:
@@ -63,33 +62,33 @@ class Owner:
 
 @contextlib.contextmanager
 def exclusive(folder: Path, progress: Progress) -> Iterator[None]:
-    """Wait until no process of an earlier job is at work in `folder`, and keep them out inside the
-    block. Raises RunError.
+    """Wait until no process of an earlier job works in `folder`, and keep others out inside the
+    block. Raises RunError after `PATIENCE`.
     """
     with (folder / LOCK).open("ab+") as stream:
-        end, told = time.monotonic() + PATIENCE, False
+        end, noted = time.monotonic() + PATIENCE, False
         while True:
             try:
                 fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError as error:
-                if not told:
+                if not noted:
                     progress.note("waiting for the processes of an earlier, killed training to end")
                 if time.monotonic() > end:
                     raise RunError(
                         f"processes of an earlier training are still at work in {folder}; stop "
                         "them, then run again"
                     ) from error
-                told = True
+                noted = True
                 time.sleep(PAUSE)
         yield
 
 
 def still_owned(folder: Path, token: str) -> bool:
-    """Called in every process of a job, before it reads or writes anything else: does the folder
-    still still_owned to its launch?
+    """Whether the folder still belongs to the launch named `token`.
 
-    From then on the process holds the lock and ends with its run.
+    To be called in every process of a job before it reads or writes anything else. From then on the
+    process holds the lock and ends with its run.
     """
     stream = (folder / LOCK).open("ab+")
     fcntl.lockf(stream, fcntl.LOCK_SH)
@@ -97,7 +96,7 @@ def still_owned(folder: Path, token: str) -> bool:
     owner = Owner(**json.loads((folder / "job.json").read_text(encoding="utf-8"))["owner"])
     if owner.token != token or owner.is_gone():
         return False
-    threading.Thread(target=_leave_with, args=(owner,), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(owner,), daemon=True).start()
     return True
 
 
@@ -105,14 +104,14 @@ _held: list[object] = []
 """Open until the process ends: closing it would drop the lock."""
 
 
-def _leave_with(owner: Owner) -> None:
+def _exit_with(owner: Owner) -> None:
     while not owner.is_gone():
         time.sleep(PAUSE)
     os._exit(1)
 
 
 def _place() -> str:
-    """This machine and, where there are such, the namespace that process ids still_owned to."""
+    """This machine and, where there are such, the namespace that process ids belong to."""
     with contextlib.suppress(OSError):
         return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
     return socket.gethostname()

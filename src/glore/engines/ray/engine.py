@@ -75,11 +75,8 @@ class RayEngine:
         self._set_up(settings)
         folder = Path(model_path)
         path = str(folder.resolve()) if folder.exists() else str(model_path)
-        self._begin(
-            OpenModel(
-                path, settings.sampler, shipped(self._ray, folder) if settings.ship_models else None
-            )
-        )
+        files = shipped(self._ray, folder) if settings.ship_models else None
+        self._begin(OpenModel(path, settings.sampler, files))
 
     @classmethod
     def of(cls, opened: Callable[[], Engine], settings: RayEngineSettings) -> RayEngine:

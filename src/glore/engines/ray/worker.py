@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from glore.config import EngineSettings
+from glore.engines.open import open_engine
 from glore.engines.protocol import Engine, Request, Result
 from glore.errors import GloreError
 
@@ -60,8 +61,6 @@ class OpenModel:
     files: ModelFiles | None = None
 
     def __call__(self) -> Engine:
-        from glore.engines.open import open_engine
-
         if self.files is None:
             return open_engine(self.path, self.settings)
         # Once loaded, the files are not needed again, and a worker that is killed can't remove
