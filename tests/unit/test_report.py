@@ -12,9 +12,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from glore.config import LabelSettings, load_config, resolved_recipe
+from glore.config import (
+    Gsm8kTaskSettings,
+    LabelSettings,
+    StoriesSettings,
+    StoriesTaskSettings,
+    load_config,
+    load_run,
+    resolved_recipe,
+)
 from glore.errors import ConfigError, RunError
 from glore.evaluation import EvaluationInputs, EvaluationOptions, evaluate, read_evaluation
+from glore.pipeline.fingerprints import flat_settings
 from glore.pipeline.folder import write_json
 from glore.pipeline.marks import DoneMark
 from glore.pipeline.recorded import made_with
@@ -251,6 +260,16 @@ def test_the_report_describes_how_the_records_were_made_not_what_config_says_now
     assert "config.yaml says otherwise now: evaluation.threshold: 0.3 → 0.5" in page
     assert read_evaluation(run_dir / "report" / "evaluation.json").options.threshold == 0.3
     assert "glore 0.1.0" in page
+
+
+def test_records_of_another_kind_of_task_keep_its_settings(tmp_path):
+    run_dir = write_run(tmp_path, fake_inputs(10))
+    with (run_dir / "config.yaml").open("a") as config:
+        config.write("task: {kind: gsm8k, path: x, n_dev: 7}\nbase: {model: m}\n")
+    assert load_run(run_dir).task == Gsm8kTaskSettings(path="x", n_dev=7)
+    stories = StoriesTaskSettings(stories=StoriesSettings(people=(4, 5)))
+    recorded(run_dir, **flat_settings(stories.fingerprint_fields(), "task"))
+    assert made_with(run_dir, ["evaluate"]).task == stories
 
 
 def test_numbers_of_an_evaluation_that_is_not_done_are_made_again(tmp_path):
