@@ -111,7 +111,7 @@ def test_computing_stages_again_gives_the_same_bytes(finished: RunConfig, tmp_pa
 
 def test_the_graders_that_made_it_change_nothing(finished: RunConfig) -> None:
     found = regrade(finished)
-    assert not found.changes_anything
+    assert not found.changed
     graded = {s.stage: s.n_verdicts for s in found.stages}
     assert graded["samples"] == 60 * 6
     assert graded["rollouts"] > 0

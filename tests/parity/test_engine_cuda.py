@@ -1,5 +1,5 @@
-"""The GPU backend on a CPU, its kernels in Triton's interpreter and its steps call by call: the same
-texts as the other ways.
+"""The GPU backend on a CPU: its kernels in Triton's interpreter, its steps call by call. It gives
+the same texts as the other backends.
 """
 
 from __future__ import annotations

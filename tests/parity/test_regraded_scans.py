@@ -106,7 +106,7 @@ def test_regraded_rollouts_are_those_of_a_scan(
     assert n_drawn <= n_from_nothing
     assert (n_drawn > 0) == bool(found.unfinished)
 
-    # Tokens are those of a scan, but where rollouts were let go: there, those of all that were
+    # Tokens are those of a scan, but where rollouts were dropped: there, those of all that were
     # drawn.
     tokens = {(t.solution_id, t.n_steps_kept): (t.n_tokens, len(t.completions)) for t in stored}
     for kept, scanned in zip(gone_on, expected, strict=True):
@@ -115,4 +115,4 @@ def test_regraded_rollouts_are_those_of_a_scan(
             n_stored if n_completions > len(kept.completions) else scanned.n_tokens
         )
     if share == 0.0:
-        assert (found.records, found.unfinished, found.n_let_go) == (stored, frozenset(), 0)
+        assert (found.records, found.unfinished, found.n_dropped) == (stored, frozenset(), 0)

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 import glore.pipeline.swap
-import glore.regrade
+import glore.regrade.run
 import glore.stages.common
 from glore.cli import app
 from glore.config import RunConfig, TaskSettings
@@ -61,7 +61,7 @@ def use_grader(monkeypatch: pytest.MonkeyPatch, *questions: str) -> None:
         glore.stages.common, "open_task", lambda settings, seed: Stricter(questions)
     )
     monkeypatch.setattr(
-        glore.regrade, "open_grader", lambda settings, seed, problems: Stricter(questions)
+        glore.regrade.run, "open_grader", lambda settings, seed, problems: Stricter(questions)
     )
 
 
@@ -144,18 +144,18 @@ def states(config: RunConfig) -> dict[str, str]:
     return {plan.name: plan.state for plan in plan_stages(build_stages(config), config)}
 
 
-def fates(result: Regrading) -> dict[str, str]:
-    return {s.stage: s.fate for s in result.stages if s.fate != "as it is"}
+def outcomes(result: Regrading) -> dict[str, str]:
+    return {s.stage: s.outcome for s in result.stages if s.outcome != "unchanged"}
 
 
 def test_the_same_grader_changes_nothing(run: RunConfig) -> None:
     before = files(run)
     for apply in (False, True):
         result = regrade(run, apply=apply)
-        assert not result.changes_anything
+        assert not result.changed
         assert not result.is_applied
         assert (result.stale, result.skipped) == ([], [])
-        assert sum(s.n_let_go + s.n_unfinished for s in result.stages) == 0
+        assert sum(s.n_dropped + s.n_unfinished for s in result.stages) == 0
     assert files(run) == before
     seen = {s.stage: s.n_verdicts for s in result.stages}
     assert seen["samples"] == len(read_stage(run, "samples", Solution))
@@ -182,7 +182,7 @@ def test_looking_writes_nothing_and_counts_every_change(
     use_grader(monkeypatch, "train", "test")
     result = regrade(run, n_examples=2)
     assert files(run) == before
-    assert result.changes_anything
+    assert result.changed
     assert not result.is_applied
     by_stage = {s.stage: s for s in result.stages}
     grader, problems = Stricter(["train", "test"]), {p.id: p for p in all_problems()}
@@ -218,15 +218,15 @@ def test_regraded_and_run_on_is_what_a_fresh_run_holds(
     assert result.is_applied
     there = fresh(run, tmp_path / "fresh")
     after = states(run)
-    for stage, fate in fates(result).items():
+    for stage, outcome in outcomes(result).items():
         if stage not in result.stale:
-            assert after[stage] == ("resumed" if fate == "unfinished" else "reused"), stage
+            assert after[stage] == ("resumed" if outcome == "unfinished" else "reused"), stage
         if after[stage] == "reused":
             assert records(run, stage) == records(there, stage), stage
     assert {name for name, state in after.items() if state == "computed"} == set(result.stale)
     assert "evaluate" in result.stale
     again = regrade(run)
-    assert not any(s.fate == "rewritten" for s in again.stages), "once is enough"
+    assert not any(s.outcome == "rewritten" for s in again.stages), "once is enough"
     with pytest.raises(RunError, match="--redo"):
         run_stages(build_stages(run), run)
     with pytest.raises(RunError, match=r"--redo|finish it first with glore run"):
@@ -235,7 +235,7 @@ def test_regraded_and_run_on_is_what_a_fresh_run_holds(
     for stage in states(run):
         assert records(run, stage) == records(there, stage), stage
     assert set(states(run).values()) == {"reused"}
-    assert not regrade(run).changes_anything
+    assert not regrade(run).changed
 
 
 def test_a_changed_stage_makes_the_later_ones_stale_and_keeps_the_earlier(
@@ -243,7 +243,7 @@ def test_a_changed_stage_makes_the_later_ones_stale_and_keeps_the_earlier(
 ) -> None:
     use_grader(monkeypatch, "test")
     result = regrade(run, apply=True)
-    assert set(fates(result)) >= {
+    assert set(outcomes(result)) >= {
         "test_drafts",
         "test_samples",
         "sft_test_drafts",
@@ -284,13 +284,13 @@ def test_only_what_is_missing_is_drawn(
     use_grader(monkeypatch, *reward_questions(run))
     rollouts = {s.stage: s for s in regrade(run, apply=True).stages}["rollouts"]
     if run.labels.full_counts:
-        assert (rollouts.fate, rollouts.n_unfinished, states(run)["rollouts"]) == (
+        assert (rollouts.outcome, rollouts.n_unfinished, states(run)["rollouts"]) == (
             "rewritten",
             0,
             "reused",
         ), "all were drawn"
         return
-    assert rollouts.fate == "unfinished"
+    assert rollouts.outcome == "unfinished"
     assert rollouts.n_unfinished > 0
     assert states(run)["rollouts"] == "resumed"
     assert regrade(run).skipped == ["rollouts"]
@@ -332,7 +332,7 @@ def test_a_kill_at_any_moment_leaves_old_or_new(
         left = _without_leftovers(files(place))
         if any(name.startswith(".swap/") for name in left):
             found.append("half")
-            with pytest.raises(RunError, match="carry it out"):
+            with pytest.raises(RunError, match="finish it"):
                 regrade(place)
             # Whoever takes the lock next goes on with it: here a run, which then stops at what is
             # stale.
@@ -393,7 +393,7 @@ def test_a_run_that_is_at_work_is_not_regraded(
 ) -> None:
     use_grader(monkeypatch, "test")
     with locked(run.run_dir):
-        assert regrade(run).changes_anything, "looking needs no lock"
+        assert regrade(run).changed, "looking needs no lock"
         with pytest.raises(RunError, match="in use"):
             regrade(run, apply=True)
 

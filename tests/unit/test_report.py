@@ -257,7 +257,7 @@ def test_the_report_describes_how_the_records_were_made_not_what_config_says_now
     page = build_report(run_dir).read_text()
     assert "5 verifying rollouts per step" in page
     assert "  threshold: 0.3\n" in page
-    assert "config.yaml says otherwise now: evaluation.threshold: 0.3 → 0.5" in page
+    assert "changed in config.yaml since: evaluation.threshold: 0.3 → 0.5" in page
     assert read_evaluation(run_dir / "report" / "evaluation.json").options.threshold == 0.3
     assert "glore 0.1.0" in page
 

@@ -251,8 +251,7 @@ def regrade(
         ) as progress:
             found = regrade_run(config, apply=apply, n_examples=examples, progress=progress)
             if found.is_applied:
-                changed = [s.stage for s in found.stages if s.fate in ("rewritten", "unfinished")]
-                progress.note(f"regraded: {', '.join(changed)}")
+                progress.note(f"regraded: {', '.join(found.changed)}")
         console = _console()
         for table in regrading_tables(found, config.run_dir):
             console.print(table)

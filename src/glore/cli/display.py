@@ -98,7 +98,7 @@ def regrading_notes(found: Regrading, run_dir: Path) -> list[str]:
     notes = []
     if found.skipped:
         notes.append(f"unfinished, and not looked at: {', '.join(found.skipped)}")
-    if not found.changes_anything:
+    if not found.changed:
         return [*notes, "nothing changes"]
     if found.stale:
         notes.append(
@@ -154,13 +154,13 @@ def refinement_text(refinement: Refinement) -> Text:
 
 
 def _becomes(stage: RegradedStage, is_applied: bool) -> str:
-    if stage.fate == "rewritten":
-        let_go = f", {stage.n_let_go:,} rollouts let go" if stage.n_let_go else ""
-        return f"{'rewritten' if is_applied else 'would be rewritten'}{let_go}"
-    if stage.fate == "unfinished":
+    if stage.outcome == "rewritten":
+        dropped = f", {stage.n_dropped:,} rollouts dropped" if stage.n_dropped else ""
+        return f"{'rewritten' if is_applied else 'would be rewritten'}{dropped}"
+    if stage.outcome == "unfinished":
         becomes = "unfinished" if is_applied else "would be unfinished"
         return f"{becomes}: {stage.n_unfinished:,} drafts need more rollouts"
-    return "stale already: its drafts are gone" if stage.fate == "not its drafts" else ""
+    return "stale already: its drafts are gone" if stage.outcome == "other drafts" else ""
 
 
 def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:

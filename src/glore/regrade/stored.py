@@ -1,4 +1,4 @@
-"""What a run folder holds that was graded: the marks of its finished stages, and their records."""
+"""The graded records of a run folder, and which stage was made from which."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read_marks(run_dir: Path) -> dict[str, DoneMark]:
 
 
 def stored_problems(run_dir: Path, marks: Mapping[str, DoneMark]) -> dict[str, Problem]:
-    """All problems by id, as the run read them. Raises RunError."""
+    """Problem id → problem, as the run read them. Raises RunError without a stage `problems`."""
     if "problems" not in marks:
         raise RunError(
             f"{run_dir} has no finished stage problems, so there is nothing to grade; run it "
@@ -54,7 +54,7 @@ def stored_problems(run_dir: Path, marks: Mapping[str, DoneMark]) -> dict[str, P
 def graded_parts(
     run_dir: Path, mark: DoneMark
 ) -> dict[str, tuple[type[Solution] | type[PrefixTrials], list[Path]]]:
-    """Part → kind of its records and its files, for the parts of a stage that hold verdicts. Raises
+    """Part → (kind of its records, its files), for the parts of a stage that hold verdicts. Raises
     RunError for damaged files.
     """
     folder = run_dir / "stages" / mark.stage
@@ -77,9 +77,7 @@ def graded_parts(
 
 
 def draft_settings(mark: DoneMark) -> tuple[LabelSettings, int | None]:
-    """How a stage of rollouts was made: the scan's settings, and the drafts per question, none for
-    all.
-    """
+    """The scan's settings of a stage of rollouts, and its drafts per question (None: all)."""
     own = {
         key.removeprefix("labels."): value
         for key, value in mark.settings.items()
@@ -93,20 +91,20 @@ def draft_settings(mark: DoneMark) -> tuple[LabelSettings, int | None]:
 
 
 class Lineage:
-    """Which stage was made from which, before and after some are graded anew."""
+    """Which stage was made from which, before and after some are graded again."""
 
     def __init__(self, marks: Mapping[str, DoneMark]) -> None:
         self._before = marks
         self._now = {name: (mark.fingerprint, mark.inputs) for name, mark in marks.items()}
 
     def belongs_to(self, stage: str, source: str) -> bool:
-        """Was the stage made from the result of `source` that was there before?"""
+        """True if the stage was made from the result of `source` that is stored."""
         mark = self._before.get(source)
         return mark is not None and self._before[stage].inputs.get(source) == mark.fingerprint
 
     def regrade(self, stage: str, digest: str | None, follows: str | None = None) -> StartedMark:
-        """Give the stage the fingerprint of what it now holds: `digest` of its changes, and another
-        result of the stage it `follows`.
+        """Give the stage the fingerprint of its new records, and return its new mark. `digest`: a
+        hash of its changes, if any. `follows`: the input that has changed, if any.
         """
         mark = self._before[stage]
         earlier = mark.settings.get(REGRADED)
@@ -133,9 +131,7 @@ class Lineage:
         return self._now[stage][0] != self._before[stage].fingerprint
 
     def stale(self) -> list[str]:
-        """Stages that fitted what they were made from, and no longer do, directly or through
-        others.
-        """
+        """Stages that fitted their inputs before and no longer do, directly or through others."""
         before: Callable[[str], bool] = _fits(
             {name: (mark.fingerprint, mark.inputs) for name, mark in self._before.items()}
         )
@@ -144,11 +140,11 @@ class Lineage:
 
 
 def _fits(made: Mapping[str, tuple[str, Mapping[str, str]]]) -> Callable[[str], bool]:
-    """Whether a stage and all it comes from were made from what is there. `made`: stage →
-    fingerprint, its inputs' fingerprints.
+    """`made`: stage → (fingerprint, fingerprints of its inputs), inputs first. Returns a function:
+    was a stage, with all stages before it, made from the results that are stored?
     """
     known: dict[str, bool] = {}
-    for name, (_, inputs) in made.items():  # inputs first
+    for name, (_, inputs) in made.items():
         known[name] = all(
             known.get(source, False) and made[source][0] == fingerprint
             for source, fingerprint in inputs.items()

@@ -1,5 +1,5 @@
-"""Stored records, graded again: what they would be had they been drawn under the present graders.
-Draws nothing.
+"""Stored records → the records that the same draws would have given with the current graders. Draws
+nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from glore.where import verify_prefixes
 __all__ = ["Example", "RegradedTrials", "Tally", "regraded_solutions", "regraded_trials"]
 
 Transition = tuple[str, str]
-"""Stored verdict, present verdict."""
+"""Stored verdict, new verdict."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,16 +33,16 @@ class Example:
     stored: str
     now: str
     answer: str | None
-    """The answer found in the text now, or before where there is none now."""
+    """The new answer; if there is none, the stored one."""
 
 
 class Tally:
-    """What one stage's records lose and gain by being graded again."""
+    """Counts of the changes in one stage, with examples and a hash of all of them."""
 
     def __init__(self, n_examples: int) -> None:
         self.n_verdicts = 0
         self.n_answers = 0
-        """Answers that are only written otherwise: the verdict stays."""
+        """Answers that are only spelt differently; the verdict stays."""
         self.transitions: Counter[Transition] = Counter()
         self.examples: dict[Transition, list[Example]] = {}
         self._n_examples = n_examples
@@ -65,8 +65,8 @@ class Tally:
         stored: Sequence[str | None],
         now: Sequence[str | None],
     ) -> None:
-        """Note one verdict: `stored` and `now` are (verdict, answer); `key` says whose they are.
-        Examples are of different questions.
+        """Count one record: `stored` and `now` are (verdict, answer), `key` identifies the record.
+        Each example is of another question.
         """
         self.n_verdicts += 1
         if stored == now:
@@ -98,7 +98,7 @@ def regraded_solutions(
     tally: Tally,
     advance: Callable[[], None],
 ) -> list[Solution]:
-    """The same solutions with the verdicts and answers of the present graders."""
+    """The same solutions with the verdicts and answers of the current graders."""
     out = []
     for solution in solutions:
         problem = problems[solution.problem_id]
@@ -115,16 +115,16 @@ def regraded_solutions(
 
 
 class RegradedTrials(NamedTuple):
-    """Verifying rollouts under the present graders."""
+    """Verifying rollouts graded by the current graders."""
 
     stored: list[PrefixTrials]
-    """All that were drawn, with new verdicts."""
+    """All rollouts that were drawn, with new verdicts."""
     records: list[PrefixTrials]
-    """What a scan records, where it needs nothing more."""
+    """The records of drafts whose scan needs no more rollouts."""
     unfinished: frozenset[str]
-    """Drafts whose scan would have gone on: their records can't be known without drawing."""
-    n_let_go: int
-    """Rollouts of the other drafts that a scan would not have drawn."""
+    """Ids of the other drafts: their scan has to go on."""
+    n_dropped: int
+    """Rollouts of the finished drafts that a scan would not have drawn."""
 
 
 def regraded_trials(
@@ -136,8 +136,8 @@ def regraded_trials(
     tally: Tally,
     advance: Callable[[], None],
 ) -> RegradedTrials:
-    """What a scan of these drafts, graded anew, records. The consistency of a rollout doesn't
-    depend on its grade and stays.
+    """What a scan of these drafts records when its rollouts are graded again. The consistency of a
+    rollout doesn't depend on its grade, and stays.
     """
     draft_of = {d.id: d for d in drafts}
     stored = []
@@ -146,7 +146,7 @@ def regraded_trials(
         problem, kept = problems[draft.problem_id], draft.steps[: trial.n_steps_kept]
         grades = [task.grade(problem, (*kept, *split_steps(text))) for text in trial.completions]
         for k, (before, grade) in enumerate(zip(trial.correct, grades, strict=True)):
-            # The record holds no answers, so there is none to differ.
+            # The record holds no answers, so none can differ.
             tally.add(
                 (draft.id, trial.n_steps_kept, k),
                 problem,
@@ -155,13 +155,13 @@ def regraded_trials(
             )
         stored.append(dataclasses.replace(trial, correct=tuple(g.verdict for g in grades)))
         advance()
-    asked = _Asked()
+    engine = _NoEngine()
     progress: Progress = SilentProgress()
-    # The seed decides what would be drawn, and nothing is.
+    # The seed only matters to drawing, and nothing is drawn.
     records = verify_prefixes(
-        asked, task, problems, drafts, settings, seed=0, progress=progress, drawn=stored
+        engine, task, problems, drafts, settings, seed=0, progress=progress, drawn=stored
     )
-    unfinished = frozenset(asked.drafts)
+    unfinished = frozenset(engine.drafts)
     whole = [t for t in records if t.solution_id not in unfinished]
     n_drawn = sum(len(t.completions) for t in stored if t.solution_id not in unfinished)
     return RegradedTrials(
@@ -169,8 +169,8 @@ def regraded_trials(
     )
 
 
-class _Asked:
-    """An engine that draws nothing and remembers for which drafts it was asked to."""
+class _NoEngine:
+    """Draws nothing, and remembers the drafts for which rollouts were requested."""
 
     def __init__(self) -> None:
         self.drafts: set[str] = set()
