@@ -1,9 +1,8 @@
-"""Inference (method 5): draft → when → where → how → rerank. Every intermediate value goes back to
-the caller.
+"""Inference (method 5): draft → when → where → how → rerank. Returns every intermediate value.
 
-All candidates are made for every question, also where the ORM finds the draft good enough
-(`needs_work` says so): the reranker decides. A draft in which no step falls to the threshold has no
-local refinement, an empty draft none at all.
+All candidates are made for every question, even if the ORM accepts the draft (`needs_work`): the
+reranker decides. A draft without a step at or below the threshold has no local refinement. An empty
+draft has no refinement at all.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Scorer(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RefineOptions(Decisions):
-    """What inference can be asked for, besides threshold and aggregate."""
+    """Options of inference, besides threshold and aggregate."""
 
     mark_global: bool = True
     """Whether the refiner was trained with `[BAD]` before the first step for global refinement."""
@@ -51,7 +50,7 @@ class RefineOptions(Decisions):
 
 
 class Refiner:
-    """Drafts with the student, finds the first bad step, refines, and lets the ORM choose."""
+    """Drafts with the student, finds the first bad step, refines, and chooses by the ORM."""
 
     def __init__(
         self,

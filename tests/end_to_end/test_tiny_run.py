@@ -11,11 +11,13 @@ import pytest
 
 from glore import Refiner, load_config, run
 from glore.config import RunConfig
+from glore.evaluation.inputs import Index
+from glore.evaluation.refinement import candidates_of, chosen_by_orm
 from glore.pipeline import run_stages
 from glore.records import StepLabels, read_records
 from glore.regrade import regrade
 from glore.report import build_report
-from glore.stages import build_stages, read_inputs
+from glore.stages import build_stages, evaluation_options, read_inputs
 
 RECIPE = """
 name: tiny
@@ -82,6 +84,22 @@ def test_the_run_refines_questions(finished: RunConfig) -> None:
         results[1].candidates,
         results[1].chosen,
     )
+
+
+def test_what_users_run_is_what_the_tables_measure(finished: RunConfig) -> None:
+    """`Refiner` on the test questions makes the drafts, refinements and choices of Fig. 4."""
+    inputs = read_inputs(finished.run_dir)
+    index = Index(inputs, evaluation_options(finished))
+    question_of = {p.id: p.question for p in inputs.problems}
+    asked = [question_of[d.problem_id] for d in index.drafts]
+    for draft, result in zip(
+        index.drafts, Refiner.from_run(finished.run_dir).refine(asked), strict=True
+    ):
+        candidates = candidates_of(index, draft)
+        assert result.draft == draft.steps
+        assert result.orm_scores == index.step_scores("orm", draft)
+        assert result.candidates == tuple(c.steps for c in candidates)
+        assert result.candidates[result.chosen] == chosen_by_orm(index, candidates).steps
 
 
 def test_the_report_is_one_file_without_network(finished: RunConfig) -> None:

@@ -100,7 +100,7 @@ def test_a_recipe_that_can_be_run_passes(tmp_path: Path, overrides: tuple[str, .
         ),
         (
             ["student.sft.max_length=16"],
-            "student.sft.max_length: 16 tokens leave out every worked solution (the shortest has ",
+            "student.sft.max_length: 16 tokens exclude every worked solution (the shortest has ",
         ),
         (
             ["runs_dir={base}/config.json/runs"],

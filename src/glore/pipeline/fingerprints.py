@@ -1,8 +1,8 @@
-"""Fingerprints: what a stage's result was made from, as one short hash, and what changed, in words.
+"""Fingerprints: one short hash of what a stage's result was made from, and what changed, in words.
 
-Seen are settings, input stages, the stage's and the records' version, the release of glore, and the
-content of local data and of a base model's folder. Not seen are other packages' versions, code
-changed within a release, and what is behind a name on the Hub without a revision.
+A fingerprint covers the settings, the input stages, the versions of the stage and the records, the
+release of glore, and the content of local data and of a base model's folder. It does not cover the
+versions of other packages, code changed within a release, or a Hub name without a revision.
 """
 
 from __future__ import annotations
@@ -38,14 +38,12 @@ __all__ = [
 ]
 
 REGRADED = "content of regraded records"
-"""Among a stage's settings, beside the other facts that are none: what `glore regrade` changed in
-its records, as a hash. Such a stage is another than the one that the later stages were made from,
-and stays so.
+"""An entry among a stage's settings that is no setting: the hash of what `glore regrade` changed in
+its records. It makes later stages from before the regrading stale.
 """
 
 _MODEL_FILES = (".json", ".safetensors", ".gguf", ".bin", ".jinja", ".model", ".tiktoken", ".txt")
-"""Endings of what is read from a model's folder: configuration, tokenizer, weights, chat template.
-"""
+"""Suffixes of the files that loaders read: configuration, tokenizer, weights, chat template."""
 _NO_MODEL_FILES = (
     DIGESTS,
     "trainer_state.json",
@@ -70,18 +68,17 @@ def stage_fingerprint(
     settings: Mapping[str, object],
     inputs: Mapping[str, str],
 ) -> str:
-    """What a stage's result follows from. All but the name stands in the stage's marks, too."""
+    """The hash of all that a stage's result follows from. The marks hold all of it but the name."""
     return fingerprint_of(
         [name, stage_version, schema_version, release_of(versions), dict(settings), dict(inputs)]
     )
 
 
 def digest_of_files(files: Mapping[str, Path], settings: str = "the settings below task") -> str:
-    """A short hash of files: of the name each has here, its size, and its whole content. Raises
-    DataError naming `settings` to check.
+    """A short hash of files (name → path): of the names, sizes and whole contents. Raises
+    DataError, which names `settings`.
 
-    Every byte counts: of weights, too, any one may be another. Files are read side by side, each
-    once in a process.
+    Every byte counts, also of weights. Files are read in parallel, and each once in a process.
     """
     digest = hashlib.blake2b(digest_size=10)
     try:
@@ -98,18 +95,16 @@ def digest_of_files(files: Mapping[str, Path], settings: str = "the settings bel
 
 
 def model_contents(model: str) -> dict[str, str | None]:
-    """A hash of what loaders read from the folder `base.model`, or of the file it names; none where
-    nothing is there. Empty for a Hub name.
+    """A hash of the files that loaders read in the folder `base.model`, or in the folder of the
+    file that it names; None if there are none. Empty for a Hub name.
 
     Raises DataError for a file that can't be read.
     """
     if not is_local(model):
         return {}
     folder = Path(model).expanduser()
-    folder = (
-        folder.parent if folder.is_file() else folder
-    )  # pickled weights are asked for by their file
-    folder = folder.parent if folder.is_file() else folder  # pickled weights, asked for by name
+    if folder.is_file():  # pickled weights are named by their file
+        folder = folder.parent
     files = {
         p.name: p
         for p in folder.glob("*")
@@ -120,7 +115,7 @@ def model_contents(model: str) -> dict[str, str | None]:
 
 @functools.cache
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that results depend on, where they are installed."""
+    """Package → version, for the installed packages that results depend on."""
     out = {"python": platform.python_version()}
     for name in ("glore", "torch", "transformers", "accelerate", "pyarrow", "math-verify"):
         try:

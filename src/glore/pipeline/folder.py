@@ -39,10 +39,9 @@ __all__ = [
 
 _OWN_NAMES = re.compile(r"^(log|\.lock|\.config\.yaml\..*)$")
 _held: dict[tuple[int, int], object] = {}
-"""Device and inode of the folders that this process holds → who holds them."""
-os.register_at_fork(
-    after_in_child=_held.clear
-)  # a child inherits the entries, but not the system's locks
+"""Device and inode of each folder that this process has locked → the holder."""
+# A child inherits the entries, but not the system's locks.
+os.register_at_fork(after_in_child=_held.clear)
 
 
 def write_json(path: Path, data: Mapping[str, object]) -> None:
@@ -60,8 +59,8 @@ def clear_stage(run_dir: Path, folder: Path, models: Iterable[Path]) -> None:
     """Remove a stage's folder and the folders of these models, which it makes. Raises RunError,
     also for a link out of the run.
 
-    Each is renamed before it is removed, so it is there whole or not at all; the models go first,
-    since `done.json` names them.
+    Each folder is renamed before it is removed, so it is either whole or absent. The models go
+    first, since `done.json` names them.
     """
     for path in (*sorted(models), folder):
         check_inside(path, run_dir)
@@ -74,10 +73,10 @@ def clear_stage(run_dir: Path, folder: Path, models: Iterable[Path]) -> None:
 
 
 def sweep(run_dir: Path) -> list[str]:
-    """Remove what killed processes left behind under temporary names, anywhere in a run folder
-    whose lock is held; says what.
+    """Remove the temporary files of killed processes in a run folder, and return their paths. The
+    caller holds the run's lock.
 
-    `glore report` writes without the lock, so what a living process has below report/ stays.
+    `glore report` writes without the lock, so the files of a living process below report/ stay.
     """
     swept = []
     for place, folders, files in os.walk(run_dir):
@@ -93,7 +92,7 @@ def sweep(run_dir: Path) -> list[str]:
 
 
 def _remove(path: Path) -> None:
-    """A file, a folder with what is in it, or a link, but never what a link leads to."""
+    """Remove a file, a folder with its content, or a link, but never the target of a link."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -101,7 +100,7 @@ def _remove(path: Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
-    """Is there another process of this number?"""
+    """Whether another process has this number."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -112,7 +111,7 @@ def _is_alive(process: int) -> bool:
 
 
 def check_is_run_folder(run_dir: Path) -> None:
-    """Raise RunError where `run_dir` is a file, or a folder with other people's things in it."""
+    """Raise RunError if `run_dir` is a file, can't be made, or is a folder with other content."""
     if not run_dir.exists():
         above = next(place for place in run_dir.absolute().parents if place.exists())
         if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
@@ -136,12 +135,12 @@ def check_is_run_folder(run_dir: Path) -> None:
 
 @contextlib.contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Hold the run folder against other processes, and other threads of this one. Raises RunError
-    where one is at work there.
+    """Lock the run folder against other processes, and other threads of this one. Raises RunError
+    if it is locked.
 
-    A POSIX record lock: the system drops it with its process, however that ends, so a dead process
-    leaves no lock behind. Such a lock does not hold against its own process, and closing the file a
-    second time would drop it: `_held` sees to both.
+    A POSIX record lock: the system releases it when its process ends, so a dead process leaves no
+    lock behind. Such a lock does not exclude its own process, and closing the file a second time
+    would release it; `_held` prevents both.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -149,13 +148,11 @@ def locked(run_dir: Path) -> Iterator[None]:
             key = (run_dir.stat().st_dev, run_dir.stat().st_ino)
             if _held.setdefault(key, stack) is not stack:
                 raise RunError(
-                    f"{run_dir} is in use by this very process, {os.getpid()}; let that run end, "
-                    "then run again"
+                    f"{run_dir} is in use by this process, {os.getpid()}; let that run end, then "
+                    "run again"
                 )
             stack.callback(_held.pop, key, None)  # after the file is closed
-            flags = (
-                os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-            )  # whatever a link leads to is not ours to empty
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW  # never empty the target of a link
             stream = stack.enter_context(
                 open(os.open(run_dir / ".lock", flags, 0o666), "rb+", buffering=0)
             )
@@ -171,7 +168,7 @@ def locked(run_dir: Path) -> Iterator[None]:
             raise RunError(
                 f"{run_dir} is in use by process {holder}; wait for it or stop it, then run again"
             ) from error
-        # Only for the message above, so a disk without space for a pid is no reason to stop here.
+        # The pid is only for the message above, so a full disk does not matter here.
         with contextlib.suppress(OSError):
             stream.truncate(0)
             stream.write(b"%d\n" % os.getpid())

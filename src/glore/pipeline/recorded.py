@@ -1,5 +1,5 @@
-"""The settings that a run's records were made with: what the stages noted, not what config.yaml
-says now.
+"""The settings that a run's records were made with, from the marks of its stages. config.yaml may
+have changed since.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ __all__ = ["changed_since", "made_with", "marks_behind"]
 
 
 def marks_behind(run_dir: Path, stages: Sequence[str]) -> list[DoneMark]:
-    """The marks of these stages and of those they come from, as far as they are done; inputs stand
-    before what was made from them. Raises RunError for one that can't be read."""
+    """The marks of these stages and of their inputs, as far as they are done; each after its
+    inputs. Raises RunError for a mark that can't be read.
+    """
     found: dict[str, DoneMark | None] = {}
 
     def visit(name: str) -> None:
@@ -39,8 +40,9 @@ def marks_behind(run_dir: Path, stages: Sequence[str]) -> list[DoneMark]:
 
 
 def made_with(run_dir: Path, stages: Sequence[str]) -> RunConfig:
-    """The settings in config.yaml, but those that these stages, and the ones they come from, noted:
-    as they noted them. Raises RunError, ConfigError."""
+    """The settings in config.yaml, with the values that these stages and their inputs recorded.
+    Raises RunError, ConfigError.
+    """
     now = load_run(run_dir)
     settings = now.model_dump(mode="json")
     for mark in marks_behind(run_dir, stages):

@@ -1,7 +1,7 @@
-"""Several stages' folders exchanged together: all or none, whenever the process is killed.
+"""Replaces the folders of several stages together: all or none, even if the process is killed.
 
-The new folders are prepared whole in one hidden folder of the run. Giving that its final name is
-the moment from which they count; whoever holds the run's lock next carries out what is left to do.
+The new folders are prepared in one hidden folder of the run. Renaming that folder commits them.
+After a kill, the next process that holds the run's lock completes the rest.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ _PENDING = ".swap"
 
 @contextlib.contextmanager
 def prepared_swap(run_dir: Path) -> Iterator[Path]:
-    """A new folder; what the block leaves there as `STAGE/` replaces `stages/STAGE/` when the block
-    ends without an error. Hold the run's lock. Raises RunError when the disk refuses.
+    """A new folder. Each `STAGE/` that the block writes there replaces `stages/STAGE/` when the
+    block ends without an error. The caller holds the run's lock. Raises RunError if the disk
+    refuses.
     """
-    # Such a name is swept after a kill.
+    # `sweep` removes a folder of this name after a kill.
     place = run_dir / f".swap.{os.getpid()}.tmp"
     try:
         shutil.rmtree(place, ignore_errors=True)
@@ -43,13 +44,13 @@ def prepared_swap(run_dir: Path) -> Iterator[Path]:
 
 
 def is_swap_pending(run_dir: Path) -> bool:
-    """Was a process killed while it exchanged folders here?"""
+    """Whether a process was killed while it replaced folders here."""
     return (run_dir / _PENDING).is_dir()
 
 
 def finish_swap(run_dir: Path) -> None:
-    """Carry out what a killed process left to do, if there is anything. Hold the run's lock. Raises
-    RunError.
+    """Complete the replacement that a killed process began, if there is one. The caller holds the
+    run's lock. Raises RunError.
     """
     if not is_swap_pending(run_dir):
         return
@@ -60,6 +61,6 @@ def finish_swap(run_dir: Path) -> None:
         pending.rmdir()
     except OSError as error:
         raise RunError(
-            f"can't exchange stages of {run_dir}: {error.strerror or error}; mend that, then run "
-            "again: it goes on there"
+            f"can't replace stages of {run_dir}: {error.strerror or error}; fix that, then run "
+            "again to complete it"
         ) from error

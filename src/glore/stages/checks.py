@@ -1,9 +1,7 @@
-"""What a stage would refuse of the settings, refused before the first stage begins, and in a dry
-run.
+"""Checks of the settings before the first stage starts, and in a dry run.
 
-A stage that samples after days of training must not find then that there is no GPU. Nothing is
-fetched or sent here and no weights are read; torch is loaded only where a setting can't be judged
-without it.
+A missing GPU, package or tokenizer is reported here, not after days of training. The checks use no
+network and read no weights. They load torch only for a setting that can't be judged without it.
 """
 
 from __future__ import annotations
@@ -48,8 +46,8 @@ _PIECES = re.compile(r"\n| ?\d| ?[^\W\d_]+| ?(?:[^\s\w]|_)+|\s")
 
 
 def check_base(config: RunConfig) -> None:
-    """The base model's folder has what its loaders want, the tokenizer among it. A name on the Hub
-    is not looked up. Raises GloreError.
+    """Check the folder of the base model, its tokenizer included. A Hub name is not looked up.
+    Raises GloreError.
     """
     if _base_folder(config) is not None:
         from glore.models import load_tokenizer
@@ -60,7 +58,7 @@ def check_base(config: RunConfig) -> None:
 
 
 def check_training(section: str) -> Callable[[RunConfig], None]:
-    """A check that the training with the settings at `section` can be carried out here."""
+    """A check that this machine can carry out the training with the settings at `section`."""
 
     def check(config: RunConfig) -> None:
         _check_training(config, section)
@@ -69,10 +67,10 @@ def check_training(section: str) -> Callable[[RunConfig], None]:
 
 
 def _check_lengths(config: RunConfig) -> None:
-    """Stories fit into the context of a base trained from nothing, and some worked solution into a
-    row of fine-tuning.
+    """Check that stories fit into the context of a base trained from nothing, and that at least one
+    worked solution fits into a row of fine-tuning.
 
-    Counted are the pieces that a token may at most span, so texts have at least so many tokens.
+    A token spans at most one piece of text, so the number of pieces is a lower bound of the tokens.
     """
     task, context = open_task(config.task, config.seed), config.base.scratch.max_positions
     longest = max(
@@ -80,8 +78,8 @@ def _check_lengths(config: RunConfig) -> None:
     )
     if longest >= context:
         raise ConfigError(
-            f"base.scratch.max_positions: {context} tokens leave no room for an answer after a "
-            f"question of {longest} tokens or more, and the task has such; raise it, or choose "
+            f"base.scratch.max_positions: {context} tokens leave no room for an answer to a "
+            f"question of at least {longest} tokens, which the task has; raise it, or choose "
             "shorter questions"
         )
     most = config.student.sft.max_length
@@ -92,8 +90,8 @@ def _check_lengths(config: RunConfig) -> None:
         shortest = min((_least_tokens(solve_segments(*pair)) for pair in worked), default=0)
         if shortest > most:
             raise ConfigError(
-                f"student.sft.max_length: {most} tokens leave out every worked solution (the "
-                f"shortest has {shortest} tokens or more with its question); raise it"
+                f"student.sft.max_length: {most} tokens exclude every worked solution (the "
+                f"shortest has at least {shortest} tokens with its question); raise it"
             )
 
 
@@ -198,8 +196,8 @@ def _check_device(config: RunConfig) -> None:
 
 
 def _base_folder(config: RunConfig) -> ModelFolder | None:
-    """The folder of the base model, checked; none where it is made in this run or a name on the
-    Hub. Raises ModelError.
+    """The checked folder of the base model, or None for a Hub name and a base that this run makes.
+    Raises ModelError.
     """
     model = config.base.model
     if model is None or not (is_local(model) or Path(model).is_file()):

@@ -1,5 +1,5 @@
-"""What the stages share: opening tasks and models when they are first needed, sampling and scoring
-shard by shard.
+"""What the stages share: tasks and models that are opened at first use, sampling and scoring shard
+by shard.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 SAMPLING = ("student.max_new_tokens", "engine")
 """What solutions of a student depend on, besides the model and the temperature."""
 COMPLETIONS_PER_SHARD = 4096
-"""About so many completions are drawn between two commits: what a kill loses at most."""
+"""Completions sampled between two commits, roughly. A kill loses at most that many."""
 SCORES_PER_SHARD = 8192
 
 

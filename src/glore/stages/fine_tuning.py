@@ -108,8 +108,8 @@ def worked_solutions(problems: Iterable[Problem]) -> list[tuple[str, Steps]]:
 
 
 def check_worked(problems: Iterable[Problem]) -> None:
-    """Fine-tuning needs worked solutions; asked as soon as there are problems, before a base model
-    is trained.
+    """Raise DataError without worked solutions, which fine-tuning needs. Called as soon as the
+    problems are read, before a base model is trained.
     """
     if not worked_solutions(problems):
         raise DataError(

@@ -69,13 +69,11 @@ ROLLOUTS = (
 )
 """Settings that several stages read."""
 
-
 DRAWN = "drawn.parquet"
-"""In the work folder of a rollouts stage that `glore regrade` reopened: the outcomes it had, graded
-anew.
+"""Rollouts of an earlier attempt, regraded: `glore regrade` leaves them in the stage's work folder.
 """
 STEPS_PER_DRAFT = 6
-"""About so many prefixes of a draft are tried; decides the size of a shard alone."""
+"""Prefixes tried per draft, roughly. Only the size of a shard depends on it."""
 
 
 @declare(
@@ -98,9 +96,7 @@ def samples(ctx: StageContext) -> None:
     checks=(check_engine,),
 )
 def sft_samples(ctx: StageContext) -> None:
-    """The same from the SFT model, on the same questions; nothing where it is the student, whose
-    samples are its own.
-    """
+    """K solutions of the same questions from the SFT model; none if that is the student itself."""
     if chosen_round(ctx)[0] == 0:
         ctx.progress.note("the student is the SFT model, so its samples and its ORM are the run's")
         ctx.write([], Solution)
@@ -147,17 +143,17 @@ def orm(ctx: StageContext) -> None:
     checks=(check_training("reward.orm"),),
 )
 def sft_orm(ctx: StageContext) -> None:
-    """The ORM of the SFT student, on its own samples, for Table 5.
+    """The ORM of the SFT student, trained on that student's own samples, for Table 5.
 
-    None where the student is the SFT model, and none, which is said, where its samples hold nothing
-    to tell apart: Table 5 then lacks one number, which is no reason to end a run.
+    It is skipped if the SFT model is the student itself. It is also skipped, with a note, if its
+    samples are all right or all wrong: Table 5 then lacks one number, and the run continues.
     """
     drafts = ctx.read("sft_samples", Solution)
     if not has_own_orm(drafts):
         if drafts:
             ctx.progress.note(
-                "the SFT model is right always or never, so there is no ORM of its own; Table 5 "
-                "shows no Rerank for it"
+                "the samples of the SFT model are all right or all wrong, so it has no ORM of its "
+                "own, and Table 5 shows no Rerank for it"
             )
         ctx.count(skipped=1)
         return
@@ -165,7 +161,7 @@ def sft_orm(ctx: StageContext) -> None:
 
 
 def has_own_orm(samples: Sequence[Solution]) -> bool:
-    """Can an ORM learn from these samples: is there a right one and a wrong one among them?"""
+    """Whether an ORM can learn from these samples: at least one is right and one is wrong."""
     return {"right", "wrong"} <= {s.correct for s in samples if s.steps}
 
 
@@ -179,7 +175,7 @@ def has_own_orm(samples: Sequence[Solution]) -> bool:
     checks=(check_training("reward.orm"),),
 )
 def balanced_orm(ctx: StageContext) -> None:
-    """The same on as many right as wrong solutions of every question."""
+    """Balanced ORM: the same on as many right as wrong solutions of every question."""
     drafts = balanced_solutions(ctx.read("samples", Solution), ctx.seed)
     _train_reward_model(
         ctx, "balanced_orm", drafts, orm_labels(drafts, "balanced_orm"), "reward.orm"
@@ -209,7 +205,7 @@ def roll_out(
     problems: dict[str, Problem],
     settings: LabelSettings,
 ) -> list[PrefixTrials]:
-    """Raw outcomes for these drafts, committed shard by shard."""
+    """Rollouts with their verdicts for these drafts, committed shard by shard."""
     task, engine = task_of(ctx), lazy_engine(ctx, ctx.model_dir("student"))
     kept = ctx.work_dir() / DRAWN
     drawn = read_records(kept, PrefixTrials) if kept.exists() else []
@@ -237,7 +233,7 @@ def roll_out(
 
 
 def drafts_per_shard(settings: LabelSettings) -> int:
-    """Drafts whose outcomes are committed together."""
+    """Number of drafts whose rollouts are committed together."""
     return shard_size(settings.rollouts * (STEPS_PER_DRAFT if settings.full_counts else 1))
 
 

@@ -92,12 +92,8 @@ class Stories:
         """
         seen: set[str] = set()
         out: list[Problem] = []
-        for name, n in (
-            ("test", self.settings.n_test),
-            ("dev", self.settings.n_dev),
-            ("train", self.settings.n_train),
-        ):
-            out = []
+        for name in ("test", "dev", "train"):
+            out, n = [], getattr(self.settings, f"n_{name}")
             index = repeats = 0
             while len(out) < n:
                 problem = self._problem(name, index, len(out))
