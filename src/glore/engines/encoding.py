@@ -1,6 +1,4 @@
-"""What every engine asks of a request before it draws: a prompt with tokens in it, and parameters
-that mean something.
-"""
+"""Checks of a request that every engine makes: its prompt has tokens, its parameters are valid."""
 
 from __future__ import annotations
 
@@ -24,8 +22,9 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 def checked_tokens(
     tokenizer: PreTrainedTokenizerBase, request: Request, lacks: Mapping[str, str] = _NOTHING
 ) -> list[int]:
-    """The prompt's token ids, segment by segment. `lacks`: see `check`. Raises EngineError naming
-    the request.
+    """The prompt's token ids, encoded segment by segment.
+
+    `lacks`: see `check`. Raises EngineError naming the request.
     """
     from glore.models import encode_segments
 
@@ -35,17 +34,17 @@ def checked_tokens(
 
 
 def check(request: Request, n_tokens: int, lacks: Mapping[str, str] = _NOTHING) -> None:
-    """Refuse a request whose parameters mean nothing or whose prompt has no tokens. Raises
-    EngineError naming the request.
+    """Check a request whose prompt has `n_tokens` tokens.
 
-    `lacks`: parameters that the engine does not know, and why (and what to do).
+    `lacks`: parameters that the engine does not know → why, and what to do. Raises EngineError
+    naming the request and the rule.
     """
     params = request.params
+    warm = MIN_TEMPERATURE <= params.temperature <= MAX_TEMPERATURE
+    temperatures = f"temperature is 0 (greedy) or from {MIN_TEMPERATURE} to {MAX_TEMPERATURE}"
     bounds = {
         "max_new_tokens is at least 1": params.max_new_tokens >= 1,
-        f"temperature is 0 (greedy) or from {MIN_TEMPERATURE} to {MAX_TEMPERATURE}": params.temperature
-        == 0
-        or MIN_TEMPERATURE <= params.temperature <= MAX_TEMPERATURE,
+        temperatures: warm or params.temperature == 0,
         f"top_k is from 0 (off) to {MAX_TOP_K}": 0 <= params.top_k <= MAX_TOP_K,
         "top_p is above 0 and at most 1": 0 < params.top_p <= 1,
         "seeds are 63-bit non-negative integers": all(0 <= seed < 2**63 for seed in request.seeds),
@@ -69,8 +68,8 @@ def check(request: Request, n_tokens: int, lacks: Mapping[str, str] = _NOTHING) 
 
 
 def new_tokens(request: Request, n_tokens: int, context: int) -> int:
-    """So many tokens may be drawn: `max_new_tokens`, or what the context leaves. Raises EngineError
-    where it leaves none.
+    """How many tokens may be drawn after `n_tokens` of a prompt: `max_new_tokens`, or what is left
+    of the context. Raises EngineError where nothing is left.
     """
     if n_tokens >= context:
         raise EngineError(

@@ -1,12 +1,13 @@
 """The Engine protocol: many (prompt, seeds) → completions. Engines know tokens and models, not the
 method.
 
-Guarantees every engine gives (tests/parity holds them): a completion depends only on (model,
-prompt, params, seed), never on batch size, batch mates, order, or restarts (up to floating-point
-ties between engines and batch shapes, which can flip a token whose cumulative probability falls
-within rounding error of the random number); with `stop` its text is what comes before the stop in
-the text without it; `follow_up` may add requests as results arrive; results come as they finish, in
-any order. An engine that has no log-probabilities, or can't stop, refuses such a request.
+Every engine guarantees the following (tests/parity holds it):
+- A completion depends only on (model, prompt, params, seed), never on batch size, batch mates,
+  order or restarts. Floating-point rounding differs between engines and batch shapes; it can flip a
+  token whose cumulative probability is within rounding error of the random number.
+- With `stop`, the text is what comes before the stop in the text without it.
+- `follow_up` may add requests as results arrive. Results come as they are complete, in any order.
+- An engine without log-probabilities or stops refuses a request for them.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class SamplingParams:
     """0: off."""
     max_new_tokens: int = 300
     stop: str = ""
-    """End a completion where its text first holds this, and leave this and what follows out; "":
-    off (`glore.prompts.STEP_END`).
+    """End a completion where its text first contains this string, which is left out; "": off. Such
+    as `glore.prompts.STEP_END`.
     """
     logprobs: bool = False
     """Whether to give `Completion.logprobs`."""
@@ -65,14 +66,14 @@ class Completion:
     n_tokens: int
     """Tokens drawn, the end-of-text token and those of `SamplingParams.stop` included."""
     stop: str
-    """`eos`; `stop` where the text came to `SamplingParams.stop`; `length` when `max_new_tokens`
-    (or the model's context) ran out.
+    """Why it ended: `eos` by the end-of-text token, `stop` by `SamplingParams.stop`, `length` by
+    `max_new_tokens` or the model's context.
     """
     seed: int
     logprobs: tuple[float, ...] | None = None
-    """Natural logarithm of each drawn token's probability [n_tokens], none if not asked for. As
-    vLLM's default (`raw_logprobs`) it is the model's own probability: before temperature, top-k and
-    top-p.
+    """Natural logarithm of each drawn token's probability [n_tokens]; none if not asked for. The
+    probability is the model's own, before temperature, top-k and top-p, as in vLLM by default
+    (`raw_logprobs`).
     """
 
 
@@ -93,15 +94,15 @@ class Engine(Protocol):
     def run(
         self, requests: Iterable[Request], follow_up: FollowUp | None = None
     ) -> Iterator[Result]:
-        """Draw every request's completions; `follow_up(result)` may return further requests (the
-        backward scan does).
+        """Draw every request's completions and yield the results as they become complete.
+
+        `follow_up(result)` may return further requests, as the backward scan does.
         """
         ...
 
 
 def check_scores(model: str, question: str, scores: Sequence[float]) -> None:
-    """Refuse scores of a solution's steps that are no probabilities: no record, label or choice may
-    follow from them.
+    """Refuse scores of a solution's steps that are no probabilities.
 
     Raises ModelError naming the reward model, the question, the step (1-based) and the value.
     """

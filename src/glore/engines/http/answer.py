@@ -1,6 +1,4 @@
-"""Reading the answer of an OpenAI-compatible `/v1/completions`: the completions in it, or why they
-can't be taken.
-"""
+"""Reads the answer of an OpenAI-compatible `/v1/completions`: bytes in, checked completions out."""
 
 from __future__ import annotations
 
@@ -35,11 +33,11 @@ class Answer(NamedTuple):
 
     choices: tuple[Choice, ...]
     n_tokens: int | None
-    """Of all choices together, as the server counts them; none where it doesn't say."""
+    """Of all choices together, as the server counts them; none if it doesn't."""
 
 
 class TransientError(Exception):
-    """Another try may do. `wait`: seconds the server asked for."""
+    """A failure after which another try may succeed. `wait`: seconds the server asked for."""
 
     def __init__(self, message: str, wait: float = 0.0) -> None:
         super().__init__(message)
@@ -47,13 +45,14 @@ class TransientError(Exception):
 
 
 class MissingFieldError(Exception):
-    """The server does not tell what was asked for; another try won't help."""
+    """The server's answers lack a field that is needed; another try won't help."""
 
 
 def read_answer(body: bytes, n: int, payload: Payload) -> Answer:
-    """The checked contents of an answer to `payload`.
+    """The checked contents of an answer to `payload`, which asked for `n` choices.
 
-    Raises TransientError (a proxy or a dying server may have cut it) and MissingFieldError.
+    Raises TransientError for a malformed answer (a proxy or a dying server may have cut it), and
+    MissingFieldError.
     """
     try:
         data = json.loads(body)
@@ -75,7 +74,7 @@ def read_answer(body: bytes, n: int, payload: Payload) -> Answer:
 
 
 def _in_order(choices: list[dict[str, object]], body: bytes) -> list[dict[str, object]]:
-    """By their index, where they have one."""
+    """The choices by their index, if they have one. Raises TransientError."""
     given = [c.get("index") for c in choices]
     if all(index is None for index in given):
         return choices
@@ -98,8 +97,9 @@ def _in_order(choices: list[dict[str, object]], body: bytes) -> list[dict[str, o
 
 
 def _n_tokens(usage: object, n: int, payload: Payload) -> int | None:
-    """How many tokens the server says it drew, if it does. Raises TransientError for what can't be
-    so.
+    """The number of tokens that the server counts; none if it doesn't.
+
+    Raises TransientError for an impossible number.
     """
     counted, most_tokens = (
         usage.get("completion_tokens") if isinstance(usage, dict) else None,
@@ -125,7 +125,7 @@ def _n_tokens(usage: object, n: int, payload: Payload) -> int | None:
 
 
 def _whole(value: object) -> int | None:
-    """A whole number of JSON. `true` is none, though Python takes it for 1."""
+    """A whole number of JSON, or none. `true` is not one, though Python takes it for 1."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
@@ -151,7 +151,7 @@ def _choice(choice: Mapping[str, object], payload: Payload) -> Choice:
         if not all(map(math.isfinite, logprobs)):
             raise TransientError("a choice with a log-probability that is no finite number")
     if stop == "eos" and "stop" in payload:
-        # vLLM's word, or SGLang's: the stop string, else a token id or nothing.
+        # vLLM's name, or SGLang's: the stop string, or a token id or null.
         reasons = [choice[name] for name in ("stop_reason", "matched_stop") if name in choice]
         if not reasons:
             raise MissingFieldError(
@@ -171,8 +171,9 @@ def _choice(choice: Mapping[str, object], payload: Payload) -> Choice:
 
 
 def _logprobs(given: object) -> tuple[float, ...] | None:
-    """The drawn tokens' log-probabilities in OpenAI's form, or in that of its chat interface
-    (llama.cpp).
+    """The drawn tokens' log-probabilities; none if there are none.
+
+    They come in OpenAI's format, or in that of its chat interface (llama.cpp).
     """
     if not isinstance(given, dict):
         return None

@@ -1,11 +1,11 @@
-"""One call of an OpenAI-compatible `/v1/completions`: what is sent, and what is tried again
-(`completions_answer` reads what comes back).
+"""Calls of an OpenAI-compatible `/v1/completions`: a payload in, its answer out
+(`glore.engines.http.answer`), with retries.
 
-Tried again, with growing waits and seeded jitter: no connection, a connection that breaks, a
-time-out, an answer that is not what it should be, and the statuses in `TRANSIENT`. A `Retry-After` of
-the server is kept. Every other status is final. An answer is read only up to a size that its
-request can need. No redirect is followed. The API key goes into one header and nowhere else: it is
-taken out of answers and errors (`apikey`), also where the server echoes it.
+These are tried again, with growing waits and seeded jitter: no connection, a broken connection, a
+time-out, a malformed answer, and the statuses in `TRANSIENT`. The server's `Retry-After` is
+respected. Every other status is final. An answer is read only up to the size that its request can
+need. No redirect is followed. The API key goes into one header and nowhere else: it is removed from
+answers and errors (`apikey`), also where the server echoes it.
 """
 
 from __future__ import annotations
@@ -47,36 +47,38 @@ T = TypeVar("T")
 TRANSIENT = frozenset(
     {408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529, 598, 599}
 )
-"""Statuses after which another try may do; from 520 on those of proxies before a server that is
-away or busy.
+"""Statuses after which another try may succeed. From 520 on they are those of proxies whose server
+is away or busy.
 """
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 30.0
 LONGEST_RETRY_AFTER_SECONDS = 120.0
 CONNECT_SECONDS = 10.0
 BASE_BYTES, BYTES_PER_TOKEN = 1 << 20, 256
-"""Bounds of an answer: so much, and so much for every token that may be drawn."""
+"""Bounds of an answer: a constant, and a number for every token that may be drawn."""
 UNREADABLE = (ValueError, AttributeError, KeyError, TypeError, RecursionError)
-"""What reading JSON raises that is none, is something else, or is nested too deeply."""
+"""What reading JSON raises if it is invalid, unexpected or nested too deeply."""
 
 
 class CompletionsApi:
     """A model on a server."""
 
     def __init__(self, url: str, model: str, settings: HttpEngineSettings, start: str) -> None:
-        """`url` ends before `/completions`; `start` says, in errors, how to serve the model. Raises
-        EngineError for an unusable key.
+        """`url` ends before `/completions`; `start` says in errors how to serve the model.
+
+        Raises EngineError for an unusable key.
         """
         self.url, self.model = url.rstrip("/"), model
         self.context: int | None = None
-        """Longest prompt and completion together, in tokens; none before `check`, and where the
-        server doesn't say.
+        """Longest prompt and completion together, in tokens; none before `check`, and if the
+        server doesn't report it.
         """
         self._settings, self._start = settings, start
         self.key = key = ApiKey(settings.api_key_env)
         # Answers are small; uncompressed ones can't grow behind the limit on their size.
         self._headers = {"Accept-Encoding": "identity", **key.headers}
-        self._key_hint = f"{'the one in ' if key else 'none is set: export '}{settings.api_key_env}{'' if key else '=…'}"
+        variable = settings.api_key_env
+        self._key_hint = f"the one in {variable}" if key else f"none is set: export {variable}=…"
         if "@" in self.url.partition("://")[2].partition("/")[0]:
             raise EngineError(
                 "engine.url holds a user or password (before its @); leave them out, and give a "
@@ -84,7 +86,7 @@ class CompletionsApi:
             )
 
     def client(self) -> httpx2.AsyncClient:
-        """A client for `complete`, which closes what is open when it is left."""
+        """A client for `complete`. Leaving it closes its connections."""
         n = self._settings.concurrency
         timeout = httpx2.Timeout(self._settings.timeout_seconds, connect=CONNECT_SECONDS, pool=None)
         return httpx2.AsyncClient(
@@ -94,8 +96,9 @@ class CompletionsApi:
         )
 
     def check(self) -> None:
-        """Make sure that the server is there and serves the model; wait for it as long as the
-        settings say. Raises EngineError.
+        """Make sure that the server serves the model, or wait for it up to `wait_seconds`.
+
+        Raises EngineError.
         """
         end, logged = time.monotonic() + self._settings.wait_seconds, ""
         while (problem := self._problem()) is not None:
@@ -108,8 +111,9 @@ class CompletionsApi:
             time.sleep(min(2.0, max(0.05, left)))
 
     async def complete(self, client: httpx2.AsyncClient, payload: Payload, what: str) -> Answer:
-        """The answer to `payload` (of `n` completions). `what` names the request in errors and
-        seeds the jitter. Raises EngineError.
+        """The answer to `payload`.
+
+        `what` names the request in errors and seeds the jitter. Raises EngineError.
         """
         tries = self._settings.retries + 1
         for number in range(1, tries + 1):
@@ -171,7 +175,7 @@ class CompletionsApi:
         )
 
     def _reply(self, response: httpx2.Response, body: bytes) -> _Reply:
-        """What came, without the key."""
+        """The server's answer without the key."""
         if self.key:
             body = self.key.hidden(body.decode("utf-8", "surrogateescape")).encode(
                 "utf-8", "surrogateescape"
@@ -182,7 +186,10 @@ class CompletionsApi:
             there = response.headers.get("location", "nowhere").partition("?")[0]
             with contextlib.suppress(ValueError):
                 there = urljoin(str(response.url), there)
-            message = f"leads to {shown(self.key.clean(there), 200)}, and no redirect is followed, since the key would go there"
+            message = (
+                f"leads to {shown(self.key.clean(there), 200)}, and no redirect is followed, since "
+                "the key would go there"
+            )
         return _Reply(response.status_code, body, message)
 
     def error(self, message: str) -> EngineError:
@@ -190,10 +197,9 @@ class CompletionsApi:
         return EngineError(self.key.clean(message))
 
     def _problem(self) -> str | None:
-        """Why the model can't be used right now; none: it can, or the server has no list of its
-        models. Notes its context.
+        """Why the model can't be used now; none: it can, or the server has no list of models.
 
-        Raises EngineError for what waiting can't mend.
+        Sets `context`. Raises EngineError for what waiting can't fix.
         """
         where = f"{self.url}/models"
         limit = min(CONNECT_SECONDS, self._settings.timeout_seconds)
@@ -213,7 +219,10 @@ class CompletionsApi:
         except httpx2.LocalProtocolError:
             raise self._unsendable(where) from None
         except TimeoutError:
-            return f"{where}: no whole answer within {limit:g} s (engine.timeout_seconds, at most {CONNECT_SECONDS:g}); {self._start}"
+            return (
+                f"{where}: no whole answer within {limit:g} s (engine.timeout_seconds, at most "
+                f"{CONNECT_SECONDS:g}); {self._start}"
+            )
         except httpx2.HTTPError as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             return self.key.clean(f"no server at {self.url} ({shown(reason)}); {self._start}")
@@ -237,13 +246,13 @@ class CompletionsApi:
         )
 
     async def _get(self, where: str, limit: float) -> tuple[httpx2.Response, bytes]:
-        """An answer and the beginning of its body, as far as they come within so many seconds."""
+        """An answer and the beginning of its body. Raises TimeoutError after `limit` seconds."""
         client = httpx2.AsyncClient(headers=self._headers, timeout=limit)
         async with asyncio.timeout(limit), client, client.stream("GET", where) as response:
             return response, await _read(response.aiter_raw(), BASE_BYTES) or b""
 
     def _unsendable(self, where: str) -> EngineError:
-        """For a LocalProtocolError, whose own text may quote the header with the key."""
+        """The error for a LocalProtocolError, whose own text may quote the header with the key."""
         return EngineError(
             f"{where}: the request breaks the rules of HTTP and was not sent; see that engine.url "
             f"and the API key ({self._settings.api_key_env}) are whole and plain"
@@ -255,7 +264,10 @@ class CompletionsApi:
         if status in (401, 403):
             return f"the server wants another API key ({self._key_hint})"
         if status in (404, 405):
-            return f"see that engine.url is right (vLLM's ends in /v1) and that the server has the model {shown(self.model)} (engine.model)"
+            return (
+                "see that engine.url is right (vLLM's ends in /v1) and that the server has the "
+                f"model {shown(self.model)} (engine.model)"
+            )
         if status in (400, 413, 422):
             return (
                 "the server can't do such a request: if it takes no token ids, set "
@@ -271,11 +283,11 @@ class _Reply(NamedTuple):
     status: int
     body: bytes
     message: str
-    """What it says about a failure, short; where a redirect leads."""
+    """What it says about a failure, shortened; where a redirect leads."""
 
 
 async def _read(chunks: AsyncIterator[bytes], limit: int) -> bytes | None:
-    """A body; none where it is larger than the limit."""
+    """A body; none if it is larger than `limit` bytes."""
     body = bytearray()
     async for chunk in chunks:
         body += chunk
@@ -285,8 +297,9 @@ async def _read(chunks: AsyncIterator[bytes], limit: int) -> bytes | None:
 
 
 def _on_a_loop(begin: Callable[[], Coroutine[object, object, T]]) -> T:
-    """What a coroutine returns, or raises, run on a loop and thread of its own: the caller may be
-    on one (a notebook).
+    """Run a coroutine on a loop and thread of its own, and return or raise what it does.
+
+    The caller's own thread may have a loop already (a notebook).
     """
     done: list[T] = []
     failed: list[BaseException] = []
@@ -309,7 +322,7 @@ def _on_a_loop(begin: Callable[[], Coroutine[object, object, T]]) -> T:
 
 
 def _served(body: bytes) -> dict[str, int | None] | None:
-    """The models of a list, and the context of each where it is said (vLLM and SGLang do)."""
+    """The models of a list, and the context of each if it is reported (vLLM and SGLang do)."""
     with contextlib.suppress(*UNREADABLE):
         return {str(m["id"]): _context(m.get("max_model_len")) for m in json.loads(body)["data"]}
     return None
@@ -320,9 +333,7 @@ def _context(given: object) -> int | None:
 
 
 def _message(body: bytes) -> str:
-    """What a server says about a failure: OpenAI's `error.message`, or the beginning of whatever
-    came.
-    """
+    """What a server says about a failure: OpenAI's `error.message`, or the body's beginning."""
     with contextlib.suppress(*UNREADABLE):
         data = json.loads(body)
         found = data["error"] if "error" in data else data.get("message", data.get("detail"))
@@ -331,7 +342,7 @@ def _message(body: bytes) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that the server asks to wait, said as such or as a date; 0 where it doesn't say."""
+    """Seconds to wait that the server asks for, as a number or as a date; 0 if it doesn't."""
     given = headers.get("retry-after", "0")
     try:
         seconds = float(given)
@@ -341,7 +352,7 @@ def _retry_after(headers: Mapping[str, str]) -> float:
 
 
 def _seconds_until(date: str) -> float:
-    """From now to an HTTP date, 0 for what is none."""
+    """Seconds from now to an HTTP date; 0 for a text that is none."""
     try:
         then = parsedate_to_datetime(date)
         # HTTP dates are UTC; Python leaves the zone out where it is written -0000.

@@ -1,4 +1,4 @@
-"""An API key: read from the environment, sent in one header, and taken out of every text that comes
+"""An API key: read from the environment, sent in one header, and removed from every text that comes
 back.
 """
 
@@ -20,9 +20,9 @@ __all__ = ["ApiKey", "check_key"]
 
 HIDDEN = "[API key]"
 LEAST_IN_MESSAGES, LEAST_IN_ANSWERS = 4, 6
-"""Shorter keys (some servers take any word) can't be told from ordinary text."""
+"""Shorter keys can't be distinguished from ordinary text (some servers accept any word)."""
 PIECE = 8
-"""So many characters of a key in a row, or more, are hidden in messages."""
+"""Characters of a key in a row that are hidden in messages, at least."""
 
 
 def check_key(settings: HttpEngineSettings) -> None:
@@ -58,15 +58,15 @@ class ApiKey:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What is sent of it."""
+        """The header that carries it; none without a key."""
         return {"Authorization": f"Bearer {self._key}"} if self else {}
 
     def hidden(self, answer: str) -> str:
-        """An answer's text without the key, in whatever encoding it stands there whole."""
+        """An answer's text without the key, in any of its encodings."""
         return answer if self._in_answers is None else self._in_answers.sub(HIDDEN, answer)
 
     def clean(self, message: str) -> str:
-        """A message without the key and longer pieces of it."""
+        """A message without the key and without pieces of `PIECE` characters of it."""
         if self._in_messages is not None:
             message = self._in_messages.sub(HIDDEN, message)
         small = message.lower()
@@ -85,8 +85,8 @@ class ApiKey:
 
 
 def _forms(key: str) -> set[str]:
-    """The key, and what percent signs, base64, hexadecimal digits, JSON and Python's `repr` make of
-    it.
+    """The key as it is, and percent-encoded, in base64, in hexadecimal, in JSON and in Python's
+    `repr`.
     """
     forms = {
         key,
@@ -108,7 +108,7 @@ def _forms(key: str) -> set[str]:
 
 
 def _pattern(key: str, forms: set[str], least: int) -> re.Pattern[str] | None:
-    """Finds the forms of a key that is long enough to be told from words."""
+    """A pattern that finds the forms of a key; none for a key of fewer than `least` characters."""
     if len(key) < least:
         return None
     return re.compile(

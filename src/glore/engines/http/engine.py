@@ -37,8 +37,8 @@ T = TypeVar("T")
 
 _LACKS = {
     "stop": (
-        "servers that know OpenAI's parameters only don't tell a stop from the end of the text; use "
-        "engine.extensions=true with one that does (vLLM, SGLang), or sample without it"
+        "servers that know OpenAI's parameters only don't tell a stop from the end of the text; "
+        "use engine.extensions=true with one that does (vLLM, SGLang), or sample without it"
     )
 }
 STOP_SECONDS = 5.0
@@ -163,7 +163,7 @@ class _HttpJob(Job):
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class _Call:
-    """`n` completions of a request from index `first` on, asked for in one HTTP request."""
+    """One HTTP request for `n` completions of a request, from index `first` on."""
 
     job: _HttpJob
     first: int
@@ -172,7 +172,7 @@ class _Call:
 
 
 class _HttpStepper:
-    """The requests of one `run`: a call for every completion, at most so many at once."""
+    """The requests of one `run`, as calls."""
 
     def __init__(self, engine: HttpEngine, calls: _Calls) -> None:
         self._engine, self._calls = engine, calls
@@ -241,12 +241,12 @@ class _Calls:
         return self.n_open < 2 * self._concurrency
 
     def start(self, call: _Call) -> None:
-        """Send a call as soon as there is a place for it."""
+        """Send a call as soon as fewer than `concurrency` are open."""
         self.n_open += 1
         asyncio.run_coroutine_threadsafe(self._carry_out(call), self._loop)
 
     def next_done(self) -> tuple[_Call, Answer]:
-        """Wait for any call. Raises what it failed with."""
+        """Wait for any call and return it with its answer. Raises the error that it failed with."""
         call, answer = self._done.get()
         self.n_open -= 1
         if isinstance(answer, EngineError):

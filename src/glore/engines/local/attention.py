@@ -1,10 +1,9 @@
 """Keys and values in pages, and the attention that reads them, registered with transformers.
 
-Any model whose layers call transformers' attention interface works unchanged: it is fed packed
-tokens `[1, N]` with explicit positions, and this function does all that concerns other tokens.
-Attention to a page is computed once for all queries whose chain holds it; the parts of a query's
-chain are merged by their log-sum-exp. On a CPU in float32 the compiled twin (forward.c) does the
-same.
+Any model whose layers call transformers' attention interface works unchanged. It gets packed tokens
+`[1, N]` with explicit positions, and the function registered here attends to the pages. Attention
+to a page is computed once for all queries whose chain contains it. The parts of a query's chain are
+merged by their log-sum-exp. On a CPU in float32 the compiled twin (forward.c) does the same.
 
 Axes: N queries, P pages, U pages of one group, G queries per page, A (query, page) pairs, E pages
 of a chain, H key/value heads, Q query heads per key/value head, D head size, T tokens of a page.
@@ -29,15 +28,15 @@ __all__ = ["ATTENTION_NAME", "ForwardContext", "KVCache", "register"]
 
 ATTENTION_NAME = "glore"
 _GROUPS = (1, 4, 16, 64)
-"""Pages with up to so many queries are computed together."""
+"""Bounds of the number of queries of a page; pages between two of them are computed together."""
 _HIDDEN = -1e30
 
 
 class KVCache:
-    """Per layer: keys [P, H, D, T] and values [P, H, T, D]; a CPU commits their memory as it is
-    written. (The compiled code keeps the keys of completions' own pages as [H, T, D].)
+    """Per layer: keys [P, H, D, T] and values [P, H, T, D].
 
-    `multiple`: D is padded with zeros to a multiple of it.
+    The compiled code keeps the keys of completions' own pages as [H, T, D]. A CPU commits the
+    memory as it is written. `multiple`: D is padded with zeros to a multiple of it.
     """
 
     def __init__(self, n_pages: int, multiple: int = 1) -> None:
@@ -46,7 +45,7 @@ class KVCache:
         self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def layer(self, index: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of layer `index`, created when it is seen first, for keys like `like`
+        """Keys and values of layer `index`, created at its first use for keys like `like`
         [.., H, D].
         """
         if index not in self.layers:
@@ -71,7 +70,7 @@ class KVCache:
 
     @torch.inference_mode()
     def copy(self, sources: list[int], targets: list[int]) -> None:
-        """Keys and values of the pages `sources` [n] to the pages `targets` [n], in every layer."""
+        """Copy the pages `sources` [n] to the pages `targets` [n] in every layer."""
         for layer in self.layers.values():
             for pages in layer:
                 pages[targets] = pages[sources]
@@ -79,7 +78,7 @@ class KVCache:
 
 @dataclasses.dataclass(slots=True)
 class _Group:
-    """Pages with like numbers of queries."""
+    """Pages with similar numbers of queries."""
 
     pages: torch.Tensor
     """[U]"""
@@ -109,7 +108,7 @@ class ForwardContext:
         window: int | None,
         softcap: float | None,
     ) -> torch.Tensor:
-        """q [N, H*Q, D], k and v [N, H, D] → [N, H*Q, D]; stores the keys and values."""
+        """q [N, H*Q, D], k and v [N, H, D] → [N, H*Q, D]. Stores the keys and values."""
         keys, values = self.kv_cache.layer(layer, k)
         if self.library is not None:
             return attend_natively(
@@ -157,7 +156,7 @@ class ForwardContext:
         return out.to(q.dtype).view(n_queries, n_heads * n_each, size)
 
     def _prepare(self) -> None:
-        """Which query meets which page, once for all layers."""
+        """Find which query attends to which page, once for all layers."""
         b = self.batch
         n_pages = b.table.shape[1]
         counts = np.arange(n_pages)[None] < b.n_pages[:, None]
@@ -235,9 +234,9 @@ def _attention(
     """
     if glore_context is None:
         raise NotImplementedError("the model does not hand keyword arguments down to its attention")
-    strange = [name for name in ("s_aux", "position_bias", "cache") if others.get(name) is not None]
-    if strange or key.shape[-1] != value.shape[-1]:
-        raise NotImplementedError(f"attention with {strange or 'values of another size than keys'}")
+    unknown = [name for name in ("s_aux", "position_bias", "cache") if others.get(name) is not None]
+    if unknown or key.shape[-1] != value.shape[-1]:
+        raise NotImplementedError(f"attention with {unknown or 'values of another size than keys'}")
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     layer = module.layer_idx
@@ -246,10 +245,10 @@ def _attention(
 
 
 def register(is_compiled: bool = False) -> None:
-    """Make the attention known to transformers under ATTENTION_NAME. Repeating it changes nothing.
+    """Register the attention with transformers as ATTENTION_NAME. Repeating it changes nothing.
 
-    `is_compiled`: for models whose layers `torch.compile` compiles; it leaves the attention as it
-    is.
+    `is_compiled`: for models whose layers are compiled by `torch.compile`, which leaves the
+    attention as it is.
     """
     AttentionInterface.register(
         ATTENTION_NAME, torch.compiler.disable(_attention) if is_compiled else _attention

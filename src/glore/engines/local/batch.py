@@ -1,5 +1,5 @@
-"""What one forward pass computes: tokens, where their keys and values go, and the pages that each
-of them attends to.
+"""The input of one forward pass: tokens, where their keys and values go, and the pages that each of
+them attends to.
 
 Axes: N queries (tokens that are computed), C chains, E pages of the longest chain, P pages, S
 selected queries.
@@ -27,7 +27,7 @@ class Batch:
     tokens: Ints32
     positions: Ints32
     write_page: Ints32
-    """[N]; -1: keys and values are there already."""
+    """[N]; -1: keys and values are stored already."""
     write_offset: Ints32
     chain: Ints32
     """[N]: the query's row of `table`."""
@@ -36,7 +36,7 @@ class Batch:
     n_last: Ints32
     """[N]: tokens of the last of them that count, the query's own included."""
     n_prompt: Ints32
-    """[N]: pages of that row that are a prompt's; those behind them are a completion's own."""
+    """[N]: pages of that row that are a prompt's; those after them are a completion's own."""
     table: Ints32
     """[C, E] page numbers."""
     fill: Ints32

@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DrawSettings:
-    """Per row (or completion): temperature [R] (0: greedy), top_k [R] (0: off), top_p [R] (1: off)."""
+    """Per row or completion [R]: temperature (0: greedy), top_k (0: off), top_p (1: off)."""
 
     temperature: npt.NDArray[np.float32]
     top_k: npt.NDArray[np.int64]
@@ -39,7 +39,7 @@ class DrawSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Draws:
-    """Completions [C] that draw one token each. Those of one row have the same settings."""
+    """How completions [C] draw one token each. Those of one row have the same settings."""
 
     row: npt.NDArray[np.int64]
     """The row of logits."""
@@ -59,7 +59,7 @@ class Draws:
 
 
 class Drawn:
-    """Tokens that have been drawn, or are on their way from a device."""
+    """Drawn tokens, which a device may still be copying."""
 
     def __init__(self, logits_RV: torch.Tensor, tokens_C: torch.Tensor) -> None:
         self.logits = logits_RV
@@ -67,7 +67,7 @@ class Drawn:
         self._tokens = tokens_C
 
     def tokens(self) -> npt.NDArray[np.int64]:
-        """One token id for each completion [C], when they are there."""
+        """One token id for each completion [C]. Waits for the device."""
         tokens: npt.NDArray[np.int64] = self._tokens.cpu().numpy()
         return tokens
 
@@ -78,10 +78,9 @@ def draw_each(
     uniform_C: npt.NDArray[np.float32],
     settings: DrawSettings,
 ) -> torch.Tensor:
-    """`draw` for completions several of which may draw from one row: one token id per completion
-    [C] int64.
+    """`draw` for completions that may share rows: one token id per completion [C] int64.
 
-    At most R at a time, so that they don't take more memory than rows of their own would.
+    It draws for at most R completions at a time, so it needs no more memory than `draw` does.
     """
     n_rows = logits_RV.shape[0]
     if row_C.size == n_rows and (row_C == np.arange(n_rows)).all():
@@ -105,8 +104,9 @@ def draw_each(
 def draw(
     logits_RV: torch.Tensor, uniform_R: npt.NDArray[np.float32], settings: DrawSettings
 ) -> torch.Tensor:
-    """One token id per row [R] int64. Greedy takes the lowest id among equals. Raises EngineError
-    on NaN or infinite logits.
+    """One token id per row [R] int64. Greedy takes the lowest id among equals.
+
+    Raises EngineError on NaN or infinite logits.
     """
     hot = settings.temperature > 0
     if not hot.any():
@@ -171,7 +171,7 @@ def _filter(probs_RV: torch.Tensor, settings: DrawSettings) -> torch.Tensor:
 
 
 class NotFiniteError(EngineError):
-    """A model's logits are no numbers."""
+    """A model's logits are not finite."""
 
 
 def not_finite() -> NotFiniteError:

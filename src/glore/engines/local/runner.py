@@ -238,7 +238,7 @@ class ModelRunner:
         return False
 
     def _check_kind(self, backend: str) -> None:
-        """Raise what `_fits` takes for a refusal if the backend is not for this model or machine."""
+        """Raise what `_fits` takes for a refusal where the backend does not fit."""
         on_cpu = self.device.type == "cpu"
         if backend == "native" and not on_cpu:
             raise _UnsupportedError("the model is not on a CPU")

@@ -144,7 +144,7 @@ class StepScorer:
     def _in_a_tree(
         self, encoded: dict[int, list[list[int]]]
     ) -> Iterator[tuple[int, tuple[float, ...]]]:
-        """Score with solutions of one question next to each other: what they share is computed once."""
+        """Score with solutions of one question together: what they share is computed once."""
         order = sorted(encoded, key=lambda i: encoded[i])
         longest = max((len(cut(parts)) for parts in encoded.values()), default=0)
         tree = PrefixTree(max(longest, -(-2 * self.scoring_tokens // PAGE_SIZE)))

@@ -33,8 +33,8 @@ _N_PAGES = 8
 _MOST_TOKENS = 17
 """Of one forward pass: the texts are read in parts."""
 _OVERALL, _ANYWHERE = 2.0, 4.0
-"""How many times the baseline's error a backend's may be: over all places (root mean square), and at
-one of them.
+"""How many times the baseline's error a backend's may be: over all places (root mean square), and
+at one of them.
 """
 _FLOOR = 2e-3
 """Errors below this share of the logits' standard deviation are never a fault."""
@@ -56,7 +56,7 @@ class Expected:
 
 
 def _texts(model: PreTrainedModel) -> list[list[list[int]]]:
-    """Segments of two texts that begin alike."""
+    """Segments of two texts with the same beginning."""
     n_vocab = model.get_input_embeddings().weight.shape[0]
     head, one, other = (
         [(a * i + b) % n_vocab for i in range(n)]

@@ -1,4 +1,4 @@
-"""Where a text comes to its stop string, looked for after every drawn token."""
+"""Finds stop strings in completions, after every drawn token."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ Decode = Callable[[list[list[int]]], list[str]]
 
 
 class StopFinder:
-    """Looks for stop strings in what is drawn. Texts are decoded whole, so it does not matter how a
-    stop falls into tokens.
+    """Finds stop strings in drawn tokens.
+
+    Texts are decoded whole, so it does not matter how a stop is divided into tokens.
     """
 
     def __init__(self, decode: Decode) -> None:
         self._decode = decode
         self._ends: dict[str, dict[int, bool]] = {}
-        """By last character of a stop: which tokens hold it."""
+        """Last character of a stop → token → whether the token contains it."""
 
     def cut(self, rows: Sequence[tuple[list[int], str]]) -> list[str | None]:
-        """For each (tokens, stop): the text before the stop, or none where it doesn't hold it.
+        """For each (tokens, stop): the text before the stop; none if the text has no stop.
 
-        To be asked after every token: without the last one, no text holds its stop.
+        To be called after every token: without the last one, no text has a stop.
         """
         found: list[str | None] = [None] * len(rows)
         near = [i for i, (tokens, stop) in enumerate(rows) if self._may_end(tokens[-1], stop[-1])]
@@ -36,9 +37,9 @@ class StopFinder:
     def _may_end(self, token: int, last: str) -> bool:
         """Whether the stop can have been completed by this token.
 
-        A printable ASCII character or a line's end is whole within one token; a space may come from
-        the tokenizer (between words), and other characters may lie in several tokens: then the text
-        itself must be looked at.
+        A printable ASCII character or a line's end lies within one token. A space may come from the
+        tokenizer (between words), and other characters may lie in several tokens: then the text
+        itself must be searched.
         """
         if last == " " or not last.isascii():
             return True

@@ -1,5 +1,5 @@
-"""Ray itself: importing it late, joining or starting a cluster, and sending model files through its
-object store.
+"""Ray itself: imports it late, joins or starts a cluster, and sends model files through its object
+store.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ def import_ray() -> ModuleType:
 
 
 def connect(ray: ModuleType, settings: RayEngineSettings) -> None:
-    """Join the cluster, or start one on this machine. Raises EngineError when it can't be joined or
-    can't hold one worker.
+    """Join the cluster, or start one on this machine.
+
+    Raises EngineError when it can't be joined or is too small for one worker.
     """
     if not ray.is_initialized():
         own = settings.address in (None, "local") and "RAY_ADDRESS" not in os.environ
@@ -74,15 +75,13 @@ def connect(ray: ModuleType, settings: RayEngineSettings) -> None:
 
 
 def resources(ray: ModuleType) -> str:
-    """What the whole cluster has, in words."""
+    """CPUs and GPUs of the whole cluster, in words."""
     there = ray.cluster_resources()
     return f"{there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU"
 
 
 def shipped(ray: ModuleType, folder: Path) -> ModelFiles:
-    """The files of a model folder, put into the object store. Raises ModelError where there is no
-    folder.
-    """
+    """Put the files of a model folder into the object store. Raises ModelError for no folder."""
     if not folder.is_dir():
         raise ModelError(
             f"engine.ship_models sends a folder, and {shown(str(folder))} is none; use "
@@ -93,7 +92,7 @@ def shipped(ray: ModuleType, folder: Path) -> ModelFiles:
 
 
 class _Fetch:
-    """Bytes out of the object store, on whatever machine this has come to."""
+    """Gets bytes out of the object store, on any machine."""
 
     def __init__(self, references: Sequence[object]) -> None:
         self._references = references

@@ -39,7 +39,7 @@ POLL_SECONDS = 1.0
 IDLE_SECONDS = 2.0
 """A worker that has been without work for this long draws copies of what others are at."""
 OPEN_PER_ROW = 3
-"""Seeds that a worker has at hand for each row it decodes at once."""
+"""Seeds that a worker has for each row that it decodes at once."""
 
 
 class _Method(Protocol):
@@ -90,7 +90,7 @@ class RayEngine:
         self._ray = import_ray()
         self._settings = settings
         inner = settings.sampler
-        self._at_hand = OPEN_PER_ROW * (
+        self._seeds_per_worker = OPEN_PER_ROW * (
             inner.concurrency if isinstance(inner, HttpEngineSettings) else inner.max_rows
         )
         self._run = 0
@@ -141,8 +141,8 @@ class RayEngine:
         return assignments
 
     def has_room(self, assignments: Assignments) -> bool:
-        """Whether the workers have fewer seeds at hand than they should."""
-        return assignments.n_seeds < self._at_hand * max(1, len(assignments.workers))
+        """Whether the workers have fewer seeds than `OPEN_PER_ROW` asks for."""
+        return assignments.n_seeds < self._seeds_per_worker * max(1, len(assignments.workers))
 
     def keep_busy(self, assignments: Assignments, may_copy: bool) -> None:
         """Assign requests and send them to every worker that has no call in progress.

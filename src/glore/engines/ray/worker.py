@@ -46,7 +46,7 @@ class Exchange:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model folder in the object store: file names, and a function that fetches each one's bytes."""
+    """A model folder in the object store: file names, and what fetches the bytes of each."""
 
     names: tuple[str, ...]
     fetch: Callable[[int], bytes]

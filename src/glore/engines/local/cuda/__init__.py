@@ -1,1 +1,1 @@
-"""The GPU backend: Triton kernels over pages, decode steps as CUDA graphs, drawing on the device."""
+"""The GPU backend: Triton kernels over pages, CUDA graphs for decode steps, drawing on the GPU."""

@@ -1,5 +1,5 @@
-"""What a forward pass reads besides weights and pages, in one buffer, so that a step copies once to
-the device.
+"""What a forward pass reads besides weights and pages, in one buffer: a step copies it at once to
+the GPU.
 
 A *block* is a few consecutive queries that one program of the attention kernel handles; see
 `glore.engines.local.cuda.kernels`. Axes: N queries, B blocks, C completions, S selected queries, W
@@ -38,8 +38,8 @@ _DRAW_FIELDS = ("row", "counts")
 
 
 class Blocks(NamedTuple):
-    """Consecutive queries [B]: the first, how many, and how many pages their chains begin with in
-    common.
+    """Consecutive queries [B]: the first, their number, and the pages with which their chains begin
+    in common.
     """
 
     first: Ints32
@@ -48,7 +48,7 @@ class Blocks(NamedTuple):
 
 
 def chain_blocks(batch: Batch, size: int) -> Blocks:
-    """At most `size` queries of one chain (the tokens of a page of a prompt)."""
+    """Blocks of at most `size` queries of one chain (the tokens of a page of a prompt)."""
     begins = np.flatnonzero(np.diff(batch.chain, prepend=-1))
     lengths = np.diff(begins, append=batch.chain.size)
     n_parts = -(-lengths // size)
@@ -59,9 +59,7 @@ def chain_blocks(batch: Batch, size: int) -> Blocks:
 
 
 def row_blocks(batch: Batch, size: int, n_rows: int) -> Blocks:
-    """`size` rows each, up to `n_rows`, which may be more than the batch has: such rows have no
-    pages.
-    """
+    """Blocks of `size` rows, up to `n_rows` rows. Those beyond the batch's have no pages."""
     first = np.arange(0, n_rows, size, dtype=np.int32)
     count = np.minimum(size, n_rows - first).astype(np.int32)
     if size == 1:
@@ -71,7 +69,7 @@ def row_blocks(batch: Batch, size: int, n_rows: int) -> Blocks:
     table = np.zeros((n_blocks * size, width), np.int32)
     n_pages = np.zeros(n_blocks * size, np.int32)
     table[:n], n_pages[:n] = batch.table, batch.n_pages
-    # A row that is only there to fill its block must not hide what the others have in common.
+    # A row that only fills its block must not hide what the others have in common.
     table[n:], n_pages[n:] = table[n - 1], n_pages[n - 1]
     by_block = table.reshape(n_blocks, size, width)
     least = n_pages.reshape(n_blocks, size).min(axis=1)
@@ -97,14 +95,12 @@ class _Field:
 
 
 class Inputs:
-    """The buffer on the host (page-locked where the device is a GPU) and on the device; `fields`:
-    parts of it by name.
-    """
+    """The buffer on the host (page-locked for a GPU) and on the device, with named fields."""
 
     def __init__(self, sizes: Sizes, device: torch.device) -> None:
         self.sizes = sizes
         lengths = {
-            "seeds": 2 * sizes.n_completions,  # first, since 64-bit numbers want an even place
+            "seeds": 2 * sizes.n_completions,  # first: 64-bit numbers need an even offset
             **dict.fromkeys(_QUERY_FIELDS, sizes.n_queries),
             **dict.fromkeys(_BLOCK_FIELDS, sizes.n_blocks),
             **dict.fromkeys(_DRAW_FIELDS, sizes.n_completions),
@@ -140,8 +136,9 @@ class Inputs:
         return self["seeds"].view(torch.int64)
 
     def fill(self, batch: Batch, blocks: Blocks, draws: Draws | None = None) -> None:
-        """Write a batch into it and send it to the device. Queries beyond the batch's get no pages
-        and write none.
+        """Write a batch into it and send it to the device.
+
+        Queries beyond the batch's have no pages and write none.
         """
         n, width = batch.tokens.size, batch.table.shape[1]
         for name in ("tokens", "positions", "write_page", "write_offset", "n_pages", "n_last"):
@@ -170,7 +167,7 @@ class Inputs:
                 self._device[begin:end].copy_(self._host[begin:end], non_blocking=True)
 
     def fill_draws(self, draws: Draws) -> None:
-        """Write how to draw alone, and send it."""
+        """Write only how to draw, and send it."""
         self._fill_draws(draws)
         if self._is_cuda:
             self._device.copy_(self._host, non_blocking=True)

@@ -24,7 +24,7 @@ __all__ = ["attend_kernel", "choose_kernel", "copy_kernel", "stats_kernel", "sto
 
 @triton.jit
 def _capped(scores, CAP: tl.constexpr):
-    """softcap · tanh(scores / softcap); tanh by the sigmoid, which the interpreter has too."""
+    """softcap · tanh(scores / softcap), by the sigmoid, which the interpreter knows too."""
     if CAP > 0:
         scores = (2 * tl.sigmoid(2 * scores / CAP) - 1) * CAP
     return scores
@@ -34,8 +34,8 @@ def _capped(scores, CAP: tl.constexpr):
 def _fold(
     q_MD, top_M, total_M, part_MD, owner_M, n_pages_M, n_last_M, position_M,
     keys, values, table, starts, at, first_slot, end_page, head, scaling,
-    H: tl.constexpr, T: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr, CODE: tl.constexpr, WINDOW: tl.constexpr,
-    CAP: tl.constexpr, WIDE: tl.constexpr,
+    H: tl.constexpr, T: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
+    CODE: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Fold the next BN tokens of a chain into the running softmax of the queries that `owner_M`
     names.
@@ -88,8 +88,9 @@ def attend_kernel(
     table, starts, at_N, n_pages_N, n_last_N, positions_N, write_page_N, write_offset_N,
     block_first, block_count, block_common,
     q_row, q_head, k_row, k_head, v_row, v_head, scaling,
-    H: tl.constexpr, Q: tl.constexpr, QP: tl.constexpr, T: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BM: tl.constexpr,
-    BN: tl.constexpr, CODE: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, STORE: tl.constexpr, WIDE: tl.constexpr,
+    H: tl.constexpr, Q: tl.constexpr, QP: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
+    BD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, CODE: tl.constexpr,
+    WINDOW: tl.constexpr, CAP: tl.constexpr, STORE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """One block of queries and one key/value head → out [N, H*Q, D] (contiguous).
 
@@ -150,7 +151,8 @@ def attend_kernel(
         for slot in range(begin, end, BN):
             top_M, total_M, part_MD = _fold(
                 q_MD, top_M, total_M, part_MD, owner_M, n_pages_M, n_last_M, position_M,
-                keys, values, table, starts, at, slot, n_pages, head, scaling, H, T, D, BD, BN, CODE, WINDOW, CAP, WIDE,
+                keys, values, table, starts, at, slot, n_pages, head, scaling,
+                H, T, D, BD, BN, CODE, WINDOW, CAP, WIDE,
             )  # fmt: skip
     target = (query_M * (H * Q) + head * Q + group_M)[:, None] * D + d[None, :]
     tl.store(out + target, (part_MD / total_M[:, None]).to(out.dtype.element_ty), mask=mask_MD)
@@ -161,7 +163,7 @@ def store_kernel(
     k, v, keys, values, write_page_N, write_offset_N, k_row, k_head, v_row, v_head,
     H: tl.constexpr, T: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """One query's keys and values of one head into its page; nothing where the page is -1."""
+    """Store one query's keys and values of one head in its page; nothing if the page is -1."""
     query, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     page = tl.load(write_page_N + query).to(tl.int64)
     d = tl.arange(0, BD)
@@ -173,7 +175,7 @@ def store_kernel(
 
 @triton.jit
 def copy_kernel(pages, sources, targets, n_pages, SIZE: tl.constexpr, BLOCK: tl.constexpr):
-    """Pages [L, P, SIZE]: one page of one layer to another place."""
+    """Copy one page of one layer of `pages` [L, P, SIZE] to another place."""
     n, layer = tl.program_id(0), tl.program_id(1).to(tl.int64)
     source = (layer * n_pages + tl.load(sources + n)) * SIZE
     target = (layer * n_pages + tl.load(targets + n)) * SIZE
@@ -212,7 +214,8 @@ def _mixed(x):
 
 @triton.jit
 def choose_kernel(
-    logits, temperature_R, tops, sums, row_C, seeds_C, counts_C, tokens_C, uniforms_C, n_vocab, row_stride, n_blocks,
+    logits, temperature_R, tops, sums, row_C, seeds_C, counts_C, tokens_C, uniforms_C,
+    n_vocab, row_stride, n_blocks,
     NB: tl.constexpr, BLOCK: tl.constexpr, GOLDEN: tl.constexpr,
 ):  # fmt: skip
     """One completion's token, by inverse of the distribution function at its uniform number; the

@@ -1,4 +1,4 @@
-"""Keys and values in pages, on the device.
+"""Keys and values in pages, on the GPU.
 
 Axes: L layers, P pages, H key/value heads, T tokens of a page, D head size.
 """
@@ -14,11 +14,11 @@ __all__ = ["CudaKVCache"]
 
 
 class CudaKVCache:
-    """One tensor [2L, P, H, T, D]: keys and values of all layers in turn, so that pages are copied
-    by one kernel.
+    """One tensor [2L, P, H, T, D]: keys and values of all layers in turn, so that one kernel copies
+    pages.
 
-    It is made when the first layer is seen. Raises NotImplementedError for layers of different
-    shapes.
+    It is allocated at the first layer's first use. Raises NotImplementedError for layers of
+    different shapes.
     """
 
     def __init__(self, n_pages: int, n_layers: int) -> None:
@@ -27,7 +27,7 @@ class CudaKVCache:
 
     @property
     def bytes_per_page(self) -> int:
-        """0 until the first layer has been seen."""
+        """0 until the first layer was used."""
         return 0 if self.data is None else self.data.element_size() * self.data[:, 0].numel()
 
     def layer(self, index: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,7 +43,7 @@ class CudaKVCache:
 
     @torch.inference_mode()
     def copy(self, sources: list[int], targets: list[int]) -> None:
-        """Keys and values of the pages `sources` [n] to the pages `targets` [n], in every layer."""
+        """Copy the pages `sources` [n] to the pages `targets` [n] in every layer."""
         if self.data is not None and sources:
             copy_pages(
                 self.data, torch.tensor([sources, targets], dtype=torch.int32).to(self.data.device)

@@ -30,8 +30,8 @@ __all__ = [
 _LEAST = 16
 """Rows and columns of the smallest product of matrices in Triton."""
 _MOST_PAIRS = 64
-"""(query, query head) pairs of a block, half as many in float32; more don't fit into registers with
-large heads.
+"""(query, query head) pairs of a block, half as many in float32. With large heads, more don't fit
+into registers.
 """
 _VOCABULARY_BLOCK = 1024
 _COPY_BLOCK = 1024
@@ -48,8 +48,8 @@ def prompt_pairs(dtype: torch.dtype) -> int:
 
 
 def block_queries(n_each: int, pairs: int) -> int:
-    """How many queries fill a block of so many (query, query head) pairs, for `n_each` query heads
-    per key/value head.
+    """Queries that fill a block of `pairs` (query, query head) pairs, for `n_each` query heads per
+    key/value head.
     """
     return max(1, pairs // triton.next_power_of_2(n_each))
 
@@ -67,11 +67,10 @@ def attend(
     softcap: float | None,
     is_step: bool,
 ) -> torch.Tensor:
-    """q [N, H*Q, D], k and v [N, H, D], pages [P, H, T, D] → [N, H*Q, D]; keys and values are
-    stored.
+    """q [N, H*Q, D], k and v [N, H, D], pages [P, H, T, D] → [N, H*Q, D].
 
-    `n_block`: queries of a block at most. `is_step`: no query reads keys that another one of the
-    batch writes.
+    Stores the keys and values. `n_block`: queries of a block at most. `is_step`: no query reads
+    keys that another one of the batch writes.
     """
     n_queries, n_heads, size = k.shape
     n_each = q.shape[1] // n_heads
@@ -100,21 +99,24 @@ def attend(
         "common",
     )
     kernels.attend_kernel[(inputs.sizes.n_blocks, n_heads)](
-        q, k, v, out, keys, values, *(inputs[name] for name in names), q.stride(0), q.stride(1), *strides, float(scaling),
-        H=n_heads, Q=n_each, QP=per_query, T=PAGE_SIZE, D=size, BD=padded, BM=max(_LEAST, triton.next_power_of_2(n_block * per_query)),
-        BN=_tokens_at_once(padded, keys.dtype), CODE=2 * PAGE_SIZE, WINDOW=window or 0, CAP=float(softcap or 0.0), STORE=is_step,
+        q, k, v, out, keys, values, *(inputs[name] for name in names),
+        q.stride(0), q.stride(1), *strides, float(scaling),
+        H=n_heads, Q=n_each, QP=per_query, T=PAGE_SIZE, D=size, BD=padded,
+        BM=max(_LEAST, triton.next_power_of_2(n_block * per_query)),
+        BN=_tokens_at_once(padded, keys.dtype), CODE=2 * PAGE_SIZE,
+        WINDOW=window or 0, CAP=float(softcap or 0.0), STORE=is_step,
         WIDE=is_interpreted() and q.dtype == torch.bfloat16, num_warps=4,
     )  # fmt: skip
     return out
 
 
 def _tokens_at_once(padded_size: int, dtype: torch.dtype) -> int:
-    """Keys of a step of the kernel's loop: what fits into shared memory."""
+    """Keys in a step of the kernel's loop, as many as fit into shared memory."""
     return 64 if padded_size <= 128 and dtype.itemsize <= 2 else 32
 
 
 def copy_pages(data: torch.Tensor, places: torch.Tensor) -> None:
-    """`data` [L, P, …]: pages `places[0]` [n] to the places `places[1]` [n] in every layer."""
+    """In every layer of `data` [L, P, …], copy the pages `places[0]` [n] to `places[1]` [n]."""
     n_layers, n_pages = data.shape[:2]
     size = data[0, 0].numel()
     kernels.copy_kernel[(places.shape[1], n_layers)](
@@ -123,8 +125,8 @@ def copy_pages(data: torch.Tensor, places: torch.Tensor) -> None:
 
 
 def row_stats(logits: torch.Tensor, temperature: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `choose` needs to know of the rows [R, V]: of every block of the vocabulary, the largest
-    logit and the sum of exponentials.
+    """For `choose`: each row's [R, V] largest logit and sum of exponentials, per block of the
+    vocabulary.
     """
     n_rows, n_vocab = logits.shape
     n_blocks = triton.cdiv(n_vocab, _VOCABULARY_BLOCK)
@@ -151,14 +153,15 @@ def choose(
     n_completions: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A token for each completion [C] int64, -1 where its row is not finite, and the uniform
-    numbers [C] float32 it came from.
+    numbers [C] float32 that they came from.
     """
     tokens = torch.empty(n_completions, dtype=torch.int64, device=logits.device)
     uniforms = torch.empty(n_completions, dtype=torch.float32, device=logits.device)
     n_blocks = stats[0].shape[1]
     kernels.choose_kernel[(n_completions,)](
-        logits, inputs.temperature, *stats, inputs["row"], inputs.seeds, inputs["counts"], tokens, uniforms,
-        logits.shape[1], logits.stride(0), n_blocks,
-        NB=triton.next_power_of_2(n_blocks), BLOCK=_VOCABULARY_BLOCK, GOLDEN=int(GOLDEN), num_warps=4,
+        logits, inputs.temperature, *stats, inputs["row"], inputs.seeds, inputs["counts"],
+        tokens, uniforms, logits.shape[1], logits.stride(0), n_blocks,
+        NB=triton.next_power_of_2(n_blocks), BLOCK=_VOCABULARY_BLOCK, GOLDEN=int(GOLDEN),
+        num_warps=4,
     )  # fmt: skip
     return tokens, uniforms

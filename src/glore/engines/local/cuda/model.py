@@ -1,10 +1,9 @@
-"""A transformers model on pages with our kernels: prompts as they come, decode steps as CUDA
-graphs.
+"""A transformers model on pages with our kernels; decode steps are CUDA graphs.
 
-The model's own forward pass runs unchanged but for its attention, hence every architecture that
+The model's own forward pass runs unchanged except for its attention, so every architecture that
 calls transformers' attention interface works. A decode step of n rows replays the graph of the next
-larger row count (`padded_rows`); its inputs are one buffer, sent by one copy. Drawing follows on
-the device, and one small copy brings the tokens back (`Step.tokens`).
+larger row count (`padded_rows`). Its inputs are one buffer, sent by one copy. Drawing follows on
+the GPU, and one small copy brings the tokens back (`Step.tokens`).
 """
 
 from __future__ import annotations
@@ -40,17 +39,17 @@ __all__ = ["CudaModel", "Step", "padded_rows"]
 
 _log = logging.getLogger(__name__)
 _ENTRIES_PER_ROW = 32
-"""Room in a graph's table at first: 512 tokens a row."""
+"""Table entries of a graph at first: 512 tokens a row."""
 _FEW_ROWS = 64
-"""Up to so many rows, each is a block of its own: the card has more processors than there would be
-blocks.
+"""Up to this many rows, each is a block of its own: a GPU has more processors than there would be
+blocks otherwise.
 """
 _STEP_PAIRS = 16
 _SLOTS_PER_ROW = 4
 
 
 def padded_rows(n: int) -> int:
-    """The row count whose graph does `n` rows: a power of two, or one and a half of one from 32 on."""
+    """The row count whose graph does `n` rows: a power of two, or 1.5 times one from 32 on."""
     power = 1 << max(0, n - 1).bit_length()
     middle = power // 4 * 3
     return middle if n <= middle and middle >= 48 else power
@@ -83,7 +82,7 @@ class _ForwardContext:
 
 
 class Step(Drawn):
-    """Tokens on their way: they are copied while the host does something else."""
+    """Drawn tokens that are copied to the host while it does something else."""
 
     def __init__(self, logits: torch.Tensor, tokens: torch.Tensor) -> None:
         self._event: torch.cuda.Event | None = None
@@ -96,13 +95,14 @@ class Step(Drawn):
         super().__init__(logits, tokens)
 
     def wait(self) -> None:
-        """Until the tokens are there, and the step's inputs may be overwritten."""
+        """Wait until the tokens have arrived, and the step's inputs may be overwritten."""
         if self._event is not None:
             self._event.synchronize()
 
     def tokens(self) -> npt.NDArray[np.int64]:
-        """One for each completion, when they are there. Raises EngineError on NaN or infinite
-        logits.
+        """One token id for each completion. Waits for the GPU.
+
+        Raises EngineError on NaN or infinite logits.
         """
         self.wait()
         tokens: npt.NDArray[np.int64] = self._tokens.numpy()
@@ -123,12 +123,12 @@ class _Plan:
 
 
 class CudaModel:
-    """Sets the model's attention. `captures`: whether steps become CUDA graphs; else the same calls
-    are made one by one.
+    """A model whose attention is set to our kernels.
 
-    `compiles`: each layer is compiled by `torch.compile` too, which joins its small kernels: half a
-    minute at the start. Raises NotImplementedError where Triton's kernels can't run. `refusal`: why
-    capturing was given up, if it was.
+    `keeps`: whether the model knows `logits_to_keep`. `captures`: whether steps become CUDA graphs;
+    otherwise the same calls are made one by one. `compiles`: whether `torch.compile` joins the
+    small kernels of each layer, which takes half a minute at the start. `refusal`: why capturing
+    was given up, if it was. Raises NotImplementedError where Triton's kernels can't run.
     """
 
     def __init__(
@@ -163,8 +163,8 @@ class CudaModel:
                 layer.compile(dynamic=True)
 
     def new_kv_cache(self, n_pages: int) -> CudaKVCache:
-        """Room for so many pages. Asked for as many again, the same room: graphs remember where it
-        is.
+        """A cache of `n_pages` pages. For the same number it is the same one, since graphs contain
+        its address.
         """
         if self._pages is None or self._pages.n_pages != n_pages:
             self._forget()
@@ -178,8 +178,9 @@ class CudaModel:
         self._pages = None
 
     def affordable_pages(self, max_rows: int) -> int | None:
-        """How many pages the card has room for beside what `max_rows` rows take; none on a CPU or
-        before the first forward pass.
+        """Pages that the GPU has memory for beside what `max_rows` rows need.
+
+        None on a CPU or before the first forward pass.
         """
         if self._pages is not None:
             self._bytes_per_page = self._pages.bytes_per_page or self._bytes_per_page
@@ -207,7 +208,7 @@ class CudaModel:
         return self._read(_ForwardContext(pages, inputs, False, n_block), selected)
 
     def close(self) -> None:
-        """Give pages and graphs back to the card."""
+        """Free pages and graphs."""
         self._forget()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -225,7 +226,7 @@ class CudaModel:
 
     @torch.inference_mode()
     def step(self, batch: Batch, draws: Draws, pages: CudaKVCache) -> Step:
-        """One token for every completion of a decode step; nothing is waited for."""
+        """One token for every completion of a decode step. Does not wait for the GPU."""
         plan = self._plan(batch, draws)
         plan.inputs.fill(batch, row_blocks(batch, plan.n_block, plan.inputs.sizes.n_queries), draws)
         if plan.logits is None or plan.stats is None or plan.graph is None:
@@ -242,7 +243,7 @@ class CudaModel:
         return Step(logits, choose(logits, plan.stats, plan.inputs, draws.row.size)[0])
 
     def step_logits(self, batch: Batch, pages: CudaKVCache) -> torch.Tensor:
-        """Logits [N, V] of a decode step whose tokens nobody wants."""
+        """Logits [N, V] of a decode step whose tokens are not needed."""
         n = batch.tokens.size
         greedy = DrawSettings(
             np.zeros(n, np.float32), np.zeros(n, np.int64), np.ones(n, np.float32)
@@ -274,14 +275,12 @@ class CudaModel:
         return plan
 
     def _run(self, plan: _Plan, pages: CudaKVCache) -> None:
-        """A step, call by call: all that a graph holds."""
+        """Run a step call by call: the calls that a graph records."""
         plan.logits = self._read(_ForwardContext(pages, plan.inputs, True, plan.n_block), None)
         plan.stats = row_stats(plan.logits, plan.inputs.temperature)
 
     def _capture(self, plan: _Plan, pages: CudaKVCache) -> None:
-        """Record the step that has just been run; its results stay those of that run until the
-        graph is replayed.
-        """
+        """Record the step that has just been run, and replay it."""
         ran = plan.logits, plan.stats
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(self.device)
@@ -310,7 +309,7 @@ class CudaModel:
                 glore_context=reading,
                 **({"logits_to_keep": selected} if self._keeps and selected is not None else {}),
             )
-        except TritonError as error:  # a shape that the card or the compiler can't do
+        except TritonError as error:  # a shape that the GPU or the compiler does not support
             raise NotImplementedError(f"Triton: {error}") from error
         logits: torch.Tensor = output.logits[0]
         return logits if selected is None or self._keeps else logits[selected]

@@ -1,8 +1,7 @@
-"""The C twin of the forward pass (forward.c): compiled once per machine, loaded, and given a
-model's weights.
+"""Compiles forward.c, the C twin of the forward pass, once per machine, and loads it.
 
-Nothing depends on it: without a C compiler, for models it does not know, and on other devices torch
-does the work, and a model is only run here when its logits agree with its own forward pass
+Nothing depends on it: torch does the work without a C compiler, for models that forward.c does not
+know, and on other devices. A model uses it only if the logits agree with its own forward pass
 (`glore.engines.local.runner`). `GLORE_NATIVE=0` switches it off.
 """
 
@@ -26,7 +25,7 @@ __all__ = ["KINDS", "KNOWN", "Library", "can_quantize", "library", "no_quantizat
 KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 """Types of models that forward.c knows."""
 KINDS = ("float32", "bfloat16", "int16", "int8")
-"""What products are computed in; the order is forward.c's."""
+"""Types of products, in the order of forward.c."""
 
 _FLAGS = (
     "-O3",
@@ -45,8 +44,9 @@ Library = ctypes.CDLL
 
 
 def can_quantize(kind: str, model_type: str | None) -> bool:
-    """Whether a model of this type (none: one that is known) can be drawn from with products of
-    this kind here.
+    """Whether this machine computes products of this kind for this type of model.
+
+    `model_type` none: for a known one.
     """
     code = library()
     return (
@@ -57,17 +57,17 @@ def can_quantize(kind: str, model_type: str | None) -> bool:
 
 
 def no_quantization(kind: str, model_type: str) -> EngineError:
-    """For a model that can't."""
+    """The error for a model or machine that can't be quantized."""
     return EngineError(
         f"engine.quantization {kind} needs a C compiler, a CPU with AVX512-VNNI instructions and a "
-        f"Llama, Mistral, Qwen2 or Qwen3 model; this {model_type} model can't be drawn from so "
-        "here. Leave engine.quantization out"
+        f"Llama, Mistral, Qwen2 or Qwen3 model; this {model_type} model can't use it here. Leave "
+        "engine.quantization out"
     )
 
 
 @cache
 def library() -> Library | None:
-    """The compiled code, or none where it is switched off or can't be compiled (the log says why)."""
+    """The compiled code; none if it is switched off or can't be compiled (the log says why)."""
     if os.environ.get("GLORE_NATIVE", "1") == "0":
         return None
     compiler = next(
@@ -95,9 +95,7 @@ def library() -> Library | None:
 
 
 def _compiled(compiler: str) -> Path:
-    """The shared library, from the cache where there is one for this source, compiler and
-    processor.
-    """
+    """The shared library, from the cache if it has one for this source, compiler and processor."""
     source, included = (Path(__file__).with_name(name) for name in ("forward.c", "pages.h"))
     version = subprocess.run(
         [compiler, "--version"], capture_output=True, check=True, timeout=_COMPILE_SECONDS
@@ -132,7 +130,7 @@ def _compiled(compiler: str) -> Path:
 
 
 def _processor() -> str:
-    """What `-march=native` depends on: a cache may be shared between machines."""
+    """What `-march=native` depends on, since machines may share a cache."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,6 +1,4 @@
-"""Calls of forward.c: tensors and arrays in, tensors out. Which models `NativeModel` knows is said
-there.
-"""
+"""Calls of forward.c: tensors and arrays in, tensors out."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ __all__ = ["NativeModel", "attend_natively", "draw_natively"]
 
 _ROPES = ("default", "linear", "llama3")
 """Frequencies that don't depend on the longest position of the batch."""
-_SINGLE, _HALF, _INT16, _INT8 = range(4)
+_FP32, _BF16, _INT16, _INT8 = range(4)
 """As in forward.c."""
 _WORD = ctypes.c_void_p
 _NUMBER = ctypes.c_int64
@@ -108,7 +106,7 @@ def attend_natively(
     window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
-    """One layer's attention: q [N, heads, D], k and v [N, H, D] (float32, CPU) → [N, heads, D]."""
+    """One layer's attention: q [N, heads, D], k and v [N, H, D] → [N, heads, D]; float32, CPU."""
     q, k, v = (x.contiguous() for x in (q, k, v))
     out = torch.empty_like(q)
     pointers = (
@@ -139,11 +137,11 @@ def draw_natively(
     uniform_C: npt.NDArray[np.float32],
     settings: DrawSettings,
 ) -> torch.Tensor:
-    """As `glore.engines.local.draw.draw_each`, token for token, for float32 logits on a CPU.
+    """The same tokens as `glore.engines.local.draw.draw_each`, for float32 logits on a CPU.
 
-    Where the random number is within rounding of a step of the distribution function, torch decides
-    (one token in a thousand, if the model can't tell 500 tokens apart; fewer otherwise), and so it
-    does for top-k and top-p.
+    torch draws where the random number is within rounding of a step of the distribution function
+    (one token in a thousand if 500 tokens are equally likely, otherwise fewer), and with top-k and
+    top-p.
     """
     if settings.top_k.any() or (settings.top_p < 1).any() or not row_C.size:
         return draw_each(logits_RV, row_C, uniform_C, settings)
@@ -201,10 +199,10 @@ def _packed(
 
 
 class NativeModel:
-    """The weights of a Llama, Mistral, Qwen2 or Qwen3 model, laid out for forward.c: in float32, in
-    bfloat16 if they are so, or in int16 or int8 if that is asked for (`quantization`).
+    """The weights of a Llama, Mistral, Qwen2 or Qwen3 model, laid out for forward.c.
 
-    Raises NotImplementedError for any other model, and for integers on a processor without its
+    They are in float32, in bfloat16 if the model's are, or in int16 or int8 (`quantization`).
+    Raises NotImplementedError for any other model, and for integers on a processor without the
     instructions. `current` says whether the model's weights are still those laid out.
     """
 
@@ -220,13 +218,13 @@ class NativeModel:
             raise NotImplementedError("rotary positions that depend on the batch")
         self._model, self.library = model, library
         self._parameters = list(model.parameters())
-        is_half = next(model.parameters()).dtype == torch.bfloat16 and bool(
-            library.glore_has(_HALF)
+        is_bfloat16 = next(model.parameters()).dtype == torch.bfloat16 and bool(
+            library.glore_has(_BF16)
         )
         self.kind = (
-            KINDS.index(quantization) if quantization != "none" else _HALF if is_half else _SINGLE
+            KINDS.index(quantization) if quantization != "none" else _BF16 if is_bfloat16 else _FP32
         )
-        is_whole = self.kind in (_INT16, _INT8)
+        is_integer = self.kind in (_INT16, _INT8)
         if not library.glore_has(self.kind):
             raise NotImplementedError("products of integers without AVX512-VNNI instructions")
         self._base = model.base_model
@@ -239,8 +237,8 @@ class NativeModel:
         self._kept: list[torch.Tensor] = []
         heads, kv = config.num_attention_heads, config.num_key_value_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // heads
-        self.like = torch.empty(kv, size, dtype=torch.float16 if is_whole else torch.float32)
-        """Keys of one token, to make room by."""
+        self.like = torch.empty(kv, size, dtype=torch.float16 if is_integer else torch.float32)
+        """Keys of one token, for their shape and type."""
         self.n_layers = len(layers)
         self.n_out = model.get_parameter(f"{head}.weight").shape[0]
         self._layers = (_Layer * self.n_layers)(*map(self._layer, layers))
@@ -255,24 +253,24 @@ class NativeModel:
                 self.n_out,
                 self.kind,
             ),
-            self._plain(self._base.get_parameter("embed_tokens.weight")),
-            self._plain(self._base.get_parameter("norm.weight")),
+            self._vector(self._base.get_parameter("embed_tokens.weight")),
+            self._vector(self._base.get_parameter("norm.weight")),
             self._panels(
-                model.get_parameter(f"{head}.weight"), kind=_SINGLE if is_whole else self.kind
+                model.get_parameter(f"{head}.weight"), kind=_FP32 if is_integer else self.kind
             ),
-            self._plain(_maybe(model, f"{head}.bias")),
+            self._vector(_maybe(model, f"{head}.bias")),
             *(None, None, self._layers, config.rms_norm_eps, size**-0.5),
         )
         self._angles: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
     def products(self) -> str:
-        """What the products of weights and inputs are computed in."""
+        """The type in which the products of weights and inputs are computed."""
         return KINDS[self.kind]
 
     @property
     def unchanged(self) -> bool:
-        """Whether no weight has been written to since: cheaper than `current`, which also sees
+        """Whether no weight has been written to since. Cheaper than `current`, which also notices
         weights that were exchanged.
         """
         return sum(p._version for p in self._parameters) == self._n_written
@@ -285,8 +283,9 @@ class NativeModel:
     def forward(
         self, batch: Batch, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], n_threads: int
     ) -> torch.Tensor:
-        """Logits [S, outputs] of the selected queries. `pairs`: keys and values of each layer, head
-        size padded to 16.
+        """Logits [S, outputs] of the selected queries.
+
+        `pairs`: keys and values of each layer, with the head size padded to 16.
         """
         self._rotary(int(batch.positions.max()) + 1)
         keys, values = (
@@ -303,7 +302,7 @@ class NativeModel:
 
     @torch.no_grad()
     def _rotary(self, n_positions: int) -> None:
-        """Cosines and sines [positions, D], as the model's own module gives them."""
+        """Compute cosines and sines [positions, D] with the model's own module."""
         if self._angles is not None and self._angles[0].shape[0] >= n_positions:
             return
         n_positions = max(256, 2 * n_positions)
@@ -325,14 +324,14 @@ class NativeModel:
         if self._model.config.model_type == "mistral":
             window = self._model.config.sliding_window
         return _Layer(
-            self._plain(layer.get_parameter("input_layernorm.weight")),
+            self._vector(layer.get_parameter("input_layernorm.weight")),
             self._panels(torch.cat(projections)),
-            self._plain(torch.cat(biases) if biases else None),
-            self._plain(_maybe(layer, "self_attn.q_norm.weight")),
-            self._plain(_maybe(layer, "self_attn.k_norm.weight")),
+            self._vector(torch.cat(biases) if biases else None),
+            self._vector(_maybe(layer, "self_attn.q_norm.weight")),
+            self._vector(_maybe(layer, "self_attn.k_norm.weight")),
             self._panels(layer.get_parameter("self_attn.o_proj.weight")),
-            self._plain(_maybe(layer, "self_attn.o_proj.bias")),
-            self._plain(layer.get_parameter("post_attention_layernorm.weight")),
+            self._vector(_maybe(layer, "self_attn.o_proj.bias")),
+            self._vector(layer.get_parameter("post_attention_layernorm.weight")),
             self._panels(
                 layer.get_parameter("mlp.gate_proj.weight"),
                 layer.get_parameter("mlp.up_proj.weight"),
@@ -344,7 +343,7 @@ class NativeModel:
             window or 0,
         )
 
-    def _plain(self, weight: torch.Tensor | None) -> int | None:
+    def _vector(self, weight: torch.Tensor | None) -> int | None:
         if weight is None:
             return None
         self._kept.append(weight.detach().float().contiguous())

@@ -1,15 +1,19 @@
-/* Attention over a tree of pages, and the whole forward pass of Llama-like models, for one or more CPU cores.
+/* Attention over a tree of pages, and the whole forward pass of Llama-like models, for one or more
+   CPU cores.
 
-   Compiled at first use by glore.engines.local.native.build with the machine's own C compiler (GCC or Clang vector extensions, no
-   other dependency); where there is none, the same work is done by torch (glore.engines.local.attention). float32 throughout, but for
-   products in bfloat16, int16 or int8: see `enum`.
+   glore.engines.local.native.build compiles this at first use with the machine's own C compiler
+   (GCC or Clang vector extensions, no other dependency). Without a compiler, torch does the same
+   work (glore.engines.local.attention). Everything is float32, except products in bfloat16, int16
+   or int8: see `enum`.
 
-   Words. A *page* holds the keys and values of up to PAGE consecutive tokens of one layer: keys [H, D, PAGE] (a vector of
-   tokens per channel), values [H, PAGE, D]. A *query* is one token that is being computed: it writes its own key and value
-   to one page and attends to the pages of its chain (every token of a prompt is stored once, whoever continues it). A page that a
-   completion fills token by token has its keys as its values, [H, PAGE, D]: a token written in the other way touches D lines of memory.
-   Queries that stand next to each other go through the pages that they share together, wherever their chains part, so that
-   each key and value is loaded once for up to BLOCK of them. D is padded to a multiple of PAGE with zeros. */
+   Words. A *page* holds the keys and values of up to PAGE consecutive tokens of one layer: keys
+   [H, D, PAGE] (a vector of tokens per channel), values [H, PAGE, D]. A *query* is one token that
+   is being computed: it writes its own key and value to one page and attends to the pages of its
+   chain (every token of a prompt is stored once, for all that continue it). A page that a
+   completion fills token by token has its keys laid out as its values, [H, PAGE, D]: in the other
+   layout, writing a token touches D lines of memory. Neighbouring queries go through the pages that
+   they share together, even where their chains fork, so that each key and value is loaded once for
+   up to BLOCK of them. D is padded to a multiple of PAGE with zeros. */
 
 #include <math.h>
 #include <pthread.h>
@@ -33,11 +37,13 @@
 #define VL 4
 #define MR 8
 #endif
-#define NR (2 * VL)   /* columns of a weight panel */
-#define PAGE 16       /* tokens of a page */
+#define NR (2 * VL) /* columns of a weight panel */
+#define PAGE 16     /* tokens of a page */
 #define PV (PAGE / VL)
-#define BLOCK 24       /* queries, times query heads of a key head, that go through a page together */
-#define CHUNK 256     /* rows that go through a matrix together, so that its weights are fetched once for them */
+/* queries, times query heads of a key head, that go through a page together */
+#define BLOCK 24
+/* rows that go through a matrix together, so that its weights are fetched once for them */
+#define CHUNK 256
 #define MAX_THREADS 64
 
 typedef float vec __attribute__((vector_size(VL * 4), aligned(4), may_alias));
@@ -46,35 +52,44 @@ typedef int32_t ivec __attribute__((vector_size(VL * 4), aligned(4), may_alias))
 #define LOAD(p) (*(const vec *)(p))
 #define STORE(p, v) (*(vec *)(p) = (v))
 
-/* What a model's products are computed in. HALF: weights and inputs in bfloat16, two to a word, sums in float32. INT16 and INT8: weights and
-   inputs in integers, two or four to a word, with a scale for each output and each row, sums in int32, which can't overflow; keys and values
-   are then kept in float16. In an INT8 model the inputs of `down`, which have the longest tails, and its weights are INT16. */
-enum { SINGLE, HALF, INT16, INT8 };
-#define IS_WHOLE(kind) ((kind) == INT16 || (kind) == INT8)
+/* What a model's products are computed in. BF16: weights and inputs in bfloat16, two to a word,
+   sums in float32. INT16 and INT8: weights and inputs in integers, two or four to a word, with a
+   scale for each output and each row, sums in int32, which can't overflow; keys and values are then
+   kept in float16. In an INT8 model the inputs of `down`, which have the longest tails, and its
+   weights are INT16. */
+enum { FP32, BF16, INT16, INT8 };
+#define IS_INTEGER(kind) ((kind) == INT16 || (kind) == INT8)
 
 typedef struct {
-    const float *input_norm, *qkv, *qkv_bias, *q_norm, *k_norm, *out, *out_bias, *mlp_norm, *gate_up, *down;
+    const float *input_norm, *qkv, *qkv_bias, *q_norm, *k_norm, *out, *out_bias, *mlp_norm,
+        *gate_up, *down;
     int64_t window; /* tokens a query may look back, itself included; 0: all */
 } Layer;
 
 typedef struct {
-    int64_t n_layers, hidden, n_heads, n_kv, head_dim, inter, n_out, kind; /* kind: of the layers' weights; the head is SINGLE where they are integers */
+    /* kind: of the layers' weights; the head is FP32 where they are integers */
+    int64_t n_layers, hidden, n_heads, n_kv, head_dim, inter, n_out, kind;
     const float *embed, *final_norm, *head, *head_bias, *cosine, *sine;
     const Layer *layers;
     double eps, scale;
 } Model;
 
 typedef struct {
-    int64_t n, n_selected, stride, dependent; /* dependent: queries of one batch read each other's keys (prompts) */
-    const int32_t *tokens, *positions;        /* [n] */
-    const int32_t *write_page, *write_offset; /* [n]; page -1: the key and value are there already */
-    const int32_t *chain, *n_pages, *n_last;  /* [n]: row of `table`; pages of it that count; tokens of the last page that count */
-    const int32_t *n_prompt;                  /* [n]: pages of it that are a prompt's; those behind them are a completion's own */
-    const int32_t *table;                     /* [chains, stride] page numbers */
-    const int32_t *fill, *start;              /* [pages]: tokens in a page, position of its first */
-    void **keys, **values;                    /* [layers], float or float16 */
-    const int32_t *selected;                  /* [n_selected] queries whose logits are wanted */
-    float *logits;                            /* [n_selected, n_out] */
+    /* dependent: queries of one batch read each other's keys (prompts) */
+    int64_t n, n_selected, stride, dependent;
+    const int32_t *tokens, *positions; /* [n] */
+    /* [n]; page -1: the key and value are there already */
+    const int32_t *write_page, *write_offset;
+    /* [n]: row of `table`; pages of it that count; tokens of the last page that count */
+    const int32_t *chain, *n_pages, *n_last;
+    /* [n]: pages of it that are a prompt's; those behind them are a completion's own */
+    const int32_t *n_prompt;
+    const int32_t *table; /* [chains, stride] page numbers */
+    /* [pages]: tokens in a page, position of its first */
+    const int32_t *fill, *start;
+    void **keys, **values;   /* [layers], float or float16 */
+    const int32_t *selected; /* [n_selected] queries whose logits are wanted */
+    float *logits;           /* [n_selected, n_out] */
 } Batch;
 
 typedef struct {
@@ -84,7 +99,8 @@ typedef struct {
 
 /* ---- elementwise ---- */
 
-/* a * b + c, by name: left to itself, a compiler fuses the two or not by what stands beside them, and sums would depend on their neighbours. */
+/* a * b + c, by name: left to itself, a compiler fuses the two or not by what stands beside them,
+ * and sums would depend on their neighbours. */
 #if defined(__AVX512F__)
 #define FMA(a, b, c) ((vec)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
 #elif defined(__FMA__)
@@ -117,8 +133,9 @@ INLINE vec vexp_inside(vec x) {
 
 /* e^x for any x. */
 INLINE vec vexp(vec x) {
-    ivec low = x < splat(-87.0f), high = x > splat(88.0f);
-    return vexp_inside((vec)(((ivec)splat(-87.0f) & low) | ((ivec)splat(88.0f) & high) | ((ivec)x & ~(low | high))));
+    ivec low = x<splat(-87.0f), high = x> splat(88.0f);
+    return vexp_inside((vec)(((ivec)splat(-87.0f) & low) | ((ivec)splat(88.0f) & high) |
+                             ((ivec)x & ~(low | high))));
 }
 
 /* e^x for x <= 0; 0 below -87, and a NaN stays one. */
@@ -146,7 +163,8 @@ INLINE vec pairs(vec a, vec b) {
 
 /* The sum of all numbers of a vector, in one order with every compiler. */
 INLINE float across(vec x) {
-    for (int width = VL / 2; width >= 1; width /= 2) for (int l = 0; l < width; l++) x[l] += x[l + width];
+    for (int width = VL / 2; width >= 1; width /= 2)
+        for (int l = 0; l < width; l++) x[l] += x[l + width];
     return x[0];
 }
 
@@ -168,41 +186,50 @@ static void rms_norm(const float *x, const float *weight, float *out, int64_t n,
 
 enum { SET, ADD, GATED };
 
-/* WORD: what is loaded for one row and one step of k; STEP: its product with a vector of weights, added to a sum. */
-#define MICRO(NAME, R, WORD, STEP)                                                                             \
-    static void NAME##R(const void *rows, int64_t lda, const float *w, int64_t k, float *out, int64_t ldo, int add) { \
-        const WORD *a = rows;                                                                                  \
-        vec acc[R][2];                                                                                         \
-        for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = (vec){0};                                          \
-        for (int64_t i = 0; i < k; i++, w += NR) {                                                             \
-            vec w0 = LOAD(w), w1 = LOAD(w + VL);                                                               \
-            _Pragma("GCC unroll 12") for (int r = 0; r < R; r++) {                                             \
-                acc[r][0] = STEP(acc[r][0], a[r * lda + i], w0);                                               \
-                acc[r][1] = STEP(acc[r][1], a[r * lda + i], w1);                                               \
-            }                                                                                                  \
-        }                                                                                                      \
-        _Pragma("GCC unroll 12") for (int r = 0; r < R; r++, out += ldo) {                                     \
-            if (add) acc[r][0] += LOAD(out), acc[r][1] += LOAD(out + VL);                                      \
-            STORE(out, acc[r][0]);                                                                             \
-            STORE(out + VL, acc[r][1]);                                                                        \
-        }                                                                                                      \
+/* WORD: what is loaded for one row and one step of k; STEP: its product with a vector of weights,
+ * added to a sum. */
+#define MICRO(NAME, R, WORD, STEP)                                                            \
+    static void NAME##R(const void *rows, int64_t lda, const float *w, int64_t k, float *out, \
+                        int64_t ldo, int add) {                                               \
+        const WORD *a = rows;                                                                 \
+        vec acc[R][2];                                                                        \
+        for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = (vec){0};                         \
+        for (int64_t i = 0; i < k; i++, w += NR) {                                            \
+            vec w0 = LOAD(w), w1 = LOAD(w + VL);                                              \
+            _Pragma("GCC unroll 12") for (int r = 0; r < R; r++) {                            \
+                acc[r][0] = STEP(acc[r][0], a[r * lda + i], w0);                              \
+                acc[r][1] = STEP(acc[r][1], a[r * lda + i], w1);                              \
+            }                                                                                 \
+        }                                                                                     \
+        _Pragma("GCC unroll 12") for (int r = 0; r < R; r++, out += ldo) {                    \
+            if (add) acc[r][0] += LOAD(out), acc[r][1] += LOAD(out + VL);                     \
+            STORE(out, acc[r][0]);                                                            \
+            STORE(out + VL, acc[r][1]);                                                       \
+        }                                                                                     \
     }
 /* M for every number of rows that a block may have. */
 #if MR == 12
-#define EACH(M, NAME, ...)                                                                                     \
-    M(NAME, 1, __VA_ARGS__) M(NAME, 2, __VA_ARGS__) M(NAME, 3, __VA_ARGS__) M(NAME, 4, __VA_ARGS__)            \
-    M(NAME, 5, __VA_ARGS__) M(NAME, 6, __VA_ARGS__) M(NAME, 7, __VA_ARGS__) M(NAME, 8, __VA_ARGS__)            \
-    M(NAME, 9, __VA_ARGS__) M(NAME, 10, __VA_ARGS__) M(NAME, 11, __VA_ARGS__) M(NAME, 12, __VA_ARGS__)
-#define LIST(NAME) {0, NAME##1, NAME##2, NAME##3, NAME##4, NAME##5, NAME##6, NAME##7, NAME##8, NAME##9, NAME##10, NAME##11, NAME##12}
+#define EACH(M, NAME, ...)                                                           \
+    M(NAME, 1, __VA_ARGS__)                                                          \
+    M(NAME, 2, __VA_ARGS__) M(NAME, 3, __VA_ARGS__) M(NAME, 4, __VA_ARGS__)          \
+        M(NAME, 5, __VA_ARGS__) M(NAME, 6, __VA_ARGS__) M(NAME, 7, __VA_ARGS__)      \
+            M(NAME, 8, __VA_ARGS__) M(NAME, 9, __VA_ARGS__) M(NAME, 10, __VA_ARGS__) \
+                M(NAME, 11, __VA_ARGS__) M(NAME, 12, __VA_ARGS__)
+#define LIST(NAME)                                                    \
+    {0,       NAME##1, NAME##2, NAME##3,  NAME##4,  NAME##5, NAME##6, \
+     NAME##7, NAME##8, NAME##9, NAME##10, NAME##11, NAME##12}
 #elif MR == 8
-#define EACH(M, NAME, ...)                                                                                     \
-    M(NAME, 1, __VA_ARGS__) M(NAME, 2, __VA_ARGS__) M(NAME, 3, __VA_ARGS__) M(NAME, 4, __VA_ARGS__)            \
-    M(NAME, 5, __VA_ARGS__) M(NAME, 6, __VA_ARGS__) M(NAME, 7, __VA_ARGS__) M(NAME, 8, __VA_ARGS__)
+#define EACH(M, NAME, ...)                                                      \
+    M(NAME, 1, __VA_ARGS__)                                                     \
+    M(NAME, 2, __VA_ARGS__) M(NAME, 3, __VA_ARGS__) M(NAME, 4, __VA_ARGS__)     \
+        M(NAME, 5, __VA_ARGS__) M(NAME, 6, __VA_ARGS__) M(NAME, 7, __VA_ARGS__) \
+            M(NAME, 8, __VA_ARGS__)
 #define LIST(NAME) {0, NAME##1, NAME##2, NAME##3, NAME##4, NAME##5, NAME##6, NAME##7, NAME##8}
 #else
-#define EACH(M, NAME, ...)                                                                                     \
-    M(NAME, 1, __VA_ARGS__) M(NAME, 2, __VA_ARGS__) M(NAME, 3, __VA_ARGS__) M(NAME, 4, __VA_ARGS__)            \
-    M(NAME, 5, __VA_ARGS__) M(NAME, 6, __VA_ARGS__)
+#define EACH(M, NAME, ...)                                                  \
+    M(NAME, 1, __VA_ARGS__)                                                 \
+    M(NAME, 2, __VA_ARGS__) M(NAME, 3, __VA_ARGS__) M(NAME, 4, __VA_ARGS__) \
+        M(NAME, 5, __VA_ARGS__) M(NAME, 6, __VA_ARGS__)
 #define LIST(NAME) {0, NAME##1, NAME##2, NAME##3, NAME##4, NAME##5, NAME##6}
 #endif
 #define STEP_SINGLE(sum, a, w) FMA(splat(a), w, sum)
@@ -211,43 +238,50 @@ typedef void (*Micro)(const void *, int64_t, const float *, int64_t, float *, in
 static const Micro SINGLES[MR + 1] = LIST(micro_);
 
 #if defined(__AVX512BF16__)
-#define STEP_HALF(sum, a, w) ((vec)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)_mm512_set1_epi32(a), (__m512bh)(w)))
-EACH(MICRO, half_, int32_t, STEP_HALF)
-static const Micro HALVES[MR + 1] = LIST(half_);
+#define STEP_BF16(sum, a, w) \
+    ((vec)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)_mm512_set1_epi32(a), (__m512bh)(w)))
+EACH(MICRO, bf16_, int32_t, STEP_BF16)
+static const Micro BF16S[MR + 1] = LIST(bf16_);
 #endif
 
 #if defined(__AVX512VNNI__)
-/* Rows: a scale, then words of inputs, in INT8 each 128 more than it stands for. Behind the words of a panel are the scales of its
-   columns, and what these 128 add to their sums. What is fused is said, or it might depend on R. */
-#define MICRO_WHOLE(NAME, R, DOT)                                                                              \
-    static void NAME##R(const void *rows, int64_t lda, const float *w, int64_t k, float *out, int64_t ldo, int add) { \
-        const int32_t *a = rows;                                                                               \
-        ivec acc[R][2];                                                                                        \
-        for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = (ivec){0};                                         \
-        for (int64_t i = 1; i <= k; i++, w += NR) {                                                            \
-            __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + VL);                               \
-            _Pragma("GCC unroll 12") for (int r = 0; r < R; r++) {                                             \
-                __m512i x = _mm512_set1_epi32(a[r * lda + i]);                                                 \
-                acc[r][0] = (ivec)DOT((__m512i)acc[r][0], x, w0);                                              \
-                acc[r][1] = (ivec)DOT((__m512i)acc[r][1], x, w1);                                              \
-            }                                                                                                  \
-        }                                                                                                      \
-        _Pragma("GCC unroll 12") for (int r = 0; r < R; r++, out += ldo) {                                     \
-            float scale;                                                                                       \
-            memcpy(&scale, a + r * lda, sizeof scale);                                                         \
-            __m512 sum0 = _mm512_fmsub_ps((__m512)__builtin_convertvector(acc[r][0], vec), (__m512)LOAD(w), (__m512)LOAD(w + NR)); \
-            __m512 sum1 = _mm512_fmsub_ps((__m512)__builtin_convertvector(acc[r][1], vec), (__m512)LOAD(w + VL), (__m512)LOAD(w + NR + VL)); \
-            __m512 by = _mm512_set1_ps(scale);                                                                 \
-            STORE(out, (vec)(add ? _mm512_fmadd_ps(sum0, by, (__m512)LOAD(out)) : _mm512_mul_ps(sum0, by)));   \
-            STORE(out + VL, (vec)(add ? _mm512_fmadd_ps(sum1, by, (__m512)LOAD(out + VL)) : _mm512_mul_ps(sum1, by))); \
-        }                                                                                                      \
+/* Rows: a scale, then words of inputs, in INT8 each 128 more than it stands for. Behind the words
+   of a panel are the scales of its columns, and what these 128 add to their sums. What is fused is
+   said, or it might depend on R. */
+#define MICRO_WHOLE(NAME, R, DOT)                                                             \
+    static void NAME##R(const void *rows, int64_t lda, const float *w, int64_t k, float *out, \
+                        int64_t ldo, int add) {                                               \
+        const int32_t *a = rows;                                                              \
+        ivec acc[R][2];                                                                       \
+        for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = (ivec){0};                        \
+        for (int64_t i = 1; i <= k; i++, w += NR) {                                           \
+            __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + VL);              \
+            _Pragma("GCC unroll 12") for (int r = 0; r < R; r++) {                            \
+                __m512i x = _mm512_set1_epi32(a[r * lda + i]);                                \
+                acc[r][0] = (ivec)DOT((__m512i)acc[r][0], x, w0);                             \
+                acc[r][1] = (ivec)DOT((__m512i)acc[r][1], x, w1);                             \
+            }                                                                                 \
+        }                                                                                     \
+        _Pragma("GCC unroll 12") for (int r = 0; r < R; r++, out += ldo) {                    \
+            float scale;                                                                      \
+            memcpy(&scale, a + r * lda, sizeof scale);                                        \
+            __m512 sum0 = _mm512_fmsub_ps((__m512) __builtin_convertvector(acc[r][0], vec),   \
+                                          (__m512)LOAD(w), (__m512)LOAD(w + NR));             \
+            __m512 sum1 = _mm512_fmsub_ps((__m512) __builtin_convertvector(acc[r][1], vec),   \
+                                          (__m512)LOAD(w + VL), (__m512)LOAD(w + NR + VL));   \
+            __m512 by = _mm512_set1_ps(scale);                                                \
+            STORE(out, (vec)(add ? _mm512_fmadd_ps(sum0, by, (__m512)LOAD(out))               \
+                                 : _mm512_mul_ps(sum0, by)));                                 \
+            STORE(out + VL, (vec)(add ? _mm512_fmadd_ps(sum1, by, (__m512)LOAD(out + VL))     \
+                                      : _mm512_mul_ps(sum1, by)));                            \
+        }                                                                                     \
     }
 EACH(MICRO_WHOLE, int16_, _mm512_dpwssd_epi32)
 EACH(MICRO_WHOLE, int8_, _mm512_dpbusd_epi32)
 static const Micro INT16S[MR + 1] = LIST(int16_), INT8S[MR + 1] = LIST(int8_);
 #endif
 
-INLINE uint32_t to_half(float x) {
+INLINE uint32_t to_bf16(float x) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
     if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fc0; /* a NaN stays one */
@@ -257,35 +291,45 @@ INLINE uint32_t to_half(float x) {
 /* Whether products of this kind are compiled in. */
 int64_t glore_has(int64_t kind) {
 #if defined(__AVX512BF16__)
-    if (kind == HALF) return 1;
+    if (kind == BF16) return 1;
 #endif
 #if defined(__AVX512VNNI__)
-    if (IS_WHOLE(kind)) return 1;
+    if (IS_INTEGER(kind)) return 1;
 #endif
-    return kind == SINGLE;
+    return kind == FP32;
 }
 
-/* Words of a row of k inputs, and of a column of k weights; what stands before the former and behind the latter is not counted. */
-INLINE int64_t words(int64_t k, int kind) { return kind == SINGLE ? k : kind == INT8 ? (k + 3) / 4 : (k + 1) / 2; }
+/* Words of a row of k inputs, and of a column of k weights; what stands before the former and
+ * behind the latter is not counted. */
+INLINE int64_t words(int64_t k, int kind) {
+    return kind == FP32 ? k : kind == INT8 ? (k + 3) / 4 : (k + 1) / 2;
+}
 
 /* Words behind those of a column: scale and surplus. */
-INLINE int64_t behind(int kind) { return IS_WHOLE(kind) ? 2 : 0; }
+INLINE int64_t behind(int kind) { return IS_INTEGER(kind) ? 2 : 0; }
 
 /* Rows [m, k] to bfloat16, two to a word [m, (k + 1) / 2]. */
 static void halve(const float *a, int64_t lda, int64_t m, int64_t k, int32_t *out) {
     for (int64_t r = 0; r < m; r++, a += lda) {
         int64_t i = 0;
 #if defined(__AVX512BF16__)
-        for (; i + 16 <= k; i += 16, out += 8) _mm256_storeu_si256((__m256i *)out, (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(a + i)));
+        for (; i + 16 <= k; i += 16, out += 8)
+            _mm256_storeu_si256((__m256i *)out,
+                                (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(a + i)));
 #endif
-        for (; i < k; i += 2) *out++ = (int32_t)(to_half(a[i]) | (i + 1 < k ? to_half(a[i + 1]) << 16 : 0));
+        for (; i < k; i += 2)
+            *out++ = (int32_t)(to_bf16(a[i]) | (i + 1 < k ? to_bf16(a[i + 1]) << 16 : 0));
     }
 }
 
-/* The largest whole number that inputs and weights of sums of k may have, so that these fit into an int32. */
-INLINE float largest(int64_t k, int kind) { return kind == INT8 ? 127.0f : floorf(fminf(sqrtf(2147000000.0f / (float)k), 32767.0f)); }
+/* The largest whole number that inputs and weights of sums of k may have, so that these fit into an
+ * int32. */
+INLINE float largest(int64_t k, int kind) {
+    return kind == INT8 ? 127.0f : floorf(fminf(sqrtf(2147000000.0f / (float)k), 32767.0f));
+}
 
-/* n numbers to whole ones of at most `most`, times the scale that is returned (not finite where they are not): int16, or int8 plus `plus`. */
+/* n numbers to whole ones of at most `most`, times the scale that is returned (not finite where
+ * they are not): int16, or int8 plus `plus`. */
 static float quantize(const float *x, int64_t n, int kind, int plus, void *out) {
     vec high = (vec){0}, broken = (vec){0};
     float top = 0, check = 0, most = largest(n, kind);
@@ -302,22 +346,29 @@ static float quantize(const float *x, int64_t n, int kind, int plus, void *out) 
     i = 0;
 #if defined(__AVX512F__)
     for (; i + 16 <= n; i += 16) {
-        __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(inverse)));
-        if (kind == INT8) _mm_storeu_si128((__m128i *)((uint8_t *)out + i), _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(plus))));
-        else _mm256_storeu_si256((__m256i *)((int16_t *)out + i), _mm512_cvtepi32_epi16(whole));
+        __m512i whole =
+            _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(inverse)));
+        if (kind == INT8)
+            _mm_storeu_si128((__m128i *)((uint8_t *)out + i), _mm512_cvtepi32_epi8(_mm512_add_epi32(
+                                                                  whole, _mm512_set1_epi32(plus))));
+        else
+            _mm256_storeu_si256((__m256i *)((int16_t *)out + i), _mm512_cvtepi32_epi16(whole));
     }
 #endif
     for (; i < n; i++) {
         int16_t whole = (int16_t)lrintf(x[i] * inverse);
-        if (kind == INT8) ((uint8_t *)out)[i] = (uint8_t)(whole + plus);
-        else memcpy((uint8_t *)out + 2 * i, &whole, 2);
+        if (kind == INT8)
+            ((uint8_t *)out)[i] = (uint8_t)(whole + plus);
+        else
+            memcpy((uint8_t *)out + 2 * i, &whole, 2);
     }
     return top / most + check + across(broken);
 }
 
 #if defined(__AVX512VNNI__)
 /* Rows [m, k] to whole numbers, a scale before each row: [m, 1 + words(k)]. */
-static void quantize_rows(const float *a, int64_t lda, int64_t m, int64_t k, int kind, int32_t *out) {
+static void quantize_rows(const float *a, int64_t lda, int64_t m, int64_t k, int kind,
+                          int32_t *out) {
     int64_t n = words(k, kind);
     for (int64_t r = 0; r < m; r++, a += lda, out += 1 + n) {
         out[n] = 0;
@@ -327,26 +378,27 @@ static void quantize_rows(const float *a, int64_t lda, int64_t m, int64_t k, int
 }
 #endif
 
-/* SET: out = a w + bias; ADD: out += a w + bias; GATED: panels hold VL gate and VL up columns, out = silu(gate) * up. `narrowed`: room for
-   the inputs in this kind of number. */
-static void product(const float *a, int64_t lda, const float *w, const float *bias, int64_t m, int64_t n, int64_t k, float *out,
-                    int64_t ldo, int mode, int kind, int32_t *narrowed) {
+/* SET: out = a w + bias; ADD: out += a w + bias; GATED: panels hold VL gate and VL up columns, out
+   = silu(gate) * up. `narrowed`: room for the inputs in this kind of number. */
+static void product(const float *a, int64_t lda, const float *w, const float *bias, int64_t m,
+                    int64_t n, int64_t k, float *out, int64_t ldo, int mode, int kind,
+                    int32_t *narrowed) {
     float tile[MR * NR];
     const int32_t *rows_of = (const int32_t *)a;
     const Micro *micros = SINGLES;
     int64_t size = k * NR;
     (void)kind, (void)narrowed;
 #if defined(__AVX512BF16__)
-    if (kind == HALF) {
+    if (kind == BF16) {
         halve(a, lda, m, k, narrowed);
-        k = lda = words(k, HALF);
+        k = lda = words(k, BF16);
         size = k * NR;
         rows_of = narrowed;
-        micros = HALVES;
+        micros = BF16S;
     }
 #endif
 #if defined(__AVX512VNNI__)
-    if (IS_WHOLE(kind)) {
+    if (IS_INTEGER(kind)) {
         quantize_rows(a, lda, m, k, kind, narrowed);
         k = words(k, kind);
         lda = k + 1;
@@ -362,7 +414,8 @@ static void product(const float *a, int64_t lda, const float *w, const float *bi
             int64_t from = m * block / n_blocks, rows = m * (block + 1) / n_blocks - from;
             int64_t width = mode == GATED ? VL : NR, column = panel * width;
             if (mode != GATED && !bias && width <= n - column) {
-                micros[rows](rows_of + from * lda, lda, w, k, out + from * ldo + column, ldo, mode == ADD);
+                micros[rows](rows_of + from * lda, lda, w, k, out + from * ldo + column, ldo,
+                             mode == ADD);
                 continue;
             }
             micros[rows](rows_of + from * lda, lda, w, k, tile, NR, 0);
@@ -372,8 +425,10 @@ static void product(const float *a, int64_t lda, const float *w, const float *bi
                 const float *t = tile + r * NR;
                 if (mode == GATED) {
                     vec gate = LOAD(t), value = gate / (1.0f + vexp(-gate)) * LOAD(t + VL);
-                    if (width == VL) STORE(to, value);
-                    else for (int64_t c = 0; c < width; c++) to[c] = value[c];
+                    if (width == VL)
+                        STORE(to, value);
+                    else
+                        for (int64_t c = 0; c < width; c++) to[c] = value[c];
                 } else {
                     for (int64_t c = 0; c < width; c++) {
                         float value = t[c] + (bias ? bias[column + c] : 0.0f);
@@ -385,9 +440,10 @@ static void product(const float *a, int64_t lda, const float *w, const float *bi
     }
 }
 
-/* Weights [n, k] (row-major, as nn.Linear keeps them) into panels; rows beyond n are zero. `up`: second half of gated panels. 0: done; 1: no memory. */
+/* Weights [n, k] (row-major, as nn.Linear keeps them) into panels; rows beyond n are zero. `up`:
+ * second half of gated panels. 0: done; 1: no memory. */
 int glore_pack(const float *w, const float *up, int64_t n, int64_t k, int64_t kind, float *out) {
-    int64_t width = up ? VL : NR, n_steps = words(k, kind), whole = IS_WHOLE(kind);
+    int64_t width = up ? VL : NR, n_steps = words(k, kind), whole = IS_INTEGER(kind);
     int32_t *column_of = whole ? malloc(4 * n_steps) : 0;
     if (whole && !column_of) return 1;
     for (int64_t column = 0; column < n; column += width, out += (n_steps + behind(kind)) * NR)
@@ -399,14 +455,18 @@ int glore_pack(const float *w, const float *up, int64_t n, int64_t k, int64_t ki
             } else if (whole) {
                 memset(column_of, 0, 4 * n_steps);
                 float scale = quantize(from, k, kind, 0, column_of);
-                for (int64_t i = 0; i < k && kind == INT8; i++) surplus += 128 * ((int8_t *)column_of)[i];
+                for (int64_t i = 0; i < k && kind == INT8; i++)
+                    surplus += 128 * ((int8_t *)column_of)[i];
                 for (int64_t i = 0; i < n_steps; i++) memcpy(out + i * NR + c, column_of + i, 4);
                 out[n_steps * NR + c] = scale;
                 out[(n_steps + 1) * NR + c] = (float)surplus * scale;
             } else {
                 for (int64_t i = 0; i < n_steps; i++)
-                    if (kind == SINGLE) out[i * NR + c] = from[i];
-                    else halve(from + 2 * i, 0, 1, k - 2 * i < 2 ? 1 : 2, (int32_t *)out + i * NR + c);
+                    if (kind == FP32)
+                        out[i * NR + c] = from[i];
+                    else
+                        halve(from + 2 * i, 0, 1, k - 2 * i < 2 ? 1 : 2,
+                              (int32_t *)out + i * NR + c);
             }
         }
     free(column_of);
@@ -424,16 +484,23 @@ int64_t glore_packed_size(int64_t n, int64_t k, int64_t gated, int64_t kind) {
 static float weigh(const Batch *b, const Heads *h, int64_t i, const int32_t *pages, float *s) {
     int64_t n = b->n_pages[i], first = h->window > 0 ? b->positions[i] - h->window + 1 : 0;
     for (int64_t j = 0; j < n; j++) {
-        int64_t end = j == n - 1 ? b->n_last[i] : b->fill[pages[j]], begin = first - b->start[pages[j]];
+        int64_t end = j == n - 1 ? b->n_last[i] : b->fill[pages[j]],
+                begin = first - b->start[pages[j]];
         float *of = s + j * PAGE;
-        if (h->softcap > 0) for (int64_t t = 0; t < PAGE; t++) of[t] = tanhf(of[t] / h->softcap) * h->softcap;
+        if (h->softcap > 0)
+            for (int64_t t = 0; t < PAGE; t++) of[t] = tanhf(of[t] / h->softcap) * h->softcap;
         if (end == PAGE && begin <= 0) continue;
         for (int64_t t = 0; t < PAGE; t++) of[t] = t < end && t >= begin ? of[t] : -INFINITY;
     }
     vec most = LOAD(s), total = (vec){0};
-    for (int64_t t = VL; t < n * PAGE; t += VL) { vec x = LOAD(s + t); ivec more = x > most; most = (vec)(((ivec)x & more) | ((ivec)most & ~more)); }
+    for (int64_t t = VL; t < n * PAGE; t += VL) {
+        vec x = LOAD(s + t);
+        ivec more = x > most;
+        most = (vec)(((ivec)x & more) | ((ivec)most & ~more));
+    }
     float top = most[0];
-    for (int l = 1; l < VL; l++) if (most[l] > top) top = most[l];
+    for (int l = 1; l < VL; l++)
+        if (most[l] > top) top = most[l];
     for (int64_t t = 0; t < n * PAGE; t += VL) {
         vec e = vexp_below(LOAD(s + t) - top);
         STORE(s + t, e);
@@ -442,7 +509,8 @@ static float weigh(const Batch *b, const Heads *h, int64_t i, const int32_t *pag
     return across(total);
 }
 
-/* Queries [row, row + n) of a block go through pages [from, to) of their chains together: part of the tree of pages. */
+/* Queries [row, row + n) of a block go through pages [from, to) of their chains together: part of
+ * the tree of pages. */
 typedef struct {
     int16_t row, n, from, to;
 } Tile;
@@ -454,8 +522,10 @@ INLINE int64_t parting(const int32_t *pages, const int32_t *other, int64_t same,
     return same;
 }
 
-/* The tiles of queries [first, last), parents before children; `depth`: pages before them that are theirs all. Returns where the list ends. */
-static Tile *tiles_of(const Batch *b, int64_t block, int64_t first, int64_t last, int64_t depth, Tile *to) {
+/* The tiles of queries [first, last), parents before children; `depth`: pages before them that are
+ * theirs all. Returns where the list ends. */
+static Tile *tiles_of(const Batch *b, int64_t block, int64_t first, int64_t last, int64_t depth,
+                      Tile *to) {
     while (first < last) {
         const int32_t *pages = b->table + b->chain[first] * b->stride;
         int64_t end = first + 1, common = b->n_pages[first];
@@ -464,7 +534,8 @@ static Tile *tiles_of(const Batch *b, int64_t block, int64_t first, int64_t last
             for (; end < last && depth < b->n_pages[end]; end++) {
                 const int32_t *other = b->table + b->chain[end] * b->stride;
                 if (other[depth] != pages[depth]) break;
-                common = parting(pages, other, depth + 1, b->n_pages[end] < common ? b->n_pages[end] : common);
+                common = parting(pages, other, depth + 1,
+                                 b->n_pages[end] < common ? b->n_pages[end] : common);
             }
             *to++ = (Tile){first - block, end - first, depth, common};
             to = tiles_of(b, block, first, end, common, to);
@@ -474,24 +545,33 @@ static Tile *tiles_of(const Batch *b, int64_t block, int64_t first, int64_t last
     return to;
 }
 
-INLINE int64_t queries_together(const Heads *h) { return at_least(BLOCK / (h->n_heads / h->n_kv), 1); }
+INLINE int64_t queries_together(const Heads *h) {
+    return at_least(BLOCK / (h->n_heads / h->n_kv), 1);
+}
 
 /* Key heads whose scores are kept at once: a quarter of a megabyte of them. */
 INLINE int64_t heads_in_turn(const Batch *b, const Heads *h) {
-    int64_t n = at_least((1 << 16) / (queries_together(h) * (h->n_heads / h->n_kv) * b->stride * PAGE), 1);
+    int64_t n =
+        at_least((1 << 16) / (queries_together(h) * (h->n_heads / h->n_kv) * b->stride * PAGE), 1);
     return n < h->n_kv ? n : h->n_kv;
 }
 
-/* Floats of scratch memory that attention needs: scores, sums (of even and odd tokens) and a total for every lane. */
+/* Floats of scratch memory that attention needs: scores, sums (of even and odd tokens) and a total
+ * for every lane. */
 static int64_t attention_size(const Batch *b, const Heads *h) {
-    return queries_together(h) * heads_in_turn(b, h) * (h->n_heads / h->n_kv) * (b->stride * PAGE + 2 * h->padded + 1);
+    return queries_together(h) * heads_in_turn(b, h) * (h->n_heads / h->n_kv) *
+           (b->stride * PAGE + 2 * h->padded + 1);
 }
 
 /* The first of as few and as equal parts of n as may have `most` each. */
-INLINE int64_t even_part(int64_t n, int64_t most) { return (n + (n + most - 1) / most - 1) / ((n + most - 1) / most); }
+INLINE int64_t even_part(int64_t n, int64_t most) {
+    return (n + (n + most - 1) / most - 1) / ((n + most - 1) / most);
+}
 
 /* Tokens of the last page of a tile that the query needs, if it alone goes through it; else all. */
-INLINE int64_t tokens_in(const Batch *b, int64_t i, const Tile *t) { return t->n == 1 && t->to == b->n_pages[i] ? b->n_last[i] : PAGE; }
+INLINE int64_t tokens_in(const Batch *b, int64_t i, const Tile *t) {
+    return t->n == 1 && t->to == b->n_pages[i] ? b->n_last[i] : PAGE;
+}
 
 #define STORED float
 #define GET(p) LOAD(p)
@@ -508,18 +588,26 @@ INLINE int64_t tokens_in(const Batch *b, int64_t i, const Tile *t) { return t->n
 #undef MOST_SUMS
 
 #if defined(__AVX512VNNI__)
-/* A number too large for a float16 becomes the largest, since infinities would make NaNs of what is hidden. */
+/* A number too large for a float16 becomes the largest, since infinities would make NaNs of what is
+ * hidden. */
 #define STORED uint16_t
 #define GET(p) ((vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p))))
-#define PUT(p, v) _mm256_storeu_si256((__m256i *)(p), _mm512_cvtps_ph(_mm512_max_ps(_mm512_set1_ps(-65504), _mm512_min_ps(_mm512_set1_ps(65504), (__m512)(v))), 0))
-#define PUT_ONE(p, x) (*(p) = _cvtss_sh((x) > 65504.0f ? 65504.0f : (x) < -65504.0f ? -65504.0f : (x), 0))
+#define PUT(p, v)                                                                         \
+    _mm256_storeu_si256(                                                                  \
+        (__m256i *)(p),                                                                   \
+        _mm512_cvtps_ph(_mm512_max_ps(_mm512_set1_ps(-65504),                             \
+                                      _mm512_min_ps(_mm512_set1_ps(65504), (__m512)(v))), \
+                        0))
+#define PUT_ONE(p, x) \
+    (*(p) = _cvtss_sh((x) > 65504.0f ? 65504.0f : (x) < -65504.0f ? -65504.0f : (x), 0))
 #define NAME(x) x##_half
 #include "pages.h"
 #endif
 
-static void attend(int kind, const Batch *b, const Heads *h, int64_t layer, float *q, int64_t from, int64_t to, float *scratch, float *out) {
+static void attend(int kind, const Batch *b, const Heads *h, int64_t layer, float *q, int64_t from,
+                   int64_t to, float *scratch, float *out) {
 #if defined(__AVX512VNNI__)
-    if (IS_WHOLE(kind)) {
+    if (IS_INTEGER(kind)) {
         attend_half(b, h, b->keys[layer], b->values[layer], q, from, to, scratch, out);
         return;
     }
@@ -528,9 +616,10 @@ static void attend(int kind, const Batch *b, const Heads *h, int64_t layer, floa
     attend_single(b, h, b->keys[layer], b->values[layer], q, from, to, scratch, out);
 }
 
-static void write(int kind, const Batch *b, const Heads *h, int64_t layer, int64_t i, int64_t head, const float *key, const float *value) {
+static void write(int kind, const Batch *b, const Heads *h, int64_t layer, int64_t i, int64_t head,
+                  const float *key, const float *value) {
 #if defined(__AVX512VNNI__)
-    if (IS_WHOLE(kind)) {
+    if (IS_INTEGER(kind)) {
         write_half(b, h, b->keys[layer], b->values[layer], i, head, key, value);
         return;
     }
@@ -554,7 +643,8 @@ static void wait_all(Barrier *b) {
         __atomic_add_fetch(&b->round, 1, __ATOMIC_RELEASE);
         return;
     }
-    for (int spins = 0; __atomic_load_n(&b->round, __ATOMIC_ACQUIRE) == round; spins++) if (spins > 2000) sched_yield();
+    for (int spins = 0; __atomic_load_n(&b->round, __ATOMIC_ACQUIRE) == round; spins++)
+        if (spins > 2000) sched_yield();
 }
 
 typedef struct {
@@ -564,14 +654,15 @@ typedef struct {
     Barrier *barrier;
     void (*work)(void *);
     int index;
-    float *x, *q;       /* shared [n, hidden], [n, n_heads, padded] */
-    float *memory;      /* own scratch */
+    float *x, *q;  /* shared [n, hidden], [n, n_heads, padded] */
+    float *memory; /* own scratch */
     const float *in_q, *in_k, *in_v;
     float *out;
     int64_t layer;
 } Job;
 
-static void rotate(const float *restrict x, const float *restrict cosine, const float *restrict sine, int64_t d, float scale, float *restrict out) {
+static void rotate(const float *restrict x, const float *restrict cosine,
+                   const float *restrict sine, int64_t d, float scale, float *restrict out) {
     int64_t half = d / 2;
     for (int64_t c = 0; c < half; c++) {
         float a = x[c], z = x[c + half];
@@ -582,8 +673,9 @@ static void rotate(const float *restrict x, const float *restrict cosine, const 
 
 static int64_t scratch_size(const Model *m, const Batch *b, const Heads *h) {
     int64_t qkv = (h->n_heads + 2 * h->n_kv) * h->head_dim;
-    return CHUNK * (at_least(m->hidden, h->n_heads * h->head_dim) + at_least(qkv, m->inter)) + attention_size(b, h) + 2 * h->padded
-        + CHUNK * (at_least(at_least(m->hidden, m->inter), h->n_heads * h->head_dim) + 5) / 2;
+    return CHUNK * (at_least(m->hidden, h->n_heads * h->head_dim) + at_least(qkv, m->inter)) +
+           attention_size(b, h) + 2 * h->padded +
+           CHUNK * (at_least(at_least(m->hidden, m->inter), h->n_heads * h->head_dim) + 5) / 2;
 }
 
 static void forward(void *argument) {
@@ -591,24 +683,31 @@ static void forward(void *argument) {
     const Model *m = job->m;
     const Batch *b = job->b;
     Heads h = job->heads;
-    int64_t begin = b->n * job->index / job->barrier->n, end = b->n * (job->index + 1) / job->barrier->n;
+    int64_t begin = b->n * job->index / job->barrier->n,
+            end = b->n * (job->index + 1) / job->barrier->n;
     int64_t d = h.head_dim, n_q = h.n_heads * d, n_k = h.n_kv * d, hidden = m->hidden;
-    float *x = job->x, *narrow = job->memory, *wide = narrow + CHUNK * at_least(hidden, n_q), *scratch = wide + CHUNK * at_least(n_q + 2 * n_k, m->inter);
+    float *x = job->x, *narrow = job->memory, *wide = narrow + CHUNK * at_least(hidden, n_q),
+          *scratch = wide + CHUNK * at_least(n_q + 2 * n_k, m->inter);
     float *head = scratch + attention_size(b, &h);
     int32_t *narrowed = (int32_t *)(head + 2 * h.padded);
     int kind = m->kind;
-    for (int64_t i = begin; i < end; i++) memcpy(x + i * hidden, m->embed + b->tokens[i] * hidden, hidden * sizeof(float));
+    for (int64_t i = begin; i < end; i++)
+        memcpy(x + i * hidden, m->embed + b->tokens[i] * hidden, hidden * sizeof(float));
     for (int64_t l = 0; l < m->n_layers; l++) {
         const Layer *layer = m->layers + l;
         h.window = layer->window;
         for (int64_t from = begin; from < end; from += CHUNK) {
             int64_t rows = end - from < CHUNK ? end - from : CHUNK;
-            for (int64_t r = 0; r < rows; r++) rms_norm(x + (from + r) * hidden, layer->input_norm, narrow + r * hidden, hidden, (float)m->eps);
-            product(narrow, hidden, layer->qkv, layer->qkv_bias, rows, n_q + 2 * n_k, hidden, wide, n_q + 2 * n_k, SET, kind, narrowed);
+            for (int64_t r = 0; r < rows; r++)
+                rms_norm(x + (from + r) * hidden, layer->input_norm, narrow + r * hidden, hidden,
+                         (float)m->eps);
+            product(narrow, hidden, layer->qkv, layer->qkv_bias, rows, n_q + 2 * n_k, hidden, wide,
+                    n_q + 2 * n_k, SET, kind, narrowed);
             for (int64_t r = 0; r < rows; r++) {
                 int64_t i = from + r;
                 float *qkv = wide + r * (n_q + 2 * n_k);
-                const float *cosine = m->cosine + b->positions[i] * d, *sine = m->sine + b->positions[i] * d;
+                const float *cosine = m->cosine + b->positions[i] * d,
+                            *sine = m->sine + b->positions[i] * d;
                 for (int64_t j = 0; j < h.n_heads; j++) {
                     float *of = qkv + j * d, *to = job->q + (i * h.n_heads + j) * h.padded;
                     if (layer->q_norm) rms_norm(of, layer->q_norm, of, d, (float)m->eps);
@@ -626,19 +725,30 @@ static void forward(void *argument) {
         if (b->dependent) wait_all(job->barrier);
         for (int64_t from = begin; from < end; from += CHUNK) {
             int64_t rows = end - from < CHUNK ? end - from : CHUNK;
-            attend(kind, b, &h, l, job->q + from * h.n_heads * h.padded, from, from + rows, scratch, narrow);
-            product(narrow, n_q, layer->out, layer->out_bias, rows, hidden, n_q, x + from * hidden, hidden, ADD, kind, narrowed);
-            for (int64_t r = 0; r < rows; r++) rms_norm(x + (from + r) * hidden, layer->mlp_norm, narrow + r * hidden, hidden, (float)m->eps);
-            product(narrow, hidden, layer->gate_up, 0, rows, m->inter, hidden, wide, m->inter, GATED, kind, narrowed);
-            product(wide, m->inter, layer->down, 0, rows, hidden, m->inter, x + from * hidden, hidden, ADD, kind == INT8 ? INT16 : kind, narrowed);
+            attend(kind, b, &h, l, job->q + from * h.n_heads * h.padded, from, from + rows, scratch,
+                   narrow);
+            product(narrow, n_q, layer->out, layer->out_bias, rows, hidden, n_q, x + from * hidden,
+                    hidden, ADD, kind, narrowed);
+            for (int64_t r = 0; r < rows; r++)
+                rms_norm(x + (from + r) * hidden, layer->mlp_norm, narrow + r * hidden, hidden,
+                         (float)m->eps);
+            product(narrow, hidden, layer->gate_up, 0, rows, m->inter, hidden, wide, m->inter,
+                    GATED, kind, narrowed);
+            product(wide, m->inter, layer->down, 0, rows, hidden, m->inter, x + from * hidden,
+                    hidden, ADD, kind == INT8 ? INT16 : kind, narrowed);
         }
     }
     wait_all(job->barrier);
-    begin = b->n_selected * job->index / job->barrier->n, end = b->n_selected * (job->index + 1) / job->barrier->n;
+    begin = b->n_selected * job->index / job->barrier->n,
+    end = b->n_selected * (job->index + 1) / job->barrier->n;
     for (int64_t from = begin; from < end; from += CHUNK) {
         int64_t rows = end - from < CHUNK ? end - from : CHUNK;
-        for (int64_t r = 0; r < rows; r++) rms_norm(x + b->selected[from + r] * hidden, m->final_norm, narrow + r * hidden, hidden, (float)m->eps);
-        product(narrow, hidden, m->head, m->head_bias, rows, m->n_out, hidden, b->logits + from * m->n_out, m->n_out, SET, IS_WHOLE(kind) ? SINGLE : kind, narrowed);
+        for (int64_t r = 0; r < rows; r++)
+            rms_norm(x + b->selected[from + r] * hidden, m->final_norm, narrow + r * hidden, hidden,
+                     (float)m->eps);
+        product(narrow, hidden, m->head, m->head_bias, rows, m->n_out, hidden,
+                b->logits + from * m->n_out, m->n_out, SET, IS_INTEGER(kind) ? FP32 : kind,
+                narrowed);
     }
 }
 
@@ -646,9 +756,12 @@ static void attend_only(void *argument) {
     Job *job = argument;
     const Batch *b = job->b;
     Heads h = job->heads;
-    int64_t begin = b->n * job->index / job->barrier->n, end = b->n * (job->index + 1) / job->barrier->n, d = h.head_dim;
+    int64_t begin = b->n * job->index / job->barrier->n,
+            end = b->n * (job->index + 1) / job->barrier->n, d = h.head_dim;
     for (int64_t i = begin; i < end; i++) {
-        for (int64_t j = 0; j < h.n_kv; j++) write(SINGLE, b, &h, job->layer, i, j, job->in_k + (i * h.n_kv + j) * d, job->in_v + (i * h.n_kv + j) * d);
+        for (int64_t j = 0; j < h.n_kv; j++)
+            write(FP32, b, &h, job->layer, i, j, job->in_k + (i * h.n_kv + j) * d,
+                  job->in_v + (i * h.n_kv + j) * d);
         for (int64_t j = 0; j < h.n_heads; j++) {
             float *to = job->q + (i * h.n_heads + j) * h.padded;
             const float *from = job->in_q + (i * h.n_heads + j) * d;
@@ -656,7 +769,8 @@ static void attend_only(void *argument) {
         }
     }
     wait_all(job->barrier);
-    attend(SINGLE, b, &h, job->layer, job->q + begin * h.n_heads * h.padded, begin, end, job->memory, job->out + begin * h.n_heads * d);
+    attend(FP32, b, &h, job->layer, job->q + begin * h.n_heads * h.padded, begin, end, job->memory,
+           job->out + begin * h.n_heads * d);
 }
 
 /* Kept between calls of a thread: fresh memory would have to be paged in every time. */
@@ -673,8 +787,10 @@ static float *workspace(int64_t n) {
 
 /* ---- drawing ---- */
 
-#define SPAN (4 * VL)    /* tokens whose probabilities are summed first */
-#define MARGIN 1e-6      /* more than two ways to these sums differ by (exponentials to 2 ulp, a few roundings), as a share of the last */
+#define SPAN (4 * VL) /* tokens whose probabilities are summed first */
+/* more than two ways to these sums differ by (exponentials to 2 ulp, a few roundings), as a share
+ * of the last */
+#define MARGIN 1e-6
 
 /* The lowest token of the highest logit, or -1 where logits are not finite. */
 static int64_t likeliest(const float *x, int64_t n) {
@@ -689,13 +805,18 @@ static int64_t likeliest(const float *x, int64_t n) {
     return broken ? -1 : best;
 }
 
-/* The distribution function of logits [n] at this temperature: `e` [n + SPAN] in proportion to the probabilities, `sums` [n / SPAN + 1]
-   of them up to the end of each span. Returns the last sum, or -1 where it is not finite. */
+/* The distribution function of logits [n] at this temperature: `e` [n + SPAN] in proportion to the
+   probabilities, `sums` [n / SPAN + 1] of them up to the end of each span. Returns the last sum, or
+   -1 where it is not finite. */
 static double distribution(const float *x, int64_t n, float temperature, float *e, double *sums) {
     float top = -INFINITY;
     vec most = splat(top);
     int64_t done = n / VL * VL;
-    for (int64_t i = 0; i < done; i += VL) { vec y = LOAD(x + i); ivec more = y > most; most = (vec)(((ivec)y & more) | ((ivec)most & ~more)); }
+    for (int64_t i = 0; i < done; i += VL) {
+        vec y = LOAD(x + i);
+        ivec more = y > most;
+        most = (vec)(((ivec)y & more) | ((ivec)most & ~more));
+    }
     for (int64_t i = done; i < n; i++) top = x[i] > top ? x[i] : top;
     for (int l = 0; l < VL; l++) top = most[l] > top ? most[l] : top;
     top /= temperature;
@@ -723,13 +844,16 @@ static int64_t drawn(const float *e, const double *sums, double total, int64_t n
     while (span < n_spans - 1 && sums[span] <= at) span++;
     high = span ? sums[span - 1] : 0;
     i = span * SPAN - 1;
-    do low = high, high += e[++i]; while (high <= at && i < (span + 1) * SPAN - 1);
+    do low = high, high += e[++i];
+    while (high <= at && i < (span + 1) * SPAN - 1);
     return at - low > MARGIN * total && high - at > MARGIN * total && i < n ? i : -1;
 }
 
-/* A token for each of n completions, from its row [n] of the logits [rows, n_out], at temperature [n] (0: the likeliest) and point [n] in
-   [0, 1); -1: not sure, to be drawn with care. What completions of one row next to each other share is computed once. 0: done; 1: no memory. */
-int glore_draw(const float *logits, const int64_t *row, int64_t n, int64_t n_out, const float *temperature, const float *point, int64_t *tokens) {
+/* A token for each of n completions, from its row [n] of the logits [rows, n_out], at temperature
+   [n] (0: the likeliest) and point [n] in [0, 1); -1: not sure, to be drawn with care. What
+   completions of one row next to each other share is computed once. 0: done; 1: no memory. */
+int glore_draw(const float *logits, const int64_t *row, int64_t n, int64_t n_out,
+               const float *temperature, const float *point, int64_t *tokens) {
     float *e = workspace(n_out + SPAN + 2 * (n_out / SPAN + 2));
     if (!e) return 1;
     double *sums = (double *)(e + (n_out + SPAN) / SPAN * SPAN), total = -1;
@@ -739,7 +863,8 @@ int glore_draw(const float *logits, const int64_t *row, int64_t n, int64_t n_out
         if (temperature[r] > 0) {
             if (!again) total = distribution(x, n_out, temperature[r], e, sums);
             tokens[r] = drawn(e, sums, total, n_out, point[r]);
-        } else tokens[r] = again ? tokens[r - 1] : likeliest(x, n_out);
+        } else
+            tokens[r] = again ? tokens[r - 1] : likeliest(x, n_out);
     }
     return 0;
 }
@@ -753,7 +878,8 @@ static void *begin_when_all_are_there(void *argument) {
     return 0;
 }
 
-static int run(void (*work)(void *), Job job, int64_t n_threads, int64_t n_x, int64_t n_q, int64_t n_scratch) {
+static int run(void (*work)(void *), Job job, int64_t n_threads, int64_t n_x, int64_t n_q,
+               int64_t n_scratch) {
     if (n_threads > MAX_THREADS) n_threads = MAX_THREADS;
     if (n_threads > job.b->n) n_threads = job.b->n;
     if (n_threads < 1) return 0;
@@ -764,9 +890,13 @@ static int run(void (*work)(void *), Job job, int64_t n_threads, int64_t n_x, in
     pthread_t threads[MAX_THREADS];
     int started = 1;
     job.barrier = &barrier, job.x = memory, job.q = memory + n_x, job.work = work;
-    for (int t = 0; t < n_threads; t++) jobs[t] = job, jobs[t].index = t, jobs[t].memory = memory + n_x + n_q + t * n_scratch;
-    while (started < n_threads && pthread_create(&threads[started], 0, begin_when_all_are_there, &jobs[started]) == 0) started++;
-    __atomic_store_n(&barrier.n, started, __ATOMIC_RELEASE); /* fewer than wanted share the work among them */
+    for (int t = 0; t < n_threads; t++)
+        jobs[t] = job, jobs[t].index = t, jobs[t].memory = memory + n_x + n_q + t * n_scratch;
+    while (started < n_threads &&
+           pthread_create(&threads[started], 0, begin_when_all_are_there, &jobs[started]) == 0)
+        started++;
+    /* fewer than wanted share the work among them */
+    __atomic_store_n(&barrier.n, started, __ATOMIC_RELEASE);
     work(&jobs[0]);
     for (int t = 1; t < started; t++) pthread_join(threads[t], 0);
     return 0;
@@ -774,15 +904,20 @@ static int run(void (*work)(void *), Job job, int64_t n_threads, int64_t n_x, in
 
 /* 0: done; 1: no memory. */
 int glore_forward(const Model *m, const Batch *b, int64_t n_threads) {
-    Heads h = {m->n_heads, m->n_kv, m->head_dim, (m->head_dim + PAGE - 1) / PAGE * PAGE, 0, (float)m->scale, 0};
+    Heads h = {m->n_heads,      m->n_kv, m->head_dim, (m->head_dim + PAGE - 1) / PAGE * PAGE, 0,
+               (float)m->scale, 0};
     Job job = {.m = m, .b = b, .heads = h};
-    return run(forward, job, n_threads, b->n * m->hidden, b->n * m->n_heads * h.padded, scratch_size(m, b, &h));
+    return run(forward, job, n_threads, b->n * m->hidden, b->n * m->n_heads * h.padded,
+               scratch_size(m, b, &h));
 }
 
-/* One layer's attention for models whose forward pass is transformers': q [n, n_heads, D], k and v [n, n_kv, D] -> out [n, n_heads, D]. */
-int glore_attend(const Batch *b, int64_t layer, const float *q, const float *k, const float *v, float *out, int64_t n_heads, int64_t n_kv,
-                 int64_t head_dim, double scale, double softcap, int64_t window, int64_t n_threads) {
-    Heads h = {n_heads, n_kv, head_dim, (head_dim + PAGE - 1) / PAGE * PAGE, window, (float)scale, (float)softcap};
+/* One layer's attention for models whose forward pass is transformers': q [n, n_heads, D], k and v
+ * [n, n_kv, D] -> out [n, n_heads, D]. */
+int glore_attend(const Batch *b, int64_t layer, const float *q, const float *k, const float *v,
+                 float *out, int64_t n_heads, int64_t n_kv, int64_t head_dim, double scale,
+                 double softcap, int64_t window, int64_t n_threads) {
+    Heads h = {n_heads, n_kv,         head_dim,      (head_dim + PAGE - 1) / PAGE * PAGE,
+               window,  (float)scale, (float)softcap};
     Job job = {.b = b, .heads = h, .in_q = q, .in_k = k, .in_v = v, .out = out, .layer = layer};
     return run(attend_only, job, n_threads, 0, b->n * n_heads * h.padded, attention_size(b, &h));
 }
