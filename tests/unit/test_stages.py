@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import random
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -13,14 +14,16 @@ import pytest
 from pydantic import ValidationError
 
 import glore.stages.common
-from glore.config import RunConfig
+from glore.config import RunConfig, load_config
 from glore.errors import DataError, RunError
 from glore.evaluation import read_evaluation
 from glore.pipeline import StagePlan, plan_stages, run_stages
 from glore.pipeline.fingerprints import model_contents
+from glore.pipeline.view import settings_view
 from glore.records import PrefixTrials, Problem, RefinementPair, Solution, StepLabels, StepScores
 from glore.stages import build_stages, read_inputs
 from glore.tasks import open_task
+from glore.tasks.protocol import ScratchTask
 from support.pretend_models import (
     SKILL,
     Oracle,
@@ -453,3 +456,19 @@ def test_unused_record_kinds_stay_readable(finished: tuple[World, RunConfig]) ->
         ]
         assert {s.model for s in scores} == {model}
         assert len(scores) == 8
+
+
+@pytest.mark.parametrize("recipe", ["quickstart", "svamp-scratch"])
+def test_the_base_stage_reads_no_more_of_the_task_than_it_declares(
+    recipe: str, data_dir: Path
+) -> None:
+    """The text of a base model is drawn under the view of the settings that the stage has."""
+    data = data_dir / "svamp"
+    paths = [f"task.path={data}/SVAMP.json", f"task.scratch_path={data}/mawps_asdiv_train.csv"]
+    given = paths if recipe == "svamp-scratch" else []
+    config = load_config(Path(__file__).parents[2] / "recipes" / f"{recipe}.yaml", given)
+    stage = next(s for s in build_stages(config) if s.name == "base")
+    task = open_task(settings_view(config, stage, []).task, config.seed)
+    assert isinstance(task, ScratchTask)
+    rng = random.Random(0)
+    assert all(task.base_document(rng, n / 50) for n in range(50))
