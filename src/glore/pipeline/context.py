@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,8 +21,6 @@ from glore.errors import RunError
 from glore.pipeline.folder import write_json
 from glore.pipeline.integrity import check_inside, part_files, recorded_files
 from glore.pipeline.marks import Memory, read_memory
-from glore.pipeline.stage import Stage
-from glore.pipeline.view import settings_view
 from glore.progress import Progress
 from glore.records import read_records, write_records
 
@@ -38,23 +36,29 @@ class StageContext:
     def __init__(
         self,
         config: RunConfig,
-        stage: Stage,
-        ancestors: Sequence[Stage],
+        *,
+        name: str,
+        run_dir: Path,
+        folder: Path,
+        inputs: Mapping[str, Path],
+        models: Mapping[str, Path],
+        makes: Collection[str],
         progress: Progress,
         redo: bool = False,
     ) -> None:
-        self.config = settings_view(config, stage, ancestors)
-        """The settings that the stage declares; any other read raises ValueError."""
-        self.name = stage.name
+        """`config`: the settings that the stage declares. `inputs`: earlier stage → its folder.
+        `models`: every model that the stage may read or make → its folder.
+        """
+        self.config = config
+        self.name = name
         self.seed = config.seed
-        self.run_dir = config.run_dir
-        self.folder = stage.folder(config.run_dir)
+        self.run_dir = run_dir
+        self.folder = folder
         self.reused_seconds = 0.0
         """Wall time of earlier attempts whose work is reused."""
         self._watched = _Watched(progress)
         self.progress: Progress = self._watched
-        self._stage = stage
-        self._ancestors = {source.name: source for source in ancestors}
+        self._inputs, self._models, self._makes = inputs, models, makes
         self._redo = redo
         self._counters: list[Counter[str]] = [Counter()]
 
@@ -74,12 +78,12 @@ class StageContext:
 
         Raises RunError where there are none, or where one is not as its stage left it.
         """
-        if stage != self.name and stage not in self._ancestors:
+        if stage != self.name and stage not in self._inputs:
             raise ValueError(f"stage {self.name} reads {stage}, which is not among its inputs")
         if stage == self.name:
             files = part_files(self.folder, part)
         else:
-            files = recorded_files(self._ancestors[stage].folder(self.run_dir), part)
+            files = recorded_files(self._inputs[stage], part)
         if not files:
             raise RunError(
                 f"stage {stage} holds no {part}-*.parquet; run it again: glore run … --until "
@@ -147,14 +151,15 @@ class StageContext:
         """The folder of a model that this stage or an earlier one makes. Raises ValueError for any
         other.
         """
-        for stage in (self._stage, *self._ancestors.values()):
-            if name in stage.models:
-                return stage.model_dir(self.run_dir, name)
-        raise ValueError(f"stage {self.name} reads models/{name}, which none of its inputs makes")
+        if name not in self._models:
+            raise ValueError(
+                f"stage {self.name} reads models/{name}, which none of its inputs makes"
+            )
+        return self._models[name]
 
     def new_model_dir(self, name: str) -> Path:
         """The folder to save a model in that this stage makes. Raises ValueError for any other."""
-        if name not in self._stage.models:
+        if name not in self._makes:
             raise ValueError(
                 f"stage {self.name} makes models/{name}, which is not among its models"
             )

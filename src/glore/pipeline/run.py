@@ -42,6 +42,7 @@ from glore.pipeline.planning import (
 )
 from glore.pipeline.stage import Stage, ancestors
 from glore.pipeline.swap import finish_swap
+from glore.pipeline.view import settings_view
 from glore.progress import Progress, SilentProgress, duration
 from glore.records import SCHEMA_VERSION
 
@@ -135,7 +136,17 @@ def _run_stage(
             folder / "started.json",
             {"fingerprint": plan.fingerprint, **made_from(stage, plan.settings, plan.inputs)},
         )
-    context = StageContext(config, stage, sources, progress, redo)
+    context = StageContext(
+        settings_view(config, stage, sources),
+        name=stage.name,
+        run_dir=run_dir,
+        folder=folder,
+        inputs={source.name: source.folder(run_dir) for source in sources},
+        models={m: s.model_dir(run_dir, m) for s in (*sources, stage) for m in s.models},
+        makes=stage.models,
+        progress=progress,
+        redo=redo,
+    )
     begin = time.monotonic()
     # Replaces the last stage's line while this one opens its data and models.
     progress.begin("working", 0, "")

@@ -10,12 +10,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from glore.config import RunConfig
-
-if TYPE_CHECKING:
-    from glore.pipeline.context import StageContext
+from glore.pipeline.context import StageContext
 
 __all__ = ["Stage", "ancestors", "declare"]
 
