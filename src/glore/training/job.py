@@ -25,6 +25,8 @@ from glore.training.job_owner import still_owned
 from glore.training.launch import MARK, Kind
 from glore.training.training_setup import TrainingSetup
 
+__all__ = ["main"]
+
 
 class _PrintedProgress:
     """Prints progress as lines for the process that launched this one."""
