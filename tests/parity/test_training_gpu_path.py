@@ -47,7 +47,7 @@ class Waits(TorchDispatchMode):
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The GPU's attention and log on a CPU, without lanes."""
+    """The GPU's attention and log on a CPU, without threads."""
 
     @contextlib.contextmanager
     def attention(model: PreTrainedModel, *_: object) -> Iterator[None]:

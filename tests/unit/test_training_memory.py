@@ -53,22 +53,22 @@ def greedy(*_: object, **__: object) -> torch.Tensor:
     return torch.empty(2**60)
 
 
-@pytest.mark.parametrize("lanes", [True, False])
+@pytest.mark.parametrize("in_threads", [True, False])
 def test_the_allocator_refuses(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lanes: bool
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_threads: bool
 ) -> None:
     monkeypatch.setattr(PlannedTrainer, "compute_loss", greedy)
     with pytest.raises(ModelError) as caught:
         train_causal_lm(
             base,
             tiny.lm_examples(),
-            tiny.settings(gradient_checkpointing=not lanes),
+            tiny.settings(gradient_checkpointing=not in_threads),
             setup(tmp_path),
         )
     said = str(caught.value)
     assert said.startswith("train sft: out of memory (")
     assert "lower student.sft.batch_size (4) and raise gradient_accumulation by as much" in said
-    assert ("student.sft.gradient_checkpointing=true" in said) == lanes
+    assert ("student.sft.gradient_checkpointing=true" in said) == in_threads
     assert "set student.sft.lora" in said
     assert said.endswith(
         "lower student.sft.max_length (96), which leaves longer rows out; then run the same "

@@ -1,9 +1,9 @@
-"""Let the C library keep the memory of freed tensors.
+"""Lets the C library keep the memory of freed tensors.
 
 A training step on a CPU allocates and frees the same few dozen large tensors again and again. glibc
-hands blocks above 128 KiB back to the kernel each time and takes page faults to get them again: a
-tenth of a small model's training time. But rows differ in length from batch to batch, so what is
-kept falls to pieces and grows; now and then it is given back whole.
+returns blocks above 128 KiB to the kernel each time and takes page faults to get them again: a
+tenth of a small model's training time. But rows differ in length from batch to batch, so the kept
+memory fragments and grows. It is returned completely now and then.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LARGEST_BYTES = 32 * 1024 * 1024
 
 def keep_freed_memory() -> bool:
     """Serve blocks up to `LARGEST_BYTES` from the heap and never trim it, for the rest of the
-    process. False where that can't be set.
+    process. Returns whether that could be set.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -34,7 +34,7 @@ def keep_freed_memory() -> bool:
 
 
 def release_freed_memory() -> bool:
-    """Give freed memory back to the kernel, once. False where there was none or it can't be done."""
+    """Return freed memory to the kernel, once. Returns whether there was any."""
     if not sys.platform.startswith("linux"):
         return False
     try:

@@ -1,10 +1,11 @@
-"""Which rows go into which batch, decided before training starts from (row lengths, seed) alone.
+"""Which rows share a batch: (row lengths, seed) in, the plan of the whole training out.
 
-Rows of like length share a batch, so little is padded: each epoch shuffles all rows, sorts windows
-of many batches by length, cuts batches, and shuffles the batches. Rows are padded on the right and
-the model gets no attention mask: under causal attention no real token sees the padding, and the
-mask-free path is the fast one. (Packing rows into one sequence would leak between rows on every
-path but one; see tests/parity/test_training_parity.py.) Axes: B rows of a batch, T padded length.
+Rows of similar length share a batch, so that little is padded. Each epoch shuffles all rows, sorts
+windows of many batches by length, cuts batches, and shuffles the batches. Rows are padded on the
+right and the model gets no attention mask: under causal attention no real token sees the padding,
+and attention without a mask is faster. (Most implementations of attention would mix rows that are
+packed into one sequence; see tests/parity/test_training_parity.py.) Axes: B rows of a batch, T
+padded length.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ def plan_batches(
 ) -> list[tuple[int, ...]]:
     """Row indices of every batch, in order, for the whole training.
 
-    `n_batches` > 0 asks for exactly so many; else there are as many as `epochs` (a part of the last
-    epoch's batches for a fraction). `in_order` keeps the rows' order from window to window (a
-    curriculum). Depends on nothing but the arguments.
+    `n_batches` > 0 is the exact number of batches; 0: as many as `epochs` need, a part of the last
+    epoch's for a fraction. `in_order` keeps the rows' order from window to window (a curriculum).
+    The result depends on the arguments alone.
     """
     per_epoch = math.ceil(len(lengths) / batch_size)
     wanted = n_batches or max(1, math.ceil(round(per_epoch * epochs, 6)))

@@ -1,4 +1,4 @@
-"""torch.compile for a training: each kind of block is compiled once, and serves all layers.
+"""torch.compile for a training: each kind of block is compiled once, for all layers.
 
 Compiling a whole model of 30 layers takes minutes, a block seconds (PyTorch's "regional
 compilation"). Blocks are compiled in place: names of weights, checkpoints and the saved model stay
@@ -20,7 +20,7 @@ BACKEND = "inductor"
 
 @contextlib.contextmanager
 def compiled_blocks(model: torch.nn.Module) -> Iterator[int]:
-    """The blocks of `model` are compiled while this is open; gives their number."""
+    """Compile the blocks of `model` inside the context. Yields their number."""
     blocks = [
         block
         for module in model.modules()

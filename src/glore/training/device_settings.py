@@ -1,5 +1,6 @@
-"""What a training does otherwise on a GPU than on a CPU, for as long as it runs: attention, and the
-precision of float32 products."""
+"""Settings of a training that depend on the device: attention, and the precision of float32
+products.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ __all__ = ["fast_products", "suitable_attention"]
 
 @contextlib.contextmanager
 def fast_products(on_cpu: bool) -> Iterator[None]:
-    """On a GPU, float32 products in tf32 (10 bits of mantissa, several times as fast).
+    """On a GPU, compute float32 products in tf32 (10 bits of mantissa, several times as fast).
 
     Sums, weights and the optimiser's states stay float32.
     """
@@ -38,17 +39,18 @@ def fast_products(on_cpu: bool) -> Iterator[None]:
 def suitable_attention(
     model: PreTrainedModel, on_cpu: bool, bf16: bool, longest: int, packed: bool
 ) -> Iterator[None]:
-    """The attention that suits the device: on a GPU one that needs no mask, if it computes what the
+    """Use the attention that suits the device: on a GPU one without a mask, if it computes what the
     model's own does.
 
-    `bf16`: products are in bfloat16 whatever the weights are. `longest`: tokens of the longest row.
+    `bf16`: products are in bfloat16, whatever the weights are. `longest`: tokens of the longest
+    row.
     """
     before = model.config._attn_implementation
     dtype = torch.bfloat16 if bf16 else next(model.parameters()).dtype
     if on_cpu:
         if bf16 and not packed:
-            # torch's fused CPU attention is slow in bf16, backwards above all: written-out products
-            # took two thirds of its time here.
+            # torch's fused CPU attention is slow in bf16, above all in the backward pass: eager
+            # attention took two thirds of its time here.
             model.set_attn_implementation("eager")
     elif attends_without_mask(model, longest, packed, dtype):
         use_attention_without_mask(model)

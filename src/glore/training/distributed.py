@@ -1,9 +1,8 @@
-"""Training on several devices: who is the first process, when all wait for it, and whole weights
-out of sharded ones.
+"""Training on several devices: which process writes, barriers, and gathering sharded weights.
 
-The processes are started by accelerate (`glore.training.job`). Data parallel training needs nothing
-but that the first process alone writes; FSDP and DeepSpeed ZeRO-3 shard the weights, which are
-gathered into `work_dir/whole` before the model is saved.
+accelerate starts the processes (`glore.training.launch`). In data parallel training the first
+process alone writes, and nothing else differs. FSDP and DeepSpeed ZeRO-3 shard the weights, which
+are gathered in `work_dir/whole` before the model is saved.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def is_first() -> bool:
 
 
 def wait_for_all() -> None:
-    """Wait until every process of the training is here; nothing in a single one."""
+    """A barrier for all processes of the training; a single process does not wait."""
     import torch.distributed
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -36,8 +35,9 @@ def wait_for_all() -> None:
 
 
 def is_sharded(trainer: Trainer, settings: TrainSettings) -> bool:
-    """Whether the weights are spread over processes. Raises ConfigError for settings that don't go
-    with that.
+    """Whether the weights are sharded over processes.
+
+    Raises ConfigError for settings that don't work with sharded weights.
     """
     if str(trainer.accelerator.distributed_type.value) not in SHARDED:
         return False
@@ -46,9 +46,7 @@ def is_sharded(trainer: Trainer, settings: TrainSettings) -> bool:
 
 
 def gather_weights(trainer: Trainer, sharded: bool, work_dir: Path) -> None:
-    """After a training, write sharded weights whole to `work_dir/whole`; without sharding see that
-    none lie there.
-    """
+    """After a training, write sharded weights to `work_dir/whole`; otherwise remove that folder."""
     folder = work_dir / "whole"
     if is_first():
         shutil.rmtree(folder, ignore_errors=True)
@@ -59,6 +57,6 @@ def gather_weights(trainer: Trainer, sharded: bool, work_dir: Path) -> None:
 
 
 def whole_folder(work_dir: Path) -> Path | None:
-    """Where the whole weights of a sharded training lie; none: the model in memory is whole."""
+    """The folder with the gathered weights of a sharded training; none: it was not sharded."""
     folder = work_dir / "whole"
     return folder if (folder / "config.json").is_file() else None

@@ -1,8 +1,8 @@
-"""What a trainer is given, and how it becomes rows of token ids and targets. No torch here.
+"""Training examples in, rows of token ids and targets out. No torch here.
 
-A row's `targets` stand at the positions whose logits are scored: next-token ids for a language
-model, step labels for a step classifier, `IGNORED` elsewhere. So one loss serves both, and nothing
-is shifted later. Axes: T tokens of a row.
+A row's `targets` are at the positions whose logits are scored: next-token ids for a language model,
+step labels for a step classifier, `IGNORED` elsewhere. So both have the same loss, and nothing is
+shifted later. Axes: T tokens of a row.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ __all__ = [
 ]
 
 IGNORED = -100
-"""Target of a position that takes no part in the loss (torch's own convention)."""
+"""Target of a position that is not part of the loss (torch's convention)."""
 CHUNK = 4096
 """Examples encoded per call of the tokenizer."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LMExample:
-    """Text to learn: loss on the target and the end-of-text token that follows it; on everything
-    where `prompt` is empty.
+    """Text to learn: the loss is on the target and the end-of-text token after it; with an empty
+    `prompt`, on everything.
     """
 
     prompt: tuple[str, ...]
@@ -50,7 +50,7 @@ class LMExample:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StepExample:
-    """A solution with one label per step: loss at the last token of each kept step (method 2)."""
+    """A solution with a label per step, the loss at the last token of each kept step (method 2)."""
 
     prompt: tuple[str, ...]
     steps: tuple[str, ...]
@@ -61,7 +61,7 @@ class StepExample:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What a training run did."""
+    """What a training did."""
 
     n_rows: int
     """Rows trained on; equal examples are one row."""
@@ -84,7 +84,7 @@ class Row:
     ids: npt.NDArray[np.int32]
     targets: npt.NDArray[np.int32]
     copies: int = 1
-    """So many equal examples: the row's weight in the loss."""
+    """Number of equal examples: the row's weight in the loss."""
 
 
 E_ = TypeVar("E_", LMExample, StepExample, Document)
@@ -93,7 +93,7 @@ E_ = TypeVar("E_", LMExample, StepExample, Document)
 def lm_rows(
     tokenizer: PreTrainedTokenizerBase, examples: Iterable[LMExample], max_length: int
 ) -> tuple[list[Row], int]:
-    """Rows of language-model examples, and how many examples were left out as too long (or empty)."""
+    """Rows of language-model examples, and the number left out as too long or empty."""
     eos = int(tokenizer.eos_token_id)
 
     def encode(chunk: list[LMExample]) -> list[Row]:
@@ -110,8 +110,9 @@ def lm_rows(
 def document_rows(
     tokenizer: PreTrainedTokenizerBase, documents: Sequence[Document], max_length: int
 ) -> tuple[list[Row], int]:
-    """Rows of base documents, and how many were left out as too long. Every document ends in the
-    end-of-text token.
+    """Rows of base documents, and the number left out as too long.
+
+    Every document ends in the end-of-text token.
     """
     eos = int(tokenizer.eos_token_id)
 
@@ -140,7 +141,7 @@ def _lm_row(pieces: Sequence[tuple[list[int], bool]]) -> Row:
 def step_rows(
     tokenizer: PreTrainedTokenizerBase, examples: Iterable[StepExample], max_length: int
 ) -> tuple[list[Row], int]:
-    """Rows of step examples, and how many examples were left out (too long, or no kept step)."""
+    """Rows of step examples, and the number left out as too long or without a kept step."""
 
     def encode(chunk: list[StepExample]) -> list[Row]:
         prompts = encode_many(tokenizer, [e.prompt for e in chunk])
@@ -184,9 +185,9 @@ def _rows(
 
 
 def merged_rows(rows: Sequence[Row]) -> list[Row]:
-    """Equal rows as one with its number of copies, where the first one stood.
+    """Merge equal rows into one with its number of copies, in the place of the first.
 
-    Samples of one question repeat each other (45 of 100 in the quickstart): the mean gradient is
+    Samples of one question repeat each other (45 of 100 in the quickstart). The mean gradient stays
     the same, and each text is computed once.
     """
     merged: dict[tuple[bytes, bytes], Row] = {}

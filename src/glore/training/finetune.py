@@ -49,12 +49,12 @@ Load = Callable[[str | Path, str], "PreTrainedModel"]
 def train_causal_lm(
     base: str | Path, examples: Iterable[LMExample], settings: TrainSettings, setup: TrainingSetup
 ) -> TrainReport:
-    """Fine-tune `base` on `examples` and save it to `setup.out_dir` (loads with
-    AutoModelForCausalLM and AutoTokenizer).
+    """Fine-tune `base` on `examples` and save it to `setup.out_dir`, for AutoModelForCausalLM and
+    AutoTokenizer.
 
-    Loss on targets and their end-of-text token. Resumes from `setup.work_dir` after a kill where
-    `settings.save_steps` is set. Raises ModelError (base not loadable, nothing to train on, no
-    memory, loss not a number), ConfigError (peft missing).
+    The loss is on targets and their end-of-text token. With `settings.save_steps`, a killed
+    training resumes from `setup.work_dir`. Raises ModelError (base not loadable, nothing to train
+    on, out of memory, loss not finite), ConfigError (peft missing).
     """
     if setup.launch:
         return launch_training("causal", base, examples, settings, setup)
@@ -74,7 +74,7 @@ def train_causal_lm(
 def train_step_classifier(
     base: str | Path, examples: Iterable[StepExample], settings: TrainSettings, setup: TrainingSetup
 ) -> TrainReport:
-    """Train a step classifier with the weights of the causal LM `base`; saved for plain
+    """Train a step classifier from the causal LM `base` and save it to `setup.out_dir`, for
     AutoModelForTokenClassification.
 
     The new head depends on the seed alone. Resumes, launches and raises as `train_causal_lm` does.
@@ -110,8 +110,10 @@ def _fine_tuned(
     load: Load,
     classifier: bool = False,
 ) -> TrainReport:
-    """`new` makes the model to train from `base`, `load` reads a trained one; `what` is for the
-    model card.
+    """Train and save one model.
+
+    `new` makes the model to train from `base`, `load` reads a trained one. `what` describes it in
+    the model card.
     """
     seed_all(setup.seed)
     tokenizer = load_tokenizer(base)

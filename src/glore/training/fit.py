@@ -1,9 +1,9 @@
-"""One training loop for every model here: rows in, trained weights out, on transformers.Trainer and
+"""One training loop for all models: rows in, trained weights out, on transformers.Trainer and
 accelerate.
 
-What is ours: batches are planned beforehand (`batches`), the loss (`trainer`), Muon (`optimizers`),
-and resuming only from a complete checkpoint of the very same job (`resume`). A resumed run takes
-the steps that an uninterrupted one would have taken, with the same weights bit for bit on a CPU.
+Ours are: the plan of batches (`batches`, `packing`), the loss (`trainer`), Muon (`optimizers`), and
+resuming only from a complete checkpoint of the same job (`resume`). A resumed training takes the
+steps that an uninterrupted one would have taken; on a CPU the weights are bit for bit the same.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ def fit(
     n_dropped: int,
     in_order: bool = False,
 ) -> TrainReport:
-    """Train `model` in place on `rows`; nothing is saved but checkpoints, in
+    """Train `model` in place on `rows`. Only checkpoints are saved, in
     `setup.work_dir/checkpoints`.
 
-    `n_dropped` examples did not become rows. `in_order` keeps the order of the rows
-    (`plan_batches`).
+    `n_dropped`: examples that did not become rows, for the report. `in_order`: keep the order of
+    the rows (`plan_batches`).
 
-    Raises ModelError when there is nothing to train on or the loss stops being a number,
-    ConfigError for an unknown tracker.
+    Raises ModelError when there are no rows or the loss is not finite, ConfigError for an unknown
+    tracker.
     """
     name, seed, work_dir = setup.out_dir.name, setup.seed, setup.work_dir
     what = f"train {name}"
@@ -162,7 +162,7 @@ def fit(
             try:
                 with compiled_blocks(model) if settings.compile else contextlib.nullcontext():
                     trainer.train(resume_from_checkpoint=checkpoint)
-            except pickle.UnpicklingError:  # torch's own words advise to run what is in there
+            except pickle.UnpicklingError:  # torch's own message suggests to run what is in it
                 raise ModelError(
                     f"{what}: the checkpoint {checkpoint} holds more than tensors and numbers, "
                     "which could run code when it is read; no training writes that, so see where "
@@ -204,16 +204,16 @@ def _final_loss(log: Sequence[Mapping[str, float]], n_steps: int) -> float:
 
 
 STEPS_BETWEEN_RELEASES = 50
-"""On a CPU, freed memory is given back after so many steps."""
+"""On a CPU, steps between two releases of freed memory."""
 
 
 STEPS_BETWEEN_READINGS = 10
-"""On a GPU, the loss is read after so many steps: the host waits for the device then."""
+"""On a GPU, steps between two readings of the loss, for which the host waits for the device."""
 
 
 class Watch(TrainerCallback):
-    """Reports progress, marks checkpoints as complete, and stops a training whose loss is no number
-    any more.
+    """Reports progress, marks checkpoints as complete, and stops a training whose loss is not
+    finite.
     """
 
     def __init__(
@@ -226,22 +226,22 @@ class Watch(TrainerCallback):
             batches,
             checkpoints,
         )
-        self.told = 0
-        """Steps that the progress knows of."""
+        self.reported = 0
+        """Steps that were reported to the progress."""
 
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
-        """Steps done before a resume count as done."""
+        """Report the steps that were done before a resume."""
         if state.global_step:
             self.progress.note(
                 f"{self.what}: resumed at step {state.global_step} of {state.max_steps}"
             )
             self.progress.advance(state.global_step)
-        self.told = state.global_step
+        self.reported = state.global_step
 
     def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
-        """One more step was given to the device.
+        """After a step was started on the device: decide whether to read its loss.
 
-        Its loss is read now and then, and always before a checkpoint is saved.
+        It is read every few steps, and always before a checkpoint is saved.
         """
         control.should_log = (
             control.should_log or control.should_save or state.global_step == state.max_steps
@@ -252,7 +252,7 @@ class Watch(TrainerCallback):
             release_freed_memory()
 
     def on_save(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
-        """Everything of the checkpoint has been written by this process."""
+        """After this process has written its part of a checkpoint: mark it as complete."""
         complete(self.checkpoints, state.global_step)
 
     def on_log(
@@ -263,10 +263,10 @@ class Watch(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Steps are done once their loss was read."""
-        if state.global_step > self.told:
-            steps = range(self.told, state.global_step)
-            self.told = state.global_step
+        """After the loss was read: report the steps as done, and check the loss."""
+        if state.global_step > self.reported:
+            steps = range(self.reported, state.global_step)
+            self.reported = state.global_step
             self.progress.advance(len(steps), tokens=sum(map(self.batches.n_tokens, steps)))
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
@@ -317,7 +317,7 @@ def _arguments(
 
 
 def _checkpointing(wanted: bool) -> dict[str, bool]:
-    """Activations recomputed in the backward pass, by the name that this transformers has for it.
+    """The argument that recomputes activations, by its name in the installed transformers.
 
     5.17 to 5.19 have the older one only.
     """
@@ -332,7 +332,7 @@ def _checkpointing(wanted: bool) -> dict[str, bool]:
 
 @contextlib.contextmanager
 def _log_folder(folder: Path) -> Iterator[None]:
-    """Where tensorboard writes; the Trainer takes it from the environment only."""
+    """Let tensorboard write to `folder`; the Trainer reads it from the environment only."""
     name = "TENSORBOARD_LOGGING_DIR"
     before = os.environ.get(name)
     os.environ[name] = str(folder)
@@ -347,8 +347,8 @@ def _log_folder(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_denormals() -> Iterator[None]:
-    """Numbers below float32's normal range count as zero: on a CPU they cost a hundred times as
-    much, and gradients hold many late on.
+    """Treat numbers below float32's normal range as zero. On a CPU they cost a hundred times as
+    much, and gradients have many of them late in training.
     """
     torch.set_flush_denormal(True)
     try:
@@ -359,7 +359,7 @@ def _without_denormals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _trainer_warnings() -> Iterator[None]:
-    """Keep the Trainer's remarks about its own defaults away from users."""
+    """Hide the Trainer's remarks about its own defaults."""
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -28,7 +28,7 @@ __all__ = ["Owner", "exclusive", "still_owned"]
 
 LOCK = "at-work.lock"
 PATIENCE = 600.0
-"""Seconds that the processes of an earlier job have to end; without their run they end at once."""
+"""Seconds that the processes of an earlier job have to end. Without their run they end at once."""
 PAUSE = 0.2
 
 
@@ -48,7 +48,7 @@ class Owner:
         return cls(secrets.token_hex(8), _place(), os.getpid())
 
     def is_gone(self) -> bool:
-        """Whether the process has ended. False on another machine or container, which can't tell."""
+        """Whether the process has ended; False on another machine, which can't know."""
         if self.place != _place():
             return False
         try:

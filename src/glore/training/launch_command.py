@@ -1,5 +1,5 @@
-"""The command that starts a training on several devices: taken apart, and what it or its
-configuration can't do is refused.
+"""The command that starts a training on several devices: parses it and refuses what it, or its
+configuration, can't do.
 """
 
 from __future__ import annotations
@@ -26,14 +26,12 @@ __all__ = [
 ]
 
 SHARDED = ("FSDP", "DEEPSPEED")
-"""accelerate's names of the ways to train that shard weights."""
+"""accelerate's names for training with sharded weights."""
 _MAX_FILE_BYTES = 1 << 20
 
 
 def launch_words(launch: str) -> list[str]:
-    """The words of a command line, `~` in them filled in. Raises ConfigError for quotes that don't
-    close.
-    """
+    """The words of a command line, with `~` expanded. Raises ConfigError for unclosed quotes."""
     try:
         return [os.path.expanduser(word) for word in shlex.split(launch)]
     except ValueError as error:
@@ -43,13 +41,14 @@ def launch_words(launch: str) -> list[str]:
 
 
 def launch_path() -> str:
-    """Where commands are looked for: beside this Python first."""
+    """The search path for commands: the folder of this Python first."""
     return os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
 
 
 def check_launch(launch: str, settings: TrainSettings) -> None:
-    """Refuse a command that isn't there, a configuration that isn't, and settings that it can't
-    train with. Raises ConfigError.
+    """Check that the command and its configuration exist and can train with the settings.
+
+    Raises ConfigError.
     """
     words = launch_words(launch)
     if not words:
@@ -63,14 +62,14 @@ def check_launch(launch: str, settings: TrainSettings) -> None:
 
 
 def no_launcher(command: str, why: str) -> ConfigError:
-    """For a command that can't be started."""
+    """The error for a command that can't be started."""
     return ConfigError(
         f"launch: can't start {shown(command)}: {why}; see docs/cluster.md for launch commands"
     )
 
 
 def refuse_sharded(settings: TrainSettings) -> None:
-    """Raise ConfigError for settings that don't go with sharded weights."""
+    """Raise ConfigError for settings that don't work with sharded weights."""
     if settings.lora is not None or settings.optimizer != "adamw":
         raise ConfigError(
             "FSDP and DeepSpeed train whole weights with AdamW here: set lora to null and "
@@ -101,5 +100,5 @@ def _is_sharded(configuration: Path | None) -> bool:
         with configuration.open("rb") as stream:
             data = yaml.safe_load(stream.read(_MAX_FILE_BYTES))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return False  # accelerate says what is wrong with it
+        return False  # accelerate reports the error
     return isinstance(data, dict) and str(data.get("distributed_type")) in SHARDED

@@ -1,5 +1,5 @@
-"""LoRA through peft (an extra): wrap before training, merge before saving, so that nobody
-downstream needs peft.
+"""LoRA through peft (an extra): wraps a model before training and merges it before saving, so that
+only the training needs peft.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ HEADS = ("score", "classifier")
 def wrap_lora(
     model: PreTrainedModel, settings: LoraSettings | None, bad_id: int, *, classifier: bool = False
 ) -> PreTrainedModel:
-    """`model` with trainable low-rank adapters, or as it is for `None`. The embedding of `[BAD]`
-    and a classifier's head train too.
+    """`model` with trainable low-rank adapters; unchanged for `None`.
 
-    Raises ConfigError when peft is missing or finds none of the target modules.
+    The embedding of `[BAD]` and a classifier's head are trained too. Raises ConfigError when peft
+    is missing or finds none of the target modules.
     """
     if settings is None:
         return model
@@ -60,5 +60,5 @@ def wrap_lora(
 
 
 def merge_lora(model: PreTrainedModel) -> PreTrainedModel:
-    """The plain model with its adapters merged in."""
+    """The model with its adapters merged into the weights."""
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model

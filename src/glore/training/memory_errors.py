@@ -1,6 +1,4 @@
-"""A training that ran out of memory, in words: what it was doing, and which of its settings make it
-smaller.
-"""
+"""The error for a training that ran out of memory: it names the settings to lower."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ __all__ = ["explain_out_of_memory", "memory_error"]
 
 @contextlib.contextmanager
 def explain_out_of_memory(settings: TrainSettings, setup: TrainingSetup) -> Iterator[None]:
-    """Turn running out of the machine's or the device's memory into a ModelError that names the
+    """Turn an out-of-memory error of the machine or device into a ModelError that names the
     settings to lower.
     """
     try:
@@ -30,27 +28,27 @@ def explain_out_of_memory(settings: TrainSettings, setup: TrainingSetup) -> Iter
 
 
 def memory_error(said: str, settings: TrainSettings, setup: TrainingSetup) -> ModelError:
-    """The error for a training that ran out of memory; `said` is what the system said."""
-    mends = []
+    """The error for a training that ran out of memory; `said` is the system's message."""
+    fixes = []
     if settings.batch_tokens:
         if settings.batch_tokens > settings.max_length:
-            mends.append(
+            fixes.append(
                 f"lower {setup.setting('batch_tokens')} ({settings.batch_tokens}) and raise "
                 "gradient_accumulation by as much"
             )
     elif settings.batch_size > 1:
-        mends.append(
+        fixes.append(
             f"lower {setup.setting('batch_size')} ({settings.batch_size}) and raise "
             "gradient_accumulation by as much"
         )
     if not settings.gradient_checkpointing:
-        mends.append(f"set {setup.setting('gradient_checkpointing')}=true")
+        fixes.append(f"set {setup.setting('gradient_checkpointing')}=true")
     if settings.lora is None and not setup.section.startswith("base.scratch"):
-        mends.append(f"set {setup.setting('lora')} ({{r: 16}})")
-    mends.append(
+        fixes.append(f"set {setup.setting('lora')} ({{r: 16}})")
+    fixes.append(
         f"lower {setup.setting('max_length')} ({settings.max_length}), which leaves longer rows out"
     )
     return ModelError(
-        f"train {setup.out_dir.name}: out of memory ({shown(said, 160)}); {', or '.join(mends)}; "
+        f"train {setup.out_dir.name}: out of memory ({shown(said, 160)}); {', or '.join(fixes)}; "
         "then run the same command again"
     )

@@ -1,6 +1,4 @@
-"""The README.md of a saved model: what it was trained on, with which settings, and what came out.
-Plain text.
-"""
+"""The README.md of a saved model: its training data, settings and loss."""
 
 from __future__ import annotations
 
@@ -11,9 +9,7 @@ __all__ = ["model_card"]
 
 
 def model_card(name: str, what: str, settings: Settings, report: TrainReport, seed: int) -> str:
-    """Markdown without front matter; wall time is left out, so that equal trainings write equal
-    cards.
-    """
+    """Markdown without front matter. Wall time is left out: equal trainings write equal cards."""
     lines = [
         f"# {name}",
         "",

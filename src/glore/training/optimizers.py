@@ -1,12 +1,12 @@
-"""The optimisers that can be set. AdamW is transformers' own; Muon is joined with AdamW here.
+"""Muon, combined with AdamW. (AdamW alone is transformers' own.)
 
-Muon (momentum, orthogonalised) suits the 2-D hidden weights only; embeddings, heads and vectors
-keep AdamW. `adjust_lr_fn="match_rms_adamw"` scales its updates to AdamW's size, so one learning
-rate serves both.
+Muon (orthogonalised momentum) suits the 2-D hidden weights only. Embeddings, heads and vectors use
+AdamW. `adjust_lr_fn="match_rms_adamw"` scales Muon's updates to AdamW's size, so both have the same
+learning rate.
 
-torch's Muon makes updates orthogonal in bfloat16, one matrix after the other. Processors without
-bfloat16 instructions then spend four fifths of a small model's training there, and a GPU waits for
-thousands of small launches. Ours does it in float32 (a GPU's products in tf32), all matrices of one
+torch's Muon orthogonalises updates in bfloat16, one matrix after the other. Processors without
+bfloat16 instructions spend four fifths of a small model's training on it, and a GPU waits for
+thousands of small launches. Ours uses float32 (tf32 for a GPU's products) and all matrices of one
 shape together.
 """
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Float32Muon", "MuonWithAdamW", "split_parameters"]
 
 POLYNOMIALS = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
-"""x -> a x + b x^3 + c x^5, one after the other: the three that together bring [0.01, 1] nearest to
-1, to 0.73 to 1.27 (arXiv 2505.16932, section 3, by Remez's algorithm). Smaller singular values grow
+"""x → a x + b x^3 + c x^5, one after the other: the three that together map [0.01, 1] nearest to 1,
+to 0.73 to 1.27 (arXiv 2505.16932, section 3, by Remez's algorithm). Smaller singular values grow
 78-fold.
 """
 
@@ -57,7 +57,7 @@ class Float32Muon(Muon):
         return loss
 
     def _moved(self, p: nn.Parameter, momentum: float, nesterov: bool) -> torch.Tensor:
-        """The gradient behind its momentum."""
+        """The gradient with momentum."""
         grad = cast(torch.Tensor, p.grad)
         state = self.state[p]
         if "momentum_buffer" not in state:
@@ -67,13 +67,13 @@ class Float32Muon(Muon):
 
 
 def _orthogonal(matrices: Sequence[torch.Tensor], eps: float) -> torch.Tensor:
-    """N matrices [R, C] with all singular values moved to about 1, as [N, R, C]: an iteration of
-    polynomials (arXiv 2505.16932).
+    """N matrices [R, C] with all singular values moved to about 1, as [N, R, C].
 
-    torch's Muon takes five steps from singular values divided by their root mean square sum, most
-    of them far below 1. Here they are divided by a bound six times nearer, (sum of s^8)^(1/8),
-    which costs nothing, and three steps reach as far. The iteration runs on the small Gram matrices
-    alone, since all its factors commute: half the operations.
+    This iterates polynomials (arXiv 2505.16932). torch's Muon takes five steps from singular values
+    divided by the root of their sum of squares, most of them far below 1. Here they are divided by
+    a bound that is six times tighter, (sum of s^8)^(1/8), at no cost, and three steps reach as far.
+    The iteration runs on the small Gram matrices alone, since all its factors commute: half the
+    operations.
     """
     x_NRC = torch.stack(list(matrices)).float()
     tall = x_NRC.shape[1] > x_NRC.shape[2]
@@ -113,14 +113,14 @@ class MuonWithAdamW(Optimizer):
                 )
             )
         if other:
-            # On a GPU one kernel for all; on a CPU as it was, to the last bit.
+            # On a GPU one kernel for all; on a CPU torch's default, for the same bits.
             fused = True if all(p.device.type == "cuda" for p in other) else None
             self.parts.append(AdamW(other, lr=lr, weight_decay=weight_decay, fused=fused))
         super().__init__([p for part in self.parts for p in part.param_groups], {"lr": lr})
         self._share_groups()
 
     def _share_groups(self) -> None:
-        # Schedulers and clipping reach the parameters through `param_groups`: the very dicts that
+        # Schedulers and clipping reach the parameters through `param_groups`: the same dicts that
         # the parts step with.
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
@@ -136,7 +136,7 @@ class MuonWithAdamW(Optimizer):
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         for part, state in zip(
             self.parts, cast(list[dict[str, Any]], state_dict["parts"]), strict=True
         ):

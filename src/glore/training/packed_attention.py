@@ -1,9 +1,9 @@
-"""Attention for training on a GPU: no mask is built, and no kernel waits for the host.
+"""Attention for training on a GPU, without a mask and without waiting for the device.
 
 Padded rows go through torch's causal attention. Packed rows go through its variable-length kernel
-(`torch.nn.attention.varlen`, flash attention), which is told where each row begins: tokens of other
-rows are not read at all. transformers' own way asks the device at every forward pass whether rows
-are packed, and the host waits for the answer; a packed batch gets a mask of T × T there.
+(`torch.nn.attention.varlen`, flash attention), which gets the bounds of the rows and does not read
+other rows' tokens. transformers itself asks the device at every forward pass whether rows are
+packed, and the host waits for the answer; a packed batch gets a mask of T × T there.
 Axes: B rows, T tokens, H heads, D head size, R packed rows.
 """
 
@@ -26,23 +26,23 @@ __all__ = ["attends_without_mask", "check_rows_apart", "row_bounds", "use_attent
 
 NAME = "glore_training"
 _KNOWN = inspect.signature(varlen_attn).parameters
-# torch 2.10 has `is_causal`, later ones `window_size`; where there is no `enable_gqa`, fewer key
-# heads need no word.
+# torch 2.10 has `is_causal`, later ones `window_size`. Versions without `enable_gqa` take fewer key
+# heads without it.
 _CAUSAL: dict[str, Any] = (
     {"window_size": (-1, 0)} if "window_size" in _KNOWN else {"is_causal": True}
 )
 _CAUSAL |= {"enable_gqa": True} if "enable_gqa" in _KNOWN else {}
 LAYERS = {"full_attention", "sliding_attention"}
-"""Kinds of layers that are plain attention while no row is longer than the window."""
+"""Types of layers that are causal attention while no row is longer than the window."""
 
 
 def attends_without_mask(
     model: PreTrainedModel, longest: int, packed: bool, dtype: torch.dtype
 ) -> bool:
-    """Whether `use_attention_without_mask` computes on a GPU what the model's own attention does.
+    """Whether `use_attention_without_mask` computes on a GPU what the model's own attention does,
+    for rows of at most `longest` tokens.
 
-    For rows of at most `longest` tokens. `dtype`: of the products; the kernel for packed rows takes
-    half precision only.
+    `dtype`: of the products; the kernel for packed rows takes 16-bit types only.
     """
     config = model.config.get_text_config()
     if not (
@@ -65,9 +65,9 @@ def attends_without_mask(
 
 
 def use_attention_without_mask(model: PreTrainedModel) -> None:
-    """Let the model attend with this module's function.
+    """Let the model use this module's attention.
 
-    transformers builds no mask for a name that has no mask function.
+    transformers builds no mask for an attention that has no mask function registered.
     """
     AttentionInterface.register(NAME, _attention)
     model.set_attn_implementation(NAME)
@@ -85,7 +85,7 @@ def _attention(
     max_length_q: int = 0,
     **others: object,
 ) -> tuple[torch.Tensor, None]:
-    """As transformers' attention functions: the output is (B, T, H, D)."""
+    """What transformers calls in every layer. The output is (B, T, H, D)."""
     assert attention_mask is None, "transformers builds none for this name"
     added = [name for name in ("softcap", "s_aux", "position_bias") if others.get(name) is not None]
     assert dropout == 0.0 and not added, f"attends_without_mask was asked: {added}"  # noqa: PT018  # one question  # one question
@@ -128,9 +128,9 @@ def varlen(
 
 @torch.no_grad()
 def check_rows_apart(model: PreTrainedModel, bf16: bool, setting: str) -> None:
-    """Raises ConfigError where a packed row's output depends on the row before it.
+    """Raise ConfigError if a packed row's output depends on the row before it.
 
-    Packing would train such a model wrong, silently. `setting`: what asks for it.
+    Such a model would be trained wrong without a sign. `setting`: the setting that packs rows.
     """
     device = next(model.parameters()).device
     n, vocabulary = 12, model.config.get_text_config().vocab_size
@@ -153,7 +153,7 @@ def check_rows_apart(model: PreTrainedModel, bf16: bool, setting: str) -> None:
             for before in (first, other)
         )
     model.train(was_training)
-    # What is no number is not told apart here: the training's first loss will say so.
+    # NaN passes here; the training's first loss will show it.
     if bool(((after_first - after_other).abs() > 1e-3 * after_first.abs().max()).any()):
         raise ConfigError(
             f"{setting} packs rows, and {type(model).__name__} does not keep packed rows apart; "
@@ -162,8 +162,8 @@ def check_rows_apart(model: PreTrainedModel, bf16: bool, setting: str) -> None:
 
 
 def row_bounds(bounds: torch.Tensor, longest: int) -> dict[str, Any]:
-    """What a model's forward hands on to the attention about packed rows; transformers' names
-    (`FlashAttentionKwargs`).
+    """Arguments of a model's forward that pass the bounds of packed rows to the attention, by
+    transformers' names (`FlashAttentionKwargs`).
     """
     return {
         "cu_seq_lens_q": bounds,

@@ -1,8 +1,8 @@
-"""Rows packed one after the other into batches of a fixed number of tokens.
+"""Packs rows one after the other into batches of a fixed number of tokens.
 
-For devices that are fast at one long row. A batch has positions that start again at each packed
-row, and the bounds of the rows; `packed_attention` keeps them apart. Which rows share a batch
-follows from (row lengths, seed) alone, as in `batches`.
+This is for devices that are fast at one long row. In a batch, positions start again at each packed
+row, and `packed_attention` keeps the rows apart by their bounds. Which rows share a batch depends
+on (row lengths, seed) alone, as in `batches`.
 Axes: T tokens of a batch, R rows in it.
 """
 
@@ -33,8 +33,8 @@ def plan_packed(
 ) -> list[tuple[int, ...]]:
     """Row indices of every batch of at most `budget` tokens, in order, for the whole training.
 
-    The other arguments are those of `plan_batches`. Every row is at most `budget` long. An epoch
-    has as many batches as its rows happen to fill.
+    The other arguments are those of `plan_batches`. Every row has at most `budget` tokens. Epochs
+    may differ in their number of batches.
     """
     assert max(lengths) <= budget, "rows longer than the settings' max_length were left out"
     plan: list[tuple[int, ...]] = []
@@ -80,9 +80,9 @@ def pack_rows(
 ) -> tuple[Ints, Ints, Ints, npt.NDArray[np.int32]]:
     """Ids, targets and positions (1, T), and the bounds (R + 1) of rows and padding.
 
-    Padded to `width` tokens, or to a multiple of `PADDING_MULTIPLE` where that is 0. The padding is
-    rows of its own, none longer than `longest`, so that the kernel, which is told of no longer row,
-    computes all of it: what it left out could be NaN, and would spread to the gradients.
+    Padded to `width` tokens; 0: to a multiple of `PADDING_MULTIPLE`. The padding consists of rows
+    that are not longer than `longest`, the length that the kernel expects at most. So the kernel
+    computes all of it: what it left out could be NaN and spread to the gradients.
     """
     lengths = [len(row.ids) for row in rows]
     n_tokens = sum(lengths)

@@ -1,9 +1,8 @@
-"""Which checkpoint a training continues from: the latest complete one of the very same job, or
-none.
+"""The checkpoint that a training continues from: the latest complete one of the same job, or none.
 
-A checkpoint is complete when the digests of its files, written after everything else in it and
-after every process wrote its part, are there and fit. Any other is not used, and the one before it
-is taken.
+A checkpoint is complete when it has the digests of its files and they match. They are written after
+everything else in it and after every process wrote its part. An incomplete checkpoint is not used;
+the one before it is.
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["complete", "job_fingerprint", "resume_point"]
 
 KEPT = 2
-"""So many complete checkpoints are kept: should the newest be damaged, the one before it is there.
-"""
+"""Complete checkpoints that are kept. If the newest is damaged, the one before it is used."""
 STATE = "trainer_state.json"
 
 
@@ -43,8 +41,9 @@ def job_fingerprint(
     seed: int,
     model: PreTrainedModel,
 ) -> str:
-    """A fingerprint of everything that decides the weights: a checkpoint of another job is never
-    continued.
+    """A fingerprint of everything that the trained weights depend on.
+
+    A checkpoint of a job with another fingerprint is never continued.
     """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(
@@ -65,11 +64,10 @@ def job_fingerprint(
 
 
 def complete(folder: Path, step: int) -> None:
-    """Called in every process once the Trainer has written the checkpoint of a step below `folder`:
-    mark it as complete.
+    """Mark the checkpoint of a step in `folder` as complete, then remove all but the last `KEPT`.
 
-    Older ones than the last `KEPT` go, but only now. Raises RunError when the disk refuses,
-    ModelError where a part was not written.
+    To be called in every process once the Trainer has written the checkpoint. Raises RunError for a
+    disk error, ModelError if a part was not written.
     """
     wait_for_all()
     if is_first():
@@ -86,11 +84,10 @@ def complete(folder: Path, step: int) -> None:
 
 
 def resume_point(folder: Path, job: str, what: str, progress: Progress) -> str | None:
-    """The latest complete checkpoint of this job; what is not used, and why, is said. To be called
-    in the first process first.
+    """The latest complete checkpoint of this job, or none. To be called in the first process first.
 
-    Checkpoints of another job (other settings, data, or number of processes) are set aside, and
-    come back when that job does.
+    `progress` gets a note about checkpoints that are not used. Those of another job (other
+    settings, data, or number of processes) are set aside and found again when that job resumes.
     """
     note = folder / "job.json"
     if not note.is_file() or note.read_bytes() != job.encode():
@@ -135,7 +132,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _set_aside(folder: Path, what: str, progress: Progress) -> None:
-    """Put another job's checkpoints where that job finds them again."""
+    """Move another job's checkpoints to where that job finds them again."""
     try:
         job = (folder / "job.json").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

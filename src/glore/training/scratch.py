@@ -1,9 +1,9 @@
-"""A small base model from nothing: byte-level BPE with single digits, and a small Llama trained on
-a task's documents.
+"""Trains a small base model from scratch: a byte-level BPE tokenizer and a small Llama, on a task's
+documents.
 
-Digits are tokens, so that arithmetic is done on digits; a number's first digit takes the space
-before it along, which keeps rows short; a newline is one token, so that a step ends in the same
-token everywhere.
+Each digit is a token, so that arithmetic is done on digits. The first digit of a number includes
+the space before it, which keeps rows short. A newline is one token, so that every step ends in the
+same token.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CHUNK = 512
 TOKENIZER_DOCUMENTS = 8192
 """Documents that the tokenizer is trained on."""
 PIECES = r"\n| ?\d| ?\p{L}+| ?[^\s\p{L}\d]+|\s"
-"""What a token may at most span: a newline; one digit, word or run of signs with the space before
+"""What a token may span at most: a newline; one digit, word or run of signs with the space before
 it; one space.
 """
 
@@ -45,11 +45,12 @@ it; one space.
 def train_scratch_base(
     draw: DrawDocument, settings: ScratchModelSettings, setup: TrainingSetup
 ) -> TrainReport:
-    """Train tokenizer and model on `settings.n_tokens` tokens of documents, in the order drawn;
-    loss on the pieces to be learnt.
+    """Train a tokenizer and a model on `settings.n_tokens` tokens of documents and save them to
+    `setup.out_dir`.
 
-    Saved to `setup.out_dir` as a Hugging Face folder. In float32 and in this process, whatever
-    `setup` says of dtype and launch. Raises ModelError, ConfigError.
+    Documents are trained on in the order drawn; the loss is on their pieces to be learnt. The
+    training is in float32 and in this process, whatever dtype and launch of `setup` are. Raises
+    ModelError, ConfigError.
     """
     if settings.train.lora is not None:
         raise ConfigError(
@@ -96,7 +97,7 @@ def _take_rows(
     rng: random.Random,
     settings: ScratchModelSettings,
 ) -> tuple[list[Row], int]:
-    """Rows of documents that hold `n_tokens` tokens together."""
+    """Rows of documents with `settings.n_tokens` tokens, and the number left out as too long."""
     rows: list[Row] = []
     n_tokens = n_dropped = 0
     longest = min(settings.train.max_length, settings.max_positions)
@@ -122,7 +123,7 @@ def _take_rows(
 def _kept_tokenizer(
     folder: Path, sample: list[Document], vocab_size: int, max_length: int
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of an earlier, killed attempt in this work folder, or a new one."""
+    """The tokenizer that a killed training left in this folder, or a new one."""
     if not (folder / "done").is_file():
         train_tokenizer(
             ("".join(text for text, _ in document) for document in sample), vocab_size, max_length
@@ -136,8 +137,9 @@ def _kept_tokenizer(
 def train_tokenizer(
     texts: Iterator[str], vocab_size: int, max_length: int
 ) -> PreTrainedTokenizerBase:
-    """A byte-level BPE tokenizer of at most `vocab_size` tokens; any Unicode text comes back
-    unchanged from encode and decode.
+    """A byte-level BPE tokenizer of at most `vocab_size` tokens.
+
+    Encoding and decoding leaves any Unicode text unchanged.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -171,10 +173,10 @@ def train_tokenizer(
 def new_llama(
     settings: ScratchModelSettings, tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedModel:
-    """A Llama with random weights from torch's global generator; input and output embeddings apart.
+    """A Llama with random weights from torch's global generator and untied embeddings.
 
-    Weights start at a standard deviation of 0.1, the size that suits so narrow a model: with the
-    usual 0.02 it learnt later here.
+    Weights start at a standard deviation of 0.1, which suits such a narrow model: with the usual
+    0.02 it learnt later here.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -1,9 +1,9 @@
-"""Two lanes on a CPU: each half of a batch's rows goes forward and backward on a thread of its own,
-and the gradients add up.
+"""Data parallelism over two CPU threads: each computes losses and gradients of half of a batch's
+rows, and the gradients add up.
 
-The operations of a small model are too short to be shared out between cores one by one: with both
-cores on every product a 1M-parameter model trained at 19k tokens/s here, with a lane for each core
-at 25k (batch 64). The halves and the order of the sum are fixed, so the result is the same on any
+The operations of a small model are too short to be shared between cores one by one. With both cores
+on every product a 1M-parameter model trained at 19k tokens/s here, with a thread for each core at
+25k (batch 64). The halves and the order of the sum are fixed, so the result is the same on any
 number of cores.
 """
 
@@ -20,7 +20,7 @@ N_THREADS = 2
 
 
 class ThreadParallel:
-    """Threads that compute losses and gradients of the parts of a batch, for one set of parameters."""
+    """Threads that compute losses and gradients of parts of a batch, for one set of parameters."""
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         self._parameters = parameters
@@ -29,12 +29,13 @@ class ThreadParallel:
         # use every core.
         each = max(1, threads // N_THREADS)
         self._pool = ThreadPoolExecutor(
-            N_THREADS, "lane", initializer=torch.set_num_threads, initargs=(each,)
+            N_THREADS, "glore-backward", initializer=torch.set_num_threads, initargs=(each,)
         )
 
     def backward(self, losses: Sequence[Callable[[], torch.Tensor]]) -> torch.Tensor:
-        """Add the gradients of all losses to the parameters' `grad`; returns the sum of the losses,
-        detached.
+        """Add the gradients of all losses to the parameters' `grad`.
+
+        Returns the sum of the losses, detached.
         """
         done = list(self._pool.map(self._one, losses))
         for parameter, *parts in zip(

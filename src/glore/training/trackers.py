@@ -1,6 +1,4 @@
-"""Trackers that a training reports to: whether their packages are there, before anything is
-trained.
-"""
+"""Checks before a training that the packages of the trackers it reports to are installed."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ __all__ = ["check_trackers"]
 
 
 def check_trackers(names: Collection[str], section: str) -> None:
-    """Raise ConfigError where a tracker named in `SECTION.report_to` is not installed."""
+    """Raise ConfigError for a tracker named in `SECTION.report_to` that is not installed."""
     if not set(names) - {"all", "none"}:
         return
     from transformers.integrations import get_available_reporting_integrations
@@ -20,7 +18,7 @@ def check_trackers(names: Collection[str], section: str) -> None:
 
     available = get_available_reporting_integrations()
     for name in names:
-        # What its list of available ones never names, transformers judges when the training opens.
+        # transformers itself checks, at the start of the training, those that are in neither list.
         if (
             name not in available
             and name in INTEGRATION_TO_CALLBACK

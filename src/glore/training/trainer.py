@@ -1,8 +1,8 @@
 """transformers.Trainer with our loss, over batches that were planned beforehand.
 
-The loss is the mean over all scored positions of an optimiser step, however they fall into
-micro-batches and devices, each counted as often as its example occurs. A language model's logits
-are computed at scored positions only; on a CPU each half of a batch has a thread of its own.
+The loss is the mean over all scored positions of an optimiser step, whatever micro-batches and
+devices they are in, each counted as often as its example occurs. A language model's logits are
+computed at scored positions only. On a CPU each half of a batch has its own thread.
 Axes: B rows, T tokens, D hidden size, V vocabulary or classes, N scored positions of a batch.
 """
 
@@ -100,9 +100,7 @@ class PlannedBatches(Dataset[TorchBatch]):
         return batch | {"position_ids": positions_1T, "bounds": bounds}
 
     def n_scored(self, step: int) -> int:
-        """Scored positions of all batches of an optimiser step, those of equal examples counted
-        apart.
-        """
+        """Scored positions of all batches of an optimiser step; equal examples count separately."""
         return sum(self._scored[i] for batch in self._of(step) for i in batch)
 
     def n_tokens(self, step: int) -> int:
@@ -116,13 +114,13 @@ class PlannedBatches(Dataset[TorchBatch]):
 def scored_in(targets_BT: torch.Tensor) -> torch.Tensor:
     """The scored positions of a batch, (N,), counted through B × T.
 
-    On the CPU: the host would wait for a GPU to say how many there are.
+    They are found on the CPU: the host would wait for a GPU to count them.
     """
     return (targets_BT.flatten() != IGNORED).nonzero().flatten()
 
 
 class PlannedTrainer(Trainer):
-    """Trainer with our loss, and Muon where it is asked for."""
+    """Trainer with our loss and, if set, Muon."""
 
     loss_is_scaled_for_ga = True
 
@@ -139,13 +137,13 @@ class PlannedTrainer(Trainer):
         )
         self.scored_only = _ScoredOnly(self.model)
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        # Dropout draws from one generator, whose order two threads would race for; checkpointing
-        # recomputes on other threads.
-        plain = all(m.p == 0 for m in self.model.modules() if isinstance(m, torch.nn.Dropout))
-        plain = plain and not settings.gradient_checkpointing and not settings.compile
+        # Two threads would race for the generator of dropout; checkpointing recomputes on other
+        # threads.
+        fits = all(m.p == 0 for m in self.model.modules() if isinstance(m, torch.nn.Dropout))
+        fits = fits and not settings.gradient_checkpointing and not settings.compile
         self.threads = (
             ThreadParallel(trained)
-            if self.args.use_cpu and plain and self.args.world_size == 1
+            if self.args.use_cpu and fits and self.args.world_size == 1
             else None
         )
 
@@ -155,14 +153,14 @@ class PlannedTrainer(Trainer):
         inputs: TorchBatch,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Forward and backward, on a CPU with a lane for each half of the rows."""
+        """Forward and backward; on a CPU with a thread for each half of the rows."""
         if self.threads is None or len(inputs["input_ids"]) < N_THREADS:
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
         parts = [
             inputs
-            | {key: inputs[key][lane::N_THREADS] for key in ("input_ids", "targets", "weights")}
-            for lane in range(N_THREADS)
+            | {key: inputs[key][half::N_THREADS] for key in ("input_ids", "targets", "weights")}
+            for half in range(N_THREADS)
         ]
         parts = [part | {"scored": scored_in(part["targets"])} for part in parts]
         return self.threads.backward([partial(self.compute_loss, model, part) for part in parts])
@@ -174,7 +172,7 @@ class PlannedTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Summed cross entropy of the scored positions, over the number of them in the optimiser
+        """Summed cross entropy of the scored positions, divided by their number in the optimiser
         step.
         """
         targets_BT, scored_N = inputs["targets"], inputs["scored"]
@@ -198,15 +196,14 @@ class PlannedTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def floating_point_ops(self, inputs: TorchBatch) -> int:
-        """Six operations a weight and token.
+        """Six operations for each weight and token.
 
-        transformers' own count walks through all modules at every step, before the next is
-        launched.
+        transformers' own count visits all modules at every step, which delays the next one.
         """
         return self._flops_per_token * inputs["input_ids"].numel()
 
     def close(self) -> None:
-        """Leave the model as it was, and no thread behind."""
+        """Restore the model and end the threads."""
         self.scored_only.close()
         if self.threads is not None:
             self.threads.close()
@@ -231,26 +228,26 @@ def summed_losses(
 
 
 class _ScoredOnly:
-    """Let a language model's head see the scored positions only: (B, T, D) becomes (1, N, D) before
-    the product with V columns.
+    """Passes only the scored positions to a language model's head: (B, T, D) becomes (1, N, D)
+    before the product with V columns.
 
-    The head is the costly part at large vocabularies, and what follows it (softcaps, scales) works
-    element by element.
+    The head is expensive with a large vocabulary, and what follows it (softcaps, scales) is
+    elementwise.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
-        self._here = threading.local()  # each lane has a mask of its own
+        self._here = threading.local()  # each thread has its own positions
         head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]  # a method of PreTrainedModel
         self._handle = head.register_forward_pre_hook(self._cut) if head is not None else None
 
     def close(self) -> None:
-        """Take the hook away again."""
+        """Remove the hook."""
         if self._handle is not None:
             self._handle.remove()
 
     @contextlib.contextmanager
     def __call__(self, scored_N: torch.Tensor) -> Iterator[None]:
-        """Cut down to these positions, counted through B × T, while this is open."""
+        """Select these positions, counted through B × T, inside the context."""
         self._here.scored_N = scored_N
         try:
             yield

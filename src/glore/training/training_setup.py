@@ -1,5 +1,5 @@
-"""Where and how a training is carried out, as one value for every trainer. What it learns, and how
-fast, are arguments of their own.
+"""Where and how a training runs, as one value for every trainer. What it learns, and how fast, are
+separate arguments.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ __all__ = ["TrainingSetup"]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSetup:
-    """Folders, seed, device and who watches."""
+    """Folders, seed, device, launcher and progress of a training."""
 
     out_dir: Path
     """The model's folder; its last part names the training."""
     work_dir: Path
-    """Checkpoints, and what a killed training goes on from."""
+    """Checkpoints and everything else that a killed training resumes from."""
     log_dir: Path | None = None
     """Trackers write to `log_dir/NAME`; none: to `work_dir/log/NAME`."""
     seed: int
@@ -28,14 +28,14 @@ class TrainingSetup:
     """Of the weights: `float32` or `bfloat16`."""
     device: str = "auto"
     launch: str = ""
-    """A command that starts the training on several devices (`glore.training.job`); empty: in this
-    process.
+    """A command that starts the training on several devices (`glore.training.launch`); empty: in
+    this process.
     """
     section: str = ""
-    """Where the recipe has the settings of this training, such as `student.sft`, for errors; empty:
-    nowhere.
+    """The recipe's section with the settings of this training, such as `student.sft`, for errors;
+    empty: there is none.
     """
 
     def setting(self, name: str) -> str:
-        """The path of one of them."""
+        """The path of one of its settings in the recipe."""
         return f"{self.section}.{name}" if self.section else name
