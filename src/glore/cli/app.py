@@ -167,11 +167,14 @@ def show(
     with outcome() as own:
         config = _open_run(run)
         own.log_dir = config.run_dir / "log"
-        from glore.cli.display import stages_table
+        from glore.cli.display import stage_warnings, stages_table
         from glore.pipeline import plan_stages
         from glore.stages import build_stages
 
-        _console().print(stages_table(plan_stages(build_stages(config), config), config.run_dir))
+        console, plans = _console(), plan_stages(build_stages(config), config)
+        console.print(stages_table(plans, config.run_dir))
+        for warning in stage_warnings(plans, config.run_dir):
+            console.print(printable(warning), soft_wrap=True)
 
 
 @app.command()

@@ -30,6 +30,7 @@ __all__ = [
     "refinement_text",
     "regrading_notes",
     "regrading_tables",
+    "stage_warnings",
     "stages_table",
 ]
 
@@ -64,6 +65,12 @@ def stages_table(plans: Sequence[StagePlan], run_dir: Path) -> Table:
     table.add_section()
     table.add_row(*map(_cell, ("total", "", "", _count(tokens), duration(seconds))))
     return table
+
+
+def stage_warnings(plans: Sequence[StagePlan], run_dir: Path) -> list[str]:
+    """What the stages of a run warned of, a line each."""
+    marks = [(plan.name, read_done(run_dir / "stages" / plan.name)) for plan in plans]
+    return [f"warning: {name}: {text}" for name, mark in marks if mark for text in mark.warnings]
 
 
 def regrading_tables(found: Regrading, run_dir: Path) -> list[Table]:

@@ -61,6 +61,7 @@ class StageContext:
         self._inputs, self._models, self._makes = inputs, models, makes
         self._redo = redo
         self._counters: list[Counter[str]] = [Counter()]
+        self._warnings: list[str] = []
 
     @property
     def counts(self) -> dict[str, float]:
@@ -72,6 +73,19 @@ class StageContext:
         name counted twice adds up.
         """
         self._counters[-1].update(numbers)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All that `warn` was called with."""
+        return tuple(self._warnings)
+
+    def warn(self, message: str | None) -> None:
+        """Report a sign that the stage failed although it finishes; None: there is none. It is shown
+        at once and kept in `done.json`.
+        """
+        if message is not None:
+            self._warnings.append(message)
+            self.progress.note(f"warning: {message}")
 
     def read(self, stage: str, kind: type[R], part: str = "part") -> list[R]:
         """All records of one part of this or an earlier stage, in the order they were written.

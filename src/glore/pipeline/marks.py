@@ -67,6 +67,8 @@ class DoneMark:
     """Model made by the stage → its files, `glore-digests.json` among them."""
     versions: dict[str, str]
     finished: str
+    warnings: tuple[str, ...] = ()
+    """Signs that the stage failed although it finished. Marks of earlier releases have none."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 

@@ -181,6 +181,7 @@ def _run_stage(
         },
         versions=package_versions(),
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        warnings=context.warnings,
     )
     write_json(folder / "done.json", dataclasses.asdict(done))
     _tidy(folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from glore.config import RunConfig, load_run, resolved_recipe
-from glore.errors import RunError
+from glore.errors import RunError, printable
 from glore.evaluation import Evaluation, evaluate, read_evaluation, write_evaluation
 from glore.pipeline.folder import write_text
 from glore.pipeline.integrity import check_belongs_together
@@ -36,7 +36,11 @@ def build_report(run_dir: Path) -> Path:
 
 def print_tables(run_dir: Path, console: Console) -> None:
     """Print the main tables of a finished run, with intervals, beside the paper's numbers."""
-    print_evaluation(_evaluation(run_dir, _made_with(run_dir)), console)
+    made = _made_with(run_dir)
+    print_evaluation(_evaluation(run_dir, made), console)
+    for stage in _facts(run_dir, made).stages:
+        for text in stage.warnings:
+            console.print(f"warning: {stage.name}: {printable(text)}", soft_wrap=True, markup=False)
 
 
 def _made_with(run_dir: Path) -> RunConfig:
@@ -73,7 +77,8 @@ def _facts(run_dir: Path, made: RunConfig) -> RunFacts:
         if (mark := read_done(run_dir / "stages" / stage.name)) is not None
     ]
     stages = tuple(
-        StageFacts(m.stage, m.seconds, m.tokens, tuple(sorted(m.counts.items()))) for m in marks
+        StageFacts(m.stage, m.seconds, m.tokens, tuple(sorted(m.counts.items())), m.warnings)
+        for m in marks
     )
     changed = changed_since(made, load_run(run_dir))
     note = "".join(f"# changed in config.yaml since: {line}\n" for line in changed)

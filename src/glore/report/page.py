@@ -35,6 +35,8 @@ class StageFacts:
     seconds: float
     tokens: int
     counts: tuple[tuple[str, float], ...]
+    warnings: tuple[str, ...] = ()
+    """Signs that it failed although it finished."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,9 +114,20 @@ def _header(e: Evaluation, facts: RunFacts) -> str:
 <div class="wrap">
 <header id="summary"><h1>{escape(e.name)}</h1><p class="muted">{escape(facts.trained)}</p></header>
 <div class="tiles">{_tiles(e)}</div>
-<ul class="summary">{sentences}</ul>
+<ul class="summary">{sentences}</ul>{_warnings(facts)}
 <p class="note">Square brackets: 95 % intervals.
 Differences are paired: both sides answer the same questions.</p>"""
+
+
+def _warnings(facts: RunFacts) -> str:
+    found = "".join(
+        f"<li><b>{escape(s.name)}</b>: {escape(text)}</li>"
+        for s in facts.stages
+        for text in s.warnings
+    )
+    if not found:
+        return ""
+    return f'<section class="warnings"><h2>Warnings</h2><ul class="summary">{found}</ul></section>'
 
 
 def _tiles(e: Evaluation) -> str:

@@ -25,6 +25,7 @@ __all__ = [
     "score",
     "seeded_choice",
     "shard_size",
+    "step_scorer",
     "task_of",
     "truth_of",
     "verdicts",
@@ -126,18 +127,22 @@ def score(
     part: str = "part",
 ) -> list[StepScores]:
     """One record per solution from that reward model, written to `part` of this stage."""
-
-    @functools.cache
-    def scorer() -> Callable[[Sequence[tuple[str, tuple[str, ...]]]], list[tuple[float, ...]]]:
-        from glore.engines.local.scorer import StepScorer
-
-        return StepScorer(ctx.model_dir(model), ctx.config.engine).score
+    scorer = functools.cache(lambda: step_scorer(ctx, model))
 
     def work(shard: Sequence[Solution]) -> list[StepScores]:
         scores = scorer()([(problems[s.problem_id].question, s.steps) for s in shard])
         return [StepScores(s.id, model, p) for s, p in zip(shard, scores, strict=True)]
 
     return ctx.sharded(solutions, SCORES_PER_SHARD, work, StepScores, part, unit="solutions")
+
+
+def step_scorer(
+    ctx: StageContext, model: str
+) -> Callable[[Sequence[tuple[str, tuple[str, ...]]]], list[tuple[float, ...]]]:
+    """Load a reward model: (question, steps) → probability after each step."""
+    from glore.engines.local.scorer import StepScorer
+
+    return StepScorer(ctx.model_dir(model), ctx.config.engine).score
 
 
 def truth_of(

@@ -14,6 +14,7 @@ from glore.prompts import solve_segments
 from glore.records import Problem, Solution
 from glore.stages.checks import check_engine, check_training
 from glore.stages.common import SAMPLING, problems_by_id, sample, seeded_choice
+from glore.stages.diagnoses import expert_iteration_gained_nothing, student_fails
 from glore.stages.estimates import round_tokens, round_train_tokens, sft_tokens
 from glore.stages.fine_tuning import (
     TRAINING,
@@ -179,6 +180,8 @@ def _select_student(ctx: StageContext) -> None:
         f"student: round {best}, greedy on dev {accuracies[best]:.1%} (rounds: "
         f"{', '.join(f'{a:.1%}' for a in accuracies)})"
     )
+    if ctx.config.student.bootstrap == "sft":
+        ctx.warn(expert_iteration_gained_nothing(accuracies, best))
     with replacing_folder(ctx.new_model_dir("student")) as copy:
         shutil.copytree(_student(ctx, best)[0], copy, dirs_exist_ok=True)
 
@@ -209,14 +212,10 @@ def _student(ctx: StageContext, round_: int) -> tuple[str | Path, bool]:
 
 def _solve_dev(ctx: StageContext, round_: int) -> None:
     model, prompted = _student(ctx, round_)
-    sample(
-        ctx,
-        model,
-        ctx.read("problems", Problem, "dev"),
-        source="student",
-        part="dev",
-        prompted=prompted,
-    )
+    problems = ctx.read("problems", Problem, "dev")
+    solved = sample(ctx, model, problems, source="student", part="dev", prompted=prompted)
+    if not prompted:
+        ctx.warn(student_fails(solved, "dev"))
 
 
 def _dev_accuracies(ctx: StageContext, n_rounds: int) -> list[float]:

@@ -12,6 +12,7 @@ from glore.errors import RunError
 from glore.pipeline import StageContext, declare
 from glore.prompts import solve_segments, step_text
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, read_records
+from glore.seeds import stable_seed
 from glore.solutions import first_of_each
 from glore.stages.checks import check_engine, check_training
 from glore.stages.common import (
@@ -21,8 +22,14 @@ from glore.stages.common import (
     sample,
     seeded_choice,
     shard_size,
+    step_scorer,
     task_of,
     truth_of,
+)
+from glore.stages.diagnoses import (
+    judges_every_step_alike,
+    labels_are_of_one_kind,
+    no_rollout_is_right,
 )
 from glore.stages.estimates import orm_tokens, rollout_tokens, sample_tokens, sorm_tokens
 from glore.stages.expert_iteration import chosen_round
@@ -72,6 +79,8 @@ ROLLOUTS = (
 DRAWN = "drawn.parquet"
 """Rollouts of an earlier attempt, regraded: `glore regrade` leaves them in the stage's work folder.
 """
+CHECKED = 200
+"""Training solutions that a new reward model scores, to see whether it tells steps apart."""
 STEPS_PER_DRAFT = 6
 """Prefixes tried per draft, roughly. Only the size of a shard depends on it."""
 
@@ -227,6 +236,7 @@ def roll_out(
         return trials
 
     trials = ctx.sharded(drafts, drafts_per_shard(settings), work, PrefixTrials, unit="drafts")
+    ctx.warn(no_rollout_is_right(trials))
     full = sum(settings.rollouts * max(0, len(d.steps) - 1) for d in drafts)
     ctx.count(drafts=len(drafts), prefixes=len(trials), full_count_rollouts=full)
     return trials
@@ -251,6 +261,7 @@ def labels(ctx: StageContext) -> None:
     ctx.write(found, StepLabels)
     ctx.write(truth_of(ctx, drafts, problems_by_id(ctx, "train")), StepLabels, "truth")
     ctx.count(**dataclasses.asdict(counts))
+    ctx.warn(labels_are_of_one_kind(counts))
 
 
 @declare(
@@ -308,3 +319,21 @@ def _train_reward_model(
     setup = training_setup(ctx, name, section)
     settings = training_settings(ctx, section)
     count_training(ctx, train_step_classifier(start, examples, settings, setup))
+    _check_trained(ctx, name, section, solutions, labels)
+
+
+def _check_trained(
+    ctx: StageContext,
+    name: str,
+    section: str,
+    solutions: Sequence[Solution],
+    labels: Sequence[StepLabels],
+) -> None:
+    """Warn if the new reward model gives every training step one class."""
+    problems = problems_by_id(ctx, "train")
+    pairs = [(s, r.labels) for s, r in zip(solutions, labels, strict=True) if r.labels and s.steps]
+    pairs.sort(key=lambda pair: stable_seed(ctx.seed, "check trained", pair[0].id))
+    checked = pairs[:CHECKED]
+    items = [(problems[s.problem_id].question, s.steps) for s, _ in checked]
+    scores = step_scorer(ctx, name)(items)
+    ctx.warn(judges_every_step_alike(name, section, scores, [found for _, found in checked]))

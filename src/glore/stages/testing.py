@@ -24,6 +24,7 @@ from glore.stages.common import (
     truth_of,
     verdicts,
 )
+from glore.stages.diagnoses import judges_every_draft_alike, refiner_copies
 from glore.stages.estimates import (
     draft_tokens,
     refinement_tokens,
@@ -158,6 +159,9 @@ def refinements(ctx: StageContext) -> None:
         scores = {s.solution_id: s.p_correct for s in found}
         mark_global = ctx.config.refiner.global_mark == "first"
         marked = mark_drafts(solutions, kind, scores, decisions, mark_global=mark_global)
+        if model == "orm":
+            verdicts_of_orm = [decisions.needs_work(scores[d.id]) for d in solutions]
+            ctx.warn(judges_every_draft_alike(model, verdicts_of_orm, solutions))
 
         def work(shard: Sequence[MarkedDraft], kind: str = kind) -> list[Solution]:
             completions = refine_drafts(
@@ -184,6 +188,7 @@ def refinements(ctx: StageContext) -> None:
         refined = ctx.sharded(marked, shard_size(1), work, Solution, kind, unit="drafts")
         ctx.count(**verdicts(refined, kind))
         made += refined
+    ctx.warn(refiner_copies(made, {d.id: d.steps for d in solutions}))
     ctx.write(truth_of(ctx, made, problems), StepLabels, "truth")
 
 

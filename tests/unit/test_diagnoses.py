@@ -1,0 +1,155 @@
+"""Warnings of stages that failed although they finished: when they come, and when they don't."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from glore.config import RunConfig
+from glore.pipeline import run_stages
+from glore.pipeline.marks import read_done
+from glore.records import PrefixTrials, Solution
+from glore.stages import build_stages
+from glore.stages.diagnoses import (
+    expert_iteration_gained_nothing,
+    judges_every_draft_alike,
+    judges_every_step_alike,
+    labels_are_of_one_kind,
+    no_rollout_is_right,
+    refiner_copies,
+    student_fails,
+)
+from glore.where import LabelCounts
+from support.fakes import solution
+from support.pretend_models import SKILL, config_of, pretend
+
+
+def drafts(n_right: int, n_wrong: int) -> list[Solution]:
+    return [
+        solution("a\n#### 1", "right" if i < n_right else "wrong", f"d{i}")
+        for i in range(n_right + n_wrong)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("n_right", "n_wrong", "expected"),
+    [(1, 39, "answers 1 of 40 dev"), (0, 30, "answers 0 of 30 dev"), (3, 37, None), (0, 10, None)],
+)
+def test_a_student_that_fails(n_right: int, n_wrong: int, expected: str | None) -> None:
+    found = student_fails(drafts(n_right, n_wrong), "dev")
+    assert (found is None) == (expected is None)
+    assert (expected or "") in (found or "")
+
+
+def test_a_student_that_never_ends() -> None:
+    cut = [dataclasses.replace(d, stop="length") for d in drafts(20, 20)]
+    assert "40 of 40 greedy solutions of test questions run out" in (
+        student_fails(cut, "test") or ""
+    )
+    assert student_fails([*cut[:10], *drafts(20, 10)], "test") is None
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "best", "warns"),
+    [([0.5, 0.5], 0, True), ([0.5, 0.6], 1, False), ([0.5], 0, False), ([0.5, 0.4, 0.5], 0, True)],
+)
+def test_expert_iteration_without_gain(accuracies: list[float], best: int, warns: bool) -> None:
+    assert (expert_iteration_gained_nothing(accuracies, best) is not None) == warns
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "expected"),
+    [
+        ([0.9] * 40, [True] * 20 + [False] * 20, "100% of 40 training steps good, although 20"),
+        ([0.1] * 40, [True] * 10 + [False] * 30, "100% of 40 training steps bad, although 10"),
+        ([0.9] * 38 + [0.1] * 2, [True] * 20 + [False] * 20, None),
+        ([0.9] * 40, [True] * 39 + [False], None),
+        ([0.9] * 10, [True] * 5 + [False] * 5, None),
+    ],
+)
+def test_a_reward_model_that_gives_every_step_one_class(
+    scores: list[float], labels: list[bool], expected: str | None
+) -> None:
+    found = judges_every_step_alike(
+        "sorm", "reward.sorm", [[p] for p in scores], [[x] for x in labels]
+    )
+    assert (found is None) == (expected is None)
+    assert (expected or "") in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("called_wrong", "right", "expected"),
+    [(40, 10, "calls 40 of 40 drafts wrong, although 10 are right"), (0, 10, "drafts right"),
+     (20, 10, None), (40, 0, None)],
+)  # fmt: skip
+def test_an_orm_that_calls_every_draft_wrong(
+    called_wrong: int, right: int, expected: str | None
+) -> None:
+    verdicts = [i < called_wrong for i in range(40)]
+    found = judges_every_draft_alike("orm", verdicts, drafts(right, 40 - right))
+    assert (found is None) == (expected is None)
+    assert (expected or "") in (found or "")
+
+
+def trials(verdicts: Sequence[str]) -> list[PrefixTrials]:
+    texts = tuple("x" for _ in verdicts)
+    seeds = tuple(range(len(verdicts)))
+    kind = PrefixTrials.__dataclass_fields__
+    given = {
+        "solution_id": "d0",
+        "n_steps_kept": 1,
+        "completions": texts,
+        "correct": tuple(verdicts),
+        "seeds": seeds,
+    }
+    rest = {name: 0 for name in kind if name not in given}
+    return [PrefixTrials(**{k: v for k, v in {**given, **rest}.items() if k in kind})]  # type: ignore[arg-type]
+
+
+def test_rollouts_that_are_never_right() -> None:
+    assert "none of 24 rollouts" in (no_rollout_is_right(trials(["wrong"] * 24)) or "")
+    assert no_rollout_is_right(trials(["wrong"] * 23 + ["right"])) is None
+    assert no_rollout_is_right(trials(["wrong"] * 4)) is None
+
+
+def counts(positive: int, negative: int) -> LabelCounts:
+    fields = [f.name for f in dataclasses.fields(LabelCounts)]
+    given = {"n_drafts": 50, "n_kept_positive": positive, "n_kept_negative": negative}
+    return LabelCounts(**{name: given.get(name, 0) for name in fields})
+
+
+def test_labels_of_one_kind() -> None:
+    assert "all 70 step labels are good" in (labels_are_of_one_kind(counts(70, 0)) or "")
+    assert "all 9 step labels are bad" in (labels_are_of_one_kind(counts(0, 9)) or "")
+    assert "no step of 50 drafts" in (labels_are_of_one_kind(counts(0, 0)) or "")
+    assert labels_are_of_one_kind(counts(5, 5)) is None
+
+
+def test_a_refiner_that_copies() -> None:
+    found = drafts(0, 30)
+    steps = {d.id: d.steps for d in found}
+    copies = [dataclasses.replace(d, id=f"{d.id}/global", draft_id=d.id) for d in found]
+    assert "30 of 30 refinements are the draft itself" in (refiner_copies(copies, steps) or "")
+    changed = [dataclasses.replace(c, steps=("b", "#### 2")) for c in copies[:16]]
+    assert refiner_copies([*changed, *copies[16:]], steps) is None
+
+
+def test_warnings_are_kept_and_a_healthy_run_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch)
+
+    def warnings(config: RunConfig) -> dict[str, tuple[str, ...]]:
+        run_stages(build_stages(config), config)
+        marks = [read_done(p.parent) for p in config.run_dir.glob("stages/*/done.json")]
+        return {m.stage: m.warnings for m in marks if m is not None and m.warnings}
+
+    monkeypatch.setattr("glore.stages.diagnoses.MIN_N", 4)
+    monkeypatch.setitem(SKILL, "ei1", 0.0)
+    weak = config_of(tmp_path / "weak", ei={"samples": 6, "max_rounds": 1})
+    found = warnings(weak)
+    assert "answers 0 of" in found["ei1_train"][0]
+    assert "expert iteration gained nothing on dev" in found["student"][0]
