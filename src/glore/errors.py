@@ -4,12 +4,12 @@
     ├── ConfigError     a recipe or an override: unknown key, wrong type, impossible combination
     ├── DataError       a problem file: missing, malformed, overlapping splits
     ├── ModelError      a model or tokenizer that can't be found, loaded or used
-    ├── EngineError     sampling that could not be carried out
+    ├── EngineError     sampling that failed
     └── RunError        a run folder: other settings, unreadable shard, no space, locked
 
-A message names the rule, the value received and the mend. Messages are plain text: values that come
-from files or models are shortened by `shown`, so that a hostile or huge value can neither flood nor
-colour a terminal. User and password in front of an `@` in an address are never shown.
+A message names the rule, the value received and the fix. Messages are plain text. Values from files
+or models go through `shown`, so a hostile or huge value can neither flood nor colour a terminal.
+User and password in front of an `@` in an address are never shown.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ __all__ = [
     "shown",
 ]
 
-_SHORTAGES = (
+_OUT_OF_MEMORY = (
     *("can't allocate memory", "Cannot allocate memory", "not enough memory", "out of memory"),
     *("bad_alloc", "bad allocation", "ALLOC_FAILED"),
 )
-"""In messages: torch on a CPU (two systems), the system, devices, C++ (two compilers), and NVIDIA's
-libraries.
+"""Words for it in messages of torch on a CPU (two systems), of the system, of devices, of C++ (two
+compilers), and of NVIDIA's libraries.
 """
 
 
 _USER = re.compile(r"://[^\s'\"]*@")
-"""User and password in an address; they may hold anything but these."""
+"""User and password in an address. They hold any characters but these."""
 
 
 class GloreError(Exception):
     """Base of all errors raised on purpose. `str(error)` is one readable line, whatever file names
-    and other words from outside stand in it.
+    and other foreign text it holds.
     """
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class ModelError(GloreError):
 
 
 class EngineError(GloreError):
-    """Sampling could not be carried out."""
+    """Sampling failed."""
 
 
 class RunError(GloreError):
@@ -74,7 +74,7 @@ class RunError(GloreError):
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """`repr(value)` cut to `limit` characters, for use in a message."""
+    """A value → its `repr` for a message, cut to `limit` characters."""
     text = _masked(
         ascii(value[: _seen(limit)]) if isinstance(value, str) else repr(value)[: _seen(limit)]
     )
@@ -82,8 +82,8 @@ def shown(value: object, limit: int = 80) -> str:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the machine's or the device's memory ran out. torch is not needed to tell: its error
-    says so in words.
+    """True if the error says that the memory of the machine or device ran out. Errors of torch are
+    recognised by their words, so torch is not imported.
     """
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
@@ -93,22 +93,20 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def says_out_of_memory(text: str) -> bool:
-    """Whether a message, such as a line that another process left behind, speaks of memory that ran
-    out.
-    """
-    return any(words in text for words in _SHORTAGES)
+    """True if a message, for example from another process, says that memory ran out."""
+    return any(words in text for words in _OUT_OF_MEMORY)
 
 
 def has_lone_surrogate(text: str) -> bool:
-    """Is there half a Unicode character in it, as JSON can spell one? No tokenizer takes it, and no
-    UTF-8 file.
+    """True if the text holds half a Unicode character, as JSON can spell one. Neither tokenizers
+    nor UTF-8 files accept it.
     """
     return any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def printable(text: str, limit: int = 2000) -> str:
-    """One line of `text` without control characters (a file or a model may hold terminal escapes),
-    cut to `limit`.
+    """A text → one line without control characters, cut to `limit`. (Text of files and models may
+    hold terminal escapes.)
     """
     masked = _masked(text[: _seen(limit)])
     clean = "".join(c if c.isprintable() else " " for c in masked[:limit])
@@ -116,8 +114,8 @@ def printable(text: str, limit: int = 2000) -> str:
 
 
 def _seen(limit: int) -> int:
-    """How much of a text is looked at: a cut must not part a password from the sign that gives it
-    away.
+    """How many characters of a text are searched for passwords: more than are shown, since a cut
+    could separate a password from its `@`.
     """
     return 2 * limit + 1000
 

@@ -1,15 +1,15 @@
 """How to refine: training pairs of the joint refiner, and refinement requests (method 4).
 
-One model learns both kinds, on question + marked draft → whole corrected solution; wrong drafts
-only.
+One model learns both kinds of refinement: question and marked draft → whole corrected solution. It
+is trained on wrong drafts only.
 
-Local: `[BAD]` before the first bad step S_e; the target is P_{e−1} and a right, consistent
-verifying trace from it (for e = 1 any right solution of the question). Global: `[BAD]` before S_1;
-the target is a right solution of the question. Value-based (App. J): marks the step after the
-prefix from which most verifying rollouts are right.
+Local: `[BAD]` stands before the first bad step S_e; the target is P_{e−1} and a right, consistent
+verifying trace from it (for e = 1, any right solution of the question). Global: `[BAD]` stands
+before S_1; the target is a right solution of the question. Value-based (App. J): `[BAD]` stands
+after the prefix from which most verifying rollouts are right.
 
-Every random choice is a stable hash of the draft, so it depends neither on order nor on what else
-is in the data. Drafts for which there is no target give no pair.
+Every random choice is by a stable hash of the draft, so it depends neither on the order nor on the
+rest of the data. A draft without a target gives no pair.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def local_pairs(
     *,
     seed: int,
 ) -> list[RefinementPair]:
-    """One pair per wrong, labelled draft. `traces`: (draft id, i) → right, consistent continuations
-    of P_i; `right`: problem id → right solutions.
+    """Up to one pair per wrong, labelled draft. `traces`: (draft id, i) → right, consistent
+    continuations of P_i; `right`: problem id → right solutions.
     """
     first_error = {r.solution_id: r.first_error for r in labels if r.labels is not None}
     pairs = []
@@ -68,8 +68,8 @@ def global_pairs(
     mark: str = "first",
     how_many: str = "one",
 ) -> list[RefinementPair]:
-    """Each wrong draft with one random right solution of its question, or with `all`; `mark` is
-    `first` or `none`.
+    """Pairs of each wrong draft with right solutions of its question. `right`: problem id → right
+    solutions; `mark`: `first` or `none`; `how_many`: `one` (random) or `all`.
     """
     pairs = []
     for draft in drafts:
@@ -92,8 +92,8 @@ def global_pairs(
 def mixed_pairs(
     local: Sequence[RefinementPair], globals_: Sequence[RefinementPair], *, seed: int
 ) -> list[RefinementPair]:
-    """Local and global pairs 1:1: the larger kind is subsampled by hash; local first, both in their
-    order.
+    """Local, then global pairs, as many of each: the larger kind is subsampled by hash, its order
+    stays.
     """
     n = min(len(local), len(globals_))
     return [*_subsample(local, n, seed), *_subsample(globals_, n, seed)]
@@ -102,8 +102,10 @@ def mixed_pairs(
 def value_pairs(
     drafts: Sequence[Solution], trials: Sequence[PrefixTrials], *, seed: int
 ) -> list[RefinementPair]:
-    """App. J, from full counts: v_i = right rollouts from P_i, i* = argmax over i < L (ties: the
-    latest), target P_{i*} ⊕ T with T right and its first step ≠ S_{i*+1}, mark before S_{i*+1}.
+    """App. J: up to one pair per wrong draft, from full counts.
+
+    v_i = right rollouts from P_i; i* = argmax over i < L (ties: the latest); the target is
+    P_{i*} ⊕ T with T right and its first step ≠ S_{i*+1}; the mark stands before S_{i*+1}.
     """
     of_draft: dict[str, list[PrefixTrials]] = {}
     for trial in trials:
@@ -131,8 +133,8 @@ def value_pairs(
 
 
 def value_mark(orm_scores: Sequence[float]) -> int | None:
-    """App. J at test time: i* = argmax of ORM(P_i) over 1 ≤ i < L (ties: the latest) as the 0-based
-    index of S_{i*+1}; none for L < 2.
+    """App. J at test time: ORM scores after every step → the 0-based index of S_{i*+1}, with i* =
+    argmax of ORM(P_i) over 1 ≤ i < L (ties: the latest). None for L < 2.
     """
     return max(range(1, len(orm_scores)), key=lambda i: (orm_scores[i - 1], i), default=None)
 
@@ -166,9 +168,7 @@ def _pair(draft: Solution, kind: str, marked_step: int | None, target: Steps) ->
 
 
 def _drawn(options: Sequence[Steps], seed: int, kind: str, draft_id: str) -> Steps:
-    """One of the distinct options, uniformly and independently of their order: the one with the
-    smallest hash.
-    """
+    """The option with the smallest hash: uniform over distinct options, whatever their order."""
     return min(
         options, key=lambda steps: stable_seed(seed, "pair", kind, draft_id, same_text(steps))
     )

@@ -1,9 +1,8 @@
 """Models and tokenizers on disk: load, prepare, encode, save. Shared by sampling and training.
 
-Loading is strict: a folder whose weights don't fill the requested kind of model is refused, where
-`from_pretrained` would quietly draw the missing head at random; so are weights left over, of
-integer type, or not finite. No code and no pickle of the folder is run (`glore.modelfolder`). Every
-failure is a ModelError in one line.
+Loading is strict. `from_pretrained` would draw a missing head at random; here, weights that are
+missing, left over, of integer type or not finite are refused. No code and no pickle of the folder
+is run (`glore.model_folder`). Every failure is a ModelError in one line.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING
 from glore.digests import write_digests
 from glore.errors import ConfigError, ModelError, shown
 from glore.files import replacing_folder
-from glore.modelfolder import in_one_line, open_folder, own_code
-from glore.modelweights import check_headers, check_loaded, weight_headers
+from glore.model_folder import in_one_line, open_folder, own_code
+from glore.model_weights import check_headers, check_loaded, weight_headers
 from glore.prompts import BAD_MARK
 
 if TYPE_CHECKING:
@@ -57,8 +56,8 @@ def pick_device(name: str) -> str:
 
 
 def computes_bfloat16(device: str) -> bool:
-    """Whether the device has bfloat16 instructions. A CPU without them emulates them, many times
-    slower than float32.
+    """True if the device has bfloat16 instructions. A CPU without them emulates them, and is many
+    times slower than in float32.
     """
     import torch
 
@@ -69,7 +68,7 @@ def computes_bfloat16(device: str) -> bool:
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer at `path` (a folder, a Hub name or NAME@REVISION). Raises ModelError, also for
-    one without an end-of-text token.
+    a tokenizer without an end-of-text token.
     """
     from transformers import AutoTokenizer
 
@@ -122,10 +121,8 @@ def load_step_model(
 
 
 def new_step_model(base: str | Path, dtype: str = "float32") -> PreTrainedModel:
-    """A step classifier with the weights of a causal LM (or step classifier) and, where there is
-    none yet, a fresh head.
-
-    The head is drawn from torch's global generator: seed it first. Raises ModelError.
+    """A step classifier with the weights of `base`, a causal LM or a step classifier. A causal LM
+    gets a new head, drawn from torch's global generator: seed it first. Raises ModelError.
     """
     from transformers import AutoModelForTokenClassification
 
@@ -141,8 +138,8 @@ def new_step_model(base: str | Path, dtype: str = "float32") -> PreTrainedModel:
 def _load(
     kind: object, what: str, path: str | Path, dtype: str, fresh: tuple[str, ...] = ()
 ) -> PreTrainedModel:
-    """`kind.from_pretrained`, refusing weights that are missing unless their name starts with one
-    of `fresh`, or left over.
+    """`kind.from_pretrained`, but weights may be missing only if their name starts with one of
+    `fresh`, and none may be left over.
     """
     import torch
     from safetensors import SafetensorError
@@ -160,7 +157,7 @@ def _load(
             config = AutoConfig.from_pretrained(found.name, **found.options)
             if hasattr(config, "auto_map"):
                 del config.auto_map  # or a model made from this one would ask for that code again
-            # The machine decides how attention is computed; a file may name a kernel, which is code
+            # The machine decides how attention is computed. A file may name a kernel, which is code
             # from the Hub.
             config._attn_implementation = config._experts_implementation = None
             if fresh:
@@ -180,8 +177,8 @@ def _load(
         except SafetensorError as error:
             raise ModelError(
                 f"{where}: its weights are damaged or cut short ({in_one_line(error)}); delete "
-                "that folder, then make the model again: glore run with the run's config.yaml "
-                "does, and one from elsewhere is fetched again"
+                "that folder, then make the model again (glore run with the run's config.yaml) "
+                "or fetch it again"
             ) from error
         except Exception as error:
             raise _failed(what, path, error, code) from error
@@ -198,27 +195,26 @@ def _load(
 
 
 def _failed(what: str, path: str | Path, error: Exception, code: Sequence[str]) -> ModelError:
-    """For a folder that transformers doesn't load."""
+    """The error for a folder that transformers can't load. `code`: its own code, by name."""
     said = in_one_line(error)
     if "ignore_mismatched_sizes" in said:
         said = (
-            "its config.json and its weights are of different sizes; "
-            "give those that belong together"
+            "its config.json and its weights have different sizes; "
+            "give a config.json and weights of one model"
         )
     if code:
         said = (
-            f"it needs code of its own ({', '.join(code[:3])}), and glore runs none; "
+            f"it needs code of its own ({', '.join(code[:3])}), and glore runs no such code; "
             f"give a model that transformers knows ({said})"
         )
     return ModelError(f"can't load a {what} from {shown(str(path))}: {said}")
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
-    """Make `[BAD]` one special token and see to a pad token; resize the embeddings if that made the
-    vocabulary larger.
+    """Make `[BAD]` one special token, add a pad token if there is none, and resize the embeddings
+    if the vocabulary has grown. Returns the id of `[BAD]`.
 
-    New rows are the mean of the old ones (no randomness). Returns the id of `[BAD]`. Idempotent.
-    Raises ModelError.
+    New rows are the mean of the old ones (no randomness). Idempotent. Raises ModelError.
     """
     import torch
 
@@ -256,11 +252,11 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 
 
 def encode_segments(tokenizer: PreTrainedTokenizerBase, segments: Sequence[str]) -> list[int]:
-    """Token ids of a prompt: each segment by itself without special tokens; BOS once in front if
-    the tokenizer puts one there.
+    """Text segments of a prompt → token ids. Each segment is encoded by itself; BOS comes first if
+    the tokenizer adds one.
 
-    Only the segment `[BAD]` is a special token. Text that merely spells one (a question with `</s>`
-    in it) stays ordinary text.
+    Only the segment `[BAD]` becomes a special token. Text that merely spells one, such as a
+    question with `</s>` in it, stays ordinary text.
     """
     return encode_many(tokenizer, [segments])[0]
 
@@ -268,8 +264,8 @@ def encode_segments(tokenizer: PreTrainedTokenizerBase, segments: Sequence[str])
 def encode_many(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[str]], bos: bool = True
 ) -> list[list[int]]:
-    """`encode_segments` of many prompts in one call of the tokenizer (equal segments are encoded
-    once); `bos=False` leaves BOS out.
+    """Many prompts → token ids of each, as `encode_segments` does, in one call of the tokenizer
+    (equal segments are encoded once). `bos=False` leaves BOS out.
     """
     ids = {
         text: tokens
@@ -320,9 +316,7 @@ def save_model(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and no load reports from transformers inside the block; what was set before
-    comes back.
-    """
+    """No progress bars and no load reports from transformers inside the block."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,7 +1,7 @@
-"""The live line: what is being done, how far it is, how fast, and how long it will still take.
+"""Progress of long work: a live line with its name, amount, speed and time left.
 
-Work reports through the `Progress` protocol and never prints. Text from files and models reaches
-the terminal as plain text: no markup is interpreted and control characters are replaced.
+Work reports through the `Progress` protocol and never prints. Text from files and models is shown
+as plain text: no markup is interpreted, and control characters are replaced.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ PLAIN_INTERVAL_SECONDS = 10.0
 
 
 class Progress(Protocol):
-    """Where work says how far it is."""
+    """Receives reports of work."""
 
     def begin(self, what: str, total: int, unit: str) -> None:
-        """Start a new line of work of `total` units (0: unknown); whatever came before is over."""
+        """Start new work of `total` units (0: unknown). The work before it has ended."""
         ...
 
     def advance(self, n: int = 1, tokens: int = 0) -> None:
-        """`n` more units are done; `tokens` were generated or trained on for them."""
+        """Count `n` more units as done, with the tokens generated or trained on for them."""
         ...
 
     def note(self, message: str) -> None:
-        """One line that stays on the screen and in the log."""
+        """Show one line that stays on the screen and in the log."""
         ...
 
 
 class SilentProgress:
-    """Says nothing."""
+    """Ignores all reports."""
 
     def begin(self, what: str, total: int, unit: str) -> None:
         """Ignored."""
@@ -55,10 +55,8 @@ class SilentProgress:
 
 
 class TerminalProgress:
-    """A live line on a terminal, a plain line every ten seconds elsewhere; notes also go to
-    `log_file`.
-
-    Use as a context manager, so that the live line is taken down whatever happens.
+    """Shows a live line on a terminal, and a plain line every ten seconds elsewhere. Notes also go
+    to `log_file`. Use it as a context manager, so that the live line is always removed.
     """
 
     def __init__(
@@ -88,14 +86,14 @@ class TerminalProgress:
         self.close()
 
     def close(self) -> None:
-        """End the line of work in hand and take the live line down."""
+        """End the current work and remove the live line."""
         self._finish()
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def begin(self, what: str, total: int, unit: str) -> None:
-        """Start a new line of work."""
+        """Start new work."""
         self._finish()
         self._what, self._total, self._unit = printable(what), total, printable(unit)
         self._done, self._tokens = 0, 0
@@ -130,8 +128,8 @@ class TerminalProgress:
         self._log(line)
 
     def status(self) -> str:
-        """Done of total, rate, tokens per second, time left; the time gone where there is nothing
-        to count.
+        """Done of total, units and tokens per second, time left. Without any count: the time so
+        far.
         """
         seconds = max(self._clock() - self._began, 1e-9)
         if not self._total and not self._done:
@@ -161,7 +159,7 @@ class TerminalProgress:
         self._what, self._task = "", None
 
     def _print(self, line: str) -> None:
-        # Without a terminal rich would fold lines at 80 columns, which hurts logs.
+        # Without a terminal, rich would fold lines at 80 columns, also in logs.
         self.console.print(Text(line), soft_wrap=not self.console.is_terminal)
 
     def _log(self, line: str) -> None:
@@ -173,13 +171,12 @@ class TerminalProgress:
             with self._log_file.open("a", encoding="utf-8") as stream:
                 stream.write(f"{stamp} {line}\n")
         except OSError:
-            # A log line is not worth a run; a full disk is reported by the stage that needs the
-            # space.
+            # A run must not end for a log line. The stage that needs the space reports a full disk.
             self._log_file = None
 
 
 class _Stats(ProgressColumn):
-    """The numbers behind the bar, recomputed at every redraw so that they don't stand still."""
+    """The numbers beside the bar, computed again at every redraw."""
 
     def __init__(self, status: Callable[[], str]) -> None:
         super().__init__()
@@ -190,7 +187,7 @@ class _Stats(ProgressColumn):
 
 
 def duration(seconds: float) -> str:
-    """`12 s`, `3:05` (minutes), `1:02:03` (hours)."""
+    """Seconds → `12 s`, `3:05` (minutes) or `1:02:03` (hours)."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

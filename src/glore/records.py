@@ -1,10 +1,9 @@
-"""Everything that crosses a stage boundary: frozen dataclasses in memory, typed Parquet columns on
-disk.
+"""The records that stages exchange: frozen dataclasses in memory, typed Parquet columns on disk.
 
-Order in a file is the order of the list that was written; readers get it back unchanged. Column
-types follow from the field annotations (`str`, `int`, `float`, `bool`, `X | None`, `tuple[X, ...]`,
-nested), so a record and its schema can't drift apart. `SCHEMA_VERSION` goes into every stage's
-fingerprint: raise it when a field changes its meaning.
+A file keeps the order of the list that was written. Column types follow from the annotations of the
+fields (`str`, `int`, `float`, `bool`, `X | None`, `tuple[X, ...]`, nested), so a record and its
+schema can't differ. `SCHEMA_VERSION` is part of every stage's fingerprint: raise it when a field
+changes its meaning.
 """
 
 from __future__ import annotations
@@ -55,8 +54,8 @@ class Problem:
     split: str
     """`train`, `dev` or `test`."""
     meta: str = ""
-    """Task-private facts as JSON (the built-in task keeps the truth of its quantities here); never
-    shown to a model.
+    """Private facts of the task as JSON, never shown to a model. The built-in task keeps the truth
+    of its quantities here.
     """
 
 
@@ -67,9 +66,9 @@ class Solution:
     id: str
     problem_id: str
     steps: tuple[str, ...]
-    """L step texts, one per non-empty line, the answer line last where there is one."""
+    """L step texts, one per non-empty line; an answer line is the last."""
     answer: str | None
-    """The normalised final answer, none where none was found."""
+    """The normalised final answer, or none."""
     correct: str
     """`right`, `wrong` or `unknown` (could not be graded)."""
     source: str
@@ -85,8 +84,8 @@ class Solution:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PrefixTrials:
-    """Verifying rollouts from one prefix P_i of a draft, in order of k. Raw outcomes; labels are
-    derived from them.
+    """Verifying rollouts from one prefix P_i of a draft, in the order of k. Labels are derived from
+    them.
     """
 
     solution_id: str
@@ -96,13 +95,11 @@ class PrefixTrials:
     correct: tuple[str, ...]
     """`right`, `wrong` or `unknown` per rollout."""
     consistent: tuple[bool, ...]
-    """Whether the rollout uses the prefix's results, per rollout (method 3.1)."""
+    """Per rollout: does it use the prefix's results (method 3.1)?"""
     n_tokens: int
-    """Tokens sampled for these rollouts (where `glore regrade` let go of the last ones, for those,
-    too).
-    """
+    """Tokens sampled for these rollouts, and for those that `glore regrade` dropped."""
     exhausted: bool
-    """All K were drawn (false: sampling ended at the first consistent success)."""
+    """True: all K were drawn. False: sampling ended at the first consistent success."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,13 +108,13 @@ class StepLabels:
 
     solution_id: str
     labels: tuple[bool, ...] | None
-    """L labels, or none where the draft could not be labelled."""
+    """L labels, or none if the draft could not be labelled."""
     kept: tuple[bool, ...] | None
-    """L flags: does the step take part in training after balancing?"""
+    """L flags: is the step used in training after balancing?"""
     first_error: int | None
     """0-based index of the first negative step, or none."""
     rule: str
-    """Which labelling made them, e.g. `sorm`, `orm`, `truth`."""
+    """The rule that made the labels, such as `sorm`, `orm` or `truth`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -146,7 +143,7 @@ class RefinementPair:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Refinement:
-    """What inference did with one question: every intermediate value (method 5)."""
+    """The result of inference for one question, with every intermediate value (method 5)."""
 
     problem_id: str
     question: str
@@ -178,7 +175,7 @@ R = TypeVar("R")
 
 
 def _arrow_type(annotation: object) -> tuple[pa.DataType, bool]:
-    """Arrow type and nullability of a field annotation."""
+    """Annotation of a field → its Arrow type, and whether it may be null."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
         inner = [a for a in arguments if a is not type(None)]
@@ -193,7 +190,7 @@ def _arrow_type(annotation: object) -> tuple[pa.DataType, bool]:
 
 
 def schema_of(kind: type[object]) -> pa.Schema:
-    """The Parquet schema of a record class, from its annotations."""
+    """A record class → its Parquet schema, from the annotations."""
     hints = typing.get_type_hints(kind)
     fields = []
     for field in dataclasses.fields(typing.cast(typing.Any, kind)):
@@ -207,9 +204,8 @@ def _frozen(value: object) -> object:
 
 
 def write_records(path: Path, kind: type[R], records: Sequence[R]) -> None:
-    """Write `records` to a Parquet file, whole or not at all. An existing file is replaced.
-
-    The bytes depend on the records alone. Raises RunError when the disk refuses.
+    """Write `records` to a Parquet file, whole or not at all. An existing file is replaced. The
+    bytes depend on the records alone. Raises RunError when the disk refuses.
     """
     names = [f.name for f in dataclasses.fields(typing.cast(typing.Any, kind))]
     table = pa.table({n: [getattr(r, n) for r in records] for n in names}, schema=schema_of(kind))
@@ -218,13 +214,11 @@ def write_records(path: Path, kind: type[R], records: Sequence[R]) -> None:
 
 
 def read_records(paths: Path | Iterable[Path], kind: type[R]) -> list[R]:
-    """Read records back from one Parquet file or several, in order.
+    """The records in one Parquet file or several, in order.
 
-    Raises RunError for an unreadable or foreign file, TypeError for a path given as a bare string.
+    Raises RunError for an unreadable or foreign file, and TypeError for a path given as a string.
     """
-    if isinstance(
-        paths, str
-    ):  # type checkers refuse it; others would be told that the file "r" can't be read
+    if isinstance(paths, str):  # without types, its first letter would be read as a file
         raise TypeError(
             f"read_records takes a pathlib.Path or several, got the string {shown(paths)}; wrap it "
             "in Path(…)"
@@ -236,11 +230,8 @@ def read_records(paths: Path | Iterable[Path], kind: type[R]) -> list[R]:
         try:
             table = pq.read_table(path)
             names = table.schema.names
-        except (
-            OSError,
-            ValueError,
-            pa.ArrowException,
-        ) as error:  # ValueError: names that are no UTF-8, say
+        # ValueError: for example, names that are not UTF-8.
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise _unreadable(path, error) from error
         if names != expected.names:
             raise RunError(
@@ -259,4 +250,4 @@ def read_records(paths: Path | Iterable[Path], kind: type[R]) -> list[R]:
 
 def _unreadable(path: Path, error: Exception) -> RunError:
     said = next(iter(str(error).splitlines()), type(error).__name__)
-    return RunError(f"can't read {path}: {said}; delete the file and run again to make it anew")
+    return RunError(f"can't read {path}: {said}; delete the file and run again to make it again")

@@ -1,6 +1,6 @@
-"""Step scores to one score per solution, and the choice among candidates (method 5, App. D).
+"""Step scores → one score per solution; scores → the chosen candidate (method 5, App. D).
 
-Left out: majority and weighted votes, which need answers and not scores alone (`glore.evaluation`).
+Left out: majority and weighted votes, which need answers as well (`glore.evaluation`).
 """
 
 from __future__ import annotations
@@ -13,22 +13,18 @@ __all__ = ["AGGREGATES", "aggregate", "choose"]
 
 
 def aggregate(p_correct: Sequence[float], how: str) -> float:
-    """One score in [0, ∞) of a solution from its L step probabilities; `how` is a key of
-    `AGGREGATES`.
+    """L step probabilities of a solution → its score in [0, ∞). `how`: a key of `AGGREGATES`.
 
-    A solution without steps scores 0: there is nothing in it that could be right.
-    `weighted_mean_literal` is the paper's printed formula, which is no mean and may exceed 1.
-    Raises ValueError for an unknown `how`.
+    A solution without steps scores 0. `weighted_mean_literal` is the paper's printed formula, which
+    is no mean and may exceed 1. Raises ValueError for an unknown `how`.
     """
     if how not in AGGREGATES:
-        raise ValueError(f"aggregate is one of {', '.join(AGGREGATES)}, got {how!r}")
+        raise ValueError(f"aggregate must be one of {', '.join(AGGREGATES)}, got {how!r}")
     return AGGREGATES[how](p_correct) if p_correct else 0.0
 
 
 def choose(scores: Sequence[float]) -> int:
-    """Index of the best score, the lowest one on ties. Raises ValueError where there is nothing to
-    choose from.
-    """
+    """Index of the best score, the lowest index on ties. Raises ValueError without scores."""
     if not scores:
         raise ValueError("choose needs at least one score, got none")
     return max(range(len(scores)), key=lambda i: (scores[i], -i))
@@ -67,4 +63,4 @@ AGGREGATES: Mapping[str, Callable[[Sequence[float]], float]] = MappingProxyType(
         "mean_last_two": _mean_last_two,
     }
 )
-"""Every way of App. D; the names are those of `evaluation.aggregate`."""
+"""Every aggregate of App. D, by its name in `evaluation.aggregate`."""

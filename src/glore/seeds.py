@@ -1,4 +1,4 @@
-"""Seeds: every random choice is keyed by the run's seed and by names, never by an order."""
+"""Seeds: every random choice depends on the run's seed and on names, never on an order."""
 
 from __future__ import annotations
 

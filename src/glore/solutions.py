@@ -1,6 +1,4 @@
-"""Solutions: from a completion to a graded record. Shared by everything that samples (student,
-refiners, inference).
-"""
+"""Completions → graded solutions, for everything that samples: student, refiners, inference."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ def graded_solution(
     temperature: float,
     draft_id: str | None = None,
 ) -> Solution:
-    """The completion as steps, graded against the problem's answer."""
+    """A completion → its record: steps, graded against the problem's answer."""
     steps = completion_steps(completion.text)
     grade = task.grade(problem, steps)
     return Solution(
@@ -43,11 +41,11 @@ def graded_solution(
 
 
 def completion_steps(text: str) -> tuple[str, ...]:
-    """The steps of a sampled text.
+    """A sampled text → its steps.
 
-    Bytes that are no text (U+FFFD) are dropped: they would take up to three times the tokens when
-    the solution is read again, so that a weak model's noise could outgrow the context of the models
-    that score and refine it.
+    Bytes that are no text (U+FFFD) are dropped. Encoded again, they would take up to three times
+    the tokens, so the noise of a weak model could exceed the context of the models that score and
+    refine it.
     """
     return split_steps(text.replace("\ufffd", ""))
 
@@ -66,7 +64,5 @@ def first_of_each(solutions: Sequence[Solution], n: int) -> list[Solution]:
 
 
 def same_text(steps: tuple[str, ...]) -> str:
-    """What two solutions must share to be duplicates: their text without surrounding blanks (method
-    1).
-    """
+    """Steps → the text that is the same for duplicates: without surrounding blanks (method 1)."""
     return "\n".join(step.strip() for step in steps).strip()

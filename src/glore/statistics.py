@@ -1,17 +1,13 @@
-"""Intervals for shares and for paired differences (method 6: every accuracy carries a 95 % interval
-and n).
-
-Three tools, and which one is for what:
+"""Intervals for shares and paired differences (method 6: every accuracy has a 95 % interval and n).
 
 - `wilson`: a share of independent yes/no outcomes (one draft per question).
-- `Resampler`: anything whose units hang together, by a bootstrap that draws whole *clusters* with
-replacement. Steps of
-  one solution, samples of one question and the same question under several seeds are one cluster,
-  so that thousands of correlated steps don't pretend to be thousands of observations. All estimates
-  of one `Resampler` share the same draws.
+- `Resampler`: units that are not independent. The bootstrap draws whole *clusters* with
+  replacement: the steps of one solution, the samples of one question, and the same question under
+  several seeds are one cluster. So thousands of correlated steps don't count as thousands of
+  observations. All estimates of one `Resampler` share the same draws.
 - `mcnemar_p`: the exact two-sided test of two yes/no outcomes on the same questions.
 
-Axes: B bootstrap draws, C clusters, U units (rows handed in), M columns.
+Axes: B bootstrap draws, C clusters, U units (rows given), M columns.
 """
 
 from __future__ import annotations
@@ -34,15 +30,13 @@ Z_95 = 1.959963984540054
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its 95 % interval. All three are none where there was nothing to measure (n =
-    0).
-    """
+    """A number with its 95 % interval. All three are none if nothing could be measured."""
 
     value: float | None
     low: float | None
     high: float | None
     n: int
-    """Observations behind it (questions, drafts or steps, as the table says)."""
+    """Number of observations: questions, drafts or steps, as the table says."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,22 +48,22 @@ class Difference:
     high: float | None
     n: int
     gained: int
-    """Units that only the first gets right (0 for measures that are not yes/no)."""
+    """Units that only the first gets right; 0 for measures that are not yes/no."""
     lost: int
     """Units that only the second gets right."""
     p: float | None
-    """Exact two-sided McNemar p over gained and lost; none for measures that are not yes/no and for
-    units that hang together.
+    """Exact two-sided McNemar p over gained and lost. None for measures that are not yes/no and for
+    units that are not independent.
     """
 
     @property
     def excludes_zero(self) -> bool:
-        """Is the whole interval on one side of zero?"""
+        """True if the whole interval is on one side of zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 def wilson(successes: int, n: int) -> Estimate:
-    """Wilson's score interval for `successes` out of `n`."""
+    """The share `successes` of `n` with Wilson's score interval."""
     assert 0 <= successes <= n
     if n == 0:
         return Estimate(None, None, None, 0)
@@ -77,14 +71,14 @@ def wilson(successes: int, n: int) -> Estimate:
     denominator = 1 + Z_95**2 / n
     centre = (share + Z_95**2 / (2 * n)) / denominator
     half = Z_95 * math.sqrt(share * (1 - share) / n + Z_95**2 / (4 * n**2)) / denominator
-    # At 0 and n rounding may leave the bound a hair inside the share.
+    # At 0 and n, rounding may put the bound slightly inside the share.
     return Estimate(
         share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), n
     )
 
 
 def mcnemar_p(gained: int, lost: int) -> float:
-    """Exact two-sided binomial test that gains and losses are equally likely."""
+    """Gains and losses → p of the exact two-sided binomial test that both are equally likely."""
     n, smaller = gained + lost, min(gained, lost)
     if n == 0:
         return 1.0
@@ -93,8 +87,8 @@ def mcnemar_p(gained: int, lost: int) -> float:
 
 
 def _log_tail_p(n: int, smaller: int) -> float:
-    """2 · P(X ≤ smaller) for X ~ Binomial(n, 1/2) without integers of thousands of digits in a
-    float division.
+    """2 · P(X ≤ smaller) for X ~ Binomial(n, 1/2), in logarithms: the integers would have thousands
+    of digits.
     """
     logs = [
         math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2)
@@ -105,7 +99,7 @@ def _log_tail_p(n: int, smaller: int) -> float:
 
 
 class Resampler:
-    """A bootstrap over clusters; deterministic in (clusters, n_draws, seed)."""
+    """A bootstrap over clusters, deterministic in (clusters, n_draws, seed)."""
 
     def __init__(self, clusters: Iterable[str], *, n_draws: int = 2000, seed: int = 0) -> None:
         self._row = {key: i for i, key in enumerate(dict.fromkeys(clusters))}
@@ -116,10 +110,10 @@ class Resampler:
     def estimate(
         self, units: Sequence[str], columns_UM: FloatArray, statistic: Statistic
     ) -> Estimate:
-        """Value and percentile interval of `statistic` of the column sums; `units` names each row's
-        cluster.
+        """Value and percentile interval of `statistic` of the column sums. `units`: the cluster of
+        each row.
 
-        Draws in which the statistic is undefined (for example no bad step at all) are left out.
+        Draws in which the statistic is undefined (for example, without any bad step) are left out.
         """
         if len(units) == 0:
             return Estimate(None, None, None, 0)
@@ -134,14 +128,14 @@ class Resampler:
         return Estimate(value, float(low), float(high), len(units))
 
     def mean(self, units: Sequence[str], values: Sequence[float]) -> Estimate:
-        """Mean over units."""
+        """Mean of `values` over units. `units`: the cluster of each value."""
         values_U = np.asarray(values, dtype=np.float64)
         return self.estimate(units, np.stack([values_U, np.ones_like(values_U)], axis=1), _ratio)
 
     def paired(
         self, units: Sequence[str], first: Sequence[float], second: Sequence[float]
     ) -> Difference:
-        """Mean of `first` − mean of `second` on the same units; McNemar's p when both are yes/no
+        """Mean of `first` − mean of `second` on the same units. With McNemar's p if both are yes/no
         and every unit is a cluster of its own.
         """
         first_U, second_U = (
@@ -166,7 +160,7 @@ class Resampler:
         return sums_CM
 
     def _weights(self) -> FloatArray:
-        """How often each cluster was drawn, [B, C]; made once."""
+        """How often each draw has each cluster, [B, C]. Made once."""
         if self._weights_BC is None:
             rng = np.random.default_rng(self._seed)
             n = len(self._row)

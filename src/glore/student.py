@@ -2,12 +2,12 @@
 
 Round i samples K solutions per training question from the current student, keeps the distinct right
 ones (R_i), and fine-tunes the *pretrained base* again on D_i = R_i ∪ D_{i−1}, where D_0 are the
-worked solutions. It stops when greedy accuracy on dev gains too little; the best student is kept.
-Without worked solutions the first round samples from the base with one worked example in the
+worked solutions. It stops when greedy accuracy on dev gains too little, and keeps the best student.
+Without worked solutions, the first round samples from the base with one worked example in the
 prompt.
 
-Duplicates are exact: the same text without surrounding blanks, per question and across rounds
-(worked solutions too).
+Duplicates are exact: the same text without surrounding blanks, per question and across rounds,
+worked solutions included.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ONE_SHOT: tuple[str, Steps] = (
     "each. How many apples are in one bag?",
     ("Together they picked 12 + 9 = 21 apples.", "One bag holds 21 / 3 = 7 apples.", "#### 7"),
 )
-"""Question and solution shown to the base where it has to solve without fine-tuning."""
+"""Question and solution shown to a base that solves without fine-tuning."""
 
 
 def sample_solutions(
@@ -50,11 +50,10 @@ def sample_solutions(
     progress: Progress,
     prompted: bool = False,
 ) -> list[Solution]:
-    """n graded solutions of every problem, in the order of the problems and then of k; ids are
+    """n graded solutions of every problem, in the order of the problems, then of k. Their ids are
     `STAGE/PROBLEM/K`.
 
-    `prompted`: put `ONE_SHOT` before the question and cut what the model goes on writing after its
-    answer line.
+    `prompted`: put `ONE_SHOT` before the question, and cut the text after the answer line.
     """
     known = {p.id: p for p in problems}
     shot = (*solve_segments(*ONE_SHOT), "\n") if prompted else ()
@@ -86,8 +85,8 @@ def sample_solutions(
 
 
 def new_right(samples: Iterable[Solution], known: Iterable[tuple[str, Steps]]) -> list[Solution]:
-    """R_i: the right samples whose text is neither in `known` (problem id, steps) nor among those
-    before, in their order.
+    """R_i: the right samples with a text that is neither in `known` (problem id, steps) nor in an
+    earlier sample. The order stays.
     """
     seen = {(problem_id, same_text(steps)) for problem_id, steps in known}
     out = []
@@ -105,8 +104,8 @@ def capped(
     """D_i as (problem id, steps): worked solutions and right samples, at most `limit` per question
     (0: all).
 
-    Worked solutions go first; the samples that stay are drawn by hash, so the same ones stay when a
-    later round adds few.
+    Worked solutions go first. Samples are chosen by hash, so mostly the same ones stay when a later
+    round adds a few.
     """
     everything = [*worked, *((s.problem_id, s.steps) for s in right)]
     if limit == 0:
@@ -130,8 +129,8 @@ def capped(
 
 
 def goes_on(dev_accuracy: Sequence[float], min_gain: float) -> bool:
-    """Is another round due? `dev_accuracy` per round so far, round 0 first; not once a round gained
-    less than `min_gain`.
+    """True if another round is due. `dev_accuracy`: per round so far, round 0 first. Once a round
+    has gained less than `min_gain`, no other follows.
     """
     gains = [after - before for before, after in itertools.pairwise(dev_accuracy)]
     return all(gain >= min_gain - 1e-9 for gain in gains)
@@ -143,8 +142,8 @@ def best_round(dev_accuracy: Sequence[float]) -> int:
 
 
 def _first_answer(completion: Completion) -> Completion:
-    """The completion up to the end of its first answer line: a base that was not fine-tuned goes on
-    with the next question.
+    """The completion up to the end of its first answer line. A base that was not fine-tuned goes on
+    to write the next question.
     """
     lines = completion.text.partition("\nQuestion:")[0].split("\n")
     end = next((n for n, line in enumerate(lines, start=1) if is_answer_line(line)), len(lines))

@@ -1,9 +1,9 @@
-"""When to refine: the outcome reward model (ORM), its data, and "does this draft need work?"
-(methods 2, 5).
+"""When to refine: training data of the outcome reward model (ORM), and whether a draft needs work
+(methods 2 and 5).
 
 Every step of a solution gets the label of its final answer, so the ORM estimates the value of the
-student, V^π. Balanced ORM: the same after keeping as many right as wrong solutions of every
-question. Ungraded solutions are left out of both.
+student, V^π. The Balanced ORM is trained on as many right as wrong solutions of every question.
+Both leave out ungraded solutions.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ __all__ = ["balanced_solutions", "needs_work", "orm_labels"]
 
 
 def orm_labels(solutions: Sequence[Solution], rule: str = "orm") -> list[StepLabels]:
-    """One record per solution: all L labels are the answer's correctness; none for ungraded or
-    empty solutions.
+    """One record per solution: all L labels say whether the answer is right. Ungraded and empty
+    solutions get no labels.
     """
     return [_labels(s, rule) for s in solutions]
 
 
 def balanced_solutions(solutions: Sequence[Solution], seed: int) -> list[Solution]:
-    """min(n+, n−) right and as many wrong solutions of every question, in the order given;
-    one-sided questions are dropped.
+    """min(n+, n−) right and as many wrong solutions of every question, in the order given. A
+    question with only right or only wrong solutions is dropped.
 
-    Which ones stay is drawn by a hash of (question, solution), so it does not depend on the order.
+    The choice is by hash of the solution's id, so it does not depend on the order.
     """
     kept: set[str] = set()
     for group in by_problem([s for s in solutions if s.steps]).values():
@@ -42,8 +42,8 @@ def balanced_solutions(solutions: Sequence[Solution], seed: int) -> list[Solutio
 
 
 def needs_work(p_correct: Sequence[float], threshold: float) -> bool:
-    """Does the draft look wrong: is the ORM's probability after its last step at most the
-    threshold? An empty draft does.
+    """True if the ORM's probability after the last step of the draft is at most the threshold, or
+    if the draft is empty. `p_correct`: after every step.
     """
     return not p_correct or p_correct[-1] <= threshold
 

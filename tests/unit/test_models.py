@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 
-from glore import modelfolder, models
+from glore import model_folder, models
 from glore.errors import ConfigError, ModelError
 from glore.prompts import BAD_MARK, refine_segments, solve_segments, step_text
 from support import tiny_training as tiny
@@ -184,7 +184,7 @@ def test_truncated_weights_are_a_model_error(base: Path, tmp_path: Path) -> None
         with pytest.raises(
             ModelError,
             match=r"can't load a causal language model from .*copy': "
-            r"its weights are damaged .* glore run",
+            r"its weights are damaged .* \(glore run",
         ):
             models.load_causal_lm(copy)
 
@@ -250,6 +250,6 @@ def test_a_reference_is_split_only_where_it_names_a_revision(
         Path("a@b"),
         "runs/x/models/a@b",
     ):
-        assert modelfolder.split_reference(path) == (str(path), None)
-    assert modelfolder.split_reference("a/b@refs/pr/1") == ("a/b", "refs/pr/1")
-    assert modelfolder.split_reference("gpt2@v1.0") == ("gpt2", "v1.0")
+        assert model_folder.split_reference(path) == (str(path), None)
+    assert model_folder.split_reference("a/b@refs/pr/1") == ("a/b", "refs/pr/1")
+    assert model_folder.split_reference("gpt2@v1.0") == ("gpt2", "v1.0")

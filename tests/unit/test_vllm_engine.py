@@ -51,7 +51,7 @@ def test_a_revision_reaches_vllm(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     tokenizer, asked = load_tokenizer(folder), []
     monkeypatch.setattr("glore.models.load_tokenizer", lambda path: asked.append(path) or tokenizer)
     monkeypatch.setattr(
-        "glore.modelfolder._fetched",
+        "glore.model_folder._fetched",
         lambda name, what, revision, weights: asked.append((name, revision)) or folder,
     )
     monkeypatch.setattr(fake_vllm.LLMEngine, "from_engine_args", lambda args: asked.append(args))

@@ -1,8 +1,8 @@
-"""`glore run · refine · report · show · regrade`. `glore.cli.failures` turns whatever goes wrong
-into one line and an exit code.
+"""The commands: `glore run · refine · report · show · study · regrade`. `glore.cli.failures` turns
+every error into one line and an exit code.
 
-Imports wait until a command needs them, so that `glore --help` answers at once. Tables and results
-go to stdout; progress, notes and errors to stderr.
+Each command imports what it needs, so `glore --help` answers at once. Tables and results go to
+stdout; progress, notes and errors go to stderr.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ app = typer.Typer(
 REFINE_BATCH = 64
 """Questions refined together; results of a batch are printed before the next begins."""
 REFINE_FAILURES = 5
-"""When so many questions in a row fail, it is hardly the questions (a server is down, say), and the
-rest is not tried.
+"""After this many failures in a row, the rest is not tried: the questions are hardly the cause (a
+server may be down).
 """
 
 
@@ -61,12 +61,10 @@ def run(
     ] = False,
     redo: Annotated[
         bool,
-        typer.Option(
-            "--redo", help="Compute again, and replace, what the folder holds from other settings."
-        ),
+        typer.Option("--redo", help="Replace results that were computed with other settings."),
     ] = False,
 ) -> None:
-    """Run a recipe; run it again to go on where it stopped."""
+    """Run a recipe. Run it again to continue where it stopped."""
     with outcome() as own:
         from glore.cli.display import plan_table
         from glore.config import load_config
@@ -85,7 +83,7 @@ def run(
             )
             return
         own.log_dir = config.run_dir / "log"
-        own.on_interrupt = "everything committed is kept: run the same command to go on"
+        own.on_interrupt = "all finished work is kept: run the same command to continue"
         with TerminalProgress(log_file=config.run_dir / "log" / "run.log") as progress:
             run_stages(stages, config, until=until, progress=progress, redo=redo)
         if until is None:
@@ -101,16 +99,16 @@ def refine(
         typer.Argument(metavar="RUN", help="A finished run: its folder, or its name below runs/."),
     ],
     question: Annotated[
-        str | None, typer.Argument(help="The question; left out, it is read from stdin.")
+        str | None, typer.Argument(help="The question. Default: read from stdin.")
     ] = None,
     file: Annotated[
         Path | None, typer.Option(help="A JSONL file with a field `question` per line.")
     ] = None,
     jsonl: Annotated[
-        bool, typer.Option("--jsonl", help="One JSON object per question on stdout.")
+        bool, typer.Option("--jsonl", help="Print one JSON object per question.")
     ] = False,
 ) -> None:
-    """Draft, find the first bad step, refine, choose: every intermediate value is shown."""
+    """Answer questions: draft, find the first bad step, refine, choose. Shows every step."""
     with outcome() as own:
         config = _open_run(run)
         own.log_dir = config.run_dir / "log"
@@ -130,8 +128,8 @@ def refine(
                     _print_failure(asked, result, jsonl)
                     if in_a_row == REFINE_FAILURES and asked is not questions[-1]:
                         raise EngineError(
-                            f"{in_a_row} questions in a row failed; mend that, then give those "
-                            f"after {asked.where} again"
+                            f"{in_a_row} questions in a row failed; fix the cause, then give the "
+                            f"questions after {asked.where} again"
                         )
                     continue
                 in_a_row = 0
@@ -214,7 +212,7 @@ def study(
             console.print(plan_table(plans, str(folder / "studies" / name)))
             return
         own.log_dir = folder / "log"
-        own.on_interrupt = "everything committed is kept: run the same command to go on"
+        own.on_interrupt = "all finished work is kept: run the same command to continue"
         with TerminalProgress(log_file=folder / "log" / "run.log") as progress:
             run_study(asked, config, progress=progress, redo=redo)
         for view in study_tables(asked, config):
@@ -230,20 +228,20 @@ def regrade(
     ],
     apply: Annotated[
         bool,
-        typer.Option("--apply", help="Write what changes; what was made from it is stale then."),
+        typer.Option("--apply", help="Write the changes. Stages made from them become stale."),
     ] = False,
     examples: Annotated[
         int, typer.Option(min=0, max=1000, help="Examples per stage and change of verdict.")
     ] = 3,
 ) -> None:
-    """Grade what a run has stored with the present graders, and say what changes. Draws nothing."""
+    """Grade a run's records with the current graders, and show the changes. Draws nothing."""
     with outcome() as own:
         config = _open_run(run)
         own.log_dir = config.run_dir / "log"
         own.on_interrupt = (
             "nothing was changed"
             if not apply
-            else "all of it was written or nothing: the same command says which"
+            else "either all changes were written or none: run the same command to see which"
         )
         from glore.cli.display import regrading_notes, regrading_tables
         from glore.progress import TerminalProgress
@@ -284,16 +282,14 @@ def _print_report(run_dir: Path, console: Console) -> None:
 
 
 def _open_run(name: str) -> RunConfig:
-    """The settings of an existing run, from its folder or its name; the folder may have been moved
-    since.
-    """
+    """Folder or name of an existing run → its settings. The folder may have been moved since."""
     for folder in (Path(os.path.expanduser(name)), Path("runs") / name):
         if (folder / "config.yaml").is_file():
             from glore.config import load_run
 
             return load_run(folder)
     raise RunError(
-        f"there is no run {shown(name)} (no config.yaml there or below runs/); give a folder that "
+        f"there is no run {shown(name)} (no config.yaml there or in runs/); give a folder that "
         "glore run made"
     )
 
@@ -301,8 +297,8 @@ def _open_run(name: str) -> RunConfig:
 def _refined(
     refiner: Refiner, asked: list[Question]
 ) -> Iterator[tuple[Question, Refinement | GloreError]]:
-    """Results in order. A batch that fails is halved until the question at fault stands alone, so
-    that the others get theirs.
+    """Questions with their results, in order. A batch that fails is halved until the question at
+    fault is alone, so that all others get a result.
     """
     try:
         results = refiner.refine([q.text for q in asked])
@@ -319,10 +315,10 @@ def _refined(
 
 
 def _print_failure(asked: Question, error: GloreError, jsonl: bool) -> None:
-    """One line on stderr, and an object in the place of the result where these are JSON."""
+    """Print one line to stderr, and with `jsonl` an object in place of the result."""
     import json
 
-    # The question's name within its batch says nothing to who gave a line.
+    # Users know the question by its line, not by its id within a batch.
     message = printable(re.sub(r"^request 'q0[^']*': ", "", str(error)))
     if jsonl:
         print(json.dumps({"problem_id": asked.id, "question": asked.text, "error": message}))

@@ -1,5 +1,5 @@
-"""What the command line shows about a run's stages, about regrading and about one refinement. Model
-text is shown as plain text.
+"""Tables and texts that the commands show: a run's stages, a regrading, one refinement. Text of
+models is shown as plain text.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 
 
 def plan_table(plans: Sequence[StagePlan], run_dir: str) -> Table:
-    """What `glore run` would do, stage by stage."""
+    """The plan of `glore run` as a table, one row per stage."""
     table = _table(f"{run_dir}: what would be done", ("stage", "what", "why"), ("tokens, about",))
     for plan in plans:
         table.add_row(*map(_cell, (plan.name, plan.state, plan.why, _count(plan.tokens))))
@@ -48,7 +48,7 @@ def plan_table(plans: Sequence[StagePlan], run_dir: str) -> Table:
 
 
 def stages_table(plans: Sequence[StagePlan], run_dir: Path) -> Table:
-    """What a run holds, stage by stage."""
+    """The state of a run as a table, one row per stage."""
     table = _table(str(run_dir), ("stage", "state", "counts"), ("tokens", "time"))
     tokens, seconds = 0, 0.0
     for plan in plans:
@@ -74,11 +74,11 @@ def stage_warnings(plans: Sequence[StagePlan], run_dir: Path) -> list[str]:
 
 
 def regrading_tables(found: Regrading, run_dir: Path) -> list[Table]:
-    """What grading again changes: counts by stage and change of verdict, then examples."""
-    title = "what was changed" if found.is_applied else "what the present graders would change"
+    """A regrading as tables: counts by stage and change of verdict, then examples."""
+    title = "what was changed" if found.is_applied else "what the current graders would change"
     counts = _table(
         f"{run_dir}: {title}",
-        ("stage", "stored → now", "what becomes of it"),
+        ("stage", "stored → now", "the stage"),
         ("changed", "verdicts"),
     )
     for stage in found.stages:
@@ -101,16 +101,15 @@ def regrading_tables(found: Regrading, run_dir: Path) -> list[Table]:
 
 
 def regrading_notes(found: Regrading, run_dir: Path) -> list[str]:
-    """What follows from it, and what to do next."""
+    """A regrading → its consequences and what to do next, one line each."""
     notes = []
     if found.skipped:
-        notes.append(f"unfinished, and not looked at: {', '.join(found.skipped)}")
+        notes.append(f"unfinished, so not graded: {', '.join(found.skipped)}")
     if not found.changed:
         return [*notes, "nothing changes"]
     if found.stale:
         notes.append(
-            f"{'stale now' if found.is_applied else 'would be stale then'}: "
-            f"{', '.join(found.stale)}"
+            f"{'now stale' if found.is_applied else 'would become stale'}: {', '.join(found.stale)}"
         )
     again = (
         f"glore run {shlex.quote(str(run_dir / 'config.yaml'))}{' --redo' if found.stale else ''}"
@@ -118,21 +117,17 @@ def regrading_notes(found: Regrading, run_dir: Path) -> list[str]:
     if not found.is_applied:
         notes.append("nothing was written; add --apply to write it")
     elif found.stale or any(s.n_unfinished for s in found.stages):
-        notes.append(f"go on with {again}")
+        notes.append(f"continue with {again}")
     return notes
 
 
 def refinement_json(refinement: Refinement) -> str:
-    """One line of JSON with every field of the record (ASCII, so that no terminal escape gets
-    through).
-    """
+    """A refinement → one line of JSON with every field, in ASCII: no terminal escape passes."""
     return json.dumps(dataclasses.asdict(refinement), allow_nan=False)
 
 
 def refinement_text(refinement: Refinement) -> Text:
-    """One refinement for reading: draft with step scores and mark, candidates with scores, the
-    choice.
-    """
+    """A refinement → text: draft with step scores and mark, candidates with scores, choice."""
     r = refinement
     out = Text()
     out.append(f"Question  {printable(r.question)}\n", style="bold")
@@ -165,9 +160,9 @@ def _becomes(stage: RegradedStage, is_applied: bool) -> str:
         dropped = f", {stage.n_dropped:,} rollouts dropped" if stage.n_dropped else ""
         return f"{'rewritten' if is_applied else 'would be rewritten'}{dropped}"
     if stage.outcome == "unfinished":
-        becomes = "unfinished" if is_applied else "would be unfinished"
+        becomes = "now unfinished" if is_applied else "would become unfinished"
         return f"{becomes}: {stage.n_unfinished:,} drafts need more rollouts"
-    return "stale already: its drafts are gone" if stage.outcome == "other drafts" else ""
+    return "already stale: its drafts are gone" if stage.outcome == "other drafts" else ""
 
 
 def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:

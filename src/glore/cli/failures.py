@@ -1,9 +1,8 @@
-"""How a command ends: every kind of failure as one line on stderr, and the exit code. The only
-place that knows.
+"""How a command ends: every error as one line on stderr, and the exit code.
 
 0    done
-1    a bug, or stdout that takes no more
-2    a mistake in what was asked, or something the machine refused: no such file, no space
+1    a bug, or a write to stdout failed
+2    a mistake in the input, or an error of the system, such as a missing file or a full disk
 130  Ctrl-C
 """
 
@@ -28,40 +27,40 @@ __all__ = ["Outcome", "outcome", "run_app"]
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 """Base of what typer raises for wrong arguments; the class itself has no public name."""
-LOOK = "look at that path"
-MENDS = {
+FIXES = {
     **dict.fromkeys(
         (errno.EACCES, errno.EPERM, errno.EROFS),
-        "give a place that may be read and written, or change its permissions",
+        "choose a place that can be read and written, or change its permissions",
     ),
     **dict.fromkeys(
         (errno.ENOSPC, errno.EDQUOT),
-        "everything finished is kept: free some space and run the same command again",
+        "all finished work is kept: free some space and run the same command again",
     ),
     **dict.fromkeys(
         (errno.EMFILE, errno.ENFILE),
         "raise the number of open files (ulimit -n) and run the same command again",
     ),
     **dict.fromkeys(
-        (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENXIO), LOOK
+        (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENXIO),
+        "check that path",
     ),
     errno.ENAMETOOLONG: "use a shorter name",
 }
-"""What to do about an error of the system; about any other: try again."""
+"""Error number of the system → what to do. For all others: try again."""
 
 
 class Outcome:
-    """What a command tells about itself while it works."""
+    """What a running command wants to happen when it fails."""
 
     def __init__(self) -> None:
         self.log_dir: Path | None = None
-        """Where tracebacks go."""
+        """Folder for tracebacks."""
         self.on_interrupt = ""
-        """What to say after Ctrl-C."""
+        """Message after Ctrl-C."""
 
 
 def run_app(app: typer.Typer) -> NoReturn:
-    """Carry out the command line in `sys.argv` and end the process."""
+    """Run the command in `sys.argv`, and end the process."""
     code = 1
     with outcome():
         guard_streams()
@@ -70,14 +69,14 @@ def run_app(app: typer.Typer) -> NoReturn:
         except UsageError as error:
             _fail(_usage(error, sys.argv[1:]), 2)
         finally:
-            # Here, where it can still be said in one line.
+            # Here, an error can still be shown in one line.
             sys.stdout.flush()
     sys.exit(code or int(stdout_failed()))
 
 
 @contextlib.contextmanager
 def outcome() -> Iterator[Outcome]:
-    """Turn what a command raises into one line on stderr and the end of the process."""
+    """Turn any error inside the block into one line on stderr, and end the process."""
     command = Outcome()
     try:
         yield command
@@ -94,20 +93,20 @@ def outcome() -> Iterator[Outcome]:
 
 
 def _line_of(error: Exception) -> tuple[str, int]:
-    """What to say about an error, and the exit code."""
+    """An error → its line and the exit code."""
     if isinstance(error, GloreError):
         return str(error), 1 if isinstance(error, OutputError) else 2
     said = shown(" ".join(str(error).split()) or type(error).__name__, 200)
     if out_of_memory(error):
         return (
-            f"out of memory ({said}); use a smaller model or another machine, or lower what is "
-            "worked on at once: engine.max_rows, engine.scoring_tokens, batch_size of a training"
+            f"out of memory ({said}); use a smaller model or another machine, or lower "
+            "engine.max_rows, engine.scoring_tokens or the batch_size of the training"
         ), 2
     if isinstance(error, OSError) and error.errno is not None:
         name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
         what = "" if name is None else f"{shown(name, 120)}: "
-        mend = MENDS.get(error.errno, "mend that, then run the same command again")
-        return f"{what}{error.strerror or error}; {mend}", 2
+        fix = FIXES.get(error.errno, "fix that, then run the same command again")
+        return f"{what}{error.strerror or error}; {fix}", 2
     if isinstance(error, ImportError):
         return (
             f"a package that glore needs can't be imported ({said}); install glore again: pip "
@@ -118,7 +117,7 @@ def _line_of(error: Exception) -> tuple[str, int]:
 
 
 def _usage(error: Exception, arguments: Sequence[str]) -> str:
-    """A mistake in the arguments."""
+    """A mistake in the arguments → its line."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "glore"
     if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
@@ -131,7 +130,7 @@ def _usage(error: Exception, arguments: Sequence[str]) -> str:
     given = next((a for a in arguments if isinstance(option, str) and a.startswith(option)), None)
     if given is not None and command.endswith("refine"):
         said = (
-            f"{said.rstrip('.')} in {shown(given, 60)}; a question that begins with - goes after "
+            f"{said.rstrip('.')} in {shown(given, 60)}; put a question that begins with - after "
             f"--, as in: glore refine RUN -- {shown(given, 60)}"
         )
     return f"{said.rstrip('.')}; see: {command} --help"
@@ -143,8 +142,8 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _log_traceback(log_dir: Path | None) -> Path:
-    """Append the traceback in hand to the run's error log, or to a temporary file where that can't
-    be written.
+    """Append the current traceback to the run's error log, or else to a temporary file. Returns the
+    file.
     """
     places = [(log_dir, "error.log")] if log_dir is not None else []
     for folder, name in (*places, (Path(tempfile.gettempdir()), "glore-error.log")):

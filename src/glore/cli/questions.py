@@ -1,4 +1,4 @@
-"""What `glore refine` is asked: an argument, stdin, or a file of JSON lines."""
+"""Questions for `glore refine`, from an argument, stdin, or a file of JSON lines."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ MAX_INPUT_BYTES = 2**28
 
 
 class Question(NamedTuple):
-    """A question and where it stands."""
+    """A question and its place in the input."""
 
     id: str
     text: str
     where: str
-    """Its place, for messages, such as `q.jsonl, line 7`."""
+    """The place, for messages, such as `q.jsonl, line 7`."""
 
 
 def read_questions(question: str | None, file: Path | None) -> list[Question]:
-    """From the argument, a JSONL file, or stdin (JSONL if it begins as JSON does, else one
-    question).
+    """The questions in the argument, in a JSONL file, or in stdin (JSONL if it begins like JSON,
+    else one question). Raises DataError.
     """
     if question is not None and file is not None:
         raise DataError("give either a question or --file, not both")
@@ -59,9 +59,8 @@ def _bytes_of(question: str | None, file: Path | None) -> bytes:
     if file is not None:
         return read_given(file, MAX_INPUT_BYTES)
     if question is not None:
-        return question.encode(
-            errors="surrogateescape"
-        )  # an argument that is no UTF-8 comes as surrogates that stand for its bytes
+        # Bytes of an argument that are not UTF-8 arrive as surrogates.
+        return question.encode(errors="surrogateescape")
     if sys.stdin is None or sys.stdin.isatty():
         why = "stdin is closed" if sys.stdin is None else "none was given"
         raise DataError(
@@ -72,8 +71,8 @@ def _bytes_of(question: str | None, file: Path | None) -> bytes:
 
 
 def _short(text: str, place: str) -> str:
-    """The text of a question that models are asked: refused here, before any is loaded, where they
-    would refuse it.
+    """The text of a question. Raises DataError if it is too long for inference, before a model is
+    loaded.
     """
     if len(text) > MAX_QUESTION_CHARS:
         raise DataError(
@@ -84,7 +83,7 @@ def _short(text: str, place: str) -> str:
 
 
 def _json_questions(text: str, where: str) -> list[Question]:
-    """One per line. Ids are the user's, or `q0`, `q1`, … over the whole input."""
+    """JSON lines → questions. Ids are given, or `q0`, `q1`, … over the whole input."""
     found: dict[str, Question] = {}
     for number, line in enumerate(split_lines(text), start=1):
         if not line.strip():
@@ -105,8 +104,8 @@ def _json_questions(text: str, where: str) -> list[Question]:
         name = optional_text(row, "id") or f"q{len(found)}"
         if name in found:
             raise DataError(
-                f"{place}: the id {shown(name)} is taken by {found[name].where}; give every "
-                "question an id of its own"
+                f"{place}: the id {shown(name)} is already used by {found[name].where}; give every "
+                "question its own id"
             )
         found[name] = Question(name, _short(text_field(row, "question").strip(), place), place)
     if not found:

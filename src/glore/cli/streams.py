@@ -1,10 +1,10 @@
-"""stdin, stdout and stderr of the command line: what is closed, full or gone ends in one line, and
-never in somebody's file.
+"""stdin, stdout and stderr of the command line: a closed, full or broken stream gives one line, and
+nothing is written to a wrong file.
 
-A number that is free goes to the next file that is opened, so with stdout closed a library's print
-would land in a run's records: `/dev/null` takes the numbers of what is closed. A result that can't
-be shown is an error, said once; a progress line or an error message that can't be shown is not
-worth a run.
+The system gives a free descriptor to the next file that is opened. With stdout closed, a library's
+print would go to a run's records. So `/dev/null` takes the descriptors of closed streams. A result
+that can't be shown is an error, reported once. A progress line or an error message that can't be
+shown is dropped.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ __all__ = ["OutputError", "guard_streams", "stdout_failed"]
 
 
 class OutputError(GloreError):
-    """stdout takes no more."""
+    """A write to stdout failed."""
 
 
 class _Stdout(io.FileIO):
-    """Raises OutputError at the first write that fails; later ones are dropped, so that nothing is
-    said twice on the way out.
+    """Raises OutputError at the first write that fails. Later writes are dropped, so that the error
+    is reported once.
     """
 
     failed = False
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """All of `data`, however slow the reader of a stream that must not be waited for is."""
+        """Write all of `data`, and wait for a slow reader of a non-blocking stream."""
         rest = memoryview(data).cast("B")
         n_bytes = len(rest)
         try:
@@ -48,7 +48,7 @@ class _Stdout(io.FileIO):
         except BrokenPipeError as error:
             self.failed = True
             raise OutputError(
-                "stdout: whoever read it has gone (broken pipe), so the rest was not shown; read "
+                "stdout: its reader has stopped (broken pipe), so the rest was not shown; read "
                 "it to its end"
             ) from error
         except OSError as error:
@@ -61,18 +61,18 @@ class _Stdout(io.FileIO):
 
 
 class _Stderr(io.FileIO):
-    """Drops what can't be written."""
+    """Drops data that can't be written."""
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """As much as goes."""
+        """Write as much of `data` as possible."""
         with contextlib.suppress(OSError):
             return super().write(data) or len(memoryview(data).cast("B"))
         return len(memoryview(data).cast("B"))
 
 
 def guard_streams() -> None:
-    """Make the three streams safe to use; to be called first. Raises OutputError where stdout is
-    closed. stdin is none where closed.
+    """Make the three streams safe to use. Call it first. A closed stdin stays none. Raises
+    OutputError if stdout is closed.
     """
     for number in range(3):
         try:
@@ -92,14 +92,14 @@ def guard_streams() -> None:
 
 
 def stdout_failed() -> bool:
-    """Whether something that stdout was given did not arrive."""
+    """True if a write to stdout has failed."""
     return isinstance(sys.stdout, io.TextIOWrapper) and getattr(
         getattr(sys.stdout.buffer, "raw", None), "failed", False
     )
 
 
 def _around(raw: io.FileIO, old: TextIO | None) -> TextIO:
-    """A text stream like `old`, in which what its encoding lacks is spelt out."""
+    """A text stream like `old` that escapes characters missing in its encoding."""
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=getattr(old, "encoding", None) or "utf-8",

@@ -42,7 +42,7 @@ class VllmEngine:
     """
 
     def __init__(self, model_path: str | Path, settings: VllmEngineSettings) -> None:
-        from glore.modelfolder import open_folder
+        from glore.model_folder import open_folder
         from glore.models import load_tokenizer
 
         self._vllm = import_vllm()

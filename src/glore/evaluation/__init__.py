@@ -7,6 +7,7 @@ rerank_curves   accuracy against K; majority; pass@K
 students        Table 5
 labels          App. G: label agreement and its ablation; label balance
 tables          all of them at once, and their JSON form
+headline        the numbers that a summary quotes
 """
 
 from __future__ import annotations

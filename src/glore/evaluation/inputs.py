@@ -1,8 +1,8 @@
-"""What the evaluation reads: records of one run (or several, pooled), and an index over them.
+"""Input of the evaluation: the records of one run or of several, pooled, and an index over them.
 
-Nothing here touches a disk. `pool` makes one bundle of several runs by prefixing every id, so that
-every table is computed by the same code on one seed or on five; questions with the same text stay
-one cluster for the intervals.
+Nothing here reads a disk. `pool` makes the records of several runs into one bundle with prefixed
+ids, so the same code computes every table for one seed or for five. Questions with the same text
+stay one cluster for the intervals.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class EvaluationOptions(Decisions):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EvaluationInputs:
-    """All records that the tables are made of. Empty tuples are allowed: what can't be computed is
-    left out of the tables.
+    """All records that the tables are made of. Tuples may be empty: a table that can't be computed
+    is left out.
     """
 
     name: str
@@ -62,20 +62,20 @@ class EvaluationInputs:
     samples: tuple[Solution, ...]
     """K samples of the final student per question, in order of k."""
     sft_drafts: tuple[Solution, ...] = ()
-    """Of the SFT student; the same records as `drafts` where the final student is the SFT model."""
+    """Of the SFT student. The same records as `drafts` if the final student is the SFT model."""
     sft_samples: tuple[Solution, ...] = ()
     refinements: tuple[Solution, ...] = ()
     """Of the drafts; `source` is one of REFINERS. A draft without a bad step has no local
     refinement.
     """
     scores: tuple[StepScores, ...] = ()
-    """`model` is one of REWARD_MODELS, of drafts, samples and refinements alike; or SFT_ORM, of the
-    SFT student's samples.
+    """Scores of drafts, samples and refinements by each of REWARD_MODELS, and of the SFT student's
+    samples by SFT_ORM.
     """
     draft_labels: tuple[StepLabels, ...] = ()
     """Of the test drafts, rule `sorm`."""
     draft_truth: tuple[StepLabels, ...] = ()
-    """Of the test drafts, rule `truth`, where the task knows it."""
+    """Of the test drafts, rule `truth`; empty if the task does not know it."""
     test_trials: tuple[PrefixTrials, ...] = ()
     """Of the test drafts."""
     train_drafts: tuple[Solution, ...] = ()
@@ -86,14 +86,12 @@ class EvaluationInputs:
 
 
 class Index:
-    """Look-ups over the records, and the shared bootstrap over test questions."""
+    """Look-ups in the records, and the shared bootstrap over test questions."""
 
     def __init__(self, inputs: EvaluationInputs, options: EvaluationOptions) -> None:
         self.options = options
         self.cluster_of = {p.id: " ".join(p.question.split()) for p in inputs.problems}
-        """Problem id → what is drawn as a whole by the bootstrap: the question, however many seeds
-        asked it.
-        """
+        """Problem id → its cluster for the bootstrap: the question, the same for all seeds."""
         known = self.cluster_of.keys()
         self.drafts = [s for s in inputs.drafts if s.problem_id in known]
         self.samples_of = by_problem(inputs.samples)
@@ -104,12 +102,12 @@ class Index:
         )
 
     def units(self, solutions: Sequence[Solution]) -> list[str]:
-        """The cluster of every solution."""
+        """Solutions → the cluster of each."""
         return [self.cluster_of[s.problem_id] for s in solutions]
 
     def share(self, solutions: Sequence[Solution], flags: Sequence[bool]) -> Estimate:
-        """Share of flagged solutions: Wilson's interval, or the bootstrap where several belong to
-        one question.
+        """Share of flagged solutions, with Wilson's interval, or the bootstrap's if several
+        solutions belong to one question.
         """
         units = self.units(solutions)
         if len(set(units)) == len(units):
@@ -117,7 +115,7 @@ class Index:
         return self.resampler.mean(units, [float(f) for f in flags])
 
     def step_scores(self, model: str, solution: Solution) -> tuple[float, ...] | None:
-        """Probability after every step, or none where this model did not score it."""
+        """Probability after every step. None: this model did not score the solution."""
         return self._scores.get((model, solution.id))
 
     def score(self, model: str, solution: Solution) -> float | None:
@@ -126,15 +124,15 @@ class Index:
         return None if steps is None else self.options.score(steps)
 
     def final(self, model: str, solution: Solution) -> float | None:
-        """Probability after the last step, 0 for a solution without steps; none where this model
-        did not score it.
+        """Probability after the last step, 0 for a solution without steps. None: this model did not
+        score it.
         """
         steps = self.step_scores(model, solution)
         return None if steps is None else steps[-1] if steps else 0.0
 
 
 def pool(bundles: Sequence[EvaluationInputs]) -> EvaluationInputs:
-    """One bundle of several runs (seeds). Ids get the run's position as prefix; orders are kept."""
+    """Several runs (seeds) → one bundle. Ids get the run's position as a prefix; orders stay."""
     if len(bundles) == 1:
         return bundles[0]
     parts = [f.name for f in dataclasses.fields(EvaluationInputs) if f.name != "name"]
@@ -146,7 +144,7 @@ def pool(bundles: Sequence[EvaluationInputs]) -> EvaluationInputs:
 
 
 def _renamed(record: R, prefix: str) -> R:
-    """The record with `prefix` before its own id and those of the records it belongs to."""
+    """The record with `prefix` before its own id and the ids of the records it belongs to."""
     ids = {
         name: getattr(record, name, None)
         for name in ("id", "problem_id", "solution_id", "draft_id")

@@ -1,10 +1,10 @@
-"""App. G: do the labels made from rollouts agree with the exact truth, and what does each
-post-processing step do?
+"""App. G: agreement of the labels from rollouts with the exact truth, and the effect of each
+post-processing step.
 
-The ablation derives the labels again from the kept rollouts, so it costs no sampling. Without
-propagation the labels need all K rollouts at every step; after a lazy scan too few drafts could be
-labelled, and not a fair choice of them, so such a row has counts but no agreement. Full counts of
-the test drafts alone (`evaluation.label_full_counts`) cost little and give it to them.
+The ablation derives the labels again from the stored rollouts, so it costs no sampling. Without
+propagation, labels need all K rollouts at every step. After a lazy scan only a few drafts could be
+labelled, and not a random choice of them, so such a row has counts but no agreement. Full counts of
+the test drafts alone (`evaluation.label_full_counts`) cost little and fill these rows.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class AgreementRow:
     balanced: Estimate
     """Mean of the agreements on true and on false steps."""
     wrong_drafts: Estimate
-    """Agreement on wrong drafts alone, before the answer line: labels of right drafts follow from
-    their answer.
+    """Agreement on wrong drafts alone, before the answer line. (Labels of right drafts follow from
+    their answer.)
     """
     called_good: Estimate
     """Share of false steps labelled good."""
@@ -58,7 +58,7 @@ class AgreementRow:
     """Share of true steps labelled bad."""
     n_drafts: int
     n_unlabelled: int
-    """Drafts this rule could not label."""
+    """Drafts that this rule could not label."""
     n_positive: int
     n_negative: int
     n_kept_positive: int
@@ -68,7 +68,7 @@ class AgreementRow:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StepBalance:
-    """Training labels at one place of the solution, before and after balancing."""
+    """Training labels at one position of a solution, before and after balancing."""
 
     step: int
     """0-based."""
@@ -81,8 +81,8 @@ class StepBalance:
 def label_agreement(
     inputs: EvaluationInputs, index: Index, rule: LabelSettings | None
 ) -> tuple[AgreementRow, ...]:
-    """One row per rule on the training drafts, then on the test drafts. Empty where no truth is
-    known.
+    """One row per rule on the training drafts, then on the test drafts. Empty without known truth.
+    `rule`: how the labels were made; without it there is no ablation.
     """
     rows: list[AgreementRow] = []
     if inputs.train_truth:
@@ -136,7 +136,7 @@ def _without_numbers(row: AgreementRow) -> AgreementRow:
 
 
 def step_balance(inputs: EvaluationInputs) -> tuple[StepBalance, ...]:
-    """Label counts per place in the solution, over the training drafts."""
+    """Label counts per position in a solution, over the training drafts."""
     counts: Counter[tuple[int, bool, bool]] = Counter()
     for record in inputs.train_labels:
         if record.labels is not None:
@@ -164,7 +164,7 @@ def _labellings(
     rule: LabelSettings | None,
     seed: int,
 ) -> dict[str, Sequence[StepLabels]]:
-    """The labels as used, then derived again without consistency check and without propagation."""
+    """Rule → labels: those in use, then derived again without consistency check or propagation."""
     found: dict[str, Sequence[StepLabels]] = {AS_USED: used}
     if not trials or rule is None:
         return found

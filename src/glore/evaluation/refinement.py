@@ -1,9 +1,8 @@
-"""Table 3, Fig. 3 and Fig. 4: what refinement repairs, what it breaks, and what is left after the
-reward model chose.
+"""Table 3, Fig. 3 and Fig. 4: drafts that refinement fixes or breaks, accuracy after reranking.
 
-Wrong drafts are those graded `wrong`; ungraded ones are counted apart and never called wrong. A
-draft in which no step falls to the threshold has no local refinement: it stays as it is, and that
-is counted. A refinement that could not be graded is not right, and is counted.
+Wrong drafts are those graded `wrong`; ungraded ones are counted separately. A draft without a step
+at or below the threshold has no local refinement: it stays, and is counted. A refinement that could
+not be graded is not right, and is counted.
 """
 
 from __future__ import annotations
@@ -78,15 +77,15 @@ class RefineRow:
     all_drafts: Estimate
     """Accuracy when every draft is replaced by its refinement."""
     only_wrong: Estimate
-    """Accuracy when only the drafts that are not right are (a perfect judge decides when)."""
+    """Accuracy when only drafts that are not right are replaced (a perfect judge of when)."""
     orm_gated: Estimate | None
-    """Accuracy when the ORM decides when (at most the threshold); none without an ORM."""
+    """Accuracy when the ORM decides which drafts are replaced; none without an ORM."""
     fixed: int
     broken: int
     still_right: int
     still_wrong: int
     unrefined: int
-    """Of all drafts, those without a refinement by this refiner."""
+    """Drafts without a refinement by this refiner."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ class RerankDifference:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Overlap:
-    """Wrong drafts by who fixes them: global and local (marked by the SORM)."""
+    """Wrong drafts by the refiner that fixes them: global, local (marked by the SORM)."""
 
     both: int
     only_global: int
@@ -118,7 +117,7 @@ class Overlap:
 
 
 def fixed_shares(index: Index) -> tuple[tuple[FixedRow, ...], tuple[FixedDifference, ...]]:
-    """Table 3. No reranker."""
+    """Table 3: rows, then paired differences. No reranker."""
     present = _present(index)
     wrong = [d for d in index.drafts if d.correct == "wrong"]
     groups = [(r,) for r in present] + [u for u in UNIONS if set(u) <= set(present)]
@@ -149,7 +148,7 @@ def fixed_shares(index: Index) -> tuple[tuple[FixedRow, ...], tuple[FixedDiffere
 
 
 def refine_outcomes(index: Index) -> tuple[RefineRow, ...]:
-    """Fig. 3, for every refiner that made something."""
+    """Fig. 3: one row for every refiner that was tried."""
     return tuple(_refine_row(index, refiner) for refiner in _present(index))
 
 
@@ -176,20 +175,20 @@ def _refine_row(index: Index, refiner: str) -> RefineRow:
 
 
 def candidates_of(index: Index, draft: Solution) -> list[Solution]:
-    """What the reranker chooses among: draft, global, local marked by the SORM (where there is
-    one), in this order.
+    """The reranker's candidates, in this order: draft, global, local marked by the SORM. Missing
+    ones are left out.
     """
     refined = (index.refinement_of.get((draft.id, r)) for r in CANDIDATES)
     return [draft, *(s for s in refined if s is not None)]
 
 
 def chosen_by_orm(index: Index, candidates: Sequence[Solution]) -> Solution:
-    """The ORM's choice; what it did not score can't win. Ties: the first."""
+    """The ORM's choice. A candidate without scores can't win. Ties: the first."""
     return candidates[index.options.choose([index.step_scores(ORM, c) for c in candidates])]
 
 
 def reranked(index: Index) -> tuple[tuple[RerankRow, ...], tuple[RerankDifference, ...]]:
-    """Fig. 4. Empty where there is no ORM or no refinement."""
+    """Fig. 4: rows, then paired differences. Empty without an ORM or without refinements."""
     if not _present(index) or not any(index.score(ORM, d) is not None for d in index.drafts):
         return (), ()
     right_of: dict[str, list[bool]] = {
@@ -234,7 +233,7 @@ def reranked(index: Index) -> tuple[tuple[RerankRow, ...], tuple[RerankDifferenc
 
 
 def overlap(index: Index) -> Overlap | None:
-    """Who fixes which wrong draft; none unless both refiners made something."""
+    """Wrong drafts by the refiner that fixes them; none unless both refiners were tried."""
     if not set(CANDIDATES) <= set(_present(index)):
         return None
     wrong = [d for d in index.drafts if d.correct == "wrong"]
@@ -248,8 +247,8 @@ def overlap(index: Index) -> Overlap | None:
 
 
 def _present(index: Index) -> list[str]:
-    """Refiners that were tried: a local one whose model marked no draft at all made nothing, and
-    its row must say so.
+    """Refiners that were tried. A local one belongs to them even if its model marked no draft, so
+    that its row says so.
     """
     sources = {source for _, source in index.refinement_of}
     marked = {

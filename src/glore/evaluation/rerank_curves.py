@@ -1,10 +1,10 @@
 """Accuracy against K: reranking by each reward model, majority vote, and pass@K (method 6, "Rerank
 curves").
 
-With n samples per question, the curve at K < n is the expectation over all K-subsets of them, not
-the luck of the first K. For reranking and pass@K it is exact and closed: sort by score, and the
-sample of rank r (0-based) is the best of a random subset with probability C(n−1−r, K−1) / C(n, K).
-Majority has no such form; it is the mean over a few seeded subsets (all K = n samples: exact).
+With n samples per question, the curve at K < n is the expectation over all their K-subsets. For
+reranking and pass@K there is an exact formula: sorted by score, the sample of rank r (0-based) is
+the best of a random subset with probability C(n−1−r, K−1) / C(n, K). For majority there is none; it
+is the mean over a few seeded subsets (exact for K = n).
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class CurvePoint:
 
 
 def rerank_curves(index: Index) -> tuple[CurvePoint, ...]:
-    """All curves on K = 1, 2, 4, … and the number of samples; questions without samples are left
-    out.
+    """Points of all curves at K = 1, 2, 4, … and the number of samples. Questions without samples
+    are left out.
     """
     sampled = [
         (d.problem_id, index.samples_of[d.problem_id])
@@ -84,12 +84,12 @@ def rerank_curves(index: Index) -> tuple[CurvePoint, ...]:
 
 
 def pass_at_k(n: int, n_right: int, k: int) -> float:
-    """Unbiased chance that one of k samples is right, from n samples of which n_right are."""
+    """Unbiased estimate of pass@k from n samples, of which n_right are right."""
     return 1 - math.comb(n - n_right, k) / math.comb(n, k)
 
 
 def rerank_at_k(scores: Sequence[float], right: Sequence[bool], k: int) -> float:
-    """Expected correctness of the best-scored one of k random samples out of all; ties go to the
+    """Probability that the sample with the best score among k random ones is right. Ties: the
     lowest index.
     """
     n = len(scores)
@@ -99,8 +99,8 @@ def rerank_at_k(scores: Sequence[float], right: Sequence[bool], k: int) -> float
 
 
 def majority(samples: Sequence[Solution]) -> Solution | None:
-    """A sample with the most frequent answer; ties: the answer reached first. None where no sample
-    has an answer.
+    """The first sample with the most frequent answer. Ties: the answer that comes first. None: no
+    sample has an answer.
     """
     counts = Counter(s.answer for s in samples if s.answer is not None)
     if not counts:
@@ -114,7 +114,7 @@ def _majority_at_k(samples: Sequence[Solution], k: int, seed: int) -> float:
     if k == n:
         subsets = [list(range(n))]
     else:
-        # Seeded by the question alone, so that adding one question changes no other's subsets.
+        # Seeded by the question alone, so another question does not change its subsets.
         rng = random.Random(f"{seed}/{samples[0].problem_id}/{k}")
         subsets = [sorted(rng.sample(range(n), k)) for _ in range(MAJORITY_SUBSETS)]
     voted = [majority([samples[i] for i in subset]) for subset in subsets]

@@ -1,12 +1,11 @@
-"""Tables 1 and 2: how well the reward models judge steps and final answers, and whether their
-probabilities are honest.
+"""Tables 1 and 2: how well the reward models judge steps and final answers, and their calibration.
 
 A step (or an answer) is called good when its probability is above the threshold, as in inference.
-Two numbers each: *natural* (share judged right) and *class-balanced* (mean of the recalls of good
-and bad), because half of the natural number is the class mix of the student. Step accuracy is
-reported over the steps before the answer line (`intermediate`, chosen: the answer line is Table 2)
-and over all steps; against the labels made from rollouts (what the paper has) and, where the task
-knows it, against the exact truth.
+There are two numbers: *natural* accuracy (share judged right) and *class-balanced* accuracy (mean
+of the recalls of good and bad), since the natural one depends on the student's mix of classes. Step
+accuracy is reported over the steps before the answer line (`intermediate`; the answer line is
+Table 2) and over all steps. It is measured against the labels from rollouts, as in the paper, and
+against the exact truth if the task knows it.
 """
 
 from __future__ import annotations
@@ -103,7 +102,7 @@ class CalibrationBin:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Calibration:
-    """Reliability of one model's probabilities."""
+    """Calibration of one model's probabilities."""
 
     model: str
     what: str
@@ -116,9 +115,7 @@ class Calibration:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Cases:
-    """U yes/no cases: cluster, truth, and per model whether it is called good, with its
-    probability.
-    """
+    """U yes/no cases: the cluster, the truth, and every model's probability of good."""
 
     units: list[str]
     good: list[bool]
@@ -128,7 +125,7 @@ class _Cases:
 def step_accuracy(
     inputs: EvaluationInputs, index: Index
 ) -> tuple[tuple[JudgeRow, ...], tuple[JudgeDifference, ...]]:
-    """Table 1, on the (Q, D) set."""
+    """Table 1: rows, then paired differences, on the drafts of test questions."""
     rows: list[JudgeRow] = []
     differences: list[JudgeDifference] = []
     for against, labels in ((LABELS, inputs.draft_labels), (TRUTH, inputs.draft_truth)):
@@ -141,16 +138,16 @@ def step_accuracy(
 
 
 def final_accuracy(index: Index) -> tuple[tuple[JudgeRow, ...], tuple[JudgeDifference, ...]]:
-    """Table 2: the probability after the last step against the draft's verdict; ungraded drafts are
-    left out.
+    """Table 2: rows, then paired differences. The probability after the last step is compared with
+    the draft's verdict; ungraded drafts are left out.
     """
     rows, differences = _judge(index, _final_cases(index), ANSWER, FINAL)
     return tuple(rows), tuple(differences)
 
 
 def calibrations(inputs: EvaluationInputs, index: Index) -> tuple[Calibration, ...]:
-    """Reliability of every model on final answers of the drafts, and on steps against the labels
-    and the truth.
+    """Calibration of every model on final answers, on steps against the labels, and on steps
+    against the truth.
     """
     out = []
     for what, cases in (
@@ -163,7 +160,7 @@ def calibrations(inputs: EvaluationInputs, index: Index) -> tuple[Calibration, .
 
 
 def _step_cases(index: Index, labels: Sequence[StepLabels], scope: str) -> _Cases:
-    """Steps that are labelled and scored by every model present, so that all rows stand on the same
+    """The steps with a label and a score from every model, so that all rows are about the same
     steps.
     """
     label_of = {r.solution_id: r.labels for r in labels}

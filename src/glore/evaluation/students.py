@@ -35,8 +35,7 @@ class StudentRow:
     majority: Estimate | None
     """maj@K."""
     reranked: Estimate | None
-    """Rerank@K by the ORM trained on this student's own samples; none where it did not score them.
-    """
+    """Rerank@K by the ORM trained on this student's own samples; none if it did not score them."""
     pass_k: Estimate | None
     """pass@K."""
     pass_8: Estimate | None
@@ -46,7 +45,7 @@ class StudentRow:
 
 
 def students(inputs: EvaluationInputs, index: Index) -> tuple[StudentRow, ...]:
-    """Rows for the students whose greedy solutions are there, SFT first."""
+    """One row for every student with greedy solutions, SFT first."""
     rows = (
         (SFT, inputs.sft_drafts, inputs.sft_samples, SFT_ORM),
         (EI, inputs.drafts, inputs.samples, ORM),

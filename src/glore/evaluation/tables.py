@@ -41,7 +41,7 @@ __all__ = ["Counts", "Evaluation", "evaluate", "read_evaluation", "write_evaluat
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Counts:
-    """How much there was, and what was left out of a table instead of being called wrong."""
+    """Numbers of records, and of those that are left out of tables because they are ungraded."""
 
     n_problems: int
     n_drafts: int
@@ -59,9 +59,7 @@ class Counts:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Every number that the report shows. Empty tuples and none: could not be computed from these
-    records.
-    """
+    """Every number of the report. An empty tuple or none: the records don't allow to compute it."""
 
     name: str
     options: EvaluationOptions
@@ -89,8 +87,8 @@ def evaluate(
     options: EvaluationOptions | None = None,
     labels: LabelSettings | None = None,
 ) -> Evaluation:
-    """All tables of method 6. `labels` is the rule that made the training labels; without it there
-    is no ablation of App. G.
+    """Records → all tables of method 6. `labels`: the rule that made the training labels; without
+    it there is no ablation of App. G.
     """
     options = options or EvaluationOptions()
     index = Index(inputs, options)
@@ -122,12 +120,14 @@ def evaluate(
 
 
 def write_evaluation(path: Path, evaluation: Evaluation) -> None:
-    """JSON, whole or not at all. Raises RunError when the disk refuses."""
+    """Write the evaluation as JSON, whole or not at all. Raises RunError when the disk refuses."""
     write_text(path, TypeAdapter(Evaluation).dump_json(evaluation, indent=1).decode() + "\n")
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """Back from `write_evaluation`. Raises RunError for a missing, damaged or foreign file."""
+    """The evaluation that `write_evaluation` wrote. Raises RunError for a missing, damaged or
+    foreign file.
+    """
     try:
         return TypeAdapter(Evaluation).validate_json(path.read_bytes())
     except OSError as error:

@@ -1,8 +1,8 @@
-"""The figures as inline SVG: accuracies, fixed and broken, overlap, rerank curves, calibration,
-label balance.
+"""An evaluation → its figures as inline SVG: accuracies, fixed and broken, overlap, rerank curves,
+calibration, label balance.
 
-Colours are the Okabe-Ito set (told apart by colour-blind readers); lines differ in dashes and marks
-as well.
+Colours are the Okabe-Ito set, which colour-blind readers can distinguish; lines differ in dashes
+and marks as well.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Figure = tuple[str, str, str]
 
 
 def figures(e: Evaluation) -> list[Figure]:
-    """All figures that the records allow, in the order of reading."""
+    """All figures that can be drawn from the evaluation, in the order of reading."""
     out: list[Figure] = []
     if e.figure4:
         caption = (
@@ -145,7 +145,7 @@ def _fixed_broken(e: Evaluation) -> str:
                 fixed,
                 24,
                 "fill good",
-                f"fixed: {r.fixed} of {r.fixed + r.still_wrong} drafts that were not right",
+                f"fixed: {r.fixed} of {r.fixed + r.still_wrong} drafts that are not right",
             ),
             svg.text(centre - broken - 6, y + 18, str(r.broken), "end"),
             svg.text(centre + fixed + 6, y + 18, str(r.fixed)),
@@ -251,7 +251,7 @@ def _calibration(c: Calibration) -> str:
     ]
     shapes.append(svg.path([(x(p), y(g)) for _, p, g in filled], f"curve {c.model}"))
     for b, p, good in filled:
-        tip = f"said {p:.2f}, found {good:.2f}, n = {b.n}"
+        tip = f"predicted {p:.2f}, good {good:.2f}, n = {b.n}"
         shapes.append(
             svg.circle(x(p), y(good), 3 + 5 * math.sqrt(b.n / most), f"dot {c.model}", tip)
         )
@@ -269,10 +269,10 @@ def _calibration(c: Calibration) -> str:
         )
     shapes.append(
         svg.axis_label(
-            left + width / 2, top + side + bar + 44, "probability said (bars: how often)"
+            left + width / 2, top + side + bar + 44, "predicted probability (bars: how often)"
         )
     )
-    shapes.append(svg.text(left + 6, top + 12, "share found good", "start", "muted"))
+    shapes.append(svg.text(left + 6, top + 12, "share that is good", "start", "muted"))
     return svg.figure(
         WIDTH, top + side + bar + 50, f"Calibration of {MODEL_NAMES[c.model]}", *shapes
     )

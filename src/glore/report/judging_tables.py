@@ -1,4 +1,4 @@
-"""Tables 1 and 2 as text: how well the reward models judge steps and final answers."""
+"""Tables 1 and 2 of an evaluation as text: how well the reward models judge steps and answers."""
 
 from __future__ import annotations
 

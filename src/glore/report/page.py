@@ -1,7 +1,8 @@
-"""One self-contained HTML page: no network, no fonts or scripts from elsewhere, every text escaped.
+"""An evaluation → one self-contained HTML page: no network, no fonts or scripts from elsewhere,
+every text escaped.
 
-The page's policy allows exactly the one script and the one style sheet that glore wrote, by their
-hashes, so that even a hole in the escaping would not let a model's text run.
+The page's security policy allows only the script and the style sheet that glore wrote, by their
+hashes. Even a mistake in the escaping would not let a model's text run.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = ["RunFacts", "StageFacts", "render_page"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StageFacts:
-    """What one finished stage cost."""
+    """Time, tokens and counts of one finished stage."""
 
     name: str
     seconds: float
@@ -41,10 +42,10 @@ class StageFacts:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What the page says about the run besides its numbers."""
+    """Facts about the run that are not in its evaluation."""
 
     trained: str
-    """In plain words, what was trained on what."""
+    """What was trained on what, as a few sentences."""
     stages: tuple[StageFacts, ...]
     config: str
     """The resolved recipe."""
@@ -53,7 +54,7 @@ class RunFacts:
 
 
 def render_page(evaluation: Evaluation, inputs: EvaluationInputs, facts: RunFacts) -> str:
-    """The whole page as text."""
+    """The whole page as HTML text."""
     style, script = _asset("page.css"), _asset("page.js")
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
@@ -154,13 +155,13 @@ def _tiles(e: Evaluation) -> str:
 
 
 def _number(value: str) -> str:
-    """The number large, its interval small beside it."""
+    """`54.2 [50.1, 58.2]` → the number large, its interval small beside it."""
     number, _, interval = value.partition(" ")
     return f"{escape(number)} <span>{escape(interval)}</span>"
 
 
 def _intervals(text: str) -> str:
-    """Escaped text with the intervals set back."""
+    """Escaped text with muted intervals."""
     return re.sub(r"(\[[^\]]*\])", r'<span class="muted">\1</span>', escape(text))
 
 

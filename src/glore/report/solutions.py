@@ -1,8 +1,8 @@
-"""The data of the solution browser: per question the draft with its scores and truth, the
-refinements, the choice.
+"""Records → the data of the solution browser: for each question, the draft with scores and truth,
+the refinements, and the choice.
 
-Bounded: so many questions, steps and characters go into the page, and the page says what it left
-out. Everything is data for `textContent`; nothing here is ever read as HTML.
+Numbers of questions, steps and characters are limited, and the page says what is left out.
+Everything is data for `textContent`; nothing here is read as HTML.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
 
 def solution_data(inputs: EvaluationInputs, options: EvaluationOptions) -> dict[str, Json]:
-    """What the page's script shows; the first `MAX_PROBLEMS` drafts."""
+    """The data that the page's script shows, for the first `MAX_PROBLEMS` drafts."""
     index = Index(inputs, options)
     problem_of = {p.id: p for p in inputs.problems}
     labels = {r.solution_id: r for r in inputs.draft_labels}
@@ -46,7 +46,7 @@ def solution_data(inputs: EvaluationInputs, options: EvaluationOptions) -> dict[
 
 
 def embedded(data: dict[str, Json]) -> str:
-    """JSON that can stand inside a `<script>` element: no character in it can end the element or
+    """Data → JSON for the inside of a `<script>` element: no character in it can end the element or
     start another.
     """
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""What came out, in plain words. Says "no difference shown" when an interval includes zero."""
+"""An evaluation → a few sentences. An interval that includes zero shows no difference."""
 
 from __future__ import annotations
 

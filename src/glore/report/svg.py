@@ -1,5 +1,5 @@
-"""A few shapes of SVG as text. Colours come from the page's style sheet through classes, so figures
-follow light and dark.
+"""A few SVG shapes as text. Colours come from classes of the page's style sheet, so figures follow
+light and dark mode.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ __all__ = ["axis_label", "circle", "figure", "line", "path", "polygon", "rect", 
 
 
 def figure(width: float, height: float, label: str, *shapes: str) -> str:
-    """A whole drawing; `label` is what a screen reader says."""
+    """A whole drawing. `label`: its description for screen readers."""
     inside = "\n".join(shapes)
     return (
         f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">'

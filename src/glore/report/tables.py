@@ -1,6 +1,6 @@
-"""The tables of an evaluation as text: one source for the terminal, the page and Markdown.
+"""An evaluation → its tables as text, for the terminal, the page and Markdown.
 
-Every table names each of its columns beside the cell that stands in it.
+Every column is named beside its cell.
 """
 
 from __future__ import annotations

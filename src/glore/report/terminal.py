@@ -1,4 +1,4 @@
-"""The tables in a terminal."""
+"""An evaluation → its tables in a terminal."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ MAIN_TABLES = (
     "agreement",
     "counts",
 )
-"""What fits a screen; the page shows the rest as well."""
+"""Tables that fit a screen. The page shows all tables."""
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
-    """Print the main tables and the headline."""
+    """Print the main tables and the summary."""
     for view in table_views(evaluation):
         if view.id in MAIN_TABLES:
             print_view(view, console)

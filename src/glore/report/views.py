@@ -57,7 +57,7 @@ class TableView:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     headline: frozenset[int] = frozenset()
-    """Rows that carry the message."""
+    """Indices of the rows that are shown in bold."""
 
 
 def table_of(
@@ -80,14 +80,14 @@ def table_of(
 
 
 def percent(estimate: Estimate | None) -> str:
-    """`54.2 [50.1, 58.2]` in percent, or `–`."""
+    """An estimate → `54.2 [50.1, 58.2]` in percent, or `–`."""
     if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
         return "–"
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
 def points(difference: Difference | None) -> str:
-    """`+8.1 [4.2, 12.0]` in percentage points, or `–`."""
+    """A difference → `+8.1 [+4.2, +12.0]` in percentage points, or `–`."""
     if (
         difference is None
         or difference.value is None
@@ -100,7 +100,7 @@ def points(difference: Difference | None) -> str:
 
 
 def to_markdown(view: TableView) -> str:
-    """The table as Markdown with its title and note."""
+    """A table → Markdown with its title and note."""
     lines = [f"### {view.title}", "", view.note, ""] if view.note else [f"### {view.title}", ""]
     lines.append("| " + " | ".join(view.columns) + " |")
     lines.append("|" + "|".join(["---"] + ["---:"] * (len(view.columns) - 1)) + "|")

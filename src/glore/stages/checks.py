@@ -23,7 +23,7 @@ from glore.training.launch_command import check_launch
 from glore.training.trackers import check_trackers
 
 if TYPE_CHECKING:
-    from glore.modelfolder import ModelFolder
+    from glore.model_folder import ModelFolder
 
 __all__ = ["check_base", "check_engine", "check_training"]
 
@@ -140,7 +140,7 @@ def _layers(config: RunConfig) -> set[str] | None:
     found = _base_folder(config)
     if found is None:
         return None
-    from glore.modelweights import weight_headers
+    from glore.model_weights import weight_headers
 
     headers = weight_headers(found, f"can't load {shown(config.base.model)}")
     ends = ".weight"
@@ -202,6 +202,6 @@ def _base_folder(config: RunConfig) -> ModelFolder | None:
     model = config.base.model
     if model is None or not (is_local(model) or Path(model).is_file()):
         return None
-    from glore.modelfolder import open_folder
+    from glore.model_folder import open_folder
 
     return open_folder(str(config.base.reference), "causal language model")

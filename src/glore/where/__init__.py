@@ -1,8 +1,8 @@
-"""Where to refine: the stepwise outcome reward model, its labels, and the first bad step (methods 3
+"""Where to refine: labels of the stepwise outcome reward model, and the first bad step (methods 3
 and 5).
 
 first_bad      the first bad step of scored steps
-consistency    does a verifying rollout use the results of the prefix it continues?
+consistency    whether a verifying rollout uses the results of the prefix that it continues
 scan           verifying rollouts from the prefixes of drafts: backwards, to the first success
 labels         rollouts → step labels, truth labels
 balance        per-length balancing as a mask over steps

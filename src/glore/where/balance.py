@@ -18,8 +18,8 @@ __all__ = ["balance_mask"]
 def balance_mask(
     labels: Mapping[tuple[str, str], Sequence[bool]], seed: int
 ) -> dict[tuple[str, str], tuple[bool, ...]]:
-    """L flags per draft: does the step stay in training? Keys are (question id, draft id), values
-    the L labels.
+    """(question id, draft id) → L labels, to the same keys → L flags: does the step stay in
+    training?
     """
     classes: dict[tuple[int, bool], list[tuple[int, tuple[str, str]]]] = defaultdict(list)
     for key, steps in labels.items():

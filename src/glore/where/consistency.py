@@ -1,12 +1,12 @@
-"""Does a verifying rollout use the results of the prefix it continues? (method 3.1)
+"""Whether a verifying rollout uses the results of the prefix that it continues (method 3.1).
 
 A rollout that ignores the prefix and solves the question from the start says nothing about the
-prefix, so it counts as no success. The result R_k of every prefix step k must appear later than
+prefix, so it does not count as a success. The result R_k of every prefix step k must appear after
 step k in P_i ⊕ T.
 
-Chosen: numbers are compared in canonical form (no thousands commas, `$`, leading or trailing zeros)
-and on number boundaries, so that 5 is not found inside 15 or 2.5. Options: the paper's literal
-substring check, and R_i alone.
+Numbers are compared in canonical form (no thousands commas, `$`, leading or trailing zeros) and as
+whole numbers: 5 is not found inside 15 or 2.5. Options: the paper's literal substring check, and
+R_i alone.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _ANNOTATION = re.compile(r"<<([^<>]*)>>")
 
 
 def step_result(step: str) -> str | None:
-    """R_k as written: the number after `=` of the last `<<…=v>>`, else after the last `=`, else the
-    last number, else none.
+    """A step → R_k as written: the number after `=` of the last `<<…=v>>`, else after the last `=`,
+    else the last number, else none.
     """
     annotations = [a for a in _ANNOTATION.findall(step) if "=" in a]
     for place in (annotations[-1:], [step] if "=" in step else []):
@@ -46,25 +46,24 @@ def consistent_rollouts(
     how: str = "number",
     steps: str = "all",
 ) -> list[bool]:
-    """Per rollout of one prefix, whether its steps use the results of the prefix's steps; `how` and
-    `steps` are those of `LabelSettings`.
+    """One flag per rollout of a prefix: do its steps use the results of the prefix's steps?
 
-    What the prefix itself leaves unused is worked out once.
+    `how`, `steps`: `consistency` and `consistency_steps` of `LabelSettings`.
     """
     if how == "off":
         return [True] * len(rollouts)
     checked = range(len(prefix)) if steps == "all" else range(len(prefix))[-1:]
     results = [(k, result) for k in checked if (result := step_result(prefix[k])) is not None]
     if how == "substring":
-        owed = {r for k, r in results if not any(r in later for later in prefix[k + 1 :])}
-        return [all(any(r in step for step in rollout) for r in owed) for rollout in rollouts]
+        unused = {r for k, r in results if not any(r in later for later in prefix[k + 1 :])}
+        return [all(any(r in step for step in rollout) for r in unused) for rollout in rollouts]
     found = [numbers(step) for step in prefix]
-    owed = {
+    unused = {
         _canonical(r)
         for k, r in results
         if not any(_canonical(r) in later for later in found[k + 1 :])
     }
-    return [owed <= frozenset().union(*map(numbers, rollout)) for rollout in rollouts]
+    return [unused <= frozenset().union(*map(numbers, rollout)) for rollout in rollouts]
 
 
 def _written(text: str) -> list[str]:
@@ -77,8 +76,8 @@ def _written(text: str) -> list[str]:
 
 
 def _is_sign(before: str, minus: str) -> bool:
-    """Is a minus after this text a sign? Not after an operand (`12 - 3`), inside a word (`step-3`),
-    or as a bullet (`- 3 pens`).
+    """True if a minus after the text `before` is a sign: not an operator (`12 - 3`), not part of a
+    word (`step-3`), and no bullet (`- 3 pens`).
     """
     last = before.rstrip()[-1:]
     operand = last.isdigit() or last in tuple(")%") or before[-1:].isalpha()
@@ -86,8 +85,8 @@ def _is_sign(before: str, minus: str) -> bool:
 
 
 def _canonical(number: str) -> str:
-    """One spelling per value: `$1,234.50` and `01234.5` are the same. Works on text, so a number
-    may have any length.
+    """A number → the one spelling of its value: `$1,234.50` and `01234.5` give the same. Works on
+    text, so a number may have any length.
     """
     sign, digits = ("-", number[1:]) if number.startswith("-") else ("", number)
     whole, _, fraction = digits.replace(",", "").partition(".")

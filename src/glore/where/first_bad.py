@@ -1,4 +1,4 @@
-"""The first bad step of a draft, from a reward model's step scores (method 5)."""
+"""Step scores of a reward model → the first bad step of a draft (method 5)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,5 @@ __all__ = ["first_bad_step"]
 
 
 def first_bad_step(p_correct: Sequence[float], threshold: float) -> int | None:
-    """0-based index of the first step with a SORM probability of at most `threshold`, or none
-    (method 5).
-    """
+    """0-based index of the first step with a probability of at most `threshold`, or none."""
     return next((i for i, p in enumerate(p_correct) if p <= threshold), None)

@@ -1,12 +1,10 @@
-"""Step labels derived from raw rollouts: consistency, positive propagation, balance, in this order
-(method 3).
+"""Raw rollouts → step labels: consistency, positive propagation, balance, in this order (method 3).
 
 Labels are a pure function of (drafts, trials, rule), so another rule costs no sampling. Consistency
-is judged anew from the kept texts. A scan that ended early knows nothing about what it did not
-draw: where a rule would need that, the draft gets no labels (none) and is counted. This can't
-happen for the rule the scan was made with, nor for a looser one.
+is computed again from the stored texts. If a rule needs rollouts that a scan did not draw, the
+draft gets no labels and is counted. That can't happen for the rule of the scan or a looser one.
 
-The last step's label is the draft's own correctness. An ungraded draft gets no labels; an ungraded
+The last step's label is the draft's own correctness. An ungraded draft gets no labels. An ungraded
 rollout is no success.
 """
 
@@ -28,7 +26,7 @@ __all__ = ["LabelCounts", "LabelledDrafts", "good_traces", "label_drafts", "trut
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LabelCounts:
-    """What each part of the labelling did: counts before and after it."""
+    """Counts before and after each part of the labelling."""
 
     n_drafts: int
     n_unlabelled: int
@@ -39,9 +37,9 @@ class LabelCounts:
     n_right_rollouts: int
     """Before the consistency check."""
     n_consistent_rollouts: int
-    """Right ones that pass it."""
+    """Right rollouts that pass it."""
     n_positive_sampled: int
-    """Positive steps before propagation (in a scan, steps before t* are not sampled)."""
+    """Positive steps before propagation. A scan does not sample the steps before t*."""
     n_positive: int
     """Positive steps after propagation."""
     n_negative: int
@@ -88,8 +86,8 @@ def label_drafts(
 
 
 def good_traces(draft: Solution, trial: PrefixTrials, rule: LabelSettings) -> list[tuple[str, ...]]:
-    """Steps of the right and consistent rollouts of one prefix, in the order of k: the targets of
-    local refinement.
+    """The steps of each right and consistent rollout of one prefix, in the order of k. They are the
+    targets of local refinement.
     """
     continuations = [split_steps(text) for text in trial.completions]
     consistent = consistent_rollouts(
@@ -103,8 +101,8 @@ def good_traces(draft: Solution, trial: PrefixTrials, rule: LabelSettings) -> li
 
 
 def truth_labels(solution: Solution, truth: Sequence[bool]) -> StepLabels:
-    """Labels from a task that knows the truth of every step: after the first false statement every
-    step is negative.
+    """One flag per step from a task that knows the truth → labels: every step from the first false
+    one on is negative.
     """
     labels = tuple(all(truth[: i + 1]) for i in range(len(truth)))
     return _record(solution.id, labels, (True,) * len(labels), "truth")
@@ -113,9 +111,7 @@ def truth_labels(solution: Solution, truth: Sequence[bool]) -> StepLabels:
 def _sampled_labels(
     draft: Solution, trials: Sequence[PrefixTrials], rule: LabelSettings
 ) -> tuple[bool, ...] | None:
-    """l_i as sampled, l_L from the draft itself; none where the rollouts at hand can't decide the
-    labels.
-    """
+    """l_i as sampled, l_L from the draft itself. None: the rollouts don't decide the labels."""
     if draft.correct == "unknown" or not draft.steps:
         return None
     success = {t.n_steps_kept: bool(good_traces(draft, t, rule)) for t in trials}

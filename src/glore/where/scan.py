@@ -1,23 +1,22 @@
 """Verifying rollouts from the prefixes of drafts: the exact backward scan, or full counts (method
 3).
 
-Labels are used after positive propagation, so they depend on the last positive step t* alone. An
-incorrect draft of L steps is therefore scanned backwards from P_{L−1}, the scan ends at the first
-prefix with a consistent success, and at one prefix sampling ends at that success. A correct draft
-needs no rollouts. With full counts all K are drawn at every prefix of every draft (soft labels,
-value refinement and the ablation without propagation need them).
+After positive propagation, labels depend on the last positive step t* alone. So an incorrect draft
+of L steps is scanned backwards from P_{L−1}. The scan ends at the first prefix with a consistent
+success, and sampling at a prefix ends at its first such success. A correct draft needs no rollouts.
+With full counts, all K are drawn at every prefix of every draft; soft labels, value refinement and
+the ablation without propagation need them.
 
-Rollout k of prefix i has the seed (run seed, draft, i, k), so both ways see the same rollouts. At a
-prefix they are drawn in growing waves, since the first ones often suffice; a record keeps the
-rollouts up to the first consistent success in the order of k, hence waves change the time it takes
+Rollout k of prefix i has the seed (run seed, draft, i, k), so a scan and full counts see the same
+rollouts. At a prefix they are drawn in growing waves, since the first ones often suffice. A record
+keeps the rollouts up to the first consistent success in the order of k, so waves change the time
 and nothing else.
 
-Outcomes drawn before, for the same drafts, are taken up (`drawn`), and only what is missing is
-drawn: that is how verdicts of another grader lead to the records that a scan with it makes
-(`glore.regrade`).
+Rollouts drawn earlier for the same drafts are used again (`drawn`), and only missing ones are
+drawn. `glore.regrade` uses this to find the records that a scan with another grader would make.
 
 A rollout that could not be graded is kept as `unknown` and is no success. A draft that could not be
-graded gets none.
+graded gets no rollouts.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from glore.where.consistency import consistent_rollouts
 __all__ = ["expected_rollouts", "verify_prefixes"]
 
 WAVES = (1, 3)
-"""Rollouts drawn first, then next, …; the last wave is whatever is left of K."""
+"""Rollouts in the first wave, in the second, …; the last wave has the rest of K."""
 
 
 def verify_prefixes(
@@ -53,10 +52,10 @@ def verify_prefixes(
     waves: Sequence[int] = WAVES,
     drawn: Iterable[PrefixTrials] = (),
 ) -> list[PrefixTrials]:
-    """Raw outcomes for every prefix that was tried, in the order of the drafts and then of i.
+    """Rollouts of every prefix that was tried, in the order of the drafts, then of i.
 
-    `problems` by id; `seed` is the run's. `settings.full_counts` chooses between the scan and full
-    counts. `drawn`: outcomes of an earlier scan of these drafts with the same settings and seed.
+    `problems`: by id; `seed`: the run's; `settings.full_counts`: full counts in place of the scan;
+    `drawn`: rollouts of an earlier scan of these drafts with the same settings and seed.
     """
     scan = _Scan(task, settings, seed, () if settings.full_counts else tuple(waves), progress)
     scan.drawn = {(t.solution_id, t.n_steps_kept): t for t in drawn}
@@ -81,8 +80,8 @@ def verify_prefixes(
 
 
 def expected_rollouts(p: Sequence[float], k: int) -> float:
-    """Expected rollouts of the scan for one incorrect draft, where `p[i-1]` is the success rate at
-    P_i, i < L (method 3).
+    """Expected number of rollouts that the scan draws for one incorrect draft. `p[i-1]`: success
+    rate at P_i, i < L (method 3).
 
     Π_{i<j<L}(1−p_j)^K is the chance of reaching P_i, (1−(1−p_i)^K)/p_i the expected number drawn
     there. Full counts: K(L−1).
@@ -114,7 +113,7 @@ class _Prefix:
 
 
 class _Scan:
-    """The state of a scan: open requests by id, finished prefixes."""
+    """The state of a scan: open requests by id, records of finished prefixes."""
 
     def __init__(
         self,
@@ -137,16 +136,16 @@ class _Scan:
 
     @property
     def n_drafts_open(self) -> int:
-        """Drafts that something is being drawn for."""
+        """Number of drafts with open requests."""
         return len(self._n_open)
 
     def prefix(self, problem: Problem, draft: Solution, i: int) -> _Prefix:
-        """P_i with the rollouts that were drawn from it before."""
+        """P_i with the rollouts that were drawn from it earlier."""
         trial = self.drawn.get((draft.id, i))
         if trial is None:
             return _Prefix(problem, draft, i, ())
-        # A record has the tokens of its rollouts together: the first one gets them all, so a record
-        # that loses its last ones says what was drawn, and any other has the sum it had.
+        # A record knows only the sum of its rollouts' tokens. The first rollout gets them all, so
+        # the sum stays even if the record loses its last rollouts.
         tokens = (trial.n_tokens, *(0 for _ in trial.completions[1:]))
         return _Prefix(
             problem,
@@ -174,7 +173,9 @@ class _Scan:
         )
 
     def follow_up(self, result: Result) -> list[Request]:
-        """Grade a wave; then more of the same prefix, or the prefix before it, or nothing."""
+        """Grade a wave, and return requests for more of the same prefix, for the prefix before it,
+        or none.
+        """
         before = self._open.pop(result.request.id)
         prefix = dataclasses.replace(
             before, rollouts=before.rollouts + self._graded(before, result.completions)
@@ -188,7 +189,7 @@ class _Scan:
         return requests
 
     def to_draw(self, prefix: _Prefix) -> list[_Prefix]:
-        """Where to draw next: here, at a prefix before this one, or nowhere. What has all its
+        """The prefix to draw from next: this one, an earlier one, or none. A prefix with all its
         rollouts becomes a record.
         """
         lazy = not self._settings.full_counts

@@ -54,7 +54,7 @@ class HttpEngine:
     """
 
     def __init__(self, model_path: str | Path, settings: HttpEngineSettings) -> None:
-        from glore.modelfolder import split_reference
+        from glore.model_folder import split_reference
         from glore.models import load_tokenizer
 
         self._settings = settings

@@ -1,8 +1,8 @@
-"""What a model folder holds, looked at before transformers reads it: no code, no pickles, nothing
-damaged, no absurd sizes.
+"""A model's folder, checked before transformers reads it: no code, no pickles, no damage, no absurd
+sizes.
 
-Every refusal is a ModelError in one line. The files are data from elsewhere: their JSON is read up
-to a bound, and of the weights only the headers.
+Every refusal is a ModelError in one line. The files are untrusted data: JSON is read up to a
+limit, and only the headers of the weights are read.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ _log = logging.getLogger(__name__)
 
 SAFE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-"""What transformers reads of pickled weights."""
+"""The files of pickled weights that transformers reads."""
 _PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 _READ = re.compile(
-    r".*\.(safetensors|model|jinja|bin)|.*\.safetensors\.index\.json|(adapter|generation)_config\.json|(vocab|added_tokens|chat_template"
-    r"|tokenizer|tokenizer_config|special_tokens_map)\.json|(vocab|merges)\.txt"
+    r".*\.(safetensors|model|jinja|bin)|.*\.safetensors\.index\.json"
+    r"|(adapter|generation)_config\.json|(vocab|added_tokens|chat_template|tokenizer"
+    r"|tokenizer_config|special_tokens_map)\.json|(vocab|merges)\.txt"
 )
-"""Files at the top of a folder that a loader takes in."""
+"""Files at the top of a folder that a loader reads."""
 _WANTED = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja"]
 _WANTED_WEIGHTS = ["model.safetensors", "model-?????-of-?????.safetensors"]
 _MAX_JSON_BYTES = 1 << 24
@@ -52,36 +53,36 @@ _PINNED = re.compile(r"([\w.-]+(?:/[\w.-]+)?)@([\w./-]+)")
 LOOPED = re.compile(
     r"(num_|n_)?(hidden_|encoder_|decoder_)?layers?|num_(encoder|decoder)_layers|n_layer|num_labels"
 )
-"""Settings of a config.json that transformers counts up to, one object each."""
+"""Settings of a config.json for which transformers makes that many objects."""
 _SIZES = re.compile(
     r"(.*_)?(size|dim|layers?|heads?|experts|embd|inner|ctx|positions|embeddings|d_model|d_ff|d_kv|d_inner)"
 )
-MAXLOOPED, MAX_SIZE = 10_000, 1 << 31
+MAX_LOOPED, MAX_SIZE = 10_000, 1 << 31
 _said: set[str] = set()
 
 
 class ModelFolder(NamedTuple):
-    """A model that was found."""
+    """A model whose files were found and checked."""
 
     name: str
-    """What `from_pretrained` gets: a folder, or a name on the Hub."""
+    """Argument of `from_pretrained`: a folder, or a name on the Hub."""
     folder: Path
     """Where its files are."""
     revision: str | None
-    """Of a model on the Hub: the commit."""
+    """The commit of a model on the Hub."""
     pickle: bool
-    """Whether its pickled weights were asked for by name."""
+    """True if its pickled weights were requested by name."""
     config: Mapping[str, object]
     """The content of config.json."""
 
     @property
     def options(self) -> dict[str, object]:
-        """What every `from_pretrained` of a configuration or tokenizer is told."""
+        """Keyword arguments of `from_pretrained` for a configuration or a tokenizer."""
         return {"trust_remote_code": False} | ({"revision": self.revision} if self.revision else {})
 
     @property
     def weight_options(self) -> dict[str, object]:
-        """`options` and those of weights: safetensors, or pickles without objects that run code."""
+        """The same for weights: safetensors, or pickles without objects that run code."""
         return {**self.options, "use_safetensors": not self.pickle, "weights_only": True}
 
 
@@ -93,12 +94,11 @@ def split_reference(path: str | Path) -> tuple[str, str | None]:
 
 
 def open_folder(path: str | Path, what: str, weights: bool = True) -> ModelFolder:
-    """Find the model at `path` and check what lies there. `what` is it to be, in errors; `weights`:
-    they are needed too.
+    """Find and check the model at `path`. `what`: the kind of model, for messages; `weights`: the
+    weights are needed too. Raises ModelError.
 
-    `path` is a folder, a name on the Hub or NAME@REVISION (which is fetched), or a file
-    `…/pytorch_model.bin`: pickled weights, asked for by name.
-    Raises ModelError.
+    `path` is a folder, a name on the Hub, NAME@REVISION (which is fetched), or a file
+    `…/pytorch_model.bin` to request pickled weights by name.
     """
     (text, revision), pickle = split_reference(path), False
     if Path(text).name in PICKLES and Path(text).is_file():
@@ -114,12 +114,12 @@ def open_folder(path: str | Path, what: str, weights: bool = True) -> ModelFolde
     if (folder / "adapter_config.json").exists():
         raise ModelError(
             f"{where}: it holds an adapter (adapter_config.json); merge it into its base (peft: "
-            "merge_and_unload) and give that"
+            "merge_and_unload) and give the merged model"
         )
     if not (folder / "config.json").is_file():
         raise ModelError(
-            f"the folder {shown(text)} holds no config.json, so no saved model; give the folder "
-            "that save_pretrained wrote"
+            f"the folder {shown(text)} holds no config.json, so it is no saved model; give a "
+            "folder that save_pretrained wrote"
         )
     if is_here:
         _check_unchanged(folder, where)
@@ -131,7 +131,7 @@ def open_folder(path: str | Path, what: str, weights: bool = True) -> ModelFolde
 
 
 def _fetched(name: str, what: str, revision: str | None, weights: bool) -> Path:
-    """The files of a model on the Hub that are data, in the cache. Neither code nor pickles are
+    """Download a model of the Hub to the cache, and return the folder. Neither code nor pickles are
     fetched.
     """
     from huggingface_hub import snapshot_download
@@ -153,7 +153,7 @@ def _fetched(name: str, what: str, revision: str | None, weights: bool) -> Path:
     except Exception as error:
         asked = name if revision is None else f"{name}@{revision}"
         raise ModelError(
-            f"can't load a {what} from {shown(asked)}: it is no folder here, and can't be fetched "
+            f"can't load a {what} from {shown(asked)}: it is no local folder, and can't be fetched "
             f"from the Hugging Face Hub ({in_one_line(error)}); give the folder of a saved model, "
             "or a Hub name like Qwen/Qwen2.5-0.5B"
         ) from error
@@ -163,8 +163,8 @@ def _fetched(name: str, what: str, revision: str | None, weights: bool) -> Path:
 
 
 def _check_unchanged(folder: Path, where: str) -> None:
-    """Refuse a folder of ours whose files have changed, or that holds another which a loader would
-    take in.
+    """Refuse a folder that glore wrote if a file has changed, or if a file was added that a loader
+    would read.
     """
     check_digests(folder)
     known = read_digests(folder)
@@ -174,30 +174,31 @@ def _check_unchanged(folder: Path, where: str) -> None:
         if path.name not in known and path.name != DIGESTS and _READ.fullmatch(path.name):
             raise ModelError(
                 f"{where}: it holds {shown(path.name)}, which glore did not write there; remove "
-                "that file, or use a copy elsewhere"
+                "that file, or use a copy of the folder elsewhere"
             )
 
 
 def read_json(path: Path, where: str) -> dict[str, object]:
+    """The JSON object in a file. `where`: how a message begins. Raises ModelError."""
     try:
         with path.open("rb") as stream:
             text = stream.read(_MAX_JSON_BYTES + 1)
         data = json.loads(text) if len(text) <= _MAX_JSON_BYTES else None
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
-            f"{where}: its {path.name} can't be read ({in_one_line(error)}); copy it anew"
+            f"{where}: its {path.name} can't be read ({in_one_line(error)}); copy it again"
         ) from error
     if not isinstance(data, dict):
         raise ModelError(
             f"{where}: its {path.name} holds no JSON object of at most {_MAX_JSON_BYTES:,} bytes; "
-            "copy it anew"
+            "copy it again"
         )
     return data
 
 
 def own_code(found: ModelFolder, what: str) -> list[str]:
-    """Code that the folder names for itself (`auto_map`), which glore doesn't run. Said once for
-    each folder.
+    """Names of the code that the folder brings along (`auto_map`). glore doesn't run it, and warns
+    once per folder.
     """
     where = f"can't load a {what} from {shown(found.name)}"
     maps = [found.config.get("auto_map")]
@@ -207,7 +208,7 @@ def own_code(found: ModelFolder, what: str) -> list[str]:
     if named and found.name not in _said:
         _said.add(found.name)
         _log.warning(
-            "%s: its own code (%s) is not run; transformers' own is used in its place",
+            "%s: its own code (%s) is not run; transformers' own code is used instead",
             shown(found.name),
             ", ".join(named[:3]),
         )
@@ -223,7 +224,7 @@ def _leaves(given: object) -> Iterator[object]:
 
 
 def check_config(config: Mapping[str, object], where: str) -> None:
-    """Refuse what a config.json may say that would run code from elsewhere or take no end."""
+    """Refuse a config.json that would run code from elsewhere or make a model of absurd size."""
     named = config.get("transformers_weights")
     if named is not None and not (isinstance(named, str) and named in (SAFE, SAFE_INDEX)):
         raise ModelError(
@@ -231,16 +232,16 @@ def check_config(config: Mapping[str, object], where: str) -> None:
             f"or {SAFE_INDEX} only"
         )
     for key, value in sizes(config):
-        # A NaN is in no order with anything.
-        if not value <= (most := MAXLOOPED if LOOPED.fullmatch(key) else MAX_SIZE):
+        # Written so that NaN is refused, too.
+        if not value <= (most := MAX_LOOPED if LOOPED.fullmatch(key) else MAX_SIZE):
             raise ModelError(
-                f"{where}: its config.json says {printable(key, 60)} {shown(value, 40)}, and at "
-                f"most {most:,} is taken; mend the file"
+                f"{where}: its config.json sets {printable(key, 60)} to {shown(value, 40)}, and "
+                f"the limit is {most:,}; correct the file"
             )
 
 
 def sizes(config: object, depth: int = 0) -> Iterator[tuple[str, int | float]]:
-    """Every size in a config.json, also of the models inside the model."""
+    """Name and value of every size in a config.json, with those of models inside the model."""
     if isinstance(config, dict) and depth < 8:
         for key, value in config.items():
             if isinstance(value, dict):
@@ -254,7 +255,7 @@ def sizes(config: object, depth: int = 0) -> Iterator[tuple[str, int | float]]:
 
 
 def _check_safe(folder: Path, config: Mapping[str, object], where: str) -> None:
-    """Refuse weights that are no safetensors, or that are quantised."""
+    """Refuse weights that are not safetensors, or that are quantised."""
     if config.get("quantization_config") is not None:
         raise ModelError(
             f"{where}: its weights are quantised (quantization_config); give the model in float32, "
@@ -273,8 +274,8 @@ def _check_safe(folder: Path, config: Mapping[str, object], where: str) -> None:
             else "convert them first"
         )
         raise ModelError(
-            f"{where}: its weights are pickled ({shown(pickles[0])}), which can run code when they "
-            f"are read; give a model in safetensors, or, if you trust it, {asked}"
+            f"{where}: its weights are pickled ({shown(pickles[0])}), and pickles can run code "
+            f"when they are read; give a model in safetensors, or, if you trust it, {asked}"
         )
     raise ModelError(
         f"{where}: it holds no weights ({SAFE} or {SAFE_INDEX}); copy the whole folder"
@@ -282,5 +283,5 @@ def _check_safe(folder: Path, config: Mapping[str, object], where: str) -> None:
 
 
 def in_one_line(error: Exception) -> str:
-    """The first sentence or so of an error, on one line."""
+    """An error's message on one line, cut to 200 characters."""
     return printable(" ".join(str(error).split()) or type(error).__name__, 200)

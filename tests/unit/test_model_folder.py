@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from glore import modelfolder, models
+from glore import model_folder, models
 from glore.digests import DIGESTS
 from glore.errors import ModelError
 from support import tiny_training as tiny
@@ -40,7 +40,7 @@ def folder(base: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modelfolder, "_said", set())
+    monkeypatch.setattr(model_folder, "_said", set())
 
 
 def edit(path: Path, **changes: object) -> None:
@@ -192,8 +192,8 @@ def test_pickled_weights_are_refused(folder: Path, tmp_path: Path, name: str) ->
             load(folder)
         message = one_line(caught)
         assert (
-            f"its weights are pickled ('{name}'), which can run code when they are read; give a "
-            "model in safetensors" in message
+            f"its weights are pickled ('{name}'), and pickles can run code when they are "
+            "read; give a model in safetensors" in message
         )
         assert ("base.model=" in message) == (name == "pytorch_model.bin")
     assert not (tmp_path / "marker").exists()
@@ -308,7 +308,7 @@ def test_absurd_sizes_are_refused_before_anything_is_made(
     edit(folder / "config.json", **changes)
     begun = time.monotonic()
     with pytest.raises(
-        ModelError, match=r"its config\.json says \w+ .* (mend the file|right weights)$"
+        ModelError, match=r"its config\.json sets \w+ to .* (correct the file|right weights)$"
     ) as caught:
         models.load_causal_lm(folder)
     one_line(caught)
@@ -322,8 +322,8 @@ def test_sizes_that_do_not_fit_the_weights(folder: Path) -> None:
     edit(folder / "config.json", hidden_size=64)
     with pytest.raises(
         ModelError,
-        match=r"its config\.json and its weights are of different sizes; "
-        r"give those that belong together",
+        match=r"its config\.json and its weights have different sizes; "
+        r"give a config\.json and weights of one model",
     ):
         models.load_causal_lm(folder)
 
@@ -366,7 +366,7 @@ def spoiled(value: float) -> Callable[[Weights], None]:
     [
         (
             to_integers,
-            "has weights of type I8: lm_head.weight and 26 more; weights are floats here",
+            "has weights of type I8: lm_head.weight and 26 more; weights must be floats",
         ),
         (
             lambda w: w.update({"model.norm.weight": w["model.norm.weight"].to(torch.int64)}),
@@ -374,23 +374,23 @@ def spoiled(value: float) -> Callable[[Weights], None]:
         ),
         (
             spoiled(float("nan")),
-            "no finite numbers (NaN or infinity): model.norm.weight; give another copy",
+            "not finite (NaN or infinity): model.norm.weight; give another copy",
         ),
         (
             spoiled(float("-inf")),
-            "no finite numbers (NaN or infinity): model.norm.weight; give another copy",
+            "not finite (NaN or infinity): model.norm.weight; give another copy",
         ),
         (
             lambda w: w.update(extra=torch.ones(3)),
-            "left over are the weights extra; give the model that its config.json describes",
+            "its files hold more weights: extra; give the model that its config.json describes",
         ),
         (
             lambda w: w.update({"model.layers.2.mlp.up_proj.weight": torch.ones(48, 32)}),
-            "left over are the weights model.layers.2",
+            "its files hold more weights: model.layers.2",
         ),
         (
             lambda w: w.update({"score.weight": torch.ones(2, 32)}),
-            "left over are the weights score.weight;",
+            "its files hold more weights: score.weight;",
         ),
     ],
 )
@@ -437,8 +437,8 @@ def test_a_tied_step_classifier_is_no_language_model(tmp_path: Path) -> None:
     models.save_model(step, tiny.tiny_tokenizer(), tmp_path / "orm", "")
     with pytest.raises(
         ModelError,
-        match=r"is no causal language model, or not that alone: "
-        r"left over are the weights score\.bias and 1 more",
+        match=r"is no causal language model, or not only that: "
+        r"its files hold more weights: score\.bias and 1 more",
     ):
         models.load_causal_lm(tmp_path / "orm")
 
@@ -502,7 +502,7 @@ def test_a_model_of_the_hub_is_checked_like_a_folder(
     (place / "refs" / "main").write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    found = modelfolder.open_folder("org/name", "causal language model")
+    found = model_folder.open_folder("org/name", "causal language model")
     assert (found.name, found.folder, found.revision) == (
         "org/name",
         place / "snapshots" / commit,
@@ -511,11 +511,14 @@ def test_a_model_of_the_hub_is_checked_like_a_folder(
     with_code(place / "snapshots" / commit, tmp_path / "marker")
     edit(place / "snapshots" / commit / "config.json", num_hidden_layers=10**9)
     for load in LOADERS:
-        with pytest.raises(ModelError, match="num_hidden_layers 1000000000, and at most 10,000"):
+        with pytest.raises(
+            ModelError, match="num_hidden_layers to 1000000000, and the limit is 10,000"
+        ):
             load("org/name")
     with pytest.raises(
         ModelError,
-        match="can't load a tokenizer from 'org/other': it is no folder here, and can't be fetched",
+        match="can't load a tokenizer from 'org/other': it is no local folder, and can't be "
+        "fetched",
     ):
         models.load_tokenizer("org/other")
     assert not (tmp_path / "marker").exists()

@@ -1,8 +1,6 @@
-"""The weights of a model: what their files say of them before they are loaded, and whether what was
-loaded is a model.
+"""A model's weights: their headers, checked before loading; the loaded model, checked after.
 
-Loading is strict: weights that are missing, left over, of integer type, or not finite are refused
-in one line.
+Weights that are missing, left over, of integer type or not finite are refused in one line.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from glore.digests import is_inside
 from glore.errors import ModelError, printable, shown
-from glore.modelfolder import LOOPED, PICKLES, SAFE, SAFE_INDEX, ModelFolder, read_json, sizes
+from glore.model_folder import LOOPED, PICKLES, SAFE, SAFE_INDEX, ModelFolder, read_json, sizes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -22,15 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["Headers", "check_headers", "check_loaded", "weight_headers"]
 
 Headers = Mapping[str, tuple[str, tuple[int, ...]]]
-"""Weight → its type, as safetensors names it, and its shape."""
+"""Name of a weight → its type, as safetensors names it, and its shape."""
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 _SMALL = 1 << 20
-"""Sizes up to here are harmless, whatever the weights hold."""
+"""Sizes up to this one are harmless, whatever the weights hold."""
 
 
 def weight_headers(found: ModelFolder, where: str) -> Headers:
-    """Types and shapes of all weights, out of the headers of their files. Raises ModelError,
+    """Types and shapes of all weights, read from the headers of their files. Raises ModelError and
     SafetensorError.
     """
     one, index = PICKLES if found.pickle else (SAFE, SAFE_INDEX)
@@ -45,7 +43,7 @@ def weight_headers(found: ModelFolder, where: str) -> Headers:
         ]:
             raise ModelError(
                 f"{where}: its {index} names the file {shown(wrong[0])}, which is no "
-                f"{Path(one).suffix} file in the folder"
+                f"{Path(one).suffix} file in the folder; copy the whole folder again"
             )
     read = _pickle_header if found.pickle else _safe_header
     return {key: header for name in names for key, header in read(found.folder / name)}
@@ -68,17 +66,17 @@ def _pickle_header(path: Path) -> Iterator[tuple[str, tuple[str, tuple[int, ...]
 
 
 def check_headers(config: Mapping[str, object], headers: Headers, where: str) -> None:
-    """Refuse a config.json whose sizes the weights can't have."""
+    """Refuse a config.json with sizes that the weights can't have."""
     most = max(_SMALL, sum(math.prod(shape) for _, shape in headers.values()))
     layers = max(64, len(headers))
     for key, value in sizes(config):
         limit = layers if LOOPED.fullmatch(key) and key != "num_labels" else most
         if value > limit and not key.endswith(("positions", "position_embeddings", "ctx")):
             raise ModelError(
-                f"{where}: its config.json says {key} {value:,}, and its weights are "
+                f"{where}: its config.json sets {key} to {value:,}, but its weights are "
                 f"{len(headers):,} tensors of "
-                f"{sum(math.prod(shape) for _, shape in headers.values()):,} numbers in all; mend "
-                "the file or give the right weights"
+                f"{sum(math.prod(shape) for _, shape in headers.values()):,} numbers in all; "
+                "correct the file or give the right weights"
             )
 
 
@@ -91,8 +89,10 @@ def check_loaded(
     what: str,
     fresh: tuple[str, ...],
 ) -> None:
-    """Refuse weights that are missing, left over, of a type that no model computes with, or no
-    finite numbers.
+    """Refuse a loaded model whose weights are missing, left over, of integer type or not finite.
+
+    `missing`, `left`: as transformers reports them; `who`, `what`: the model and its kind, for
+    messages; `fresh`: prefixes of names that may be missing. Raises ModelError.
     """
     import torch
 
@@ -117,8 +117,8 @@ def check_loaded(
         ]
     refuse(
         over,
-        f"is no {what}, or not that alone: left over are the weights {{}}; give the model that its "
-        "config.json describes",
+        f"is no {what}, or not only that: its files hold more weights: {{}}; give the model that "
+        "its config.json describes",
     )
     buffers = tuple(name for name, _ in model.named_buffers())
     odd = sorted(
@@ -129,20 +129,20 @@ def check_loaded(
     kind = headers[odd[0]][0] if odd else ""
     refuse(
         odd,
-        f"has weights of type {kind}: {{}}; weights are floats here ({', '.join(FLOATS)}), so give "
+        f"has weights of type {kind}: {{}}; weights must be floats ({', '.join(FLOATS)}), so give "
         "the model without quantisation",
     )
     broken = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
     refuse(
         broken,
-        "has weights that are no finite numbers (NaN or infinity): {}; give another copy, or "
-        "train it again",
+        "has weights that are not finite (NaN or infinity): {}; give another copy, or train it "
+        "again",
     )
 
 
 def _is_constant(name: str, headers: Headers) -> bool:
-    """Is it a table that older releases of transformers saved, and newer ones compute? Masks of
-    attention have four axes.
+    """True for a table that older releases of transformers saved and newer ones compute. Attention
+    masks have four axes.
     """
     shapes = [shape for key, (_, shape) in headers.items() if key.endswith(name)]
     is_mask = name.endswith(("attn.bias", "attention.bias")) and all(
