@@ -37,7 +37,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(folder: Path) -> None
     assert process.returncode == 130
     assert (
         errors.splitlines()[-1]
-        == "error: stopped by Ctrl-C; everything committed is kept: run the same command to go on"
+        == "error: stopped by Ctrl-C; all finished work is kept: run the same command to continue"
     )
     assert "Traceback" not in errors
     again = glore(folder, "run", "r.yaml")
@@ -126,7 +126,7 @@ FAILURES: dict[str, tuple[str, int, str]] = {
     "stdout a broken pipe": (
         "($GLORE show small; echo $? >code) | true; exit $(cat code)",
         1,
-        "stdout: whoever read it has gone",
+        "stdout: its reader has stopped",
     ),
     "a name of 300 characters": (f"$GLORE run r.yaml name={LONG}", 2, "a name has 1 to 64 letters"),
     "a name above": ("$GLORE run r.yaml name=..", 2, "a name has 1 to 64 letters"),
@@ -166,12 +166,12 @@ FAILURES: dict[str, tuple[str, int, str]] = {
     "a question like an option": (
         "$GLORE refine small '-5 + 3?'",
         2,
-        "a question that begins with - goes after --",
+        "put a question that begins with - after --",
     ),
     "a question like a long option": (
         "$GLORE refine small '--x - 3 = 0?'",
         2,
-        "a question that begins with - goes after --",
+        "put a question that begins with - after --",
     ),
     "a question that is no UTF-8": (
         "$GLORE refine small $'caf\\xe9'",
@@ -292,11 +292,11 @@ def test_a_closed_stream_is_never_a_file_of_the_run(folder: Path) -> None:
         ),
         (
             "OSError(30, 'Read-only file system', 'a')",
-            "'a': Read-only file system; give a place that may be read and written",
+            "'a': Read-only file system; choose a place that can be read and written",
         ),
         (
             "OSError(5, 'Input/output error')",
-            "Input/output error; mend that, then run the same command again",
+            "Input/output error; fix that, then run the same command again",
         ),
         ("ImportError('libgomp.so.1: cannot open')", "can't be imported"),
     ],

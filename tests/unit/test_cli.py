@@ -217,7 +217,7 @@ def test_stdin_is_json_lines_or_one_plain_question(
         ('{"question": "a", "id": [1]}\n', "line 1: the field 'id' must be a text, got [1]"),
         (
             '{"question": "a", "id": 7}\n\n{"question": "b", "id": "7"}\n',
-            "line 3: the id '7' is taken by q.jsonl, line 1; give every question an id of its own",
+            "line 3: the id '7' is already used by q.jsonl, line 1; give every question its own id",
         ),
         ("", "q.jsonl holds no question"),
         ("[" * 100_000, "line 1: not JSON"),
@@ -301,7 +301,8 @@ def test_where_question_after_question_fails_the_rest_is_left(folder: Path, fail
     ]
     assert done.stderr.count("\n") == 6
     assert done.stderr.endswith(
-        "error: 5 questions in a row failed; mend that, then give those after stdin, line 6 again\n"
+        "error: 5 questions in a row failed; fix the cause, then give the questions after stdin, "
+        "line 6 again\n"
     )
 
 

@@ -501,10 +501,12 @@ def test_the_command_shows_counts_and_examples_and_writes_only_when_asked(
     assert example[1].startswith("test")
     assert example[2:4] == ["'10'", "'3 by another grader'"]
     assert looked.splitlines()[-1] == "nothing was written; add --apply to write it"
-    assert re.search("^would be stale then: .*test_labels", looked, re.MULTILINE)
+    assert re.search("^would become stale: .*test_labels", looked, re.MULTILINE)
     written = command("--apply")
-    assert written.splitlines()[-1] == f"go on with glore run {run.run_dir / 'config.yaml'} --redo"
-    assert re.search("^stale now: .*test_labels", written, re.MULTILINE)
+    assert (
+        written.splitlines()[-1] == f"continue with glore run {run.run_dir / 'config.yaml'} --redo"
+    )
+    assert re.search("^now stale: .*test_labels", written, re.MULTILINE)
     assert "regraded: " in (run.run_dir / "log/run.log").read_text()
     assert files(run) != before
     again = files(run)
