@@ -1,10 +1,14 @@
 "use strict";
-// The solution browser. All text goes through textContent, so nothing a model wrote can become markup.
+// The solution browser. All text goes through textContent, so text of a model can't become markup.
 (() => {
   const data = JSON.parse(document.getElementById("solutions-data").textContent);
-  const names = { draft: "Greedy draft", global: "Global refinement", local_orm: "Local, marked by ORM", local_sorm: "Local, marked by SORM" };
+  const names = {
+    draft: "Greedy draft", global: "Global refinement",
+    local_orm: "Local, marked by ORM", local_sorm: "Local, marked by SORM",
+  };
   const kinds = {
-    fixed: "fixed", broken: "broken", kept: "right, kept", missed: "wrong, a right candidate was not chosen", unsolved: "wrong, no right candidate",
+    fixed: "fixed", broken: "broken", kept: "right, kept",
+    missed: "wrong, a right candidate was not chosen", unsolved: "wrong, no right candidate",
   };
   const filters = {
     all: ["All", () => true],
@@ -13,8 +17,10 @@
     wrong: ["Wrong drafts", (p) => p.kind !== "kept" && p.kind !== "broken"],
     missed: ["Not chosen", (p) => p.kind === "missed"],
   };
-  let filter = "all", words = "", current = Math.max(data.items.findIndex((p) => p.kind === "fixed"), data.items.length ? 0 : -1);
-  const list = document.getElementById("list"), detail = document.getElementById("detail"), shownCount = document.getElementById("shown");
+  const firstFixed = data.items.findIndex((p) => p.kind === "fixed");
+  let filter = "all", words = "", current = Math.max(firstFixed, data.items.length ? 0 : -1);
+  const list = document.getElementById("list"), detail = document.getElementById("detail");
+  const shownCount = document.getElementById("shown");
 
   function el(tag, kind, text) {
     const node = document.createElement(tag);
@@ -29,7 +35,8 @@
 
   function visible() {
     const test = filters[filter][1];
-    return data.items.map((p, i) => [p, i]).filter(([p]) => test(p) && (!words || p.haystack.includes(words)));
+    const matches = (p) => test(p) && (!words || p.haystack.includes(words));
+    return data.items.map((p, i) => [p, i]).filter(([p]) => matches(p));
   }
 
   function drawList() {
@@ -44,13 +51,16 @@
       return item;
     }));
     if (!rows.length) list.append(el("li", "empty", "Nothing matches."));
-    shownCount.textContent = `${rows.length} of ${data.items.length} shown` + (data.total > data.items.length ? ` (the first of ${data.total})` : "");
+    const cut = data.total > data.items.length ? ` (the first of ${data.total})` : "";
+    shownCount.textContent = `${rows.length} of ${data.items.length} shown${cut}`;
     return rows;
   }
 
   function select(i) {
     current = i;
-    for (const [n, button] of list.querySelectorAll("button").entries()) button.setAttribute("aria-current", String(visible()[n][1] === i));
+    for (const [n, button] of list.querySelectorAll("button").entries()) {
+      button.setAttribute("aria-current", String(visible()[n][1] === i));
+    }
     drawDetail();
   }
 
@@ -60,7 +70,8 @@
     text.append(document.createTextNode(step.text));
     const lead = step.sorm !== null ? step.sorm : step.orm;
     text.style.background = tint(lead);
-    if (lead !== null) text.style.borderLeftColor = lead > data.threshold ? "var(--good)" : "var(--bad)";
+    const isGood = lead > data.threshold;
+    if (lead !== null) text.style.borderLeftColor = isGood ? "var(--good)" : "var(--bad)";
     row.append(text);
     for (const [name, p] of [["SORM", step.sorm], ["ORM", step.orm]]) {
       const cell = el("div", "n", number(p));
@@ -69,9 +80,11 @@
       row.append(cell);
     }
     const known = step.truth !== null ? step.truth : step.label;
-    const verdict = el("div", `v ${known === null ? "" : known ? "yes" : "no"}`, known === null ? "" : known ? "✓" : "✗");
+    const [kind, sign] = known === null ? ["", ""] : known ? ["yes", "✓"] : ["no", "✗"];
+    const verdict = el("div", `v ${kind}`, sign);
     const word = step.truth === null && step.label === null ? "unknown" : [
-      step.truth === null ? "" : `truth: ${step.truth ? "good" : "bad"}`, step.label === null ? "" : `label from rollouts: ${step.label ? "good" : "bad"}`,
+      step.truth === null ? "" : `truth: ${step.truth ? "good" : "bad"}`,
+      step.label === null ? "" : `label from rollouts: ${step.label ? "good" : "bad"}`,
     ].filter(Boolean).join("; ");
     verdict.title = word;
     if (known !== null) verdict.setAttribute("aria-label", word);
@@ -80,8 +93,10 @@
   }
 
   function drawSolution(p, s) {
-    const box = el("section", `sol${s.chosen ? " chosen" : ""}${s.candidate ? "" : " aside"}`), head = el("h4", "", names[s.source] || s.source);
-    head.append(el("span", s.verdict === "right" ? "right" : "wrong", s.verdict === "right" ? "✓ right" : s.verdict === "wrong" ? "✗ wrong" : "? ungraded"));
+    const box = el("section", `sol${s.chosen ? " chosen" : ""}${s.candidate ? "" : " aside"}`);
+    const head = el("h4", "", names[s.source] || s.source);
+    const verdicts = { right: "✓ right", wrong: "✗ wrong", unknown: "? ungraded" };
+    head.append(el("span", s.verdict === "right" ? "right" : "wrong", verdicts[s.verdict]));
     if (s.chosen) head.append(el("span", "badge", "chosen"));
     head.append(el("span", "r", s.candidate ? `ORM score ${number(s.score)}` : "compared only"));
     box.append(head);
@@ -97,15 +112,23 @@
     const p = data.items[current];
     if (!p) { detail.replaceChildren(el("p", "empty", "Choose a question.")); return; }
     const head = el("p", "muted");
-    head.append(`${p.id} · right answer ${p.answer} · `, el("span", `tag ${p.kind}`, kinds[p.kind]));
+    const tag = el("span", `tag ${p.kind}`, kinds[p.kind]);
+    head.append(`${p.id} · right answer ${p.answer} · `, tag);
     const boxes = el("div", "sols");
     boxes.append(...p.solutions.map((s) => drawSolution(p, s)));
-    const marks = p.mark.local_sorm === null ? "No step of the draft falls to the threshold, so the SORM marks none." : `The SORM marks step ${p.mark.local_sorm + 1}.`;
-    const other = p.mark.local_orm === null ? "" : ` The ORM would mark step ${p.mark.local_orm + 1}.`;
-    detail.replaceChildren(head, el("p", "question", p.question), el("p", "muted", marks + other), boxes);
+    const { local_sorm: bySorm, local_orm: byOrm } = p.mark;
+    const marks = bySorm === null
+      ? "The SORM scores every step of the draft above the threshold, so it marks none."
+      : `The SORM marks step ${bySorm + 1}.`;
+    const other = byOrm === null ? "" : ` The ORM would mark step ${byOrm + 1}.`;
+    const question = el("p", "question", p.question);
+    detail.replaceChildren(head, question, el("p", "muted", marks + other), boxes);
   }
 
-  for (const p of data.items) p.haystack = [p.id, p.question, p.answer, ...p.solutions.flatMap((s) => s.steps.map((t) => t.text))].join("\n").toLowerCase();
+  for (const p of data.items) {
+    const steps = p.solutions.flatMap((s) => s.steps.map((t) => t.text));
+    p.haystack = [p.id, p.question, p.answer, ...steps].join("\n").toLowerCase();
+  }
   const bar = document.getElementById("filters");
   for (const [key, [name, test]] of Object.entries(filters)) {
     const button = el("button", "", `${name} ${data.items.filter(test).length}`);
@@ -113,7 +136,9 @@
     button.setAttribute("aria-pressed", String(key === filter));
     button.addEventListener("click", () => {
       filter = key;
-      for (const other of bar.querySelectorAll("button")) other.setAttribute("aria-pressed", String(other === button));
+      for (const other of bar.querySelectorAll("button")) {
+        other.setAttribute("aria-pressed", String(other === button));
+      }
       const rows = drawList();
       select(rows.length ? rows[0][1] : -1);
     });
@@ -127,7 +152,8 @@
   list.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!step) return;
-    const buttons = [...list.querySelectorAll("button")], next = buttons[buttons.indexOf(document.activeElement) + step];
+    const buttons = [...list.querySelectorAll("button")];
+    const next = buttons[buttons.indexOf(document.activeElement) + step];
     if (next) { event.preventDefault(); next.focus(); next.click(); }
   });
   drawList();

@@ -99,7 +99,7 @@ def _table3(e: Evaluation) -> TableView:
         "table3",
         "Table 3 · Wrong drafts that refinement fixes",
         "Share of wrong drafts, no reranker. A union counts a draft that either refiner fixes. "
-        "“No refinement”: no step fell to the threshold, so there was nothing to mark.",
+        "“No refinement”: the reward model scored every step above the threshold and marked none.",
         columns,
         e.table3,
         lambda r: r.refiners == CANDIDATES,
