@@ -1,13 +1,14 @@
-"""What does labelling GSM8K cost at 7B and 13B? Tokens and GPU-hours of the two sampling parts,
-from stated assumptions.
+"""Cost of labelling GSM8K at 7B and 13B: tokens and GPU-hours of the two sampling parts, from
+stated assumptions.
 
     python benchmarks/cost_model.py [--gpu h100|a100] [--questions N] [--samples K] [--drafts D]
     [--rollouts K]
 
-Nothing is measured here. Counts follow the method: K samples a question; verifying rollouts of D
-drafts a question, all K at each of the L - 1 prefixes (full counts), or the exact backward scan,
-whose expectation is `glore.where.scan.expected_rollouts`. Times are a roofline: a decoding step
-takes what reading weights and cache, or the arithmetic, takes at best, over `EFFICIENCY`.
+Nothing is measured here. Counts follow the method: K samples per question; verifying rollouts of D
+drafts per question, either all K at each of the L - 1 prefixes (full counts) or by the exact
+backward scan, whose expectation is `glore.where.scan.expected_rollouts`. Times are a roofline: a
+decoding step takes the larger of two times, for reading weights and cache and for arithmetic,
+divided by `EFFICIENCY`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ MEMORY_SHARE = 0.9
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Gpu:
-    """A data sheet."""
+    """Numbers from a data sheet."""
 
     name: str
     bytes_per_second: float
@@ -62,12 +63,12 @@ class Task:
     p_before_error: float = 0.3
     """Chance that a rollout from a right prefix of a wrong draft succeeds."""
     p_after_error: float = 0.02
-    """The same once the prefix holds the first error (by luck, or by mending it)."""
+    """The same from a prefix with the first error (by luck, or by correcting the error)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Work:
-    """What a part of the method draws."""
+    """Tokens that one part of the method samples."""
 
     name: str
     completions: float
@@ -102,7 +103,7 @@ def samples(task: Task, k: int) -> Work:
 
 
 def full_counts(task: Task, drafts: int, k: int) -> Work:
-    """All K rollouts at every prefix of every draft: K (L - 1) a draft."""
+    """All K rollouts at every prefix of every draft: K (L - 1) per draft."""
     return _rollouts(
         f"rollouts, K = {k}, full counts", task, drafts, [float(k)] * (task.steps - 1), 1.0
     )
@@ -111,8 +112,8 @@ def full_counts(task: Task, drafts: int, k: int) -> Work:
 def lazy_scan(
     task: Task, drafts: int, k: int, accuracy: float, waves: Sequence[int] = WAVES
 ) -> Work:
-    """The backward scan: wrong drafts, from the last prefix until a success, in waves. First errors
-    fall on each step equally.
+    """The backward scan: only wrong drafts, from the last prefix to the first success, in waves.
+    First errors are equally likely at each step.
     """
     drawn = [0.0] * (task.steps - 1)
     for error in range(task.steps):
@@ -125,8 +126,8 @@ def lazy_scan(
 
 
 def scanned(p: Sequence[float], k: int, waves: Sequence[int]) -> list[float]:
-    """Expected rollouts drawn at each prefix of one wrong draft, where `p[i - 1]` is the success
-    rate at P_i.
+    """Expected number of rollouts at each prefix of one wrong draft. `p[i - 1]`: success rate at
+    P_i.
     """
     ends = sorted({*(min(k, end) for end in itertools.accumulate(waves)), k})
     drawn, reach = [0.0] * len(p), 1.0
@@ -177,8 +178,8 @@ def table(gpu: Gpu, task: Task, k: int, drafts: int, rollouts: int) -> str:
 
 
 def _rollouts(name: str, task: Task, drafts: int, at_prefix: Sequence[float], read: float) -> Work:
-    """Rollouts from P_i have the L - i steps that are left, and read question and i steps. `read`:
-    share of drafts that are tried.
+    """Work of rollouts. Those from P_i have the L - i remaining steps, and read the question and i
+    steps. `read`: share of drafts that are tried.
     """
     n_drafts = task.questions * drafts
     left = [task.step_tokens * (task.steps - i) for i in range(1, task.steps)]

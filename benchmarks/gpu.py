@@ -1,4 +1,4 @@
-"""On a GPU: are the kernels right, is the text that of `generate`, and how fast are rollouts,
+"""On a GPU: correctness of the kernels, text equal to that of `generate`, and the speed of rollouts
 against transformers and the card's limit.
 
     python -m benchmarks.gpu                     all sections (estimated: nine minutes on an H100)
@@ -6,7 +6,7 @@ against transformers and the card's limit.
     python -m benchmarks.gpu --only card,rollouts135,step1100,rollouts1100
     TRITON_INTERPRET=1 python -m benchmarks.gpu --dry    tries the script on a CPU, tiny shapes
 
-Each section stands alone: one that fails prints its traceback and the others go on. Numbers go to
+Sections are independent: one that fails prints its traceback, and the others go on. Numbers go to
 $OUT/gpu.json.
 """
 

@@ -1,4 +1,4 @@
-"""What must be right on the card before anything is timed."""
+"""Correctness on the card, checked before anything is timed."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _FORMS = [
 
 
 def kernels(bench: Bench) -> dict[str, float]:
-    """Attention of prompts and of decode steps against the torch twin in float32: the largest
-    relative error of each form.
+    """Attention of prompts and of decode steps against the torch twin in float32. Returns the
+    largest relative error of each form.
     """
     forms = _FORMS[:2] if bench.is_dry else _FORMS
     worst: dict[str, float] = {}
@@ -47,7 +47,7 @@ def kernels(bench: Bench) -> dict[str, float]:
         "|\n|---|---|---|---|"
     )
     for n, form in enumerate(forms):
-        # Every pair of shape and type is compiled anew, so only bfloat16 gets all of them.
+        # Every pair of shape and type is compiled again, so only bfloat16 gets all of them.
         for dtype in (
             torch.bfloat16,
             *((torch.float32,) if n % 2 == 0 else ()),
@@ -168,7 +168,7 @@ def _error(
 
 
 def drawing(bench: Bench) -> dict[str, float]:
-    """Noise to the bit; tokens those of torch but for edges of the distribution."""
+    """Noise equals the twin's to the bit. Tokens equal torch's, except at distribution edges."""
     rng = np.random.default_rng(0)
     results = {}
     for n_vocab in (600, 5000) if bench.is_dry else (600, 32000, 49152, 151936):
@@ -251,7 +251,7 @@ def _greedy_equal(bench: Bench, model: PreTrainedModel) -> tuple[int, int]:
 
 
 def backends(bench: Bench) -> dict[str, str]:
-    """Which backend is taken in each type, and whether steps are captured."""
+    """The backend chosen for each type, and whether steps are captured."""
     results = {}
     for name in architectures()[: 2 if bench.is_dry else None]:
         for dtype in (
@@ -268,8 +268,8 @@ def backends(bench: Bench) -> dict[str, str]:
 
 
 def scores(bench: Bench) -> dict[str, float]:
-    """A reward model's scores by our kernels against one pass a solution, in float32; and how many
-    solutions a second in bfloat16.
+    """A reward model's scores by our kernels against one pass per solution, in float32; solutions
+    per second in bfloat16.
     """
     made = [
         (d.question, d.steps) for d in drafts(1 if bench.is_dry else 40, 2 if bench.is_dry else 8)

@@ -1,9 +1,9 @@
-"""How fast: the card's own ceilings, one decode step and where its time goes, rollouts against
+"""Speed: the card's own limits, one decode step and the parts of its time, rollouts against
 transformers.
 
 The bandwidth bound of a step: its weights, the distinct pages of keys and values, and the logits,
-each moved once, over the card's peak. The share of it that is reached counts the whole run, the
-host's part too.
+each moved once, over the card's peak. The share of it counts the whole run, including the host's
+work.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _median_seconds(work: Callable[[], object], n: int) -> float:
 def _watched(
     seen: list[tuple[int, float, float]], bytes_of: Callable[[Batch], int]
 ) -> Iterator[None]:
-    """Notes (rows, bytes that must move, seconds since the step before) of every decode step."""
+    """Records (rows, bytes that must move, seconds since the step before) of every decode step."""
     step = ModelRunner.step
 
     def noting(
@@ -94,8 +94,8 @@ def _watched(
 
 
 def step(bench: Bench, size: str) -> dict[str, object]:
-    """1,024 rows side by side: seconds a step of the whole engine, the graph's alone, and the share
-    of the bandwidth bound.
+    """1,024 rows side by side: seconds per step of the whole engine, of the graph alone, and the
+    share of the bandwidth bound.
     """
     peak = bench.card.get("peak") or card(bench)["peak"]
     results: dict[str, object] = {}
@@ -229,7 +229,7 @@ def _profile(bench: Bench, engine: TorchEngine, asks: list[Ask]) -> None:
 
 
 def rollouts(bench: Bench, size: str) -> dict[str, object]:
-    """720 rollouts from 90 prefixes: tokens a second, contenders in turn, medians of the rounds."""
+    """720 rollouts from 90 prefixes: tokens per second, in turn, medians of the rounds."""
     asks = bench.asks()
     contenders: dict[str, Timed] = {}
     engines = []
@@ -237,7 +237,7 @@ def rollouts(bench: Bench, size: str) -> dict[str, object]:
     variants = [("", {})] + ([(", compiled layers", {"compiles": True})] if bench.compiles else [])
     for n_rows in rows:
         for label, options in variants:
-            with _told(f"glore {n_rows}{label}"):
+            with _or_reason(f"glore {n_rows}{label}"):
                 # Half of what the rest leaves each time: several engines and the peers stand side
                 # by side here.
                 model = bench.model(size)
@@ -314,8 +314,8 @@ def _race(bench: Bench, contenders: dict[str, Timed]) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def _told(name: str) -> Iterator[None]:
-    """A contender that can't be set up is left out, with its reason."""
+def _or_reason(name: str) -> Iterator[None]:
+    """A contender; one that can't be set up is left out, with its reason."""
     try:
         yield
     except Exception as error:
@@ -326,7 +326,7 @@ def _told(name: str) -> Iterator[None]:
 
 
 class _Lengths(StoppingCriteria):
-    """A row is done when it has its number of tokens."""
+    """Stops a row when it has its number of tokens."""
 
     def __init__(self, n_prompt: int, n_new: list[int], device: torch.device) -> None:
         self._end = torch.tensor(n_new, device=device) + n_prompt
@@ -370,7 +370,7 @@ def _generate(
 
 
 def _generate_batch(bench: Bench, model: LlamaForCausalLM, asks: list[Ask]) -> tuple[int, float]:
-    """transformers' continuous batching with CUDA graphs; its start and warm-up are not counted."""
+    """transformers' continuous batching with CUDA graphs. Its start and warm-up are not counted."""
     settings = GenerationConfig(
         max_new_tokens=128, do_sample=True, top_k=0, eos_token_id=-1, pad_token_id=0
     )

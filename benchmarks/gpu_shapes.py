@@ -38,7 +38,7 @@ _DRY_SHAPES = {"135M": (48, 64, 2, 3, 1, 600, True), "1.1B": (64, 64, 2, 4, 2, 6
 
 @dataclasses.dataclass
 class Bench:
-    """Where and how everything runs."""
+    """Settings of a benchmark run."""
 
     device: torch.device
     name: str
@@ -59,7 +59,7 @@ class Bench:
             torch.cuda.synchronize()
 
     def free(self) -> None:
-        """What earlier sections left."""
+        """Free the memory that earlier sections left."""
         gc.collect()
         if not self.is_dry:
             torch.cuda.empty_cache()
@@ -84,7 +84,7 @@ class Bench:
         )
 
     def model(self, size: str, dtype: torch.dtype = torch.bfloat16) -> LlamaForCausalLM:
-        """The same weights at every call."""
+        """A random model with the same weights at every call."""
         torch.manual_seed(0)
         with self.device:
             model = LlamaForCausalLM(self.config(size)).to(dtype).eval()

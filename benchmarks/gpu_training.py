@@ -1,16 +1,16 @@
-"""Fine-tuning on a GPU: tokens a second and peak memory, ours against TRL's SFTTrainer, on the same
-rows, in interleaved rounds.
+"""Fine-tuning on a GPU: tokens per second and peak memory, ours against TRL's SFTTrainer, on the
+same rows, in interleaved rounds.
 
     python -m benchmarks.gpu_training --out OUT                # on a GPU, about three minutes
     python -m benchmarks.gpu_training --dry --out /tmp/dry     # tiny shapes on a CPU, the same code
 
 Models have random weights in the shapes of SmolLM2-135M and of a Llama of 1.1B. Rows have the
-lengths of GSM8K's questions and solutions, with the loss on the solutions. Everybody trains in
-bfloat16 products with float32 weights and AdamW, reads the loss every five steps, and recomputes no
-activations. Counted are tokens of rows, no padding, between the first reading of the loss and the
-last: what is compiled is compiled before. `check` compares gradients of packed rows with those of
+lengths of GSM8K's questions and solutions, with the loss on the solutions. All contenders train
+with bfloat16 products, float32 weights and AdamW, read the loss every five steps, and recompute no
+activations. The count is tokens of rows, without padding, between the first and the last reading of
+the loss, so compilation is not counted. `check` compares gradients of packed rows with those of
 rows alone in float32; `profile` counts launches and waits of a step. Results are written after
-every section, so a section that fails or a run that is cut short leaves the rest.
+every section, so an interrupted run leaves the sections before.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Clock(SilentProgress):
 
 
 def ours(**changes: Any) -> Work:
-    """Our trainer; `tokens` of `changes`: another size of a step."""
+    """Our trainer. `tokens` in `changes`: another size of a step."""
 
     def work(shape: str, rows: list[Row], step_tokens: int) -> tuple[float, float]:
         clock = Clock()
@@ -196,8 +196,8 @@ class Readings(TrainerCallback):
 
 
 def trl(pieces: int, attention: str, packing: bool = True) -> Work:
-    """TRL's SFTTrainer; a step's tokens in `pieces` micro-steps, packed into one row each, or
-    padded.
+    """TRL's SFTTrainer. The tokens of a step are split into `pieces` micro-steps, each packed into
+    one row or padded.
     """
 
     def work(shape: str, rows: list[Row], step_tokens: int) -> tuple[float, float]:
@@ -253,8 +253,8 @@ def trl(pieces: int, attention: str, packing: bool = True) -> Work:
 
 
 def hf(pieces: int, attention: str) -> Work:
-    """The stand-in where TRL is missing: transformers' Trainer over flattened rows
-    (`DataCollatorWithFlattening`), no row cut.
+    """The contender if TRL is missing: transformers' Trainer over flattened rows
+    (`DataCollatorWithFlattening`); no row is cut.
     """
 
     def work(shape: str, rows: list[Row], step_tokens: int) -> tuple[float, float]:
@@ -383,7 +383,7 @@ def race(
     deadline: float,
     write: Callable[[Any], None],
 ) -> dict[str, Any]:
-    """Rounds in turn until `rounds` or the deadline; a contender that fails is out, with its
+    """Rounds in turn until `rounds` or the deadline. A contender that fails is out, with its
     reason.
     """
     rows = gsm8k_like(400 if shape == "dry" else 3000, int(SHAPES[shape]["vocab_size"]))
@@ -424,8 +424,8 @@ def race(
 
 
 def check(shape: str) -> dict[str, Any]:
-    """Loss and gradients of packed rows in bfloat16 against rows alone in float32; and without
-    packing, how far bfloat16 alone leads.
+    """Loss and gradients of packed rows in bfloat16 against rows alone in float32. Without packing:
+    the error of bfloat16 alone.
     """
     rows = gsm8k_like(24, int(SHAPES[shape]["vocab_size"]))
     longest = max(len(row.ids) for row in rows)

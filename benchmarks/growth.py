@@ -1,5 +1,5 @@
-"""Time and memory as the work grows, and with a second core as a thread or as a worker: every
-worker is a process of its own.
+"""Time and memory for growing work, with a second core as a thread or as a worker. Every worker is
+its own process.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ WAYS = ((1, 1), (1, 2), (2, 1))
 
 
 def work(size: str, n_drafts: int, n_threads: int, part: int, n_parts: int) -> None:
-    """Runs in a worker: says when it is ready, waits for a line, and prints rollouts and peak
-    memory before and after them (MiB).
+    """Runs in a worker: reports that it is ready, waits for a line, then prints the rollouts and
+    the peak memory before and after them (MiB).
     """
     import torch
 
@@ -42,8 +42,8 @@ def work(size: str, n_drafts: int, n_threads: int, part: int, n_parts: int) -> N
 def _seconds(
     size: str, n_drafts: int, n_workers: int, n_threads: int
 ) -> tuple[float, int, float, float]:
-    """Seconds until the last worker is done, rollouts of all, and the largest worker's peak memory
-    before and after.
+    """Returns the seconds until the last worker is done, the rollouts of all workers, and the
+    largest worker's peak memory before and after.
     """
     codes = [
         f"from benchmarks.growth import work; work({size!r}, {n_drafts}, {n_threads}, {i}, "

@@ -1,16 +1,16 @@
-"""Is a run that is killed again and again the same as one that is not?
+"""Checks that a run that is killed many times equals a run that is never killed.
 
     python benchmarks/kill_stages.py benchmarks/kill.yaml runs/kills --kills 30 \\
         "launch=accelerate launch --cpu --num_processes 2 --num_machines 1 --main_process_port 0
         --mixed_precision no --dynamo_backend no"
 
-Runs the recipe once without a kill (`FOLDER/whole`, reused if it is there), then as
-`FOLDER/killed-1`, …, with SIGKILL at so many random moments: each stage in turn, at a moment drawn
-from the time it took, and further ones where most time goes. Every second kill takes the run alone,
-so that what it launched is left behind; the others take all its processes at once. After each, the
-same command again. In the end every file of records, and every model, must have the same bytes.
-Prints each kill; exits with 1 where something differs. With nothing else on the machine, or the
-times drift and moments are missed (another run folder is begun for those).
+Runs the recipe once without a kill (`FOLDER/whole`, reused if it exists), then as
+`FOLDER/killed-1`, … with `--kills` kills by SIGKILL at random moments: each stage in turn, at a
+moment drawn from the time it took, and more where most time is spent. Every second kill hits the
+run alone and leaves its launched processes behind; the others hit all its processes at once. After
+each kill the same command runs again. At the end, every file of records and every model must have
+the same bytes. Prints each kill, and exits with 1 if anything differs. Run it on an idle machine:
+otherwise times drift and moments are missed (another run folder is started for those).
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def main() -> None:
 
 
 def drawn(whole: Path, n: int, rng: random.Random) -> Moments:
-    """Stage → moments after its start: one for each stage, the rest by the time the stages took."""
+    """Stage → moments after its start: one for each stage, the others in proportion to the stages'
+    times.
+    """
     marks = [
         json.loads(path.read_text()) for path in sorted((whole / "stages").glob("*/done.json"))
     ]
@@ -103,8 +105,8 @@ def drawn(whole: Path, n: int, rng: random.Random) -> Moments:
 
 
 def attempt(command: list[str], moments: Moments, alone: bool) -> str | None:
-    """Run until a stage's next moment comes, which is taken out, and return the stage; none where
-    the run came to its end.
+    """Run until the next moment of a stage, remove that moment, and return the stage. None: the run
+    ended.
     """
     killed: list[str] = []
     with subprocess.Popen(
@@ -154,7 +156,7 @@ def attempt(command: list[str], moments: Moments, alone: bool) -> str | None:
 
 
 def stop(timers: Iterable[threading.Timer], killed: list[str]) -> bool:
-    """Stop the timers; whether one had come to its end."""
+    """Stop the timers. True if one had already fired."""
     for timer in timers:
         timer.cancel()
         timer.join()
@@ -162,7 +164,7 @@ def stop(timers: Iterable[threading.Timer], killed: list[str]) -> bool:
 
 
 def differing(whole: Path, killed: Path) -> list[str]:
-    """Files of records and models that are not the same in both."""
+    """Files of records and models that differ between two runs."""
     folders = [run / part for run in (whole, killed) for part in ("stages", "models")]
     paths = {
         p.relative_to(folder.parent)

@@ -1,5 +1,5 @@
-"""Step labels: the backward scan against full counts on our own engine, and against a labeller as
-people write it.
+"""Step labels: the backward scan against full counts on our engine, and against a typical
+hand-written labeller.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LIKELY, _UNLIKELY = 0.35, 0.02
 
 @dataclasses.dataclass(slots=True)
 class _Engine:
-    """Rollouts as long as what the draft has left; counts them."""
+    """Draws rollouts with the draft's remaining number of tokens, and counts them."""
 
     engine: Engine
     left: dict[tuple[str, ...], int]
@@ -61,8 +61,8 @@ class _Engine:
 
 
 class _Task:
-    """Right or wrong by a hash of the text, with the chance that the number of steps before it
-    gives.
+    """Grades by a hash of the text: right with the probability that belongs to the number of steps
+    before it.
     """
 
     name = "chance"
@@ -71,7 +71,7 @@ class _Task:
         self._first_wrong = first_wrong
 
     def chance(self, kept: tuple[str, ...]) -> float:
-        """Of a rollout from these steps."""
+        """Success rate of a rollout from these steps."""
         return _LIKELY if len(kept) <= self._first_wrong[kept] else _UNLIKELY
 
     def grade(self, problem: Problem, steps: Sequence[str]) -> Grade:
@@ -81,7 +81,7 @@ class _Task:
 
 
 class Case:
-    """Wrong drafts, what a rollout from each prefix is worth, and an engine."""
+    """Wrong drafts, the success rate of rollouts from each prefix, and an engine."""
 
     def __init__(self, size: str, n_questions: int, quantization: Quantization = "none") -> None:
         self.drafts = drafts(n_questions, 2, seed=7)
@@ -121,12 +121,12 @@ class Case:
         )  # type: ignore[arg-type]  # a task that only grades
 
     def labels(self, trials: list[PrefixTrials], full: bool) -> list[tuple[bool, ...] | None]:
-        """What is learnt from them."""
+        """Trials → step labels."""
         rule = LabelSettings(consistency="off", full_counts=full)
         return [r.labels for r in label_drafts(self.solutions, trials, rule, seed=0)[0]]
 
     def expected(self, d: Draft) -> float:
-        """Rollouts of one draft by the formula of method 3."""
+        """Expected rollouts of one draft, by the formula of method 3."""
         return expected_rollouts([self.task.chance(d.steps[:i]) for i in range(1, len(d.steps))], K)
 
 

@@ -1,4 +1,4 @@
-"""How near the machine's limit: operations that the work needs, over the rate that one core reaches
+"""Share of the machine's limit: operations that the work needs, over the rate that one core reaches
 on the model's own matrices.
 """
 
@@ -36,8 +36,8 @@ def _rate(size: str, n_rows: int) -> float:
 
 
 def _operations(size: str, asks: list[Ask]) -> float:
-    """Products of weights and of attention, every prompt token once (as the tree computes them),
-    every new token.
+    """Operations in products of weights and of attention, with every prompt token once (as the tree
+    computes them) and every new token.
     """
     hidden, _, layers, _ = SIZES[size]
     per_token = 2 * sum(a * b for a, b in _shapes(size))
@@ -54,7 +54,7 @@ def _operations(size: str, asks: list[Ask]) -> float:
                     range(start + 1, start + n + 1)
                 )
             start += n
-        # The last token is drawn and not read.
+        # The last token is sampled, but not read by the model.
         total += head + ask.k * (
             (ask.n_new - 1) * per_token
             + 4 * hidden * layers * sum(range(start + 1, start + ask.n_new))

@@ -1,5 +1,5 @@
-"""Runs in OpenVINO's own environment: exports a model, then draws what is asked for on its standard
-input, a line at a time.
+"""Runs in OpenVINO's own environment: exports a model, then reads requests from standard input, one
+per line, and draws their continuations.
 """
 
 import json
@@ -35,9 +35,9 @@ def main(source: str) -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         prompts, settings = [], []
-        told = json.loads(line)
-        eos = told["eos"]
-        for ids, k, n_new in told["asks"]:
+        request = json.loads(line)
+        eos = request["eos"]
+        for ids, k, n_new in request["asks"]:
             one = genai.GenerationConfig()
             one.max_new_tokens, one.num_return_sequences = n_new, k
             one.do_sample, one.temperature = True, 1.0

@@ -1,5 +1,5 @@
-"""How others draw the same continuations: transformers in three ways, and OpenVINO GenAI in a
-process of its own.
+"""The same continuations by other libraries: transformers in three ways, and OpenVINO GenAI in its
+own process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.workloads import Ask
 
 
 class _Lengths(StoppingCriteria):
-    """A row is done when it has its number of tokens (or has ended before)."""
+    """Stops a row when it has its number of tokens, or when it has ended before."""
 
     def __init__(self, n_prompt: int, n_new: list[int]) -> None:
         self._end = torch.tensor(n_new) + n_prompt
@@ -35,7 +35,7 @@ class _Lengths(StoppingCriteria):
 
 
 def _batches(asks: list[Ask], n_rows: int) -> Iterator[list[Ask]]:
-    """Prompts of like length, which here have like numbers of tokens left, together: kind to
+    """Batches of prompts with like length, and so with like numbers of tokens left. This favours
     `generate`.
     """
     ordered = sorted(asks, key=lambda a: (a.n_new, len(a.ids)))
@@ -56,7 +56,7 @@ def _padded(prompts: list[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def _check(out: torch.Tensor, n_prompt: int, n_new: list[int], model: LlamaForCausalLM) -> None:
-    """As long as asked for, or shorter where the model knows an end."""
+    """Asserts the requested number of tokens, or fewer for a model that knows an end."""
     n = out.shape[1] - n_prompt
     assert n == max(n_new) or (n < max(n_new) and model.generation_config.eos_token_id is not None)
 
@@ -115,7 +115,7 @@ def generate_prefilled(model: LlamaForCausalLM, asks: list[Ask], n_rows: int) ->
 
 @torch.inference_mode()
 def generate_one_by_one(model: LlamaForCausalLM, asks: list[Ask]) -> float:
-    """A labeller as people write it: one prefix after another, `num_return_sequences=k`."""
+    """A typical hand-written labeller: one prefix after another, `num_return_sequences=k`."""
     for ask in asks:
         ids = torch.tensor([ask.ids])
         model.generate(
@@ -130,8 +130,8 @@ def generate_one_by_one(model: LlamaForCausalLM, asks: list[Ask]) -> float:
 
 
 def generate_batch(model: LlamaForCausalLM, asks: list[Ask]) -> float:
-    """transformers' continuous batching, its cache sized to the work (by default it takes most of
-    the memory and is slower still).
+    """transformers' continuous batching with a cache sized to the work. (By default it takes most
+    of the memory, and is slower.)
     """
     eos = model.generation_config.eos_token_id
     settings = GenerationConfig(

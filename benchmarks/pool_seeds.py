@@ -1,10 +1,9 @@
-"""Do the effects hold over seeds? Pools the test questions of several runs and prints every table
-as Markdown.
+"""Pools the test questions of several runs (seeds) and prints every table as Markdown.
 
     python benchmarks/pool_seeds.py runs/quickstart-0 runs/quickstart-1 runs/quickstart-2
 
-Units are question × seed; differences are paired within a question and seed, and a question that
-several seeds asked is drawn as one by the bootstrap. The first table shows each seed by itself.
+Units are question × seed. Differences are paired within a question and seed. A question that
+several seeds share is one cluster of the bootstrap. The first table shows each seed alone.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def main() -> None:
 
 
 def report(run_dirs: list[Path]) -> str:
-    """The whole Markdown text."""
+    """Run folders → all tables as Markdown text."""
     configs = [load_config(d / "config.yaml") for d in run_dirs]
     options = [evaluation_options(c) for c in configs]
     if len({dataclasses.replace(o, seed=0) for o in options}) > 1:
@@ -101,7 +100,7 @@ def seeds_view(singles: list[Evaluation], pooled: Evaluation) -> TableView:
 
 
 def _reversed(d: Difference) -> Difference | None:
-    """The difference the other way round; none without a value."""
+    """Second minus first; none without a value."""
     if d.value is None or d.low is None or d.high is None:
         return None
     return dataclasses.replace(d, value=-d.value, low=-d.high, high=-d.low)

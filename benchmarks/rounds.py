@@ -1,5 +1,5 @@
-"""Contenders in turn, several rounds; medians, and ratios within rounds, so that a busy machine
-slows all alike.
+"""Runs contenders in turn for several rounds. Reports medians, and ratios within rounds, so that a
+busy machine slows all of them equally.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Work = Callable[[], float]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Contender:
-    """`work` is none where the contender can't run; `why` then says so."""
+    """A contender. `work` is none if it can't run, and `why` says the reason."""
 
     name: str
     work: Work | None
@@ -24,8 +24,8 @@ class Contender:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Line:
-    """Units per second: the median of the rounds; ours over theirs: median, least and most of the
-    rounds.
+    """Units per second as the median of the rounds; our rate over theirs as median, minimum and
+    maximum of the rounds.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Line:
 
 
 def race(ours: Contender, others: list[Contender], n_rounds: int) -> list[Line]:
-    """One warm-up each, then `n_rounds` in turn."""
+    """One warm-up of each contender, then `n_rounds` rounds."""
     runners = [ours, *(c for c in others if c.work is not None)]
     rates: dict[str, list[float]] = {c.name: [] for c in runners}
     for n in range(n_rounds + 1):

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.sampling`: the sampler against its peers, every table in one run on the
-same models, prompts and seeds.
+"""`python -m benchmarks.sampling`: the sampler against other libraries, every table in one run with
+the same models, prompts and seeds.
 
-One thread everywhere unless a table says otherwise; medians of interleaved rounds;
-`--only rollouts` (drafts, labels, scoring, limit, growth) runs one table, `--sizes 1M` some models.
-`--run runs/quickstart` adds the student of a finished run of the quickstart, its questions and its
+Everything runs on one thread unless a table says otherwise. Numbers are medians of interleaved
+rounds. `--only rollouts` (drafts, labels, scoring, limit, growth) runs one table, `--sizes 1M` some
+models. `--run runs/quickstart` adds the student of a finished quickstart, its questions and its
 wrong drafts.
 """
 
@@ -37,7 +37,7 @@ def engine_work(
     backends: tuple[str, ...] = ("native", "paged"),
     quantization: Quantization = "none",
 ) -> Callable[[], float]:
-    """Our engine drawing all of `asks`."""
+    """A function with which our engine draws all of `asks`."""
     engine = TorchEngine.of(
         subject.model().to(dtype), subject.tokenizer, backends=backends, quantization=quantization
     )
@@ -52,9 +52,9 @@ def engine_work(
 def contenders(
     subject: Subject, asks: list[Ask], rows: int, openvino: str | None
 ) -> tuple[list[Contender], Callable[[], None]]:
-    """Everybody else, and what to call at the end."""
+    """All other contenders, and a function that ends them."""
     model = subject.model()
-    # A rate per rollout does not need all of them; the slowest get a part.
+    # A rate per rollout does not need all of them: the slowest contenders get a part.
     small = [dataclasses.replace(a, k=min(a.k, 8)) for a in asks[:: max(1, len(asks) // 4)]]
     fewer = asks[:: subject.part]
     others = [

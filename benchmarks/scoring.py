@@ -1,4 +1,4 @@
-"""Scores of all steps of many solutions: one tree, one pass a solution, one pass a prefix."""
+"""Scores of all steps of many solutions: one tree, one pass per solution, one pass per prefix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ N_QUESTIONS, N_EACH = 6, 24
 
 
 def table(size: str, n_rounds: int) -> None:
-    """24 solutions of each of 6 questions; half of them begin with steps of another."""
+    """24 solutions of each of 6 questions. Half of them begin with steps of another."""
     rng = random.Random(0)
     items = []
     for n, first in enumerate(drafts(N_QUESTIONS, 1, seed=5)):

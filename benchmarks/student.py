@@ -1,8 +1,7 @@
-"""The same workloads with a trained model: the student of a run, its training questions, and those
-of its samples that are wrong.
+"""The same workloads with a trained model: a run's student, its training questions, and its wrong
+samples.
 
-Unlike a random model it is sure of most tokens and knows when to stop; that is what the method
-samples from.
+Unlike a random model, it is sure of most tokens and knows when to stop, as in real use.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ N_LABELLED, N_NAIVE = 400, 8
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Student:
-    """A run's student and what it was asked."""
+    """A run's student and its requests."""
 
     folder: Path
     config: RunConfig
@@ -48,7 +47,7 @@ class Student:
 
     @classmethod
     def of(cls, run: str) -> Student:
-        """From a run that has come to its samples."""
+        """The student of a run that has finished its stage `samples`."""
         folder = Path(run)
         problems = {
             p.id: p
@@ -72,7 +71,7 @@ class Student:
         return load_causal_lm(self.folder / "models" / "student", dtype="float32", device="cpu")
 
     def subject(self) -> Subject:
-        """What it is asked for."""
+        """The model with its requests."""
         n_new = self.config.student.max_new_tokens
         drafts = [self._ask(s.problem_id, (), 96, n_new) for s in self.wrong[:N_QUESTIONS]]
         return Subject(
@@ -85,7 +84,7 @@ class Student:
         )
 
     def labels_table(self, n_rounds: int) -> None:
-        """Drafts labelled per second, as a run does it."""
+        """Drafts labelled per second, as in a run."""
         task = open_task(self.config.task, self.config.seed)
         drafts = self.wrong[:N_LABELLED]
         model, kinds = self.model(), quantizations(self.model())

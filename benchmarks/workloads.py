@@ -1,11 +1,10 @@
-"""What is drawn, the same for every contender: random models of three sizes, a tokenizer of whole
+"""Workloads, the same for every contender: random models of three sizes, a tokenizer of whole
 words, and drafts of realistic lengths.
 
-A random model is the hardest case: it takes every token for likely, so siblings have next to
-nothing in common. What a trained one says is in `student.py`. Lengths are those of the quickstart's
-stories: questions of 60–90 tokens, drafts of 4–6 steps of 9–14 tokens. A random model does not know
-when to stop, so end-of-text is switched off and every rollout has the number of tokens that its
-draft has left.
+A random model is the hardest case: all tokens are about equally likely, so siblings share almost
+nothing. `student.py` has a trained model. Lengths are those of the quickstart's stories: questions
+of 60–90 tokens, drafts of 4–6 steps of 9–14 tokens. A random model does not know when to stop, so
+end-of-text is switched off, and every rollout has the number of tokens that its draft has left.
 """
 
 from __future__ import annotations
@@ -52,8 +51,8 @@ class Draft:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ask:
-    """k continuations of at most n_new tokens each from the text of all segments; of just so many,
-    if the model knows no end.
+    """A request for k continuations of at most n_new tokens each of the text of all segments. A
+    model without an end draws exactly n_new.
     """
 
     segments: tuple[str, ...]
@@ -65,7 +64,7 @@ class Ask:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Subject:
-    """A model and what it is asked for."""
+    """A model and the requests for it."""
 
     name: str
     model: Callable[[], LlamaForCausalLM]
@@ -97,7 +96,7 @@ def config(size: str, **more: object) -> LlamaConfig:
 
 
 def language_model(size: str) -> LlamaForCausalLM:
-    """The same weights at every call."""
+    """A random model with the same weights at every call."""
     torch.manual_seed(0)
     model = LlamaForCausalLM(config(size)).eval()
     model.generation_config.eos_token_id = None
@@ -111,7 +110,7 @@ def reward_model(size: str) -> LlamaForTokenClassification:
 
 
 def quantizations(model: LlamaForCausalLM) -> list[Quantization]:
-    """What this machine can quantize the model to."""
+    """Kinds of quantization that this machine supports for the model."""
     kinds: tuple[Quantization, ...] = ("int16", "int8")
     return [kind for kind in kinds if ModelRunner(model, ("native",), kind).products == kind]
 
@@ -179,7 +178,7 @@ def draft_asks(of: list[Draft], k: int) -> list[Ask]:
 
 
 def requests(asks: list[Ask]) -> list[Request]:
-    """The same for a glore engine."""
+    """The same requests for a glore engine."""
     return [
         Request(
             str(n),
