@@ -139,16 +139,20 @@ FAILURES: dict[str, tuple[str, int, str]] = {
     "a run of 300 characters": (f"$GLORE show {LONG}", 2, "File name too long; use a shorter name"),
     "a recipe of 300 characters": (f"$GLORE run {LONG}", 2, "File name too long"),
     "a recipe that is a folder": ("$GLORE run .", 2, "Is a directory"),
-    "NUL in a path": ("""$GLORE run r.yaml 'runs_dir="a\\0b"'""", 2, "holds no control characters"),
+    "NUL in a path": (
+        """$GLORE run r.yaml 'runs_dir="a\\0b"'""",
+        2,
+        "can't have control characters",
+    ),
     "newline in a path": (
         """$GLORE run r.yaml 'runs_dir="a\\nb"'""",
         2,
-        "holds no control characters",
+        "can't have control characters",
     ),
     "escape in a model": (
         """$GLORE run r.yaml 'base.model="\\e[2J"'""",
         2,
-        "holds no control characters",
+        "can't have control characters",
     ),
     "newline in a run": ("$GLORE show $'a\\nb'", 2, "there is no run 'a\\nb'"),
     "no UTF-8 in a run": ("$GLORE report $'\\xff'", 2, "there is no run"),

@@ -203,12 +203,12 @@ def test_stdin_is_json_lines_or_one_plain_question(
         ),
         (
             '{"frage": "a"}\n',
-            "line 1: the field 'question' is missing (fields there: frage); add it",
+            "line 1: the field 'question' is missing (the row has: frage); add it",
         ),
         ('{"question": " "}\n', "line 1: the field 'question' is empty"),
         (
             '{"question": "\\ud800 x"}\n',
-            "line 1: the field 'question' holds half a Unicode character",
+            "line 1: the field 'question' has half a Unicode character",
         ),
         (
             '{"question": "a"}\n{"question": "caf\udce9"}\n',
@@ -239,7 +239,7 @@ def test_bad_questions_name_file_line_and_field(folder: Path, text: str, message
         (
             (),
             '{"question": "\\ud800 x"}',
-            "stdin, line 1: the field 'question' holds half a Unicode character",
+            "stdin, line 1: the field 'question' has half a Unicode character",
         ),
         ((), '[\n{"question": "a"}\n]', "stdin, line 1: not JSON ('['); write one object per line"),
         ((), '[{"question": "a"}]', "stdin, line 1: not an object"),

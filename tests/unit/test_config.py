@@ -76,23 +76,23 @@ def test_overrides_are_yaml_values_at_dotted_paths(tmp_path: Path) -> None:
         (["name.x=3"], "single value"),
         (["labels.rollouts=[1"], "not valid YAML"),
         (["name=../evil"], "name: a name has 1 to 64 letters, digits, '.', '_' or '-'"),
-        (['name="a\\n"'], "name: a text holds no control characters"),
+        (['name="a\\n"'], "name: a text can't have control characters"),
         (
             ['runs_dir="a\\0b"'],
-            "runs_dir: a text holds no control characters (NUL, newline, escape, …), got "
-            "'a\\x00b'; write it",
+            "runs_dir: a text can't have control characters (NUL, newline, escape, …), got "
+            "'a\\x00b'; remove them",
         ),
         (
             ["engine.kind=http", "engine.url=http://x", 'engine.models={student: "a\\nb"}'],
-            "engine.models: a text holds no control",
+            "engine.models: a text can't have control",
         ),
         (
             ['student.sft.lora={target_modules: ["q\\eproj"]}'],
-            "student.sft.lora.target_modules: a text holds no control",
+            "student.sft.lora.target_modules: a text can't have control",
         ),
         (
             ["student.sft.lora={target_modules: []}"],
-            "student.sft.lora.target_modules: it names at least one layer, got []",
+            "student.sft.lora.target_modules: at least one layer is needed, got []",
         ),
         (
             ["reward.temperature=0.0001"],
@@ -154,12 +154,12 @@ def test_overrides_are_yaml_values_at_dotted_paths(tmp_path: Path) -> None:
         (["base.revision=v1"], "base: revision 'v1' needs a model on the Hub"),
         (
             ["base.model=./models/x", "base.revision=v1"],
-            "is the folder './models/x', whose content is noted anyway; drop the revision",
+            "is the folder './models/x', whose content is fingerprinted anyway; drop the revision",
         ),
         (["base.model=/", "base.revision=v1"], "base.revision=null"),
         (
             ["base.model=a/b@v1"],
-            "base: model 'a/b@v1': no Hub name holds '@'; write what follows it as base.revision",
+            "base: model 'a/b@v1': a Hub name has no '@'; give what follows it as base.revision",
         ),
         (["base.model=a/b", "base.revision=-x"], "base.revision: "),
         (
@@ -175,8 +175,8 @@ def test_overrides_are_yaml_values_at_dotted_paths(tmp_path: Path) -> None:
             "student.sft.report_to: no tracker is called 'nosuch'; known: azure_ml, ",
         ),
         (["student.sft.report_to=[tensorboard, all]"], "no tracker is called 'all'"),
-        (["labels=&a {rollouts: *a}"], "a value that holds itself"),
-        (["labels={balance: true, balance: false}"], "the key 'balance' stands here again"),
+        (["labels=&a {rollouts: *a}"], "a value that contains itself"),
+        (["labels={balance: true, balance: false}"], "the key 'balance' is already on line 1"),
     ],
 )
 def test_a_wrong_override_is_one_line_with_the_mend(
@@ -238,16 +238,15 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, text: str) -> None:
     [
         ("x: " + "[" * 3000, "nested more than 16 deep"),
         ("x: " + "[" * 20 + "]" * 20, "nested more than 16 deep"),
-        ("a: &a [*a]", "a value that holds itself"),
-        ("a: &a {b: *a}", "a value that holds itself"),
+        ("a: &a [*a]", "a value that contains itself"),
+        ("a: &a {b: *a}", "a value that contains itself"),
         (
             "name: a\nseed: 1\nname: b",
-            "line 3: not valid YAML: the key 'name' stands here again after line 1; keep one of "
-            "them",
+            "line 3: not valid YAML: the key 'name' is already on line 1; keep one of them",
         ),
         (
             "name: a\nlabels: {}\n'labels': {}",
-            "line 3: not valid YAML: the key 'labels' stands here again after line 2",
+            "line 3: not valid YAML: the key 'labels' is already on line 2",
         ),
         (
             "name: a\nseed: 2026-99-99",

@@ -20,13 +20,13 @@ from glore.config import StoriesSettings, TaskSettings
 from glore.errors import ConfigError, DataError
 from glore.records import Problem
 from glore.tasks import OracleTask, ScratchTask, open_task
-from glore.tasks.stories import Stories, draw, task, words
-from glore.tasks.stories.draw import draw_story
+from glore.tasks.stories import Stories, generate, task, vocabulary
+from glore.tasks.stories.generate import draw_story
 from glore.tasks.stories.oracle import is_true
-from glore.tasks.stories.slips import slipped
-from glore.tasks.stories.solve import solve, work_out
+from glore.tasks.stories.perturb import perturbed_story
+from glore.tasks.stories.render import render_story
+from glore.tasks.stories.solve import derive_all, solve
 from glore.tasks.stories.story import CHOICES, states
-from glore.tasks.stories.tell import tell
 
 SMALL = {"n_train": 60, "n_dev": 20, "n_test": 40}
 TINY = StoriesSettings(
@@ -115,12 +115,12 @@ def test_people_and_steps_are_as_many_as_asked(
         # Without redundant relations there is one way only, so the worked solution has the length
         # that was drawn.
         assert problem.solution is not None
-        worked_out = {
+        derived = {
             step.partition(":")[0]
             for step in problem.solution
             if not step.startswith(("Check", "####"))
         }
-        assert steps[0] <= len(worked_out) <= steps[1]
+        assert steps[0] <= len(derived) <= steps[1]
 
 
 def test_where_all_are_needed_every_person_is_worked_out() -> None:
@@ -162,8 +162,8 @@ def test_numbers_to_find_are_as_many_as_asked_and_always_needed() -> None:
         for problem in drawn.problems("train"):
             hidden = re.findall(r"(?:If|Had) ([A-Z][a-z]+) ", problem.question)
             assert len(hidden) == n
-            worked_out = {step.partition(":")[0] for step in problem.solution or ()}
-            assert set(hidden) <= worked_out
+            derived = {step.partition(":")[0] for step in problem.solution or ()}
+            assert set(hidden) <= derived
 
 
 def offered(problem: Problem) -> list[list[int]]:
@@ -209,7 +209,7 @@ def test_a_slip_among_options_takes_another_one_of_them(seed: int) -> None:
         people=(2, 3), steps=(2, 3), unknown=(1, 1), options=(3, 3), max_number=20
     )
     story = draw_story(rng, settings, (2, 3))
-    wrong = slipped(rng, story)
+    wrong = perturbed_story(rng, story)
     (fact,) = (fact for fact in story.facts if fact.kind == "unknown")
     assert len(fact.options) == 3
     assert story.values[fact.new] in fact.options
@@ -223,7 +223,7 @@ def test_a_slipped_story_gives_a_draft_that_is_wrong_from_the_slip_on_where_it_m
     rng = random.Random(seed)
     settings = StoriesSettings(people=(2, 4), steps=(2, 4), unknown=(1, 1))
     story = draw_story(rng, settings, (2, 4))
-    wrong = slipped(rng, story)
+    wrong = perturbed_story(rng, story)
     if wrong is None:
         return
     truth = [
@@ -294,7 +294,7 @@ def test_every_fact_is_true_and_every_way_and_order_leads_to_the_answer(seed: in
         assert left == right, fact
         assert len(set(fact.people)) == len(fact.people)
     assert story.answer > 0
-    for steps in (solve(rng, story), work_out(rng, story)):
+    for steps in (solve(rng, story), derive_all(rng, story)):
         assert all(is_true(step, story.values, story.asked, str(story.answer)) for step in steps), (
             steps
         )
@@ -305,7 +305,7 @@ def test_every_fact_is_true_and_every_way_and_order_leads_to_the_answer(seed: in
                 "a step uses what is known by then only"
             )
             known.add(label)
-    told = tell(rng, story, StoriesSettings(), ask_everyone=seed % 2 == 0)
+    told = render_story(rng, story, StoriesSettings(), ask_everyone=seed % 2 == 0)
     assert set(story.values) <= set(re.findall(r"[A-Z][a-z]+", told))
 
 
@@ -449,7 +449,7 @@ def test_redundant_relations_open_other_routes_and_all_of_them_are_true() -> Non
         settings = StoriesSettings(people=(3, 5), steps=(2, 4), extra_relations=extra_relations)
         for _ in range(30):
             story = draw_story(rng, settings, settings.steps)
-            routes = [work_out(random.Random(i), story) for i in range(60)] + [
+            routes = [derive_all(random.Random(i), story) for i in range(60)] + [
                 solve(random.Random(i), story)[:-1] for i in range(12)
             ]
             assert all(
@@ -528,7 +528,7 @@ def test_settings_that_no_story_meets_are_refused_when_the_task_is_opened(
         match=r"unknown_changes must be two numbers with 1 <= fewest <= most <= 4, got \[0, 2\]",
     ):
         StoriesSettings(unknown_changes=(0, 2))
-    monkeypatch.setattr(draw, "MAX_DRAWS", 5)
+    monkeypatch.setattr(generate, "MAX_DRAWS", 5)
     rare = StoriesSettings(people=(2, 8), steps=(8, 8), max_number=10, extra_relations=3)
     with pytest.raises(
         ConfigError,
@@ -540,9 +540,9 @@ def test_settings_that_no_story_meets_are_refused_when_the_task_is_opened(
 
 @pytest.fixture
 def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draw, "NAMES", words.NAMES[:2])
-    monkeypatch.setattr(draw, "ITEMS", words.ITEMS[:1])
-    monkeypatch.setattr(draw, "PLAIN", 1.0)
+    monkeypatch.setattr(generate, "NAMES", vocabulary.NAMES[:2])
+    monkeypatch.setattr(generate, "ITEMS", vocabulary.ITEMS[:1])
+    monkeypatch.setattr(generate, "PLAIN", 1.0)
 
 
 @pytest.mark.usefixtures("few_words")
@@ -575,7 +575,7 @@ def test_base_documents_hold_no_dev_or_test_question_even_if_that_leaves_none(
     assert len(asked) > 800
     assert not {text.partition("\n")[0] + "\n" for text in asked} & held
     question = drawn.problems("dev")[0].question
-    monkeypatch.setattr(task, "tell", lambda *_, **__: question)
+    monkeypatch.setattr(task, "render_story", lambda *_, **__: question)
     with pytest.raises(DataError, match="none are left for the base model"):
         _ = [drawn.base_document(rng, 1.0) for _ in range(50)]
 

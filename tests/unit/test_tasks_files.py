@@ -215,8 +215,8 @@ def test_users_own_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        (b"", "holds no problems"),
-        (b"\n\r\n", "holds no problems"),
+        (b"", "has no problems"),
+        (b"\n\r\n", "has no problems"),
         (b'{"question": "x", "answer"', "line 1: not valid JSON"),
         (b'{"question": "x", "answer": NaN}', "line 1: not usable JSON"),
         (b'{"question": "x", "answer": ' + b"9" * 5000 + b"}", "line 1: not usable JSON"),
@@ -224,11 +224,11 @@ def test_users_own_file(tmp_path: Path) -> None:
         (b"[1, 2]", "line 1: a problem is a JSON object with named fields, got"),
         (
             b'{"question": "x"}',
-            "line 1: the field 'answer' is missing .fields there: question.; add it",
+            "line 1: the field 'answer' is missing .the row has: question.; add it",
         ),
         (
             b'{"question": "x", "\\u001b[31m\\n' + b"n" * 900 + b'": 5}',
-            r"line 1: .* .fields there:  \[31m n{34}…, question.; add it",
+            r"line 1: .* .the row has:  \[31m n{34}…, question.; add it",
         ),
         (b'{"question": 5, "answer": 5}', "line 1: the field 'question' must be a text, got 5"),
         (
@@ -251,7 +251,7 @@ def test_users_own_file(tmp_path: Path) -> None:
         ),
         (
             b'{"question": "\\ud800", "answer": 2}',
-            "line 1: the field 'question' holds half a Unicode character",
+            "line 1: the field 'question' has half a Unicode character",
         ),
         (
             b'{"question": "caf\xe9", "answer": 2}',
@@ -289,15 +289,15 @@ def test_malformed_files_name_file_line_field_and_mend(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("5", "must hold one JSON array of problems, or one object per line, got '5'"),
+        ("5", "must be one JSON array of problems, or one object per line, got '5'"),
         ("{}", "line 1: the field 'Body' is missing"),
         ('[{"ID": "a"}] 5', "line 1: the JSON array is cut off"),
         (
             '[{"Body": "x", "Body": "y"}]',
-            "line 1: not usable JSON .*the field Body stands there twice",
+            "line 1: not usable JSON .*the field Body is there twice",
         ),
-        ("", "must hold one JSON array"),
-        ("[]", "holds no problems"),
+        ("", "must be one JSON array"),
+        ("[]", "has no problems"),
         ('[\n{"ID": "a"},\n{"ID"', "line 3: not valid JSON"),
         ('[\n{"ID": "a"}\n', "line 3: the JSON array is cut off"),
         ("[\n\n5]", "line 3: a problem is a JSON object"),

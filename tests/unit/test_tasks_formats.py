@@ -366,19 +366,19 @@ def cut(path: Path, rows: Rows) -> bytes:
     [
         ("a.parquet", LFS, "is a pointer of Git LFS, not the data itself; run git lfs pull"),
         ("a.zip", b"PK\x03\x04", "is a zip archive; unpack it"),
-        ("a.jsonl.zst", b"\x28\xb5\x2f\xfd", "packed with zstd; unpack it"),
+        ("a.jsonl.zst", b"\x28\xb5\x2f\xfd", "compressed with zstd; decompress it"),
         ("a.parquet", b"", "is no parquet file, or damaged"),
         ("a.parquet", b"PAR1", "damaged after row 0"),
         ("a.parquet", None, "damaged after row 0"),
         ("a.arrow", None, "damaged after row"),
-        ("a.jsonl.gz", None, "the packed file is damaged or cut off"),
-        ("a.jsonl.bz2", None, "the packed file is damaged or cut off"),
-        ("a.jsonl.xz", None, "the packed file is damaged or cut off"),
+        ("a.jsonl.gz", None, "the compressed file is damaged or cut off"),
+        ("a.jsonl.bz2", None, "the compressed file is damaged or cut off"),
+        ("a.jsonl.xz", None, "the compressed file is damaged or cut off"),
         ("a.jsonl", gzip.compress(b" " * 2**21), "line 1: longer than 1024 KiB"),
         (
             "a.jsonl",
             b'{"question": "x", "answer": 1, "answer": 2}',
-            "line 1: not usable JSON .*the field answer stands there twice",
+            "line 1: not usable JSON .*the field answer is there twice",
         ),
         (
             "a.jsonl",
@@ -394,12 +394,12 @@ def cut(path: Path, rows: Rows) -> bytes:
         ),
         ("a.csv", b'question,answer\nx,"1\n', "line 2: not valid CSV"),
         ("a.csv", b"question,question\nx,1\n", "line 1: two columns are called 'question'"),
-        ("a.csv", b"question,answer\n", "holds no problems"),
+        ("a.csv", b"question,answer\n", "has no problems"),
         ("a.csv", b'question,answer\n"a\nb",1\nc,\n', "line 4: the field 'answer' is empty"),
         (
             "a.csv",
             b"question;answer\nx;1\n",
-            "the field 'question' is missing .fields there: question;answer",
+            "the field 'question' is missing .the row has: question;answer",
         ),
         ("a.csv", b"question,answer\nx,caf\xe9\n", "line 2: byte 6 is not UTF-8"),
     ],
@@ -554,13 +554,13 @@ def two_meanings(path: Path) -> None:
         ),
         (readme("data_dir: ../../x"), "must name a folder of this clone"),
         (readme("data_files: ["), "the head between '---' is not valid YAML"),
-        (twice, "holds train more than once .train.csv, train.parquet.; keep one"),
-        (twice_in_shards, "holds train more than once"),
-        (two_meanings, "is named after test and train; rename it"),
+        (twice, "has train more than once .train.csv, train.parquet.; keep one"),
+        (twice_in_shards, "has train more than once"),
+        (two_meanings, "has the names of test and train; rename it"),
         (shard_missing, "lacks train-00001-of-00002.parquet, one of 2 parts"),
         (
             only_a_script,
-            "holds a loading script and no data; scripts are never run: get its Parquet files",
+            "has a loading script and no data; scripts are never run: get its Parquet files",
         ),
         (saved_shard_missing, "lacks 'data-00001-of-00003.arrow', which its state.json names"),
         (saved_elsewhere, "'_data_files' must list the files of this folder"),
@@ -659,7 +659,7 @@ def test_a_revision_is_for_the_hub_and_a_hub_name_is_no_folder(
         TaskSettings.model_validate({"kind": "stories", "revision": "v1"})
     monkeypatch.chdir(tmp_path)
     two_files(".jsonl")(tmp_path / "openai" / "gsm8k")
-    with pytest.raises(DataError, match=r"task.hub 'openai/gsm8k' is also a folder here"):
+    with pytest.raises(DataError, match=r"task.hub 'openai/gsm8k' is also a local folder"):
         open_task(TaskSettings(kind="gsm8k"), seed=0)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from glore.errors import DataError, shown
 from glore.files import read_bounded, read_given, split_lines
 from glore.prompts import MAX_QUESTION_CHARS
-from glore.tasks.data.source import Row, optional_text, text_field
+from glore.tasks.data.row import Row, optional_text, text_field
 
 __all__ = ["Question", "read_questions"]
 

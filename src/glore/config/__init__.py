@@ -7,7 +7,7 @@
     training   one training; the base model
     run        the parts of the method, and RunConfig, which holds everything
     recipe     reads a YAML file
-    place      a run's own config.yaml, and which folder it means
+    resolved   the config.yaml of a run folder
 
 Inert: building a config reads no model and no data. Unknown keys are refused with the nearest known
 one. A field's meaning stands under the field.
@@ -22,8 +22,8 @@ from glore.config.engine import (
     TorchEngineSettings,
     VllmEngineSettings,
 )
-from glore.config.place import resolved_recipe
 from glore.config.recipe import load_config, load_run
+from glore.config.resolved import resolved_recipe
 from glore.config.run import (
     EvaluationSettings,
     ExpertIterationSettings,

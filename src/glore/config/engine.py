@@ -1,4 +1,4 @@
-"""Settings of sampling. Each kind of engine has its class; the last lines list them."""
+"""Settings of sampling: a class for each kind of engine, registered in the last lines."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ class HttpEngineSettings(EngineSettings):
     urls: dict[str, str] = Field(default_factory=dict)
     """Other servers for some models, by the model's name in the run."""
     model: str = "{name}"
-    """The model's name on the server; `{name}` as above, `{path}` the model's folder or Hub name."""
+    """The model's name on the server. `{name}` as above; `{path}`: the model's folder or Hub name.
+    """
     models: dict[str, str] = Field(default_factory=dict)
     """Other names on the server for some models, by the model's name in the run."""
     api_key_env: str = "GLORE_API_KEY"
@@ -138,9 +139,8 @@ class HttpEngineSettings(EngineSettings):
     def _is_variable(cls, name: str) -> str:
         if not VARIABLE.fullmatch(name):
             raise ValueError(
-                "the name of an environment variable in capitals is wanted, such as "
-                "GLORE_API_KEY; what was given is not shown, since it may be the key: put that "
-                "into the variable"
+                "give the name of an environment variable in capitals, such as GLORE_API_KEY; the "
+                "value given is not shown, since it may be the key: put that into the variable"
             )
         return name
 
@@ -151,13 +151,13 @@ class HttpEngineSettings(EngineSettings):
         for value in (self.url, *self.urls.values()):
             if "@" in value:
                 raise ValueError(
-                    "an address holds no user and password (before an @), since addresses are "
-                    "shown and kept; leave them out, and put a key into GLORE_API_KEY"
+                    "an address has no user and password (before an @), since addresses are "
+                    "shown and stored; remove them, and put a key into GLORE_API_KEY"
                 )
             if any(sign in value for sign in "?#"):
                 raise ValueError(
-                    f"an address ends before ? and #, got {shown(value.partition('?')[0])} and "
-                    "more; leave that out"
+                    f"an address has no ? and #, got {shown(value.partition('?')[0])} and more; "
+                    "remove that"
                 )
             if value and not value.startswith(("http://", "https://")):
                 raise ValueError(f"url begins with http:// or https://, got {shown(value)}")
@@ -227,8 +227,7 @@ class RayEngineSettings(EngineSettings):
     def _pool_of_other_engines(self) -> RayEngineSettings:
         if self.inner is not None and self.max_rows != type(self).model_fields["max_rows"].default:
             raise ValueError(
-                "nobody reads max_rows where there are inner engines; set inner.max_rows in its "
-                "place"
+                "max_rows has no effect with inner engines; set inner.max_rows instead"
             )
         if self.inner is not None and self.inner.kind == "ray":
             raise ValueError("inner can't be of kind ray itself; use torch, http or vllm")

@@ -1,5 +1,5 @@
-"""A recipe becomes settings: YAML, dotted overrides, and every mistake as one line in our words,
-with the nearest known key.
+"""From a recipe to settings: read YAML, apply dotted overrides, and report every mistake as one
+line with the nearest known key.
 """
 
 from __future__ import annotations
@@ -13,10 +13,16 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from glore.config.kinds import KindSettings
-from glore.config.place import FILE_NAME, check_whole, placed, run_folder_of, with_name
+from glore.config.resolved import (
+    FILE_NAME,
+    at_folder,
+    check_complete,
+    named_path,
+    run_folder_of,
+)
 from glore.config.run import RunConfig
 from glore.config.trust import drop_untrusted, untrusted
-from glore.config.yamltext import MAX_BYTES, parse_yaml
+from glore.config.yaml_reader import MAX_BYTES, parse_yaml
 from glore.errors import ConfigError, shown
 from glore.files import read_given
 
@@ -25,44 +31,44 @@ __all__ = ["load_config", "load_run"]
 _SECRET = re.compile(
     r"(^|[._-])(api_?keys?|keys?|tokens?|secrets?|passwords?)([._-]|$)", re.IGNORECASE
 )
-"""In the name of a setting, or of what somebody takes for one: its value is not shown."""
+"""In the name of a setting, known or not: messages don't show its value."""
 
 
 def load_config(recipe: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> RunConfig:
     """Read a recipe and apply dotted overrides such as `labels.rollouts=4` (values are YAML).
 
-    The `config.yaml` of a run means the run in the folder it lies in, wherever that is now; with
-    `name` or `runs_dir` among the overrides, another run beside it or there. What runs commands or
-    sends a variable away counts among the overrides only (`glore.config.trust`). Raises ConfigError
-    naming the file, the key, the value and the mend.
+    The `config.yaml` of a run stands for the run in its folder, wherever that is now. With `name`
+    or `runs_dir` among the overrides it becomes another run. Settings that run commands or send a
+    variable away count among the overrides only (`glore.config.trust`). Raises ConfigError naming
+    the file, the key, the value and the fix.
     """
-    path = _home_filled(Path(recipe))
+    path = _expanded(Path(recipe))
     folder = run_folder_of(path)
     if folder is None:
         return _read(path, overrides)
     config = _read(path, overrides, run_folder=folder)
     given = {override.partition("=")[0].strip() for override in overrides}
-    place = placed(config, folder)
-    return place.model_copy(
+    return at_folder(config, folder).model_copy(
         update={key: getattr(config, key) for key in ("name", "runs_dir") if key in given}
     )
 
 
 def load_run(folder: str | Path) -> RunConfig:
-    """The settings of the run that lies in `folder`, as of its last `glore run`, to look at it or
-    to use its models.
+    """The settings of the run in `folder` as of its last `glore run`, to read its records or use
+    its models.
 
-    What only a start decides (`glore.config.trust`) is left out. Raises ConfigError.
+    Settings that only the command line may give (`glore.config.trust`) are dropped. Raises
+    ConfigError.
     """
-    place = with_name(_home_filled(Path(folder)))
-    return placed(_read(place / FILE_NAME, run_folder=place, starts=False), place)
+    path = named_path(_expanded(Path(folder)))
+    return at_folder(_read(path / FILE_NAME, run_folder=path, starts=False), path)
 
 
-def _home_filled(path: Path) -> Path:
+def _expanded(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise ConfigError(f"{path}: there is no such user; write the path out") from error
+        raise ConfigError(f"{path}: there is no such user; write the full path") from error
 
 
 def _read(
@@ -76,9 +82,9 @@ def _read(
             "give the path of a YAML file such as recipes/quickstart.yaml"
         ) from error
     if run_folder is not None:
-        check_whole(text, path)
+        check_complete(text, path)
     data = parse_yaml(text, str(path))
-    if not isinstance(data, dict):  # what it is may be anything, keys included, so it is not shown
+    if not isinstance(data, dict):  # it may be any file, even a key, so it is not shown
         kind = {list: "a list", str: "a text", type(None): "nothing"}.get(
             type(data), "a single value"
         )
@@ -87,7 +93,7 @@ def _read(
             "recipes/quickstart.yaml"
         )
     if run_folder is not None:
-        data |= {"name": "run", "runs_dir": "runs"}  # where it is says both
+        data |= {"name": "run", "runs_dir": "runs"}  # the folder replaces both
     given: dict[object, object] = {}
     for override in overrides:
         _apply(data, override)
@@ -106,7 +112,7 @@ def _apply(data: dict[object, object], override: str) -> None:
     key, sign, value = override.partition("=")
     if not sign or not key.strip():
         raise ConfigError(
-            f"an override is written key.path=value, got {_said(override)}; for example "
+            f"an override is written key.path=value, got {_shown_override(override)}; for example "
             "labels.rollouts=4"
         )
     *parents, last = key.strip().split(".")
@@ -115,15 +121,15 @@ def _apply(data: dict[object, object], override: str) -> None:
         child = node.setdefault(name, {})
         if not isinstance(child, dict):
             raise ConfigError(
-                f"override {_said(override)}: {name} is a single value in the recipe, so nothing "
-                "can be set below it"
+                f"override {_shown_override(override)}: {name} is a single value in the recipe, so "
+                "nothing can be set below it"
             )
         node = child
-    node[last] = parse_yaml(value, f"override {_said(override)}", numbered=False)
+    node[last] = parse_yaml(value, f"override {_shown_override(override)}", numbered=False)
 
 
-def _said(override: str) -> str:
-    """An override as errors show it. A key that somebody gave as a setting is not shown."""
+def _shown_override(override: str) -> str:
+    """An override as messages show it. A secret given as a setting is not shown."""
     key, sign, _ = override.partition("=")
     return shown(f"{key}{sign}…" if _SECRET.search(key) else override)
 
@@ -131,32 +137,32 @@ def _said(override: str) -> str:
 def _explain(
     error: ValidationError, data: dict[object, object], recipe: str, overrides: Sequence[str]
 ) -> str:
-    """The first complaints of pydantic as one line in our words, each after the place to mend."""
+    """The first errors of pydantic as one line. Each follows the place to fix."""
     items = error.errors()
-    complaints: dict[str, list[str]] = {}
+    messages: dict[str, list[str]] = {}
     for item in items[:3]:
-        complaints.setdefault(_origin(item["loc"], recipe, overrides), []).append(
-            _complaint(item, data)
+        messages.setdefault(_origin(item["loc"], recipe, overrides), []).append(
+            _message(item, data)
         )
     more = f" (and {len(items) - 3} more)" if len(items) > 3 else ""
-    return "; ".join(f"{where}: {'; '.join(lines)}" for where, lines in complaints.items()) + more
+    return "; ".join(f"{where}: {'; '.join(lines)}" for where, lines in messages.items()) + more
 
 
 def _origin(location: tuple[int | str, ...], recipe: str, overrides: Sequence[str]) -> str:
-    """Where a refused value was given: in an override, in the recipe, or, for a section that
-    doesn't fit together, in both.
+    """Where a refused value was given: in an override, in the recipe, or in both, for a section
+    whose settings don't fit together.
     """
-    place = [str(part) for part in location]
+    target = [str(part) for part in location]
     paths = [(override.partition("=")[0].strip().split("."), override) for override in overrides]
-    given = [override for path, override in paths if path == place[: len(path)]]
+    given = [override for path, override in paths if path == target[: len(path)]]
     if given:
-        return f"override {_said(given[-1])}"
-    inside = [override for path, override in paths if path[: len(place)] == place]
-    return f"{recipe} with {', '.join(map(_said, inside))}" if inside else recipe
+        return f"override {_shown_override(given[-1])}"
+    inside = [override for path, override in paths if path[: len(target)] == target]
+    return f"{recipe} with {', '.join(map(_shown_override, inside))}" if inside else recipe
 
 
-def _complaint(item: ErrorDetails, data: Mapping[object, object]) -> str:
-    """One complaint in our words, the nearest key suggested."""
+def _message(item: ErrorDetails, data: Mapping[object, object]) -> str:
+    """One error of pydantic in glore's words, with the nearest known key."""
     path = ".".join(str(p) for p in item["loc"])
     if item["type"] == "extra_forbidden":
         known = _known_keys(item["loc"][:-1], data)
@@ -176,18 +182,13 @@ def _known_keys(location: tuple[int | str, ...], data: object) -> list[str]:
     model: type[BaseModel] = RunConfig
     for name in location:
         field = model.model_fields.get(str(name))
-        data = data.get(name) if isinstance(data, Mapping) else None
-        sections = [
-            a
-            for a in (
-                field and field.annotation,
-                *getattr(field and field.annotation, "__args__", ()),
-            )
-            if isinstance(a, type) and issubclass(a, BaseModel)
-        ]
+        annotation = field.annotation if field else None
+        options = (annotation, *getattr(annotation, "__args__", ()))
+        sections = [a for a in options if isinstance(a, type) and issubclass(a, BaseModel)]
         if not sections:
             return []
         model = sections[0]
+        data = data.get(name) if isinstance(data, Mapping) else None
         if issubclass(model, KindSettings) and isinstance(data, Mapping):
             model = model.kinds.class_for(data)
     return model.read_fields() if issubclass(model, KindSettings) else list(model.model_fields)

@@ -1,4 +1,4 @@
-"""A run, whole: the parts of the method, and what must fit together."""
+"""The settings of a run: one section for each part of the method, and checks across sections."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ __all__ = [
 
 
 class ExpertIterationSettings(Settings):
-    """Method 1: sample, keep what is right, fine-tune the base again."""
+    """Method 1: sample, keep right solutions, fine-tune the base again."""
 
     samples: int = Field(96, ge=1)
     """K solutions per training question and round."""
     questions: int = Field(0, ge=0)
-    """Training questions to sample from; 0: all. They are the last of the seeded order whose first
-    `reward.questions` the reward models use: where both fit, the reward models learn from questions
-    that the student was not trained on.
+    """Training questions to sample from; 0: all. They are the last in a seeded order, of which the
+    reward models use the first `reward.questions`. If the two don't overlap, the reward models
+    learn from questions that the student was not trained on.
     """
     temperature: Temperature = 1.0
     max_rounds: int = Field(5, ge=0, le=20)
     min_gain: float = Field(0.005, ge=0)
     """Stop when greedy accuracy on dev gains less than this (a share)."""
     max_per_question: int = Field(0, ge=0)
-    """At most so many distinct right solutions of a question go into fine-tuning (all rounds
-    together); 0: all.
+    """Most distinct right solutions of a question used in fine-tuning (all rounds together); 0:
+    all.
     """
 
 
@@ -51,8 +51,8 @@ class StudentSettings(Settings):
     """SFT and expert iteration."""
 
     bootstrap: Literal["sft", "prompt"] = "sft"
-    """`sft`: fine-tune on worked solutions first; `prompt`: none there, sample from the 1-shot
-    prompted base.
+    """`sft`: fine-tune on worked solutions first; `prompt`: without worked solutions, sample from
+    the 1-shot prompted base.
     """
     sft: TrainSettings = TrainSettings()
     ei: ExpertIterationSettings = ExpertIterationSettings()
@@ -64,11 +64,11 @@ class RewardModelSettings(Settings):
     """Data and training of ORM, Balanced ORM and SORM."""
 
     questions: int = Field(0, ge=0)
-    """Training questions that are sampled from; 0: all."""
+    """Training questions to sample from; 0: all."""
     samples: int = Field(96, ge=1)
     """K solutions per question for the ORM."""
     draft_samples: int = Field(8, ge=1)
-    """Of those, so many drafts per question get SORM labels."""
+    """How many of them get SORM labels."""
     temperature: Temperature = 1.0
     init: Literal["student", "base"] = "student"
     """Which weights the reward models start from."""
@@ -91,8 +91,8 @@ class LabelSettings(Settings):
     propagate: bool = True
     balance: bool = True
     full_counts: bool = False
-    """Draw all K rollouts at every step instead of the exact backward scan (needed for soft labels
-    and `propagate: false`).
+    """Sample all K rollouts at every step instead of the exact backward scan (needed for soft
+    labels and `propagate: false`).
     """
 
     @model_validator(mode="after")
@@ -117,7 +117,7 @@ class RefinerSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """Method 5 and 6: inference and evaluation."""
+    """Methods 5 and 6: inference and evaluation."""
 
     threshold: float = Field(0.5, gt=0, lt=1)
     """T: a step with SORM at most this is bad; a draft with ORM at most this needs work."""
@@ -137,19 +137,19 @@ class EvaluationSettings(Settings):
 
 
 class RunConfig(Settings):
-    """One run, whole."""
+    """All settings of one run."""
 
     name: str
-    """Of the run's folder below `runs_dir`: 1 to 64 letters, digits, `.`, `_` and `-`, a letter or
-    digit first.
+    """Name of the run's folder below `runs_dir`: 1 to 64 letters, digits, `.`, `_` and `-`,
+    beginning with a letter or digit.
     """
     runs_dir: LocalPath = "runs"
     seed: int = Field(0, ge=0)
     launch: str = ""
-    """How trainings are started on several devices, such as `accelerate launch --config_file
-    recipes/accelerate/fsdp.yaml`, given on the command line at each start, since a recipe can't run
-    commands; empty: on one device, in this process. An optimiser step then has batch_size ×
-    gradient_accumulation × devices rows.
+    """The command that starts trainings on several devices, such as `accelerate launch
+    --config_file recipes/accelerate/fsdp.yaml`; empty: train on one device, in this process. It is
+    given on the command line at each start, since a recipe can't run commands. An optimiser step
+    has batch_size × gradient_accumulation × devices rows.
     """
     task: SerializeAsAny[TaskSettings] = StoriesTaskSettings()
     base: BaseModelSettings = BaseModelSettings()
@@ -167,7 +167,7 @@ class RunConfig(Settings):
 
     @field_validator("launch", mode="before")
     @classmethod
-    def _nothing(cls, launch: object) -> object:
+    def _empty_launch(cls, launch: object) -> object:
         """`launch=` on the command line."""
         return "" if launch is None else launch
 
@@ -178,7 +178,7 @@ class RunConfig(Settings):
             raise ValueError(
                 "a name has 1 to 64 letters, digits, '.', '_' or '-' and begins with a letter or "
                 f"digit, got {shown(name, 40)} ({len(name)} characters); choose another, and set "
-                "runs_dir for another place"
+                "runs_dir for another folder"
             )
         return name
 

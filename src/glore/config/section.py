@@ -1,4 +1,4 @@
-"""What every section of the settings keeps to."""
+"""The base class of every section of the settings, and types of fields that several share."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ __all__ = [
 ]
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 1e3
-"""Beyond these a model's own logits no longer matter, or no longer fit into float32. Engines keep
-to the same two (engines.encoding).
+"""Beyond these a model's own logits no longer matter, or no longer fit into float32. Engines have
+the same limits (engines.encoding).
 """
 Temperature = Annotated[float, Field(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)]
-"""Of drawn solutions; greedy ones have no setting."""
+"""Of sampled solutions; greedy decoding has no setting."""
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 TwoNumbers = Annotated[tuple[int, int], Field(strict=False)]
-"""Not strict, because YAML knows lists only; what stands in them is checked strictly all the same.
-"""
+"""Not strict, because YAML has lists only. Their items are checked strictly."""
 
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")]
 """A commit, tag or branch of a repository on the Hugging Face Hub."""
@@ -40,31 +39,32 @@ Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")]
 _HOME = re.compile(r"\$(HOME\b|\{HOME\})")
 
 
-def filled_path(text: str) -> str:
-    """A path with `~` and `$HOME` filled in. Raises ValueError for any other variable, and for what
-    can't be a path.
+def expanded_path(text: str) -> str:
+    """A path with `~` and `$HOME` expanded. Raises ValueError for any other variable, and for text
+    that can't be a path.
     """
     if not text:
-        raise ValueError("a path is not empty; write null for none, or . for the folder you are in")
+        raise ValueError("a path can't be empty; write null for none, or . for the current folder")
     if "$" in _HOME.sub("", text):
-        raise ValueError(f"only $HOME is filled in (and ~), got {shown(text)}; write the path out")
+        raise ValueError(f"only $HOME and ~ are expanded, got {shown(text)}; write the full path")
     filled = os.path.expanduser(_HOME.sub(lambda _: os.path.expanduser("~"), text))
     if filled.startswith("~") or "~" in filled.split("/"):
         raise ValueError(
-            f"~ stands for a home folder, and only in front, got {shown(text)}; write the path out"
+            f"~ is expanded only at the beginning of a path and for a known user, got "
+            f"{shown(text)}; write the full path"
         )
     return filled
 
 
-LocalPath = Annotated[str, AfterValidator(filled_path)]
+LocalPath = Annotated[str, AfterValidator(expanded_path)]
 """A file or folder, or a name on the Hub where a setting takes one."""
 
 _EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 
 
 class Settings(BaseModel):
-    """Base: no unknown keys, no changes after building, no infinities, no guessed types (`true` or
-    `"4"` is no number).
+    """Base of all sections: no unknown keys, frozen, no infinities, no type coercion (`true` and
+    `"4"` are no numbers).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
@@ -72,8 +72,8 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _exponents(cls, value: object, info: ValidationInfo) -> object:
-        """YAML 1.1 takes `1e-4` and `1.5e3`, which lack a point or a sign, for text; a float field
-        means a number.
+        """Floats from texts like `1e-4` and `1.5e3`: without a point or a sign YAML 1.1 reads them
+        as text.
         """
         is_float = (
             info.field_name is not None and cls.model_fields[info.field_name].annotation is float
@@ -86,9 +86,9 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="after")
     @classmethod
-    def _plain_text(cls, value: object) -> object:
-        """Texts here are names, paths and addresses, on which a NUL, a newline or a terminal escape
-        can only do harm.
+    def _without_control_characters(cls, value: object) -> object:
+        """Texts are names, paths and addresses: a NUL, a newline or a terminal escape in one can
+        only do harm.
         """
         parts = (
             [*value, *value.values()]
@@ -102,7 +102,7 @@ class Settings(BaseModel):
                 unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text
             ):
                 raise ValueError(
-                    "a text holds no control characters (NUL, newline, escape, …), got "
-                    f"{shown(text)}; write it without"
+                    "a text can't have control characters (NUL, newline, escape, …), got "
+                    f"{shown(text)}; remove them"
                 )
         return value

@@ -1,4 +1,4 @@
-"""Settings of the built-in stories: how hard they are, and how many."""
+"""Settings of the built-in stories: their difficulty and number."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ __all__ = ["StoriesSettings"]
 
 
 class StoriesSettings(Settings):
-    """Difficulty knobs of the built-in task."""
+    """Difficulty and number of the stories."""
 
     people: TwoNumbers = (3, 5)
     """Smallest and largest number of people in a story."""
     steps: TwoNumbers = (2, 4)
-    """Fewest and most quantities that a solution works out (lines that check one and the answer
-    line not counted).
+    """Fewest and most quantities that a solution derives. Lines that check one and the answer line
+    don't count.
     """
     all_needed: bool = False
-    """Whether the answer depends on every person, so that no sentence but the irrelevant ones can
-    be left out.
+    """Whether the answer depends on every person, so that only irrelevant sentences can be left
+    out.
     """
     max_number: int = Field(60, ge=10, le=999)
-    """No quantity of a story is larger."""
+    """The largest quantity of a story."""
     unknown: TwoNumbers = (0, 1)
-    """Fewest and most people whose number the story doesn't tell, only what some changes would make
-    of it: easier to check than to find.
+    """Fewest and most people whose number the story doesn't state. It states what some changes
+    would make of the number, so the number is easier to check than to find.
     """
     unknown_changes: TwoNumbers = (2, 3)
     """Fewest and most such changes."""
@@ -35,32 +35,27 @@ class StoriesSettings(Settings):
     below 2: none.
     """
     told_second: float = Field(0.0, ge=0, le=1)
-    """Share of the numbers to be found that are told second among those offered; the others stand
-    anywhere. The base model's documents don't have this habit, so a student has to learn it.
+    """Share of the unknown numbers that are second among those offered; the others are at any
+    place. The base model's documents lack this bias, so a student has to learn it.
     """
     changes: TwoNumbers = (1, 2)
     """Fewest and most changes of a stated number."""
     extra_relations: int = Field(1, ge=0, le=3)
-    """Redundant relations: they give more than one way to a quantity."""
+    """Redundant relations, which give more than one derivation of a quantity."""
     shuffled: float = Field(0.5, ge=0, le=1)
-    """Share of stories whose sentences stand in any order; in the others, what is needed first is
-    told first.
+    """Share of stories whose sentences are shuffled. The others state first what is needed first.
     """
     turned: float = Field(0.15, ge=0, le=1)
-    """Share of relations told the other way round, with the person who is known already as the
-    subject.
-    """
+    """Share of relations whose subject is the person who is known already."""
     pairs: float = Field(0.5, ge=0, le=1)
-    """Share of questions about two people together, where their numbers allow one: a total or a
-    difference.
-    """
+    """Share of questions about two people, a total or a difference, if their numbers allow one."""
     distractors: int = Field(1, ge=0, le=3)
-    """Most irrelevant sentences in a story."""
+    """Largest number of irrelevant sentences in a story."""
     n_train: int = Field(3000, ge=1)
     n_dev: int = Field(300, ge=1)
     n_test: int = Field(600, ge=1)
     worked_share: float = Field(0.1, ge=0, le=1)
-    """Share of the training questions that come with a worked solution."""
+    """Share of the training questions with a worked solution."""
 
     @model_validator(mode="after")
     def _ordered(self) -> StoriesSettings:

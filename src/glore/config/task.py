@@ -1,8 +1,9 @@
-"""Settings of the task: where problems come from. Each kind has its class; the last lines list them.
+"""Settings of the task, which supplies the problems: a class for each kind, registered in the last
+lines.
 
-A class says, beside its settings, what the rest of glore asks about its kind: which function opens
-it, which local files it reads, how many questions to expect, and whether a base model can be
-trained on it.
+Besides its settings, a class has what the rest of glore needs to know about its kind: the function
+that opens it, the local files it reads, the expected number of questions, and whether it supplies
+text to train a base model.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class TaskSettings(KindSettings):
 
     @property
     def expected_worked_share(self) -> float:
-        """About which share of the training questions has a worked solution, for estimates alone."""
+        """About what share of the training questions has a worked solution, for estimates alone."""
         return 1.0
 
     def check_base_text(self) -> None:
@@ -140,44 +141,43 @@ class StoriesTaskSettings(_BuiltinTaskSettings):
 
 
 class UsualData(NamedTuple):
-    """What a kind of task reads where the recipe names nothing else, and how large it is."""
+    """The data that a kind of task reads by default, and its size."""
 
     n_train: int
     n_test: int
     hub: str | None = None
     config: str | None = None
     whole_file: str | None = None
-    """A file with all problems in its folder."""
+    """A file in the folder that has all problems."""
     may_be_cut: bool = True
-    """Whether problems without splits may be cut into some."""
+    """Whether problems without splits may be split."""
 
 
 class DatasetTaskSettings(_BuiltinTaskSettings):
     """Problems from a file, a folder or the Hugging Face Hub."""
 
     path: LocalPath | None = None
-    """A file or folder with the data: train.jsonl, test.jsonl and perhaps dev.jsonl, the same as
-    JSON, CSV, Parquet or packed, what `save_to_disk` wrote, or a clone of a Hub dataset. `svamp`:
+    """A file or folder with the data: train.jsonl, test.jsonl and perhaps dev.jsonl (or JSON, CSV,
+    Parquet, or compressed), the output of `save_to_disk`, or a clone of a Hub dataset. `svamp`:
     also SVAMP.json; `math`, `jsonl`, `svamp`: also one file, which is split.
     """
     hub: str | None = None
-    """A dataset name on the Hugging Face Hub, instead of `path` (a recipe's is dropped with
-    `task.hub=null`). None of both: the task's usual Hub name.
+    """A dataset name on the Hugging Face Hub, instead of `path` (`task.hub=null` drops a recipe's).
+    Without both: the task's usual Hub name.
     """
     config: str | None = Field(None, min_length=1, max_length=200)
     """The configuration of a dataset on the Hub, or of a clone, that has several (`main` of GSM8K).
     """
     revision: Revision | None = None
-    """Commit, tag or branch of a dataset on the Hub; none: what its main branch holds when it is
-    read.
+    """Commit, tag or branch of a dataset on the Hub; none: the main branch at the time of reading.
     """
     n_dev: int = Field(500, ge=1)
-    """Questions held out of *train* for the stopping rule and for tuning (real data without a dev
-    split).
+    """Questions held out of *train* as dev, for the stopping rule and for tuning, if the data has
+    no dev split.
     """
     max_train: int | None = Field(None, ge=1)
     max_test: int | None = Field(None, ge=1)
-    """Use only the first so many questions (order fixed by a hash, so it is a random subset)."""
+    """Most questions to use: the first in an order fixed by a hash, so a random subset."""
 
     usual: ClassVar[UsualData]
 
@@ -202,7 +202,7 @@ class DatasetTaskSettings(_BuiltinTaskSettings):
         if self.path is not None and self.revision is not None:
             raise ValueError(
                 f"revision {shown(self.revision)} pins a dataset on the Hub, but path is set, "
-                "whose content is noted anyway; drop the revision (task.revision=null)"
+                "whose content is fingerprinted anyway; drop the revision (task.revision=null)"
             )
         return self
 

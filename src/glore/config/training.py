@@ -20,28 +20,16 @@ __all__ = [
 ]
 
 TRACKERS = (
-    *(
-        "azure_ml",
-        "clearml",
-        "codecarbon",
-        "comet_ml",
-        "dagshub",
-        "dvclive",
-        "flyte",
-        "kubeflow",
-        "mlflow",
-        "neptune",
-        "swanlab",
-    ),
-    *("tensorboard", "trackio", "wandb"),
+    *("azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow"),
+    *("mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"),
 )
-"""What transformers.Trainer can report to; written out because transformers takes seconds to
+"""Trackers of transformers.Trainer. They are listed here since transformers takes seconds to
 import.
 """
 
 
 class LoraSettings(Settings):
-    """Low-rank adaptation through peft (extra `peft`). The adapter is merged into the saved model."""
+    """Low-rank adaptation through peft (extra `peft`). The saved model has the adapter merged."""
 
     r: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0)
@@ -53,7 +41,7 @@ class LoraSettings(Settings):
     def _targets(cls, names: str | tuple[str, ...]) -> str | tuple[str, ...]:
         if not names or not all(names):
             raise ValueError(
-                f"it names at least one layer, got {shown(list(names))}; write all-linear for all "
+                f"at least one layer is needed, got {shown(list(names))}; write all-linear for all "
                 "of them"
             )
         return names
@@ -72,31 +60,34 @@ class TrainSettings(Settings):
     batch_size: int = Field(64, ge=1)
     """Rows per device and micro-step."""
     batch_tokens: int = Field(0, ge=0)
-    """Tokens per device and micro-step: rows are packed one after the other, and kept apart; for a
-    GPU. 0: `batch_size` rows, padded."""
+    """Tokens per device and micro-step of packed rows, which don't attend to each other; for a GPU.
+    0: `batch_size` padded rows.
+    """
     gradient_accumulation: int = Field(1, ge=1)
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon`: Muon for the 2-D hidden weights, AdamW for embeddings, head and vectors."""
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     bf16: bool = False
-    """Products in bfloat16. On a processor without such instructions, which would emulate them,
-    training stays in float32 and says so.
+    """Mixed precision in BF16. A CPU without BF16 instructions trains in float32 instead and
+    reports it.
     """
     compile: bool = False
-    """Blocks through torch.compile: seconds at the start, then fewer and longer kernels. For a GPU.
+    """torch.compile for each block. For a GPU: compilation takes seconds, then kernels are fewer
+    and longer.
     """
     gradient_checkpointing: bool = False
     max_length: int = Field(1024, ge=16)
     """Longer rows are left out and counted."""
     lora: LoraSettings | None = None
     save_steps: int = Field(0, ge=0)
-    """Checkpoint inside the stage every so many optimiser steps; 0: none, the stage starts again
-    when killed.
+    """Optimiser steps between two checkpoints inside the stage; 0: none, so a killed stage starts
+    from the beginning.
     """
     log_steps: int = Field(0, ge=0)
-    """Optimiser steps between two readings of the loss, for which the host waits; 0: every step on
-    a CPU, every tenth on a GPU."""
+    """Optimiser steps between two logged losses, each of which waits for the device; 0: every step
+    on a CPU, every tenth on a GPU.
+    """
     report_to: Names = ()
     """Trackers of transformers.Trainer: `tensorboard`, `trackio`, …; `[all]`: all that are
     installed.
@@ -134,8 +125,8 @@ class ScratchModelSettings(Settings):
     intermediate_size: int = Field(384, ge=16)
     max_positions: int = Field(1024, ge=128)
     rope_theta: float = Field(300.0, gt=1)
-    """Base of the rotary positions. Texts are short here: with the usual 10,000 most angles hardly
-    turn, and reading is learnt later.
+    """Base of the rotary embeddings. Texts are short: with the usual 10,000 most angles hardly
+    change, and the model learns to read later.
     """
     vocab_size: int = Field(1024, ge=300)
     n_tokens: int = Field(3_600_000, ge=1)
@@ -158,8 +149,7 @@ class BaseModelSettings(Settings):
     model: LocalPath | None = None
     """A folder or Hub name for `AutoModelForCausalLM`; none: train `scratch`."""
     revision: Revision | None = None
-    """Commit, tag or branch of a `model` on the Hub; none: what its main branch holds when it is
-    loaded.
+    """Commit, tag or branch of a `model` on the Hub; none: the main branch at the time of loading.
     """
     dtype: Literal["float32", "bfloat16"] = "float32"
     scratch: ScratchModelSettings = ScratchModelSettings()
@@ -184,26 +174,24 @@ class BaseModelSettings(Settings):
         if local and self.revision is not None:
             raise ValueError(
                 f"revision {shown(self.revision)} pins a Hub name, but base.model is the folder "
-                f"{shown(self.model)}, whose content is noted anyway; drop the revision "
+                f"{shown(self.model)}, whose content is fingerprinted anyway; drop the revision "
                 "(base.revision=null)"
             )
         if not local and self.model is not None and "@" in self.model:
             raise ValueError(
-                f"model {shown(self.model)}: no Hub name holds '@'; write what follows it as "
+                f"model {shown(self.model)}: a Hub name has no '@'; give what follows it as "
                 "base.revision"
             )
         return self
 
     @property
     def reference(self) -> str | None:
-        """What loaders take: the folder or Hub name, here with `@REVISION` after it where one is
-        set.
-        """
+        """The folder or Hub name as loaders take it, with `@REVISION` appended if one is set."""
         return self.model if self.revision is None else f"{self.model}@{self.revision}"
 
 
 def is_local(model: str) -> bool:
-    """Is it a folder or file here, or written as one, rather than a Hub name such as `gpt2` or
-    `Qwen/Qwen2.5-0.5B`?
+    """Whether this is a local folder or file, or written as one, and not a Hub name such as `gpt2`
+    or `Qwen/Qwen2.5-0.5B`.
     """
     return model.startswith((".", "/", "~")) or model.count("/") > 1 or Path(model).exists()

@@ -1,8 +1,8 @@
-"""What a recipe may not decide, because it may come from anyone: commands, other variables of the
-environment, pickles.
+"""Settings that a recipe may not decide, because it may come from anyone: commands, other variables
+of the environment, pickles.
 
-Such settings count only where they are given at a start: on the command line, or among the
-overrides of `load_config`.
+They count only if they are given at a start: on the command line, or among the overrides of
+`load_config`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ OWN_VARIABLE = re.compile(r"GLORE_[A-Z0-9_]{1,99}")
 class _Guarded(NamedTuple):
     path: tuple[str, ...]
     is_harmless: Callable[[str], bool]
-    """For values that are texts; others are refused elsewhere."""
+    """For texts; other values are refused elsewhere."""
     why: str
     otherwise: str
-    """What can be done without the command line."""
+    """The alternative without the command line."""
     dropped: bool = True
-    """Whether a run's own settings are read without it where nothing is computed with it."""
+    """Whether it is dropped from a run's own settings when nothing is computed with them."""
 
 
 def _is_own_variable(name: str) -> bool:
@@ -64,10 +64,10 @@ _GUARDED = (
 
 
 def untrusted(data: object, given: object) -> str | None:
-    """What in `data`, a recipe with overrides, is not taken from the recipe alone, and what to do;
-    none where all is well.
+    """The first setting in `data`, a recipe with overrides, that a recipe alone may not decide, and
+    what to do; none if there is none.
 
-    `given` holds the overrides by themselves.
+    `given` has the overrides alone.
     """
     for guarded in _GUARDED:
         value = _at(data, guarded.path)
@@ -77,7 +77,7 @@ def untrusted(data: object, given: object) -> str | None:
             and _at(given, guarded.path) != value
         ):
             name = ".".join(guarded.path)
-            # In the place of a variable's name some will put the key.
+            # Some users put the key where the variable's name belongs.
             is_shown = guarded.path[-1] != "api_key_env" or VARIABLE.fullmatch(value)
             asked = (
                 f"{name}={shlex.quote(value)}"
@@ -95,7 +95,7 @@ def untrusted(data: object, given: object) -> str | None:
 
 
 def drop_untrusted(data: object) -> None:
-    """Take out what only a start decides, for commands that compute nothing with it."""
+    """Remove these settings, for commands that compute nothing with them."""
     for guarded in _GUARDED:
         value = _at(data, guarded.path)
         if isinstance(value, str) and guarded.dropped and not guarded.is_harmless(value):

@@ -1,6 +1,6 @@
-"""Where problems come from and what counts as right: `open_task(settings, seed)` gives a `Task`.
+"""Tasks: problems, and what counts as right. `open_task(settings, seed)` returns a `Task`.
 
-Names are imported at first use, so that the process that compares LaTeX starts without the rest of
+Names are imported at first use, so the process that compares LaTeX starts without the rest of
 glore.
 """
 

@@ -10,9 +10,9 @@ from glore.config import Gsm8kTaskSettings
 from glore.errors import DataError, shown
 from glore.records import Problem
 from glore.tasks.data.dataset import DatasetTask, load_rows, split_rows
-from glore.tasks.data.source import Row, text_field
+from glore.tasks.data.row import Row, text_field
 from glore.tasks.data.splits import Loaded
-from glore.tasks.data.worked import check_boxes, worked_steps
+from glore.tasks.data.worked_solutions import check_boxes, worked_steps
 from glore.tasks.grading.grade import find_answer, grade_number_answer, strip_annotations
 from glore.tasks.grading.numbers import canonical, parse_number
 
@@ -20,7 +20,9 @@ __all__ = ["open_gsm8k"]
 
 
 def open_gsm8k(settings: Gsm8kTaskSettings, seed: int) -> DatasetTask:
-    """GSM8K from `task.path` or the Hub (openai/gsm8k), the same for every seed. Raises DataError."""
+    """GSM8K from `task.path` or the Hub (openai/gsm8k), the same for all seeds. Raises
+    DataError.
+    """
     rows = load_rows(settings)
     splits = split_rows(settings, rows, partial(_problem, settings=settings), "drop")
     return DatasetTask("gsm8k", splits, boxed=settings.boxed)

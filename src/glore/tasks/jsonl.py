@@ -2,10 +2,10 @@
 
 The answer is a number (`18`, `"1,234"`, `"25%"`, `"1/2"`), LaTeX (`"\\\\frac{\\\\pi}{2}"`), an
 expression or words. Everything is checked before any training: fields, ids, that the answer of a
-worked solution is the given one, that no question stands in two splits.
+worked solution is the given one, that no question is in two splits.
 
-With `task.verifier`, a function of the user's own decides what counts as right. The answer is then
-any text, and a worked solution is taken as it is, if the verifier calls it right.
+With `task.verifier`, the user's own function grades solutions. The answer may then be any text, and
+a worked solution is used as it is if the verifier calls it right.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from glore.tasks.data.dataset import (
     split_rows,
     splits_of,
 )
-from glore.tasks.data.source import Row, optional_text, text_field
+from glore.tasks.data.row import Row, optional_text, text_field
 from glore.tasks.data.splits import Loaded
-from glore.tasks.data.worked import gold_answer, worked_solution, worked_steps
+from glore.tasks.data.worked_solutions import gold_answer, worked_solution, worked_steps
 from glore.tasks.grading.grade import grade_answer
 from glore.tasks.grading.latex import LatexChecker
 from glore.tasks.grading.numbers import parse_number
@@ -36,8 +36,8 @@ __all__ = ["open_jsonl", "regrade_jsonl"]
 
 
 def open_jsonl(settings: JsonlTaskSettings, seed: int) -> DatasetTask:
-    """The problems under `task.path` or `task.hub`, the same for every seed. Raises DataError naming
-    file, line, field and fix, ConfigError for an unknown verifier.
+    """The problems under `task.path` or `task.hub`, the same for every seed. Raises DataError
+    naming file, line, field and fix, ConfigError for an unknown verifier.
     """
     verify = _verifier(settings)
     rows = load_rows(settings)
@@ -104,14 +104,16 @@ def _name(row: Row, split: str, number: int) -> str:
 
 
 def _verifier(settings: JsonlTaskSettings) -> Verifier | None:
-    """The function that `task.verifier` names, with what it returns checked; none without one."""
+    """The function that `task.verifier` names, with checks of its results; none if it is not
+    set.
+    """
     if settings.verifier is None:
         return None
     name, found = settings.verifier, plugin("glore.verifiers", settings.verifier)
     if not callable(found):
         raise ConfigError(
-            f"task.verifier {shown(name)} is {shown(found)}; it must be a function of an answer and "
-            "the steps of a solution"
+            f"task.verifier {shown(name)} is {shown(found)}; it must be a function of an answer "
+            "and a solution's steps"
         )
 
     def verify(answer: str, steps: Sequence[str]) -> Grade:

@@ -1,9 +1,8 @@
-"""MATH (Hendrycks et al. 2021) and its relatives: the gold answer stands in `\\boxed{}` and is
-LaTeX (method 8).
+"""MATH (Hendrycks et al. 2021) and datasets like it: the gold answer is LaTeX in `\\boxed{}`
+(method 8).
 
-A worked solution becomes its lines plus the answer line `#### …`, so that a step means the same as
-everywhere else. A field `answer` must not contradict the solution; with it, the solution may be
-missing.
+A worked solution becomes its lines plus the answer line `#### …`, so a step means the same as in
+other tasks. A field `answer` must agree with the solution; with it, the solution may be missing.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from glore.errors import DataError
 from glore.prompts import split_steps
 from glore.records import Problem
 from glore.tasks.data.dataset import DatasetTask, load_rows, split_graded_rows, splits_of
-from glore.tasks.data.source import Row, optional_text, text_field
+from glore.tasks.data.row import Row, optional_text, text_field
 from glore.tasks.data.splits import Loaded
-from glore.tasks.data.worked import gold_answer, worked_solution
+from glore.tasks.data.worked_solutions import gold_answer, worked_solution
 from glore.tasks.grading.grade import find_answer, find_boxed, grade_answer
 from glore.tasks.grading.latex import LatexChecker
 

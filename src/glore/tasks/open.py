@@ -18,18 +18,18 @@ __all__ = ["data_contents", "open_grader", "open_task"]
 
 
 def open_task(settings: TaskSettings, seed: int) -> Task:
-    """Read and check all problems. `seed` draws the built-in stories; given data doesn't depend on
-    it.
+    """The task, with all problems read and checked. The seed draws the built-in stories; datasets
+    don't depend on it.
 
-    Raises DataError where data is missing or malformed (file, line, field and mend), ConfigError
-    where no source is named or no story meets the settings.
+    Raises DataError for missing or malformed data (file, line, field and fix), ConfigError if the
+    settings name no source or no story fits them.
     """
     return cast(Task, imported(settings.opener)(settings, seed))
 
 
 def open_grader(settings: TaskSettings, seed: int, problems: Iterable[Problem]) -> Task:
     """A task that grades these problems, which `open_task` read earlier with the same settings. The
-    built-in kinds do so without the data that the problems came from.
+    built-in kinds don't need the data that the problems came from.
     """
     if settings.regrader is None:
         return open_task(settings, seed)
@@ -37,11 +37,11 @@ def open_grader(settings: TaskSettings, seed: int, problems: Iterable[Problem]) 
 
 
 def data_contents(settings: TaskSettings, *, base_text: bool = False) -> dict[str, str | None]:
-    """A short hash of the files behind each setting that names local data, such as `task.path`;
-    none where nothing is there now. `base_text`: also of `task.scratch_path`.
+    """A short hash of the files at each setting that names local data, such as `task.path`; none if
+    nothing is there now. `base_text`: also of `task.scratch_path`.
 
-    Empty for the built-in stories and for the Hub. Raises DataError for a file that can't be read,
-    and where it isn't clear which files are meant.
+    Empty for the built-in stories and for the Hub. Raises DataError for a file that can't be read
+    and for an ambiguous folder.
     """
     return {
         f"task.{name}": _content(Path(path).expanduser(), settings if name == "path" else None)
@@ -49,23 +49,23 @@ def data_contents(settings: TaskSettings, *, base_text: bool = False) -> dict[st
     }
 
 
-def _content(place: Path, settings: TaskSettings | None) -> str | None:
-    """Of a file, or of the files in a folder by name. Of the folder of a data set only the files
-    that are read count, by split and order.
+def _content(path: Path, settings: TaskSettings | None) -> str | None:
+    """The hash of a file, or of the files in a folder by name. Of the folder of a dataset, only the
+    files that are read count, by split and order.
     """
-    if place.is_file():
-        return digest_of_files({"": place})
-    if not place.is_dir() or not any(place.iterdir()):
+    if path.is_file():
+        return digest_of_files({"": path})
+    if not path.is_dir() or not any(path.iterdir()):
         return None
     if not isinstance(settings, DatasetTaskSettings):
-        files = {str(f.relative_to(place)): f for f in place.rglob("*") if f.is_file()}
+        files = {str(f.relative_to(path)): f for f in path.rglob("*") if f.is_file()}
         return digest_of_files(files)
     from glore.tasks.data.layout import find_data
 
     parts = find_data(settings)
     return digest_of_files(
         {
-            f"{split} {n:05d} {f.relative_to(place)}": f
+            f"{split} {n:05d} {f.relative_to(path)}": f
             for split, files in parts.items()
             for n, f in enumerate(files)
         }

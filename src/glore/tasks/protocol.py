@@ -1,7 +1,7 @@
-"""What a task is: problems in three splits, and what counts as right.
+"""The protocol of a task: problems in three splits, and grades of solutions.
 
-A task with an `oracle` also knows the truth of every step of any solution text (the built-in
-`stories` does).
+An `OracleTask` also knows whether each step of any solution is true (the built-in stories). A
+`ScratchTask` supplies text to train a base model on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from glore.records import Problem
 __all__ = ["VERDICTS", "Document", "Grade", "OracleTask", "ScratchTask", "Task", "Verifier"]
 
 Document = tuple[tuple[str, bool], ...]
-"""Text for a base model in pieces, each with a flag: is it to be learnt (true), or only read?"""
+"""Text for a base model in pieces. Each has a flag: whether it counts in the loss."""
 
 
 VERDICTS = ("right", "wrong", "unknown")
@@ -25,12 +25,12 @@ VERDICTS = ("right", "wrong", "unknown")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Grade:
-    """Verdict on one solution."""
+    """The grade of one solution."""
 
     verdict: str
     """One of `VERDICTS`."""
     answer: str | None
-    """The normalised answer found, none where there is none (the verdict is then `wrong`)."""
+    """The normalised answer; none if the solution has none (the verdict is then `wrong`)."""
 
 
 Verifier = Callable[[str, Sequence[str]], Grade]
@@ -47,7 +47,7 @@ class Task(Protocol):
         ...
 
     def grade(self, problem: Problem, steps: Sequence[str]) -> Grade:
-        """Is the final answer of this solution right?"""
+        """The verdict on the final answer of this solution."""
         ...
 
 
@@ -56,7 +56,7 @@ class OracleTask(Protocol):
     """A task that can check steps."""
 
     def step_truth(self, problem: Problem, steps: Sequence[str]) -> tuple[bool, ...]:
-        """L flags: is the statement of this step true (whatever the way or the order)? Not
+        """L flags: whether the statement of each step is true, in any derivation and order. Not
         propagated.
         """
         ...
@@ -64,10 +64,10 @@ class OracleTask(Protocol):
 
 @runtime_checkable
 class ScratchTask(Protocol):
-    """A task that can supply the text a small base model is trained on from nothing."""
+    """A task that supplies text to train a small base model from nothing."""
 
     def base_document(self, rng: random.Random, progress: float) -> Document:
-        """One document (drill, short problem, copying) from the generator's state and the share of
+        """One document (drill, short problem, copying), from the random generator and the share of
         training done, 0 to 1.
         """
         ...

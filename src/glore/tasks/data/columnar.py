@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glore.errors import DataError, shown
-from glore.tasks.data.source import Row
+from glore.tasks.data.row import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["MAX_LINE_BYTES", "check_names", "is_columnar", "read_columns"]
 
 MAX_LINE_BYTES = 2**20
-"""No line of a text file, and no text in a column, may be longer."""
+"""Limit of a line of a text file, and of a text in a column."""
 _PARQUET, _ARROW_FILE, _ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 _ROWS_AT_ONCE = 1024
 
 
 def is_columnar(head: bytes) -> bool:
-    """Do a file's first bytes say that it is Parquet or Arrow?"""
+    """Whether a file that begins with these bytes is Parquet or Arrow."""
     return head.startswith((_PARQUET, _ARROW_FILE, _ARROW_STREAM))
 
 
@@ -31,11 +31,11 @@ def read_columns(path: Path) -> Iterator[Row]:
 
     number = 0
     try:
-        # Not a memory map: where a length in the file is wrong, it would end the process.
+        # Not a memory map: a wrong length in the file would crash the process.
         with pa.OSFile(str(path)) as source:
             for names, batch in _batches(source):
                 check_names(names, str(path))
-                # Arrow takes offsets on trust, and wrong ones would end the process too.
+                # Arrow doesn't check offsets by itself, and wrong ones would crash the process.
                 batch.validate(full=True)
                 for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
                     for fields in batch.slice(start, _ROWS_AT_ONCE).to_pylist():
@@ -44,8 +44,8 @@ def read_columns(path: Path) -> Iterator[Row]:
     except (pa.ArrowException, OSError, ValueError, ArithmeticError) as error:
         reason = shown(" ".join(str(error).split()), 120)
         raise DataError(
-            f"{path}: damaged after row {number}, or of a kind that can't be read ({reason}); "
-            "write it again"
+            f"{path}: damaged after row {number}, or of an unsupported type ({reason}); write it "
+            "again"
         ) from error
 
 
@@ -70,7 +70,7 @@ def _batches(source: pa.NativeFile) -> Iterator[tuple[list[str], pa.RecordBatch]
 
 
 def check_names(names: Iterable[str], where: str) -> None:
-    """Raises DataError where two columns have the same name."""
+    """Raises DataError if two columns have the same name."""
     seen: set[str] = set()
     for name in names:
         if name in seen:

@@ -1,5 +1,5 @@
-"""What the tasks on given data have in common: rows from a folder, a file or the Hub, and a task
-over checked splits.
+"""What tasks on datasets share: rows from a folder, a file or the Hub, and a task over checked
+splits.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Literal
 from glore.config import DatasetTaskSettings, Gsm8kTaskSettings, SvampTaskSettings
 from glore.errors import ConfigError, DataError
 from glore.records import Problem
+from glore.tasks.data.hub import hub_folder, read_hub
 from glore.tasks.data.layout import find_data, find_in_folder
 from glore.tasks.data.readers import DATA_SUFFIXES, read_rows
-from glore.tasks.data.source import Row, hub_folder, read_hub
+from glore.tasks.data.row import Row
 from glore.tasks.data.splits import SPLITS, Loaded, Splits, make_splits
 from glore.tasks.grading.grade import grade_answer, grade_number_answer
 from glore.tasks.grading.latex import LatexChecker
@@ -32,16 +33,16 @@ __all__ = [
 
 @dataclasses.dataclass(slots=True)
 class DatasetTask:
-    """A task over problems that were read and checked beforehand."""
+    """A task over problems that have been read and checked."""
 
     name: str
     splits: Splits
     checker: LatexChecker | None = None
-    """Also compare LaTeX answers."""
+    """Compares LaTeX answers; none: only numbers are compared."""
     boxed: bool = True
-    """Whether a box states the answer where no `####` does."""
+    """Whether a box states the answer of a solution without `####`."""
     verifier: Verifier | None = None
-    """Decides instead of comparing answers."""
+    """Grades solutions instead of a comparison of answers."""
 
     def problems(self, split: str) -> list[Problem]:
         """All problems of `train`, `dev` or `test`, in file order."""
@@ -56,21 +57,20 @@ class DatasetTask:
         return grade_answer(problem.answer, steps, self.checker, self.boxed)
 
     def left_out(self) -> dict[str, int]:
-        """Counts of what was read and not used."""
+        """Counts of problems that were read and not used, by reason."""
         return {"duplicates": self.splits.n_duplicates, "in_another_split": self.splits.n_overlaps}
 
     def close(self) -> None:
-        """End the worker that compares LaTeX, if there is one."""
+        """End the process that compares LaTeX, if there is one."""
         if self.checker is not None:
             self.checker.close()
 
 
 def load_rows(settings: DatasetTaskSettings) -> Mapping[str, list[Row]]:
-    """Rows of `train`, `test` and perhaps `dev`, or of `all` where the place has no splits and may
-    be cut into some.
+    """Rows of `train`, `test` and perhaps `dev`; or of `all`, if the data has no splits and may be
+    split.
 
-    Raises DataError for anything missing or malformed, ConfigError where the settings name no
-    source.
+    Raises DataError for missing or malformed data, ConfigError if the settings name no source.
     """
     if settings.path is not None:
         parts = find_data(settings)
@@ -106,8 +106,8 @@ def _from_hub(settings: DatasetTaskSettings) -> Mapping[str, list[Row]]:
     )
     if "validation" in found and "dev" in found:
         raise DataError(
-            f"{name} has both the splits validation and dev; read a local copy with task.path, "
-            "where one is removed"
+            f"{name} has both the splits validation and dev; set task.path to a local copy without "
+            "one of them"
         )
     parts = {"dev" if split == "validation" else split: rows for split, rows in found.items()}
     if "train" in parts and "test" in parts:
@@ -126,10 +126,8 @@ def split_rows(
     problem: Callable[[Row, str, int], Loaded],
     overlap: Literal["error", "drop"],
 ) -> Splits:
-    """Rows as problems in three splits. `problem` gets a row, its split and its 1-based number
-    there; `overlap` as in `make_splits`.
-
-    Raises DataError.
+    """Problems in three splits, from rows. `problem` converts a row, given its split and its
+    1-based number there; `overlap` as in `make_splits`. Raises DataError.
     """
     given = {
         split: [problem(row, split, number) for number, row in enumerate(part, start=1)]
@@ -150,8 +148,8 @@ def split_graded_rows(
     problem: Callable[..., Loaded],
     overlap: Literal["error", "drop"],
 ) -> tuple[Splits, LatexChecker]:
-    """`split_rows` where reading a problem means grading: `problem` gets the settings and a
-    checker, too, closed where reading fails.
+    """As `split_rows`, for a `problem` that also needs the settings and a checker to grade with.
+    The checker is returned too. It is closed if reading fails.
     """
     checker = LatexChecker()
     try:

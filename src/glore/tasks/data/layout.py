@@ -1,8 +1,8 @@
-"""Which files of a place are a task's train, dev and test: folders of JSON lines, Parquet and the
-like, `save_to_disk`, clones of the Hub.
+"""Which files are a task's train, dev and test: in a folder of JSON lines, Parquet and the like, in
+the output of `save_to_disk`, or in a clone of a Hub dataset.
 
-Names and small descriptions (`descriptions`) are all that is read here, nothing is executed, and no
-file outside the folder is named. What could mean two things is refused. `readers` reads the files;
+Only names and small metadata files (`metadata`) are read, nothing is executed, and files outside
+the folder are never used. Ambiguous folders are refused. `readers` reads the files;
 `open.data_contents` hashes them.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from glore.config import DatasetTaskSettings
 from glore.errors import ConfigError, DataError, shown
-from glore.tasks.data.descriptions import (
+from glore.tasks.data.metadata import (
     ONE_NEEDED,
     SPLIT_WORDS,
     Parts,
@@ -27,7 +27,7 @@ from glore.tasks.data.readers import data_suffix
 __all__ = ["SPLIT_FILES", "Parts", "find_data", "find_in_folder"]
 
 SPLIT_FILES = {"train": "train.jsonl", "test": "test.jsonl", "dev": "dev.jsonl"}
-"""What a data folder holds in the simplest case; `dev` may be missing."""
+"""The files of the simplest data folder; `dev` may be missing."""
 _NO_DATA = (
     "dataset_info.json",
     "dataset_infos.json",
@@ -39,8 +39,8 @@ _SHARD = re.compile(r"(?P<stem>.*)-(?P<index>[0-9]{5})-of-(?P<n>[0-9]{5})(?=\.)"
 
 
 def find_data(settings: DatasetTaskSettings) -> Parts:
-    """The files behind `task.path`. Raises DataError where there is none or the choice isn't clear,
-    ConfigError for `task.config`.
+    """The files at `task.path`, by split. Raises DataError if there are none or the choice is
+    ambiguous, ConfigError for a wrong `task.config`.
     """
     path = Path(settings.path or "").expanduser()
     usual = settings.usual
@@ -52,7 +52,7 @@ def find_data(settings: DatasetTaskSettings) -> Parts:
             )
         if not usual.may_be_cut:
             raise DataError(
-                f"task.path {path} is a file, but {settings.kind} needs the folder that holds "
+                f"task.path {path} is a file, but {settings.kind} needs the folder with "
                 "train.jsonl and test.jsonl"
             )
         return {"all": (path,)}
@@ -67,7 +67,7 @@ def find_data(settings: DatasetTaskSettings) -> Parts:
 
 
 def find_in_folder(path: Path, settings: DatasetTaskSettings) -> Parts:
-    """The same for a folder, perhaps a clone or a cached copy of a Hub data set."""
+    """As `find_data`, for a folder, which may be a clone or a cached copy of a Hub dataset."""
     usual = settings.usual
     exact: Parts = {
         split: (path / name,) for split, name in SPLIT_FILES.items() if (path / name).is_file()
@@ -91,22 +91,20 @@ def find_in_folder(path: Path, settings: DatasetTaskSettings) -> Parts:
     if missing and (parts.keys() != {"all"} or not usual.may_be_cut):
         if not parts and any(path.glob("*.py")):
             raise DataError(
-                f"{path} holds a loading script and no data; scripts are never run: get its "
-                "Parquet files (on the Hub, the revision refs/convert/parquet) and give their "
-                "folder as task.path"
+                f"{path} has a loading script and no data; scripts are never run: get its Parquet "
+                "files (on the Hub, the revision refs/convert/parquet) and give their folder as "
+                "task.path"
             )
-        cut = ", or give one file as task.path to have it split" if usual.may_be_cut else ""
+        one_file = ", or set task.path to one file to have it split" if usual.may_be_cut else ""
         raise DataError(
             f"{path} lacks {' and '.join(missing)}; put the {settings.kind} data there as JSON "
-            f"lines, Parquet or CSV{cut}"
+            f"lines, Parquet or CSV{one_file}"
         )
     return parts
 
 
 def _by_name(path: Path, wanted: str | None, usual: str | None) -> Parts:
-    """Splits by the names of files and folders; what other folders there are tells configurations
-    apart.
-    """
+    """Splits by the names of files and folders. Folders that name no split are configurations."""
     groups: dict[str, dict[str | None, list[Path]]] = {}
     for file in walk(path):
         if data_suffix(file.name) is not None and file.name not in _NO_DATA:
@@ -132,15 +130,15 @@ def _by_name(path: Path, wanted: str | None, usual: str | None) -> Parts:
 
 
 def _split_and_group(relative: Path) -> tuple[str | None, str]:
-    """`main/train-00000-of-00001.parquet` → (`train`, `main`); the folder `data` means nothing, as
-    on the Hub.
+    """`main/train-00000-of-00001.parquet` → (`train`, `main`). The folder `data` is ignored, as on
+    the Hub.
     """
     folders = relative.parts[:-1]
     own = {name: _split_of(name) for name in relative.parts}
     splits = {split for split in own.values() if split is not None}
     if len(splits) > 1:
         raise DataError(
-            f"{relative} is named after {' and '.join(sorted(splits))}; rename it, so that its "
+            f"{relative} has the names of {' and '.join(sorted(splits))}; rename it, so that its "
             "split is clear"
         )
     group = "/".join(name for name in folders if own[name] is None and name != "data")
@@ -153,15 +151,15 @@ def _split_of(name: str) -> str | None:
     }
     if len(splits) > 1:
         raise DataError(
-            f"{shown(name)} is named after {' and '.join(sorted(splits))}; rename it, so that its "
-            "split is clear"
+            f"{shown(name)} has the names of {' and '.join(sorted(splits))}; rename it, so that "
+            "its split is clear"
         )
     return splits.pop() if splits else None
 
 
 def _one_form(files: list[Path], split: str) -> tuple[Path, ...]:
-    """The files of a split, which must not hold it twice: `train.jsonl` and `train.parquet` might
-    be the same or not.
+    """The files of a split in one format. Raises DataError for several, such as `train.jsonl` and
+    `train.parquet`, which may or may not have the same rows.
     """
     whole = [f for f in files if SPLIT_WORDS.get(f.name.lower().split(".")[0]) == split]
     used = [f for f in files if f in whole or _SHARD.match(f.name)] if whole else files
@@ -169,14 +167,14 @@ def _one_form(files: list[Path], split: str) -> tuple[Path, ...]:
     if len(forms) > 1 or (whole and len(used) > 1):
         names = ", ".join(f.name for f in used[:4])
         raise DataError(
-            f"{files[0].parent} holds {split or 'the data'} more than once ({names}); keep one, or "
+            f"{files[0].parent} has {split or 'the data'} more than once ({names}); keep one, or "
             "give it as task.path"
         )
     return tuple(used)
 
 
 def _check_shards(files: tuple[Path, ...]) -> None:
-    """Of `train-00000-of-00003.parquet` all three must be there."""
+    """Raises DataError if a shard is missing, such as one of `train-00000-of-00003.parquet`."""
     for file in files:
         if shard := _SHARD.match(file.name):
             there = {other.name for other in files if other.parent == file.parent}

@@ -1,10 +1,9 @@
-"""Rows of one data file: JSON lines, JSON or CSV, perhaps packed with gzip, bzip2 or xz; or Parquet
-or Arrow (`columnar`).
+"""Rows of one data file: JSON lines, JSON or CSV, perhaps compressed with gzip, bzip2 or xz; or
+Parquet or Arrow (`columnar`).
 
-Files are data from strangers: their size is bounded before anything is decoded, no encoding but
-UTF-8 is guessed, a name that stands twice in an object is refused, and numbers of JSON are read as
-exact decimals. What a file is follows from its first bytes, then from its name. A line of JSON ends
-at a line feed and nowhere else.
+Files come from strangers: their size is bounded before decoding, UTF-8 is the only encoding,
+duplicate names in an object are refused, and JSON numbers are read as exact decimals. A file's type
+follows from its first bytes, then from its name. Only a line feed ends a line of JSON lines.
 """
 
 from __future__ import annotations
@@ -24,40 +23,43 @@ from typing import IO, cast
 
 from glore.errors import DataError, shown
 from glore.tasks.data.columnar import MAX_LINE_BYTES, check_names, is_columnar, read_columns
-from glore.tasks.data.source import Row
+from glore.tasks.data.row import Row
 
 __all__ = ["DATA_SUFFIXES", "MAX_LINE_BYTES", "data_suffix", "read_rows"]
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
-"""Endings by which data is found in a folder; the first five may be followed by one of `_PACKED`.
-"""
+"""Suffixes of data files in a folder. One of `_COMPRESSED` may follow the first five."""
 MAX_FILE_BYTES = 2**28
-"""JSON that is not one object per line is read whole, so it is bounded."""
-MAX_UNPACKED_BYTES = 2**32
+"""Limit for JSON that is not one object per line, since it is read at once."""
+MAX_DECOMPRESSED_BYTES = 2**32
 MAX_ROWS = 10_000_000
-_PACKED: dict[str, tuple[bytes, Callable[[IO[bytes]], object]]] = {
+_COMPRESSED: dict[str, tuple[bytes, Callable[[IO[bytes]], object]]] = {
     ".gz": (b"\x1f\x8b", gzip.open),
     ".bz2": (b"BZh", bz2.open),
     ".xz": (b"\xfd7zXZ\0", lzma.open),
 }
 _UNREADABLE = {
-    b"version https://git-lfs": "is a pointer of Git LFS, not the data itself; run git lfs pull in that clone",
+    b"version https://git-lfs": (
+        "is a pointer of Git LFS, not the data itself; run git lfs pull in that clone"
+    ),
     b"PK\x03\x04": "is a zip archive; unpack it and give its folder or file",
-    b"\x28\xb5\x2f\xfd": "is packed with zstd; unpack it, or pack it with gzip",
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd; decompress it, or use gzip",
 }
 _SPACE = " \t\r\n"
-"""White space as JSON has it; str.strip would also take U+2028 and U+0085."""
+"""White space in JSON; str.strip would also remove U+2028 and U+0085."""
 
 
 def data_suffix(name: str) -> str | None:
-    """The ending in `DATA_SUFFIXES` that a file name has, packed or not; none for other files."""
+    """The suffix in `DATA_SUFFIXES` that a file name has, compressed or not; none for other
+    files.
+    """
     path = Path(name.lower())
-    suffix = Path(path.stem).suffix if path.suffix in _PACKED else path.suffix
+    suffix = Path(path.stem).suffix if path.suffix in _COMPRESSED else path.suffix
     return suffix if suffix in DATA_SUFFIXES else None
 
 
 def read_rows(path: Path) -> list[Row]:
-    """All rows of a file. Raises DataError naming file, line (or row) and mend."""
+    """All rows of a file. Raises DataError naming file, line (or row) and fix."""
     try:
         with path.open("rb") as stream:
             head = stream.read(32)
@@ -69,10 +71,10 @@ def read_rows(path: Path) -> list[Row]:
     rows = read_columns(path) if is_columnar(head) else _text_rows(path)
     found = list(itertools.islice(rows, MAX_ROWS + 1))
     if len(found) > MAX_ROWS:
-        raise DataError(f"{path} holds more than {MAX_ROWS:,} rows; take a part of it")
+        raise DataError(f"{path} has more than {MAX_ROWS:,} rows; use a part of it")
     if not found:
         raise DataError(
-            f"{path} holds no problems; it needs one JSON object per line, or rows of Parquet, "
+            f"{path} has no problems; it needs one JSON object per line, or rows of Parquet, "
             "Arrow or CSV"
         )
     return found
@@ -82,8 +84,7 @@ def _text_rows(path: Path) -> Iterator[Row]:
     suffix = data_suffix(path.name)
     if suffix in (".parquet", ".arrow"):
         raise DataError(
-            f"{path} is no {suffix[1:]} file, or damaged; write it again, or name it after what it "
-            "holds"
+            f"{path} is no {suffix[1:]} file, or damaged; write it again, or correct its suffix"
         )
     if suffix in (".csv", ".tsv"):
         return _csv_rows(path, "," if suffix == ".csv" else "\t")
@@ -104,12 +105,12 @@ def _json_lines(path: Path) -> Iterator[Row]:
 
 
 def _json_values(path: Path) -> Iterator[Row]:
-    """One JSON array of objects, or objects one after the other, however their lines are broken."""
+    """One JSON array of objects, or several objects, with any line breaks."""
     with _opened(path) as stream:
         data = stream.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise DataError(
-            f"{path} is larger than {MAX_FILE_BYTES // 2**20} MiB; turn it into a JSON-lines file "
+            f"{path} is larger than {MAX_FILE_BYTES // 2**20} MiB; convert it to JSON lines "
             "(.jsonl)"
         )
     text = _decoded(data, str(path), first=True)
@@ -118,7 +119,7 @@ def _json_values(path: Path) -> Iterator[Row]:
     in_array = text[at : at + 1] == "["
     if not in_array and text[at : at + 1] != "{":
         raise DataError(
-            f"{path} must hold one JSON array of problems, or one object per line, got "
+            f"{path} must be one JSON array of problems, or one object per line, got "
             f"{shown(text[at : at + 40])}"
         )
     at = _skip(text, at + 1) if in_array else at
@@ -138,13 +139,13 @@ def _json_values(path: Path) -> Iterator[Row]:
     if in_array and (text[at : at + 1] != "]" or text[at + 1 :].strip(_SPACE)):
         where = f"{path}, line {1 + text.count(chr(10), 0, at)}"
         raise DataError(
-            f"{where}: the JSON array is cut off, lacks a comma, or is followed by something; is "
-            "the file complete?"
+            f"{where}: the JSON array is cut off, lacks a comma, or has text after it; check that "
+            "the file is complete"
         )
 
 
 def _csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
-    """Rows under a header, each a mapping of its names."""
+    """Rows below a header, each a mapping from its names."""
     texts = (
         _decoded(line, f"{path}, line {number}", first=number == 1)
         for number, line in enumerate(_lines(path), start=1)
@@ -175,29 +176,30 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file's bytes, unpacked where they are packed. Raises DataError where it can't be read or
-    is damaged, then or later.
+    """The file's bytes, decompressed. Raises DataError, then or later, if the file can't be read or
+    is damaged.
     """
     try:
         with path.open("rb") as stream:
             head = stream.read(6)
-            unpack = next(
-                (opener for mark, opener in _PACKED.values() if head.startswith(mark)), None
+            decompress = next(
+                (opener for mark, opener in _COMPRESSED.values() if head.startswith(mark)), None
             )
             stream.seek(0)
-            if unpack is None:
+            if decompress is None:
                 yield stream
             else:
-                with cast("IO[bytes]", unpack(stream)) as unpacked:
-                    yield unpacked
+                with cast("IO[bytes]", decompress(stream)) as plain:
+                    yield plain
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise DataError(
-            f"{path}: the packed file is damaged or cut off ({error}); copy or pack it again"
+            f"{path}: the compressed file is damaged or cut off ({error}); copy or compress it "
+            "again"
         ) from error
     except OSError as error:
-        if error.errno is None:  # bzip2 says so where the data is wrong
+        if error.errno is None:  # how bzip2 reports wrong data
             raise DataError(
-                f"{path}: the packed file is damaged ({error}); copy or pack it again"
+                f"{path}: the compressed file is damaged ({error}); copy or compress it again"
             ) from error
         raise DataError(f"can't read {path}: {error.strerror or error}; check task.path") from error
 
@@ -213,10 +215,10 @@ def _lines(path: Path) -> Iterator[bytes]:
                     f"{path}, line {number}: longer than {limit}; check the line breaks (one "
                     "problem is one line)"
                 )
-            if size > MAX_UNPACKED_BYTES:
+            if size > MAX_DECOMPRESSED_BYTES:
                 raise DataError(
-                    f"{path}: unpacked it is larger than {MAX_UNPACKED_BYTES // 2**30} GiB; split "
-                    "it or take a part of it"
+                    f"{path}: larger than {MAX_DECOMPRESSED_BYTES // 2**30} GiB after "
+                    "decompression; split it or use a part of it"
                 )
             yield line
 
@@ -239,7 +241,7 @@ def _decoder() -> json.JSONDecoder:
         if len(fields) < len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"the field {twice} stands there twice")
+            raise ValueError(f"the field {twice} is there twice")
         return fields
 
     return json.JSONDecoder(parse_float=Decimal, parse_constant=refuse, object_pairs_hook=distinct)
@@ -248,7 +250,8 @@ def _decoder() -> json.JSONDecoder:
 def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"not valid JSON ({error.msg} at column {error.colno}); correct the line"
-    return f"not usable JSON ({'nested too deeply' if isinstance(error, RecursionError) else shown(str(error))}); correct the line"
+    why = "nested too deeply" if isinstance(error, RecursionError) else shown(str(error))
+    return f"not usable JSON ({why}); correct the line"
 
 
 def _object(value: object, where: str) -> Mapping[str, object]:

@@ -1,9 +1,9 @@
 """Train, dev and test without a question in common.
 
-Two questions are the same when they agree after case, Unicode form and white space are normalised.
-What is held out of train and which questions a subset takes follows a hash of the question, so it
-depends neither on the order of the file, nor on the run's seed, nor on the machine; a smaller
-subset is contained in a larger one.
+Two questions are the same if they agree after normalising case, Unicode form and white space. A
+hash of the question decides what is held out of train and which questions a subset has, so neither
+depends on the order of the file, the run's seed or the machine. A larger subset includes every
+smaller one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TEST_SHARE = 0.2
 
 
 class Loaded(NamedTuple):
-    """A problem and the place it came from, for messages."""
+    """A problem, and where it came from, for messages."""
 
     problem: Problem
     where: str
@@ -35,13 +35,13 @@ class Splits(NamedTuple):
 
     problems: Mapping[str, tuple[Problem, ...]]
     n_duplicates: int
-    """Problems left out because the same question stood earlier in the same split."""
+    """Problems left out because the same question is earlier in the same split."""
     n_overlaps: int
     """Problems left out of train or dev because the same question is in dev or test."""
 
 
 def question_key(question: str) -> str:
-    """What two spellings of the same question have in common."""
+    """The normalised question, equal for two spellings of the same question."""
     return " ".join(unicodedata.normalize("NFKC", question).casefold().split())
 
 
@@ -53,12 +53,12 @@ def make_splits(
     max_test: int | None = None,
     overlap: Literal["error", "drop"] = "error",
 ) -> Splits:
-    """Check, hold out and cut. `given` has `train` and `test`, perhaps `dev`; or `all`, which is
-    split by hash.
+    """Problems in three splits, checked, with dev held out if it is missing. `given` has `train`
+    and `test`, perhaps `dev`; or `all`, which is split by hash.
 
-    `overlap`: a question in two splits, or twice with different answers, is an error (the user's
-    own data), or the copy in the less protected split (test before dev before train) is dropped and
-    counted (public data). Raises DataError.
+    `overlap`: for the user's own data, a question in two splits, or twice with different answers,
+    is an error; for public data, the copy in the less protected split (test before dev before
+    train) is dropped and counted. Raises DataError.
     """
     _check_ids(item for items in given.values() for item in items)
     parts = {name: list(items) for name, items in given.items()}
@@ -82,8 +82,8 @@ def make_splits(
     for name in SPLITS:
         if not problems[name]:
             raise DataError(
-                f"no questions are left for {name}; add some, or check for questions that stand in "
-                "several splits"
+                f"no questions are left for {name}; add some, or check for questions in several "
+                "splits"
             )
     return Splits(problems, n_duplicates, n_overlaps)
 
@@ -113,7 +113,7 @@ def _without_duplicates(items: list[Loaded], overlap: str) -> list[Loaded]:
 
 
 def _separate(parts: dict[str, list[Loaded]], overlap: str) -> None:
-    """Take out of train and dev what is in a more protected split, in place."""
+    """Remove from train and dev, in place, the questions of a more protected split."""
     taken: dict[str, Loaded] = {}
     for name in ("test", "dev", "train"):
         kept = []
@@ -145,7 +145,7 @@ def _hold_out_dev(parts: dict[str, list[Loaded]], n_dev: int) -> None:
 
 
 def _cut_test(items: list[Loaded]) -> dict[str, list[Loaded]]:
-    """One file: a fifth of its questions become the test set."""
+    """Train and test from one file: a fifth of its questions become the test set."""
     keys = sorted(
         {question_key(item.problem.question) for item in items}, key=lambda key: _hash("test", key)
     )

@@ -1,7 +1,7 @@
-"""Where a solution states its answer (method 8, grading): after a `####`, or in its last box.
+"""Find the answer of a solution (method 8, grading): after a `####`, or in its last box.
 
-The last `####` that something gradable follows counts; marks that nothing follows and headings
-(`#### Step 1`) don't. Else the last `\\\\boxed{}` counts, where boxes are allowed.
+The last `####` with a gradable text after it counts. Marks without text and headings (`#### Step
+1`) don't. Otherwise the last `\\\\boxed{}` counts, if boxes are allowed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from glore.tasks.grading.dressing import box_contents, plain_latex
+from glore.tasks.grading.latex_markup import box_contents, plain_latex
 from glore.tasks.grading.numbers import canonical, parse_number
 
 __all__ = [
@@ -43,7 +43,7 @@ _HEADING = re.compile(
     + r")(?![A-Za-z])",
     re.IGNORECASE,
 )
-_SAYS_ANSWER = re.compile(
+_ANSWER_LEAD = re.compile(
     r"[\W_]*(?:the\s+)?(?:final\s+)?(?:answer|result|solution|conclusion)(?:\s+is\b[\s*_]*[:=]?|[\s*_]*[:=]|[\s*_]*$)[\s*_]*",
     re.IGNORECASE,
 )
@@ -57,15 +57,17 @@ def answer_line(answer: str) -> str:
 
 
 def merge_answer_line(steps: tuple[str, ...]) -> tuple[str, ...]:
-    """Let the answer line be part of the step before it (the option in method, notation)."""
+    """The steps with the answer line joined to the step before it (an option in method,
+    notation).
+    """
     if len(steps) < 2 or not steps[-1].startswith(ANSWER_MARK):
         return steps
     return (*steps[:-2], f"{steps[-2]} {steps[-1]}")
 
 
 def with_answer_line(steps: tuple[str, ...], merge: bool = False) -> tuple[str, ...]:
-    """A right solution as it is learnt from: one that states its answer in a box alone gets the
-    line `#### N`. `merge` as above.
+    """A right solution as training uses it: a line `#### N` is added if the answer is only in a
+    box. `merge`: join that line to the step before it.
     """
     if find_marked(steps) is not None:
         return steps
@@ -78,23 +80,23 @@ def with_answer_line(steps: tuple[str, ...], merge: bool = False) -> tuple[str, 
 
 
 def strip_annotations(steps: tuple[str, ...]) -> tuple[str, ...]:
-    """Remove calculator annotations `<<48/2=24>>` as a whole; they are never executed."""
+    """The steps without calculator annotations `<<48/2=24>>`, which are never executed."""
     return tuple(_ANNOTATION.sub("", step) for step in steps)
 
 
 def find_answer(steps: Sequence[str], boxed: bool = False) -> str | None:
-    """What a solution gives as its answer; none where it gives none. `boxed`: without a `####`, the
-    last box counts.
+    """The answer of a solution; none if it has none. `boxed`: without a `####`, the last box
+    counts.
     """
     marked = find_marked(steps)
     return find_boxed("\n".join(steps)) if marked is None and boxed else marked
 
 
 def find_marked(steps: Sequence[str], words: bool = True) -> str | None:
-    """The text after the last `####` that something gradable follows; none where there is none.
+    """The text after the last `####` with a gradable text; none if there is none.
 
-    Numbers and mathematics go before words, since words behind a mark may be a heading. `words`:
-    else the last words count.
+    Numbers and mathematics take precedence over words, since words after a mark may be a heading.
+    `words`: without numbers and mathematics, the last words count.
     """
     last_words = None
     for marked, next_step in _marked(steps):
@@ -108,30 +110,30 @@ def find_marked(steps: Sequence[str], words: bool = True) -> str | None:
 
 
 def _graded(marked: str, next_step: str) -> str:
-    """What may be graded of the text behind a mark; empty for a heading. Behind `Answer:` alone,
-    the answer is the next step.
+    """The gradable part of the text after a mark; empty for a heading. After `Answer:` alone, the
+    answer is the next step.
     """
     if parse_number(marked) is not None:
         return marked
-    said = _SAYS_ANSWER.match(marked)
-    if said:
-        return marked[said.end() :].rstrip("*_ ") or next_step
+    lead = _ANSWER_LEAD.match(marked)
+    if lead:
+        return marked[lead.end() :].rstrip("*_ ") or next_step
     return "" if len(marked) <= _MAX_HEADING_CHARS and _HEADING.match(marked) else marked
 
 
 def ends_with_answer(steps: Sequence[str], answer: str) -> bool:
-    """Whether the last line with text in it is a `####` and this answer, word for word. Then it is
-    no heading, however it reads (`Step 2`, where the question asks for a step).
+    """Whether the last non-empty line is a `####` and this answer, word for word. Then it is no
+    heading, even if it looks like one (`Step 2`, if the question asks for a step).
     """
     last = next((step for step in reversed(steps) if step.strip()), "")
     words = answer.casefold().split()
     return bool(words) and any(
-        said.casefold().split() == words for said in _MARKS.split(last)[1:][-1:]
+        text.casefold().split() == words for text in _MARKS.split(last)[1:][-1:]
     )
 
 
 def is_answer_line(line: str) -> bool:
-    """Does the line hold a `####` that an answer follows? A heading is none."""
+    """Whether the line has a `####` with an answer after it. A heading is no answer."""
     return any(
         text.strip() and not _NUMBERED.match(text.strip()) and _graded(text.strip(), "")
         for text in _MARKS.split(line)[1:]
@@ -139,14 +141,12 @@ def is_answer_line(line: str) -> bool:
 
 
 def find_boxed(text: str) -> str | None:
-    """The content of the last box that holds something and is closed."""
+    """The content of the last box that is closed and not empty."""
     return next(reversed(box_contents(text)), None)
 
 
 def _marked(steps: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What follows the marks, the last first, each with the step after it; empty texts are left
-    out.
-    """
+    """The non-empty texts after marks, the last first, each with the step after it."""
     for n in reversed(range(len(steps))):
         for text in reversed(_MARKS.split(steps[n])[1:]):
             if text.strip():

@@ -1,4 +1,4 @@
-"""Exact comparison of numbers that sympy computes with: at any magnitude, without rounding (see
+"""Exact comparison of sympy numbers, at any magnitude and without rounding (see
 `latex_compare`).
 """
 
@@ -13,20 +13,20 @@ import sympy
 __all__ = ["Literal", "UndecidedError", "equal_numbers", "exact", "read_literal", "stands_for"]
 
 MIN_DIGITS = 4
-"""So many significant digits a decimal needs to stand for an irrational number."""
+"""Significant digits that a decimal needs to stand for an irrational number."""
 _FLOAT_DIGITS = 15
-"""Floating point has no more that are certain: a decimal that differs only beyond them can't be
-judged.
+"""Digits that are certain in floating point. A decimal that differs only beyond them is
+undecided.
 """
 _FIRST_DIGITS, _SURE_DIGITS = 60, 300
-"""Decimals computed to tell two numbers apart, first and at most. Short formulas that agree to the
-last of them are equal.
+"""Decimals computed to distinguish two numbers, at first and at most. Short formulas that agree in
+all of them are equal.
 """
 _LITERAL = re.compile(
     r"([+-]?)\s*([0-9]*)(\.[0-9]*)?(?:\s*(?:\\times|\\cdot|\*|×|·)\s*10\s*\^\s*(?:\{\s*([+-]?\s*[0-9]{1,3})\s*\}|([0-9])))?"
 )
 Expression = Any
-"""sympy carries no types."""
+"""sympy has no types."""
 
 
 class UndecidedError(Exception):
@@ -34,7 +34,7 @@ class UndecidedError(Exception):
 
 
 class Literal(NamedTuple):
-    """A decimal as it is written."""
+    """A decimal as written."""
 
     value: Fraction
     quantum: Fraction
@@ -44,7 +44,9 @@ class Literal(NamedTuple):
 
 
 def read_literal(text: str) -> Literal | None:
-    """A decimal, perhaps times a power of ten; zeros that end a whole number don't count as digits."""
+    """A decimal, perhaps times a power of ten. Final zeros of a whole number don't count as
+    digits.
+    """
     match = _LITERAL.fullmatch(text.strip().removesuffix("."))
     if match is None or not re.search("[0-9]", (match[2] or "") + (match[3] or "")):
         return None
@@ -59,14 +61,14 @@ def read_literal(text: str) -> Literal | None:
 
 
 def exact(value: Expression) -> Expression:
-    """The same expression with its decimals as fractions, computed as far as that is exact."""
+    """The expression with fractions for its decimals, evaluated as far as that is exact."""
     floats = {number: sympy.Rational(str(number)) for number in value.atoms(sympy.Float)}
     return value.xreplace(floats).doit()
 
 
 def equal_numbers(one: Expression, other: Expression) -> bool:
-    """Are two constants the same number, or is one a decimal that stands for the other? Raises
-    UndecidedError.
+    """Whether two constants are the same number, or one is a decimal that stands for the other.
+    Raises UndecidedError.
     """
     values = exact(one), exact(other)
     if any(value.has(sympy.nan, sympy.zoo) for value in values):
@@ -81,7 +83,7 @@ def equal_numbers(one: Expression, other: Expression) -> bool:
 
 
 def _decimal_stands_for(decimal: Expression, value: Expression) -> bool:
-    """Of complex numbers, the parts one by one. Raises UndecidedError."""
+    """Complex numbers part by part. Raises UndecidedError."""
     if value.is_Rational:
         return False
     if not value.is_real:
@@ -104,7 +106,7 @@ def _decimal_stands_for(decimal: Expression, value: Expression) -> bool:
 
 
 def stands_for(literal: Literal, value: Expression) -> str:
-    """Verdict on a decimal that is given for an irrational number."""
+    """The verdict on a decimal given for an irrational number."""
     found = _decimals(value, literal.n_digits + _FIRST_DIGITS)
     if not found.is_real or literal.n_digits < MIN_DIGITS:
         return "wrong"
@@ -120,7 +122,7 @@ def stands_for(literal: Literal, value: Expression) -> str:
 
 
 def _same_value(one: Expression, other: Expression) -> bool:
-    """Raises UndecidedError where a difference can't be told from zero."""
+    """Raises UndecidedError if a difference can't be distinguished from zero."""
     if not _agree(one, other, _FIRST_DIGITS):
         return False
     difference = sympy.expand(one - other)
@@ -133,7 +135,7 @@ def _agree(one: Expression, other: Expression, digits: int) -> bool:
     first, second = _decimals(one, digits), _decimals(other, digits)
     vague = [not number.is_zero and _precision(number) < digits for number in (first, second)]
     if any(vague):
-        # What should be zero keeps no digit, at any precision.
+        # A difference of zero has no certain digit at any precision.
         if sympy.simplify(one - other) == 0:
             return True
         if all(vague) or min(abs(first), abs(second)) == 0:
@@ -165,7 +167,7 @@ def _rational(value: Fraction) -> Expression:
 
 
 def _tree_literal(value: Expression) -> Literal | None:
-    """A decimal within a formula; its last zeros are not known any more."""
+    """A decimal inside a formula. Its final zeros are lost."""
     if isinstance(value, sympy.Integer):
         return read_literal(str(value))
     if isinstance(value, sympy.Float):

@@ -1,11 +1,9 @@
-"""What counts as right (method 8, grading): find the final answer in a solution, compare it with
-the gold one.
+"""Grade a solution (method 8, grading): find its final answer and compare it with the gold one.
 
-Verdicts: `right`; `wrong` (another answer, or none at all); `unknown` (an answer is there but can't
-be compared, or a box contradicts the answer behind `####`). Gold answers are kept in one spelling
-(`normalise_gold`): numbers as `numbers.canonical` writes them (`18`, `0.5`, `1/3`, `25%`), anything
-else as its LaTeX source, words as words. Where the answer stands: `answers`; how two answers
-compare: `numbers`, `formulas`.
+Verdicts: `right`; `wrong` (another answer, or none); `unknown` (the answer can't be compared, or a
+box contradicts the answer after `####`). Gold answers have one spelling (`normalise_gold`): numbers
+as `numbers.canonical` writes them (`18`, `0.5`, `1/3`, `25%`), others as LaTeX source, words as
+words. `answers` finds the answer; `numbers`, `text_rules` and `formulas` compare.
 """
 
 from __future__ import annotations
@@ -22,15 +20,11 @@ from glore.tasks.grading.answers import (
     merge_answer_line,
     strip_annotations,
 )
-from glore.tasks.grading.dressing import box_contents, plain_latex, unboxed
-from glore.tasks.grading.formulas import (
-    MAX_LATEX_CHARS,
-    compare_answers,
-    looks_like_latex,
-    read_number,
-)
+from glore.tasks.grading.formulas import compare_answers
 from glore.tasks.grading.latex import LatexChecker
+from glore.tasks.grading.latex_markup import box_contents, plain_latex, unboxed
 from glore.tasks.grading.numbers import Number, canonical, compare_numbers, parse_number
+from glore.tasks.grading.text_rules import MAX_LATEX_CHARS, looks_like_latex, read_number
 from glore.tasks.protocol import Grade
 
 __all__ = [
@@ -51,7 +45,7 @@ Compare = Callable[[str, str], str]
 
 
 def normalise_gold(text: str) -> str | None:
-    """A gold answer in the spelling of `Problem.answer`; none where it is neither a number nor
+    """A gold answer in the spelling of `Problem.answer`; none if it is neither a number nor
     LaTeX.
     """
     number = read_number(text)
@@ -64,10 +58,10 @@ def normalise_gold(text: str) -> str | None:
 
 
 def grade_number_answer(gold: str, steps: Sequence[str], boxed: bool = False) -> Grade:
-    """Grade a solution against a gold number, in microseconds. An answer that isn't one number is
-    `unknown`.
+    """The grade of a solution against a gold number, in microseconds. An answer that isn't one
+    number is `unknown`.
 
-    `boxed`: without a `####`, the last box counts, and one that contradicts the `####` makes the
+    `boxed`: without a `####`, the last box counts, and a box that contradicts the `####` makes the
     verdict `unknown`.
     """
 
@@ -81,8 +75,8 @@ def grade_number_answer(gold: str, steps: Sequence[str], boxed: bool = False) ->
 def grade_answer(
     gold: str, steps: Sequence[str], checker: LatexChecker, boxed: bool = True
 ) -> Grade:
-    """Grade a solution whose answer may be LaTeX; plain numbers never reach the slow checker.
-    `boxed` as above.
+    """The grade of a solution whose answer may be LaTeX. Plain numbers never reach the slow
+    checker. `boxed` as in `grade_number_answer`.
     """
     words = read_number(gold) is None
     return _grade(
@@ -117,8 +111,8 @@ def _grade(
 
 
 def _contradicts(marked: str, boxes: Sequence[str], compare: Compare) -> bool:
-    """Is the last box certainly another answer than the marked one? The answer may also be all
-    boxes together, or hold the box.
+    """Whether the last box is certainly another answer than the marked one. The answer may also be
+    all boxes together, or contain the box.
     """
     if not boxes or "boxed" in marked:
         return False
@@ -127,7 +121,7 @@ def _contradicts(marked: str, boxes: Sequence[str], compare: Compare) -> bool:
 
 
 def _number(text: str) -> Number | None:
-    """Where letters behind a number are units, not variables."""
+    """The number in a text in which letters after a number are units, not variables."""
     number = parse_number(text)
     return (
         parse_number(plain_latex(text))

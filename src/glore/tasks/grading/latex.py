@@ -1,12 +1,11 @@
-"""math-verify in a bounded worker process: the checker of answers that aren't plain numbers.
+"""The checker of answers that aren't plain numbers: math-verify in a bounded worker process.
 
-math-verify parses with sympy, which a hostile answer can keep busy for ever or fill with memory,
-and its own time limit is a signal that works in the main thread only. So it runs in a process of
-its own (`latex_worker`, which compares with `latex_compare`), one question at a time, with a hard
-wall limit: when it is over, the process is killed, the verdict is `unknown` and the next question
-gets a new one. The process also ends itself, by the kernel's alarm and when its input closes, so
-none is left behind. Threads may share a checker. A process forked from the one that made it gets a
-worker of its own.
+math-verify parses with sympy, and a hostile answer can make that run forever or use up all memory.
+Its own time limit is a signal, which works only in the main thread. So it runs in a process of its
+own (`latex_worker`, which compares with `latex_compare`), one question at a time. At a hard
+wall-clock limit the process is killed, the verdict is `unknown`, and the next question starts a new
+process. The process also ends itself, by the kernel's alarm and when its input closes, so none is
+left behind. Threads may share a checker. A forked process starts a worker of its own.
 """
 
 from __future__ import annotations
@@ -28,15 +27,14 @@ __all__ = ["LatexChecker"]
 _WORKER = "glore.tasks.grading.latex_worker"
 _SOURCE = str(Path(__file__).parents[3])
 _START_SECONDS = 120.0
-_MAX_REMEMBERED = 20_000
+_MAX_CACHED = 20_000
 
 
 class LatexChecker:
-    """Compares two LaTeX answers: `check(gold, found)` → `right`, `wrong` or `unknown`, the same
-    with the two exchanged.
+    """Compares two LaTeX answers: `check(gold, found)` → `right`, `wrong` or `unknown`. Symmetric.
 
-    The worker starts with the first question. `close()` ends it; so does garbage collection and the
-    end of the program.
+    The worker starts with the first question. `close()`, garbage collection and the end of the
+    program end it.
     """
 
     def __init__(self, limit_seconds: float = 5.0, memory_mib: int = 2048) -> None:
@@ -46,21 +44,21 @@ class LatexChecker:
         self._worker: subprocess.Popen[str] | None = None
         self._owner_pid = os.getpid()
         self._finalizer: weakref.finalize[[subprocess.Popen[str], int], LatexChecker] | None = None
-        self._remembered: dict[tuple[str, str], str] = {}
+        self._cached: dict[tuple[str, str], str] = {}
 
     def check(self, gold: str, found: str) -> str:
-        """Verdict on `found`; `unknown` when either can't be parsed or the time or memory limit is
-        reached.
+        """The verdict on `found`; `unknown` if either can't be parsed or a limit of time or memory
+        is reached.
         """
         if os.getpid() != self._owner_pid:
             self._forget_parent()
         with self._lock:
             key = (gold, found) if gold <= found else (found, gold)
-            if key not in self._remembered:
-                if len(self._remembered) >= _MAX_REMEMBERED:
-                    self._remembered.clear()
-                self._remembered[key] = self._ask(*key)
-            return self._remembered[key]
+            if key not in self._cached:
+                if len(self._cached) >= _MAX_CACHED:
+                    self._cached.clear()
+                self._cached[key] = self._ask(*key)
+            return self._cached[key]
 
     def close(self) -> None:
         """End the worker, if one runs. The checker may be used again afterwards."""
@@ -78,7 +76,7 @@ class LatexChecker:
         return answer
 
     def _start(self) -> subprocess.Popen[str]:
-        # -P: keep the current folder off the worker's import path; glore itself comes from where
+        # -P keeps the current folder off the worker's import path. glore is imported from where
         # this process has it.
         command = [
             sys.executable,
@@ -130,7 +128,7 @@ class LatexChecker:
 
 
 def _exchange(worker: subprocess.Popen[str], line: str | None, limit_seconds: float) -> str:
-    """Send a line (if any) and read one; empty when the worker died or was killed at the limit."""
+    """Send a line (if any) and read one; empty if the worker died or was killed at the limit."""
     timer = threading.Timer(limit_seconds, worker.kill)
     timer.daemon = True
     timer.start()
@@ -151,5 +149,5 @@ def _end(worker: subprocess.Popen[str], owner_pid: int) -> None:
     worker.kill()
     worker.wait()
     for pipe in (worker.stdin, worker.stdout):
-        with contextlib.suppress(OSError):  # a line the dead worker never read
+        with contextlib.suppress(OSError):  # a line that the dead worker never read
             cast(TextIO, pipe).close()

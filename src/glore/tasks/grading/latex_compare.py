@@ -1,14 +1,14 @@
-"""Two formulas compared exactly, inside the process of `latex_worker`: math-verify parses, sympy
+"""Exact comparison of two formulas, inside the process of `latex_worker`: math-verify parses, sympy
 computes, nothing is rounded.
 
-math-verify by itself compares to six decimals, so that all small numbers are equal, and its verdict
+math-verify by itself compares to six decimals, so all small numbers are equal, and its verdict
 depends on which side is gold. Here
 
-- numbers are compared exactly, at any magnitude. A decimal stands for an irrational number where it
-  has at least four significant digits and every one of them is right by rounding; for a rational
-  number it stands only where it is equal (`decimals`);
-- both directions are asked, and the verdict is `unknown` where they differ;
-- an inequality is compared with an interval as a set, whatever the name of its variable.
+- numbers are compared exactly, at any magnitude. A decimal stands for an irrational number if it
+  has at least four significant digits, all correctly rounded; it stands for a rational number only
+  if it is equal (`decimals`);
+- both directions are compared, and the verdict is `unknown` if they differ;
+- an inequality and an interval are compared as sets, regardless of the variable's name.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from glore.tasks.grading.decimals import (
 __all__ = ["compare"]
 
 _MAX_MATCHED = 50
-"""Larger sets are compared in sympy's order."""
+"""Larger sets are compared in the order of sympy."""
 Expression = Any
-"""sympy carries no types."""
+"""sympy has no types."""
 
 
 def compare(one: Expression, other: Expression, one_text: str = "", other_text: str = "") -> str:
-    """`right`, `wrong` or `unknown`; the same with the two exchanged. The texts tell how many
-    digits a decimal was given.
+    """`right`, `wrong` or `unknown`. Symmetric. The texts are needed for the number of digits of a
+    decimal.
     """
     doubts = _Doubts()
     one, other = _with_imaginary_unit(one), _with_imaginary_unit(other)
@@ -62,7 +62,7 @@ def _compare(one: Expression, other: Expression) -> str:
         )
     if _is_inequality(one) or _is_inequality(other):
         return _inequalities(one, other)
-    verdict = _both_ways(one, other)
+    verdict = _both_directions(one, other)
     # `x < -1, x > 1`: both at once, or one of them.
     return (
         "unknown"
@@ -71,7 +71,7 @@ def _compare(one: Expression, other: Expression) -> str:
     )
 
 
-def _both_ways(one: Expression, other: Expression) -> str:
+def _both_directions(one: Expression, other: Expression) -> str:
     verdicts = {
         grader.sympy_expr_eq(*pair, 6, 15, allow_set_relation_comp=True)
         for pair in ((one, other), (other, one))
@@ -80,8 +80,8 @@ def _both_ways(one: Expression, other: Expression) -> str:
 
 
 def _against_equation(equation: Expression, other: Expression) -> str:
-    """`x = 3` against `3` is right, `3 + 4 = 7` against `7` too; `2x + 1 = 7` against `7` can't be
-    decided.
+    """`x = 3` and `3` are right, and so are `3 + 4 = 7` and `7`; `2x + 1 = 7` and `7` are
+    undecided.
     """
     left, right = grader.take_first_relation(equation).lhs, grader.take_last_relation(equation).rhs
     if isinstance(right, sympy.Symbol) and _is_constant(left):
@@ -97,7 +97,7 @@ def _against_equation(equation: Expression, other: Expression) -> str:
 
 
 def _is_name(left: Expression) -> bool:
-    """`x`, `f(x)` (which the parser may take for a product) or `xy`."""
+    """`x`, `f(x)` (which the parser may read as a product) or `xy`."""
     if isinstance(left, sympy.Symbol | AppliedUndef):
         return True
     return isinstance(left, sympy.Mul) and all(isinstance(part, sympy.Symbol) for part in left.args)
@@ -115,13 +115,13 @@ def _inequalities(one: Expression, other: Expression) -> str:
     sets = [_as_set(value) for value in (one, other)]
     if sets[0] is None or sets[1] is None:
         both = _is_inequality(one) and _is_inequality(other)
-        return _both_ways(one, other) if both else "unknown"
-    if _both_ways(*sets) == "right" or sets[0] == sets[1]:
+        return _both_directions(one, other) if both else "unknown"
+    if _both_directions(*sets) == "right" or sets[0] == sets[1]:
         renamed = (
             _is_inequality(one) and _is_inequality(other) and one.free_symbols != other.free_symbols
         )
         return "unknown" if renamed else "right"
-    return "wrong" if all(_is_made_of_numbers(s) for s in sets) else "unknown"
+    return "wrong" if all(_has_only_numbers(s) for s in sets) else "unknown"
 
 
 def _as_set(value: Expression) -> Expression | None:
@@ -134,9 +134,9 @@ def _as_set(value: Expression) -> Expression | None:
     return found if isinstance(found, sympy.Set) else None
 
 
-def _is_made_of_numbers(value: Expression) -> bool:
+def _has_only_numbers(value: Expression) -> bool:
     if isinstance(value, sympy.Union):
-        return all(_is_made_of_numbers(part) for part in value.args)
+        return all(_has_only_numbers(part) for part in value.args)
     return (
         isinstance(value, sympy.Interval | sympy.FiniteSet) and not value.free_symbols
     ) or value in (sympy.S.EmptySet, sympy.S.Reals)
@@ -151,7 +151,7 @@ def _is_constant(value: Expression) -> bool:
 
 
 def _with_imaginary_unit(value: Expression) -> Expression:
-    """The parser makes `i` a symbol."""
+    """The expression with the imaginary unit for `i`, which the parser makes a symbol."""
     for symbol in getattr(value, "free_symbols", ()):
         if symbol.name == "i":
             value = value.xreplace({symbol: sympy.I})
@@ -159,15 +159,15 @@ def _with_imaginary_unit(value: Expression) -> Expression:
 
 
 class _Doubts:
-    """Puts exact comparison in the place of math-verify's, for as long as it is entered, and notes
-    what could not be decided.
+    """A context in which exact comparison replaces math-verify's. `any` tells whether a comparison
+    was undecided.
     """
 
     def __init__(self) -> None:
         self.any = False
 
     def __enter__(self) -> None:
-        self._usual = (
+        self._replaced = (
             grader.sympy_numeric_eq,
             grader.sympy_symbolic_eq,
             grader.sympy_deep_compare_set_and_tuple,
@@ -181,7 +181,7 @@ class _Doubts:
             grader.sympy_numeric_eq,
             grader.sympy_symbolic_eq,
             grader.sympy_deep_compare_set_and_tuple,
-        ) = self._usual
+        ) = self._replaced
 
     def _equal_numbers(self, one: Expression, other: Expression, *precision: int) -> bool:
         if isinstance(one, sympy.MatrixBase) and isinstance(other, sympy.MatrixBase):
@@ -226,7 +226,7 @@ class _Doubts:
             not (isinstance(gold, sympy.FiniteSet) and isinstance(found, sympy.FiniteSet))
             or len(gold) > _MAX_MATCHED
         ):
-            return bool(self._usual[2](gold, found, *precision))
+            return bool(self._replaced[2](gold, found, *precision))
         left = list(found.args)
         for value in gold.args:
             same = next(

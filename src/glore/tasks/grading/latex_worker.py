@@ -1,9 +1,9 @@
-"""The process behind `glore.tasks.grading.latex`: JSON questions in, one verdict a line out.
-Started with `-m`, never imported.
+"""The worker process of `glore.tasks.grading.latex`: JSON questions in, one verdict a line out. It
+is started with `-m`, never imported.
 
-Imports nothing of glore but the comparison, so that it starts in well under a second. Before every
-question it asks the kernel to kill it after the limit plus a second: even a parent that was itself
-killed leaves nothing running.
+It imports only the comparison of glore, so it starts in well under a second. Before every question
+it asks the kernel to kill it after the limit plus a second, so a killed parent leaves no process
+running.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ def main() -> None:
     limit_seconds, memory_mib = float(sys.argv[1]), int(sys.argv[2])
     _limit_memory(memory_mib)
     logging.disable(logging.CRITICAL)
-    # Anything a library prints must not be taken for a verdict.
+    # Text that a library prints must not be read as a verdict.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    _verdict("x + 1", "x + 2")  # importing and compiling, before the limit runs
+    _verdict("x + 1", "x + 2")  # imports and compiles before the time limit starts
     print("ready", file=out, flush=True)
     for line in sys.stdin:
         question = json.loads(line)
@@ -86,8 +86,8 @@ def _limit_memory(memory_mib: int) -> None:
 
 
 def _verdict(gold: str, found: str) -> str:
-    """The same with the two exchanged."""
-    gold, found = _undress(gold), _undress(found)
+    """The verdict on two answers. Symmetric."""
+    gold, found = _normalised(gold), _normalised(found)
     verdicts = []
     try:
         for without_units in (False, True):
@@ -115,13 +115,13 @@ def _without_units(text: str) -> str:
 
 
 def _parsed(text: str) -> list[object]:
-    """As LaTeX or not at all: left alone, math-verify would take the last number of what it can't
-    parse.
+    """The formulas in a text, parsed as LaTeX only: by default, math-verify falls back to the last
+    number of a text that it can't parse.
     """
     from math_verify.parser import LatexExtractionConfig, NormalizationConfig, parse
 
-    # One configuration for both readings: the library keeps the patterns of the last one only,
-    # and compiling them is slow.
+    # One configuration for both readings: the library caches only the patterns of the last one, and
+    # compiling them is slow.
     normal = NormalizationConfig(units=False, malformed_operators=True, nits=True)
     config = [LatexExtractionConfig(normalization_config=normal)]
     parsed: list[object] = parse(
@@ -130,7 +130,7 @@ def _parsed(text: str) -> list[object]:
     return parsed
 
 
-def _undress(text: str) -> str:
+def _normalised(text: str) -> str:
     text = text[about.end() :] if (about := _ABOUT.match(text)) else text
     text = _ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2]}}}", text.strip())
     text = _OTHER_NAME.sub(lambda m: _OTHER_NAMES[m[1]], text.translate(_SIGNS))
@@ -139,9 +139,9 @@ def _undress(text: str) -> str:
     for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
         if text.startswith(left) and text.endswith(right) and len(text) > len(left + right):
             text = text[len(left) : -len(right)].strip()
-    # The library takes `3{,}500` for a list.
+    # The library reads `3{,}500` as a list.
     text = _THOUSANDS_COMMA.sub("", text)
-    # It holds the i of `2i` for another symbol than that of `2 i`.
+    # It reads the i of `2i` and of `2 i` as two symbols.
     return _IMAGINARY.sub(r"\1 i", text.removesuffix("."))
 
 

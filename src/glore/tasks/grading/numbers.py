@@ -1,9 +1,9 @@
-"""Numbers as people write them, read strictly and exactly (method 8, grading).
+"""Read numbers as people write them, strictly and exactly (method 8, grading).
 
-Sizes are bounded before anything is converted, so no text can cost more than microseconds; nothing
-is evaluated. What is not plainly *one* number, such as `18 + 4`, `3 hours 20 minutes`, `1,2,3` or
-`5M`, is not read at all rather than read by halves. `5 million` is 5000000, and nobody can tell
-whether `5` means the same (`compare_numbers`).
+Sizes are bounded before conversion, so every text takes microseconds; nothing is evaluated. A text
+that is not clearly *one* number, such as `18 + 4`, `3 hours 20 minutes`, `1,2,3` or `5M`, is not
+read at all rather than in part. `5 million` is 5000000, and whether `5` means the same is undecided
+(`compare_numbers`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from glore.tasks.grading.units import read_tail
 __all__ = ["MAX_DIGITS", "Number", "canonical", "compare_numbers", "parse_number", "same_number"]
 
 MAX_NUMBER_CHARS = 300
-"""A longer text is not read as a number."""
+"""A longer text is no number."""
 MAX_DIGITS = 100
-"""A number with more digits, or an exponent beyond ± this, is not read."""
+"""Numbers with more digits, or with an exponent beyond ± this, are not read."""
 _MAX_PLACES = 99
 _MAX_SIZE = 10**100
-"""Nor is one whose numerator or denominator reaches this, so that every number that is read has a
+"""Numbers whose numerator or denominator reaches this are not read, so that every number has a
 spelling that can be read.
 """
 
@@ -35,7 +35,7 @@ class Number:
     value: Fraction
     percent: bool = False
     factor: Fraction = dataclasses.field(default=Fraction(1), compare=False)
-    """What words of scale made of the number before them, 1000000 in `5 million`."""
+    """The factor of words of scale after the number, 1000000 in `5 million`."""
 
 
 def _character_table() -> dict[int, str]:
@@ -62,7 +62,8 @@ _ANNOTATION = re.compile(r"<<[^<>]*>>")
 # At the ends only: within a number they could hide a gap (`1` and `1/2` for `11/2`).
 _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 _LEAD = re.compile(
-    r"(?:(?:(?:the )?(?:final )?answer(?: is)?\s*:?|[A-Za-z]{1,20}\s*=|=)\s*)?(?:(?:[~≈]|(?:about|approximately)\s)\s*)?",
+    r"(?:(?:(?:the )?(?:final )?answer(?: is)?\s*:?|[A-Za-z]{1,20}\s*=|=)\s*)?"
+    r"(?:(?:[~≈]|(?:about|approximately)\s)\s*)?",
     re.IGNORECASE,
 )
 _CURRENCY = r"(?:\\?\$|€|£|¥|₹|US\$|USD|EUR|GBP|INR|Rs\.?)"
@@ -70,7 +71,7 @@ _WHOLE = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)"
 
 
 def _ten(name: str) -> str:
-    """The pattern of a power of ten: `10^3`, `10^{-9}`, `10⁻⁹`, `10**3`; the exponent is in one of
+    """Pattern of a power of ten: `10^3`, `10^{-9}`, `10⁻⁹`, `10**3`. The exponent is in one of
     three groups.
     """
     groups = rf"\{{\s*(?P<{name}>[+-]?\s*[0-9]+)\s*\}}|\(?(?P<{name}2>[+-]?[0-9]+)\)?"
@@ -89,8 +90,8 @@ _PERCENT = re.compile(r"\s*(?:\\?%|per ?cent(?:age)?\b|pct\b)", re.IGNORECASE)
 
 
 def parse_number(text: str, algebra: bool = False) -> Number | None:
-    """The one number that `text` states, with units or words after it; none where it states none,
-    several, or a sum.
+    """The one number that `text` states, perhaps followed by units or words; none if it states
+    none, several, or a sum.
 
     Reads `1,234`, `$12.50`, `-$5`, `−5`, `72.`, `.5`, `1/2`, `1 1/2`, `½`, `1e3`, `3 × 10^-9`,
     `25%`, `18 apples`, `x = 5`, `5 million`, `$5M`, full-width digits, `~20`, `about 20`, `72…`.
@@ -122,7 +123,7 @@ def parse_number(text: str, algebra: bool = False) -> Number | None:
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
-    """The matched number, none where it is empty, too long or divided by zero."""
+    """The matched number; none if it is empty, too long or divided by zero."""
     part = match.groupdict()
     if part["sign"] and part["sign2"]:
         return None
@@ -166,8 +167,8 @@ def _has_spelling(value: Fraction) -> bool:
 
 
 def canonical(number: Number) -> str:
-    """One spelling per number: `18`, `-0.5`, else `1/3` in lowest terms where the decimals don't
-    end; `%` is kept.
+    """The one spelling of a number: `18`, `-0.5`; `1/3` in lowest terms if the decimals don't end.
+    `%` is kept.
     """
     value = number.value
     top, bottom = abs(value.numerator), value.denominator
@@ -181,8 +182,8 @@ def canonical(number: Number) -> str:
 
 
 def _decimal_places(bottom: int) -> int | None:
-    """Decimals needed for a fraction in lowest terms with this denominator, none where they never
-    end or are too many.
+    """Decimals needed for a fraction in lowest terms with this denominator; none if they never end
+    or are too many.
     """
     powers = []
     for prime in (2, 5):
@@ -195,8 +196,8 @@ def _decimal_places(bottom: int) -> int | None:
 
 
 def same_number(gold: Number, found: Number) -> bool:
-    """Exact equality. A percentage equals only itself, unless the *gold* is one: then 25%, 25 and
-    0.25 all say it.
+    """Whether two numbers are exactly equal. A percentage equals only itself, unless the *gold* is
+    one: a gold 25% equals 25%, 25 and 0.25.
     """
     if gold.percent == found.percent:
         return gold.value == found.value
@@ -204,8 +205,8 @@ def same_number(gold: Number, found: Number) -> bool:
 
 
 def compare_numbers(gold: Number, found: Number) -> str:
-    """`right` or `wrong`; `unknown` where one says `5 million` and the other `5`, since the
-    question may ask for millions.
+    """`right` or `wrong`; `unknown` for `5 million` and `5`, since the question may ask for
+    millions.
     """
     if same_number(gold, found):
         return "right"

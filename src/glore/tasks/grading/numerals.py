@@ -1,9 +1,9 @@
-"""Numerals of a base that they name: `110_2`, `(1A)_{16}`, `110_{\\text{two}}`, `110 base 2`,
-`0b110` (method 8, grading).
+"""Numerals that name their base: `110_2`, `(1A)_{16}`, `110_{\\text{two}}`, `110 base 2`, `0b110`
+(method 8, grading).
 
-math-verify drops the base. The same digits in another base are another number; the same number in
-another base is another numeral, and a question that asks for a base asks for the numeral. So such a
-pair can't be decided here.
+math-verify drops the base. The same digits in another base are another number. The same number in
+another base is another numeral, and a question may ask for one of them, so such a pair is
+undecided.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ _NAMES = {
 }
 _PREFIXES = {"0b": 2, "0o": 8, "0x": 16}
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_DRESSING = re.compile(
-    r"\\(?:text|textbf|mathrm|mathit|mathbf|mbox|textrm|left|right)(?![A-Za-z])|\\[,!; ]|\{,\}|[$\s,()~]|\\[()]"
+_MARKUP = re.compile(
+    r"\\(?:text|textbf|mathrm|mathit|mathbf|mbox|textrm|left|right)(?![A-Za-z])"
+    r"|\\[,!; ]|\{,\}|[$\s,()~]|\\[()]"
 )
 _BODY = r"(?P<sign>[+-]?)(?P<whole>[0-9A-Za-z]*)(?:\.(?P<part>[0-9A-Za-z]*))?"
 _NUMERAL = re.compile(rf"{_BODY}_(?:base)?(?P<base>[0-9]{{1,2}}|[a-z]{{2,12}})")
@@ -52,27 +53,27 @@ _INDEXED = re.compile(
 
 
 class Numeral(NamedTuple):
-    """A number and the base that it is written in."""
+    """A number, and the base in which it is written."""
 
     value: Fraction
     base: int
 
 
 def names_a_base(text: str) -> bool:
-    """Might a number in this text be followed by the base that it stands in?"""
+    """Whether a number in this text may be followed by its base."""
     return _INDEXED.search(text) is not None
 
 
 def parse_numeral(text: str) -> Numeral | None:
-    """The numeral that the text is, base 2 to 36; none for anything else, a digit too large for its
-    base, and plain numbers.
+    """The numeral in a text, base 2 to 36; none for plain numbers, for a digit too large for its
+    base, and for any other text.
     """
     if len(text) > MAX_NUMERAL_CHARS:
         return None
     bare = re.sub(
         r"([₀-₉]+)", lambda m: f"_{m[1].translate(_SUBSCRIPTS)}", text.strip().removesuffix(".")
     )
-    bare = re.sub(r"[{}]", "", _DRESSING.sub("", bare)).replace("\u2212", "-")
+    bare = re.sub(r"[{}]", "", _MARKUP.sub("", bare)).replace("\u2212", "-")
     prefix = _PREFIXES.get(bare[:2].lower())
     if prefix is not None:
         return _numeral("", bare[2:], "", prefix)

@@ -1,9 +1,9 @@
-"""What may follow a number: units, which leave it as it is, multipliers (`million`, `k`), which
-change it, and all else.
+"""Text after a number: units, which don't change it, multipliers (`million`, `k`), which do, and
+anything else.
 
-`read_tail` gives the factor of a tail that is certain, and none where the tail could change the
-number in a way that isn't: unknown words of scale (`5 grand`, `5M` without a currency), number
-words (`3 hours twenty`), functions, operators.
+`read_tail` returns the factor of a tail. It returns none if the tail may change the number in an
+uncertain way: unknown words of scale (`5 grand`, `5M` without a currency), number words (`3 hours
+twenty`), functions, operators.
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ _MONEY_POWERS = {
     "tn": 12,
     "trn": 12,
 }
-"""Abbreviations that are certain for an amount of money alone: `5M` may be five metres, `5K` five
-kelvin.
-"""
+"""Abbreviations that are certain only for money: `5M` may be five metres, `5K` five kelvin."""
 _SCALES = _words(
     "bn bil mil mils mln mn mio mrd tn trn tril tsd thou thsd mille milles permil permille "
     "permyriad cr lk",
@@ -72,11 +70,11 @@ _SCALES = _words(
     "centaines millier milliers mila duizend",
     "binary octal hexadecimal hex mod modulo",
 )
-"""Words anywhere after a number that leave it uncertain."""
+"""Words that make a number uncertain, anywhere after it."""
 _SCALES_NEXT = _words(
     "tens googol googols grand gross grosses couple arab arabs kharab kharabs base"
 )
-"""Words directly after it that do."""
+"""Words that make a number uncertain if they follow directly."""
 _SCALE_LETTERS = _words("K M B T G P k b MM")
 _LAKHS = _words("L l")
 """`₹5 L`; without a currency it is litres."""
@@ -99,7 +97,7 @@ FUNCTIONS = _words(
     "sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan",
     "log ln exp pi sqrt abs max min gcd lcm inf infinity factorial squared cubed",
 )
-"""Words of mathematics that stand for more than themselves."""
+"""Words with a mathematical meaning."""
 _NOT_UNITS = (
     (FUNCTIONS - {"min", "max", "sec"})
     | _SCALES
@@ -124,11 +122,11 @@ _ASIDE = re.compile(r"\([A-Za-z ,-]*\)")
 
 
 def read_tail(tail: str, money: bool = False, algebra: bool = False) -> Fraction | None:
-    """By what the text after a number multiplies it, 1 for units and prose; none where that isn't
-    certain.
+    """The factor by which the text after a number multiplies it, 1 for units and prose; none if it
+    is uncertain.
 
-    `money`: a currency sign stands before the number. `algebra`: letters may be variables, so `5t`,
-    `5 ab` or `5/a` are not certain.
+    `money`: a currency sign is before the number. `algebra`: letters may be variables, so `5t`, `5
+    ab` or `5/a` are uncertain.
     """
     factor, rest = _leading_factor(tail, money)
     if not _TAIL.fullmatch(rest) or re.match(r"!|:\S|\s*-\s*$", rest):
@@ -149,10 +147,8 @@ def read_tail(tail: str, money: bool = False, algebra: bool = False) -> Fraction
 
 
 def holds_multiplier(text: str, letters: bool = False) -> frozenset[str]:
-    """The words of scale in a text, such as `million`: two texts that differ in them can't be
-    compared by what is left.
-
-    `letters`: also `M`, `k` and their like.
+    """The words of scale in a text, such as `million`. Two texts that differ in them can't be
+    compared by the rest. `letters`: also `M`, `k` and the like.
     """
     words = _WORD.findall(text)
     return frozenset(
@@ -163,7 +159,7 @@ def holds_multiplier(text: str, letters: bool = False) -> frozenset[str]:
 
 
 def spells_number(text: str) -> bool:
-    """Might words say a number, such as `five dozen`, `a half` or `none`?"""
+    """Whether words may mean a number, such as `five dozen`, `a half` or `none`."""
     return any(
         word in _NUMBER_WORDS | _ALMOST_NUMBERS or _is_scale(word)
         for word in map(str.lower, _WORD.findall(text))
@@ -171,7 +167,7 @@ def spells_number(text: str) -> bool:
 
 
 def _leading_factor(tail: str, money: bool) -> tuple[Fraction, str]:
-    """The factor of the words of scale that directly follow the number, and what is left."""
+    """The factor of the words of scale directly after the number, and the rest of the text."""
     factor, at = Fraction(1), 0
     while match := _NEXT_WORD.match(tail, at):
         word = match[1].lower()
@@ -200,8 +196,8 @@ def _changes(word: str) -> bool:
 
 
 def _counts_more(rest: str, behind_scale: bool) -> bool:
-    """Do words add to the number (`3 hours twenty`, `5 hundred twenty`, `5 and a six`, `5 or
-    more`)? `18 for two people` don't.
+    """Whether words add to the number (`3 hours twenty`, `5 hundred twenty`, `5 and a six`, `5 or
+    more`). They don't in `18 for two people`.
     """
     words = [word.lower() for word in _WORD.findall(rest)]
     for i, word in enumerate(words):

@@ -9,17 +9,25 @@ from dataclasses import replace
 
 from glore.config import StoriesSettings
 from glore.prompts import refine_segments, step_text
-from glore.tasks.base_text import problem_pieces, verdict
+from glore.tasks.documents import problem_pieces, verdict
 from glore.tasks.protocol import Document
-from glore.tasks.stories.draw import draw_options, draw_unknown
-from glore.tasks.stories.story import CHECK, Change, equation, found, named, placed, states
-from glore.tasks.stories.tell import listed
-from glore.tasks.stories.words import NAMES
+from glore.tasks.stories.generate import draw_options, draw_unknown
+from glore.tasks.stories.render import listed
+from glore.tasks.stories.story import (
+    CHECK,
+    Change,
+    equation,
+    found,
+    states,
+    with_letter,
+    with_number,
+)
+from glore.tasks.stories.vocabulary import NAMES
 
-__all__ = ["drill", "looked_up", "mended", "scribbled"]
+__all__ = ["corrected", "drill", "lookup", "perturbed_line"]
 
 FARTHEST = 3
-"""A number scribbled over differs by at most so much."""
+"""A number perturbed_line over differs by at most so much."""
 BACKWARDS = 0.6
 """Share of drills that find a number from what changes would make of it."""
 TRIED = 0.625
@@ -40,15 +48,15 @@ def drill(rng: random.Random, settings: StoriesSettings, finding: bool = True) -
         return _tried(rng, settings) if rng.random() < TRIED else _found(rng, settings)
     if not finding and rng.random() < COMPARED:
         return _compared(rng, settings)
-    asked, result = _forwards(rng, settings.max_number)
+    asked, result = _sum_drill(rng, settings.max_number)
     if rng.random() >= JUDGED:
         return (asked, False), (step_text(result), True)
     line = asked + result
-    read = scribbled(rng, line) if rng.random() < 0.5 else line
+    read = perturbed_line(rng, line) if rng.random() < 0.5 else line
     return (step_text(read), False), (verdict(read == line), True)
 
 
-def scribbled(rng: random.Random, line: str) -> str:
+def perturbed_line(rng: random.Random, line: str) -> str:
     """The line with another number for one of its numbers."""
     numbers = list(re.finditer(r"\d+", line))
     if not numbers:
@@ -63,34 +71,34 @@ def scribbled(rng: random.Random, line: str) -> str:
 
 def _compared(rng: random.Random, settings: StoriesSettings) -> Document:
     number = rng.randint(1, settings.max_number)
-    other = _perhaps_another(rng, number)
+    other = _same_or_nearby(rng, number)
     before = ""
     if rng.random() < 0.5:
-        asked, result = _forwards(rng, settings.max_number)
+        asked, result = _sum_drill(rng, settings.max_number)
         before, number = f"{asked}{result}, ", int(result)
-        other = _perhaps_another(rng, number)
+        other = _same_or_nearby(rng, number)
     return (step_text(f"{CHECK}: {before}{number} = {other}"), False), (
         verdict(number == other),
         True,
     )
 
 
-def _perhaps_another(rng: random.Random, number: int) -> int:
-    return number if rng.random() < 0.5 else max(1, _beside(rng, number))
+def _same_or_nearby(rng: random.Random, number: int) -> int:
+    return number if rng.random() < 0.5 else max(1, _nearby(rng, number))
 
 
-def _beside(rng: random.Random, number: int) -> int:
+def _nearby(rng: random.Random, number: int) -> int:
     return number + rng.choice((-1, 1)) * rng.randint(1, FARTHEST)
 
 
 def _found(rng: random.Random, settings: StoriesSettings) -> Document:
-    number, changes, result, options = _backwards(rng, settings)
+    number, changes, result, options = _unknown_drill(rng, settings)
     name = rng.choice(NAMES)
     asked = f"{_offered(name, options)}{name}: {equation(changes)} = {result}\n{CHECK}: {name}"
-    return (asked, False), (step_text(named("", number, options)), True)
+    return (asked, False), (step_text(with_number("", number, options)), True)
 
 
-def looked_up(rng: random.Random, settings: StoriesSettings) -> Document:
+def lookup(rng: random.Random, settings: StoriesSettings) -> Document:
     """Which number is B? One list, and several letters of it one after the other: with two lists in
     a document it is learnt far later.
     """
@@ -98,24 +106,24 @@ def looked_up(rng: random.Random, settings: StoriesSettings) -> Document:
     options = rng.sample(range(1, settings.max_number + 1), max(2, rng.randint(*settings.options)))
     pieces = [(_offered(name, options), False)]
     for number in rng.choices(options, k=QUERIES):
-        who = placed(name, number, options)
+        who = with_letter(name, number, options)
         asked = f"{CHECK}: {who}" if rng.random() < 0.5 else who.split()[1]
         pieces += [(asked, False), (step_text(f" {number}"), True)]
     return tuple(pieces)
 
 
-def mended(rng: random.Random, settings: StoriesSettings) -> Document:
+def corrected(rng: random.Random, settings: StoriesSettings) -> Document:
     """A number that was tried and failed (read), and another one of those offered (learnt): what
     has failed is crossed out.
     """
-    number, changes, result, options = _backwards(rng, settings)
+    number, changes, result, options = _unknown_drill(rng, settings)
     name = rng.choice(NAMES)
     draft, (line, check) = (
         found(name, n, changes, result, options).lines
         for n in (_another(rng, number, changes, options), number)
     )
     read = problem_pieces(refine_segments(_offer(name, options), draft, rng.choice((0, 1))), ())
-    tried, other = f"{CHECK}: {name}", named("", number, options)
+    tried, other = f"{CHECK}: {name}", with_number("", number, options)
     return (
         *read,
         (step_text(line) + tried, False),
@@ -137,7 +145,7 @@ def _another(
     rng: random.Random, number: int, changes: tuple[Change, ...], options: Sequence[int]
 ) -> int:
     """Another number of those offered, or one near."""
-    near = [max(0, -min(states(0, changes)), _beside(rng, number))]
+    near = [max(0, -min(states(0, changes)), _nearby(rng, number))]
     return rng.choice([n for n in options if n != number] or near)
 
 
@@ -145,12 +153,12 @@ def _tried(rng: random.Random, settings: StoriesSettings) -> Document:
     """A number, half the time a wrong one, is tried: which one it is (where its letter is told) and
     what comes of it are written down as they are, and judged against what should.
     """
-    number, changes, result, options = _backwards(rng, settings)
+    number, changes, result, options = _unknown_drill(rng, settings)
     if rng.random() < 0.5:
         number = _another(rng, number, changes, options)
     name = rng.choice(NAMES)
     line, check = found(name, number, changes, result, options).lines
-    tried = f"{CHECK}: {(placed if options else named)(name, number, options)}"
+    tried = f"{CHECK}: {(with_letter if options else with_number)(name, number, options)}"
     return (
         (_offered(name, options) + step_text(line) + tried, False),
         (step_text(check.removeprefix(tried)), True),
@@ -158,7 +166,7 @@ def _tried(rng: random.Random, settings: StoriesSettings) -> Document:
     )
 
 
-def _backwards(
+def _unknown_drill(
     rng: random.Random, settings: StoriesSettings
 ) -> tuple[int, tuple[Change, ...], int, tuple[int, ...]]:
     """A number, changes, what they make of it, and numbers to choose from; nothing on the way
@@ -177,7 +185,7 @@ def _backwards(
             return number, changes, passed[-1], options
 
 
-def _forwards(rng: random.Random, limit: int) -> tuple[str, str]:
+def _sum_drill(rng: random.Random, limit: int) -> tuple[str, str]:
     sign = rng.choice("+++---*/")
     if sign in "+-":
         total = rng.randint(3, limit)

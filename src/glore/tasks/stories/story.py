@@ -9,20 +9,20 @@ __all__ = [
     "CHECK",
     "CHOICES",
     "Change",
+    "Derivation",
     "Fact",
     "Story",
-    "Way",
     "equation",
     "found",
-    "named",
-    "placed",
     "states",
+    "with_letter",
+    "with_number",
 ]
 
 CHECK = "Check"
 """What a line begins with that tries a number found."""
 CHOICES = ("A", "B", "C", "D", "E")
-"""The letter of each number offered. A choice that is named is easily taken back: a refiner learns
+"""The letter of each number offered. A choice that is with_number is easily taken back: a refiner learns
 to cross out a letter, not digits.
 """
 
@@ -38,7 +38,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Derivation:
     """One piece of a solution: how a quantity follows from others."""
 
     name: str
@@ -47,7 +47,7 @@ class Way:
     clauses: tuple[str, ...]
     """`a + b = c` each; a known person's number has the name before it."""
     check: str = ""
-    """A number to be found has a line of its own, after the equation that says it: it is named and
+    """A number to be found has a line of its own, after the equation that says it: it is with_number and
     tried there.
     """
 
@@ -72,16 +72,16 @@ class Fact:
     options: tuple[int, ...] = ()
     """Numbers that the story offers for one that is to be found; the true one is among them."""
 
-    def ways(self, values: dict[str, int]) -> tuple[Way, ...]:
+    def derivations(self, values: dict[str, int]) -> tuple[Derivation, ...]:
         """A piece of solution for every quantity that this fact yields."""
         a, b, c = (*self.people, "", "")[:3]
         k, value = self.k, values
         if self.kind == "given":
-            return (Way(a, (), (f"{k}",)),)
+            return (Derivation(a, (), (f"{k}",)),)
         if self.kind in ("changes", "unknown"):
             needs = tuple(change.of for change in self.changes if change.of)
             if self.kind == "changes":
-                return (Way(a, needs, chain(k, self.changes)),)
+                return (Derivation(a, needs, chain(k, self.changes)),)
             return (found(a, value[a], self.changes, k, self.options),)
 
         def known(name: str) -> str:
@@ -95,12 +95,13 @@ class Fact:
             pairs = [(a, b, f"{k} - {known(b)}"), (b, a, f"{k} - {known(a)}")]
         else:
             return (
-                Way(a, (b, c), (f"{known(b)} + {known(c)} = {value[a]}",)),
-                Way(b, (a, c), (f"{known(a)} - {known(c)} = {value[b]}",)),
-                Way(c, (a, b), (f"{known(a)} - {known(b)} = {value[c]}",)),
+                Derivation(a, (b, c), (f"{known(b)} + {known(c)} = {value[a]}",)),
+                Derivation(b, (a, c), (f"{known(a)} - {known(c)} = {value[b]}",)),
+                Derivation(c, (a, b), (f"{known(a)} - {known(b)} = {value[c]}",)),
             )
         return tuple(
-            Way(name, (source,), (f"{text} = {value[name]}",)) for name, source, text in pairs
+            Derivation(name, (source,), (f"{text} = {value[name]}",))
+            for name, source, text in pairs
         )
 
 
@@ -122,7 +123,8 @@ class Story:
         return {
             **self.values,
             **{
-                placed(f.new, self.values[f.new], f.options): self.values[f.new] for f in self.facts
+                with_letter(f.new, self.values[f.new], f.options): self.values[f.new]
+                for f in self.facts
             },
         }
 
@@ -158,19 +160,19 @@ def chain(start: int, changes: tuple[Change, ...]) -> tuple[str, ...]:
     )
 
 
-def placed(name: str, number: int, options: Sequence[int]) -> str:
+def with_letter(name: str, number: int, options: Sequence[int]) -> str:
     """A person, and which of the numbers offered is meant: `Eva B`, or `Eva` where none are."""
     return f"{name} {CHOICES[options.index(number)]}" if options else name
 
 
-def named(name: str, number: int, options: Sequence[int]) -> str:
+def with_number(name: str, number: int, options: Sequence[int]) -> str:
     """`placed` and the number: `Eva B 12`."""
-    return f"{placed(name, number, options)} {number}"
+    return f"{with_letter(name, number, options)} {number}"
 
 
 def found(
     name: str, number: int, changes: tuple[Change, ...], result: int, options: Sequence[int] = ()
-) -> Way:
+) -> Derivation:
     """A number found, and tried at once: `Eva: ? + 7 - 4 = 14`, then `Check: Eva B 12 + 7 = 19, 19
     - 4 = 15, 15 = 14`.
 
@@ -178,9 +180,9 @@ def found(
     easiest thing to see.
     """
     tried = ", ".join((*chain(number, changes), f"{states(number, changes)[-1]} = {result}"))
-    return Way(
+    return Derivation(
         name,
         tuple(change.of for change in changes if change.of),
         (f"{equation(changes)} = {result}",),
-        named(name, number, options) + tried.removeprefix(str(number)),
+        with_number(name, number, options) + tried.removeprefix(str(number)),
     )

@@ -13,16 +13,16 @@ from glore.errors import DataError
 from glore.prompts import refine_segments, solve_segments, step_text
 from glore.records import Problem
 from glore.seeds import stable_seed
-from glore.tasks.base_text import problem_pieces, verdict
+from glore.tasks.documents import problem_pieces, verdict
 from glore.tasks.grading.grade import grade_number_answer
 from glore.tasks.protocol import Document, Grade
-from glore.tasks.stories.draw import draw_story
-from glore.tasks.stories.drills import drill, looked_up, mended, scribbled
+from glore.tasks.stories.drills import corrected, drill, lookup, perturbed_line
+from glore.tasks.stories.generate import draw_story
 from glore.tasks.stories.oracle import is_true
-from glore.tasks.stories.slips import slipped
-from glore.tasks.stories.solve import solve, work_out
+from glore.tasks.stories.perturb import perturbed_story
+from glore.tasks.stories.render import render_story
+from glore.tasks.stories.solve import derive_all, solve
 from glore.tasks.stories.story import CHECK, Story
-from glore.tasks.stories.tell import tell
 
 __all__ = ["Stories", "open_stories"]
 
@@ -43,21 +43,21 @@ EASY_UNTIL, HARD_FROM = SHARES[2][0], 0.5
 """Stories are plain and short up to the one share of training; from the other on, most are as hard
 as the recipe's.
 """
-SPOILED = {"mend": 1.0, "check": 0.75}
+PERTURBED = {"mend": 1.0, "check": 0.75}
 """Share of drafts with a slip in them."""
-CROSSED_OUT = 0.6
+ONE_NUMBER = 0.6
 """Share of drafts to mend that are a single number found."""
-SCRIBBLED = 0.25
+ONLY_ONE_LINE = 0.25
 """Share of slips that are a wrong number with nothing that follows from it."""
 PAIRS = 0.7
 """Share of short stories' questions that are about two people, where the recipe has such: what is
 rare in training is not learnt.
 """
-GOES_ON = 0.4
+CONTINUED = 0.4
 """Share of drafts to judge that are only gone on with, to the answer that follows: or the student
 would end in a verdict.
 """
-TO_A_CHECK = 0.5
+ENDS_AT_CHECK = 0.5
 """Share of judged drafts that end where a number has just been tried."""
 MAX_REPEATS = 1000
 """Draws in a row that give no new question until there count as none left."""
@@ -81,7 +81,9 @@ class Stories:
         self.settings = settings
         self.seed = seed
         self.merge_answer_line = merge_answer_line
-        self._told = settings.model_copy(update={"told_second": 0.0})  # what the base model reads
+        self._unbiased = settings.model_copy(
+            update={"told_second": 0.0}
+        )  # what the base model reads
         draw_story(random.Random(stable_seed(seed, "stories", "check")), settings, settings.steps)
 
     def problems(self, split: str) -> list[Problem]:
@@ -119,7 +121,7 @@ class Stories:
         meta = json.dumps({"values": story.readings, "asked": story.asked}, separators=(",", ":"))
         return Problem(
             f"stories-{split}-{number:05d}",
-            tell(rng, story, self.settings),
+            render_story(rng, story, self.settings),
             str(story.answer),
             solution,
             split,
@@ -163,25 +165,25 @@ class Stories:
             DOCUMENTS, next(shares for until, shares in SHARES if progress <= until)
         )
         if kind == "look up" and self.settings.options[1] > 1:
-            return looked_up(rng, self._told)
+            return lookup(rng, self._unbiased)
         if kind in ("look up", "sums", "drills"):
             return tuple(
                 piece
                 for _ in range(8)
-                for piece in drill(rng, self._told, finding=kind == "drills")
+                for piece in drill(rng, self._unbiased, finding=kind == "drills")
             )
-        if kind == "mend" and rng.random() < CROSSED_OUT:
-            return mended(rng, self._told)
+        if kind == "mend" and rng.random() < ONE_NUMBER:
+            return corrected(rng, self._unbiased)
         everyone = kind == "work out"
         hard = everyone and rng.random() < 0.8 * min(
             1.0, max(0.0, (progress - EASY_UNTIL) / (HARD_FROM - EASY_UNTIL))
         )
-        settings = self._told if hard else self._short(progress)
+        settings = self._unbiased if hard else self._short(progress)
         for _ in range(MAX_REPEATS):
             story = draw_story(
-                rng, settings, (1, self._told.steps[1] if hard else settings.people[1] + 1)
+                rng, settings, (1, self._unbiased.steps[1] if hard else settings.people[1] + 1)
             )
-            question = tell(rng, story, settings, ask_everyone=everyone)
+            question = render_story(rng, story, settings, ask_everyone=everyone)
             if question not in self._held_out and any(fact.kind != "given" for fact in story.facts):
                 break
         else:
@@ -190,30 +192,32 @@ class Stories:
                 "model"
             )
         if everyone:
-            return problem_pieces(solve_segments(question), work_out(rng, story))
+            return problem_pieces(solve_segments(question), derive_all(rng, story))
         steps = self._merged(solve(rng, story))
         wrong = (
-            slipped(rng, story)
-            if kind in ("mend", "check") and rng.random() < SPOILED[kind]
+            perturbed_story(rng, story)
+            if kind in ("mend", "check") and rng.random() < PERTURBED[kind]
             else None
         )
         draft = self._merged(solve(rng, wrong)) if wrong else steps
-        scribble = wrong is not None and rng.random() < SCRIBBLED
+        scribble = wrong is not None and rng.random() < ONLY_ONE_LINE
         if scribble:
             at = rng.randrange(len(steps))
-            draft = [*steps[:at], scribbled(rng, steps[at]), *steps[at + 1 :]]
+            draft = [*steps[:at], perturbed_line(rng, steps[at]), *steps[at + 1 :]]
         if kind == "check":
             read = problem_pieces(solve_segments(question), ())
-            if not scribble and rng.random() < GOES_ON:
-                return (*read, *_followed(draft[:-1]), (step_text(draft[-1]), True))
+            if not scribble and rng.random() < CONTINUED:
+                return (*read, *_draft_pieces(draft[:-1]), (step_text(draft[-1]), True))
             tried = [i + 1 for i, step in enumerate(draft) if step.startswith(CHECK)]
             draft = draft[
                 : rng.choice(tried)
-                if tried and rng.random() < TO_A_CHECK
+                if tried and rng.random() < ENDS_AT_CHECK
                 else rng.randint(1, len(draft))
             ]
             told = (
-                tuple((step_text(step), False) for step in draft) if scribble else _followed(draft)
+                tuple((step_text(step), False) for step in draft)
+                if scribble
+                else _draft_pieces(draft)
             )
             return (*read, *told, (verdict(all(self._truth(story, draft))), True))
         if kind == "solve":
@@ -224,11 +228,15 @@ class Stories:
 
     def _short(self, progress: float) -> StoriesSettings:
         """Settings of short stories: two people and nothing irrelevant at first."""
-        pairs = PAIRS if self._told.pairs else 0.0
+        pairs = PAIRS if self._unbiased.pairs else 0.0
         if progress < EASY_UNTIL:
-            return self._told.model_copy(update=_EASY | {"people": (2, 2), "pairs": pairs})
-        return self._told.model_copy(
-            update={"people": (2, min(3, self._told.people[1])), "shuffled": 0.0, "pairs": pairs}
+            return self._unbiased.model_copy(update=_EASY | {"people": (2, 2), "pairs": pairs})
+        return self._unbiased.model_copy(
+            update={
+                "people": (2, min(3, self._unbiased.people[1])),
+                "shuffled": 0.0,
+                "pairs": pairs,
+            }
         )
 
     @staticmethod
@@ -242,7 +250,7 @@ class Stories:
         return frozenset(p.question for split in ("dev", "test") for p in self.problems(split))
 
 
-def _followed(draft: Sequence[str]) -> Document:
+def _draft_pieces(draft: Sequence[str]) -> Document:
     """A draft's steps, read; learnt is which number is tried (where its letter is told) and what
     comes of it, as it is: a check that always agreed would not be one.
     """

@@ -1,7 +1,7 @@
-"""Sums by columns, as school teaches them: what a small model can learn in minutes, where whole
-sums of two digits take it hours.
+"""Arithmetic by columns, as taught at school. A small model learns it in minutes, while sums of
+two-digit numbers in one step take hours.
 
-Each column is a fact about single digits, and the carry stands in the text.
+Each column is a fact about single digits, and the carry is in the text.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ __all__ = ["column_work"]
 
 
 def column_work(operator: str, left: Fraction, right: Fraction) -> tuple[str, ...]:
-    """A sum, a difference or a product by one digit, from the last column: 47 + 38 → `7 + 8 = 15`,
-    `4 + 3 + 1 = 8`.
+    """The columns of a sum, a difference or a product by one digit, the last column first: 47 + 38
+    → `7 + 8 = 15`, `4 + 3 + 1 = 8`; 52 - 38 → `12 - 8 = 4`, `5 - 3 - 1 = 1`.
 
-    A difference borrows where it must: 52 - 38 → `12 - 8 = 4`, `5 - 3 - 1 = 1`. Empty where both
-    are single digits, so that there is nothing to it, and where there is no such way: divisions,
-    products of longer numbers, results below 0, broken numbers.
+    Empty for two single digits, which need no columns, and for unsupported operations: divisions,
+    products of longer numbers, results below 0, fractions.
     """
     if not all(n.denominator == 1 and n >= 0 for n in (left, right)):
         return ()
@@ -53,7 +52,7 @@ def _subtracted(first: list[int], second: list[int]) -> tuple[str, ...]:
 
 
 def _multiplied(first: list[int], second: list[int]) -> tuple[str, ...]:
-    """Columns of the longer number; the single digit keeps its side."""
+    """The columns of the longer number. The single digit stays on its side."""
     columns, carry = [], 0
     for digit in max(first, second, key=len):
         a, b = (digit, second[0]) if len(second) == 1 else (first[0], digit)

@@ -1,7 +1,7 @@
-"""Equations of SVAMP (`( 76.0 - 25.0 )`) and MAWPS/ASDiv-A (`- number0 number1`) read into trees
-and written out as steps.
+"""Equations of SVAMP (`( 76.0 - 25.0 )`) and MAWPS/ASDiv-A (`- number0 number1`): parsed into trees
+and written as steps.
 
-Only numbers, slots and + - * / are known; an equation is data, never evaluated as code.
+They have only numbers, slots and + - * /. An equation is never evaluated as code.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = [
     "LETTERS",
     "Equation",
     "Operation",
+    "computed",
     "parse_infix",
     "parse_prefix",
     "value_of",
     "worked_lines",
-    "worked_out",
 ]
 
 LETTERS = string.ascii_uppercase
@@ -54,11 +54,11 @@ def worked_lines(
     """One line per operation, innermost and leftmost first, then the answer line: `5 + 3 = 8`, `8 *
     2 = 16`, `#### 16`.
 
-    With the `numbers` of the question, in its order, these are copied first, what is done is said
-    by their letters (`letter_of` a leaf) before it is done, and longer numbers are worked by
-    columns: `A 15, B 8, C 2: A + B = 15 + 8 (5 + 8 = 13, 1 + 0 + 1 = 2) = 23`. So a small model
-    copies in order, chooses among letters, and knows sums of single digits. Raises DataError for a
-    division by zero.
+    With the `numbers` of the question, in order, these are copied first, each operation is stated
+    with their letters (`letter_of` a leaf) before it is computed, and longer numbers are computed
+    by columns: `A 15, B 8, C 2: A + B = 15 + 8 (5 + 8 = 13, 1 + 0 + 1 = 2) = 23`. So a small model
+    only has to copy in order, choose among letters, and know sums of single digits. Raises
+    DataError for a division by zero.
     """
     lines: list[str] = []
     letters = letter_of or {}
@@ -68,12 +68,12 @@ def worked_lines(
             value = value_of(node, slots)
             return value, letters.get(node, _written(value))
         (left, left_name), (right, right_name) = work(node.left), work(node.right)
-        said, asked = (
+        in_letters, in_numbers = (
             f"{left_name} {node.operator} {right_name}",
             f"{_written(left)} {node.operator} {_written(right)}",
         )
-        done = asked + worked_out(node.operator, left, right, columns=bool(numbers))
-        lines.append(done if said == asked else f"{said} = {done}")
+        line = in_numbers + computed(node.operator, left, right, columns=bool(numbers))
+        lines.append(line if in_letters == in_numbers else f"{in_letters} = {line}")
         result = _apply(node.operator, left, right)
         return result, _written(result)
 
@@ -87,8 +87,8 @@ def worked_lines(
     return (*lines, answer_line(_written(answer)))
 
 
-def worked_out(operator: str, left: Fraction, right: Fraction, columns: bool) -> str:
-    """What comes after `15 + 8`: ` = 23`, or ` (5 + 8 = 13, 1 + 0 + 1 = 2) = 23`. Raises DataError
+def computed(operator: str, left: Fraction, right: Fraction, columns: bool) -> str:
+    """The text after `15 + 8`: ` = 23`, or ` (5 + 8 = 13, 1 + 0 + 1 = 2) = 23`. Raises DataError
     for a division by zero.
     """
     work = column_work(operator, left, right) if columns else ()

@@ -1,12 +1,12 @@
 """Text for a small base model trained from nothing, so that the whole method runs on SVAMP without
 a download.
 
-The numbers of a template (`svamp_templates`) are redrawn with as many digits each, such that every
-result on the way is a positive whole number, and most of its words are changed (`svamp_words`); the
-equation becomes steps. Documents, endless and the same for a seed: problems to solve; arithmetic
-drills, most of all at first, from small numbers to larger ones; and, since a refiner must be able
-to copy, which a model made from nothing can't, drafts to be written again, half of them with an
-error marked and corrected.
+The numbers of a template (`templates`) are redrawn with the same numbers of digits, so that every
+intermediate result is a positive whole number; most of its words are changed (`words`); and the
+equation becomes steps. There are three types of documents, unlimited and determined by the seed:
+problems to solve; arithmetic drills, mostly at the beginning, from small numbers to larger ones;
+and drafts to copy, half of them with an error marked and corrected, since a refiner must copy and a
+model trained from nothing can't.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from fractions import Fraction
 
 from glore.errors import DataError
 from glore.prompts import refine_segments, solve_segments
-from glore.tasks.base_text import drill_pieces, problem_pieces
 from glore.tasks.data.dataset import DatasetTask
+from glore.tasks.documents import drill_pieces, problem_pieces
 from glore.tasks.grading.grade import answer_line, find_answer
 from glore.tasks.grading.numbers import Number, canonical, parse_number
 from glore.tasks.protocol import Document
-from glore.tasks.svamp.equations import Equation, Operation, value_of, worked_lines, worked_out
+from glore.tasks.svamp.equations import Equation, Operation, computed, value_of, worked_lines
 from glore.tasks.svamp.templates import (
     MAX_RESULT,
     Template,
@@ -39,19 +39,17 @@ __all__ = ["SvampFromScratch", "redrawn"]
 
 _SVAMP_SHARE = 0.5
 _DRILL_SHARES = ((0.15, 0.6), (0.5, 0.2), (1.0, 0.1))
-"""Up to which share of training which share of the documents are drills: sums first, and then so
-much as keeps them up.
-"""
+"""Share of training done → share of drills up to there: sums first, later enough to retain them."""
 _COPY_SHARE = 0.15
 _REWORDED_SHARE = 0.6
 _RARE_SHARE = 0.15
 _SMALL_SHARE = 0.5
-"""Of the problems have numbers of one digit: short solutions, so that more wordings are read in the
-same time.
+"""Share of problems with one-digit numbers. Their solutions are short, so more wordings fit into
+the same number of tokens.
 """
 _DISTRACTED_SHARE = 0.25
 _DRILLS = 8
-"""In a document."""
+"""Drills in a document."""
 MAX_DIGITS = 4
 _TRIES = 40
 
@@ -67,7 +65,7 @@ class SvampFromScratch(DatasetTask):
         self._wordings = Wordings((*self.templates.given, *self.templates.svamp))
 
     def left_out(self) -> dict[str, int]:
-        """Counts of what was read and not used, templates included."""
+        """Counts of problems and templates that were read and not used, by reason."""
         templates = {
             "templates_like_test": self.templates.n_leaks,
             "templates_unusable": self.templates.n_unusable,
@@ -75,8 +73,8 @@ class SvampFromScratch(DatasetTask):
         return {**DatasetTask.left_out(self), **templates}
 
     def base_document(self, rng: random.Random, progress: float) -> Document:
-        """A drill, a problem or a draft to write again; no wording of a dev or test question is
-        among them.
+        """A drill, a problem or a draft to copy, never with the wording of a dev or test
+        question.
         """
         kind, drills = (
             rng.random(),
@@ -92,7 +90,9 @@ class SvampFromScratch(DatasetTask):
         steps = worked_lines(tree, slots, *named)
         if kind < drills + _COPY_SHARE:
             draft, mark = (
-                _spoiled(rng, tree, slots, named, steps) if rng.random() < 0.5 else (steps, None)
+                _perturbed_draft(rng, tree, slots, named, steps)
+                if rng.random() < 0.5
+                else (steps, None)
             )
             return problem_pieces(refine_segments(question, draft, mark), steps)
         return problem_pieces(solve_segments(question), steps)
@@ -126,15 +126,15 @@ class SvampFromScratch(DatasetTask):
 def redrawn(
     rng: random.Random, template: Template, most_digits: int = MAX_DIGITS
 ) -> Mapping[str, Fraction] | None:
-    """New numbers for a template's slots, of no more digits; the old ones where no draw fits, none
-    where they don't fit either.
+    """New numbers for a template's slots, with no more digits; the old numbers if no draw fits;
+    none if they don't fit either.
     """
     for _ in range(_TRIES if template.slots else 0):
         slots = {
             name: _same_size(rng, value, most_digits) for name, value in template.slots.items()
         }
         try:
-            _mend(rng, template.tree, slots)
+            _adjust(rng, template.tree, slots)
         except DataError:
             continue
         if fits(template.tree, slots) and all(0 < value <= MAX_RESULT for value in slots.values()):
@@ -149,13 +149,13 @@ def _same_size(rng: random.Random, value: Fraction, most_digits: int) -> Fractio
     )
 
 
-def _mend(rng: random.Random, node: Equation, slots: dict[str, Fraction]) -> Fraction:
-    """Make differences positive and quotients whole by changing slots that stand in them directly;
-    returns the node's value.
+def _adjust(rng: random.Random, node: Equation, slots: dict[str, Fraction]) -> Fraction:
+    """The node's value, after changing its direct slots so that differences are positive and
+    quotients whole.
     """
     if not isinstance(node, Operation):
         return value_of(node, slots)
-    left, right = _mend(rng, node.left, slots), _mend(rng, node.right, slots)
+    left, right = _adjust(rng, node.left, slots), _adjust(rng, node.right, slots)
     if (
         node.operator == "/"
         and isinstance(node.left, str)
@@ -171,31 +171,31 @@ def _mend(rng: random.Random, node: Equation, slots: dict[str, Fraction]) -> Fra
     return value_of(node, slots)
 
 
-def _spoiled(
+def _perturbed_draft(
     rng: random.Random,
     tree: Equation,
     slots: Mapping[str, Fraction],
     named: tuple[Sequence[Fraction], Mapping[str | Fraction, str]],
     steps: Sequence[str],
 ) -> tuple[Sequence[str], int]:
-    """A draft with a misreading or a slip, and the 0-based index of the step to mark (its first
-    wrong one, or the first of all).
+    """A draft with a wrong operation or answer, and the 0-based index of the step to mark (the
+    first wrong one, or the first of all).
     """
     draft: Sequence[str] = steps
     for _ in range(6):
-        spoiled = _changed(rng, tree, tuple(slots))
+        perturbed = _perturbed_tree(rng, tree, tuple(slots))
         if (
-            fits(spoiled, slots)
-            and (lines := worked_lines(spoiled, slots, *named))[-1] != steps[-1]
+            fits(perturbed, slots)
+            and (lines := worked_lines(perturbed, slots, *named))[-1] != steps[-1]
         ):
             draft = lines
             break
     if draft is steps:
-        slip = _slipped(rng, steps[-1])
+        wrong = _perturbed_answer(rng, steps[-1])
         draft = (
             *steps[:-2],
-            *(f"{line.rpartition('= ')[0]}= {slip}" for line in steps[-2:-1]),
-            answer_line(slip),
+            *(f"{line.rpartition('= ')[0]}= {wrong}" for line in steps[-2:-1]),
+            answer_line(wrong),
         )
     pairs = zip(draft, steps, strict=False)
     first_wrong = next(
@@ -204,14 +204,14 @@ def _spoiled(
     return draft, first_wrong if rng.random() < 0.7 else 0
 
 
-def _slipped(rng: random.Random, last: str) -> str:
-    """The answer of an answer line, a little off."""
+def _perturbed_answer(rng: random.Random, last: str) -> str:
+    """A number slightly larger than the answer of an answer line."""
     number = parse_number(find_answer([last]) or "0")
     return canonical(Number((number.value if number else Fraction(0)) + rng.choice((1, 2, 10))))
 
 
-def _changed(rng: random.Random, node: Equation, names: Sequence[str]) -> Equation:
-    """The tree with one operator or one number read wrongly."""
+def _perturbed_tree(rng: random.Random, node: Equation, names: Sequence[str]) -> Equation:
+    """The tree with one wrong operator or one wrong number."""
     if not isinstance(node, Operation):
         return rng.choice(names) if names else node
     part = rng.random()
@@ -220,12 +220,12 @@ def _changed(rng: random.Random, node: Equation, names: Sequence[str]) -> Equati
     if part < 0.5:
         return Operation(node.operator, node.right, node.left)
     if part < 0.75:
-        return replace(node, left=_changed(rng, node.left, names))
-    return replace(node, right=_changed(rng, node.right, names))
+        return replace(node, left=_perturbed_tree(rng, node.left, names))
+    return replace(node, right=_perturbed_tree(rng, node.right, names))
 
 
 def _drill(rng: random.Random, progress: float) -> tuple[str, str]:
-    """What is asked, and all that comes after it."""
+    """The question of a drill, and the text after it."""
     operator = rng.choices("+-*/", (4, 6, 2, 2))[0]
     if operator in "+-":
         shares = (5, 2, 0) if progress < 0.1 else (2, 5, 0) if progress < 0.3 else (2, 5, 2)
@@ -238,4 +238,4 @@ def _drill(rng: random.Random, progress: float) -> tuple[str, str]:
         if rng.random() < 0.5:
             a, b = b, a
         a = a * b if operator == "/" else a
-    return f"{a} {operator} {b}", worked_out(operator, Fraction(a), Fraction(b), columns=True)
+    return f"{a} {operator} {b}", computed(operator, Fraction(a), Fraction(b), columns=True)

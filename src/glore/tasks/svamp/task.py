@@ -1,10 +1,10 @@
 """SVAMP (Patel et al. 2021): 1,000 one-unknown stories, `Body` + `Question`, 700 to train on and
 300 to test on (method 8).
 
-The authors' file holds all 1,000 in one array: its first 700 (70 % of another length) are train,
-the rest test. The Hub's ChilleD/SVAMP has as many but may cut otherwise. Worked solutions are not
-used (method 1: D_0 is empty here). Only where the base model is trained from nothing
-(`task.scratch_path`) do the training problems' equations become worked solutions.
+The authors' file has all 1,000 in one array: the first 700 (70 % of another length) are train, the
+rest test. ChilleD/SVAMP on the Hub has the same sizes but may split differently. Worked solutions
+are not used (method 1: D_0 is empty). Only if the base model is trained from nothing
+(`task.scratch_path`) do the equations of the training problems become worked solutions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from glore.config import SvampTaskSettings
 from glore.errors import DataError, shown
 from glore.records import Problem
 from glore.tasks.data.dataset import DatasetTask, load_rows, split_rows
-from glore.tasks.data.source import Row, text_field
+from glore.tasks.data.row import Row, text_field
 from glore.tasks.data.splits import Loaded
 from glore.tasks.grading.grade import answer_line
 from glore.tasks.grading.numbers import canonical, parse_number
@@ -28,8 +28,8 @@ _TRAIN_SHARE = 0.7
 
 
 def open_svamp(settings: SvampTaskSettings, seed: int) -> DatasetTask:
-    """SVAMP from `task.path` or the Hub, the same for every seed; with `task.scratch_path` also text
-    to train a base model from nothing. Raises DataError.
+    """SVAMP from `task.path` or the Hub, the same for every seed; with `task.scratch_path` also
+    text to train a base model from nothing. Raises DataError.
     """
     equations: dict[str, str] = {}
 
@@ -50,7 +50,7 @@ def open_svamp(settings: SvampTaskSettings, seed: int) -> DatasetTask:
 
 
 def svamp_question(body: str, question: str) -> str:
-    """Body and question as one text; a body that doesn't end a sentence gets a full stop."""
+    """Body and question as one text, with a full stop after a body that lacks one."""
     body = body.strip()
     return f"{body}{'' if body.endswith(('.', '!', '?', ',')) else '.'} {question.strip()}"
 
@@ -77,7 +77,7 @@ def _problem(row: Row, split: str, number: int, *, worked: bool) -> Loaded:
 
 
 def _worked(row: Row, question: str, gold: str) -> tuple[str, ...] | None:
-    """The equation as steps; none where it contradicts the answer (one of 1,000 does)."""
+    """The equation as steps; none if it contradicts the answer (one of 1,000 does)."""
     from glore.tasks.svamp.templates import lettered
 
     equation = text_field(row, "Equation")

@@ -1,10 +1,9 @@
-"""Templates for `svamp_scratch`: wordings with slots for the numbers, and the equation that solves
-them.
+"""Templates for `scratch`: wordings with slots for numbers, and the equations that solve them.
 
-From the MAWPS/ASDiv-A file that SVAMP's authors trained on (slots `number0 …`, equations in prefix
-form) and from the questions of SVAMP's *train* split with their equations. A template whose
-wording, numbers masked, equals a dev or test question is left out and counted, and so is a train
-problem whose equation contradicts its answer.
+They come from the MAWPS/ASDiv-A file that SVAMP's authors trained on (slots `number0 …`, equations
+in prefix form) and from SVAMP's *train* questions with their equations. A template whose wording,
+numbers masked, equals a dev or test question is left out and counted. So is a train problem whose
+equation contradicts its answer.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ __all__ = [
 ]
 
 MAX_RESULT = 99_999
-"""No result on the way to an answer is larger."""
+"""The largest intermediate result."""
 _COLUMNS = ("Question", "Numbers", "Equation", "Answer")
 _MAX_FILE_BYTES = 2**26
 SLOT = re.compile(r"number[0-9]+")
@@ -57,16 +56,16 @@ class Template(NamedTuple):
     text: str
     tree: Equation
     slots: Mapping[str, Fraction]
-    """The numbers it came with; none may be redrawn where this is empty."""
+    """The original numbers; if empty, the numbers can't be redrawn."""
 
 
 class Templates(NamedTuple):
-    """All templates, and how many were left out."""
+    """All templates, and counts of those left out."""
 
     given: tuple[Template, ...]
     svamp: tuple[Template, ...]
     closed: frozenset[str]
-    """Wordings of dev and test, which no text may have."""
+    """Wordings of dev and test, which no document may have."""
     n_leaks: int
     """Templates whose wording is that of a dev or test question."""
     n_unusable: int
@@ -77,7 +76,7 @@ class Templates(NamedTuple):
 
 def read_templates(path: Path, splits: Splits, equations: Mapping[str, str]) -> Templates:
     """Templates of the CSV file and of SVAMP's train split (`equations` by problem id). Raises
-    DataError (file, line, column, mend).
+    DataError (file, line, column, fix).
     """
     closed = frozenset(
         wording(problem.question) for split in ("dev", "test") for problem in splits.problems[split]
@@ -114,15 +113,15 @@ def filled(template: Template, slots: Mapping[str, Fraction]) -> str:
 def lettered(
     text: str, slots: Mapping[str, Fraction]
 ) -> tuple[tuple[Fraction, ...], dict[str | Fraction, str]]:
-    """The numbers of a wording in its order, slots filled; and the letter of each slot, and of each
-    number that is no slot's.
+    """The numbers of a wording in order, with slots filled; and the letter of each slot and of each
+    other number.
     """
     leaves: list[str | Fraction] = []
     for place in _PLACE.findall(text):
         number = parse_number(place)
         if place in slots:
             leaves.append(place)
-        elif number is not None:  # a `number7` that is no slot is a word of the text
+        elif number is not None:  # a `number7` without a slot is a word of the text
             leaves.append(number.value)
     letter_of: dict[str | Fraction, str] = {}
     for letter, leaf in zip(LETTERS, leaves, strict=False):
@@ -131,7 +130,7 @@ def lettered(
 
 
 def fits(tree: Equation, slots: Mapping[str, Fraction]) -> bool:
-    """Is every result on the way a positive whole number of a size to work with?"""
+    """Whether every intermediate result is a positive whole number up to `MAX_RESULT`."""
     if isinstance(tree, Operation) and not (fits(tree.left, slots) and fits(tree.right, slots)):
         return False
     try:
@@ -199,7 +198,7 @@ def _csv_template(row: Mapping[str, str | None], where: str) -> Template:
 
 
 def _untokenised(text: str) -> str:
-    """`Jo 's pens . how many ?` → `Jo's pens. How many?`, as SVAMP writes."""
+    """`Jo 's pens . how many ?` → `Jo's pens. How many?`, as in SVAMP."""
     text = re.sub(
         r"\s+([.,?!;:)%]|'s\b|n't\b|'(?=\s))", r"\1", " ".join(text.replace("’", "'").split())
     )
@@ -209,8 +208,8 @@ def _untokenised(text: str) -> str:
 
 
 def _svamp_template(question: str, equation: str, answer: str) -> Template | None:
-    """Slots for the numbers in the wording; fixed where a number of the equation stands there
-    twice. None: equation contradicts answer.
+    """A template with slots for the numbers in the wording; without slots if a number of the
+    equation is there twice. None if the equation contradicts the answer.
     """
     gold, tree = parse_number(answer), parse_infix(equation)
     if gold is None or value_of(tree, {}) != gold.value:
@@ -248,6 +247,6 @@ def _with_slots(tree: Equation, names: Mapping[Fraction, str]) -> Equation:
 
 
 def wording(text: str) -> str:
-    """The wording alone: numbers, punctuation, case and spaces don't count."""
+    """The text without differences in numbers, punctuation, case and spaces."""
     text = _NUMERAL.sub(" # ", SLOT.sub(" # ", question_key(text).replace("'", "")))
     return " ".join(re.findall(r"\w+|#", text))

@@ -1,11 +1,11 @@
-"""Other words for the wordings of `svamp_templates`, so that a model made from nothing can't know a
-problem again by its words.
+"""Paraphrases of the wordings in `templates`, so that a model trained from nothing can't recognise
+a problem by its words.
 
-Without this it learnt the wordings it was given by heart (99 % of their equations right) and few
-others (32 % of the test's first steps). Three changes keep the equation: other names and other
-countable things, consistently through the text; other rare words of a like ending; and a sentence
-with a number that is not needed, from another problem. Which words are names, things and such
-sentences is read off the templates themselves.
+Without them it memorised the given wordings (99 % of their equations right) and learnt few others
+(32 % of the test's first steps). Three changes keep the equation: other names and countable things,
+consistent through the text; other rare words with a similar ending; and a sentence with an
+irrelevant number from another problem. The templates themselves tell which words are names and
+things, and which sentences can be added.
 """
 
 from __future__ import annotations
@@ -21,18 +21,22 @@ from glore.tasks.svamp.templates import SLOT, Template
 __all__ = ["EXTRA", "Wordings"]
 
 EXTRA = "number99"
-"""The slot of a number that is not needed."""
+"""The slot of an irrelevant number."""
 _N_FREQUENT = 300
-"""So many of the most frequent words are kept: most say what is done with the numbers."""
+"""The most frequent words are kept, since most of them say what is done with the numbers."""
 _MAX_RARE = 15
 _MIN_SEEN = 3
 _WORD = re.compile(r"[A-Za-z]+")
 _THING = re.compile(rf"{SLOT.pattern} ([a-z]+s)\b")
 _NAME = re.compile(
-    r"\b([A-Z][a-z]+)(?='s| (?:had|has|bought|gave|ate|found|picked|spent|saw|wants|collects|went|made|needs|is)\b)"
+    r"\b([A-Z][a-z]+)(?='s| (?:had|has|bought|gave|ate|found|picked|spent|saw|wants|collects"
+    r"|went|made|needs|is)\b)"
 )
 _NO_THING = re.compile(
-    "(?:dollar|cent|quarter|dime|nickel|buck|hour|minute|second|day|week|month|year|time|mile|kilometer|meter|centimeter|yard|acre|pound|lb|ounce|gram|kilogram|ton|gallon|liter|cup|calorie|degree|point|piece|page|live|group|set|section|pair|row|pack|package|sack|member|friend|step)s?|inch(?:es)?|penn(?:y|ies)|less|was|ds|precious|glass|cypress"
+    "(?:dollar|cent|quarter|dime|nickel|buck|hour|minute|second|day|week|month|year|time|mile"
+    "|kilometer|meter|centimeter|yard|acre|pound|lb|ounce|gram|kilogram|ton|gallon|liter|cup"
+    "|calorie|degree|point|piece|page|live|group|set|section|pair|row|pack|package|sack|member"
+    "|friend|step)s?|inch(?:es)?|penn(?:y|ies)|less|was|ds|precious|glass|cypress"
 )
 _NO_NAME = re.compile("He|She|It|They|There|What|One|Will|Winter|April|Baker|Arkansas|Skittles")
 _CLAUSE_WORDS = range(4, 13)
@@ -40,12 +44,12 @@ _LINKED = re.compile(
     r"\b(?:he|she|it|they|them|her|his|their|then|more|each|if|of the|now|left|other|some)\b",
     re.IGNORECASE,
 )
-"""What ties a sentence to those around it."""
+"""Words that refer to other sentences."""
 _ENDINGS = ("ing", "ed", "ly", "es", "s", "er", "")
 
 
 class Wordings:
-    """What can stand for what in these templates."""
+    """The words of these templates, and which may replace which."""
 
     def __init__(self, templates: Iterable[Template]) -> None:
         things: Counter[str] = Counter()
@@ -76,7 +80,7 @@ class Wordings:
         self._all_rare = {word for group in self._rare.values() for word in group}
 
     def reworded(self, rng: random.Random, text: str, rare: float) -> str:
-        """The text with other names and things, and other words for this share of the rare ones."""
+        """The text with other names and things, and with this share of its rare words replaced."""
         words = list(dict.fromkeys(_WORD.findall(text)))
         names = [word for word in words if word in self._names]
         swap = dict(zip(names, rng.sample(tuple(self._names), len(names)), strict=True))
@@ -90,11 +94,10 @@ class Wordings:
         return _WORD.sub(lambda match: swap.get(match[0], match[0]), text)
 
     def distracted(self, rng: random.Random, text: str) -> tuple[str, Fraction] | None:
-        """The text with a sentence more, whose number (slot `EXTRA`) is not needed, and the number
-        it came with.
+        """The text with an added sentence, whose number (slot `EXTRA`) is irrelevant, and that
+        number; none if no template has such a sentence.
 
-        It stands first half of the time, else before any sentence. None where no template has such
-        a sentence.
+        The sentence comes first half of the time, otherwise before a random one.
         """
         if not self._clauses:
             return None
@@ -105,7 +108,7 @@ class Wordings:
 
 
 def _clauses(template: Template) -> Iterable[tuple[str, Fraction]]:
-    """Its sentences that stand alone and hold one number."""
+    """The template's sentences that don't refer to others and have one number, and that number."""
     for sentence in re.split(r"(?<=[.]) ", template.text):
         slots = SLOT.findall(sentence)
         whole = (
@@ -123,7 +126,7 @@ def _clauses(template: Template) -> Iterable[tuple[str, Fraction]]:
 
 
 def _seen(counts: Mapping[str, int], but: re.Pattern[str]) -> dict[str, None]:
-    """The words seen often enough, in order."""
+    """The words seen often enough, sorted."""
     return {
         word: None
         for word, n in sorted(counts.items())
@@ -138,5 +141,8 @@ def _singular(word: str) -> str:
 
 
 def _kind(word: str) -> str:
-    """Words of a kind may stand for each other: by their first letter's case and their ending."""
-    return f"{'A' if word[0].isupper() else 'a'}…{next(ending for ending in _ENDINGS if word.endswith(ending))}"
+    """The case of a word's first letter, and its ending. Words that agree in both may replace each
+    other.
+    """
+    ending = next(ending for ending in _ENDINGS if word.endswith(ending))
+    return f"{'A' if word[0].isupper() else 'a'}…{ending}"

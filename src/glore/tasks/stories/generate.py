@@ -6,9 +6,9 @@ import random
 
 from glore.config import StoriesSettings
 from glore.errors import ConfigError
-from glore.tasks.stories.solve import n_worked_out, solve
+from glore.tasks.stories.solve import n_derived, solve
 from glore.tasks.stories.story import Change, Fact, Story, states
-from glore.tasks.stories.words import ITEMS, NAMES
+from glore.tasks.stories.vocabulary import ITEMS, NAMES
 
 __all__ = ["draw_options", "draw_story", "draw_unknown"]
 
@@ -41,13 +41,13 @@ def draw_story(rng: random.Random, settings: StoriesSettings, n_steps: tuple[int
         if story is None:
             continue
         steps = solve(rng, story)
-        worked_out = {step.partition(":")[0] for step in steps}
+        derived = {step.partition(":")[0] for step in steps}
         must = (
             story.values
             if settings.all_needed
             else [fact.new for fact in story.facts if fact.kind == "unknown"]
         )
-        if n_steps[0] <= n_worked_out(steps) <= n_steps[1] and worked_out.issuperset(must):
+        if n_steps[0] <= n_derived(steps) <= n_steps[1] and derived.issuperset(must):
             return story
     raise ConfigError(
         f"task.stories: {MAX_DRAWS} drawn stories held none with {n_steps[0]} to {n_steps[1]} "
@@ -63,7 +63,7 @@ def _drawn(rng: random.Random, settings: StoriesSettings) -> Story | None:
     unknown = set(rng.sample(people[1:], min(len(people) - 1, rng.randint(*settings.unknown))))
     for person in people:
         if person in unknown or not values or rng.random() < APART:
-            fact = _tell_alone(rng, person, person in unknown, values, settings)
+            fact = _fact_alone(rng, person, person in unknown, values, settings)
         else:
             fact = _relate(rng, person, list(values), values, settings.max_number)
         if fact is None:
@@ -76,7 +76,7 @@ def _drawn(rng: random.Random, settings: StoriesSettings) -> Story | None:
     return Story(values, tuple(facts), _question(rng, people, values, settings), rng.choice(ITEMS))
 
 
-def _tell_alone(
+def _fact_alone(
     rng: random.Random,
     person: str,
     unknown: bool,

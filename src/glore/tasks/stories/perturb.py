@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from glore.tasks.stories.story import Fact, Story, states
 
-__all__ = ["slipped"]
+__all__ = ["perturbed_story"]
 
 FARTHEST = 5
 """A misread number is off by at most so much."""
@@ -15,7 +15,7 @@ FOUND = 0.6
 """Share of slips in a number that was to be found."""
 
 
-def slipped(rng: random.Random, story: Story) -> Story | None:
+def perturbed_story(rng: random.Random, story: Story) -> Story | None:
     """The story with one fact misread and every number worked out from that; its solutions are
     wrong drafts of the true story.
 
@@ -45,26 +45,28 @@ def slipped(rng: random.Random, story: Story) -> Story | None:
                 )
             else:
                 value += moved + (off if fact is victim else 0)
-            heard = replace(fact, changes=changes)
+            perturbed = replace(fact, changes=changes)
         else:
-            heard = _misheard(rng, fact, off) if fact is victim else fact
-            value = _value(heard, values)
+            perturbed = _perturbed_fact(rng, fact, off) if fact is victim else fact
+            value = _value(perturbed, values)
         if (
             value is None
             or value < 1
             or any(
                 state < 0
-                for state in states(heard.k if heard.kind == "changes" else value, heard.changes)
+                for state in states(
+                    perturbed.k if perturbed.kind == "changes" else value, perturbed.changes
+                )
             )
         ):
             return None
         values[fact.new] = value
-        facts.append(heard)
+        facts.append(perturbed)
     wrong = Story(values, tuple(facts), story.asked, story.items)
     return wrong if wrong.answer > 0 else None
 
 
-def _misheard(rng: random.Random, fact: Fact, off: int) -> Fact:
+def _perturbed_fact(rng: random.Random, fact: Fact, off: int) -> Fact:
     if not fact.changes:
         return replace(fact, k=max(1, fact.k + off))
     at = rng.randrange(len(fact.changes))

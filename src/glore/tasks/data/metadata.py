@@ -1,8 +1,8 @@
-"""What a data folder says about itself: `save_to_disk` of `datasets`, and the head of a Hub clone's
-README.md.
+"""Metadata of a data folder that says which files are which split: from `save_to_disk` of
+`datasets`, and from the head of a Hub clone's README.md.
 
-These descriptions come from strangers: they are bounded, only names of files inside the folder are
-taken from them, and what else stands there is ignored.
+Metadata comes from strangers: its size is bounded, only names of files inside the folder are used,
+and the rest is ignored.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ from glore.errors import ConfigError, DataError, shown
 __all__ = ["ONE_NEEDED", "SPLIT_WORDS", "Parts", "described", "listed", "saved", "walk"]
 
 Parts = dict[str, tuple[Path, ...]]
-"""Split (`train`, `dev`, `test`, or `all` where a place has no splits) → its files, in order."""
+"""Split (`train`, `dev`, `test`, or `all` if the data has no splits) → its files, in order."""
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("dev", "validation", "valid", "val"), "dev"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
 """As `datasets` reads names of splits, files and folders."""
-ONE_NEEDED = "a data set with several configurations needs one of them as task.config"
+ONE_NEEDED = "a dataset with several configurations needs one of them as task.config"
 _MAX_FILES = 10_000
 _MAX_DEPTH = 4
 _MAX_DESCRIPTION = 2**22
 
 
 def saved(path: Path) -> Parts | None:
-    """What `save_to_disk` left, a DatasetDict or one Dataset; none where the folder is neither."""
+    """The files of a folder that `save_to_disk` wrote, a DatasetDict or one Dataset; none for any
+    other folder.
+    """
     if (path / "dataset_dict.json").is_file():
         names = _description(path / "dataset_dict.json").get("splits")
         if not isinstance(names, list) or not all(
@@ -45,14 +47,14 @@ def saved(path: Path) -> Parts | None:
         ):
             raise DataError(
                 f"{path / 'dataset_dict.json'}: 'splits' must list folders beside it; save the "
-                "data set again"
+                "dataset again"
             )
         return _known([(name, _saved_files(path / name)) for name in names], path)
     return {"all": _saved_files(path)} if (path / "state.json").is_file() else None
 
 
 def _known(splits: Iterable[tuple[str, tuple[Path, ...]]], where: Path) -> Parts:
-    """Splits under our names; others are left out, but not a single one."""
+    """Splits by glore's names. Splits of other names are left out, unless there is only one."""
     given = [(SPLIT_WORDS.get(name, name), files) for name, files in splits]
     parts = {name: files for name, files in given if name in SPLIT_WORDS or len(given) == 1}
     if len(parts) < sum(name in SPLIT_WORDS for name, _ in given):
@@ -72,16 +74,16 @@ def _saved_files(folder: Path) -> tuple[Path, ...]:
     if not names or not all(isinstance(name, str) and is_inside(name) for name in names):
         raise DataError(
             f"{folder / 'state.json'}: '_data_files' must list the files of this folder; save the "
-            "data set again"
+            "dataset again"
         )
     return _existing(folder, [str(name) for name in names], "state.json")
 
 
-def _existing(folder: Path, names: list[str], told_by: str) -> tuple[Path, ...]:
+def _existing(folder: Path, names: list[str], named_in: str) -> tuple[Path, ...]:
     for name in names:
         if not (folder / name).is_file():
             raise DataError(
-                f"{folder} lacks {shown(name)}, which its {told_by} names; copy the data again"
+                f"{folder} lacks {shown(name)}, which its {named_in} names; copy the data again"
             )
     return tuple(folder / name for name in names)
 
@@ -90,9 +92,9 @@ def _description(path: Path) -> Mapping[str, object]:
     try:
         data = json.loads(_small(path))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON; save the data set again") from error
+        raise DataError(f"{path}: not valid JSON; save the dataset again") from error
     if not isinstance(data, dict):
-        raise DataError(f"{path} must hold a JSON object; save the data set again")
+        raise DataError(f"{path} must be a JSON object; save the dataset again")
     return cast("Mapping[str, object]", data)
 
 
@@ -105,8 +107,8 @@ def _small(path: Path) -> str:
 
 
 def described(path: Path, wanted: str | None, usual: str | None) -> Parts | Path | None:
-    """What the `configs` in the head of a clone's README.md say: files, or a folder to look into;
-    none where it says nothing.
+    """The files, or the folder with them, that `configs` in the head of a clone's README.md names;
+    none without `configs`. `wanted` and `usual` are names of configurations.
     """
     readme = path / "README.md"
     given = _configs(readme) if readme.is_file() else []
@@ -128,26 +130,28 @@ def described(path: Path, wanted: str | None, usual: str | None) -> Parts | Path
             f"{ONE_NEEDED}, got {shown(wanted)}; in {path} there are: {listed(configs)}"
         )
     name = str(names[0])
-    told, below = configs[name].get("data_files"), configs[name].get("data_dir", ".")
-    if told is None:
-        if not isinstance(below, str) or not (below in (".", "./") or is_inside(below)):
+    files, folder = configs[name].get("data_files"), configs[name].get("data_dir", ".")
+    if files is None:
+        if not isinstance(folder, str) or not (folder in (".", "./") or is_inside(folder)):
             raise DataError(
                 f"{readme}: data_dir of {shown(name)} must name a folder of this clone; correct it"
             )
-        return path / below
-    splits = list(_declared(path, told))
+        return path / folder
+    splits = list(_declared(path, files))
     if not splits:
         raise DataError(f"{readme}: the data_files of {shown(name)} name no files; correct it")
     return _known(splits, path)
 
 
-def _declared(path: Path, told: object) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    """`data_files` in either of its forms: patterns alone, which are train, or a list with a split
-    each.
+def _declared(path: Path, files: object) -> Iterator[tuple[str, tuple[Path, ...]]]:
+    """Split and files of `data_files` in either of its forms: patterns alone, which are train, or a
+    list of splits.
     """
-    if isinstance(told, str) or (isinstance(told, list) and all(isinstance(t, str) for t in told)):
-        told = [{"split": "train", "path": told}]
-    for entry in told if isinstance(told, list) else ():
+    if isinstance(files, str) or (
+        isinstance(files, list) and all(isinstance(f, str) for f in files)
+    ):
+        files = [{"split": "train", "path": files}]
+    for entry in files if isinstance(files, list) else ():
         if isinstance(entry, dict) and isinstance(split := entry.get("split"), str):
             yield split, tuple(_matching(path, entry.get("path")))
 
@@ -175,10 +179,10 @@ def _matching(path: Path, patterns: object) -> list[Path]:
     found = []
     for pattern in patterns if isinstance(patterns, list) else [patterns]:
         if not isinstance(pattern, str) or not is_inside(pattern) or "://" in pattern:
-            what = shown(pattern) if isinstance(pattern, str) else "something else"
+            got = shown(pattern) if isinstance(pattern, str) else "something else"
             raise DataError(
                 f"{path / 'README.md'}: data_files must be patterns of files in this folder, got "
-                f"{what}; correct it"
+                f"{got}; correct it"
             )
         is_pattern = any(mark in pattern for mark in "*?[")
         matches = (
@@ -188,7 +192,7 @@ def _matching(path: Path, patterns: object) -> list[Path]:
         )
         if not matches or not all(p.is_file() for p in matches):
             raise DataError(
-                f"{path} lacks {shown(pattern)}, which its README.md names; get the whole clone "
+                f"{path} lacks {shown(pattern)}, which its README.md names; get the complete clone "
                 "(git lfs pull)"
             )
         found += matches
@@ -203,7 +207,7 @@ def _pieces(pattern: str) -> tuple[str, ...]:
 
 
 def _fits(names: tuple[str, ...], pieces: tuple[str, ...]) -> bool:
-    """Does a relative path fit a pattern, in which `**` stands for any number of folders?"""
+    """Whether a relative path matches a pattern, in which `**` is any number of folders."""
     if not pieces:
         return not names
     if pieces[0] == "**":
@@ -212,7 +216,9 @@ def _fits(names: tuple[str, ...], pieces: tuple[str, ...]) -> bool:
 
 
 def walk(path: Path) -> list[Path]:
-    """All files of a folder in a fixed order, hidden ones left out, not too deep and not too many."""
+    """All files of a folder in a fixed order, except hidden ones. Raises DataError if there are too
+    many; deeper folders are skipped.
+    """
     return sorted(_walked(path), key=lambda p: p.relative_to(path).parts)
 
 
@@ -226,8 +232,8 @@ def _walked(path: Path) -> Iterator[Path]:
         n_files += len(names)
         if n_files > _MAX_FILES:
             raise DataError(
-                f"{path} holds more than {_MAX_FILES:,} files; set task.path to the folder with "
-                "the data alone"
+                f"{path} has more than {_MAX_FILES:,} files; set task.path to a folder with only "
+                "the data"
             )
         yield from (
             Path(folder, name)

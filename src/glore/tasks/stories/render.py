@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from glore.config import StoriesSettings
 from glore.tasks.stories.story import CHOICES, Change, Fact, Story
-from glore.tasks.stories.words import (
+from glore.tasks.stories.vocabulary import (
     AND_MORE,
     ASK_DIFFERENCE,
     ASK_EVERYONE,
@@ -30,16 +30,16 @@ from glore.tasks.stories.words import (
     VERBS,
 )
 
-__all__ = ["listed", "tell"]
+__all__ = ["listed", "render_story"]
 
 
-def tell(
+def render_story(
     rng: random.Random, story: Story, settings: StoriesSettings, ask_everyone: bool = False
 ) -> str:
     """The story as text: facts in the order drawn, irrelevant sentences among them (or all of it
     shuffled), the question last.
     """
-    sentences = [_say(rng, fact, story.items, settings.turned) for fact in story.facts]
+    sentences = [_render_fact(rng, fact, story.items, settings.turned) for fact in story.facts]
     names = sorted(story.values)
     for _ in range(rng.randint(0, settings.distractors)):
         a, b = rng.sample(names, 2)
@@ -54,7 +54,7 @@ def tell(
     return " ".join([*sentences, question])
 
 
-def _say(rng: random.Random, fact: Fact, items: str, turned: float) -> str:
+def _render_fact(rng: random.Random, fact: Fact, items: str, turned: float) -> str:
     a, b, c = (*fact.people, "", "")[:3]
     if fact.kind in ("pair", "sum") and rng.random() < 0.5:
         a, b, c = (b, a, c) if fact.kind == "pair" else (a, c, b)

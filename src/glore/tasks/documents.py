@@ -1,6 +1,6 @@
-"""How problems and drills become documents for a base model that is trained from nothing.
+"""From problems and drills to documents for a base model that is trained from nothing.
 
-What can't be known beforehand (a question's wording, a drill's numbers) is read, not learnt: its
+What a model can't predict (a question's wording, a drill's numbers) is context without a loss: its
 entropy would only add noise.
 """
 
@@ -15,15 +15,15 @@ __all__ = ["drill_pieces", "problem_pieces", "verdict"]
 
 
 def drill_pieces(asked: str, result: str) -> Document:
-    """`12 + 7`, which is read, and ` = 19`, which is learnt, on a line of their own."""
+    """One line: `12 + 7` without a loss, and ` = 19` with one."""
     return (asked, False), (step_text(result), True)
 
 
 def problem_pieces(prompt: Sequence[str], steps: Sequence[str]) -> Document:
-    """A prompt in its segments (read) and the steps of its solution (learnt)."""
+    """The segments of a prompt (no loss), then the steps of its solution (loss)."""
     return (*((segment, False) for segment in prompt), *((step_text(step), True) for step in steps))
 
 
 def verdict(right: bool) -> str:
-    """The line that says whether all before it is right."""
+    """The line that states whether everything before it is right."""
     return step_text("Right" if right else "Wrong")

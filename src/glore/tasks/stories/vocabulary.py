@@ -1,4 +1,4 @@
-"""Names, things and wordings of the stories. In a wording of a relation, the person named first is
+"""Names, things and wordings of the stories. In a wording of a relation, the person with_number first is
 its subject.
 """
 

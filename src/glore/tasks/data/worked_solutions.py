@@ -1,8 +1,7 @@
-"""What a row of data states as its answer: is that an answer which can be graded, and does the
-worked solution agree with it?
+"""Gold answers and worked solutions of a row: the answer must be gradable, and the solution must
+agree with it.
 
-A solution that ends in another answer than the given one would be trained on, and the grader would
-call it wrong; so it is refused.
+A solution with another answer is refused: it would be trained on, but graded as wrong.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from glore.errors import DataError, shown
 from glore.prompts import MAX_SOLUTION_CHARS, split_steps
-from glore.tasks.data.source import Row
+from glore.tasks.data.row import Row
 from glore.tasks.grading.grade import (
     ANSWER_MARK,
     MAX_LATEX_CHARS,
@@ -35,15 +34,15 @@ _LONG_NUMBER = re.compile(rf"[0-9][0-9,]{{{MAX_DIGITS},}}|^\W*[0-9][0-9.,]*[eE][
 _LATEX_NAME = re.compile(r"\\[A-Za-z]+|\\(?:text|mathrm|mbox)\s*\{[^{}]*\}")
 _WORD = re.compile(r"[^\W\d_]{4,}")
 _MISSING = ("nan", "NaN", "<NA>")
-"""What a missing value becomes when a table is written as text."""
+"""Missing values as programs write them to text files."""
 _ALONE = "write only the final answer, without the working"
 
 
 def gold_answer(row: Row, field: str, answer: str, mixed: bool = False) -> str:
     """The field's answer as `Problem.answer`: a number, LaTeX, an expression or words. `mixed`:
-    words and numbers together are let pass.
+    numbers among words are accepted.
 
-    Raises DataError, with a hint, for what no grader could compare.
+    Raises DataError, with a hint, for an answer that no grader can compare.
     """
     gold = normalise_gold(answer)
     is_number = gold is not None and parse_number(gold) is not None
@@ -58,19 +57,25 @@ def gold_answer(row: Row, field: str, answer: str, mixed: bool = False) -> str:
 
 
 def _not_comparable(text: str, *, has_latex: bool, mixed: bool) -> str | None:
-    """Why no grader can compare this answer, and what to do; none where one can."""
+    """Why no grader can compare this answer, and the fix; none if one can."""
     if ANSWER_MARK in text:
-        return f"which holds '{ANSWER_MARK}'; move everything before '{ANSWER_MARK}' to the field 'solution'"
+        return (
+            f"which has '{ANSWER_MARK}' in it; move everything before '{ANSWER_MARK}' to the field "
+            "'solution'"
+        )
     if len(text) > MAX_LATEX_CHARS:
         return f"longer than {MAX_LATEX_CHARS} characters, which are not compared; {_ALONE}"
     if "\n" in text and not has_latex:
         return f"which has several lines; {_ALONE}"
     if _LONG_NUMBER.search(text):
-        return f"a number too long or too large to be compared (at most {MAX_DIGITS} digits); round it, or leave the problem out"
+        return (
+            f"a number too long or too large to be compared (at most {MAX_DIGITS} digits); round "
+            "it, or leave the problem out"
+        )
     if text in _MISSING:
         return "which stands for a missing value; write the answer, or leave the problem out"
     if all(unicodedata.category(c)[0] in "PZC" for c in text):
-        return "which holds no letter, digit or symbol; write the answer, or leave the problem out"
+        return "which has no letter, digit or symbol; write the answer, or leave the problem out"
     bare = re.sub(r"\\[{}\\]", "", text)
     if bare.count("{") != bare.count("}"):
         return "LaTeX whose braces are not balanced; correct it"
@@ -80,18 +85,20 @@ def _not_comparable(text: str, *, has_latex: bool, mixed: bool) -> str | None:
         and re.search(r"\d", text)
         and _WORD.search(_LATEX_NAME.sub("", text))
     ):
-        return f"numbers among words, which can't be compared; {_ALONE}: one number, LaTeX, an expression such as x+1, or words"
+        return (
+            f"numbers among words, which can't be compared; {_ALONE}: one number, LaTeX, an "
+            "expression such as x+1, or words"
+        )
     return None
 
 
 def worked_solution(
     row: Row, text: str, answer: str, gold: str, merge: bool, grade: GradeText
 ) -> tuple[str, ...]:
-    """The field `solution` as steps, the last of them the answer line; it is added where there is
-    none.
+    """The field `solution` as steps that end with the answer line, which is added if there is none.
 
-    Raises DataError where the solution states another answer than `gold`, whose spelling in the
-    data is `answer`.
+    Raises DataError if the solution has another answer than `gold`, which is spelled `answer` in
+    the data.
     """
     _check_length(row, "solution", text)
     check_boxes(row, "solution", text, gold, grade)
@@ -102,14 +109,14 @@ def worked_solution(
         )
     verdict = grade(gold, (answer_line(stated),)).verdict
     if verdict != "right":
-        mend = (
+        fix = (
             "correct one of them"
             if verdict == "wrong"
             else "can't tell whether they agree, so write them alike"
         )
         raise DataError(
             f"{row.where}: the field 'solution' ends in {shown(stated)}, but 'answer' is "
-            f"{shown(gold)}; {mend}"
+            f"{shown(gold)}; {fix}"
         )
     return worked_steps(text, row, "solution", merge)
 
@@ -117,8 +124,8 @@ def worked_solution(
 def check_boxes(
     row: Row, field: str, text: str, gold: str, grade: GradeText, given: str = "'answer'"
 ) -> None:
-    """Raises DataError where the last `\\boxed{…}` of a solution certainly isn't the answer.
-    `given` names where that stands.
+    """Raises DataError if the last `\\boxed{…}` of a solution certainly isn't the answer. `given`
+    names the place of the answer.
     """
     boxed = find_boxed(text)
     if boxed is None:
@@ -138,7 +145,7 @@ def check_boxes(
 
 
 def worked_steps(text: str, row: Row, field: str, merge: bool) -> tuple[str, ...]:
-    """A worked solution as steps. Raises DataError where it is longer than a solution may be."""
+    """A worked solution as steps. Raises DataError if it is longer than a solution may be."""
     _check_length(row, field, text)
     steps = split_steps(text)
     return merge_answer_line(steps) if merge else steps

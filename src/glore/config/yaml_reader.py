@@ -1,8 +1,8 @@
-"""YAML as it reads: what YAML 1.1 would quietly take for another value is refused, with the line
-and how to write it.
+"""YAML without surprises: values that YAML 1.1 would silently read as something else are refused,
+with the line and the right spelling.
 
-Python's YAML reader keeps to version 1.1, in which 010 is 8, 1:30 is 90 and `no` is false. Aliases
-and merge keys (`<<`) are used by recipes and kept, up to a bound on what they make together.
+Python's YAML reader follows version 1.1, in which 010 is 8, 1:30 is 90 and `no` is false. Aliases
+and merge keys (`<<`) are supported. Their expansion is bounded.
 """
 
 from __future__ import annotations
@@ -16,30 +16,33 @@ from glore.errors import ConfigError, shown
 __all__ = ["MAX_BYTES", "parse_yaml"]
 
 MAX_BYTES = 1 << 20
-"""Of a recipe."""
+"""Size of a recipe."""
 MAX_DEPTH, MAX_VALUES, MAX_LETTERS = 16, 20_000, 1 << 20
-"""Of what a text says once every alias is written out."""
-_TOO_DEEP = f"nested more than {MAX_DEPTH} deep, or a value that holds itself; no setting lies so deep, so check brackets and aliases"
+"""Size of a recipe with all aliases expanded."""
+_TOO_DEEP = (
+    f"nested more than {MAX_DEPTH} deep, or a value that contains itself; no setting is so deep, "
+    "so check brackets and aliases"
+)
 _TOO_MUCH = (
-    f"more than {MAX_VALUES:,} values or {MAX_LETTERS:,} letters once every alias is written out; "
-    "no recipe is so large, so write out what you need"
+    f"more than {MAX_VALUES:,} values or {MAX_LETTERS:,} letters with all aliases expanded; no "
+    "recipe is so large, so write only what you need"
 )
 
-_PLAIN = {
+_UNAMBIGUOUS = {
     "int": re.compile(r"[-+]?(0|[1-9][0-9]*)"),
     "float": re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)([eE][-+]?[0-9]+)?"),
     "bool": re.compile(r"true|True|TRUE|false|False|FALSE"),
     "null": re.compile(r"null|Null|NULL|"),
 }
-"""What every version of YAML reads alike, by kind."""
+"""Spellings that every version of YAML reads alike, by type."""
 
 
 class _SurpriseError(yaml.MarkedYAMLError):
-    """Valid YAML, but not what it looks like."""
+    """Valid YAML that doesn't mean what it looks like."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what is given twice or means something else than it seems."""
+    """Refuses duplicate keys and values that don't mean what they look like."""
 
     n_values = 0
 
@@ -51,20 +54,25 @@ class _Loader(yaml.SafeLoader):
         tag = getattr(event, "tag", None)
         if tag not in (None, "!", "tag:yaml.org,2002:str"):
             raise _SurpriseError(
-                problem=f"types are not named here, got {shown(tag)}; write the value alone",
+                problem=f"type tags are not supported, got {shown(tag)}; write the value alone",
                 problem_mark=event.start_mark,
             )
         return super().compose_node(parent, index)  # type: ignore[arg-type]  # as the reader itself calls it
 
     def compose_mapping_node(self, anchor: dict[object, yaml.Node]) -> yaml.MappingNode:
-        """What `<<` brings along may be given anew."""
+        """Keys merged by `<<` may be given again."""
         node = super().compose_mapping_node(anchor)
         lines: dict[str, int] = {}
         for key, _ in node.value:
             _check_key(key)
             if key.value in lines:
-                problem = f"the key {shown(key.value)} stands here again after line {lines[key.value]}; keep one of them"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=(
+                        f"the key {shown(key.value)} is already on line {lines[key.value]}; keep "
+                        "one of them"
+                    ),
+                    problem_mark=key.start_mark,
+                )
             lines[key.value] = key.start_mark.line + 1
         return node
 
@@ -75,44 +83,50 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def _surprise(self, node: yaml.ScalarNode) -> str | None:
-        """What a value without quotes means that it does not look like, and how to write it; none
-        where all is plain.
+        """What an unquoted value means if it doesn't look like that, and how to write it; none if
+        it is unambiguous.
         """
         text, kind = str(node.value), node.tag.rpartition(":")[2]
-        said, quoted = shown(text).strip("'\""), f"{shown(text)} in quotes for a text"
-        if kind in ("str", "merge") or (kind in _PLAIN and _PLAIN[kind].fullmatch(text)):
+        bare, quoted = shown(text).strip("'\""), f"{shown(text)} in quotes for a text"
+        if kind in ("str", "merge"):
+            return None
+        if kind in _UNAMBIGUOUS and _UNAMBIGUOUS[kind].fullmatch(text):
             return None
         if kind == "null":
-            return f"{said} means nothing at all in YAML, and no folder; write null for nothing, or {said}/… for what is in a home folder"
+            return (
+                f"{bare} means null in YAML, not a folder; write null for nothing, or {bare}/… for "
+                "a path in a home folder"
+            )
         if kind == "bool":
-            return f"{said} would be {str(self.construct_object(node)).lower()}; write true or false, or {quoted}"
+            value = str(self.construct_object(node)).lower()
+            return f"{bare} would be {value}; write true or false, or {quoted}"
         if kind == "float" and re.search("inf|nan", text, re.IGNORECASE):
-            return f"{said} is no number that a setting takes; write a finite one, or {quoted}"
+            return f"{bare} is no number that a setting takes; write a finite one, or {quoted}"
         if kind in ("int", "float"):
             try:
                 value = str(self.construct_object(node))
             except ValueError:
                 value = "another one"
             return (
-                f"{said} would be the number {shown(value).strip(chr(39))}; write that, or {quoted}"
+                f"{bare} would be the number {shown(value).strip(chr(39))}; write that, or {quoted}"
             )
-        return f"{said} would be {'a date' if kind == 'timestamp' else 'no text'}; write {quoted}"
+        return f"{bare} would be {'a date' if kind == 'timestamp' else 'no text'}; write {quoted}"
 
 
 def _check_key(key: yaml.Node) -> None:
     if not isinstance(key, yaml.ScalarNode) or key.tag.rpartition(":")[2] not in ("str", "merge"):
-        what = shown(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
+        got = shown(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
         raise _SurpriseError(
-            problem=f"a key is the name of a setting, got {what}; write that name",
+            problem=f"a key is the name of a setting, got {got}; write that name",
             problem_mark=key.start_mark,
         )
 
 
 def parse_yaml(text: str, where: str, numbered: bool = True) -> object:
-    """The value that a text says, with `where` it stands, and the line if `numbered`, in errors.
-    Raises ConfigError.
+    """The value of a YAML text. Raises ConfigError that names `where` the text is, and the line if
+    `numbered`.
 
-    Every alias has become a value of its own, so that a change to one place is one.
+    Every alias becomes a value of its own, so a change to one doesn't change the others.
     """
     loader = None
     try:
@@ -140,8 +154,8 @@ def parse_yaml(text: str, where: str, numbered: bool = True) -> object:
 def _measure(
     node: yaml.Node, known: dict[int, tuple[int, int, int]], inside: set[int]
 ) -> tuple[int, int, int]:
-    """Values, letters and depth of a node with every alias written out, computed without writing
-    any out.
+    """Values, letters and depth of a node with all aliases expanded, computed without expanding
+    them.
     """
     if id(node) in known:
         return known[id(node)]

@@ -1,5 +1,5 @@
-"""LaTeX dressing of a simple answer: dollars, boxes, `\\\\text{}`, spaces. Taken off, so that
-numbers and words can be read.
+"""Remove LaTeX markup from a simple answer (dollars, boxes, `\\\\text{}`, spaces), so that numbers
+and words can be read.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _SUBSCRIPT = re.compile(r"\s*[_^]\s*(?:\{[^{}]{0,40}\}|[0-9A-Za-z])|\s*[₀-₉�
 
 
 def box_contents(text: str) -> list[str]:
-    """What the boxes of a text hold, in order: `\\\\boxed{…}` with its braces balanced, or
+    """The contents of the boxes in a text, in order: `\\\\boxed{…}` with balanced braces, or
     `\\\\boxed 5`.
 
-    A percent sign, a word of scale, an index or a power right behind a box belongs to its number.
+    A percent sign, a word of scale, an index or a power right after a box belongs to its number.
     Empty and unclosed boxes are left out.
     """
     found, closed = [], _closing_braces(text)
@@ -50,15 +50,15 @@ def box_contents(text: str) -> list[str]:
         end = closed.get(box.end() - 1)
         content = "" if end is None else text[box.end() : end].strip()
         found.append(
-            content + _behind_box(text[end + 1 : end + 61].split("\n")[0])
+            content + _suffix_of_box(text[end + 1 : end + 61].split("\n")[0])
             if end is not None and content
             else ""
         )
     return [content for content in found if content]
 
 
-def _behind_box(after: str) -> str:
-    """What belongs to the number in the box before."""
+def _suffix_of_box(after: str) -> str:
+    """The part of the text after a box that belongs to the number in it."""
     index, word = _SUBSCRIPT.match(after), _AFTER_BOX.match(after)
     if index:
         return index[0].strip()
@@ -71,7 +71,9 @@ def _behind_box(after: str) -> str:
 
 
 def _closing_braces(text: str) -> dict[int, int]:
-    """Where each brace is closed, all in one pass: a text may hold thousands."""
+    """Position of each opening brace → position of its closing one. One pass, since a text may have
+    thousands.
+    """
     closed, opened = {}, []
     for at, character in enumerate(text):
         if character == "{":
@@ -82,7 +84,7 @@ def _closing_braces(text: str) -> dict[int, int]:
 
 
 def undollared(text: str) -> str:
-    """Without the signs that begin and end mathematics: `$x$`, `\\\\(x\\\\)`."""
+    """The text without the delimiters of mathematics: `$x$`, `\\\\(x\\\\)`."""
     text = text.strip()
     for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
         if text.startswith(left) and text.endswith(right) and len(text) > len(left + right):
@@ -91,8 +93,8 @@ def undollared(text: str) -> str:
 
 
 def unboxed(text: str) -> str:
-    """`\\\\boxed{72} apples` as `72 apples`: what follows the box is kept, since it may change the
-    number (`\\\\boxed{72} + 1`).
+    """`\\\\boxed{72} apples` as `72 apples`. The text after the box is kept, since it may change
+    the number (`\\\\boxed{72} + 1`).
     """
     while box := _BOX.match(text):
         if not box[1]:
@@ -105,8 +107,8 @@ def unboxed(text: str) -> str:
 
 
 def plain_latex(text: str) -> str:
-    """LaTeX dressing taken off a simple answer, so that `$\\\\frac{1}{2}$` or `1{,}234` can be read
-    as plain numbers.
+    """A simple answer without LaTeX markup, so that `$\\\\frac{1}{2}$` or `1{,}234` can be read as
+    numbers.
     """
     text = unboxed(undollared(text))
     text = text.replace("{,}", ",").replace("\\!", "").replace("\\$", "$").replace("\\%", "%")
@@ -117,7 +119,7 @@ def plain_latex(text: str) -> str:
 
 
 def compact(text: str) -> str:
-    """For comparing answers as text: LaTeX dressing, spaces and a final dot don't count."""
+    """The text for comparing answers as text: without LaTeX markup, spaces and a final dot."""
     text = (
         re.sub(r"\\(?:left|right|displaystyle)(?![A-Za-z])", "", text)
         .replace("\\dfrac", "\\frac")
