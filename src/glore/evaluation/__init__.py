@@ -1,7 +1,8 @@
 """The paper's tables and figures as pure functions of records (method 6).
 
 inputs          the records that are read, an index over them, pooling of several seeds
-reward_models   Table 1 (steps), Table 2 (final answers), calibration
+reward_models   Table 1 (steps), Table 2 (final answers)
+calibration     predicted probability against the share that is good
 refinement      Table 3, Fig. 3, Fig. 4, overlap of global and local refinement
 rerank_curves   accuracy against K; majority; pass@K
 students        Table 5

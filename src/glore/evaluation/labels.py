@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from glore.config import LabelSettings
 from glore.evaluation.inputs import EvaluationInputs, Index
 from glore.records import PrefixTrials, Solution, StepLabels
-from glore.statistics import Estimate, Resampler
+from glore.statistics import Estimate, FloatArray, Resampler
 from glore.where import label_drafts
 
 __all__ = [
@@ -198,35 +198,8 @@ def _row(
     resampler: Resampler,
     cluster_of: dict[str, str] | None,
 ) -> AgreementRow:
-    label_of, truth_of = ({r.solution_id: r for r in records} for records in (labels, truth))
-    units: list[str] = []
-    columns: list[tuple[float, ...]] = []
-    for draft in drafts:
-        ours, exact = label_of.get(draft.id), truth_of.get(draft.id)
-        if (
-            ours is None
-            or exact is None
-            or ours.labels is None
-            or exact.labels is None
-            or len(ours.labels) != len(exact.labels)
-        ):
-            continue
-        units += [
-            cluster_of[draft.problem_id] if cluster_of is not None else draft.problem_id
-        ] * len(ours.labels)
-        for i, (label, true) in enumerate(zip(ours.labels, exact.labels, strict=True)):
-            inside = draft.correct == "wrong" and i < len(ours.labels) - 1
-            columns.append(
-                (
-                    true and label,
-                    true,
-                    not true and not label,
-                    not true,
-                    inside and label == true,
-                    inside,
-                )
-            )
-    table = np.asarray(columns, dtype=np.float64).reshape(len(units), 6)
+    label_of = {r.solution_id: r for r in labels}
+    units, table = _compared(drafts, label_of, {r.solution_id: r for r in truth}, cluster_of)
     n_true, n_false, n_inside = (int(table[:, c].sum()) for c in (1, 3, 5))
     records = [label_of[d.id] for d in drafts if d.id in label_of]
     flags = [
@@ -261,3 +234,42 @@ def _row(
         n_kept_positive=sum(label and kept for label, kept in flags),
         n_kept_negative=sum(not label and kept for label, kept in flags),
     )
+
+
+def _compared(
+    drafts: Sequence[Solution],
+    label_of: Mapping[str, StepLabels],
+    truth_of: Mapping[str, StepLabels],
+    cluster_of: Mapping[str, str] | None,
+) -> tuple[list[str], FloatArray]:
+    """Every step with label and truth: its cluster, and the row [6] true and labelled good, true,
+    false and labelled bad, false, inside a wrong draft and agreed, inside a wrong draft.
+    """
+    units: list[str] = []
+    columns: list[tuple[float, ...]] = []
+    for draft in drafts:
+        ours, exact = label_of.get(draft.id), truth_of.get(draft.id)
+        if (
+            ours is None
+            or exact is None
+            or ours.labels is None
+            or exact.labels is None
+            or len(ours.labels) != len(exact.labels)
+        ):
+            continue
+        units += [
+            cluster_of[draft.problem_id] if cluster_of is not None else draft.problem_id
+        ] * len(ours.labels)
+        for i, (label, true) in enumerate(zip(ours.labels, exact.labels, strict=True)):
+            inside = draft.correct == "wrong" and i < len(ours.labels) - 1
+            columns.append(
+                (
+                    true and label,
+                    true,
+                    not true and not label,
+                    not true,
+                    inside and label == true,
+                    inside,
+                )
+            )
+    return units, np.asarray(columns, dtype=np.float64).reshape(len(units), 6)

@@ -1,4 +1,4 @@
-"""Tables 1 and 2: how well the reward models judge steps and final answers, and their calibration.
+"""Tables 1 and 2: how well the reward models judge steps and final answers.
 
 A step (or an answer) is called good when its probability is above the threshold, as in inference.
 There are two numbers: *natural* accuracy (share judged right) and *class-balanced* accuracy (mean
@@ -29,23 +29,18 @@ from glore.statistics import Difference, Estimate, FloatArray
 __all__ = [
     "ALL_STEPS",
     "ANSWER",
-    "ANSWERS",
     "FINAL",
     "INTERMEDIATE",
     "LABELS",
-    "STEPS_BY_LABELS",
-    "STEPS_BY_TRUTH",
     "TRUTH",
-    "Calibration",
-    "CalibrationBin",
+    "Cases",
     "JudgeDifference",
     "JudgeRow",
-    "calibrations",
     "final_accuracy",
+    "final_cases",
     "step_accuracy",
+    "step_cases",
 ]
-
-N_BINS = 10
 
 LABELS, TRUTH, ANSWER = "labels", "truth", "answer"
 """What a judgement is compared with: step labels from rollouts, the exact truth, the final answer
@@ -53,9 +48,6 @@ LABELS, TRUTH, ANSWER = "labels", "truth", "answer"
 """
 INTERMEDIATE, ALL_STEPS, FINAL = "intermediate", "all", "final"
 """What is judged: the steps before the answer line, all steps, the final answer."""
-ANSWERS = "final answers of drafts"
-STEPS_BY_LABELS, STEPS_BY_TRUTH = "steps against labels", "steps against truth"
-"""What a calibration is about."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,31 +82,7 @@ class JudgeDifference:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class CalibrationBin:
-    """Cases whose probability falls into [low, high)."""
-
-    low: float
-    high: float
-    n: int
-    mean_p: float | None
-    share_good: float | None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Calibration:
-    """Calibration of one model's probabilities."""
-
-    model: str
-    what: str
-    """ANSWERS, STEPS_BY_LABELS or STEPS_BY_TRUTH."""
-    bins: tuple[CalibrationBin, ...]
-    n: int
-    expected_error: float
-    """Mean |share good − mean probability| over the bins, weighted by n."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Cases:
+class Cases:
     """U yes/no cases: the cluster, the truth, and every model's probability of good."""
 
     units: list[str]
@@ -130,7 +98,7 @@ def step_accuracy(
     differences: list[JudgeDifference] = []
     for against, labels in ((LABELS, inputs.draft_labels), (TRUTH, inputs.draft_truth)):
         for scope in (INTERMEDIATE, ALL_STEPS):
-            cases = _step_cases(index, labels, scope)
+            cases = step_cases(index, labels, scope)
             found, compared = _judge(index, cases, against, scope)
             rows += found
             differences += compared
@@ -141,32 +109,18 @@ def final_accuracy(index: Index) -> tuple[tuple[JudgeRow, ...], tuple[JudgeDiffe
     """Table 2: rows, then paired differences. The probability after the last step is compared with
     the draft's verdict; ungraded drafts are left out.
     """
-    rows, differences = _judge(index, _final_cases(index), ANSWER, FINAL)
+    rows, differences = _judge(index, final_cases(index), ANSWER, FINAL)
     return tuple(rows), tuple(differences)
 
 
-def calibrations(inputs: EvaluationInputs, index: Index) -> tuple[Calibration, ...]:
-    """Calibration of every model on final answers, on steps against the labels, and on steps
-    against the truth.
-    """
-    out = []
-    for what, cases in (
-        (ANSWERS, _final_cases(index)),
-        (STEPS_BY_LABELS, _step_cases(index, inputs.draft_labels, ALL_STEPS)),
-        (STEPS_BY_TRUTH, _step_cases(index, inputs.draft_truth, ALL_STEPS)),
-    ):
-        out += [_calibration(model, what, p, cases.good) for model, p in cases.p.items() if p]
-    return tuple(out)
-
-
-def _step_cases(index: Index, labels: Sequence[StepLabels], scope: str) -> _Cases:
+def step_cases(index: Index, labels: Sequence[StepLabels], scope: str) -> Cases:
     """The steps with a label and a score from every model, so that all rows are about the same
     steps.
     """
     label_of = {r.solution_id: r.labels for r in labels}
     scored = [d for d in index.drafts if label_of.get(d.id)]
     models = [m for m in REWARD_MODELS if any(index.step_scores(m, d) for d in scored)]
-    cases = _Cases([], [], {m: [] for m in models})
+    cases = Cases([], [], {m: [] for m in models})
     for draft in scored:
         truth = label_of[draft.id]
         p_of = {m: index.step_scores(m, draft) for m in models}
@@ -180,10 +134,11 @@ def _step_cases(index: Index, labels: Sequence[StepLabels], scope: str) -> _Case
     return cases
 
 
-def _final_cases(index: Index) -> _Cases:
+def final_cases(index: Index) -> Cases:
+    """The graded drafts with a score from every model: is the final answer right?"""
     graded = [d for d in index.drafts if d.correct != "unknown"]
     models = [m for m in REWARD_MODELS if any(index.final(m, d) is not None for d in graded)]
-    cases = _Cases([], [], {m: [] for m in models})
+    cases = Cases([], [], {m: [] for m in models})
     for draft in graded:
         finals = {m: index.final(m, draft) for m in models}
         if any(p is None for p in finals.values()):
@@ -196,7 +151,7 @@ def _final_cases(index: Index) -> _Cases:
 
 
 def _judge(
-    index: Index, cases: _Cases, against: str, scope: str
+    index: Index, cases: Cases, against: str, scope: str
 ) -> tuple[list[JudgeRow], list[JudgeDifference]]:
     if not cases.units:
         return [], []
@@ -273,18 +228,3 @@ def _difference(
         balanced=Difference(balanced.value, balanced.low, balanced.high, balanced.n, 0, 0, None),
         natural=natural,
     )
-
-
-def _calibration(model: str, what: str, p: Sequence[float], good: Sequence[bool]) -> Calibration:
-    p_U, good_U = np.asarray(p, dtype=np.float64), np.asarray(good, dtype=np.float64)
-    row_U = np.minimum((p_U * N_BINS).astype(int), N_BINS - 1)
-    bins, error = [], 0.0
-    for i in range(N_BINS):
-        inside = row_U == i
-        n = int(inside.sum())
-        mean_p, share = (
-            (float(p_U[inside].mean()), float(good_U[inside].mean())) if n else (None, None)
-        )
-        bins.append(CalibrationBin(i / N_BINS, (i + 1) / N_BINS, n, mean_p, share))
-        error += n * abs(mean_p - share) if mean_p is not None and share is not None else 0.0
-    return Calibration(model, what, tuple(bins), len(p_U), error / max(1, len(p_U)))

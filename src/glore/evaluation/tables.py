@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from glore.config import LabelSettings
 from glore.errors import RunError
+from glore.evaluation.calibration import Calibration, calibrations
 from glore.evaluation.inputs import EvaluationInputs, EvaluationOptions, Index
 from glore.evaluation.labels import AgreementRow, StepBalance, label_agreement, step_balance
 from glore.evaluation.refinement import (
@@ -25,10 +26,8 @@ from glore.evaluation.refinement import (
 )
 from glore.evaluation.rerank_curves import CurvePoint, rerank_curves
 from glore.evaluation.reward_models import (
-    Calibration,
     JudgeDifference,
     JudgeRow,
-    calibrations,
     final_accuracy,
     step_accuracy,
 )

@@ -6,6 +6,7 @@ judging_tables  Tables 1 and 2 of them
 views           names, numbers as text, tables as Markdown
 summary         what came out, in plain words
 figures         inline SVG, drawn with `svg`
+judging_figures rerank curves, calibration, label balance
 solutions       the data of the solution browser
 page            the HTML page (page.css, page.js)
 terminal        rich tables

@@ -7,7 +7,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-__all__ = ["axis_label", "circle", "figure", "line", "path", "polygon", "rect", "text"]
+__all__ = [
+    "WIDTH",
+    "axis_label",
+    "circle",
+    "figure",
+    "line",
+    "path",
+    "polygon",
+    "rect",
+    "text",
+    "ticks",
+]
+
+WIDTH = 480.0
+"""Of every figure."""
 
 
 def figure(width: float, height: float, label: str, *shapes: str) -> str:
@@ -56,6 +70,12 @@ def text(x: float, y: float, content: str, anchor: str = "start", kind: str = ""
 def axis_label(x: float, y: float, content: str) -> str:
     """The name of an axis, centred."""
     return text(x, y, content, "middle", "muted")
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Marks of an axis from `low` to `high`, at most 0.1 apart."""
+    step = 0.1 if high - low > 0.3 else 0.05
+    return [low + step * i for i in range(round((high - low) / step) + 1)]
 
 
 def _points(points: Sequence[tuple[float, float]]) -> str:
