@@ -1,4 +1,4 @@
-"""Models and tokenizers on disk: load, prepare, encode, save. Shared by sampling and training.
+"""Models and tokenizers on disk: load and save. Shared by sampling and training.
 
 Loading is strict. `from_pretrained` would draw a missing head at random; here, weights that are
 missing, left over, of integer type or not finite are refused. No code and no pickle of the folder
@@ -17,28 +17,23 @@ from glore.errors import ConfigError, ModelError, shown
 from glore.files import replacing_folder
 from glore.model_folder import in_one_line, open_folder, own_code
 from glore.model_weights import check_headers, check_loaded, weight_headers
-from glore.prompts import BAD_MARK
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
     "computes_bfloat16",
-    "encode_many",
-    "encode_segments",
     "load_causal_lm",
     "load_step_model",
     "load_tokenizer",
     "new_step_model",
     "pick_device",
-    "prepare_tokenizer",
     "quiet",
     "save_model",
 ]
 
 STEP_LABELS = {0: "bad", 1: "good"}
 """Classes of a step model (method 2)."""
-PAD_MARK = "[PAD]"
 DTYPES = ("float32", "bfloat16")
 
 
@@ -208,90 +203,6 @@ def _failed(what: str, path: str | Path, error: Exception, code: Sequence[str]) 
             f"give a model that transformers knows ({said})"
         )
     return ModelError(f"can't load a {what} from {shown(str(path))}: {said}")
-
-
-def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
-    """Make `[BAD]` one special token, add a pad token if there is none, and resize the embeddings
-    if the vocabulary has grown. Returns the id of `[BAD]`.
-
-    New rows are the mean of the old ones (no randomness). Idempotent. Raises ModelError.
-    """
-    import torch
-
-    special = list(tokenizer.all_special_tokens)
-    if BAD_MARK not in special:
-        tokenizer.add_special_tokens(
-            {
-                "extra_special_tokens": [
-                    *(t for t in getattr(tokenizer, "extra_special_tokens", [])),
-                    BAD_MARK,
-                ]
-            }
-        )
-    if tokenizer.pad_token_id is None:
-        tokenizer.add_special_tokens({"pad_token": PAD_MARK})
-    bad_id = tokenizer.convert_tokens_to_ids(BAD_MARK)
-    if tokenizer(BAD_MARK, add_special_tokens=False)["input_ids"] != [bad_id]:
-        raise ModelError(
-            f"the tokenizer {shown(tokenizer.name_or_path)} does not keep {BAD_MARK} as one token; "
-            "use a fast tokenizer (tokenizer.json)"
-        )
-    n_old = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > n_old:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        heads = {
-            id(m): m
-            for m in (model.get_input_embeddings(), model.get_output_embeddings())
-            if m is not None
-        }
-        with torch.no_grad():
-            for head in heads.values():
-                head.weight[n_old:] = head.weight[:n_old].float().mean(dim=0).to(head.weight.dtype)
-    model.config.pad_token_id = tokenizer.pad_token_id
-    return int(bad_id)
-
-
-def encode_segments(tokenizer: PreTrainedTokenizerBase, segments: Sequence[str]) -> list[int]:
-    """Text segments of a prompt → token ids. Each segment is encoded by itself; BOS comes first if
-    the tokenizer adds one.
-
-    Only the segment `[BAD]` becomes a special token. Text that merely spells one, such as a
-    question with `</s>` in it, stays ordinary text.
-    """
-    return encode_many(tokenizer, [segments])[0]
-
-
-def encode_many(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[str]], bos: bool = True
-) -> list[list[int]]:
-    """Many prompts → token ids of each, as `encode_segments` does, in one call of the tokenizer
-    (equal segments are encoded once). `bos=False` leaves BOS out.
-    """
-    ids = {
-        text: tokens
-        for texts in [list(dict.fromkeys(s for p in prompts for s in p if s))]
-        for text, tokens in _encoded(tokenizer, texts)
-    }
-    head = _bos(tokenizer) if bos else []
-    return [
-        [*head, *(token for segment in prompt if segment for token in ids[segment])]
-        for prompt in prompts
-    ]
-
-
-def _encoded(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> zip[tuple[str, list[int]]]:
-    options = {"add_special_tokens": False, "verbose": False}
-    encoded = tokenizer(texts, split_special_tokens=True, **options)["input_ids"] if texts else []
-    if BAD_MARK in texts:
-        encoded[texts.index(BAD_MARK)] = tokenizer(BAD_MARK, **options)["input_ids"]
-    return zip(texts, encoded, strict=True)
-
-
-def _bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    if tokenizer.bos_token_id is None:
-        return []
-    first = tokenizer("a")["input_ids"][:1]
-    return first if first == [tokenizer.bos_token_id] else []
 
 
 def save_model(

@@ -22,7 +22,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import glore.models
+import glore.tokenization
 from glore.config import EngineSettings
 from glore.engines.local.engine import TorchEngine
 from glore.engines.protocol import Request, SamplingParams
@@ -30,7 +30,7 @@ from glore.engines.protocol import Request, SamplingParams
 LASTING = ("huge", "silent", "few")
 IDS = "\0ids "
 """Begins a segment that holds token ids."""
-encode_text = glore.models.encode_many
+encode_text = glore.tokenization.encode_many
 
 
 def encode(tokenizer: object, prompts: list[tuple[str, ...]], bos: bool = True) -> list[list[int]]:
@@ -43,7 +43,7 @@ def encode(tokenizer: object, prompts: list[tuple[str, ...]], bos: bool = True) 
     ]
 
 
-glore.models.encode_many = encode
+glore.tokenization.encode_many = encode
 
 
 class State:

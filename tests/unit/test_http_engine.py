@@ -34,7 +34,8 @@ from glore.engines.http.engine import HttpEngine
 from glore.engines.local.engine import TorchEngine
 from glore.engines.protocol import Result, SamplingParams
 from glore.errors import EngineError
-from glore.models import encode_segments, load_tokenizer
+from glore.models import load_tokenizer
+from glore.tokenization import encode_segments
 from support.engine_kinds import Server, by_id, requests_of, save_tiny_model, serving
 
 TESTS = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 
-from glore import model_folder, models
+from glore import model_folder, models, tokenization
 from glore.errors import ConfigError, ModelError
 from glore.prompts import BAD_MARK, refine_segments, solve_segments, step_text
 from support import tiny_training as tiny
@@ -20,13 +20,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_segments_are_encoded_one_by_one() -> None:
     tokenizer = tiny.tiny_tokenizer()
-    whole = models.encode_segments(tokenizer, ("Ana : 12\n", "Tom"))
-    assert whole == models.encode_segments(tokenizer, ("Ana : 12\n",)) + models.encode_segments(
-        tokenizer, ("Tom",)
-    )
-    assert models.encode_segments(tokenizer, ()) == []
-    assert models.encode_many(tokenizer, [("Tom", "Tom"), (), ("",)]) == [
-        2 * models.encode_segments(tokenizer, ("Tom",)),
+    whole = tokenization.encode_segments(tokenizer, ("Ana : 12\n", "Tom"))
+    assert whole == tokenization.encode_segments(
+        tokenizer, ("Ana : 12\n",)
+    ) + tokenization.encode_segments(tokenizer, ("Tom",))
+    assert tokenization.encode_segments(tokenizer, ()) == []
+    assert tokenization.encode_many(tokenizer, [("Tom", "Tom"), (), ("",)]) == [
+        2 * tokenization.encode_segments(tokenizer, ("Tom",)),
         [],
         [],
     ]
@@ -51,14 +51,14 @@ def test_only_the_mark_that_glore_sets_is_a_special_token() -> None:
             refine_segments(text, hostile, None),
             (step_text(text),),
         ):
-            ids = models.encode_segments(tokenizer, segments)
+            ids = tokenization.encode_segments(tokenizer, segments)
             assert not special & set(ids)
             assert tokenizer.decode(ids) == "".join(segments)
     refining = refine_segments("[BAD]", hostile, 4)
-    ids = models.encode_segments(tokenizer, refining)
+    ids = tokenization.encode_segments(tokenizer, refining)
     assert [token for token in ids if token in special] == [bad]
     assert tokenizer.decode(ids[ids.index(bad) :]).startswith("[BAD] Tom\n")
-    assert models.encode_many(tokenizer, [refining, refining])[1] == ids
+    assert tokenization.encode_many(tokenizer, [refining, refining])[1] == ids
     assert tokenizer("[BAD]", add_special_tokens=False)["input_ids"] == [bad], (
         "the tokenizer itself is left as it was"
     )
@@ -69,15 +69,18 @@ def test_bos_comes_once_in_front_where_the_tokenizer_uses_one() -> None:
 
     tokenizer = tiny.tiny_tokenizer()
     tokenizer.add_special_tokens({"bos_token": "[BOS]"})
-    plain = models.encode_segments(tokenizer, ("Ana", "Tom"))
+    plain = tokenization.encode_segments(tokenizer, ("Ana", "Tom"))
     assert tokenizer.bos_token_id not in plain, (
         "a BOS that the tokenizer never prepends is not prepended"
     )
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="[BOS] $A", special_tokens=[("[BOS]", tokenizer.bos_token_id)]
     )
-    assert models.encode_segments(tokenizer, ("Ana", "Tom")) == [tokenizer.bos_token_id, *plain]
-    assert models.encode_many(tokenizer, [("Ana", "Tom")], bos=False) == [plain]
+    assert tokenization.encode_segments(tokenizer, ("Ana", "Tom")) == [
+        tokenizer.bos_token_id,
+        *plain,
+    ]
+    assert tokenization.encode_many(tokenizer, [("Ana", "Tom")], bos=False) == [plain]
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])
@@ -93,15 +96,15 @@ def test_prepare_adds_the_mark_and_a_pad_token_and_resizes(architecture: str) ->
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", eos_token="</s>")
     model = tiny.tiny_model(architecture, 4)
     before = model.get_input_embeddings().weight.detach().clone()
-    bad_id = models.prepare_tokenizer(tokenizer, model)
+    bad_id = tokenization.prepare_tokenizer(tokenizer, model)
     after = model.get_input_embeddings().weight.detach()
-    assert models.encode_segments(tokenizer, ("Ana\n", "[BAD]", " Tom\n")) == [2, bad_id, 3]
+    assert tokenization.encode_segments(tokenizer, ("Ana\n", "[BAD]", " Tom\n")) == [2, bad_id, 3]
     assert after.shape[0] == len(tokenizer) == 6
     assert torch.equal(after[:4], before)
     torch.testing.assert_close(after[bad_id], before.mean(dim=0))
     assert model.get_output_embeddings().weight.shape[0] == 6
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
-    assert models.prepare_tokenizer(tokenizer, model) == bad_id
+    assert tokenization.prepare_tokenizer(tokenizer, model) == bad_id
     assert len(tokenizer) == 6, "a second call changes nothing"
 
 

@@ -14,8 +14,9 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from glore.config.training import TRACKERS
 from glore.digests import write_digests
 from glore.errors import ConfigError, ModelError
-from glore.models import encode_segments, load_tokenizer
+from glore.models import load_tokenizer
 from glore.progress import SilentProgress
+from glore.tokenization import encode_segments
 from glore.training import fit
 from glore.training.examples import TrainReport
 from glore.training.finetune import train_causal_lm, train_step_classifier

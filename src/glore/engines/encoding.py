@@ -26,7 +26,7 @@ def checked_tokens(
 
     `lacks`: see `check`. Raises EngineError naming the request.
     """
-    from glore.models import encode_segments
+    from glore.tokenization import encode_segments
 
     tokens = encode_segments(tokenizer, request.segments)
     check(request, len(tokens), lacks)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from glore.models import encode_many
 from glore.tasks.protocol import Document
+from glore.tokenization import encode_many
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

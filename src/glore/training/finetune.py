@@ -12,14 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glore.config import TrainSettings
-from glore.models import (
-    load_causal_lm,
-    load_step_model,
-    load_tokenizer,
-    new_step_model,
-    prepare_tokenizer,
-    save_model,
-)
+from glore.models import load_causal_lm, load_step_model, load_tokenizer, new_step_model, save_model
+from glore.tokenization import prepare_tokenizer
 from glore.training.distributed import is_first, wait_for_all, whole_folder
 from glore.training.examples import (
     LMExample,

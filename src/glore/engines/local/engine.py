@@ -91,7 +91,7 @@ class TorchEngine:
         quantization: Quantization = "none",
         compiles: bool = False,
     ) -> None:
-        from glore.models import encode_many, encode_segments
+        from glore.tokenization import encode_many, encode_segments
 
         self.model = model.eval()
         self.name = type(model).__name__

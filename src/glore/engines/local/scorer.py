@@ -119,7 +119,7 @@ class StepScorer:
 
     def _encode(self, inputs: dict[int, tuple[str, ...]]) -> dict[int, list[list[int]]]:
         """Per solution: token ids of the question and of each step."""
-        from glore.models import encode_many
+        from glore.tokenization import encode_many
 
         heads = encode_many(self.tokenizer, [segments[:1] for segments in inputs.values()])
         steps = iter(
