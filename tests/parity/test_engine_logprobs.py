@@ -1,5 +1,5 @@
-"""Log-probabilities against a plain forward pass, and stops against texts without them, for every
-backend of reading a model.
+"""Log-probabilities against a forward pass of transformers, and stops against texts without them,
+for every backend.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from glore.seeds import stable_seed
 from support.tiny_models import VOCAB, tiny_lm, tiny_tokenizer
 
 WARM = SamplingParams(temperature=1.0, max_new_tokens=25)
-READINGS = [
+BACKENDS = [
     ("llama", "native"),
     ("qwen3", "native"),
     ("gemma2", "paged"),
@@ -80,7 +80,7 @@ def drawn(engine: TorchEngine, items: list[Request]) -> dict[tuple[str, int], Co
     return {(r.request.id, c.seed): c for r in engine.run(items) for c in r.completions}
 
 
-@pytest.mark.parametrize(("architecture", "backend"), READINGS)
+@pytest.mark.parametrize(("architecture", "backend"), BACKENDS)
 @pytest.mark.parametrize(
     "params", [WARM, SamplingParams(0.5, 0.8, 10, 12), SamplingParams(0.0, max_new_tokens=8)]
 )
@@ -112,7 +112,7 @@ def test_log_probabilities_are_the_models_own(
     assert n_checked > 60
 
 
-@pytest.mark.parametrize(("architecture", "backend"), READINGS)
+@pytest.mark.parametrize(("architecture", "backend"), BACKENDS)
 def test_alone_or_in_company_texts_stops_and_log_probabilities_are_the_same(
     architecture: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

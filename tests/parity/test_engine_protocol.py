@@ -254,10 +254,10 @@ def test_log_probabilities_come_one_for_each_token_and_change_nothing(
                     other.stop,
                 )
                 assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
-    told = [c for completions in got.values() for c in completions]
+    completed = [c for completions in got.values() for c in completions]
     assert all(
         c.logprobs is not None and len(c.logprobs) == c.n_tokens and max(c.logprobs) < 0
-        for c in told
+        for c in completed
     )
     assert all(c.logprobs is None for r in engine.run(silent) for c in r.completions)
 

@@ -145,7 +145,7 @@ def test_log_probabilities_are_the_same_bits_in_any_batch(
     except EngineError:
         pytest.skip("products of integers need AVX512-VNNI and a C compiler")
     items = prefixes(4, dataclasses.replace(WARM, logprobs=True, temperature=0.3), k=3)
-    told = [
+    found = [
         {
             (r.request.id, k): (c.text, c.logprobs)
             for r in results
@@ -156,8 +156,8 @@ def test_log_probabilities_are_the_same_bits_in_any_batch(
             (r for item in items for r in engines[2].run([item])),
         )
     ]
-    assert told[0] == told[1] == told[2] == told[3]
-    assert all(logprobs for _, logprobs in told[0].values())
+    assert found[0] == found[1] == found[2] == found[3]
+    assert all(logprobs for _, logprobs in found[0].values())
 
 
 def test_every_token_is_computed_once_and_memory_stays_bounded(

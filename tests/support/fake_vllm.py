@@ -1,4 +1,4 @@
-"""A stand-in for the package vllm with the signatures it documents (0.11 to 0.2x), drawing with the
+"""A fake of the package vllm with the signatures it documents (0.11 to 0.2x), drawing with the
 torch engine.
 
 Stricter than the real one where glore could go wrong: names of requests must be new, seeds fit into
@@ -162,7 +162,7 @@ class LLMEngine:
             (drawn,) = result.completions
             reason = "length" if drawn.stop == "length" else "stop"
             ids = list(range(drawn.n_tokens))
-            told = (
+            logprobs = (
                 None
                 if drawn.logprobs is None
                 else [
@@ -172,7 +172,7 @@ class LLMEngine:
             )
             stopped_by = stop if drawn.stop == "stop" else None
             completion = CompletionOutput(
-                0, drawn.text, ids, logprobs=told, finish_reason=reason, stop_reason=stopped_by
+                0, drawn.text, ids, logprobs=logprobs, finish_reason=reason, stop_reason=stopped_by
             )
             outputs.append(RequestOutput(name, None, tokens, None, [completion], True))
         return outputs

@@ -705,7 +705,7 @@ def test_waits_grow_differ_and_are_the_same_every_time(monkeypatch: pytest.Monke
     assert a[2] == 4.0
 
 
-def test_ctrl_c_ends_the_calls_under_way_at_once(server: Server, folder: Path) -> None:
+def test_ctrl_c_ends_the_calls_in_progress_at_once(server: Server, folder: Path) -> None:
     server.faults("slow")
     code = (
         f"import sys; sys.path.insert(0, {str(TESTS)!r})\nfrom support.engine_kinds import "

@@ -1,5 +1,5 @@
-"""Where memory runs out: the batch shrinks and the results stay, no request is lost, and what can't
-be mended is an error.
+"""When memory runs out: the batch shrinks, results stay, no request is lost, and a completion that
+does not fit alone is an error.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def first(n: int) -> Callable[..., bool]:
 
 
 def small_device(monkeypatch: pytest.MonkeyPatch, n_pages: int) -> list[int]:
-    """Room for so many pages and no more. Returns what is asked for, as it comes."""
+    """Memory for `n_pages` pages and no more. Returns a list that grows with what is asked for."""
     asked: list[int] = []
 
     def too_large(store: KVCache, *_: object) -> bool:
@@ -97,7 +97,7 @@ def test_a_device_without_room_for_one_completion_is_an_error(
     assert min(asked) == 3  # two pages of the prompt, one for what is drawn
 
 
-def test_a_long_request_after_a_shortage_gets_the_room_it_was_promised(
+def test_a_long_request_after_memory_ran_out_gets_its_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     words = " ".join(f"w{3 + i % 50}" for i in range(90))
@@ -184,7 +184,7 @@ def test_other_errors_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("n_pages", range(5, 12))
-def test_a_prompt_that_waits_for_rows_gives_way_to_the_last_row(n_pages: int) -> None:
+def test_a_prompt_that_waits_for_rows_is_preempted_for_the_last_row(n_pages: int) -> None:
     items = [
         Request("a", (" w3",), (1,), SamplingParams(max_new_tokens=60)),
         Request("b", (" w4",) * 4, (1, 2, 3, 4, 5), PARAMS),
@@ -195,7 +195,7 @@ def test_a_prompt_that_waits_for_rows_gives_way_to_the_last_row(n_pages: int) ->
     assert texts(list(little.run(items))) == texts(list(plenty.run(items)))
 
 
-def test_waves_of_the_plain_way_shrink(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waves_of_the_fallback_shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     items = requests(7, k=3)
     items[1:1] = [Request("empty", ("w3",), (), PARAMS)]
     expected = texts(list(engine_of("fallback").run(items)))

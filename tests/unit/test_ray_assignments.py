@@ -134,5 +134,7 @@ def test_every_request_is_answered_once_whatever_happens(seed: int) -> None:
     assert sorted(r.id for r in answered) == sorted(r.id for r in items)
     assert assignments.n_seeds == 0
     assert not any(assignments.busy(w) for w in assignments.workers)
-    assert assignments._worker_of == {}
-    assert assignments._n_open == {}
+    assignments.add_worker(next_worker)
+    assignments.add(request(0))  # no question is bound to its worker any more: the least loaded
+    assignments.assign()
+    assert assignments.unsent(assignments.workers[0]) == [request(0)]

@@ -85,7 +85,7 @@ def of_step(**changes: Callable[[Batch], object]) -> Callable[[pytest.MonkeyPatc
 
 
 def of_attention(**changes: Callable[[object], object]) -> Callable[[pytest.MonkeyPatch], None]:
-    """An attention that is told something wrong in every layer."""
+    """An attention that gets a wrong argument in every layer."""
     attend = attention.ForwardContext.attend
 
     def plant(patch: pytest.MonkeyPatch) -> None:

@@ -115,9 +115,9 @@ def test_a_killed_training_resumes_to_the_same_bytes(
         train(base, tmp_path, "killed", Recorder(die_at=5), work="w", **changes)
     progress = Recorder()
     resumed, again = train(base, tmp_path, "resumed", progress, work="w", **changes)
-    # A processor without bfloat16 has a word on that before; nothing else is told.
-    told = [note for note in progress.notes if "no bfloat16 instructions" not in note]
-    assert told == ["train resumed: resumed at step 4 of 6"]
+    # A processor without bfloat16 is noted before; nothing else is.
+    notes = [note for note in progress.notes if "no bfloat16 instructions" not in note]
+    assert notes == ["train resumed: resumed at step 4 of 6"]
     assert progress.done == progress.total == 6
     assert weights(out) == weights(again)
     assert (whole.final_loss, whole.n_tokens) == (resumed.final_loss, resumed.n_tokens)

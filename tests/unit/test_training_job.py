@@ -33,7 +33,7 @@ ACCELERATE = Path(__file__).parents[2] / "recipes" / "accelerate"
 
 
 class Recorder(SilentProgress):
-    """Remembers what it was told."""
+    """Records what was reported."""
 
     def __init__(self) -> None:
         self.begun: list[tuple[str, int, str]] = []

@@ -1,4 +1,4 @@
-"""The vLLM engine against a stand-in with vLLM's signatures. What it draws is held by
+"""The vLLM engine against a fake with vLLM's signatures. What it draws is held by
 tests/parity/test_engine_protocol.py.
 """
 
@@ -65,7 +65,7 @@ def test_a_revision_reaches_vllm(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     )
 
 
-def test_leaving_early_aborts_what_is_under_way_and_the_engine_goes_on(
+def test_leaving_early_aborts_what_is_in_progress_and_the_engine_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_vllm.install(monkeypatch)
