@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(folder: Path) -> None:
+def test_ctrl_c_stops_cleanly_and_the_same_command_continues(folder: Path) -> None:
     command = [sys.executable, str(TESTS / "support" / "small_glore.py"), "run", "r.yaml"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(

@@ -1,5 +1,5 @@
-"""The command line over small stages: what is printed, where from questions come, and what JSONL
-holds.
+"""The command line over small stages: what it prints, where its questions come from, and its JSONL
+output.
 """
 
 from __future__ import annotations
@@ -259,8 +259,8 @@ def test_what_is_no_question_is_one_line(
 
 @pytest.fixture
 def failing(tmp_path: Path) -> Path:
-    """The command line whose refiner gives up a batch that has a question beginning with "long" in
-    it.
+    """The command line with a refiner that refuses every batch with a question beginning with
+    "long".
     """
     path = tmp_path / "failing_glore.py"
     path.write_text(FAILING_REFINER)

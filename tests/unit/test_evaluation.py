@@ -1,4 +1,4 @@
-"""The tables, on records small enough to work out by hand, and on a made-up run."""
+"""The tables, on records small enough to compute by hand, and on a made-up run."""
 
 import dataclasses
 import itertools

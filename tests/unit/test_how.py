@@ -1,4 +1,4 @@
-"""Pairs of the refiner, as method 4 says, and refinement requests."""
+"""Pairs of the refiner, as in method 4, and refinement requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _labels(first_error: int | None, draft: str = "d0") -> StepLabels:
     return StepLabels(draft, labels, labels, first_error, "sorm")
 
 
-def test_local_pair_keeps_the_good_prefix_and_goes_on_with_a_trace() -> None:
+def test_local_pair_joins_the_good_prefix_and_a_trace() -> None:
     traces = {("d0", 2): [("mended", "#### 10")], ("d0", 1): [("other", "#### 10")]}
     (pair,) = local_pairs([DRAFT], [_labels(2)], traces, RIGHT, seed=0)
     assert pair.marked_step == 2

@@ -1,5 +1,5 @@
-"""Model folders from elsewhere: none of their code runs, no pickle is read unasked, and what is
-damaged or absurd is one line.
+"""Model folders from elsewhere: their code never runs, pickles are read only on request, and damage
+or absurd sizes give one line.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With an output layer of its own."""
+    """A model with its own output layer."""
     return tiny.save_base(tmp_path_factory.mktemp("base"), "qwen2")
 
 
@@ -93,7 +93,7 @@ def with_code(folder: Path, marker: Path) -> Path:
     return folder
 
 
-def test_code_of_a_known_architecture_is_ignored_and_that_is_said_once(
+def test_code_of_a_known_architecture_is_ignored_with_one_warning(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with_code(folder, tmp_path / "marker")
@@ -127,7 +127,7 @@ for load in sys.argv[2:]:
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_nobody_is_asked_even_where_stdin_says_yes(
+def test_no_prompt_appears_even_if_stdin_answers_yes(
     folder: Path, tmp_path: Path, known: bool
 ) -> None:
     with_code(folder, tmp_path / "marker")
@@ -204,7 +204,7 @@ def test_pickled_weights_are_refused(folder: Path, tmp_path: Path, name: str) ->
         models.load_causal_lm(folder)
 
 
-def test_pickled_weights_asked_for_by_name_are_read_without_running_anything(
+def test_pickled_weights_requested_by_name_are_read_without_running_code(
     base: Path, folder: Path, tmp_path: Path
 ) -> None:
     weights = load_file(folder / "model.safetensors")

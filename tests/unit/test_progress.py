@@ -1,5 +1,5 @@
-"""The live line: numbers, plain lines without a terminal, and no way for text to become markup or
-an escape.
+"""The live line: its numbers, plain lines without a terminal, and no markup or terminal escape from
+text.
 """
 
 from __future__ import annotations

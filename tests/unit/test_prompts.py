@@ -1,6 +1,4 @@
-"""Steps and layouts: a solution survives text and back, and the mark stands where it should and
-only there.
-"""
+"""Steps and layouts: a solution is read back from its text, and the mark stands only in its place."""
 
 from __future__ import annotations
 

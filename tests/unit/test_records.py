@@ -1,4 +1,4 @@
-"""Records survive the disk unchanged, the bytes depend on the records alone, and damage is one
+"""Records are read back unchanged, the bytes depend on the records alone, and damage is one
 readable line.
 """
 

@@ -1,5 +1,5 @@
-"""Regrading: what is stored becomes what a fresh run under the present graders holds, and nothing
-is drawn that is known.
+"""Regrading: stored records become those of a fresh run with the current graders, and nothing known
+is drawn again.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from support.pretend_models import Oracle, World, all_problems, config_of, prete
 
 
 class Stricter(Oracle):
-    """Another grader for these questions or splits: some right answers are wrong, some wrong ones
-    right, some unknown.
+    """Another grader for these questions or splits: some right answers become wrong, some wrong
+    ones right, some unknown.
     """
 
     def __init__(self, questions: Sequence[str]) -> None:
@@ -66,8 +66,8 @@ def use_grader(monkeypatch: pytest.MonkeyPatch, *questions: str) -> None:
 
 
 def settings(folder: Path, **labels: object) -> RunConfig:
-    """Reward models and expert iteration look at different questions, so a change to the ones
-    leaves the others.
+    """Reward models and expert iteration use different questions, so a change to one leaves the
+    other.
     """
     config = config_of(folder, ei={"samples": 6, "max_rounds": 1, "questions": 5})
     data = config.model_dump()
@@ -97,21 +97,21 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.fixture
 def run(made: RunConfig, tmp_path: Path, world: World) -> RunConfig:
-    """A copy of it, to be changed."""
+    """A copy of it that a test may change."""
     config = made.model_copy(update={"runs_dir": str(tmp_path)})
     shutil.copytree(made.run_dir, config.run_dir)
     return config
 
 
 def fresh(config: RunConfig, folder: Path) -> RunConfig:
-    """A run of the same settings from nothing, under the present grader."""
+    """A fresh run of the same settings with the current grader."""
     other = config.model_copy(update={"runs_dir": str(folder)})
     run_stages(build_stages(other), other)
     return other
 
 
 def files(config: RunConfig) -> dict[str, bytes]:
-    """All there is but the lock and logs."""
+    """All files except the lock and logs."""
     return {
         str(p.relative_to(config.run_dir)): p.read_bytes()
         for p in sorted(config.run_dir.rglob("*"))
@@ -120,8 +120,8 @@ def files(config: RunConfig) -> dict[str, bytes]:
 
 
 def records(config: RunConfig, stage: str) -> dict[str, object]:
-    """Bytes of a stage's files; of rollouts their records, without the tokens, which a shortened
-    one can't tell apart.
+    """Bytes of a stage's files. For rollouts: their records without the tokens, which a shortened
+    record does not know.
     """
     found: dict[str, object] = {}
     for path in sorted((config.run_dir / "stages" / stage).glob("*.parquet")):
@@ -134,7 +134,7 @@ def records(config: RunConfig, stage: str) -> dict[str, object]:
 
 
 def reward_questions(config: RunConfig) -> set[str]:
-    """The training questions that reward models, and nothing before them, see."""
+    """Training questions that reward models use, and no stage before them."""
     return {
         s.problem_id for s in read_stage(config, "samples", Solution) if isinstance(s, Solution)
     }
@@ -350,7 +350,7 @@ def test_a_kill_at_any_moment_leaves_old_or_new(
 
 
 class _Killed(BaseException):
-    """As if the process were no more: nothing is tidied up."""
+    """Stands for a kill: nothing is cleaned up."""
 
 
 def _killed_after(config: RunConfig, n: int | None, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -380,7 +380,7 @@ def _killed_after(config: RunConfig, n: int | None, monkeypatch: pytest.MonkeyPa
 
 
 def _without_leftovers(found: dict[str, bytes]) -> dict[str, bytes]:
-    """Without what the next run sweeps away."""
+    """Without the files that the next run removes."""
     return {
         name: data
         for name, data in found.items()
@@ -398,7 +398,7 @@ def test_a_run_that_is_at_work_is_not_regraded(
             regrade(run, apply=True)
 
 
-def test_damaged_and_missing_records_are_said(run: RunConfig, tmp_path: Path) -> None:
+def test_damaged_and_missing_records_are_errors(run: RunConfig, tmp_path: Path) -> None:
     path = run.run_dir / "stages/samples/part-00000.parquet"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -458,7 +458,7 @@ def test_a_grader_without_the_data_says_what_the_task_says(
 def test_a_stage_regraded_twice_is_never_taken_for_the_first_one(
     run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There and back again: what was made between must not pass for made from either."""
+    """Regraded there and back: stages made in between must not count as made from either result."""
     use_grader(monkeypatch, "test")
     regrade(run, apply=True)
     once = {p.name: p.fingerprint for p in plan_stages(build_stages(run), run)}

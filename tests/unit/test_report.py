@@ -199,7 +199,7 @@ def test_report_of_a_run_folder(tmp_path):
 
 
 def recorded(run_dir, **settings):
-    """The run's settings as two stages noted them, the first of which made the second."""
+    """The run's settings as recorded by two stages, the first of which made the second."""
     made = {
         "seed": 0,
         "labels.rollouts": 8,
@@ -304,7 +304,7 @@ def test_a_report_of_what_cannot_be_read_is_refused(tmp_path):
         build_report(run_dir)
 
 
-def test_an_unfinished_run_is_said_to_be_one(tmp_path):
+def test_an_unfinished_run_is_an_error(tmp_path):
     run_dir = write_run(tmp_path, fake_inputs(3))
     (run_dir / "stages" / "test_samples" / "part-00000.parquet").unlink()
     with pytest.raises(RunError, match="test_samples"):

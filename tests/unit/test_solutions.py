@@ -1,4 +1,4 @@
-"""From a completion to a graded solution."""
+"""Completions → graded solutions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals and tests, against values worked out by other means."""
+"""Intervals and tests, against values computed by other means."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Expert iteration: sampling, what is kept, when it stops, which student wins."""
+"""Expert iteration: sampling, the kept solutions, the stopping rule, the chosen student."""
 
 from __future__ import annotations
 
