@@ -1,4 +1,4 @@
-"""Steps and layouts: a solution is read back from its text, and the mark stands only in its place."""
+"""Steps and layouts: a solution is read back from its text; the mark stands only in its place."""
 
 from __future__ import annotations
 
