@@ -12,6 +12,7 @@ import time
 import types
 from pathlib import Path
 
+import glore
 from glore.config import RunConfig
 from glore.pipeline import Stage
 from glore.records import Refinement
@@ -74,7 +75,9 @@ class Refiner:
 
 
 def stand_in(name: str, **contents: object) -> None:
+    """Replace a package by a module of these contents; its files can still be imported."""
     module = types.ModuleType(name)
+    module.__path__ = [str(Path(glore.__file__).parent / name.partition(".")[2])]
     module.__dict__.update(contents)
     sys.modules[name] = module
 

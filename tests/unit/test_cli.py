@@ -78,12 +78,14 @@ def test_the_dry_run_says_what_and_why(folder: Path) -> None:
         if line.startswith("│")
     ]
     assert rows == [
-        ["task", "reused", "complete", ""],
-        ["sample", "reused", "complete", ""],
-        ["train", "computed", "student.sft.learning_rate 5e-05 → 0.1", "200"],
-        ["evaluate", "computed", "made from another train", ""],
-        ["total", "2 of 4 to do", "", "200"],
+        ["task", "reused", "complete", "", ""],
+        ["sample", "reused", "complete", "", ""],
+        ["train", "computed", "student.sft.learning_rate 5e-05 → 0.1", "200", ""],
+        ["evaluate", "computed", "made from another train", "", ""],
+        ["total", "2 of 4 to do", "", "200", ""],
     ]
+    assert "questions: 3,000 train, 300 dev, 600 test" in done.stdout
+    assert "disk: 2 models of " in done.stdout
 
 
 def test_until_says_how_to_look(folder: Path) -> None:

@@ -437,7 +437,6 @@ def test_every_sampling_and_training_stage_has_an_estimate(tmp_path: Path) -> No
         "student",
         "labels",
         "pairs",
-        "refiner",
         "test_labels",
         "test_draft_scores",
         "test_scores",

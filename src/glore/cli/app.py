@@ -53,7 +53,6 @@ def run(
 ) -> None:
     """Run a recipe. Run it again to continue where it stopped."""
     with outcome() as own:
-        from glore.cli.display import plan_table
         from glore.config import load_config
         from glore.pipeline import run_stages
         from glore.progress import TerminalProgress
@@ -63,11 +62,12 @@ def run(
         stages = build_stages(config)
         console = _console()
         if dry_run:
-            console.print(
-                plan_table(
-                    run_stages(stages, config, until=until, dry_run=True), str(config.run_dir)
-                )
-            )
+            from glore.cli.dry_run import data_note, disk_note, plan_table
+
+            plans = run_stages(stages, config, until=until, dry_run=True)
+            console.print(plan_table(plans, str(config.run_dir)))
+            console.print(data_note(config), soft_wrap=True)
+            console.print(disk_note(config, stages), soft_wrap=True)
             return
         own.log_dir = config.run_dir / "log"
         own.on_interrupt = "all finished work is kept: run the same command to continue"
@@ -168,7 +168,7 @@ def study(
 
         asked = find_study(name)
         folder = _open_run(run).run_dir
-        from glore.cli.display import plan_table
+        from glore.cli.dry_run import plan_table
         from glore.config import load_config
         from glore.progress import TerminalProgress
         from glore.report.terminal import print_view

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from glore.cli.rich_tables import cell, count, new_table
 from glore.errors import printable, shown
 from glore.pipeline import StagePlan
 from glore.pipeline.marks import read_done
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from glore.regrade import RegradedStage, Regrading
 
 __all__ = [
-    "plan_table",
     "refinement_json",
     "refinement_text",
     "regrading_notes",
@@ -35,35 +35,23 @@ __all__ = [
 ]
 
 
-def plan_table(plans: Sequence[StagePlan], run_dir: str) -> Table:
-    """The plan of `glore run` as a table, one row per stage."""
-    table = _table(f"{run_dir}: what would be done", ("stage", "what", "why"), ("tokens, about",))
-    for plan in plans:
-        table.add_row(*map(_cell, (plan.name, plan.state, plan.why, _count(plan.tokens))))
-    total = sum(plan.tokens or 0 for plan in plans)
-    table.add_section()
-    to_do = sum(plan.state != "reused" for plan in plans)
-    table.add_row(*map(_cell, ("total", f"{to_do} of {len(plans)} to do", "", _count(total))))
-    return table
-
-
 def stages_table(plans: Sequence[StagePlan], run_dir: Path) -> Table:
     """The state of a run as a table, one row per stage."""
-    table = _table(str(run_dir), ("stage", "state", "counts"), ("tokens", "time"))
+    table = new_table(str(run_dir), ("stage", "state", "counts"), ("tokens", "time"))
     tokens, seconds = 0, 0.0
     for plan in plans:
         done = read_done(run_dir / "stages" / plan.name)
         state = "done" if plan.state == "reused" else f"stale: {plan.why}" if done else plan.why
         if done is None:
-            table.add_row(*map(_cell, (plan.name, state, "", "", "")))
+            table.add_row(*map(cell, (plan.name, state, "", "", "")))
             continue
         tokens, seconds = tokens + done.tokens, seconds + done.seconds
         counts = ", ".join(f"{name} {value:,.10g}" for name, value in sorted(done.counts.items()))
         table.add_row(
-            *map(_cell, (plan.name, state, counts, _count(done.tokens), duration(done.seconds)))
+            *map(cell, (plan.name, state, counts, count(done.tokens), duration(done.seconds)))
         )
     table.add_section()
-    table.add_row(*map(_cell, ("total", "", "", _count(tokens), duration(seconds))))
+    table.add_row(*map(cell, ("total", "", "", count(tokens), duration(seconds))))
     return table
 
 
@@ -76,7 +64,7 @@ def stage_warnings(plans: Sequence[StagePlan], run_dir: Path) -> list[str]:
 def regrading_tables(found: Regrading, run_dir: Path) -> list[Table]:
     """A regrading as tables: counts by stage and change of verdict, then examples."""
     title = "what was changed" if found.is_applied else "what the current graders would change"
-    counts = _table(
+    counts = new_table(
         f"{run_dir}: {title}",
         ("stage", "stored → now", "the stage"),
         ("changed", "verdicts"),
@@ -87,15 +75,15 @@ def regrading_tables(found: Regrading, run_dir: Path) -> list[Table]:
         becomes = _becomes(stage, found.is_applied)
         for change, n in rows or [("", 0)]:
             counts.add_row(
-                *map(_cell, (stage.stage, change, becomes, _count(n), f"{stage.n_verdicts:,}"))
+                *map(cell, (stage.stage, change, becomes, count(n), f"{stage.n_verdicts:,}"))
             )
             becomes = ""
-    examples = _table("examples", ("stage", "question", "gold", "answer", "stored", "now"), ())
+    examples = new_table("examples", ("stage", "question", "gold", "answer", "stored", "now"), ())
     for stage in found.stages:
         for e in stage.examples:
             answer = "none" if e.answer is None else shown(e.answer)
             examples.add_row(
-                *map(_cell, (stage.stage, e.problem_id, shown(e.gold), answer, e.stored, e.now))
+                *map(cell, (stage.stage, e.problem_id, shown(e.gold), answer, e.stored, e.now))
             )
     return [counts, examples] if examples.row_count else [counts]
 
@@ -163,20 +151,3 @@ def _becomes(stage: RegradedStage, is_applied: bool) -> str:
         becomes = "now unfinished" if is_applied else "would become unfinished"
         return f"{becomes}: {stage.n_unfinished:,} drafts need more rollouts"
     return "already stale: its drafts are gone" if stage.outcome == "other drafts" else ""
-
-
-def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
-    table = Table(title=_cell(title), title_justify="left")
-    for name in left:
-        table.add_column(name, overflow="fold")
-    for name in right:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
-def _cell(text: str) -> Text:
-    return Text(printable(text))
-
-
-def _count(n: int | None) -> str:
-    return f"{n:,}" if n else ""

@@ -80,8 +80,8 @@ class StageContext:
         return tuple(self._warnings)
 
     def warn(self, message: str | None) -> None:
-        """Report a sign that the stage failed although it finishes; None: there is none. It is shown
-        at once and kept in `done.json`.
+        """Report a sign that the stage failed although it finishes (None: no sign). It is shown and
+        kept in `done.json`.
         """
         if message is not None:
             self._warnings.append(message)

@@ -54,6 +54,8 @@ class StagePlan:
     """Whether computing it discards existing results: of other settings, damaged or unreadable."""
     damaged: bool = False
     """Whether these have the same settings, so that a copy of the files could be restored."""
+    trains: bool = False
+    """Whether it makes models; the work of other stages is sampling, if any."""
     absent: tuple[str, ...] = ()
     """Settings that name a file or folder outside the run which is missing now."""
 
@@ -139,17 +141,18 @@ def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str], redo: bool) -
     mark = done if state == "reused" else None
     missing = () if state == "reused" else tuple(absent)
     return StagePlan(
-        stage.name,
-        state,
-        why,
-        fingerprint,
-        settings,
-        inputs,
-        tokens,
-        mark,
-        replaces,
-        damaged,
-        missing,
+        name=stage.name,
+        state=state,
+        why=why,
+        fingerprint=fingerprint,
+        settings=settings,
+        inputs=inputs,
+        tokens=tokens,
+        done=mark,
+        replaces=replaces,
+        damaged=damaged,
+        trains=bool(stage.models),
+        absent=missing,
     )
 
 

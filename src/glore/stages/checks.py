@@ -7,7 +7,6 @@ network and read no weights. They load torch only for a setting that can't be ju
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from glore.config.plugins import imported, is_installed
 from glore.config.training import is_local
 from glore.errors import ConfigError, EngineError, shown
 from glore.prompts import solve_segments
+from glore.stages.workload import n_pieces
 from glore.tasks.open import open_task
 from glore.training.launch_command import check_launch
 from glore.training.trackers import check_trackers
@@ -39,10 +39,6 @@ LLAMA_LAYERS = (
     "lm_head",
 )
 """Names of the layers with weights to adapt in a base model trained from nothing."""
-
-_PIECES = re.compile(r"\n| ?\d| ?[^\W\d_]+| ?(?:[^\s\w]|_)+|\s")
-"""As `glore.training.scratch.PIECES`: no token of a base trained from nothing spans more than one.
-"""
 
 
 def check_base(config: RunConfig) -> None:
@@ -96,7 +92,7 @@ def _check_lengths(config: RunConfig) -> None:
 
 
 def _least_tokens(segments: Iterable[str]) -> int:
-    return sum(len(_PIECES.findall(segment)) for segment in segments)
+    return sum(map(n_pieces, segments))
 
 
 def _check_training(config: RunConfig, section: str) -> None:

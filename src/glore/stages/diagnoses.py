@@ -146,7 +146,7 @@ def labels_are_of_one_kind(counts: LabelCounts) -> str | None:
 def refiner_copies(
     refined: Sequence[Solution], draft_steps: Mapping[str, tuple[str, ...]]
 ) -> str | None:
-    """For refinements, and the steps of their drafts by id: the refiner returns drafts unchanged."""
+    """For refinements, and the steps of drafts by id: the refiner returns drafts unchanged."""
     n = len(refined)
     copied = sum(draft_steps[s.draft_id or ""] == s.steps for s in refined)
     if n < MIN_N or copied < COPIED * n:

@@ -1,21 +1,25 @@
-"""Tokens that a stage will sample or train on, roughly, from the settings alone (`--dry-run`)."""
+"""Tokens that a stage will sample or train on, roughly (`--dry-run`).
+
+A stage that samples counts the tokens it draws. A stage that trains counts prompts and solutions of
+its rows, as often as it reads them.
+"""
 
 from __future__ import annotations
 
 from glore.config import RunConfig
+from glore.stages.workload import workload
 
 __all__ = [
     "draft_tokens",
     "orm_tokens",
-    "questions",
     "refinement_tokens",
+    "refiner_tokens",
     "rollout_tokens",
     "round_tokens",
     "round_train_tokens",
     "sample_tokens",
     "scratch_tokens",
     "sft_tokens",
-    "solution_tokens",
     "sorm_tokens",
     "test_rollout_tokens",
     "test_sample_tokens",
@@ -23,18 +27,8 @@ __all__ = [
 
 TRAIN_ROWS_SHARE = 0.5
 """The share of the solutions that are right, distinct or wrong enough to be trained on."""
-PREFIXES_PER_DRAFT = 2
-"""Prefixes of a draft that the backward scan tries, right drafts counted."""
-
-
-def questions(config: RunConfig, split: str) -> int:
-    """About how many questions a split has."""
-    return config.task.expected_questions(split)
-
-
-def solution_tokens(config: RunConfig, n_solutions: float) -> int:
-    """Tokens of `n_solutions` solutions: a third of what they may have."""
-    return round(n_solutions * config.student.max_new_tokens / 3)
+PREFIXES_PER_DRAFT = 1
+"""Prefixes of a draft from which the backward scan draws all K rollouts, right drafts counted."""
 
 
 def scratch_tokens(config: RunConfig) -> int:
@@ -42,10 +36,70 @@ def scratch_tokens(config: RunConfig) -> int:
     return 0 if config.base.model else config.base.scratch.n_tokens
 
 
+def sft_tokens(config: RunConfig) -> int:
+    """Fine-tuning on the worked solutions."""
+    if config.student.bootstrap != "sft":
+        return 0
+    return _trained(config, workload(config).n_worked, config.student.sft.epochs)
+
+
+def round_tokens(config: RunConfig) -> int:
+    """Sampling of one round of expert iteration."""
+    return _drawn(config, _round_solutions(config))
+
+
 def round_train_tokens(config: RunConfig, number: int) -> int:
     """Fine-tuning in round `number` of expert iteration, on the solutions of all rounds so far."""
-    epochs = config.student.ei_train.epochs
-    return round(number * round_tokens(config) * TRAIN_ROWS_SHARE * epochs)
+    rows = number * _round_solutions(config) * TRAIN_ROWS_SHARE
+    worked = workload(config).n_worked if config.student.bootstrap == "sft" else 0
+    return _trained(config, rows + worked, config.student.ei_train.epochs)
+
+
+def sample_tokens(config: RunConfig) -> int:
+    """Samples of the training questions."""
+    return _drawn(config, _reward_questions(config) * config.reward.samples)
+
+
+def orm_tokens(config: RunConfig) -> int:
+    """Training an ORM, on the distinct samples."""
+    rows = _reward_questions(config) * config.reward.samples * TRAIN_ROWS_SHARE
+    return _trained(config, rows, config.reward.orm.epochs)
+
+
+def sorm_tokens(config: RunConfig) -> int:
+    """Training the SORM."""
+    rows = _reward_questions(config) * config.reward.draft_samples
+    return _trained(config, rows, config.reward.sorm.epochs)
+
+
+def rollout_tokens(config: RunConfig) -> int:
+    """Verifying rollouts of the training drafts."""
+    drafts = _reward_questions(config) * config.reward.draft_samples
+    return _rolled_out(config, drafts, config.labels.full_counts)
+
+
+def refiner_tokens(config: RunConfig) -> int:
+    """Training the refiner: a draft and a solution for each wrong draft, globally and locally."""
+    wrong = _reward_questions(config) * config.reward.draft_samples * TRAIN_ROWS_SHARE
+    found = workload(config)
+    row = found.question_tokens + 2 * found.solution_tokens
+    return round(2 * wrong * row * config.refiner.train.epochs)
+
+
+def draft_tokens(config: RunConfig) -> int:
+    """Greedy drafts of the test questions."""
+    return _drawn(config, workload(config).questions["test"])
+
+
+def test_sample_tokens(config: RunConfig) -> int:
+    """Samples of the test questions."""
+    return _drawn(config, workload(config).questions["test"] * config.evaluation.samples)
+
+
+def test_rollout_tokens(config: RunConfig) -> int:
+    """Verifying rollouts of the test drafts."""
+    full = config.labels.full_counts or config.evaluation.label_full_counts
+    return _rolled_out(config, workload(config).questions["test"], full)
 
 
 def refinement_tokens(config: RunConfig) -> int:
@@ -53,58 +107,29 @@ def refinement_tokens(config: RunConfig) -> int:
     return 3 * draft_tokens(config)
 
 
-def _reward_questions(c: RunConfig) -> int:
-    n = questions(c, "train")
-    return min(n, c.reward.questions or n)
+def _drawn(config: RunConfig, solutions: float) -> int:
+    return round(solutions * workload(config).solution_tokens)
 
 
-def sft_tokens(c: RunConfig) -> int:
-    """Fine-tuning on the worked solutions."""
-    if c.student.bootstrap != "sft":
-        return 0
-    worked = questions(c, "train") * c.task.expected_worked_share
-    return solution_tokens(c, worked * c.student.sft.epochs)
+def _trained(config: RunConfig, rows: float, epochs: float) -> int:
+    found = workload(config)
+    return round(rows * (found.question_tokens + found.solution_tokens) * epochs)
 
 
-def round_tokens(c: RunConfig) -> int:
-    """Sampling of one round of expert iteration."""
-    n_train = questions(c, "train")
-    return solution_tokens(
-        c, min(c.student.ei.questions or n_train, n_train) * c.student.ei.samples
-    )
+def _rolled_out(config: RunConfig, drafts: int, full_counts: bool) -> int:
+    """The scan begins at the end of a draft, so a rollout is a quarter of a solution. Full counts
+    are drawn at every step, where it is half of one on average.
+    """
+    steps = workload(config).solution_steps - 1
+    prefixes, share = (steps, 0.5) if full_counts else (PREFIXES_PER_DRAFT, 0.25)
+    return _drawn(config, drafts * prefixes * config.labels.rollouts * share)
 
 
-def sample_tokens(c: RunConfig) -> int:
-    """Samples of the training questions."""
-    return solution_tokens(c, _reward_questions(c) * c.reward.samples)
+def _round_solutions(config: RunConfig) -> int:
+    n_train = workload(config).questions["train"]
+    return min(config.student.ei.questions or n_train, n_train) * config.student.ei.samples
 
 
-def orm_tokens(c: RunConfig) -> int:
-    """Training the ORM."""
-    return round(sample_tokens(c) * c.reward.orm.epochs)
-
-
-def sorm_tokens(c: RunConfig) -> int:
-    """Training the SORM."""
-    return solution_tokens(c, _reward_questions(c) * c.reward.draft_samples * c.reward.sorm.epochs)
-
-
-def rollout_tokens(c: RunConfig) -> int:
-    """Verifying rollouts of the training drafts."""
-    drafts = _reward_questions(c) * c.reward.draft_samples
-    return solution_tokens(c, drafts * PREFIXES_PER_DRAFT * c.labels.rollouts * TRAIN_ROWS_SHARE)
-
-
-def draft_tokens(c: RunConfig) -> int:
-    """Greedy drafts of the test questions."""
-    return solution_tokens(c, questions(c, "test"))
-
-
-def test_sample_tokens(c: RunConfig) -> int:
-    """Samples of the test questions."""
-    return draft_tokens(c) * c.evaluation.samples
-
-
-def test_rollout_tokens(c: RunConfig) -> int:
-    """Verifying rollouts of the test drafts."""
-    return round(draft_tokens(c) * PREFIXES_PER_DRAFT * c.labels.rollouts * TRAIN_ROWS_SHARE)
+def _reward_questions(config: RunConfig) -> int:
+    n = workload(config).questions["train"]
+    return min(n, config.reward.questions or n)

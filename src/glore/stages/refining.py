@@ -12,6 +12,7 @@ from glore.records import PrefixTrials, RefinementPair, Solution, StepLabels
 from glore.solutions import by_problem, same_text
 from glore.stages.checks import check_training
 from glore.stages.common import problems_by_id
+from glore.stages.estimates import refiner_tokens
 from glore.stages.fine_tuning import TRAINING, base_model, train_lm
 from glore.stages.reward import CONSISTENCY, train_drafts
 from glore.tasks.grading.answers import with_answer_line
@@ -65,6 +66,7 @@ def pairs(ctx: StageContext) -> None:
     reads=("refiner.init", "refiner.train"),
     uses=TRAINING,
     models=("refiner",),
+    estimate=refiner_tokens,
     checks=(check_training("refiner.train"),),
 )
 def refiner(ctx: StageContext) -> None:

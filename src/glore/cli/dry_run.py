@@ -1,0 +1,87 @@
+"""What `glore run --dry-run` shows: the plan with tokens and predicted times, data and disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from glore.cli.rich_tables import cell, count, new_table
+from glore.config import RunConfig
+from glore.pipeline import Stage, StagePlan
+from glore.progress import duration
+from glore.stages.disk import model_bytes, n_models
+from glore.stages.workload import workload
+
+__all__ = ["data_note", "disk_note", "plan_table"]
+
+
+def plan_table(plans: Sequence[StagePlan], run_dir: str) -> Table:
+    """What `glore run` would do, stage by stage. The time is predicted from the rates of finished
+    stages, where there are some of the kind (sampling, training).
+    """
+    table = new_table(
+        f"{run_dir}: what would be done",
+        ("stage", "what", "why"),
+        ("tokens, about", "time, about"),
+    )
+    rates = {trains: _rate(plans, trains) for trains in (True, False)}
+    total_seconds, is_known = 0.0, True
+    for plan in plans:
+        rate, seconds = rates[plan.trains], None
+        if plan.tokens and rate:
+            seconds = plan.tokens / rate
+            total_seconds += seconds
+        is_known &= not plan.tokens or seconds is not None
+        time = "" if seconds is None else duration(seconds)
+        table.add_row(*map(cell, (plan.name, plan.state, plan.why, count(plan.tokens), time)))
+    total = sum(plan.tokens or 0 for plan in plans)
+    table.add_section()
+    to_do = sum(plan.state != "reused" for plan in plans)
+    time = duration(total_seconds) if is_known and total_seconds else ""
+    done = f"{to_do} of {len(plans)} to do"
+    table.add_row(*map(cell, ("total", done, "", count(total), time)))
+    return table
+
+
+def _rate(plans: Sequence[StagePlan], trains: bool) -> float | None:
+    """Tokens per second of the finished stages of a kind, the middle one; None without any."""
+    rates = sorted(
+        plan.done.tokens / plan.done.seconds
+        for plan in plans
+        if plan.trains == trains and plan.done and plan.done.tokens and plan.done.seconds
+    )
+    return rates[len(rates) // 2] if rates else None
+
+
+def disk_note(config: RunConfig, stages: Sequence[Stage]) -> str:
+    """How much disk the run's models take, and how much is free."""
+    n, size = n_models(stages), model_bytes(config)
+    if size is None:
+        return f"disk: {n} models, each as large as the base model"
+    place = next(p for p in (config.run_dir, *config.run_dir.absolute().parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    note = (
+        f"disk: {n} models of {_bytes(size)} each, {_bytes(n * size)} in all; "
+        f"{_bytes(free)} are free"
+    )
+    return note if free > 1.5 * n * size else f"{note}, which is too little with checkpoints"
+
+
+def data_note(config: RunConfig) -> str:
+    """How many questions there are, and how long they are."""
+    found = workload(config)
+    questions = ", ".join(f"{n:,} {split}" for split, n in found.questions.items())
+    how = "counted in the data" if found.is_counted else "assumed: the data is not on this machine"
+    return (
+        f"questions: {questions}, about {found.question_tokens:.0f} tokens each; solutions of "
+        f"about {found.solution_tokens:.0f} tokens, {found.n_worked:,} worked ({how})"
+    )
+
+
+def _bytes(n: float) -> str:
+    units = ["bytes", "kB", "MB", "GB", "TB"]
+    while n >= 1000 and len(units) > 1:
+        n, units = n / 1000, units[1:]
+    return f"{n:.3g} {units[0]}"

@@ -1,0 +1,55 @@
+"""Disk that the models of a run take, from the size of the base model (`--dry-run`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from glore.config import RunConfig, ScratchModelSettings
+from glore.config.training import is_local
+from glore.errors import GloreError
+from glore.pipeline import Stage
+
+__all__ = ["model_bytes", "n_models", "scratch_parameters"]
+
+BYTES = {"float32": 4, "bfloat16": 2}
+
+
+def n_models(stages: Sequence[Stage]) -> int:
+    """Models that these stages keep, each with all its weights."""
+    return sum(len(stage.models) for stage in stages)
+
+
+def model_bytes(config: RunConfig) -> int | None:
+    """Bytes of the weights of one model of the run; None for a base that is not on this machine, or
+    that can't be read.
+    """
+    size = BYTES[config.base.dtype]
+    if config.base.model is None:
+        return scratch_parameters(config.base.scratch) * size
+    if not (is_local(config.base.model) or Path(config.base.model).is_file()):
+        return None
+    from glore.model_folder import open_folder
+    from glore.model_weights import weight_headers
+
+    try:
+        found = open_folder(str(config.base.reference), "causal language model")
+        headers = weight_headers(found, "base.model")
+    except (GloreError, OSError, ValueError):  # the check of the stage `base` reports it
+        return None
+    total = 0
+    for _, shape in headers.values():
+        count = 1
+        for axis in shape:
+            count *= axis
+        total += count
+    return total * size
+
+
+def scratch_parameters(settings: ScratchModelSettings) -> int:
+    """Weights of the Llama that `glore.training.scratch` makes with the full vocabulary: a matrix
+    that reads tokens and one that writes them, and per layer four of attention, three of the
+    feed-forward part and two norms.
+    """
+    h, inner = settings.hidden_size, settings.intermediate_size
+    return 2 * settings.vocab_size * h + settings.n_layers * (4 * h * h + 3 * h * inner + 2 * h) + h

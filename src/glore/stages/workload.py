@@ -1,0 +1,132 @@
+"""How much there is to do: questions per split, and tokens per question and per solution.
+
+Counted in the data where it lies on this machine, else assumed (`TaskSettings.expected_questions`).
+For estimates alone: no result depends on it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from glore.config import RunConfig
+from glore.config.training import is_local
+from glore.errors import GloreError
+from glore.prompts import solve_segments
+from glore.records import Problem
+from glore.tasks.open import open_task
+
+__all__ = ["PIECES", "Workload", "n_pieces", "workload"]
+
+PIECES = re.compile(r"\n| ?\d| ?[^\W\d_]+| ?(?:[^\s\w]|_)+|\s")
+"""Words, digits and marks of a text. As `glore.training.scratch.PIECES`: no token of a base trained
+from nothing spans more than one. Tokens of pretrained models are about as many.
+"""
+SAMPLED = 500
+"""Questions and solutions whose tokens are counted."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Workload:
+    """Sizes of a task, as far as they are known."""
+
+    questions: Mapping[str, int]
+    """Of `train`, `dev` and `test`."""
+    n_worked: int
+    """Training questions with a worked solution."""
+    question_tokens: float
+    """Of a prompt, on average."""
+    solution_tokens: float
+    """Of a solution, on average."""
+    solution_steps: float
+    """Of a solution, its answer line counted, on average."""
+    is_counted: bool
+    """Whether these were counted in the data; else they are assumed."""
+
+
+def workload(config: RunConfig) -> Workload:
+    """The sizes of the run's task. Reads local data, once in a process; asks no network."""
+    key = json.dumps(
+        [config.task.model_dump(mode="json"), config.student.max_new_tokens], sort_keys=True
+    )
+    return _workload(_Key(key, config))
+
+
+class _Key:
+    """A config that counts as equal if the text that stands for it is."""
+
+    def __init__(self, text: str, config: RunConfig) -> None:
+        self.text, self.config = text, config
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+
+@functools.lru_cache(maxsize=8)
+def _workload(key: _Key) -> Workload:
+    config = key.config
+    assumed = {split: config.task.expected_questions(split) for split in ("train", "dev", "test")}
+    usual = Workload(
+        assumed,
+        round(assumed["train"] * config.task.expected_worked_share),
+        50.0,
+        config.student.max_new_tokens / 3,
+        4.0,
+        is_counted=False,
+    )
+    local = config.task.local_data()
+    if config.task.kind != "stories" and not any(Path(path).exists() for path in local.values()):
+        return usual
+    try:
+        task = open_task(config.task, config.seed)
+        problems = {split: task.problems(split) for split in assumed}
+    except GloreError:  # the stage `problems` reports it
+        return usual
+    count = _counter(config)
+    sample = [p for split in ("train", "test") for p in problems[split][: SAMPLED // 2]]
+    worked = [p for p in problems["train"] if p.solution is not None]
+    texts = [_solution_text(p) for p in worked[:SAMPLED]]
+    return Workload(
+        {split: len(found) for split, found in problems.items()},
+        len(worked),
+        _mean([count("".join(solve_segments(p.question))) for p in sample], usual.question_tokens),
+        _mean([count(text) for text in texts], usual.solution_tokens),
+        _mean([text.count("\n") for text in texts], usual.solution_steps),
+        is_counted=True,
+    )
+
+
+def n_pieces(text: str) -> int:
+    """Words, digits and marks of a text."""
+    return len(PIECES.findall(text))
+
+
+def _solution_text(problem: Problem) -> str:
+    return "\n".join(problem.solution or ()) + "\n"
+
+
+def _counter(config: RunConfig) -> Callable[[str], int]:
+    """Tokens of a text: by the tokenizer of a base model on this machine, else its pieces."""
+    model = config.base.model
+    folder = config.run_dir / "models" / "base" if model is None else Path(model).expanduser()
+    file = folder / "tokenizer.json"
+    if file.is_file() and (model is None or is_local(model)):
+        from tokenizers import Tokenizer
+
+        try:
+            tokenizer = Tokenizer.from_file(str(file))
+        except Exception:  # damaged: the check of the stage `base` reports it
+            return n_pieces
+        return lambda text: len(tokenizer.encode(text).ids)
+    return n_pieces
+
+
+def _mean(numbers: Sequence[int], otherwise: float) -> float:
+    return sum(numbers) / len(numbers) if numbers else otherwise

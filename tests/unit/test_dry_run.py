@@ -1,0 +1,114 @@
+"""What the dry run predicts: tokens from the real data, time from measured rates, disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from glore.cli.dry_run import data_note, disk_note, plan_table
+from glore.config import RunConfig, ScratchModelSettings
+from glore.pipeline import Stage, StageContext, plan_stages, run_stages
+from glore.records import Problem
+from glore.stages import build_stages
+from glore.stages.disk import n_models, scratch_parameters
+from glore.stages.workload import workload
+from support.small_stages import small_config
+
+
+def config_of(folder: Path, **changes: object) -> RunConfig:
+    return RunConfig.model_validate({"name": "t", "runs_dir": str(folder), **changes})
+
+
+def own_data(folder: Path, n: int = 100) -> dict[str, object]:
+    rows = [
+        {"question": f"What is {i} plus one?", "answer": i + 1, "solution": f"{i} + 1 = {i + 1}"}
+        for i in range(n)
+    ]
+    file = folder / "mine.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"kind": "jsonl", "path": str(file), "n_dev": 10}
+
+
+def test_own_data_is_counted(tmp_path: Path) -> None:
+    config = config_of(tmp_path, task=own_data(tmp_path), base={"model": "some/base"})
+    found = workload(config)
+    assert dict(found.questions) == {"train": 70, "dev": 10, "test": 20}
+    assert (found.n_worked, found.is_counted) == (70, True)
+    assert found.solution_steps == 2, "with the answer line"
+    plans = {p.name: p for p in plan_stages(build_stages(config), config)}
+    assert plans["test_drafts"].tokens == round(20 * found.solution_tokens)
+    assert plans["sft"].tokens == round(
+        70 * (found.question_tokens + found.solution_tokens) * config.student.sft.epochs
+    )
+    assert "70 train, 10 dev, 20 test" in data_note(config)
+    assert "counted in the data" in data_note(config)
+
+
+def test_data_that_is_elsewhere_is_assumed_and_bad_data_is_left_to_its_stage(
+    tmp_path: Path,
+) -> None:
+    hub = config_of(tmp_path, task={"kind": "gsm8k"}, base={"model": "some/base"})
+    assert workload(hub).questions["train"] == 7473
+    assert "assumed" in data_note(hub)
+    task = own_data(tmp_path)
+    Path(str(task["path"])).write_text("{}\n")
+    bad = config_of(tmp_path, task=task, base={"model": "some/base"})
+    assert not workload(bad).is_counted
+
+
+def test_time_is_predicted_from_finished_stages_of_the_same_kind(tmp_path: Path) -> None:
+    def work(context: StageContext) -> None:
+        context.write([], Problem)
+        context.count(tokens=100)
+        for model in context_models.get(context.name, ()):
+            context.new_model_dir(model).mkdir(parents=True)
+            (context.new_model_dir(model) / "weights").write_text("w")
+
+    context_models = {"train": ("a",)}
+    stages = [
+        Stage("draw", work, estimate=lambda c: 100),
+        Stage("train", work, inputs=("draw",), models=("a",), estimate=lambda c: 100),
+        Stage("draw again", work, inputs=("train",), estimate=lambda c: 300),
+        Stage("train again", work, inputs=("train",), models=("b",), estimate=lambda c: 50),
+    ]
+    config = small_config(tmp_path)
+    unknown = plan_table(plan_stages(stages, config), "run")
+    assert [*unknown.columns[4].cells][-1].plain == ""  # type: ignore[union-attr]
+    run_stages(stages, config, until="train")
+    plans = [
+        dataclasses.replace(p, done=dataclasses.replace(p.done, seconds=s))
+        if p.done and (s := {"draw": 10.0, "train": 50.0}[p.name])
+        else p
+        for p in plan_stages(stages, config)
+    ]
+    times = [cell.plain for cell in plan_table(plans, "run").columns[4].cells]  # type: ignore[union-attr]
+    assert times == ["", "", "30 s", "25 s", "55 s"]
+
+
+@pytest.mark.parametrize("changes", [{}, {"n_layers": 2, "hidden_size": 64, "n_heads": 2}])
+def test_disk_of_a_base_from_nothing_is_that_of_its_weights(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    settings = ScratchModelSettings.model_validate(changes)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=settings.vocab_size,
+            hidden_size=settings.hidden_size,
+            num_hidden_layers=settings.n_layers,
+            num_attention_heads=settings.n_heads,
+            intermediate_size=settings.intermediate_size,
+            tie_word_embeddings=False,
+        )
+    )
+    assert scratch_parameters(settings) == sum(p.numel() for p in model.parameters())
+    config = config_of(tmp_path, base={"scratch": changes})
+    stages = build_stages(config)
+    assert n_models(stages) == 1 + 1 + config.student.ei.max_rounds + 6
+    note = disk_note(config, stages)
+    assert note.startswith(f"disk: {n_models(stages)} models of ")
+    elsewhere = config_of(tmp_path, task={"kind": "gsm8k"}, base={"model": "some/base"})
+    assert "each as large as the base model" in disk_note(elsewhere, build_stages(elsewhere))
