@@ -20,7 +20,8 @@ from glore.config import StoriesSettings, TaskSettings
 from glore.errors import ConfigError, DataError
 from glore.records import Problem
 from glore.tasks import OracleTask, ScratchTask, open_task
-from glore.tasks.stories import Stories, generate, task, vocabulary
+from glore.tasks.stories import Stories, base_documents, generate, vocabulary
+from glore.tasks.stories import task as stories_task
 from glore.tasks.stories.generate import draw_story
 from glore.tasks.stories.oracle import is_true
 from glore.tasks.stories.perturb import perturbed_story
@@ -532,7 +533,7 @@ def test_settings_that_no_story_meets_are_refused_when_the_task_is_opened(
     rare = StoriesSettings(people=(2, 8), steps=(8, 8), max_number=10, extra_relations=3)
     with pytest.raises(
         ConfigError,
-        match=r"5 drawn stories held none with 8 to 8 steps for people=\[2, 8\], max_number=10; "
+        match=r"none of 5 drawn stories has 8 to 8 steps for people=\[2, 8\], max_number=10; "
         r"widen steps",
     ):
         open_task(TaskSettings(stories=rare), seed=0)
@@ -549,7 +550,7 @@ def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_questions_that_run_out_end_in_an_error_that_names_the_knobs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(task, "MAX_REPEATS", 100)
+    monkeypatch.setattr(stories_task, "MAX_REPEATS", 100)
     settings = TINY.model_copy(
         update={"unknown": (0, 0), "n_train": 100_000, "n_dev": 10, "n_test": 10}
     )
@@ -575,7 +576,7 @@ def test_base_documents_hold_no_dev_or_test_question_even_if_that_leaves_none(
     assert len(asked) > 800
     assert not {text.partition("\n")[0] + "\n" for text in asked} & held
     question = drawn.problems("dev")[0].question
-    monkeypatch.setattr(task, "render_story", lambda *_, **__: question)
+    monkeypatch.setattr(base_documents, "render_story", lambda *_, **__: question)
     with pytest.raises(DataError, match="none are left for the base model"):
         _ = [drawn.base_document(rng, 1.0) for _ in range(50)]
 

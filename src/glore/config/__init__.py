@@ -1,7 +1,8 @@
 """All settings of a run: YAML in, dotted overrides, checked, resolved copy out.
 
     kinds      sections with a class for each kind; kinds of installed packages
-    task       where problems come from: a class for each kind of task
+    task       where problems come from: what all kinds of tasks share
+    task_kinds a class for each built-in kind of task
     stories    the built-in stories
     engine     sampling: a class for each kind of engine
     training   one training; the base model
@@ -35,14 +36,14 @@ from glore.config.run import (
 )
 from glore.config.section import Settings
 from glore.config.stories import StoriesSettings
-from glore.config.task import (
+from glore.config.task import TaskSettings
+from glore.config.task_kinds import (
     DatasetTaskSettings,
     Gsm8kTaskSettings,
     JsonlTaskSettings,
     MathTaskSettings,
     StoriesTaskSettings,
     SvampTaskSettings,
-    TaskSettings,
 )
 from glore.config.training import (
     BaseModelSettings,

@@ -10,7 +10,8 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from glore.config.engine import EngineSettings, TorchEngineSettings
 from glore.config.section import LocalPath, Settings, Temperature
-from glore.config.task import StoriesTaskSettings, TaskSettings
+from glore.config.task import TaskSettings
+from glore.config.task_kinds import StoriesTaskSettings
 from glore.config.training import BaseModelSettings, TrainSettings
 from glore.errors import shown
 

@@ -1,4 +1,4 @@
-"""What a model made from nothing practises beside stories: arithmetic."""
+"""Drills for a model trained from nothing: arithmetic, looking up, finding and checking numbers."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from glore.tasks.stories.vocabulary import NAMES
 __all__ = ["corrected", "drill", "lookup", "perturbed_line"]
 
 FARTHEST = 3
-"""A number perturbed_line over differs by at most so much."""
+"""Largest change of a perturbed number."""
 BACKWARDS = 0.6
-"""Share of drills that find a number from what changes would make of it."""
+"""Share of drills with an unknown number, given the result of changes to it."""
 TRIED = 0.625
-"""Share of those in which the number is given, and tried."""
+"""Share of those that give the number and check it."""
 COMPARED = 0.4
-"""Share of drills that compare two numbers, where none are to be found."""
+"""Share of drills that compare two numbers, among those without unknown numbers."""
 QUERIES = 6
-"""Letters looked up in one list."""
+"""Lookups in one list."""
 JUDGED = 0.25
-"""Share of sums that are judged, not done."""
+"""Share of sums to judge, not to compute."""
 
 
 def drill(rng: random.Random, settings: StoriesSettings, finding: bool = True) -> Document:
-    """A sum like `12 + 7 = 19` to do or to judge; two numbers to compare, or (`finding`) a number
-    to find, `Ana: ? + 7 - 2 = 17` and `Check: Ana 12`, or one that is tried.
+    """A sum like `12 + 7 = 19` to compute or to judge; two numbers to compare; or (`finding`) a
+    number to find, `Ana: ? + 7 - 2 = 17` and `Check: Ana 12`, or to check.
     """
     if finding and rng.random() < BACKWARDS:
         return _tried(rng, settings) if rng.random() < TRIED else _found(rng, settings)
@@ -57,7 +57,7 @@ def drill(rng: random.Random, settings: StoriesSettings, finding: bool = True) -
 
 
 def perturbed_line(rng: random.Random, line: str) -> str:
-    """The line with another number for one of its numbers."""
+    """The line with one of its numbers changed."""
     numbers = list(re.finditer(r"\d+", line))
     if not numbers:
         return line
@@ -99,8 +99,8 @@ def _found(rng: random.Random, settings: StoriesSettings) -> Document:
 
 
 def lookup(rng: random.Random, settings: StoriesSettings) -> Document:
-    """Which number is B? One list, and several letters of it one after the other: with two lists in
-    a document it is learnt far later.
+    """Which number is B? One list, and lookups of several letters. With two lists in a document the
+    model learns this much later.
     """
     name = rng.choice(NAMES)
     options = rng.sample(range(1, settings.max_number + 1), max(2, rng.randint(*settings.options)))
@@ -113,8 +113,8 @@ def lookup(rng: random.Random, settings: StoriesSettings) -> Document:
 
 
 def corrected(rng: random.Random, settings: StoriesSettings) -> Document:
-    """A number that was tried and failed (read), and another one of those offered (learnt): what
-    has failed is crossed out.
+    """A number that fails its check (no loss), and another of those offered (loss), as a
+    refinement: what fails is replaced.
     """
     number, changes, result, options = _unknown_drill(rng, settings)
     name = rng.choice(NAMES)
@@ -137,21 +137,21 @@ def _offer(name: str, options: Sequence[int]) -> str:
 
 
 def _offered(name: str, options: Sequence[int]) -> str:
-    """The line before a drill that tells the numbers to choose from, where there are any."""
+    """The line before a drill that offers numbers; empty if there are none."""
     return step_text(_offer(name, options)) if options else ""
 
 
 def _another(
     rng: random.Random, number: int, changes: tuple[Change, ...], options: Sequence[int]
 ) -> int:
-    """Another number of those offered, or one near."""
+    """Another number of those offered, or a nearby one."""
     near = [max(0, -min(states(0, changes)), _nearby(rng, number))]
     return rng.choice([n for n in options if n != number] or near)
 
 
 def _tried(rng: random.Random, settings: StoriesSettings) -> Document:
-    """A number, half the time a wrong one, is tried: which one it is (where its letter is told) and
-    what comes of it are written down as they are, and judged against what should.
+    """A number, half the time a wrong one, and its check. The number (if it has a letter) and the
+    results are learnt as they are, and so is the verdict.
     """
     number, changes, result, options = _unknown_drill(rng, settings)
     if rng.random() < 0.5:
@@ -169,8 +169,8 @@ def _tried(rng: random.Random, settings: StoriesSettings) -> Document:
 def _unknown_drill(
     rng: random.Random, settings: StoriesSettings
 ) -> tuple[int, tuple[Change, ...], int, tuple[int, ...]]:
-    """A number, changes, what they make of it, and numbers to choose from; nothing on the way
-    leaves 1 to `max_number`.
+    """A number, changes, their result, and numbers to choose from. Intermediate results are 1 to
+    `max_number`.
     """
     limit = settings.max_number
     while True:

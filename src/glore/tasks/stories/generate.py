@@ -1,40 +1,42 @@
-"""Draw a story: people and values first, then facts that are true of them, then a question."""
+"""Draw a random story: first people and values, then facts that are true of them, then a
+question.
+"""
 
 from __future__ import annotations
 
 import random
 
 from glore.config import StoriesSettings
-from glore.errors import ConfigError
+from glore.errors import ConfigError, DataError
 from glore.tasks.stories.solve import n_derived, solve
 from glore.tasks.stories.story import Change, Fact, Story, states
 from glore.tasks.stories.vocabulary import ITEMS, NAMES
 
-__all__ = ["draw_options", "draw_story", "draw_unknown"]
+__all__ = ["draw_options", "draw_story", "draw_unknown", "too_few_questions"]
 
 CHAINED = 0.7
-"""Share of people who are related to the one told just before, not to any earlier one."""
+"""Share of related people whose fact refers to the previous person, not to any earlier one."""
 APART = 0.3
-"""Share of later people who are told without relation to others."""
+"""Share of later people whose fact refers to nobody else."""
 PLAIN = 0.25
-"""Share of people told alone whose number is simply stated."""
+"""Share of those facts that simply state the number."""
 TIED = 0.8
-"""Share of later people with an untold number who are tied to another's number."""
+"""Share of later people with an unknown number whose changes refer to another's number."""
 TOTALS = 0.7
 """Share of totals in questions about two people; the others ask for a difference."""
 FARTHEST = 6
-"""Numbers offered for one to be found are at most so far from it."""
+"""Largest distance of offered numbers from the unknown one."""
 MAX_DRAWS = 20_000
-"""Draws until settings count as impossible: two seconds or so, far more than the usual settings
+"""Draws until settings count as impossible: about two seconds, far more than usual settings
 need.
 """
 
 
 def draw_story(rng: random.Random, settings: StoriesSettings, n_steps: tuple[int, int]) -> Story:
-    """A story whose shortest found solution has a number of quantities to work out in the range
-    `n_steps` and works out every number to find (`all_needed`: every person's).
+    """A story whose shortest found solution derives a number of quantities in the range `n_steps`,
+    among them every unknown number (`all_needed`: every person's number).
 
-    Raises ConfigError where `MAX_DRAWS` draws held none.
+    Raises ConfigError if `MAX_DRAWS` draws have none.
     """
     for _ in range(MAX_DRAWS):
         story = _drawn(rng, settings)
@@ -50,9 +52,18 @@ def draw_story(rng: random.Random, settings: StoriesSettings, n_steps: tuple[int
         if n_steps[0] <= n_derived(steps) <= n_steps[1] and derived.issuperset(must):
             return story
     raise ConfigError(
-        f"task.stories: {MAX_DRAWS} drawn stories held none with {n_steps[0]} to {n_steps[1]} "
+        f"task.stories: none of {MAX_DRAWS} drawn stories has {n_steps[0]} to {n_steps[1]} "
         f"steps for people={list(settings.people)}, max_number={settings.max_number}; widen steps "
         "or people, or raise max_number"
+    )
+
+
+def too_few_questions(settings: StoriesSettings, what: str) -> DataError:
+    """The error for settings that don't yield enough questions; `what` begins the message."""
+    return DataError(
+        f"task.stories: {what} with people={list(settings.people)}, steps={list(settings.steps)}, "
+        f"max_number={settings.max_number}, distractors={settings.distractors}; lower n_test, "
+        "n_dev or n_train, or raise one of the others"
     )
 
 
@@ -83,8 +94,8 @@ def _fact_alone(
     values: dict[str, int],
     settings: StoriesSettings,
 ) -> Fact | None:
-    """A fact about one person only: a number, what changes made of a number, or (`unknown`) what
-    changes would make of the number.
+    """A fact about one person: a number, a number with its changes, or (`unknown`) the result of
+    changes to an unknown number.
     """
     limit = settings.max_number
     number = rng.randint(2, limit)
@@ -113,10 +124,10 @@ def _fact_alone(
 def draw_options(
     rng: random.Random, settings: StoriesSettings, number: int, changes: tuple[Change, ...]
 ) -> tuple[int, ...] | None:
-    """Numbers to choose `number` from, in any order (but see `told_second`); all can be tried:
-    nothing on the way falls below 0 or passes `max_number`.
+    """Numbers to choose `number` from, in any order (but see `told_second`). All can be tried: no
+    intermediate result is below 0 or above `max_number`.
 
-    Empty where the settings offer none, None where there are too few numbers near.
+    Empty if the settings offer none, None if there are too few numbers nearby.
     """
     n = rng.randint(*settings.options)
     if n < 2:
@@ -136,15 +147,15 @@ def draw_options(
 
 
 def draw_changes(rng: random.Random, n: int, largest: int) -> list[Change]:
-    """`n` changes; what they make of a number is for the caller to check."""
+    """`n` changes. The caller checks their results."""
     return [Change(rng.choice("+-"), rng.randint(1, largest)) for _ in range(n)]
 
 
 def draw_unknown(
     rng: random.Random, settings: StoriesSettings, values: dict[str, int]
 ) -> list[Change]:
-    """Changes of a number that is to be found: one of them another person's number where there is
-    one, the others small.
+    """Changes of an unknown number: one by another person's number if there is one, the others
+    small.
     """
     changes = draw_changes(rng, rng.randint(*settings.unknown_changes), settings.max_number // 4)
     if values:
@@ -156,8 +167,8 @@ def draw_unknown(
 def _relate(
     rng: random.Random, new: str, known: list[str], values: dict[str, int], limit: int
 ) -> Fact | None:
-    """A fact that ties a new person to known ones, and the person's value. None where no value
-    fits.
+    """A fact that relates a new person to known ones, whose value is added to `values`; none if no
+    value fits.
     """
     old = known[-1] if rng.random() < CHAINED else rng.choice(known)
     kind = rng.choices(("more", "times", "pair", "sum"), (6, 2, 1, 1))[0]

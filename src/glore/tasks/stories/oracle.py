@@ -1,4 +1,4 @@
-"""Is a step true? A small reader of our own: bounded, exact, and nothing is evaluated as code."""
+"""Whether a step is true: a small parser, bounded and exact. Nothing is evaluated as code."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from glore.tasks.stories.story import CHECK, CHOICES
 __all__ = ["is_true"]
 
 MAX_STEP_CHARS = 200
-"""Longer lines are false; so an expression can't grow huge or nest deep."""
+"""Longer lines are false, so expressions can't be huge or deeply nested."""
 TOKEN = re.compile(r"\s*(\d+|[A-Za-z]+|[-+*/()=?])")
 
 
 def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str) -> bool:
-    """Truth of one line: everything it states is true, by `Story.readings`. Merged answer lines (`…
-    #### 19`) must be true in both halves.
+    """Whether everything that a line states is true, given `Story.readings`. A merged answer line
+    (`… #### 19`) must be true in both halves.
 
-    A line is `label: clause, clause`: in each clause all sides of `=` are equal, `?` is the number
-    of what the line names, a number behind a name is that person's, and what the last clause comes
-    to is the true number of what the line names, unless that is `Check` or the clause is an
-    equation for `?`.
+    A line is `label: clause, clause`. In each clause all sides of `=` are equal, `?` is the number
+    of the label, and a number after a name is that person's. The value of the last clause is the
+    true number of the label, unless the label is `Check` or the clause is an equation for `?`.
     """
     if len(step) > MAX_STEP_CHARS:
         return False
@@ -53,7 +52,7 @@ def is_true(step: str, values: dict[str, int], asked: Sequence[str], answer: str
 
 
 def _true_value(label: str, values: dict[str, int], asked: Sequence[str]) -> Fraction | None:
-    """The true value of what a step names."""
+    """The true value of a step's label; none if the label names nothing."""
     if len(asked) == 3 and label == asked[2].capitalize():
         first, second = values[asked[0]], values[asked[1]]
         return Fraction(first + second if asked[2] == "total" else first - second)
@@ -64,8 +63,8 @@ def _true_value(label: str, values: dict[str, int], asked: Sequence[str]) -> Fra
 
 
 def _value(text: str, values: Mapping[str, int | Fraction]) -> Fraction | None:
-    """Value of an expression of numbers, known names, + - * / and brackets. None where it is not
-    one.
+    """The value of an expression of numbers, known names, + - * / and brackets; none for other
+    text.
     """
     tokens, position = [], 0
     text = text.strip()
@@ -114,11 +113,9 @@ def _atom(tokens: list[str], values: Mapping[str, int | Fraction]) -> tuple[Frac
     if rest and rest[0] in CHOICES:
         head, rest = f"{head} {rest[0]}", rest[1:]
     value = Fraction(values[head])
-    if (
-        rest and rest[0].isdigit()
-        # `Ana 12` says that Ana's number is 12; `Ana B 12`, that it is number B of those offered,
-        # too
-    ):
+    # `Ana 12` states that Ana's number is 12, and `Ana B 12` also that it is number B of those
+    # offered.
+    if rest and rest[0].isdigit():
         if int(rest[0]) != value:
             raise ValueError("not that person's number")
         rest = rest[1:]

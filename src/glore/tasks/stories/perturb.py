@@ -1,4 +1,4 @@
-"""Stories as somebody misreads them: one number is off, and all that follows from it."""
+"""Perturbed stories: one fact is misread, and everything derived from it changes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from glore.tasks.stories.story import Fact, Story, states
 __all__ = ["perturbed_story"]
 
 FARTHEST = 5
-"""A misread number is off by at most so much."""
+"""Largest error of a misread number."""
 FOUND = 0.6
-"""Share of slips in a number that was to be found."""
+"""Share of errors in an unknown number."""
 
 
 def perturbed_story(rng: random.Random, story: Story) -> Story | None:
-    """The story with one fact misread and every number worked out from that; its solutions are
-    wrong drafts of the true story.
-
-    None where the misreading leads to no whole, positive numbers.
+    """The story with one misread fact and all numbers derived from it. Its solutions are wrong
+    drafts of the true story. None if some number would not be a positive whole one.
     """
     found = [fact for fact in story.facts if fact.kind == "unknown"]
     read = [fact for fact in story.facts if fact.kind not in ("given", "sum")]
@@ -32,12 +30,11 @@ def perturbed_story(rng: random.Random, story: Story) -> Story | None:
             continue  # a redundant fact: no longer true
         value: int | None
         if fact.kind == "unknown":
-            # A tie to a misread number moves the number found, as it would for somebody who reasons
-            # on.
+            # A reference to a misread number changes the number found, as in consistent reasoning.
             changes = tuple(replace(c, k=values[c.of]) if c.of else c for c in fact.changes)
             moved = states(0, fact.changes)[-1] - states(0, changes)[-1]
             value = story.values[fact.new]
-            if fact.options:  # another one of those that the story offers
+            if fact.options:  # another of the offered numbers
                 value = (
                     rng.choice([n for n in fact.options if n != value])
                     if fact is victim or moved

@@ -1,4 +1,4 @@
-"""Tell a story in English."""
+"""Render a story as English text."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ __all__ = ["listed", "render_story"]
 def render_story(
     rng: random.Random, story: Story, settings: StoriesSettings, ask_everyone: bool = False
 ) -> str:
-    """The story as text: facts in the order drawn, irrelevant sentences among them (or all of it
-    shuffled), the question last.
+    """The story as text: facts in the order drawn, with irrelevant sentences between them, or all
+    sentences shuffled; the question last.
     """
     sentences = [_render_fact(rng, fact, story.items, settings.turned) for fact in story.facts]
     names = sorted(story.values)
@@ -58,13 +58,13 @@ def _render_fact(rng: random.Random, fact: Fact, items: str, turned: float) -> s
     a, b, c = (*fact.people, "", "")[:3]
     if fact.kind in ("pair", "sum") and rng.random() < 0.5:
         a, b, c = (b, a, c) if fact.kind == "pair" else (a, c, b)
-    told = rng.choice(_wordings(fact, rng.random() < turned)).format(
+    text = rng.choice(_wordings(fact, rng.random() < turned)).format(
         a=a, b=b, c=c, k=fact.k, items=items, changes=_changes_text(rng, fact.changes)
     )
     return (
-        f"{rng.choice(OPTIONS).format(a=a, items=items, options=listed(fact.options))} {told}"
+        f"{rng.choice(OPTIONS).format(a=a, items=items, options=listed(fact.options))} {text}"
         if fact.options
-        else told
+        else text
     )
 
 
@@ -81,8 +81,8 @@ def _changes_text(rng: random.Random, changes: Sequence[Change]) -> str:
 
 
 def _wordings(fact: Fact, turned: bool) -> Sequence[str]:
-    """Wordings with the new person as the subject, or, `turned`, with the other one where there is
-    such a wording.
+    """Wordings with the new person as the subject, or, if `turned`, with the other person, as far
+    as there are such wordings.
     """
     first = (fact.people[0] == fact.new) != turned
     if fact.kind == "more":

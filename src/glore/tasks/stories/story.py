@@ -1,4 +1,4 @@
-"""What a story is: people with quantities, facts that say or relate them, a question."""
+"""The model of a story: people with quantities, facts that state or relate them, a question."""
 
 from __future__ import annotations
 
@@ -20,11 +20,9 @@ __all__ = [
 ]
 
 CHECK = "Check"
-"""What a line begins with that tries a number found."""
+"""The label of a line that checks a number."""
 CHOICES = ("A", "B", "C", "D", "E")
-"""The letter of each number offered. A choice that is with_number is easily taken back: a refiner learns
-to cross out a letter, not digits.
-"""
+"""The letters of offered numbers. A refiner corrects a wrong letter more easily than digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +32,25 @@ class Change:
     sign: str
     k: int
     of: str = ""
-    """The person whose number it is; empty: the story states it."""
+    """The person whose number it is; empty if the story states the number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Derivation:
-    """One piece of a solution: how a quantity follows from others."""
+    """One piece of a solution: a quantity derived from others."""
 
     name: str
     needs: tuple[str, ...]
     """People whose quantities must be known."""
     clauses: tuple[str, ...]
-    """`a + b = c` each; a known person's number has the name before it."""
+    """`a + b = c` each, with the name before a known person's number."""
     check: str = ""
-    """A number to be found has a line of its own, after the equation that says it: it is with_number and
-    tried there.
-    """
+    """For an unknown number, a second line after its equation that names and checks it."""
 
     @property
     def lines(self) -> tuple[str, ...]:
-        said = f"{self.name}: {', '.join(self.clauses)}"
-        return (said, f"{CHECK}: {self.check}") if self.check else (said,)
+        equations = f"{self.name}: {', '.join(self.clauses)}"
+        return (equations, f"{CHECK}: {self.check}") if self.check else (equations,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +63,13 @@ class Fact:
     people: tuple[str, ...]
     k: int
     new: str
-    """The person whose quantity it tells, given the others'."""
+    """The person whose quantity it gives, given the others'."""
     changes: tuple[Change, ...] = ()
     options: tuple[int, ...] = ()
-    """Numbers that the story offers for one that is to be found; the true one is among them."""
+    """Numbers that the story offers for an unknown one; the true one is among them."""
 
     def derivations(self, values: dict[str, int]) -> tuple[Derivation, ...]:
-        """A piece of solution for every quantity that this fact yields."""
+        """A derivation for every quantity that this fact gives."""
         a, b, c = (*self.people, "", "")[:3]
         k, value = self.k, values
         if self.kind == "given":
@@ -107,7 +103,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A story with its truth."""
+    """A story with its true values."""
 
     values: dict[str, int]
     facts: tuple[Fact, ...]
@@ -117,8 +113,8 @@ class Story:
 
     @property
     def readings(self) -> dict[str, int]:
-        """Everybody's number by name, and by name and letter where it is one of several offered:
-        `Eva B`.
+        """Everyone's number by name, and by name and letter if it is one of those offered: `Eva
+        B`.
         """
         return {
             **self.values,
@@ -138,7 +134,7 @@ class Story:
 
 
 def states(start: int, changes: tuple[Change, ...]) -> list[int]:
-    """The numbers from `start` through every change."""
+    """The number after each change, `start` first."""
     out = [start]
     for change in changes:
         out.append(out[-1] + change.k if change.sign == "+" else out[-1] - change.k)
@@ -161,23 +157,23 @@ def chain(start: int, changes: tuple[Change, ...]) -> tuple[str, ...]:
 
 
 def with_letter(name: str, number: int, options: Sequence[int]) -> str:
-    """A person, and which of the numbers offered is meant: `Eva B`, or `Eva` where none are."""
+    """A person and the letter of a number among those offered: `Eva B`, or `Eva` without offers."""
     return f"{name} {CHOICES[options.index(number)]}" if options else name
 
 
 def with_number(name: str, number: int, options: Sequence[int]) -> str:
-    """`placed` and the number: `Eva B 12`."""
+    """`with_letter`, and the number: `Eva B 12`."""
     return f"{with_letter(name, number, options)} {number}"
 
 
 def found(
     name: str, number: int, changes: tuple[Change, ...], result: int, options: Sequence[int] = ()
 ) -> Derivation:
-    """A number found, and tried at once: `Eva: ? + 7 - 4 = 14`, then `Check: Eva B 12 + 7 = 19, 19
-    - 4 = 15, 15 = 14`.
+    """The derivation of an unknown number, with its check: `Eva: ? + 7 - 4 = 14`, then `Check: Eva
+    B 12 + 7 = 19, 19 - 4 = 15, 15 = 14`.
 
-    The last clause has what comes of it and what should: that two numbers are not the same is the
-    easiest thing to see.
+    The last clause has the result and the expected result, since two different numbers are easy to
+    see.
     """
     tried = ", ".join((*chain(number, changes), f"{states(number, changes)[-1]} = {result}"))
     return Derivation(

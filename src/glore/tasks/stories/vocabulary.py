@@ -1,5 +1,5 @@
-"""Names, things and wordings of the stories. In a wording of a relation, the person with_number first is
-its subject.
+"""Names, things and wordings of the stories. The first person in the wording of a relation is its
+subject.
 """
 
 from __future__ import annotations

@@ -1,0 +1,248 @@
+"""Settings of each built-in kind of task. The last lines register them."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, NamedTuple
+
+from pydantic import Field, model_validator
+
+from glore.config.kinds import Kinds
+from glore.config.section import LocalPath, Revision
+from glore.config.stories import StoriesSettings
+from glore.config.task import TaskSettings
+from glore.errors import shown
+
+__all__ = [
+    "DatasetTaskSettings",
+    "Gsm8kTaskSettings",
+    "JsonlTaskSettings",
+    "MathTaskSettings",
+    "StoriesTaskSettings",
+    "SvampTaskSettings",
+    "UsualData",
+]
+
+_FLAT_DEFAULTS: dict[str, object] = {
+    "path": None,
+    "hub": None,
+    "config": None,
+    "revision": None,
+    "n_dev": 500,
+    "max_train": None,
+    "max_test": None,
+    "keep_annotations": True,
+    "boxed": True,
+    "scratch_path": None,
+    "stories": {
+        "people": [3, 5],
+        "steps": [2, 4],
+        "all_needed": False,
+        "max_number": 60,
+        "unknown": [0, 1],
+        "unknown_changes": [2, 3],
+        "options": [0, 0],
+        "told_second": 0.0,
+        "changes": [1, 2],
+        "extra_relations": 1,
+        "shuffled": 0.5,
+        "turned": 0.15,
+        "pairs": 0.5,
+        "distractors": 1,
+        "n_train": 3000,
+        "n_dev": 300,
+        "n_test": 600,
+        "worked_share": 0.1,
+    },
+}
+"""Fingerprints of built-in kinds hold the settings of all of them, since runs were made before each
+kind had a class. A change here would make those runs count as different.
+"""
+
+
+class _BuiltinTaskSettings(TaskSettings):
+    def fingerprint_fields(self) -> dict[str, object]:
+        return {**_FLAT_DEFAULTS, **super().fingerprint_fields()}
+
+
+class StoriesTaskSettings(_BuiltinTaskSettings):
+    """The built-in stories."""
+
+    kind: Literal["stories"] = "stories"
+    stories: StoriesSettings = StoriesSettings()
+
+    opener: ClassVar[str] = "glore.tasks.stories.task:open_stories"
+
+    def expected_questions(self, split: str) -> int:
+        stories = self.stories
+        return {"train": stories.n_train, "dev": stories.n_dev, "test": stories.n_test}[split]
+
+    @property
+    def expected_worked_share(self) -> float:
+        return self.stories.worked_share
+
+    def check_base_text(self) -> None:
+        pass
+
+    def check_worked_solutions(self) -> None:
+        if not self.stories.worked_share:
+            raise ValueError(
+                "student.bootstrap: sft needs worked solutions, got task.stories.worked_share 0; "
+                "raise it, or set student.bootstrap to prompt"
+            )
+
+
+class UsualData(NamedTuple):
+    """The data that a kind of task reads by default, and its size."""
+
+    n_train: int
+    n_test: int
+    hub: str | None = None
+    config: str | None = None
+    whole_file: str | None = None
+    """A file in the folder that has all problems."""
+    may_be_cut: bool = True
+    """Whether problems without splits may be split."""
+
+
+class DatasetTaskSettings(_BuiltinTaskSettings):
+    """Problems from a file, a folder or the Hugging Face Hub."""
+
+    path: LocalPath | None = None
+    """A file or folder with the data: train.jsonl, test.jsonl and perhaps dev.jsonl (or JSON, CSV,
+    Parquet, or compressed), the output of `save_to_disk`, or a clone of a Hub dataset. `svamp`:
+    also SVAMP.json; `math`, `jsonl`, `svamp`: also one file, which is split.
+    """
+    hub: str | None = None
+    """A dataset name on the Hugging Face Hub, instead of `path` (`task.hub=null` drops a recipe's).
+    Without both: the task's usual Hub name.
+    """
+    config: str | None = Field(None, min_length=1, max_length=200)
+    """The configuration of a dataset on the Hub, or of a clone, that has several (`main` of GSM8K).
+    """
+    revision: Revision | None = None
+    """Commit, tag or branch of a dataset on the Hub; none: the main branch at the time of reading.
+    """
+    n_dev: int = Field(500, ge=1)
+    """Questions held out of *train* as dev, for the stopping rule and for tuning, if the data has
+    no dev split.
+    """
+    max_train: int | None = Field(None, ge=1)
+    max_test: int | None = Field(None, ge=1)
+    """Most questions to use: the first in an order fixed by a hash, so a random subset."""
+
+    usual: ClassVar[UsualData]
+
+    def local_data(self, *, base_text: bool = False) -> dict[str, str]:
+        return {} if self.path is None else {"path": self.path}
+
+    def expected_questions(self, split: str) -> int:
+        train, test = self.usual.n_train, self.usual.n_test
+        return {
+            "train": min(train, self.max_train or train),
+            "dev": self.n_dev,
+            "test": min(test, self.max_test or test),
+        }[split]
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DatasetTaskSettings:
+        if self.path is not None and self.hub is not None:
+            raise ValueError(
+                "path and hub are both set; keep the one to read from (task.hub=null drops the "
+                "recipe's)"
+            )
+        if self.path is not None and self.revision is not None:
+            raise ValueError(
+                f"revision {shown(self.revision)} pins a dataset on the Hub, but path is set, "
+                "whose content is fingerprinted anyway; drop the revision (task.revision=null)"
+            )
+        return self
+
+
+class Gsm8kTaskSettings(DatasetTaskSettings):
+    """GSM8K (Cobbe et al. 2021)."""
+
+    kind: Literal["gsm8k"] = "gsm8k"
+    keep_annotations: bool = True
+    """Keep `<<48/2=24>>` in worked solutions, or strip them as a whole."""
+    boxed: bool = True
+    """The last `\\boxed{}` is the answer of a solution without a `####`, and one that contradicts
+    the `####` makes the verdict unknown.
+    """
+
+    opener: ClassVar[str] = "glore.tasks.gsm8k:open_gsm8k"
+    regrader: ClassVar[str | None] = "glore.tasks.data.dataset:regrade_numbers"
+    usual: ClassVar[UsualData] = UsualData(
+        7473, 1319, "openai/gsm8k", config="main", may_be_cut=False
+    )
+
+
+class SvampTaskSettings(DatasetTaskSettings):
+    """SVAMP (Patel et al. 2021)."""
+
+    kind: Literal["svamp"] = "svamp"
+    boxed: bool = True
+    """As for `gsm8k`."""
+    scratch_path: LocalPath | None = None
+    """The MAWPS/ASDiv-A CSV that a base model trained from nothing learns from."""
+
+    opener: ClassVar[str] = "glore.tasks.svamp.task:open_svamp"
+    regrader: ClassVar[str | None] = "glore.tasks.data.dataset:regrade_numbers"
+    unread: ClassVar[frozenset[str]] = frozenset({"merge_answer_line"})
+    usual: ClassVar[UsualData] = UsualData(700, 300, "ChilleD/SVAMP", whole_file="SVAMP.json")
+
+    def local_data(self, *, base_text: bool = False) -> dict[str, str]:
+        text = self.scratch_path if base_text else None
+        return super().local_data() | ({} if text is None else {"scratch_path": text})
+
+    def check_base_text(self) -> None:
+        if self.scratch_path is None:
+            raise ValueError(
+                "task.kind: svamp without base.model trains from nothing and needs "
+                "task.scratch_path (the MAWPS/ASDiv-A CSV)"
+            )
+
+
+class MathTaskSettings(DatasetTaskSettings):
+    """MATH (Hendrycks et al. 2021). The last `\\boxed{}` always counts as an answer."""
+
+    kind: Literal["math"] = "math"
+
+    opener: ClassVar[str] = "glore.tasks.math:open_math"
+    regrader: ClassVar[str | None] = "glore.tasks.math:regrade_math"
+    usual: ClassVar[UsualData] = UsualData(12000, 500, "DigitalLearningGmbH/MATH-lighteval")
+
+
+class JsonlTaskSettings(DatasetTaskSettings):
+    """The user's own problems."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    boxed: bool = True
+    """As for `gsm8k`."""
+    verifier: str | None = None
+    """What counts as right, instead of comparing answers: an entry point in `glore.verifiers` of an
+    installed package. It names a function of a problem's answer and a solution's steps that returns
+    a `glore.tasks.Grade`.
+    """
+
+    opener: ClassVar[str] = "glore.tasks.jsonl:open_jsonl"
+    regrader: ClassVar[str | None] = "glore.tasks.jsonl:regrade_jsonl"
+    usual: ClassVar[UsualData] = UsualData(1000, 200)
+
+    def fingerprint_fields(self) -> dict[str, object]:
+        fields = super().fingerprint_fields()
+        if self.verifier is None:  # runs made before there were verifiers have no such field
+            del fields["verifier"]
+        return fields
+
+
+TaskSettings.kinds = Kinds(
+    TaskSettings,
+    StoriesTaskSettings,
+    Gsm8kTaskSettings,
+    SvampTaskSettings,
+    MathTaskSettings,
+    JsonlTaskSettings,
+    group="glore.tasks",
+    noun="tasks",
+    section="task",
+)
