@@ -79,6 +79,15 @@ def test_a_recipe_that_can_be_run_passes(tmp_path: Path, overrides: tuple[str, .
         (["reward.sorm.lora={target_modules: [lm_head]}"], "has no layer 'lm_head'"),
         (["launch=no-such-launcher --x"], "launch: can't start 'no-such-launcher': No such file"),
         (
+            [
+                "engine.kind=http",
+                "engine.url=http://x/v1",
+                "engine.extensions=false",
+                "labels.top_k=5",
+            ],
+            "labels.top_k: 5 is sent with engine.extensions=true only",
+        ),
+        (
             ["launch=python 'unclosed"],
             "is no command line (No closing quotation); close its quotes",
         ),
@@ -294,7 +303,7 @@ def edges(field: FieldInfo) -> list[float]:
     return low + high
 
 
-@pytest.mark.parametrize("name", ["temperature", "max_new_tokens"])
+@pytest.mark.parametrize("name", ["temperature", "top_p", "top_k", "max_new_tokens"])
 def test_whatever_the_settings_take_an_engine_takes(name: str) -> None:
     found = [(path, field) for path, field_name, field in sections(RunConfig) if field_name == name]
     assert len(found) >= 2

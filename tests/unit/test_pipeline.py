@@ -510,6 +510,19 @@ def test_settings_are_named_by_their_place_in_the_recipe() -> None:
         flat_settings(Path("x"))
 
 
+def test_a_newer_setting_is_in_a_fingerprint_only_with_another_value() -> None:
+    """So runs made before the setting existed stay valid."""
+    stage = Stage("s", void, reads=("reward", "student.ei.top_p"), without=("reward.top_k",))
+    assert (
+        not {"reward.top_p", "reward.top_k", "student.ei.top_p"}
+        & declared_settings(RunConfig(name="x"), stage).keys()
+    )
+    changed = {"reward": {"top_p": 0.9, "top_k": 3}, "student": {"ei": {"top_p": 0.5}}}
+    flat = declared_settings(RunConfig.model_validate({"name": "x", **changed}), stage)
+    assert (flat["reward.top_p"], flat["student.ei.top_p"]) == (0.9, 0.5)
+    assert "reward.top_k" not in flat
+
+
 def test_a_stage_sees_what_it_declares_and_what_its_inputs_do() -> None:
     config = RunConfig(name="x")
     task = Stage("task", void, reads=("task",), without=("task.stories.n_train",))

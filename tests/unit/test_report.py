@@ -262,6 +262,17 @@ def test_the_report_describes_how_the_records_were_made_not_what_config_says_now
     assert "glore 0.1.0" in page
 
 
+def test_a_newer_setting_that_no_mark_notes_had_its_default(tmp_path):
+    """Marks leave it out then, and config.yaml may have another value since."""
+    run_dir = write_run(tmp_path, fake_inputs(10))
+    with (run_dir / "config.yaml").open("a") as config:
+        config.write("reward: {top_p: 0.5, top_k: 7}\n")
+    recorded(run_dir, **{"reward.top_k": 3, "reward.samples": 9})
+    made = made_with(run_dir, ["evaluate"])
+    assert (made.reward.top_p, made.reward.top_k, made.reward.samples) == (1.0, 3, 9)
+    assert load_run(run_dir).reward.top_p == 0.5
+
+
 def test_records_of_another_kind_of_task_keep_its_settings(tmp_path):
     run_dir = write_run(tmp_path, fake_inputs(10))
     with (run_dir / "config.yaml").open("a") as config:

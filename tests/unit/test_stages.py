@@ -257,6 +257,10 @@ def test_a_second_run_computes_nothing_and_loads_no_model(
             {"pairs", "refiner", "test_refinements", "test_scores", "evaluate"},
         ),
         ({"evaluation": {"aggregate": "min"}}, {"evaluate"}),
+        (
+            {"evaluation": {"top_k": 5}},
+            {"test_samples", "sft_test_samples", "test_scores", "evaluate"},
+        ),
     ],
 )
 def test_a_setting_recomputes_what_reads_it(
@@ -269,6 +273,24 @@ def test_a_setting_recomputes_what_reads_it(
     other = RunConfig.model_validate(data)
     plans = run_stages(build_stages(other), other, dry_run=True)
     assert {p.name for p in plans if p.state != "reused"} == again
+
+
+def test_samples_are_drawn_with_the_settings_of_their_section(world: World, tmp_path: Path) -> None:
+    data = config_of(tmp_path).model_dump()
+    data["student"]["ei"] |= {"top_p": 0.5, "top_k": 2, "max_rounds": 1}
+    data["reward"] |= {"top_p": 0.6, "top_k": 3}
+    data["labels"] |= {"top_p": 0.7, "top_k": 4}
+    data["evaluation"] |= {"top_p": 0.8, "top_k": 5, "temperature": 0.9}
+    config = RunConfig.model_validate(data)
+    run_stages(build_stages(config), config)
+    drawn = {
+        (r.params.temperature, r.params.top_p, r.params.top_k)
+        for engines in world.engines.values()
+        for engine in engines
+        for r in engine.requests
+    }
+    greedy = (0.0, 1.0, 0)
+    assert drawn == {greedy, (1.0, 0.5, 2), (1.0, 0.6, 3), (1.0, 0.7, 4), (0.9, 0.8, 5)}
 
 
 def test_prompted_bootstrap_has_no_sft_student(world: World, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from glore.config.engine import EngineSettings, TorchEngineSettings
-from glore.config.section import LocalPath, Settings, Temperature
+from glore.config.section import LocalPath, SamplingSettings, Settings
 from glore.config.task import TaskSettings
 from glore.config.task_kinds import StoriesTaskSettings
 from glore.config.training import BaseModelSettings, TrainSettings
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-class ExpertIterationSettings(Settings):
+class ExpertIterationSettings(SamplingSettings):
     """Method 1: sample, keep right solutions, fine-tune the base again."""
 
     samples: int = Field(96, ge=1)
@@ -38,7 +38,6 @@ class ExpertIterationSettings(Settings):
     reward models use the first `reward.questions`. If the two don't overlap, the reward models
     learn from questions that the student was not trained on.
     """
-    temperature: Temperature = 1.0
     max_rounds: int = Field(5, ge=0, le=20)
     min_gain: float = Field(0.005, ge=0)
     """Stop when greedy accuracy on dev gains less than this (a share)."""
@@ -61,7 +60,7 @@ class StudentSettings(Settings):
     max_new_tokens: int = Field(300, ge=8)
 
 
-class RewardModelSettings(Settings):
+class RewardModelSettings(SamplingSettings):
     """Data and training of ORM, Balanced ORM and SORM."""
 
     questions: int = Field(0, ge=0)
@@ -70,19 +69,17 @@ class RewardModelSettings(Settings):
     """K solutions per question for the ORM."""
     draft_samples: int = Field(8, ge=1)
     """How many of them get SORM labels."""
-    temperature: Temperature = 1.0
     init: Literal["student", "base"] = "student"
     """Which weights the reward models start from."""
     orm: TrainSettings = TrainSettings()
     sorm: TrainSettings = TrainSettings()
 
 
-class LabelSettings(Settings):
+class LabelSettings(SamplingSettings):
     """Method 3: SORM labels."""
 
     rollouts: int = Field(8, ge=1)
     """K verifying rollouts per prefix."""
-    temperature: Temperature = 1.0
     max_new_tokens: int = Field(300, ge=8)
     consistency: Literal["number", "substring", "off"] = "number"
     """Match results on number boundaries (chosen), by literal substring (the paper), or not at all.
@@ -117,7 +114,7 @@ class RefinerSettings(Settings):
     train: TrainSettings = TrainSettings()
 
 
-class EvaluationSettings(Settings):
+class EvaluationSettings(SamplingSettings):
     """Methods 5 and 6: inference and evaluation."""
 
     threshold: float = Field(0.5, gt=0, lt=1)
@@ -129,7 +126,6 @@ class EvaluationSettings(Settings):
     samples: int = Field(96, ge=3)
     """K samples per test question for the rerank curves and pass@K."""
     best_of: int = Field(3, ge=1)
-    temperature: Temperature = 1.0
     label_full_counts: bool = False
     """All K rollouts at every step of the test drafts, so that the ablation of the labels has a row
     without propagation.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -13,19 +14,24 @@ from glore.errors import shown
 
 __all__ = [
     "MAX_TEMPERATURE",
+    "MAX_TOP_K",
     "MIN_TEMPERATURE",
+    "NEWER",
     "LocalPath",
     "Names",
     "Revision",
+    "SamplingSettings",
     "Settings",
     "Temperature",
     "TwoNumbers",
+    "newer_settings",
 ]
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 1e3
 """Beyond these a model's own logits no longer matter, or no longer fit into float32. Engines have
 the same limits (engines.encoding).
 """
+MAX_TOP_K = 2**31 - 1
 Temperature = Annotated[float, Field(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)]
 """Of sampled solutions; greedy decoding has no setting."""
 
@@ -35,6 +41,11 @@ TwoNumbers = Annotated[tuple[int, int], Field(strict=False)]
 
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")]
 """A commit, tag or branch of a repository on the Hugging Face Hub."""
+
+NEWER: Final = "newer than runs made without it"
+"""Marks a setting in the metadata of its field. A fingerprint holds it only if its value is not the
+default, so runs made before the setting existed stay valid.
+"""
 
 _HOME = re.compile(r"\$(HOME\b|\{HOME\})")
 
@@ -106,3 +117,25 @@ class Settings(BaseModel):
                     f"{shown(text)}; remove them"
                 )
         return value
+
+
+class SamplingSettings(Settings):
+    """How solutions are drawn."""
+
+    temperature: Temperature = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1), NEWER] = 1.0
+    """Draw from the fewest tokens that have this share of the probability; 1: from all."""
+    top_k: Annotated[int, Field(ge=0, le=MAX_TOP_K), NEWER] = 0
+    """Draw from this many of the likeliest tokens; 0: from all."""
+
+
+def newer_settings(kind: type[BaseModel], path: str = "") -> Iterator[tuple[str, object]]:
+    """Dotted path and default of each setting marked `NEWER`, in the sections below `kind` that are
+    of one class. `path`: where the section is.
+    """
+    for name, field in kind.model_fields.items():
+        here = f"{path}.{name}" if path else name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from newer_settings(field.annotation, here)
+        elif NEWER in field.metadata:
+            yield here, field.default

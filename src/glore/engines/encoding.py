@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from glore.config.section import MAX_TEMPERATURE, MIN_TEMPERATURE
+from glore.config.section import MAX_TEMPERATURE, MAX_TOP_K, MIN_TEMPERATURE
 from glore.engines.protocol import Request
 from glore.errors import EngineError, shown
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "checked_tokens", "new_tokens"]
 
-MAX_TOP_K = 2**31 - 1
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 

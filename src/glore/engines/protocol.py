@@ -14,9 +14,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from glore.errors import ModelError, shown
+
+if TYPE_CHECKING:
+    from glore.config.section import SamplingSettings
 
 __all__ = [
     "Completion",
@@ -44,6 +47,18 @@ class SamplingParams:
     """
     logprobs: bool = False
     """Whether to give `Completion.logprobs`."""
+
+    @classmethod
+    def of(cls, settings: SamplingSettings | None, max_new_tokens: int) -> SamplingParams:
+        """The parameters that a section of the settings asks for; none: greedy."""
+        if settings is None:
+            return cls(temperature=0.0, max_new_tokens=max_new_tokens)
+        return cls(
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            max_new_tokens=max_new_tokens,
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from glore.config import RunConfig
+from glore.config.section import newer_settings
 from glore.config.training import is_local
 from glore.digests import DIGESTS, file_digest
 from glore.errors import DataError, shown
@@ -158,7 +159,7 @@ def flat_settings(value: object, path: str = "") -> dict[str, object]:
 
 def declared_settings(config: RunConfig, stage: Stage) -> dict[str, object]:
     """The settings that a stage's result depends on, as dotted path → plain value: the seed, and
-    `reads` without `without`.
+    `reads` without `without` and without newer settings that have their defaults.
 
     A section that has `fingerprint_fields()` says itself what results depend on.
     """
@@ -168,7 +169,12 @@ def declared_settings(config: RunConfig, stage: Stage) -> dict[str, object]:
         fields = getattr(value, "fingerprint_fields", None)
         flat |= flat_settings(value if fields is None else fields(), path)
     left_out = tuple(f"{path}." for path in stage.without)
-    return {key: value for key, value in flat.items() if not f"{key}.".startswith(left_out)}
+    newer = dict(newer_settings(RunConfig))
+    return {
+        key: value
+        for key, value in flat.items()
+        if not f"{key}.".startswith(left_out) and (key not in newer or value != newer[key])
+    }
 
 
 def difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:

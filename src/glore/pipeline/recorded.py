@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from glore.config import RunConfig, load_run
+from glore.config.section import newer_settings
 from glore.digests import is_inside
 from glore.errors import RunError, shown
 from glore.pipeline.fingerprints import flat_settings
@@ -45,8 +46,13 @@ def made_with(run_dir: Path, stages: Sequence[str]) -> RunConfig:
     """
     now = load_run(run_dir)
     settings = now.model_dump(mode="json")
-    for mark in marks_behind(run_dir, stages):
+    marks = marks_behind(run_dir, stages)
+    for mark in marks:
         _merge(settings, _tree(mark.settings))
+    noted = {path for mark in marks for path in mark.settings}
+    for path, default in newer_settings(RunConfig) if marks else ():
+        if path not in noted:  # marks leave out these defaults
+            _merge(settings, _tree({path: default}))
     try:
         made = RunConfig.model_validate({**settings, "name": "run", "runs_dir": "runs"})
     except ValidationError as error:

@@ -11,7 +11,13 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glore.config import RunConfig, StoriesTaskSettings, TorchEngineSettings, TrainSettings
+from glore.config import (
+    HttpEngineSettings,
+    RunConfig,
+    StoriesTaskSettings,
+    TorchEngineSettings,
+    TrainSettings,
+)
 from glore.config.engine import Quantization
 from glore.config.plugins import imported, is_installed
 from glore.config.training import is_local
@@ -159,8 +165,25 @@ def check_engine(config: RunConfig) -> None:
     _check_device(config)
     if engine.checker is not None:
         imported(engine.checker)(engine)
+    if isinstance(engine.sampler, HttpEngineSettings) and not engine.sampler.extensions:
+        _check_no_top_k(config)
     if isinstance(engine, TorchEngineSettings) and engine.quantization != "none":
         _check_quantization(config, engine.quantization)
+
+
+def _check_no_top_k(config: RunConfig) -> None:
+    sections = {
+        "student.ei": config.student.ei,
+        "reward": config.reward,
+        "labels": config.labels,
+        "evaluation": config.evaluation,
+    }
+    for path, section in sections.items():
+        if section.top_k:
+            raise ConfigError(
+                f"{path}.top_k: {section.top_k} is sent with engine.extensions=true only, since it "
+                "is not OpenAI's; set that, or set top_k to 0"
+            )
 
 
 def _check_quantization(config: RunConfig, kind: Quantization) -> None:

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from glore.config.section import SamplingSettings
 from glore.engines.protocol import Engine, SamplingParams
 from glore.pipeline import StageContext
 from glore.records import Problem, Solution, StepLabels, StepScores
@@ -19,6 +20,7 @@ from glore.where import truth_labels
 
 __all__ = [
     "SAMPLING",
+    "drawn_by",
     "lazy_engine",
     "problems_by_id",
     "sample",
@@ -32,10 +34,15 @@ __all__ = [
 ]
 
 SAMPLING = ("student.max_new_tokens", "engine")
-"""What solutions of a student depend on, besides the model and the temperature."""
+"""What solutions of a student depend on, besides the model and how they are drawn."""
 COMPLETIONS_PER_SHARD = 4096
 """Completions sampled between two commits, roughly. A kill loses at most that many."""
 SCORES_PER_SHARD = 8192
+
+
+def drawn_by(section: str) -> tuple[str, ...]:
+    """The settings of a section that say how solutions are drawn."""
+    return tuple(f"{section}.{name}" for name in SamplingSettings.model_fields)
 
 
 def task_of(ctx: StageContext) -> Task:
@@ -72,17 +79,15 @@ def sample(
     *,
     source: str,
     n: int = 1,
-    temperature: float = 0.0,
+    drawn: SamplingSettings | None = None,
     part: str = "part",
     prompted: bool = False,
 ) -> list[Solution]:
-    """n solutions of every problem from a student (temperature 0: greedy), written to `part` of
-    this stage.
+    """n solutions of every problem from a student, written to `part` of this stage. `drawn`: how
+    they are drawn; none: greedy.
     """
     task, engine = task_of(ctx), lazy_engine(ctx, model)
-    params = SamplingParams(
-        temperature=temperature, max_new_tokens=ctx.config.student.max_new_tokens
-    )
+    params = SamplingParams.of(drawn, ctx.config.student.max_new_tokens)
 
     def work(shard: Sequence[Problem]) -> list[Solution]:
         solutions = sample_solutions(

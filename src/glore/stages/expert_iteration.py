@@ -13,7 +13,7 @@ from glore.pipeline import Stage, StageContext
 from glore.prompts import solve_segments
 from glore.records import Problem, Solution
 from glore.stages.checks import check_engine, check_training
-from glore.stages.common import SAMPLING, problems_by_id, sample, seeded_choice
+from glore.stages.common import SAMPLING, drawn_by, problems_by_id, sample, seeded_choice
 from glore.stages.diagnoses import expert_iteration_gained_nothing, student_fails
 from glore.stages.estimates import round_tokens, round_train_tokens, sft_tokens
 from glore.stages.fine_tuning import (
@@ -63,13 +63,18 @@ def _run_sft(ctx: StageContext) -> None:
 def expert_iteration(number: int) -> tuple[Stage, Stage]:
     """Sampling and training of one round. Both do nothing once the stopping rule fired."""
     earlier = ("problems", "base", "sft", *(f"ei{r}_train" for r in range(1, number)))
-    own = ("samples", "questions", "temperature", "min_gain")
+    own = ("samples", "questions", "min_gain")
     return (
         Stage(
             f"ei{number}_samples",
             lambda ctx: _sample_round(ctx, number),
             inputs=earlier,
-            reads=("student.bootstrap", *(f"student.ei.{name}" for name in own), *SAMPLING),
+            reads=(
+                "student.bootstrap",
+                *(f"student.ei.{name}" for name in own),
+                *drawn_by("student.ei"),
+                *SAMPLING,
+            ),
             uses=TRAINING,
             estimate=round_tokens,
             checks=(check_engine,),
@@ -112,7 +117,7 @@ def _sample_round(ctx: StageContext, round_: int) -> None:
         problems,
         source="student",
         n=settings.samples,
-        temperature=settings.temperature,
+        drawn=settings,
         prompted=prompted,
     )
 

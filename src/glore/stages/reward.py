@@ -17,6 +17,7 @@ from glore.solutions import first_of_each
 from glore.stages.checks import check_engine, check_training
 from glore.stages.common import (
     SAMPLING,
+    drawn_by,
     lazy_engine,
     problems_by_id,
     sample,
@@ -62,13 +63,13 @@ __all__ = [
     "train_drafts",
 ]
 
-SAMPLES = ("reward.questions", "reward.samples", "reward.temperature", *SAMPLING)
+SAMPLES = ("reward.questions", "reward.samples", *drawn_by("reward"), *SAMPLING)
 ORM = ("reward.init", "reward.orm")
 CONSISTENCY = ("labels.consistency", "labels.consistency_steps")
 LABELS = ("labels.propagate", *CONSISTENCY)
 ROLLOUTS = (
     "labels.rollouts",
-    "labels.temperature",
+    *drawn_by("labels"),
     "labels.max_new_tokens",
     "labels.full_counts",
     *CONSISTENCY,
@@ -123,7 +124,7 @@ def _sample_train_questions(ctx: StageContext, model: str) -> None:
         problems,
         source=model,
         n=reward.samples,
-        temperature=reward.temperature,
+        drawn=reward,
     )
 
 

@@ -15,6 +15,7 @@ from glore.solutions import graded_solution
 from glore.stages.checks import check_engine
 from glore.stages.common import (
     SAMPLING,
+    drawn_by,
     lazy_engine,
     problems_by_id,
     sample,
@@ -70,14 +71,14 @@ def samples(name: str, model: str) -> Stage:
                 ctx.read("problems", Problem, "test"),
                 source=model,
                 n=settings.samples,
-                temperature=settings.temperature,
+                drawn=settings,
             )
 
     return Stage(
         name,
         run,
         inputs=("student",),
-        reads=("evaluation.samples", "evaluation.temperature", *SAMPLING),
+        reads=("evaluation.samples", *drawn_by("evaluation"), *SAMPLING),
         estimate=test_sample_tokens,
         checks=(check_engine,),
     )

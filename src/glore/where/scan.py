@@ -126,9 +126,7 @@ class _Scan:
         self._task, self._settings, self._seed, self._progress = task, settings, seed, progress
         ends = (min(end, settings.rollouts) for end in itertools.accumulate(waves))
         self._ends = (*ends, settings.rollouts)
-        self._params = SamplingParams(
-            temperature=settings.temperature, max_new_tokens=settings.max_new_tokens
-        )
+        self._params = SamplingParams.of(settings, settings.max_new_tokens)
         self._open: dict[str, _Prefix] = {}
         self._n_open: dict[str, int] = {}
         self.trials: list[PrefixTrials] = []

@@ -36,10 +36,11 @@ __all__ = ["HttpEngine"]
 T = TypeVar("T")
 
 _LACKS = {
+    "top_k": "it is not OpenAI's; use engine.extensions=true with a server that knows it, or 0",
     "stop": (
         "servers that know OpenAI's parameters only don't tell a stop from the end of the text; "
         "use engine.extensions=true with one that does (vLLM, SGLang), or sample without it"
-    )
+    ),
 }
 STOP_SECONDS = 5.0
 """How long calls in progress may take to close their connections when a run ends early."""
