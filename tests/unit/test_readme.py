@@ -23,6 +23,7 @@ from glore.config.kinds import KindSettings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+USAGE = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 SECTIONS = tuple(
@@ -34,16 +35,16 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-def commands() -> list[list[str]]:
-    """Every shell line of README as words; `echo … |` before a command and `> file` after it are
-    dropped.
+def commands(text: str) -> list[list[str]]:
+    """Every shell line of a page as words, without `echo … |` before a command and `> file` after
+    it.
     """
-    lines = [line for block in blocks(README, "sh") for line in block.splitlines() if line.strip()]
+    lines = [line for block in blocks(text, "sh") for line in block.splitlines() if line.strip()]
     words = [shlex.split(re.sub(r"^echo .*\| ", "", line), comments=True) for line in lines]
     return [w[: w.index(">")] if ">" in w else w for w in words]
 
 
-GLORE_COMMANDS = [w[1:] for w in commands() if w[0] == "glore"]
+GLORE_COMMANDS = [w[1:] for w in (*commands(README), *commands(USAGE)) if w[0] == "glore"]
 
 
 @pytest.mark.parametrize("words", GLORE_COMMANDS, ids=" ".join)
@@ -62,8 +63,10 @@ def test_every_recipe_takes_the_settings_shown(words: list[str]) -> None:
         assert words[words.index("--until") + 1] in [s.name for s in build_stages(config)]
 
 
-def test_runs_that_are_named_are_runs_of_recipes() -> None:
+def test_runs_that_are_named_are_made_by_recipes_or_commands_shown() -> None:
     made = {load_config(path).name for path in (ROOT / "recipes").glob("*.yaml")}
+    words = [w for command in GLORE_COMMANDS for w in command]
+    made |= {w.removeprefix("name=") for w in words if w.startswith("name=")}
     assert {w[1].removeprefix("runs/") for w in GLORE_COMMANDS if w[0] != "run"} <= made
 
 
@@ -71,9 +74,9 @@ def test_every_make_target_exists() -> None:
     targets = set(
         re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     )
-    assert [w for w in commands() if w[0] == "make"] == [["make", "run"], ["make", "test"]]
+    assert [w for w in commands(README) if w[0] == "make"] == [["make", "run"], ["make", "test"]]
     assert {"run", "test", "check"} <= targets
-    assert {w[0] for w in commands()} == {"make", "glore"}
+    assert {w[0] for w in (*commands(README), *commands(USAGE))} == {"make", "glore"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -85,6 +88,25 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in local if link and not (page.parent / link).exists()] == []
     named = re.findall(r"`((?:recipes|examples|benchmarks|docs|tests|src)/[\w./-]+)`", text)
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_every_question_of_a_newcomer_leads_to_a_file() -> None:
+    table = CONTRIBUTING.partition("## Where is …?\n")[2].partition("\n## ")[0]
+    files = re.findall(r"\? \| `([\w/.]+)` \|$", table, re.MULTILINE)
+    assert len(files) == 10
+    assert [f for f in files if not (ROOT / "src" / "glore" / f).is_file()] == []
+
+
+def test_prose_has_at_most_100_columns() -> None:
+    """Tables, addresses, code blocks and the source tree may be wider."""
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.M)
+        long = [
+            line
+            for line in text.splitlines()
+            if len(line) > 100 and not line.startswith(("|", "    ")) and "://" not in line
+        ]
+        assert long == [], page.name
 
 
 def python_sources() -> list[tuple[str, str]]:
