@@ -147,7 +147,7 @@ class BaseModelSettings(Settings):
     """The pretrained base: a Hugging Face causal LM, or a small one trained from nothing."""
 
     model: LocalPath | None = None
-    """A folder or Hub name for `AutoModelForCausalLM`; none: train `scratch`."""
+    """A folder or Hub name for `AutoModelForCausalLM`, or a GGUF file; none: train `scratch`."""
     revision: Revision | None = None
     """Commit, tag or branch of a `model` on the Hub; none: the main branch at the time of loading.
     """
@@ -173,7 +173,7 @@ class BaseModelSettings(Settings):
         local = self.model is not None and is_local(self.model)
         if local and self.revision is not None:
             raise ValueError(
-                f"revision {shown(self.revision)} pins a Hub name, but base.model is the folder "
+                f"revision {shown(self.revision)} pins a Hub name, but base.model is the local "
                 f"{shown(self.model)}, whose content is fingerprinted anyway; drop the revision "
                 "(base.revision=null)"
             )
@@ -185,8 +185,22 @@ class BaseModelSettings(Settings):
         return self
 
     @property
+    def is_gguf(self) -> bool:
+        """Whether the model is a GGUF file, which the run converts."""
+        return self.model is not None and self.model.lower().endswith(".gguf")
+
+    @property
+    def is_made_here(self) -> bool:
+        """Whether the run makes the base, as `models/base`: from nothing, or from a GGUF file."""
+        return self.model is None or self.is_gguf
+
+    @property
     def reference(self) -> str | None:
-        """The folder or Hub name as loaders take it, with `@REVISION` appended if one is set."""
+        """The folder or Hub name as loaders take it, with `@REVISION` appended if one is set; None
+        for a base that the run makes.
+        """
+        if self.is_made_here:
+            return None
         return self.model if self.revision is None else f"{self.model}@{self.revision}"
 
 
@@ -194,4 +208,9 @@ def is_local(model: str) -> bool:
     """Whether this is a local folder or file, or written as one, and not a Hub name such as `gpt2`
     or `Qwen/Qwen2.5-0.5B`.
     """
-    return model.startswith((".", "/", "~")) or model.count("/") > 1 or Path(model).exists()
+    return (
+        model.startswith((".", "/", "~"))
+        or model.count("/") > 1
+        or model.lower().endswith(".gguf")
+        or Path(model).exists()
+    )

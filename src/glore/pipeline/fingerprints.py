@@ -104,6 +104,10 @@ def model_contents(model: str) -> dict[str, str | None]:
     if not is_local(model):
         return {}
     folder = Path(model).expanduser()
+    if folder.suffix.lower() == ".gguf":
+        return {
+            "base.model": digest_of_files({"": folder}, "base.model") if folder.is_file() else None
+        }
     if folder.is_file():  # pickled weights are named by their file
         folder = folder.parent
     files = {

@@ -98,6 +98,7 @@ def _trained(config: RunConfig) -> str:
     tokens = f"{base.scratch.n_tokens:,}"
     start = (
         base.reference
+        or base.model
         or f"a {base.scratch.n_layers}-layer Llama trained from nothing on {tokens} tokens"
     )
     first = (

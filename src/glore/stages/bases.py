@@ -59,6 +59,8 @@ def base(config: RunConfig) -> Stage:
     """The pretrained model that the recipe names, or a small one trained from nothing."""
     if config.base.model is None:
         return _scratch_base
+    if config.base.is_gguf:
+        return _converted_base
     pinned = ("base.revision",) if config.base.revision else ()
     return Stage(
         "base",
@@ -76,6 +78,23 @@ def _given_base(ctx: StageContext) -> None:
     from glore.models import load_tokenizer
 
     load_tokenizer(str(ctx.config.base.reference))
+
+
+@declare(
+    "base",
+    reads=("base.model", "base.dtype"),
+    models=("base",),
+    contents=lambda c: model_contents(c.base.model or ""),
+    estimate=scratch_tokens,
+    checks=(check_base,),
+)
+def _converted_base(ctx: StageContext) -> None:
+    """Write the model in a GGUF file as `models/base`."""
+    from glore.gguf_model import convert_gguf
+
+    model = str(ctx.config.base.model)
+    weights = convert_gguf(model, ctx.new_model_dir("base"), ctx.config.base.dtype)
+    ctx.count(weights=weights)
 
 
 @declare(

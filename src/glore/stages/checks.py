@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glore.config import (
@@ -51,6 +50,10 @@ def check_base(config: RunConfig) -> None:
     """Check the folder of the base model, its tokenizer included. A Hub name is not looked up.
     Raises GloreError.
     """
+    if config.base.is_gguf:
+        from glore.gguf_model import check_gguf
+
+        check_gguf(str(config.base.model))
     if _base_folder(config) is not None:
         from glore.models import load_tokenizer
 
@@ -219,7 +222,7 @@ def _base_folder(config: RunConfig) -> ModelFolder | None:
     Raises ModelError.
     """
     model = config.base.model
-    if model is None or not (is_local(model) or Path(model).is_file()):
+    if config.base.is_made_here or model is None or not is_local(model):
         return None
     from glore.model_folder import open_folder
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from glore.config import RunConfig, ScratchModelSettings
 from glore.config.training import is_local
@@ -27,7 +26,12 @@ def model_bytes(config: RunConfig) -> int | None:
     size = BYTES[config.base.dtype]
     if config.base.model is None:
         return scratch_parameters(config.base.scratch) * size
-    if not (is_local(config.base.model) or Path(config.base.model).is_file()):
+    if config.base.is_gguf:
+        from glore.gguf_model import gguf_parameters
+
+        weights = gguf_parameters(config.base.model)
+        return None if weights is None else weights * size
+    if not is_local(config.base.model):
         return None
     from glore.model_folder import open_folder
     from glore.model_weights import weight_headers

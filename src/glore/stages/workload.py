@@ -114,10 +114,11 @@ def _solution_text(problem: Problem) -> str:
 
 def _counter(config: RunConfig) -> Callable[[str], int]:
     """Tokens of a text: by the tokenizer of a base model on this machine, else its pieces."""
-    model = config.base.model
-    folder = config.run_dir / "models" / "base" if model is None else Path(model).expanduser()
+    base = config.base
+    made = config.run_dir / "models" / "base"
+    folder = made if base.is_made_here else Path(base.model or "").expanduser()
     file = folder / "tokenizer.json"
-    if file.is_file() and (model is None or is_local(model)):
+    if file.is_file() and (base.is_made_here or is_local(base.model or "")):
         from tokenizers import Tokenizer
 
         try:
