@@ -154,7 +154,7 @@ def test_overrides_are_yaml_values_at_dotted_paths(tmp_path: Path) -> None:
         (["base.revision=v1"], "base: revision 'v1' needs a model on the Hub"),
         (
             ["base.model=./models/x", "base.revision=v1"],
-            "is the folder './models/x', whose content is fingerprinted anyway; drop the revision",
+            "is the local './models/x', whose content is fingerprinted anyway; drop the revision",
         ),
         (["base.model=/", "base.revision=v1"], "base.revision=null"),
         (

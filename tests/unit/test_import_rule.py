@@ -21,7 +21,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "statistics"),
     ("records", "config", "progress", "files", "digests", "seeds", "engines.protocol"),
     ("tasks", "prompts", "pipeline", "solutions"),
-    ("model_folder", "model_weights", "models", "tokenization", "engines", "training"),
+    (
+        "model_folder",
+        "model_weights",
+        "models",
+        "gguf_model",
+        "tokenization",
+        "engines",
+        "training",
+    ),
     ("student", "when", "where", "how", "rerank"),
     ("inference",),
     ("refiner", "stages", "evaluation", "regrade"),
@@ -33,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 so tasks may know it.
 """
 CONCEPTS = LAYERS[4]
-MAY_USE_TORCH = ("engines", "training", "model_weights", "models", "tokenization")
+MAY_USE_TORCH = ("engines", "training", "model_weights", "models", "gguf_model", "tokenization")
 EVERYTHING = ("__init__", "__main__")
 """The package's front door and `python -m glore` may name any part."""
 

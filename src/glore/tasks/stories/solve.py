@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from glore.tasks.stories.story import CHECK, Derivation, Story
 
-__derivations_ = ["derive_all", "n_derived", "solve"]
+__all__ = ["derive_all", "n_derived", "solve"]
 
 REORDERED = 0.05
 """Share of steps that don't follow the order of the story."""
