@@ -10,7 +10,7 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from glore.cli.dry_run import data_note, disk_note, plan_table
-from glore.config import RunConfig, ScratchModelSettings
+from glore.config import RunConfig, ScratchModelSettings, load_config
 from glore.pipeline import Stage, StageContext, plan_stages, run_stages
 from glore.records import Problem
 from glore.stages import build_stages
@@ -112,3 +112,25 @@ def test_disk_of_a_base_from_nothing_is_that_of_its_weights(
     assert note.startswith(f"disk: {n_models(stages)} models of ")
     elsewhere = config_of(tmp_path, task={"kind": "gsm8k"}, base={"model": "some/base"})
     assert "each as large as the base model" in disk_note(elsewhere, build_stages(elsewhere))
+
+
+def test_the_rehearsal_counts_its_questions_and_touches_every_stage(tmp_path: Path) -> None:
+    """recipes/small.yaml on its 100 questions; every training is capped."""
+    root = Path(__file__).parents[2]
+    questions = f"task.path={root / 'examples' / 'questions.jsonl'}"
+    config = load_config(
+        root / "recipes" / "small.yaml", [questions, "base.model=some/base", "engine.device=cpu"]
+    )
+    found = workload(config)
+    assert sum(found.questions.values()) == 100
+    assert found.n_worked == found.questions["train"]
+    quickstart = load_config(root / "recipes" / "quickstart.yaml")
+    assert {s.name for s in build_stages(config)} == {s.name for s in build_stages(quickstart)}
+    trainings = (
+        config.student.sft,
+        config.student.ei_train,
+        config.reward.orm,
+        config.reward.sorm,
+        config.refiner.train,
+    )
+    assert all(0 < training.max_steps <= 20 for training in trainings)
