@@ -24,11 +24,11 @@ from glore.config import (
     StoriesSettings,
     TrainSettings,
 )
+from glore.decisions import CANDIDATES, Decisions, mark_drafts, refine_drafts
 from glore.engines.local.scorer import StepScorer
 from glore.engines.open import open_engine
 from glore.engines.protocol import SamplingParams
 from glore.how import global_pairs, local_pairs, mixed_pairs
-from glore.inference import CANDIDATES, Decisions, mark_drafts, refine_drafts
 from glore.progress import SilentProgress
 from glore.prompts import refine_segments, solve_segments, step_text
 from glore.records import Solution, StepLabels
@@ -169,7 +169,7 @@ def main(folder: Path) -> None:
     print(f"refiner: {len(pairs)} pairs, half of them local")
 
     # 5 Test time: draft; ask when and where; refine globally and locally; the ORM chooses among
-    # draft and refinements. [refiner.py, inference.py, rerank.py]
+    # draft and refinements. [refiner.py, decisions.py, rerank.py]
     greedy = sample("student", test_ids, 1, 0.0)
     orm, sorm = score("orm", greedy), score("sorm", greedy)
     marked = {k: mark_drafts(greedy, k, sorm, DECIDE, mark_global=True) for k in CANDIDATES}

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from glore.config import EngineSettings
+from glore.decisions import CANDIDATES, Decisions, mark_drafts, refine_drafts
 from glore.engines.protocol import Engine, Request, SamplingParams, check_scores
 from glore.errors import DataError, ModelError, RunError, has_lone_surrogate, shown
-from glore.inference import CANDIDATES, Decisions, mark_drafts, refine_drafts
 from glore.pipeline.integrity import check_belongs_together, makers
 from glore.pipeline.recorded import made_with
 from glore.prompts import MAX_QUESTION_CHARS, solve_segments

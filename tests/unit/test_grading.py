@@ -33,7 +33,7 @@ from glore.tasks.grading.grade import (
     strip_annotations,
 )
 from glore.tasks.grading.latex import LatexChecker
-from glore.tasks.grading.numerals import parse_numeral
+from glore.tasks.grading.number_bases import parse_numeral
 
 CASES = Path(__file__).parents[1] / "cases"
 mantissas = st.decimals(-10, 10, places=8).filter(bool)

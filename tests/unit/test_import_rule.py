@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "training",
     ),
     ("student", "when", "where", "how", "rerank"),
-    ("inference",),
+    ("decisions",),
     ("refiner", "stages", "evaluation", "regrade"),
     ("report",),
     ("studies",),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-import glore.pipeline.planning
+import glore.pipeline.reuse
 import glore.pipeline.run
 from glore.config import RunConfig
 from glore.errors import ConfigError, RunError
@@ -291,7 +291,7 @@ def test_another_release_recomputes_and_another_patch_does_not(
 ) -> None:
     config = small_config(tmp_path)
     for version, expected in (("0.1.0", "computed"), ("0.1.7", "reused"), ("0.2.0", "computed")):
-        for module in (glore.pipeline.planning, glore.pipeline.run):
+        for module in (glore.pipeline.reuse, glore.pipeline.run):
             monkeypatch.setattr(
                 module, "package_versions", lambda version=version: {"glore": version}
             )

@@ -14,7 +14,7 @@ headline        the numbers that a summary quotes
 from __future__ import annotations
 
 from glore.evaluation.inputs import EvaluationInputs, EvaluationOptions, pool
-from glore.evaluation.tables import Evaluation, evaluate, read_evaluation, write_evaluation
+from glore.evaluation.result import Evaluation, evaluate, read_evaluation, write_evaluation
 
 __all__ = [
     "Evaluation",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from glore.decisions import CANDIDATES
 from glore.evaluation.inputs import ORM, SORM
-from glore.evaluation.labels import AS_USED, AgreementRow
+from glore.evaluation.label_agreement import AS_USED, AgreementRow
 from glore.evaluation.refinement import RERANKED
+from glore.evaluation.result import Evaluation
 from glore.evaluation.reward_models import INTERMEDIATE, JudgeDifference, JudgeRow
 from glore.evaluation.students import EI, StudentRow
-from glore.evaluation.tables import Evaluation
-from glore.inference import CANDIDATES
 from glore.statistics import Difference, Estimate
 
 __all__ = [

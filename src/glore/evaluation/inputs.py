@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TypeVar
 
-from glore.inference import MARKED_BY, Decisions
+from glore.decisions import MARKED_BY, Decisions
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores
 from glore.solutions import by_problem
 from glore.statistics import Estimate, Resampler, wilson

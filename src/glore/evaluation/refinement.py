@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from glore.decisions import CANDIDATES, GLOBAL, LOCAL_ORM, LOCAL_SORM, MARKED_BY
 from glore.evaluation.inputs import ORM, REFINERS, Index
-from glore.inference import CANDIDATES, GLOBAL, LOCAL_ORM, LOCAL_SORM, MARKED_BY
 from glore.records import Solution
 from glore.statistics import Difference, Estimate
 

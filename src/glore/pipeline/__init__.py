@@ -2,7 +2,7 @@
 
 stage         a stage as data: what it reads and makes
 view          the settings as one stage sees them
-planning      what will be done about each stage, and why
+reuse         what will be done about each stage, and why
 run           runs stages: reuse, resume
 context       what a stage gets: settings, records, shards, models
 fingerprints  what a result depends on, as one hash
@@ -15,7 +15,7 @@ swap          several stages' folders exchanged together
 from __future__ import annotations
 
 from glore.pipeline.context import StageContext
-from glore.pipeline.planning import StagePlan, plan_stages
+from glore.pipeline.reuse import StagePlan, plan_stages
 from glore.pipeline.run import run_stages
 from glore.pipeline.stage import Stage, ancestors, declare
 

@@ -1,6 +1,6 @@
 """Runs stages in order: reuses, resumes or computes each. Knows no machine learning.
 
-A complete stage is reused (`glore.pipeline.planning` says when). Any other stage is computed, and
+A complete stage is reused (`glore.pipeline.reuse` says when). Any other stage is computed, and
 the progress line gives the reason. Existing results are replaced only with `redo`. An unfinished
 stage resumes from its committed shards if they have the same fingerprint. Stages are deterministic,
 so a run that was killed and started again holds the same bytes as one that was not.
@@ -33,7 +33,7 @@ from glore.pipeline.folder import (
 )
 from glore.pipeline.integrity import check_records, file_mark, model_marks
 from glore.pipeline.marks import DoneMark, read_done
-from glore.pipeline.planning import (
+from glore.pipeline.reuse import (
     StagePlan,
     check_replaces_nothing,
     check_settings,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from glore.evaluation.calibration import Calibration
-from glore.evaluation.labels import StepBalance
+from glore.evaluation.label_agreement import StepBalance
 from glore.evaluation.rerank_curves import CurvePoint
 from glore.report import svg
 from glore.report.views import MODEL_NAMES, percent

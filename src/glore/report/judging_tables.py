@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from glore.evaluation.inputs import SORM
+from glore.evaluation.result import Evaluation
 from glore.evaluation.reward_models import (
     ALL_STEPS,
     FINAL,
@@ -12,7 +13,6 @@ from glore.evaluation.reward_models import (
     JudgeDifference,
     JudgeRow,
 )
-from glore.evaluation.tables import Evaluation
 from glore.report import paper
 from glore.report.views import MODEL_NAMES, Columns, TableView, percent, points, table_of
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+from glore.decisions import GLOBAL, LOCAL_ORM, LOCAL_SORM
 from glore.evaluation.inputs import BALANCED_ORM, ORM, SORM
 from glore.evaluation.students import EI, SFT
-from glore.inference import GLOBAL, LOCAL_ORM, LOCAL_SORM
 
 __all__ = ["PAPER_COLUMN", "TABLE_1", "TABLE_2", "TABLE_3", "TABLE_5", "quoted"]
 

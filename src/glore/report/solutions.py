@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from glore.decisions import MARKED_BY
 from glore.evaluation.inputs import (
     ORM,
     REFINERS,
@@ -19,7 +20,6 @@ from glore.evaluation.inputs import (
     Index,
 )
 from glore.evaluation.refinement import candidates_of, chosen_by_orm
-from glore.inference import MARKED_BY
 from glore.records import Problem, Solution, StepLabels
 
 __all__ = ["MAX_PROBLEMS", "embedded", "solution_data"]

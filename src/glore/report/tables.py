@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from glore.evaluation.labels import AS_USED, TRAIN, AgreementRow
+from glore.decisions import CANDIDATES
+from glore.evaluation.label_agreement import AS_USED, TRAIN, AgreementRow
 from glore.evaluation.refinement import (
     RERANKED,
     FixedDifference,
@@ -16,8 +17,7 @@ from glore.evaluation.refinement import (
     RerankDifference,
     RerankRow,
 )
-from glore.evaluation.tables import Evaluation
-from glore.inference import CANDIDATES
+from glore.evaluation.result import Evaluation
 from glore.report import paper
 from glore.report.judging_tables import table1, table1_differences, table2, table2_differences
 from glore.report.views import (

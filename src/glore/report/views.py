@@ -8,10 +8,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from glore.decisions import GLOBAL, LOCAL_ORM, LOCAL_SORM
 from glore.evaluation.inputs import BALANCED_ORM, ORM, SORM
 from glore.evaluation.refinement import BEST_OF, GREEDY, PERFECT, PERFECT_BEST_OF, RERANKED
 from glore.evaluation.rerank_curves import MAJORITY, PASS
-from glore.inference import GLOBAL, LOCAL_ORM, LOCAL_SORM
 from glore.statistics import Difference, Estimate
 
 __all__ = [

@@ -7,8 +7,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from glore.decisions import MARKED_BY, Decisions, MarkedDraft, mark_drafts, refine_drafts
 from glore.evaluation.inputs import REFINERS, REWARD_MODELS, SFT_ORM
-from glore.inference import MARKED_BY, Decisions, MarkedDraft, mark_drafts, refine_drafts
 from glore.pipeline import Stage, StageContext, declare
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores
 from glore.solutions import graded_solution

@@ -20,7 +20,7 @@ import sympy
 from math_verify import grader
 from sympy.core.function import AppliedUndef
 
-from glore.tasks.grading.decimals import (
+from glore.tasks.grading.sympy_numbers import (
     UndecidedError,
     equal_numbers,
     exact,

@@ -18,8 +18,8 @@ from glore.tasks.grading.latex_markup import (
     plain_latex,
     undollared,
 )
+from glore.tasks.grading.number_bases import Numeral, compare_numerals, names_a_base, parse_numeral
 from glore.tasks.grading.numbers import Number, parse_number
-from glore.tasks.grading.numerals import Numeral, compare_numerals, names_a_base, parse_numeral
 from glore.tasks.grading.units import FUNCTIONS, spells_number
 
 __all__ = ["MAX_LATEX_CHARS", "TEXT_RULES", "is_words", "looks_like_latex", "read_number"]

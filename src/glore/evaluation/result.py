@@ -11,7 +11,12 @@ from glore.config import LabelSettings
 from glore.errors import RunError
 from glore.evaluation.calibration import Calibration, calibrations
 from glore.evaluation.inputs import EvaluationInputs, EvaluationOptions, Index
-from glore.evaluation.labels import AgreementRow, StepBalance, label_agreement, step_balance
+from glore.evaluation.label_agreement import (
+    AgreementRow,
+    StepBalance,
+    label_agreement,
+    step_balance,
+)
 from glore.evaluation.refinement import (
     FixedDifference,
     FixedRow,

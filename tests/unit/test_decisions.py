@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from glore.decisions import CANDIDATES, MARKED_BY, Decisions, mark_drafts, refine_drafts
 from glore.engines.protocol import Request
 from glore.evaluation import EvaluationOptions
-from glore.inference import CANDIDATES, MARKED_BY, Decisions, mark_drafts, refine_drafts
 from glore.refiner import RefineOptions
 from support.fakes import FunctionEngine, solution
 
