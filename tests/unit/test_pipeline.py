@@ -534,6 +534,8 @@ def test_a_stage_sees_what_it_declares_and_what_its_inputs_do() -> None:
     assert (seen.task.kind, seen.task.stories.n_test) == ("stories", 600)
     changed = seen.labels.model_copy(update={"full_counts": True})
     assert (changed.full_counts, changed.rollouts) == (True, 8)
+    again = changed.model_copy(update={"temperature": 0.5})
+    assert (again.full_counts, again.temperature, again.rollouts) == (True, 0.5, 8)
 
 
 @pytest.mark.parametrize(

@@ -491,5 +491,11 @@ def test_the_base_stage_reads_no_more_of_the_task_than_it_declares(
     stage = next(s for s in build_stages(config) if s.name == "base")
     task = open_task(settings_view(config, stage, []).task, config.seed)
     assert isinstance(task, ScratchTask)
-    rng = random.Random(0)
-    assert all(task.base_document(rng, n / 50) for n in range(50))
+    whole = open_task(config.task, config.seed)
+    assert isinstance(whole, ScratchTask)
+    ours, theirs = random.Random(0), random.Random(0)
+    for n in range(300):
+        seen, expected = (
+            source.base_document(rng, n / 300) for source, rng in ((task, ours), (whole, theirs))
+        )
+        assert seen == expected, "the same text as without the view"

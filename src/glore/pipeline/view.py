@@ -85,7 +85,8 @@ class _View:
 
     def model_copy(self, *, update: Mapping[str, object]) -> _View:
         """The same section with other values, as pydantic's method of that name."""
-        return _View(self._section, self._path, self._granted, self._stage, dict(update))
+        changes = {**self._changes, **update}
+        return _View(self._section, self._path, self._granted, self._stage, changes)
 
 
 def _is_within(path: str, section: str) -> bool:
