@@ -7,17 +7,19 @@ draft has no refinement at all.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
 
 from glore.config import EngineSettings
 from glore.decisions import CANDIDATES, Decisions, mark_drafts, refine_drafts
 from glore.engines.protocol import Engine, Request, SamplingParams, check_scores
-from glore.errors import DataError, ModelError, RunError, has_lone_surrogate, shown
+from glore.errors import DataError, EngineError, ModelError, RunError, has_lone_surrogate, shown
 from glore.pipeline.integrity import check_belongs_together, makers
 from glore.pipeline.recorded import made_with
 from glore.prompts import MAX_QUESTION_CHARS, solve_segments
@@ -50,7 +52,11 @@ class RefineOptions(Decisions):
 
 
 class Refiner:
-    """Drafts with the student, finds the first bad step, refines, and chooses by the ORM."""
+    """Drafts with the student, finds the first bad step, refines, and chooses by the ORM.
+
+    A context manager. Closing it closes the models that `from_run` and `from_models` opened, and
+    leaves engines and scorers that were given to it open. A closed one refuses to refine.
+    """
 
     def __init__(
         self,
@@ -62,6 +68,8 @@ class Refiner:
     ) -> None:
         self.student, self.refiner, self.orm, self.sorm = student, refiner, orm, sorm
         self.options = options or RefineOptions()
+        self._opened = contextlib.ExitStack()
+        self._is_closed = False
 
     @classmethod
     def from_run(cls, path: str | Path, engine: EngineSettings | None = None) -> Refiner:
@@ -107,17 +115,34 @@ class Refiner:
         """Load the four models from their folders or Hub names. Raises ModelError where one can't
         be loaded.
         """
-        from glore.engines.local.scorer import StepScorer
-        from glore.engines.open import open_engine
+        from glore.engines.open import open_engine, open_scorer
 
         settings = engine or EngineSettings()
-        return cls(
-            open_engine(student, settings),
-            open_engine(refiner, settings),
-            StepScorer(orm, settings),
-            StepScorer(sorm, settings),
-            options,
-        )
+        with contextlib.ExitStack() as opened:  # closes what is open if the next can't be loaded
+            engines = [
+                opened.enter_context(open_engine(path, settings.shared_by(2)))
+                for path in (student, refiner)
+            ]
+            scorers = [opened.enter_context(open_scorer(path, settings)) for path in (orm, sorm)]
+            made = cls(*engines, *scorers, options)
+            made._opened = opened.pop_all()
+        return made
+
+    def close(self) -> None:
+        """Close the models that `from_run` or `from_models` opened. Closing again does nothing."""
+        self._is_closed = True
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def __call__(self, question: str) -> Refinement:
         """Refine one question."""
@@ -127,9 +152,11 @@ class Refiner:
         """Refine questions in one batch, results in their order; `problem_id` is `q0`, `q1`, …
 
         Raises DataError for a question that is empty, oversized or no Unicode, before anything is
-        sampled; EngineError where one does not fit into a model's context; TypeError for one that
-        is no string, or a single string, whose letters would be questions.
+        sampled; EngineError where one does not fit into a model's context, and after `close`;
+        TypeError for one that is no string, or a single string, whose letters would be questions.
         """
+        if self._is_closed:
+            raise EngineError("this Refiner is closed and can't be used; open another one")
         if isinstance(questions, str):
             raise TypeError(
                 f"refine takes several questions, got the string {shown(questions)}; call the "

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from glore.engines.protocol import Request, Result, SamplingParams
 from glore.seeds import stable_seed
-from support.tiny_models import VOCAB, tiny_lm, tiny_tokenizer
+from support.tiny_models import VOCAB, tiny_lm, tiny_tokenizer, wide_lm
 
 WARM = SamplingParams(temperature=1.0, max_new_tokens=12)
 
 
-def save_tiny_model(folder: Path) -> Path:
-    """The tiny model and its tokenizer as a folder like those of a run."""
-    tiny_lm().save_pretrained(folder)
+def save_tiny_model(folder: Path, wide: bool = False) -> Path:
+    """The tiny model and its tokenizer as a folder like those of a run; `wide`: for vLLM."""
+    (wide_lm() if wide else tiny_lm()).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 

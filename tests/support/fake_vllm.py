@@ -57,6 +57,7 @@ class EngineArgs:
     gpu_memory_utilization: float = 0.9
     max_model_len: int | None = None
     max_num_seqs: int | None = None
+    enable_chunked_prefill: bool | None = None
     enable_prefix_caching: bool | None = None
     disable_log_stats: bool = False
 
@@ -89,6 +90,20 @@ class RequestOutput:
     finished: bool
 
 
+class EngineDeadError(Exception):
+    """The process is gone."""
+
+
+class EngineCore:
+    """What the real one starts as a process of its own."""
+
+    def __init__(self) -> None:
+        self.n_shutdowns = 0
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        self.n_shutdowns += 1
+
+
 class LLMEngine:
     """Ends up to three requests a step, the youngest first."""
 
@@ -99,6 +114,7 @@ class LLMEngine:
         assert args.trust_remote_code is False
         assert args.load_format in ("safetensors", "pt")
         self.args = args
+        self.engine_core = EngineCore()
         self.open: dict[str, tuple[list[int], SamplingParams]] = {}
         self.names: set[str] = set()
         self.aborted: list[str] = []
@@ -178,7 +194,7 @@ class LLMEngine:
         return outputs
 
 
-def install(monkeypatch: pytest.MonkeyPatch) -> None:
+def install(monkeypatch: pytest.MonkeyPatch, on_cpu: bool = False) -> None:
     """Let `import vllm` find this."""
     package, params = types.ModuleType("vllm"), types.ModuleType("vllm.sampling_params")
     package.EngineArgs, package.LLMEngine, package.SamplingParams = (
@@ -187,5 +203,11 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         SamplingParams,
     )
     params.RequestOutputKind = RequestOutputKind
+    exceptions = types.ModuleType("vllm.v1.engine.exceptions")
+    exceptions.EngineDeadError = EngineDeadError
+    monkeypatch.setitem(sys.modules, "vllm.v1.engine.exceptions", exceptions)
+    platforms = types.ModuleType("vllm.platforms")
+    platforms.current_platform = types.SimpleNamespace(is_cpu=lambda: on_cpu)
     monkeypatch.setitem(sys.modules, "vllm", package)
+    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
     monkeypatch.setitem(sys.modules, "vllm.sampling_params", params)

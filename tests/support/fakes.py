@@ -4,15 +4,16 @@ that reads the steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
+from glore.engines.lifetime import Closable
 from glore.engines.protocol import Completion, FollowUp, Request, Result
 from glore.prompts import split_steps
 from glore.records import Problem, Solution
 from glore.tasks.protocol import Grade
 
 
-class FunctionEngine:
+class FunctionEngine(Closable):
     """An Engine whose completion text is `answer(request, seed)`; counts what was drawn, returns
     results newest first.
     """
@@ -22,9 +23,16 @@ class FunctionEngine:
         self.n_drawn = 0
         self.requests: list[Request] = []
 
+    backend = "function"
+
     def run(
         self, requests: Iterable[Request], follow_up: FollowUp | None = None
     ) -> Iterator[Result]:
+        return self._guarded(self._results(requests, follow_up))
+
+    def _results(
+        self, requests: Iterable[Request], follow_up: FollowUp | None
+    ) -> Generator[Result]:
         todo = list(requests)
         while todo:
             request = todo.pop()

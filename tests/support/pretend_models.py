@@ -16,6 +16,7 @@ import glore.engines.open
 import glore.stages.common
 import glore.training.finetune
 from glore.config import EngineSettings, RunConfig
+from glore.engines.lifetime import Closable
 from glore.engines.protocol import Engine, Request
 from glore.records import Problem, read_records
 from glore.training.examples import TrainReport
@@ -71,7 +72,9 @@ class World:
             n_rows=len(examples), n_dropped=0, n_tokens=10, n_steps=1, final_loss=0.5, seconds=0.0
         )
 
-    def engine(self, model: str | Path, settings: EngineSettings) -> Engine:
+    def engine(
+        self, model: str | Path, settings: EngineSettings, *, logs_warning: bool = True
+    ) -> Engine:
         name = Path(model).name
         self.opened[name] += 1
         skill = SKILL[name]
@@ -93,7 +96,9 @@ class World:
         return engine
 
 
-class Scorer:
+class Scorer(Closable):
+    backend = "table"
+
     def __init__(self, model: Path, settings: EngineSettings) -> None:
         assert (model / "model.txt").read_text() == model.name, "there is such a model"
         self._good = 0.9 if model.name == "orm" else 0.8

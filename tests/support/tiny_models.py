@@ -103,6 +103,13 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def wide_lm(seed: int = 0) -> PreTrainedModel:
+    """As `tiny_lm`, with heads of the least size that vLLM's attention takes (32)."""
+    torch.manual_seed(seed)
+    config = llama_like(VOCAB, hidden=128, inner=192, n_layers=2)["llama"]()
+    return _lively(AutoModelForCausalLM.from_config(config), scale=0.5)
+
+
 def tiny_lm(architecture: str = "llama", seed: int = 0) -> PreTrainedModel:
     """A random model whose next-token distribution is neither flat nor certain."""
     torch.manual_seed(seed)
@@ -118,9 +125,10 @@ def tiny_step_model(architecture: str = "llama", seed: int = 0) -> PreTrainedMod
     return _lively(AutoModelForTokenClassification.from_config(config))
 
 
-def _lively(model: PreTrainedModel) -> PreTrainedModel:
+def _lively(model: PreTrainedModel, scale: float = 1.0) -> PreTrainedModel:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 2:
-                weight.mul_(4.0 if "embed" in name or "lm_head" in name or "wte" in name else 6.0)
+                is_head = "embed" in name or "lm_head" in name or "wte" in name
+                weight.mul_((4.0 if is_head else 6.0) * scale)
     return model.eval()

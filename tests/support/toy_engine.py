@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from glore.engines.lifetime import Closable
 from glore.engines.protocol import Completion, FollowUp, Request, Result
 from glore.errors import EngineError
 from glore.seeds import stable_seed
@@ -40,8 +41,10 @@ class OpenToy:
         return ToyEngine(self.folder, number, seconds)
 
 
-class ToyEngine:
+class ToyEngine(Closable):
     """Draws one request after the other."""
+
+    backend = "toy"
 
     def __init__(self, folder: str = "", number: int = 0, seconds: float = 0.0) -> None:
         self.folder, self.number, self.seconds = folder, number, seconds

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,11 +18,13 @@ from transformers import (
 
 import glore.engines.local.runner
 import glore.engines.local.startup_check
+from glore.config import EngineSettings
 from glore.engines.local import attention
 from glore.engines.local.batch import Batch
 from glore.engines.local.runner import ModelRunner
 from glore.engines.local.startup_check import expected_logits
-from support.tiny_models import llama_like, tiny_lm, tiny_step_model
+from glore.engines.open import open_engine
+from support.tiny_models import llama_like, tiny_lm, tiny_step_model, tiny_tokenizer
 
 CONFIGS = llama_like(vocab=211, hidden=64, inner=96, n_layers=3)
 NATIVE = ("llama", "qwen2", "qwen3", "mistral")
@@ -147,15 +150,20 @@ def test_the_reference_is_the_float32_model_and_leaves_the_weights_alone(archite
 
 
 def test_a_fallback_is_warned_of_once_with_reason_and_cost(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    glore.engines.local.runner._warn_once.cache_clear()
+    realistic("llama", torch.bfloat16).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    settings = EngineSettings(device="cpu", dtype="bfloat16")
     FAULTS["no scaling"](monkeypatch)
     monkeypatch.setattr(glore.engines.local.runner, "library", lambda: None)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            runner = ModelRunner(realistic("llama", torch.bfloat16))
+            with open_engine(tmp_path, settings) as engine:
+                runner, backend = engine.runner, engine.backend
     (record,) = caplog.records
+    assert backend == f"fallback bfloat16 ({runner.reason})"
+    assert runner.warning == record.message
     assert "fallback backend" in record.message
     assert "many times slower" in record.message
     assert "from float32" in record.message

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
@@ -48,6 +48,10 @@ class EngineSettings(KindSettings):
     @property
     def sampler(self) -> EngineSettings:
         """The settings of the engine that draws: these, or those inside a pool."""
+        return self
+
+    def shared_by(self, n_engines: int) -> Self:
+        """The settings for each of `n_engines` engines that are open at once on one machine."""
         return self
 
     def fingerprint_fields(self) -> dict[str, object]:
@@ -174,12 +178,15 @@ class VllmEngineSettings(EngineSettings):
     tensor_parallel: int = Field(1, ge=1)
     """GPUs that share a model."""
     gpu_memory: float = Field(0.9, gt=0, le=1)
-    """Share of each GPU's memory for weights and cache."""
+    """Share of each GPU's memory for weights and cache. Engines that are open at once share it."""
     context: int | None = Field(None, ge=16)
     """Longest prompt and completion together, in tokens; none: the model's own limit."""
 
     opener: ClassVar[str] = "glore.engines.vllm:VllmEngine"
     checker: ClassVar[str | None] = "glore.engines.vllm:check_installed"
+
+    def shared_by(self, n_engines: int) -> Self:
+        return self.model_copy(update={"gpu_memory": self.gpu_memory / n_engines})
 
     def fingerprint_fields(self) -> dict[str, object]:
         return {"kind": self.kind, "dtype": self.dtype}

@@ -2,22 +2,61 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from glore.config.plugins import imported
 from glore.engines.protocol import Engine
+from glore.errors import EngineError, shown
 
 if TYPE_CHECKING:
     from glore.config import EngineSettings
+    from glore.engines.local.scorer import StepScorer
 
-__all__ = ["open_engine"]
+__all__ = ["open_engine", "open_scorer"]
 
+_log = logging.getLogger(__name__)
 
-def open_engine(model_path: str | Path, settings: EngineSettings) -> Engine:
+def open_engine(
+    model_path: str | Path, settings: EngineSettings, *, logs_warning: bool = True
+) -> Engine:
     """The engine that `settings.kind` names, over the model at `model_path` (a folder or Hub name).
 
-    Raises ModelError when the model can't be loaded, EngineError when the engine's server, package
+    The caller closes it. Its `warning` is logged, once a process; `logs_warning`: not if the caller
+    shows it. Raises ModelError when the model can't be loaded, EngineError when the engine's server, package
     or cluster isn't there.
     """
-    return cast(Engine, imported(settings.opener)(model_path, settings))
+    engine = imported(settings.opener)(model_path, settings)
+    lacks = [name for name in ("run", "close", "backend", "warning") if not hasattr(engine, name)]
+    if lacks:
+        raise EngineError(
+            f"the engine of kind {shown(settings.kind)} has no {' and no '.join(lacks)}; derive "
+            "its class from glore.engines.lifetime.Closable and see glore.engines.protocol"
+        )
+    if logs_warning:
+        _log_once(engine.warning)
+    return cast(Engine, engine)
+
+
+def open_scorer(
+    model_path: str | Path, settings: EngineSettings, *, logs_warning: bool = True
+) -> StepScorer:
+    """The reward model at `model_path`. The caller closes it; `logs_warning` is as in
+    `open_engine`.
+
+    Raises ModelError when the model can't be loaded.
+    """
+    from glore.engines.local.scorer import StepScorer
+
+    scorer = StepScorer(model_path, settings)
+    if logs_warning:
+        _log_once(scorer.warning)
+    return scorer
+
+
+@cache
+def _log_once(message: str) -> None:
+    if message:
+        _log.warning("%s", message)

@@ -8,13 +8,16 @@ Every engine guarantees the following (tests/parity holds it):
 - With `stop`, the text is what comes before the stop in the text without it.
 - `follow_up` may add requests as results arrive. Results come as they are complete, in any order.
 - An engine without log-probabilities or stops refuses a request for them.
+- `close` leaves no process and no memory behind. A closed engine refuses to draw; closing twice is
+  fine. Engines are context managers: `with open_engine(…) as engine`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
 
 from glore.errors import ModelError, shown
 
@@ -104,15 +107,41 @@ FollowUp = Callable[[Result], Iterable[Request]]
 
 
 class Engine(Protocol):
-    """What every sampler does."""
+    """What every sampler does. `glore.engines.lifetime.Closable` has all but `run` and `backend`."""
+
+    @property
+    def backend(self) -> str:
+        """What reads the model, in words: `native int8`, `fallback float32 (reason)`, `vllm`, …"""
+        ...
+
+    @property
+    def warning(self) -> str:
+        """Why a slower backend is used, and what that costs; "" if the best one is used."""
+        ...
 
     def run(
         self, requests: Iterable[Request], follow_up: FollowUp | None = None
     ) -> Iterator[Result]:
         """Draw every request's completions and yield the results as they become complete.
 
-        `follow_up(result)` may return further requests, as the backward scan does.
+        `follow_up(result)` may return further requests, as the backward scan does. Raises
+        EngineError after `close`.
         """
+        ...
+
+    def close(self) -> None:
+        """End what was started for the engine and free its memory."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the engine."""
         ...
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Protocol
 
 from glore.engines.protocol import Completion, FollowUp, Request, Result
@@ -79,7 +79,7 @@ class Stepper(Protocol):
 
 def run_requests(
     stepper: Stepper, requests: Iterable[Request], follow_up: FollowUp | None = None
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Every request's result, as it becomes complete (`glore.engines.protocol.Engine.run`).
 
     `follow_up` is asked before a result is yielded. A request without seeds has a result at once.

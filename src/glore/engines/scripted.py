@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from glore.engines.encoding import check
+from glore.engines.lifetime import Closable
 from glore.engines.protocol import Completion, FollowUp, Request, Result
 from glore.engines.requests import run_requests
 from glore.errors import EngineError, shown
@@ -21,7 +22,7 @@ Script = Callable[[Request, int], str]
 _LACKS = {"logprobs": "a script has no probabilities; sample without it, or from a model"}
 
 
-class ScriptedEngine:
+class ScriptedEngine(Closable):
     """An `Engine` that answers from a script.
 
     `script`: a function (request, seed) → text, or a table from the request's id (or else its whole
@@ -48,7 +49,12 @@ class ScriptedEngine:
     ) -> Iterator[Result]:
         """Answer every request; see `glore.engines.protocol.Engine.run`."""
         stepper = _ScriptStepper(self._answer, self._random, self._window)
-        return run_requests(stepper, requests, follow_up)
+        return self._guarded(run_requests(stepper, requests, follow_up))
+
+    @property
+    def backend(self) -> str:
+        """Always `script`."""
+        return "script"
 
     def _answer(self, request: Request) -> Result:
         check(request, len("".join(request.segments)), _LACKS)

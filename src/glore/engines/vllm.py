@@ -4,8 +4,12 @@ This is a thin layer: requests go in as token ids, one per seed, and come out co
 a vLLM request of its own instead of one request with `n`: vLLM draws sibling i with seed + i, so
 only separate requests have the seeds that were asked for. The prompt's cache blocks are shared
 nevertheless. vLLM pins its own torch and transformers, so it needs its own environment
-(docs/engines.md). This is written to vLLM's documented interface and tested against a fake of it;
-it is not yet measured on a GPU.
+(docs/engines.md). Tested against vLLM's CPU build (`make test-vllm`) and, in every test run, a fake
+of its interface; not yet run on a GPU.
+
+vLLM works in a process of its own, so closing the engine gives all memory back. It takes a fixed
+share of a GPU's memory when it starts and refuses to start where less is free. Engines that are
+open at once in one process therefore share: each gets at most what the others leave.
 """
 
 from __future__ import annotations
@@ -13,12 +17,14 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from glore.config.plugins import is_installed
 from glore.engines.encoding import checked_tokens
+from glore.engines.lifetime import Closable
 from glore.engines.protocol import FollowUp, Request, Result
 from glore.engines.requests import Job, run_requests
 from glore.errors import EngineError, ModelError, shown
@@ -31,21 +37,28 @@ if TYPE_CHECKING:
 __all__ = ["VllmEngine", "check_installed", "import_vllm"]
 
 INSTALL = "python -m venv vllm-env && vllm-env/bin/pip install 'glore[vllm]'"
+LEAST_SHARE = 0.02
+"""Of the memory; less than this is no room for an engine."""
 STOPS = {"stop": "eos", "length": "length"}
 """vLLM's `finish_reason` → ours."""
 
 
-class VllmEngine:
+class VllmEngine(Closable):
     """An `Engine` over a model that vLLM can load.
 
-    Raises EngineError without vLLM, ModelError when it can't load the model.
+    Raises EngineError without vLLM or memory, ModelError when it can't load the model.
     """
+
+    shares: ClassVar[weakref.WeakKeyDictionary[VllmEngine, float]] = weakref.WeakKeyDictionary()
+    """The open engines of this process, and the share of memory that each has."""
 
     def __init__(self, model_path: str | Path, settings: VllmEngineSettings) -> None:
         from glore.model_folder import open_folder
         from glore.models import load_tokenizer
 
+        self.name = str(model_path)
         self._vllm = import_vllm()
+        share = free_share(settings.gpu_memory, sum(self.shares.values()))
         found = open_folder(model_path, "causal language model")
         self.tokenizer = load_tokenizer(model_path)
         self._most = 2 * settings.max_rows
@@ -57,7 +70,7 @@ class VllmEngine:
             "load_format": "pt" if found.pickle else "safetensors",
             "dtype": settings.dtype,
             "tensor_parallel_size": settings.tensor_parallel,
-            "gpu_memory_utilization": settings.gpu_memory,
+            "gpu_memory_utilization": share,
             "max_num_seqs": settings.max_rows,
             "enable_prefix_caching": True,
             "disable_log_stats": True,
@@ -66,13 +79,29 @@ class VllmEngine:
             arguments |= {"revision": found.revision, "tokenizer_revision": found.revision}
         if settings.context is not None:
             arguments["max_model_len"] = settings.context
+        if self._vllm.on_cpu:
+            # Its CPU build can't draw with a seed once a prompt was read in parts: it rewinds the
+            # random numbers, which only those of a GPU allow ("CPU Generator does not use offset").
+            arguments["enable_chunked_prefill"] = False
         try:
             self._engine = self._vllm.LLMEngine.from_engine_args(self._vllm.EngineArgs(**arguments))
         except (ValueError, RuntimeError, OSError) as error:
             raise ModelError(
                 f"vLLM can't load {shown(str(model_path))}: "
-                f"{shown(' '.join(str(error).split()), 300)}"
+                f"{shown(' '.join(str(error).split()), 300)}; see its own messages, and "
+                f"engine.gpu_memory, of which this engine was given {share:.0%}"
             ) from error
+        self.shares[self] = share
+
+    @property
+    def backend(self) -> str:
+        """Always `vllm`, with what it runs on if that is no GPU."""
+        return "vllm on a CPU" if self._vllm.on_cpu else "vllm"
+
+    def _free(self) -> None:
+        self._engine.engine_core.shutdown()
+        del self._engine, self.tokenizer
+        self.shares.pop(self, None)
 
     def run(
         self, requests: Iterable[Request], follow_up: FollowUp | None = None
@@ -81,6 +110,12 @@ class VllmEngine:
 
         Leaving it early aborts what is in progress.
         """
+        self.check_open()
+        return self._guarded(self._results(requests, follow_up))
+
+    def _results(
+        self, requests: Iterable[Request], follow_up: FollowUp | None
+    ) -> Generator[Result]:
         stepper = _VllmStepper(self._vllm, self._engine, self.tokenizer, self._names, self._most)
         try:
             yield from run_requests(stepper, requests, follow_up)
@@ -142,7 +177,14 @@ class _VllmStepper:
 
     def step(self) -> list[Result]:
         """One step of vLLM. Returns the results that became complete."""
-        jobs = [self._finish(output) for output in self._engine.step() if output.finished]
+        try:
+            outputs = self._engine.step()
+        except self._vllm.EngineDeadError as error:
+            raise EngineError(
+                "vLLM's process has died; its own messages say why, and which setting may help "
+                "(engine.gpu_memory, engine.max_rows, engine.context)"
+            ) from error
+        jobs = [self._finish(output) for output in outputs if output.finished]
         return [job.result() for job in jobs if job is not None]
 
     def abort(self) -> None:
@@ -204,8 +246,16 @@ class RequestOutput(Protocol):
     finished: bool
 
 
+class EngineCore(Protocol):
+    """What is used of the client of vLLM's own process."""
+
+    def shutdown(self) -> None: ...
+
+
 class LLMEngine(Protocol):
     """What is used of vLLM's class of this name."""
+
+    engine_core: EngineCore
 
     @classmethod
     def from_engine_args(cls, engine_args: object) -> LLMEngine: ...
@@ -226,12 +276,29 @@ class _MadeOf(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Vllm:
-    """The four names that are used of the package."""
+    """What is used of the package."""
 
     EngineArgs: _MadeOf
     LLMEngine: type[LLMEngine]
     SamplingParams: _MadeOf
     RequestOutputKind: _OutputKinds
+    EngineDeadError: type[Exception]
+    on_cpu: bool
+    """Whether this is its build for CPUs."""
+
+
+def free_share(wanted: float, taken: float) -> float:
+    """The share of memory for one more engine: `wanted`, or what those that are open leave.
+
+    Raises EngineError where they leave none.
+    """
+    share = round(min(wanted, 1 - taken), 4)
+    if share < LEAST_SHARE:
+        raise EngineError(
+            f"the vLLM engines that are open in this process hold {taken:.0%} of the memory and "
+            "leave none for another; close one first, or set engine.gpu_memory lower"
+        )
+    return share
 
 
 def check_installed(settings: VllmEngineSettings) -> None:
@@ -247,7 +314,11 @@ def import_vllm() -> _Vllm:
     try:
         package = importlib.import_module("vllm")
         kinds = importlib.import_module("vllm.sampling_params").RequestOutputKind
-        return _Vllm(package.EngineArgs, package.LLMEngine, package.SamplingParams, kinds)
+        on_cpu = importlib.import_module("vllm.platforms").current_platform.is_cpu()
+        dead = importlib.import_module("vllm.v1.engine.exceptions").EngineDeadError
+        return _Vllm(
+            package.EngineArgs, package.LLMEngine, package.SamplingParams, kinds, dead, on_cpu
+        )
     except (ImportError, AttributeError) as error:
         raise EngineError(
             "engine.kind=vllm needs the package vllm, which can't be used here "

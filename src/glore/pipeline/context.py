@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from glore.config import RunConfig
 from glore.digests import file_digest
@@ -28,6 +28,27 @@ __all__ = ["StageContext"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class OpenModel(Protocol):
+    """An engine or a scorer, as a stage opens it."""
+
+    @property
+    def backend(self) -> str:
+        """What reads the model, in words."""
+        ...
+
+    @property
+    def warning(self) -> str:
+        """Why a slower backend is used, and what that costs; "" if the best one is used."""
+        ...
+
+    def close(self) -> None:
+        """Free its memory."""
+        ...
+
+
+M = TypeVar("M", bound=OpenModel)
 
 
 class StageContext:
@@ -45,9 +66,11 @@ class StageContext:
         makes: Collection[str],
         progress: Progress,
         redo: bool = False,
+        warned: set[str] | None = None,
     ) -> None:
         """`config`: the settings that the stage declares. `inputs`: earlier stage → its folder.
-        `models`: every model that the stage may read or make → its folder.
+        `models`: every model that the stage may read or make → its folder. `warned`: models whose
+        slow backend a stage before has warned of; this one adds to it.
         """
         self.config = config
         self.name = name
@@ -62,6 +85,11 @@ class StageContext:
         self._redo = redo
         self._counters: list[Counter[str]] = [Counter()]
         self._warnings: list[str] = []
+        self.backends: dict[str, str] = {}
+        """Model → what read it, of all that `keep` was called with."""
+        self._warned = set() if warned is None else warned
+        self._kept: dict[str, OpenModel] = {}
+        self._open = contextlib.ExitStack()
 
     @property
     def counts(self) -> dict[str, float]:
@@ -86,6 +114,39 @@ class StageContext:
         if message is not None:
             self._warnings.append(message)
             self.progress.note(f"warning: {message}")
+
+    def keep(self, opened: M, model: str) -> M:
+        """Take over an open model, under the name that `release` closes it by. Returns it.
+
+        What is not released is closed when the stage ends, also when it fails. Its backend is
+        shown and kept in `done.json`; a slow one is warned of once a model.
+        """
+        if model in self._kept:
+            raise ValueError(f"stage {self.name} has {model} open already; release it first")
+        self._kept[model] = opened
+        self._open.callback(self.release, model)
+        self._note_backend(model, opened)
+        self.progress.note(f"{model}: {self.backends[model]}")
+        return opened
+
+    def release(self, model: str) -> None:
+        """Close what `keep` took over under this name. Does nothing if it is closed already."""
+        opened = self._kept.pop(model, None)
+        if opened is not None:
+            try:
+                self._note_backend(model, opened)  # a pool knows its workers' only now
+            finally:
+                opened.close()
+
+    def close(self) -> None:
+        """Close every model that is open still."""
+        self._open.close()
+
+    def _note_backend(self, model: str, opened: OpenModel) -> None:
+        self.backends[model] = opened.backend
+        if opened.warning and model not in self._warned:
+            self._warned.add(model)
+            self.warn(f"{model}: {opened.warning}")
 
     def read(self, stage: str, kind: type[R], part: str = "part") -> list[R]:
         """All records of one part of this or an earlier stage, in the order they were written.

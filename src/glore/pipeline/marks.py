@@ -69,6 +69,10 @@ class DoneMark:
     finished: str
     warnings: tuple[str, ...] = ()
     """Signs that the stage failed although it finished. Marks of earlier releases have none."""
+    backends: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Model that the stage sampled from or scored with → what read it. Models whose shards were
+    there already are not opened, and missing. Marks of earlier releases have none.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 

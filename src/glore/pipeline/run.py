@@ -91,6 +91,7 @@ def run_stages(
             progress.note(f"left behind by a killed process, and removed: {', '.join(swept)}")
         if not is_study:
             write_text(run_dir / "config.yaml", resolved_recipe(config))
+        warned: set[str] = set()
         own = [pair for pair in zip(chosen, plans, strict=True) if not is_study or pair[0].study]
         for number, (stage, plan) in enumerate(own, start=1):
             label = f"stage {number}/{len(own)} {stage.name}"
@@ -99,7 +100,7 @@ def run_stages(
                 _tidy(stage.folder(run_dir))
             else:
                 progress.note(f"{label}: {plan.state} ({plan.why})")
-                _run_stage(stage, plan, chosen, config, _Labelled(progress, label), redo)
+                _run_stage(stage, plan, chosen, config, _Labelled(progress, label), redo, warned)
     return plans
 
 
@@ -123,6 +124,7 @@ def _run_stage(
     config: RunConfig,
     progress: Progress,
     redo: bool,
+    warned: set[str],
 ) -> None:
     run_dir = config.run_dir
     folder, sources = stage.folder(run_dir), ancestors(stage, stages)
@@ -146,12 +148,14 @@ def _run_stage(
         makes=stage.models,
         progress=progress,
         redo=redo,
+        warned=warned,
     )
     begin = time.monotonic()
     # Replaces the last stage's line while this one opens its data and models.
     progress.begin("working", 0, "")
     try:
-        stage.run(context)
+        with contextlib.closing(context):
+            stage.run(context)
     except Exception as error:
         if isinstance(error, GloreError) or not _is_full(error, run_dir):
             raise
@@ -182,6 +186,7 @@ def _run_stage(
         versions=package_versions(),
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         warnings=context.warnings,
+        backends=context.backends,
     )
     write_json(folder / "done.json", dataclasses.asdict(done))
     _tidy(folder)

@@ -22,6 +22,7 @@ __all__ = [
     "SAMPLING",
     "drawn_by",
     "lazy_engine",
+    "model_name",
     "problems_by_id",
     "sample",
     "score",
@@ -61,15 +62,24 @@ def shard_size(completions_per_item: int) -> int:
 
 
 def lazy_engine(ctx: StageContext, model: str | Path) -> Callable[[], Engine]:
-    """An engine that is loaded at first use: a stage whose shards are all there loads no model."""
+    """An engine that is loaded at first use: a stage whose shards are all there loads no model.
+
+    It is closed by `ctx.release(model_name(model))`, or when the stage ends.
+    """
 
     @functools.cache
     def opened() -> Engine:
         from glore.engines.open import open_engine
 
-        return open_engine(model, ctx.config.engine)
+        engine = open_engine(model, ctx.config.engine, logs_warning=False)
+        return ctx.keep(engine, model_name(model))
 
     return opened
+
+
+def model_name(model: str | Path) -> str:
+    """What a stage calls an open model: the last part of its folder or Hub name."""
+    return Path(model).name
 
 
 def sample(
@@ -106,6 +116,7 @@ def sample(
         return solutions
 
     solutions = ctx.sharded(problems, shard_size(n), work, Solution, part, unit="questions")
+    ctx.release(model_name(model))
     ctx.count(**verdicts(solutions, part))
     return solutions
 
@@ -138,16 +149,22 @@ def score(
         scores = scorer()([(problems[s.problem_id].question, s.steps) for s in shard])
         return [StepScores(s.id, model, p) for s, p in zip(shard, scores, strict=True)]
 
-    return ctx.sharded(solutions, SCORES_PER_SHARD, work, StepScores, part, unit="solutions")
+    scores = ctx.sharded(solutions, SCORES_PER_SHARD, work, StepScores, part, unit="solutions")
+    ctx.release(model)
+    return scores
 
 
 def step_scorer(
     ctx: StageContext, model: str
 ) -> Callable[[Sequence[tuple[str, tuple[str, ...]]]], list[tuple[float, ...]]]:
-    """Load a reward model: (question, steps) → probability after each step."""
-    from glore.engines.local.scorer import StepScorer
+    """Load a reward model: (question, steps) → probability after each step.
 
-    return StepScorer(ctx.model_dir(model), ctx.config.engine).score
+    It is closed by `ctx.release(model)`, or when the stage ends.
+    """
+    from glore.engines.open import open_scorer
+
+    scorer = open_scorer(ctx.model_dir(model), ctx.config.engine, logs_warning=False)
+    return ctx.keep(scorer, model).score
 
 
 def truth_of(

@@ -15,11 +15,12 @@ import dataclasses
 import queue
 import threading
 from collections import deque
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from glore.engines.encoding import checked_tokens, new_tokens
+from glore.engines.lifetime import Closable
 from glore.engines.http.answer import Answer, Choice, Payload
 from glore.engines.http.api import CompletionsApi
 from glore.engines.protocol import FollowUp, Request, Result
@@ -46,7 +47,7 @@ STOP_SECONDS = 5.0
 """How long calls in progress may take to close their connections when a run ends early."""
 
 
-class HttpEngine:
+class HttpEngine(Closable):
     """An `Engine` over a completions server.
 
     `model_path` is the model in the run: it names the served one and has its tokenizer. Raises
@@ -71,6 +72,12 @@ class HttpEngine:
         )
         self.api = CompletionsApi(url, model, settings, how)
         self.api.check()
+        self.name = f"{shown(name)} on {self.api.url}"
+
+    @property
+    def backend(self) -> str:
+        """The server's address."""
+        return f"http {self.api.url}"
 
     def run(
         self, requests: Iterable[Request], follow_up: FollowUp | None = None
@@ -79,6 +86,12 @@ class HttpEngine:
 
         Leaving it early ends the calls in progress.
         """
+        self.check_open()
+        return self._guarded(self._results(requests, follow_up))
+
+    def _results(
+        self, requests: Iterable[Request], follow_up: FollowUp | None
+    ) -> Generator[Result]:
         with _Calls(self.api, self._settings.concurrency) as calls:
             yield from run_requests(_HttpStepper(self, calls), requests, follow_up)
 

@@ -10,7 +10,7 @@ see `glore.engines.local.noise`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from glore.engines.encoding import check, new_tokens
+from glore.engines.lifetime import Closable
 from glore.engines.local.draw import NotFiniteError
 from glore.engines.local.fallback import FallbackScheduler, find_cache
-from glore.engines.local.memory import plan_pages
+from glore.engines.local.memory import free_unused, plan_pages
 from glore.engines.local.native.build import no_quantization
 from glore.engines.local.prefix_tree import PAGE_SIZE, cut
 from glore.engines.local.queue import LocalJob
@@ -43,7 +44,7 @@ _KEPT_SEGMENTS = 16_384
 """Segments whose token ids are kept."""
 
 
-class TorchEngine:
+class TorchEngine(Closable):
     """An `Engine` over any causal language model of transformers.
 
     Raises ModelError when the model can't be loaded or returns no cache that is known, and
@@ -95,10 +96,10 @@ class TorchEngine:
 
         self.model = model.eval()
         self.name = type(model).__name__
-        """What errors call it."""
         self.tokenizer = tokenizer
         self.max_rows = max_rows
         self.runner = ModelRunner(model, backends, quantization, compiles)
+        self.warning = self.runner.warning
         if quantization != "none" and self.runner.products != quantization:
             raise no_quantization(quantization, model.config.model_type)
         self._cache = "" if self.packed else find_cache(model)
@@ -115,6 +116,12 @@ class TorchEngine:
         self.n_pages = plan_pages(max_rows, self._context, cache_tokens, affordable)
 
     @property
+    def backend(self) -> str:
+        """What reads the model, and the type of its products: `native int8`, `cuda bfloat16`, …"""
+        self.check_open()
+        return self.runner.description
+
+    @property
     def packed(self) -> bool:
         """Whether prompts share a prefix tree; otherwise every completion reads its own."""
         return self.runner.backend != "fallback"
@@ -126,10 +133,21 @@ class TorchEngine:
 
         Raises EngineError, also where the model gives logits that are not finite.
         """
+        self.check_open()
+        return self._guarded(self._results(requests, follow_up))
+
+    def _results(
+        self, requests: Iterable[Request], follow_up: FollowUp | None
+    ) -> Generator[Result]:
         try:
             yield from run_requests(self.scheduler(), requests, follow_up)
         except NotFiniteError as error:
             raise EngineError(f"{shown(self.name, 300)}: {error}") from error
+
+    def _free(self) -> None:
+        self.runner.close()
+        del self.model, self.tokenizer, self.runner, self._ids
+        free_unused()
 
     def scheduler(self) -> Scheduler | FallbackScheduler:
         """What draws in one call of `run`."""

@@ -6,13 +6,17 @@ its youngest rows (`glore.engines.local.scheduler`) and nothing gets smaller.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import functools
+import gc
 import logging
+from collections.abc import Callable
 
 from glore.engines.local.prefix_tree import PAGE_SIZE
 from glore.errors import EngineError
 
-__all__ = ["Limits", "affordable_pages", "halved", "plan_pages"]
+__all__ = ["Limits", "affordable_pages", "free_unused", "halved", "plan_pages"]
 
 _log = logging.getLogger(__name__)
 _TOKENS_PER_ROW = 256
@@ -93,3 +97,27 @@ def halved(
         raise EngineError(too_small) from error
     _log.warning("out of memory; continuing with %d %s at a time", n // 2, unit)
     return n // 2
+
+
+def free_unused() -> None:
+    """Give memory that nothing refers to any more back to the GPU and the system.
+
+    A model's modules refer to one another, so the garbage collector runs first. The C library
+    keeps freed blocks unless it is told to trim them (glibc; others are left as they are).
+    """
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    trim = _trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _trim() -> Callable[[int], object] | None:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):
+        return None

@@ -13,7 +13,6 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import logging
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,7 +68,8 @@ class ModelRunner:
     only one that has it. `compiles`: of the cuda backend (`CudaModel`).
 
     `backend` is the one in use; with `fallback`, `forward` can't be called. `refusals`: why better
-    backends are not used.
+    backends are not used. `warning`: that, and its cost, if the backend is slower than the model's
+    kind has; "" otherwise.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class ModelRunner:
         self._library: Library | None = None
         self._keep = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.refusals: dict[str, str] = {}
+        self.warning = ""
         self._has_fault = False
         self._asked = backends
         if next(iter(backends), "") == "fallback":
@@ -95,7 +96,7 @@ class ModelRunner:
         self.backend = next((backend for backend in backends if self._fits(backend)), "fallback")
         if self._has_fault or (self.backend == "fallback" and backends):
             cost = _COSTS.get(self.backend, "slower")
-            _warn_once(
+            self.warning = (
                 f"{type(model).__name__} in {self.dtype} uses the {self.backend} backend, {cost}. "
                 f"Refused: {self.reason}"
             )
@@ -104,6 +105,12 @@ class ModelRunner:
     def reason(self) -> str:
         """Why no better backend is used; empty if the first one is."""
         return "; ".join(f"{backend}: {why}" for backend, why in self.refusals.items())
+
+    @property
+    def description(self) -> str:
+        """The backend in words, such as `native int8`; for the fallback with the reason."""
+        reason = f" ({self.reason})" if self.backend == "fallback" and self.reason else ""
+        return f"{self.backend} {self.products}{reason}"
 
     @property
     def dtype(self) -> str:
@@ -281,8 +288,3 @@ class ModelRunner:
         else:
             register()
             self.model.set_attn_implementation(ATTENTION_NAME)
-
-
-@cache
-def _warn_once(message: str) -> None:
-    _log.warning("%s", message)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from glore.engines.lifetime import Closable
 from glore.engines.local.attention import KVCache
 from glore.engines.local.batch import prompt_batches
-from glore.engines.local.memory import halved
+from glore.engines.local.memory import free_unused, halved
 from glore.engines.local.prefix_tree import PAGE_SIZE, Node, PrefixTree, cut
 from glore.engines.local.runner import BACKENDS, ModelRunner
 from glore.engines.protocol import check_scores
@@ -39,7 +40,7 @@ _TOO_SMALL = (
 )
 
 
-class StepScorer:
+class StepScorer(Closable):
     """Scores solutions with a token-classification model (`AutoModelForTokenClassification`, labels
     0 = bad, 1 = good).
     """
@@ -76,16 +77,17 @@ class StepScorer:
     ) -> None:
         self.model = model.eval()
         self.name = type(model).__name__
-        """What errors call it."""
         self.tokenizer = tokenizer
         self.scoring_tokens = scoring_tokens
         self._runner = ModelRunner(self.model, backends)
+        self.warning = self._runner.warning
         self._context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
 
     @property
     def backend(self) -> str:
-        """What reads the model (`glore.engines.local.runner`)."""
-        return self._runner.backend
+        """What reads the model, and the type of its products: `native float32`, …"""
+        self.check_open()
+        return self._runner.description
 
     def score(self, items: Sequence[tuple[str, tuple[str, ...]]]) -> list[tuple[float, ...]]:
         """For each (question, steps): p(good) after each step. No steps give an empty tuple.
@@ -94,6 +96,7 @@ class StepScorer:
         at a time. Raises EngineError when a solution does not fit into the model's context or no
         solution fits into memory, ModelError when the model's scores are no probabilities.
         """
+        self.check_open()
         scores: list[tuple[float, ...]] = [()] * len(items)
         todo = self._encode(
             {
@@ -116,6 +119,11 @@ class StepScorer:
                     self.scoring_tokens, "tokens", error, PAGE_SIZE, _TOO_SMALL
                 )
         return scores
+
+    def _free(self) -> None:
+        self._runner.close()
+        del self.model, self.tokenizer, self._runner
+        free_unused()
 
     def _encode(self, inputs: dict[int, tuple[str, ...]]) -> dict[int, list[list[int]]]:
         """Per solution: token ids of the question and of each step."""

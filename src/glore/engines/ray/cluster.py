@@ -4,6 +4,7 @@ store.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from glore.config import RayEngineSettings
 
-__all__ = ["check_installed", "connect", "import_ray", "resources", "shipped"]
+__all__ = ["check_installed", "connect", "disconnect", "import_ray", "resources", "shipped"]
 
 
 def check_installed(settings: RayEngineSettings) -> None:
@@ -43,8 +44,20 @@ def import_ray() -> ModuleType:
         ) from error
 
 
+@dataclasses.dataclass(slots=True)
+class _Connection:
+    """This process's connection to a cluster, which all its pools share."""
+
+    is_own: bool = False
+    """Whether `connect` made it."""
+    n_pools: int = 0
+
+
+_connection = _Connection()
+
+
 def connect(ray: ModuleType, settings: RayEngineSettings) -> None:
-    """Join the cluster, or start one on this machine.
+    """Join the cluster, or start one on this machine, for one more pool.
 
     Raises EngineError when it can't be joined or is too small for one worker.
     """
@@ -62,6 +75,29 @@ def connect(ray: ModuleType, settings: RayEngineSettings) -> None:
                 "start one with ray start --head, or leave engine.address out to use this machine "
                 "alone"
             ) from error
+        _connection.is_own, _connection.n_pools = True, 0
+    _connection.n_pools += 1
+    try:
+        _check_size(ray, settings)
+    except EngineError:
+        disconnect(ray)
+        raise
+
+
+def disconnect(ray: ModuleType) -> None:
+    """End one pool's use of the cluster.
+
+    After the last pool, a cluster that `connect` started is stopped, and one that it joined is
+    left. What others connected to stays connected.
+    """
+    _connection.n_pools = max(0, _connection.n_pools - 1)
+    if _connection.is_own and not _connection.n_pools:
+        _connection.is_own = False
+        if ray.is_initialized():
+            ray.shutdown()
+
+
+def _check_size(ray: ModuleType, settings: RayEngineSettings) -> None:
     there = ray.cluster_resources()
     if (
         there.get("CPU", 0) < settings.cpus_per_worker

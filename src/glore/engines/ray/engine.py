@@ -14,15 +14,22 @@ from __future__ import annotations
 import dataclasses
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from glore.config import HttpEngineSettings
+from glore.engines.lifetime import Closable
 from glore.engines.protocol import Engine, FollowUp, Request, Result
 from glore.engines.ray.assignments import Assignments
-from glore.engines.ray.cluster import connect, import_ray, resources, shipped
-from glore.engines.ray.worker import EngineWorker, Exchange, Failure, OpenModel
+from glore.engines.ray.cluster import connect, disconnect, import_ray, resources, shipped
+from glore.engines.ray.worker import (
+    EngineWorker,
+    Exchange,
+    Failure,
+    OpenModel,
+    Started,
+)
 from glore.engines.requests import run_requests
 from glore.errors import ConfigError, EngineError, GloreError, ModelError, shown
 
@@ -64,7 +71,7 @@ class _Worker:
     idle_since: float = 0.0
 
 
-class RayEngine:
+class RayEngine(Closable):
     """An `Engine` over a pool.
 
     Raises EngineError without Ray or room in the cluster, ModelError when no worker can load the
@@ -97,10 +104,13 @@ class RayEngine:
         self._n_started = 0
         self._n_failed_starts = 0
         self._workers: dict[int, _Worker] = {}
-        # The next stage's pool needs the room of this one at once, not when Ray finds the actors
-        # unused.
-        weakref.finalize(self, _end, self._ray, self._workers).atexit = False
+        self._started: Started | None = None
+        """What the first worker to be ready reported."""
         connect(self._ray, settings)
+        # For a pool that nobody closes: the next one needs its room at once, not when Ray finds
+        # the actors unused.
+        self._end = weakref.finalize(self, _end, self._ray, self._workers)
+        self._end.atexit = False
 
     def _begin(self, opened: Callable[[], Engine]) -> None:
         settings = self._settings
@@ -117,6 +127,15 @@ class RayEngine:
         for _ in range(settings.workers):
             self._start_worker()
 
+    @property
+    def backend(self) -> str:
+        """The pool, and what its engines use, which is known once a worker is ready."""
+        n, inner = self._settings.workers, self._settings.sampler
+        return f"ray × {n} ({self._started.backend if self._started else inner.kind})"
+
+    def _free(self) -> None:
+        self._end()
+
     def run(
         self, requests: Iterable[Request], follow_up: FollowUp | None = None
     ) -> Iterator[Result]:
@@ -124,6 +143,12 @@ class RayEngine:
 
         Leaving it early stops the workers.
         """
+        self.check_open()
+        return self._guarded(self._results(requests, follow_up))
+
+    def _results(
+        self, requests: Iterable[Request], follow_up: FollowUp | None
+    ) -> Generator[Result]:
         stepper = _PoolStepper(self, self._new_assignments())
         try:
             yield from run_requests(stepper, stepper.watched(requests), follow_up)
@@ -176,8 +201,11 @@ class RayEngine:
             if isinstance(value, Exchange):
                 results += value.results
             else:
-                assert value is None or isinstance(value, Failure)
-            failure = value.failure if isinstance(value, Exchange) else value
+                assert isinstance(value, Started | Failure)
+            if isinstance(value, Started):
+                self._started = self._started or value
+                self.warning = self._started.warning
+            failure = _failure_of(value)
             if failure is not None and failure.kind is not None:
                 return results, _named_error(failure)
             if failure is not None:
@@ -289,10 +317,18 @@ class _PoolStepper:
 
 
 def _end(ray: ModuleType, workers: dict[int, _Worker]) -> None:
-    """Kill all workers, if Ray still runs."""
+    """Kill all workers, if Ray still runs, and leave or stop the cluster after the last pool."""
     if ray.is_initialized():
         for worker in workers.values():
             ray.kill(worker.handle)
+    workers.clear()
+    disconnect(ray)
+
+
+def _failure_of(value: Started | Exchange | Failure) -> Failure | None:
+    if isinstance(value, Exchange):
+        return value.failure
+    return value if isinstance(value, Failure) else None
 
 
 def _named_error(failure: Failure) -> GloreError:

@@ -19,7 +19,7 @@ from glore.engines.open import open_engine
 from glore.engines.protocol import Engine, Request, Result
 from glore.errors import GloreError
 
-__all__ = ["EngineWorker", "Exchange", "Failure", "ModelFiles", "OpenModel"]
+__all__ = ["EngineWorker", "Exchange", "Failure", "ModelFiles", "OpenModel", "Started"]
 
 MORE_SECONDS = 0.02
 """How long to wait after a first result for others that come with it."""
@@ -34,6 +34,14 @@ class Failure:
     """The name of the GloreError, which any other worker would raise too; none: another worker may
     succeed.
     """
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Started:
+    """What a worker reports when its engine is open."""
+
+    backend: str
+    warning: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,14 +98,15 @@ class EngineWorker:
         self._failure: Failure | None = None
         self._engine: Engine | None = None
 
-    def start(self) -> Failure | None:
-        """Open the engine. Returns why it failed, if it did."""
+    def start(self) -> Started | Failure:
+        """Open the engine. Returns what it uses, or why it failed."""
         try:
             self._engine = self._open()
+            started = Started(self._engine.backend, self._engine.warning)
         except Exception as error:  # carried to the driver
             return _failure(error)
         threading.Thread(target=self._serve, name="glore-engine", daemon=True).start()
-        return None
+        return started
 
     def exchange(self, run: int, requests: Sequence[Request], wait_seconds: float) -> Exchange:
         """Take in requests of run number `run`. Returns the results that are complete.
