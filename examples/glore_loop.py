@@ -29,8 +29,7 @@ from glore.config import (
     TrainSettings,
 )
 from glore.decisions import CANDIDATES, Decisions, mark_drafts, refine_drafts
-from glore.engines.local.scorer import StepScorer
-from glore.engines.open import open_engine
+from glore.engines.open import open_engine, open_scorer
 from glore.engines.protocol import SamplingParams
 from glore.how import global_pairs, local_pairs, mixed_pairs
 from glore.progress import SilentProgress
@@ -105,15 +104,17 @@ def main(folder: Path) -> None:
     def sample(name: str, ids: list[str], n: int, temperature: float) -> list[Solution]:
         """n graded solutions of every problem; temperature 0 is greedy."""
         params = SamplingParams(temperature=temperature, max_new_tokens=MAX_NEW_TOKENS)
-        return sample_solutions(
-            open_engine(folder / name, ENGINE), task, [problem[i] for i in ids], n=n, params=params,
-            seed=SEED, stage=f"{name}-{n}", source=name, progress=silent,
-        )  # fmt: skip
+        with open_engine(folder / name, ENGINE) as engine:
+            return sample_solutions(
+                engine, task, [problem[i] for i in ids], n=n, params=params,
+                seed=SEED, stage=f"{name}-{n}", source=name, progress=silent,
+            )  # fmt: skip
 
     def score(name: str, solutions: list[Solution]) -> dict[str, tuple[float, ...]]:
         """Solution id → the reward model's probability of "good" after every step."""
         items = [(question[s.problem_id], s.steps) for s in solutions]
-        scores = StepScorer(folder / name, ENGINE).score(items)
+        with open_scorer(folder / name, ENGINE) as scorer:
+            scores = scorer.score(items)
         return {s.id: p for s, p in zip(solutions, scores, strict=True)}
 
     # Problems with checkable answers; some for training have a worked solution. [tasks/]
@@ -147,8 +148,8 @@ def main(folder: Path) -> None:
     # 3 Where: a step is good if one of several rollouts after it comes to the right answer. The
     # SORM learns these labels. [where/scan.py, where/labels.py, stages/reward.py]
     drafts = first_of_each(samples, DRAFTS)
-    student = open_engine(folder / "student", ENGINE)
-    trials = verify_prefixes(student, task, problem, drafts, LABELS, seed=SEED, progress=silent)
+    with open_engine(folder / "student", ENGINE) as student:
+        trials = verify_prefixes(student, task, problem, drafts, LABELS, seed=SEED, progress=silent)
     labels, counts = label_drafts(drafts, trials, LABELS, seed=SEED)
     train_reward_model("sorm", drafts, labels)
     print(f"SORM: {counts.n_rollouts} rollouts: {counts.n_positive} good, {counts.n_negative} bad")
@@ -178,8 +179,8 @@ def main(folder: Path) -> None:
     greedy = sample("student", test_ids, 1, 0.0)
     orm, sorm = score("orm", greedy), score("sorm", greedy)
     marked = {k: mark_drafts(greedy, k, sorm, DECIDE, mark_global=True) for k in CANDIDATES}
-    refiner = open_engine(folder / "refiner", ENGINE)
-    made = refine_drafts(refiner, marked, question, max_new_tokens=MAX_NEW_TOKENS, seed=SEED)
+    with open_engine(folder / "refiner", ENGINE) as refiner:
+        made = refine_drafts(refiner, marked, question, max_new_tokens=MAX_NEW_TOKENS, seed=SEED)
     refined = [
         graded_solution(
             task, problem[m.draft.problem_id], completion, solution_id=f"{m.draft.id}/{kind}",

@@ -119,12 +119,14 @@ class Refiner:
 
         settings = engine or EngineSettings()
         with contextlib.ExitStack() as opened:  # closes what is open if the next can't be loaded
-            engines = [
-                opened.enter_context(open_engine(path, settings.shared_by(2)))
-                for path in (student, refiner)
-            ]
-            scorers = [opened.enter_context(open_scorer(path, settings)) for path in (orm, sorm)]
-            made = cls(*engines, *scorers, options)
+            shared = settings.shared_by(2)
+            made = cls(
+                opened.enter_context(open_engine(student, shared)),
+                opened.enter_context(open_engine(refiner, shared)),
+                opened.enter_context(open_scorer(orm, settings)),
+                opened.enter_context(open_scorer(sorm, settings)),
+                options,
+            )
             made._opened = opened.pop_all()
         return made
 

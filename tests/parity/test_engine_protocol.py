@@ -7,6 +7,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +21,10 @@ from glore.engines.open import open_engine
 from glore.engines.protocol import Engine, Request, Result, SamplingParams
 from glore.errors import EngineError
 from support import fake_vllm
+from support import real_vllm as real
 from support.engine_kinds import WARM, Server, by_id, requests_of, save_tiny_model, seeds, serving
+from support.processes import descendants
+from support.real_vllm import OneByOne
 
 KINDS = (
     "torch",
@@ -27,8 +33,18 @@ KINDS = (
     "http-together",
     "vllm",
     pytest.param("ray", marks=pytest.mark.slow),
+    pytest.param("real-vllm", marks=pytest.mark.vllm),
+    pytest.param("real-server", marks=pytest.mark.vllm),
 )
 Open = Callable[[], Engine]
+
+
+def wait_until(holds: Callable[[], bool], what: Callable[[], object]) -> None:
+    """Processes that were told to end do so within seconds."""
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end, what()
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +59,18 @@ def server(folder: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def reference(folder: Path) -> TorchEngine:
+def torch_engine(folder: Path) -> TorchEngine:
     return TorchEngine(folder, EngineSettings(device="cpu", max_rows=64))
+
+
+@pytest.fixture
+def reference(
+    request: pytest.FixtureRequest, engine: Engine, torch_engine: TorchEngine
+) -> TorchEngine | OneByOne:
+    """What an engine is compared with. A real vLLM has random numbers of its own, so it is compared
+    with itself: every request in a run of its own.
+    """
+    return OneByOne(engine) if "real" in request.node.name else torch_engine
 
 
 def settings_of(kind: str, request: pytest.FixtureRequest) -> EngineSettings:
@@ -72,22 +98,52 @@ def ray_pool(folder: Path) -> Iterator[Engine]:
     """Two workers on this machine; they take a while to start, so all tests share them."""
     ray = pytest.importorskip("ray", reason="the extra ray is not installed")
     inner = EngineSettings(device="cpu", max_rows=4)
-    yield open_engine(
-        folder,
-        EngineSettings(kind="ray", workers=2, address="local", cpus_per_worker=0.5, inner=inner),
+    settings = EngineSettings(
+        kind="ray", workers=2, address="local", cpus_per_worker=0.5, inner=inner
     )
-    ray.shutdown()
+    before = descendants()
+    with open_engine(folder, settings) as engine:
+        yield engine
+        assert len(descendants()) > len(before), "the pool has processes of its own"
+    assert not ray.is_initialized()
+    wait_until(lambda: descendants().keys() <= before.keys(), descendants)
+
+
+@pytest.fixture(scope="module")
+def wide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("wide") / "student", wide=True)
+
+
+@pytest.fixture(scope="module")
+def real_vllm(wide_folder: Path) -> Iterator[Engine]:
+    real.small_cache()
+    with open_engine(wide_folder, real.IN_PROCESS) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def real_server(wide_folder: Path) -> Iterator[Engine]:
+    real.small_cache()
+    with (
+        real.served(wide_folder, "student") as settings,
+        open_engine(wide_folder, settings) as engine,
+    ):
+        yield engine
+
+
+SHARED = {"ray": "ray_pool", "real-vllm": "real_vllm", "real-server": "real_server"}
+"""Kinds that take long to start, so all tests share one engine."""
 
 
 @pytest.fixture(params=KINDS)
 def engine(request: pytest.FixtureRequest, folder: Path) -> Engine:
-    if request.param == "ray":
-        return request.getfixturevalue("ray_pool")
+    if request.param in SHARED:
+        return request.getfixturevalue(SHARED[request.param])
     return open_engine(folder, settings_of(request.param, request))
 
 
 def test_an_engine_draws_what_the_torch_engine_draws_in_any_order(
-    engine: Engine, reference: TorchEngine, request: pytest.FixtureRequest
+    engine: Engine, reference: TorchEngine | OneByOne, request: pytest.FixtureRequest
 ) -> None:
     together = "together" in request.node.name
     items = requests_of(12, 1 if together else 3)
@@ -97,9 +153,12 @@ def test_an_engine_draws_what_the_torch_engine_draws_in_any_order(
     assert len({c for r in expected.values() for c in r}) > 12 * (0 if together else 2)
 
 
-def test_completions_come_in_the_order_of_the_seeds_with_tokens_and_stop(engine: Engine) -> None:
+def test_completions_come_in_the_order_of_the_seeds_with_tokens_and_stop(
+    engine: Engine, request: pytest.FixtureRequest
+) -> None:
+    top_k = 0 if "http-text" in request.node.name else 30  # a server that knows no top_k
     items = requests_of(
-        6, 4, SamplingParams(temperature=1.0, top_p=0.9, top_k=30, max_new_tokens=3)
+        6, 4, SamplingParams(temperature=1.0, top_p=0.9, top_k=top_k, max_new_tokens=3)
     )
     results = list(engine.run(items))
     assert sorted(r.request.id for r in results) == [f"r{i}" for i in range(6)]
@@ -112,7 +171,9 @@ def test_completions_come_in_the_order_of_the_seeds_with_tokens_and_stop(engine:
             assert c.n_tokens == 3 or c.stop == "eos"
 
 
-def test_greedy_needs_no_seed_and_takes_all_sizes(engine: Engine, reference: TorchEngine) -> None:
+def test_greedy_needs_no_seed_and_takes_all_sizes(
+    engine: Engine, reference: TorchEngine | OneByOne
+) -> None:
     items = [
         dataclasses.replace(r, seeds=seeds(9, n), params=SamplingParams(0.0, max_new_tokens=1 + n))
         for r, n in zip(requests_of(5, 0), (0, 1, 2, 5, 1), strict=True)
@@ -122,7 +183,9 @@ def test_greedy_needs_no_seed_and_takes_all_sizes(engine: Engine, reference: Tor
     assert got["r0"] == ()
 
 
-def test_follow_ups_equal_requests_of_their_own(engine: Engine, reference: TorchEngine) -> None:
+def test_follow_ups_equal_requests_of_their_own(
+    engine: Engine, reference: TorchEngine | OneByOne
+) -> None:
     def one(i: int, kept: int) -> Request:
         return Request(
             f"{i}:{kept}",
@@ -201,7 +264,7 @@ def stopped(stop: str, kept: str, n: int = 8) -> list[Request]:
 
 
 def test_a_stop_ends_a_completion_where_its_text_comes_to_it(
-    engine: Engine, reference: TorchEngine, request: pytest.FixtureRequest
+    engine: Engine, reference: TorchEngine | OneByOne, request: pytest.FixtureRequest
 ) -> None:
     items = [r for stop in STOPS for r in stopped(stop, f"{stop}:")]
     if "http-text" in request.node.name:
@@ -225,12 +288,13 @@ def test_a_stop_ends_a_completion_where_its_text_comes_to_it(
 
 
 def test_log_probabilities_come_one_for_each_token_and_change_nothing(
-    engine: Engine, reference: TorchEngine, request: pytest.FixtureRequest
+    engine: Engine, reference: TorchEngine | OneByOne, request: pytest.FixtureRequest
 ) -> None:
+    top_k = 0 if "http-text" in request.node.name else 20  # a server that knows no top_k
     plain = requests_of(6, 1 if "together" in request.node.name else 2)
     asked = [
         dataclasses.replace(
-            r, params=dataclasses.replace(r.params, temperature=0.7, top_k=20, logprobs=True)
+            r, params=dataclasses.replace(r.params, temperature=0.7, top_k=top_k, logprobs=True)
         )
         for r in plain
     ]
@@ -240,20 +304,19 @@ def test_log_probabilities_come_one_for_each_token_and_change_nothing(
     got, expected = (
         {r.request.id: r.completions for r in e.run(asked)} for e in (engine, reference)
     )
-    if "http-text" not in request.node.name:  # a server that is sent no top_k
-        assert (
-            by_id(list(engine.run(silent)))
-            == by_id(list(reference.run(silent)))
-            == by_id(list(reference.run(asked)))
-        )
-        for name, completions in got.items():
-            for one, other in zip(completions, expected[name], strict=True):
-                assert (one.text, one.n_tokens, one.stop) == (
-                    other.text,
-                    other.n_tokens,
-                    other.stop,
-                )
-                assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+    assert (
+        by_id(list(engine.run(silent)))
+        == by_id(list(reference.run(silent)))
+        == by_id(list(reference.run(asked)))
+    )
+    for name, completions in got.items():
+        for one, other in zip(completions, expected[name], strict=True):
+            assert (one.text, one.n_tokens, one.stop) == (
+                other.text,
+                other.n_tokens,
+                other.stop,
+            )
+            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
     completed = [c for completions in got.values() for c in completions]
     assert all(
         c.logprobs is not None and len(c.logprobs) == c.n_tokens and max(c.logprobs) < 0
@@ -278,3 +341,51 @@ def test_an_endless_source_is_read_as_it_is_needed_and_left_early(engine: Engine
     assert taken <= 10 + 5 * 16
     items = requests_of(4, 1)
     assert len(by_id(list(engine.run(items)))) == 4
+
+
+@pytest.fixture(params=("torch", "http", "vllm"))
+def own_engine(request: pytest.FixtureRequest, folder: Path) -> Engine:
+    """An engine that the test may close."""
+    return open_engine(folder, settings_of(request.param, request))
+
+
+def test_every_engine_names_its_backend(engine: Engine, request: pytest.FixtureRequest) -> None:
+    kind = request.node.callspec.params["engine"]
+    list(engine.run(requests_of(1, 1)))  # a pool knows its workers' by now
+    start = {"torch": "(native|paged) float32", "vllm": "vllm", "real-vllm": "vllm on a CPU"}
+    start |= {"ray": r"ray × 2 \((native|paged) float32\)"}
+    assert re.fullmatch(start.get(kind, r"http http://127\.0\.0\.1:\d+/v1"), engine.backend)
+    assert engine.warning == ""
+
+
+def test_a_closed_engine_refuses_to_draw_and_closes_twice(own_engine: Engine) -> None:
+    items = requests_of(3, 2)
+    with own_engine as engine:
+        assert len(list(engine.run(items))) == 3
+    with pytest.raises(EngineError, match=r"student.* is closed and can't be used; open it again"):
+        list(own_engine.run(items))
+    own_engine.close()
+    with pytest.raises(EngineError, match="is closed"), own_engine:
+        pass
+
+
+def test_closing_ends_a_run_in_progress(own_engine: Engine) -> None:
+    stream = own_engine.run(requests_of(50, 2))
+    next(stream)
+    threads = threading.active_count()
+    own_engine.close()
+    assert threading.active_count() <= threads
+    assert not [t for t in threading.enumerate() if t.name == "glore-http"]
+    with pytest.raises(EngineError, match="is closed"):
+        next(stream)
+
+
+def test_an_engine_is_not_closed_inside_its_run(own_engine: Engine) -> None:
+    def close(_: Result) -> list[Request]:
+        own_engine.close()
+        return []
+
+    with pytest.raises(EngineError, match="is drawing; close it after its run has ended"):
+        list(own_engine.run(requests_of(3, 1), close))
+    assert len(list(own_engine.run(requests_of(3, 1)))) == 3
+    own_engine.close()

@@ -16,8 +16,10 @@ import pytest
 
 from glore.config import EngineSettings
 from glore.engines.local.engine import TorchEngine
-from glore.engines.protocol import Request
+from glore.engines.protocol import Completion, Request
 from glore.engines.protocol import SamplingParams as OurParams
+
+EOS = 1
 
 
 class RequestOutputKind(enum.Enum):
@@ -104,6 +106,21 @@ class EngineCore:
         self.n_shutdowns += 1
 
 
+class RecordingEngine(TorchEngine):
+    """Remembers the token rows that it decoded."""
+
+    def texts(self, token_rows: list[list[int]]) -> list[str]:
+        found = super().texts(token_rows)
+        self.rows += zip(found, token_rows, strict=True)
+        return found
+
+    def ids_of(self, drawn: Completion, stop: str) -> list[int]:
+        """The tokens of the completion that was drawn last, the end-of-text token included."""
+        text = drawn.text + (stop if drawn.stop == "stop" else "")
+        rows = [[*row, EOS][: drawn.n_tokens] for found, row in self.rows if found.startswith(text)]
+        return next(row for row in reversed(rows) if len(row) == drawn.n_tokens)
+
+
 class LLMEngine:
     """Ends up to three requests a step, the youngest first."""
 
@@ -119,7 +136,7 @@ class LLMEngine:
         self.names: set[str] = set()
         self.aborted: list[str] = []
         self.most_open = 0
-        self._engine = TorchEngine(args.model, EngineSettings(device="cpu", max_rows=4))
+        self._engine = RecordingEngine(args.model, EngineSettings(device="cpu", max_rows=4))
 
     @classmethod
     def from_engine_args(
@@ -172,12 +189,15 @@ class LLMEngine:
                 stop,
                 params.logprobs is not None,
             )
+            self._engine.rows: list[tuple[str, list[int]]] = []
             (result,) = self._engine.run(
                 [Request(name, (self._engine.tokenizer.decode(tokens),), (params.seed,), ours)]
             )
             (drawn,) = result.completions
             reason = "length" if drawn.stop == "length" else "stop"
-            ids = list(range(drawn.n_tokens))
+            # As the real one: the end-of-text token included, the text decoded behind the prompt.
+            text = f" {drawn.text}" if drawn.text else ""
+            ids = self._engine.ids_of(drawn, stop)
             logprobs = (
                 None
                 if drawn.logprobs is None
@@ -188,7 +208,7 @@ class LLMEngine:
             )
             stopped_by = stop if drawn.stop == "stop" else None
             completion = CompletionOutput(
-                0, drawn.text, ids, logprobs=logprobs, finish_reason=reason, stop_reason=stopped_by
+                0, text, ids, logprobs=logprobs, finish_reason=reason, stop_reason=stopped_by
             )
             outputs.append(RequestOutput(name, None, tokens, None, [completion], True))
         return outputs

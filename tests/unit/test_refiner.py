@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from glore.config import EngineSettings
 from glore.engines.protocol import Request
-from glore.errors import DataError, RunError
+from glore.errors import DataError, EngineError, ModelError, RunError
 from glore.prompts import MAX_QUESTION_CHARS
 from glore.refiner import RefineOptions, Refiner
 from support.fakes import FunctionEngine
@@ -132,6 +133,50 @@ def test_what_is_no_string_is_no_question(question: object) -> None:
         match=f"the question must be a string, got {question!r}; give the text of a problem",
     ):
         _refiner("good")[0](question)  # type: ignore[arg-type]  # the mistake under test
+
+
+def test_a_closed_refiner_refuses_and_leaves_what_it_was_given_open() -> None:
+    refiner, student, engine = _refiner("good\n#### 3")
+    with refiner:
+        refiner("q")
+    with pytest.raises(EngineError, match="this Refiner is closed and can't be used"):
+        refiner("q")
+    refiner.close()
+    assert not student.is_closed
+    assert not engine.is_closed
+
+
+@pytest.mark.parametrize("missing", [None, "sorm"])
+def test_what_it_opened_is_closed_also_when_a_model_is_missing(
+    missing: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[FunctionEngine] = []
+    asked: list[object] = []
+
+    def open_one(path: object, settings: EngineSettings) -> FunctionEngine:
+        if path == missing:
+            raise ModelError(f"no model {path}")
+        opened.append(FunctionEngine(lambda request, seed: ""))
+        asked.append(settings)
+        return opened[-1]
+
+    monkeypatch.setattr("glore.engines.open.open_engine", open_one)
+    monkeypatch.setattr("glore.engines.open.open_scorer", open_one)
+    settings = EngineSettings(kind="vllm", gpu_memory=0.8)
+
+    def make() -> Refiner:
+        return Refiner.from_models("student", "refiner", "orm", "sorm", engine=settings)
+
+    if missing:
+        with pytest.raises(ModelError, match="no model sorm"):
+            make()
+        assert len(opened) == 3
+    else:
+        with make():
+            assert len(opened) == 4
+            assert not any(engine.is_closed for engine in opened)
+        assert [s.gpu_memory for s in asked[:2]] == [0.4, 0.4]  # type: ignore[attr-defined]
+    assert all(engine.is_closed for engine in opened)
 
 
 def test_a_folder_that_is_no_finished_run_is_named(tmp_path: Path) -> None:

@@ -39,9 +39,7 @@ def test_what_is_learnt_from_boxes_ends_in_an_answer_line(
 ) -> None:
     lines_of = world.engine
 
-    def engine(
-        model: str | Path, settings: EngineSettings, *, logs_warning: bool = True
-    ) -> Engine:
+    def engine(model: str | Path, settings: EngineSettings, *, logs_warning: bool = True) -> Engine:
         inner = lines_of(model, settings)
         assert isinstance(inner, FunctionEngine)
         usual = inner._answer

@@ -130,6 +130,67 @@ def test_an_aborted_completion_no_log_probabilities_and_a_model_that_does_not_lo
         VllmEngine(folder, EngineSettings(kind="vllm"))
 
 
+def test_its_build_for_cpus_reads_every_prompt_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails at seeded sampling when a prompt is read in parts."""
+    fake_vllm.install(monkeypatch, on_cpu=True)
+    with VllmEngine(folder, EngineSettings(kind="vllm")) as engine:
+        assert fake_vllm.LLMEngine.made.args.enable_chunked_prefill is False
+        assert engine.backend == "vllm on a CPU"
+
+
+def test_engines_that_are_open_at_once_share_the_memory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_vllm.install(monkeypatch)
+    settings = EngineSettings(kind="vllm", gpu_memory=0.7)
+
+    def share() -> float:
+        return fake_vllm.LLMEngine.made.args.gpu_memory_utilization
+
+    with VllmEngine(folder, settings):
+        assert share() == 0.7
+        with VllmEngine(folder, settings):
+            assert share() == 0.3
+            with pytest.raises(
+                EngineError, match=r"hold 100% of the memory .* close one first, or set engine.gpu"
+            ):
+                VllmEngine(folder, settings)
+    with VllmEngine(folder, settings):
+        assert share() == 0.7
+    assert settings.shared_by(2).gpu_memory == 0.35
+
+
+def test_closing_ends_its_process_once_and_aborts_what_is_in_progress(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_vllm.install(monkeypatch)
+    engine = VllmEngine(folder, EngineSettings(kind="vllm", max_rows=4))
+    inside = fake_vllm.LLMEngine.made
+    stream = engine.run(requests_of(20, 1))
+    next(stream)
+    for _ in range(2):
+        engine.close()
+    assert inside.engine_core.n_shutdowns == 1
+    assert not inside.open
+    assert inside.aborted
+
+
+def test_a_process_that_died_is_an_error_that_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_vllm.install(monkeypatch)
+
+    def die(_: object) -> None:
+        raise fake_vllm.EngineDeadError("EngineCore encountered an issue.")
+
+    monkeypatch.setattr(fake_vllm.LLMEngine, "step", die)
+    engine = VllmEngine(folder, EngineSettings(kind="vllm"))
+    with pytest.raises(EngineError, match=r"vLLM's process has died; .*engine\.gpu_memory"):
+        list(engine.run(requests_of(1, 1)))
+
+
 def test_without_vllm_the_error_says_what_to_install(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

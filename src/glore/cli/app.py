@@ -105,9 +105,9 @@ def refine(
 
         questions = read_questions(question, file)
 
-        refiner = Refiner.from_run(config.run_dir)
-        console = _console()
-        if print_refinements(refiner, questions, jsonl, console):
+        with Refiner.from_run(config.run_dir) as refiner:
+            n_failed = print_refinements(refiner, questions, jsonl, _console())
+        if n_failed:
             raise typer.Exit(2)
 
 
@@ -134,12 +134,14 @@ def show(
     with outcome() as own:
         config = _open_run(run)
         own.log_dir = config.run_dir / "log"
-        from glore.cli.display import stage_warnings, stages_table
+        from glore.cli.display import stage_backends, stage_warnings, stages_table
         from glore.pipeline import plan_stages
         from glore.stages import build_stages
 
         console, plans = _console(), plan_stages(build_stages(config), config)
         console.print(stages_table(plans, config.run_dir))
+        for line in stage_backends(plans, config.run_dir):
+            console.print(printable(f"backend {line}"), soft_wrap=True)
         for warning in stage_warnings(plans, config.run_dir):
             console.print(printable(warning), soft_wrap=True)
 

@@ -30,6 +30,7 @@ __all__ = [
     "refinement_text",
     "regrading_notes",
     "regrading_tables",
+    "stage_backends",
     "stage_warnings",
     "stages_table",
 ]
@@ -53,6 +54,23 @@ def stages_table(plans: Sequence[StagePlan], run_dir: Path) -> Table:
     table.add_section()
     table.add_row(*map(cell, ("total", "", "", count(tokens), duration(seconds))))
     return table
+
+
+def stage_backends(plans: Sequence[StagePlan], run_dir: Path) -> list[str]:
+    """What read the models of a run, a line for each backend, with its models and their stages."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for plan in plans:
+        done = read_done(run_dir / "stages" / plan.name)
+        for model, backend in done.backends.items() if done else ():
+            found.setdefault(backend, {}).setdefault(model, []).append(plan.name)
+    return [
+        f"{backend}: {', '.join(f'{m} ({_some(stages)})' for m, stages in models.items())}"
+        for backend, models in sorted(found.items())
+    ]
+
+
+def _some(stages: Sequence[str]) -> str:
+    return stages[0] if len(stages) == 1 else f"{stages[0]} and {len(stages) - 1} more"
 
 
 def stage_warnings(plans: Sequence[StagePlan], run_dir: Path) -> list[str]:

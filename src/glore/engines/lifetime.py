@@ -86,8 +86,9 @@ class _Stream(Iterator[Result]):
 
     def close(self) -> None:
         """End the run."""
-        if self._results.gi_running:
+        try:
+            self._results.close()
+        except ValueError as error:  # "generator already executing"
             raise EngineError(
                 f"{shown(self._owner.name, 300)} is drawing; close it after its run has ended"
-            )
-        self._results.close()
+            ) from error

@@ -19,16 +19,16 @@ __all__ = ["open_engine", "open_scorer"]
 
 _log = logging.getLogger(__name__)
 
+
 def open_engine(
     model_path: str | Path, settings: EngineSettings, *, logs_warning: bool = True
 ) -> Engine:
     """The engine that `settings.kind` names, over the model at `model_path` (a folder or Hub name).
 
-    The caller closes it. Its `warning` is logged, once a process; `logs_warning`: not if the caller
-    shows it. Raises ModelError when the model can't be loaded, EngineError when the engine's server, package
-    or cluster isn't there.
+    The caller closes it. `logs_warning`: log its `warning`, once a process. Raises ModelError when
+    the model can't be loaded, EngineError when the engine's server, package or cluster isn't there.
     """
-    engine = imported(settings.opener)(model_path, settings)
+    engine = cast(Engine, imported(settings.opener)(model_path, settings))
     lacks = [name for name in ("run", "close", "backend", "warning") if not hasattr(engine, name)]
     if lacks:
         raise EngineError(
@@ -37,7 +37,7 @@ def open_engine(
         )
     if logs_warning:
         _log_once(engine.warning)
-    return cast(Engine, engine)
+    return engine
 
 
 def open_scorer(

@@ -107,7 +107,7 @@ FollowUp = Callable[[Result], Iterable[Request]]
 
 
 class Engine(Protocol):
-    """What every sampler does. `glore.engines.lifetime.Closable` has all but `run` and `backend`."""
+    """What every sampler does. `glore.engines.lifetime.Closable` has all but `run`, `backend`."""
 
     @property
     def backend(self) -> str:

@@ -17,6 +17,8 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import itertools
+import multiprocessing
+import os
 import weakref
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["VllmEngine", "check_installed", "import_vllm"]
 
 INSTALL = "python -m venv vllm-env && vllm-env/bin/pip install 'glore[vllm]'"
+END_SECONDS = 30.0
+"""How long to wait for vLLM's process after it was told to end."""
 LEAST_SHARE = 0.02
 """Of the memory; less than this is no room for an engine."""
 STOPS = {"stop": "eos", "length": "length"}
@@ -83,6 +87,7 @@ class VllmEngine(Closable):
             # Its CPU build can't draw with a seed once a prompt was read in parts: it rewinds the
             # random numbers, which only those of a GPU allow ("CPU Generator does not use offset").
             arguments["enable_chunked_prefill"] = False
+        before = multiprocessing.active_children()
         try:
             self._engine = self._vllm.LLMEngine.from_engine_args(self._vllm.EngineArgs(**arguments))
         except (ValueError, RuntimeError, OSError) as error:
@@ -92,6 +97,7 @@ class VllmEngine(Closable):
                 f"engine.gpu_memory, of which this engine was given {share:.0%}"
             ) from error
         self.shares[self] = share
+        self._processes = [p for p in multiprocessing.active_children() if p not in before]
 
     @property
     def backend(self) -> str:
@@ -99,9 +105,13 @@ class VllmEngine(Closable):
         return "vllm on a CPU" if self._vllm.on_cpu else "vllm"
 
     def _free(self) -> None:
-        self._engine.engine_core.shutdown()
-        del self._engine, self.tokenizer
-        self.shares.pop(self, None)
+        try:
+            self._engine.engine_core.shutdown()
+            for process in self._processes:  # vLLM kills one that takes long, and doesn't wait
+                process.join(END_SECONDS)
+        finally:
+            del self._engine, self.tokenizer
+            self.shares.pop(self, None)
 
     def run(
         self, requests: Iterable[Request], follow_up: FollowUp | None = None
@@ -216,7 +226,24 @@ class _VllmStepper:
             logprobs = tuple(
                 at[token].logprob for at, token in zip(drawn.logprobs, drawn.token_ids, strict=True)
             )
-        return job if job.finish(index, drawn.text, len(drawn.token_ids), stop, logprobs) else None
+        text = self._text(drawn, params.stop if is_stopped else "")
+        return job if job.finish(index, text, len(drawn.token_ids), stop, logprobs) else None
+
+    def _text(self, drawn: CompletionOutput, stop: str) -> str:
+        """A completion's text, decoded by itself as in the other engines.
+
+        vLLM decodes it behind the prompt, which leaves a space at its beginning for some
+        tokenizers.
+        """
+        text = str(
+            self._tokenizer.decode(
+                list(drawn.token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
+        if not stop:
+            return text
+        before, found, _ = text.partition(stop)
+        return before if found else drawn.text
 
 
 class Logprob(Protocol):
@@ -311,6 +338,8 @@ def check_installed(settings: VllmEngineSettings) -> None:
 
 def import_vllm() -> _Vllm:
     """The package, imported late. Raises EngineError with what to install."""
+    # Its progress would run through glore's; warnings and errors are shown.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     try:
         package = importlib.import_module("vllm")
         kinds = importlib.import_module("vllm.sampling_params").RequestOutputKind

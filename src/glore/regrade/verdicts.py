@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from glore.config import LabelSettings
+from glore.engines.lifetime import Closable
 from glore.engines.protocol import FollowUp, Request, Result
 from glore.progress import Progress, SilentProgress
 from glore.prompts import split_steps
@@ -169,8 +170,10 @@ def regraded_trials(
     )
 
 
-class _NoEngine:
+class _NoEngine(Closable):
     """Draws nothing, and remembers the drafts for which rollouts were requested."""
+
+    backend = "none"
 
     def __init__(self) -> None:
         self.drafts: set[str] = set()

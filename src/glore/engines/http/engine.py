@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from glore.engines.encoding import checked_tokens, new_tokens
-from glore.engines.lifetime import Closable
 from glore.engines.http.answer import Answer, Choice, Payload
 from glore.engines.http.api import CompletionsApi
+from glore.engines.lifetime import Closable
 from glore.engines.protocol import FollowUp, Request, Result
 from glore.engines.requests import Job, run_requests
 from glore.errors import EngineError, shown

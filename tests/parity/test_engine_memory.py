@@ -1,0 +1,80 @@
+"""A closed engine or scorer gives its memory back without a garbage collection by the caller."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForTokenClassification
+
+from support.engine_kinds import save_tiny_model
+from support.tiny_models import VOCAB, tiny_tokenizer
+
+SLACK_BYTES = 10e6
+"""Beside 5 % of the model: what libraries keep after their first use."""
+TESTS = Path(__file__).parents[1]
+SCRIPT = """
+import json, sys
+from glore.config import EngineSettings
+from glore.engines.open import open_engine, open_scorer
+from support.engine_kinds import requests_of
+from support.processes import resident_bytes
+
+small, big, what, settings = *sys.argv[1:4], EngineSettings(device="cpu", max_rows=16)
+
+def use(folder):
+    with (open_engine if what == "engine" else open_scorer)(folder, settings) as opened:
+        if what == "engine":
+            list(opened.run(requests_of(8, 2)))
+            stream = opened.run(requests_of(8, 2))
+            next(stream)  # and a run in progress
+        else:
+            opened.score([("w5 w6 ", ("w7 ", "w8 "))] * 20)
+        return resident_bytes()
+
+use(small)
+before = resident_bytes()
+print(json.dumps({"before": before, "open": use(big), "after": resident_bytes()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Models of 101 MB, and a tiny one."""
+    root = tmp_path_factory.mktemp("models")
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=512,
+        intermediate_size=2048,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        max_position_embeddings=256,
+        num_labels=2,
+    )
+    for kind, cls in (("engine", LlamaForCausalLM), ("scorer", LlamaForTokenClassification)):
+        cls(config).save_pretrained(root / kind)
+        tiny_tokenizer().save_pretrained(root / kind)
+    save_tiny_model(root / "small")
+    return {path.name: path for path in root.iterdir()}
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+@pytest.mark.parametrize("what", ["engine", "scorer"])
+def test_memory_is_back_after_close(folders: dict[str, Path], what: str) -> None:
+    small = folders["small" if what == "engine" else "scorer"]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(small), str(folders[what]), what],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent / 'src'}"},
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    size = (folders[what] / "model.safetensors").stat().st_size
+    assert size > 100e6
+    assert found["open"] - found["before"] > size, "the model is in memory while it is open"
+    assert found["after"] - found["before"] < 0.05 * size + SLACK_BYTES, found
