@@ -50,6 +50,11 @@ class Refiner:
         assert (path / "config.yaml").exists()
         return cls()
 
+    def __enter__(self) -> Refiner:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
     def refine(self, questions: list[str]) -> list[Refinement]:
         draft = ("1 + 1 = [bold]3[/] \x1b[2J", "#### 3")
         target = ("1 + 1 = 2", "#### 2")
