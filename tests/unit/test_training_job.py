@@ -245,7 +245,8 @@ def test_a_job_runs_no_code_of_its_base(
             "glore.training.launch.subprocess.Popen", partial(subprocess.Popen, stdin=stream)
         )
         with pytest.raises(
-            ModelError, match=r"it needs code of its own \(evil\.Config.*\), and glore runs none"
+            ModelError,
+            match=r"it needs code of its own \(evil\.Config.*\), and glore runs no such code",
         ):
             train(evil, tmp_path, sys.executable)
     assert not (tmp_path / "marker").exists()
