@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from glore.config import EvaluationSettings
 from glore.engines.protocol import Completion, Engine
 from glore.how import refine_request
+from glore.prompts import PLAIN, PromptLayout
 from glore.rerank import aggregate, choose
 from glore.when import needs_work
 from glore.where import first_bad_step
@@ -119,6 +120,7 @@ def refine_drafts(
     *,
     max_new_tokens: int,
     seed: int,
+    layout: PromptLayout = PLAIN,
 ) -> dict[str, list[Completion]]:
     """One greedy refinement of each draft, all kinds in one batch.
 
@@ -134,6 +136,7 @@ def refine_drafts(
                 m.marked_step,
                 max_new_tokens,
                 seed,
+                layout,
             )
             for m in drafts
         ]

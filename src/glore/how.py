@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from glore.engines.protocol import Request, SamplingParams
-from glore.prompts import refine_segments, split_steps
+from glore.prompts import LINES, PLAIN, PromptLayout, StepFormat
 from glore.records import PrefixTrials, RefinementPair, Solution, StepLabels
 from glore.seeds import stable_seed
 from glore.solutions import same_text
@@ -100,7 +100,11 @@ def mixed_pairs(
 
 
 def value_pairs(
-    drafts: Sequence[Solution], trials: Sequence[PrefixTrials], *, seed: int
+    drafts: Sequence[Solution],
+    trials: Sequence[PrefixTrials],
+    *,
+    seed: int,
+    steps: StepFormat = LINES,
 ) -> list[RefinementPair]:
     """App. J: up to one pair per wrong draft, from full counts.
 
@@ -118,11 +122,11 @@ def value_pairs(
         best = max(tried, key=lambda t: (t.correct.count("right"), t.n_steps_kept))
         i = best.n_steps_kept
         rollouts = [
-            split_steps(text)
+            steps.split(text)
             for text, verdict in zip(best.completions, best.correct, strict=True)
             if verdict == "right"
         ]
-        other = [steps for steps in rollouts if steps[:1] != (draft.steps[i],)]
+        other = [rollout for rollout in rollouts if rollout[:1] != (draft.steps[i],)]
         if other:
             pairs.append(
                 _pair(
@@ -146,11 +150,12 @@ def refine_request(
     marked_step: int | None,
     max_new_tokens: int,
     seed: int,
+    layout: PromptLayout = PLAIN,
 ) -> Request:
     """One greedy refinement request."""
     return Request(
         id=request_id,
-        segments=refine_segments(question, draft, marked_step),
+        segments=layout.refine(question, draft, marked_step),
         seeds=(stable_seed(seed, "refine", request_id),),
         params=SamplingParams(temperature=0.0, max_new_tokens=max_new_tokens),
     )

@@ -31,6 +31,7 @@ __all__ = [
     "Solution",
     "StepLabels",
     "StepScores",
+    "column_names",
     "read_records",
     "schema_of",
     "write_records",
@@ -39,6 +40,14 @@ __all__ = [
 SCHEMA_VERSION = 1
 
 Verdict = Literal["right", "wrong", "unknown"]
+V = TypeVar("V")
+
+
+def _newer(default: V) -> V:
+    """A field that is newer than files written without it. A file has no column of it if all its
+    records have the default.
+    """
+    return dataclasses.field(default=default, metadata={"newer": True})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,6 +89,10 @@ class Solution:
     """`eos`, `stop` or `length`."""
     seed: int
     temperature: float
+    thought: str = _newer("")
+    """What its `<think>` blocks hold, if they are kept apart from the steps."""
+    n_cut: int = _newer(0)
+    """Characters at its end that were not read (`prompt.max_solution_chars`)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -199,6 +212,14 @@ def schema_of(kind: type[object]) -> pa.Schema:
     return pa.schema(fields)
 
 
+def column_names(kind: type[object], found: Sequence[str]) -> list[str]:
+    """The columns that a file of these records has, if it has those `found`: newer ones may be
+    missing.
+    """
+    fields = dataclasses.fields(typing.cast(typing.Any, kind))
+    return [f.name for f in fields if f.name in found or "newer" not in f.metadata]
+
+
 def _frozen(value: object) -> object:
     return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
 
@@ -207,8 +228,13 @@ def write_records(path: Path, kind: type[R], records: Sequence[R]) -> None:
     """Write `records` to a Parquet file, whole or not at all. An existing file is replaced. The
     bytes depend on the records alone. Raises RunError when the disk refuses.
     """
-    names = [f.name for f in dataclasses.fields(typing.cast(typing.Any, kind))]
-    table = pa.table({n: [getattr(r, n) for r in records] for n in names}, schema=schema_of(kind))
+    columns = {
+        f.name: [getattr(r, f.name) for r in records]
+        for f in dataclasses.fields(typing.cast(typing.Any, kind))
+        if "newer" not in f.metadata or any(getattr(r, f.name) != f.default for r in records)
+    }
+    schema = pa.schema([schema_of(kind).field(name) for name in columns])
+    table = pa.table(columns, schema=schema)
     with replacing(path) as stream:
         pq.write_table(table, stream, compression="zstd")
 
@@ -224,7 +250,6 @@ def read_records(paths: Path | Iterable[Path], kind: type[R]) -> list[R]:
             "in Path(…)"
         )
     files = [paths] if isinstance(paths, Path) else list(paths)
-    expected = schema_of(kind)
     out: list[R] = []
     for path in files:
         try:
@@ -233,9 +258,10 @@ def read_records(paths: Path | Iterable[Path], kind: type[R]) -> list[R]:
         # ValueError: for example, names that are not UTF-8.
         except (OSError, ValueError, pa.ArrowException) as error:
             raise _unreadable(path, error) from error
-        if names != expected.names:
+        expected = column_names(kind, names)
+        if names != expected:
             raise RunError(
-                f"{path} holds columns {names}, but {kind.__name__} needs {expected.names}; delete "
+                f"{path} holds columns {names}, but {kind.__name__} needs {expected}; delete "
                 "its stage folder and run again"
             )
         try:

@@ -16,16 +16,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
-from glore.config import EngineSettings
+from glore.chat_template import prompt_layout
+from glore.config import EngineSettings, PromptSettings
 from glore.decisions import CANDIDATES, Decisions, mark_drafts, refine_drafts
 from glore.engines.protocol import Engine, Request, SamplingParams, check_scores
 from glore.errors import DataError, EngineError, ModelError, RunError, has_lone_surrogate, shown
 from glore.pipeline.integrity import check_belongs_together, makers
 from glore.pipeline.recorded import made_with
-from glore.prompts import MAX_QUESTION_CHARS, solve_segments
+from glore.prompts import MAX_QUESTION_CHARS, PLAIN, PromptLayout, lines_of
 from glore.records import Refinement
 from glore.seeds import stable_seed
-from glore.solutions import completion_steps
+from glore.solutions import completion_text
 from glore.tasks.grading.grade import find_answer, normalise_gold
 
 __all__ = ["RefineOptions", "Refiner", "Scorer"]
@@ -65,11 +66,13 @@ class Refiner:
         orm: Scorer,
         sorm: Scorer,
         options: RefineOptions | None = None,
+        layout: PromptLayout = PLAIN,
     ) -> None:
         self.student, self.refiner, self.orm, self.sorm = student, refiner, orm, sorm
         self.options = options or RefineOptions()
         self._opened = contextlib.ExitStack()
         self._is_closed = False
+        self.layout = layout
 
     @classmethod
     def from_run(cls, path: str | Path, engine: EngineSettings | None = None) -> Refiner:
@@ -100,7 +103,9 @@ class Refiner:
             mark_global=config.refiner.global_mark == "first",
             max_new_tokens=config.student.max_new_tokens,
         )
-        return cls.from_models(**folders, engine=engine or config.engine, options=options)
+        return cls.from_models(
+            **folders, engine=engine or config.engine, options=options, prompt=config.prompt
+        )
 
     @classmethod
     def from_models(
@@ -111,21 +116,24 @@ class Refiner:
         sorm: str | Path,
         engine: EngineSettings | None = None,
         options: RefineOptions | None = None,
+        prompt: PromptSettings | None = None,
     ) -> Refiner:
-        """Load the four models from their folders or Hub names. Raises ModelError where one can't
-        be loaded.
+        """Load the four models from their folders or Hub names. `prompt`: how they were trained to
+        be prompted; none: plain. Raises ModelError where one can't be loaded.
         """
         from glore.engines.open import open_engine, open_scorer
 
         settings = engine or EngineSettings()
+        layout = prompt_layout(prompt or PromptSettings(), student)
         with contextlib.ExitStack() as opened:  # closes what is open if the next can't be loaded
             shared = settings.shared_by(2)
             made = cls(
                 opened.enter_context(open_engine(student, shared)),
                 opened.enter_context(open_engine(refiner, shared)),
-                opened.enter_context(open_scorer(orm, settings)),
-                opened.enter_context(open_scorer(sorm, settings)),
+                opened.enter_context(open_scorer(orm, settings, layout)),
+                opened.enter_context(open_scorer(sorm, settings, layout)),
                 options,
+                layout,
             )
             made._opened = opened.pop_all()
         return made
@@ -174,7 +182,7 @@ class Refiner:
 
         requests = [self._draft_request(q, text) for q, text in asked.items()]
         completions = {r.request.id: r.completions[0] for r in self.student.run(requests)}
-        drafts = [_Draft(q, q, completion_steps(completions[q].text)) for q in asked]
+        drafts = [_Draft(q, q, self._steps(completions[q].text)) for q in asked]
         items = [(asked[d.id], d.steps) for d in drafts]
         orm = dict(zip(asked, _scores("ORM", self.orm, items), strict=True))
         sorm = dict(zip(asked, _scores("SORM", self.sorm, items), strict=True))
@@ -186,13 +194,18 @@ class Refiner:
             for kind in CANDIDATES
         }
         how = refine_drafts(
-            self.refiner, marked, asked, max_new_tokens=options.max_new_tokens, seed=0
+            self.refiner,
+            marked,
+            asked,
+            max_new_tokens=options.max_new_tokens,
+            seed=0,
+            layout=self.layout,
         )
 
         candidates = {d.id: [_Candidate("draft", d.steps, orm[d.id])] for d in drafts}
         n_tokens = {q: completions[q].n_tokens for q in asked}
         for kind, found in how.items():
-            refined = [completion_steps(completion.text) for completion in found]
+            refined = [self._steps(completion.text) for completion in found]
             owners = [m.draft.id for m in marked[kind]]
             rescored = [(asked[q], steps) for q, steps in zip(owners, refined, strict=True)]
             scores = _scores("ORM", self.orm, rescored)
@@ -225,11 +238,13 @@ class Refiner:
             )
         return refinements
 
+    def _steps(self, text: str) -> Steps:
+        return completion_text(text, self.layout.steps).steps
+
     def _draft_request(self, q: str, question: str) -> Request:
         params = SamplingParams(temperature=0.0, max_new_tokens=self.options.max_new_tokens)
-        return Request(
-            id=q, segments=solve_segments(question), seeds=(stable_seed("draft", q),), params=params
-        )
+        seeds = (stable_seed("draft", q),)
+        return Request(id=q, segments=self.layout.solve(question), seeds=seeds, params=params)
 
 
 class _Draft(NamedTuple):
@@ -285,5 +300,5 @@ def _checked(question: object, name: str) -> str:
 
 def _answer(steps: Steps) -> str | None:
     """The final answer, in the graders' spelling where it is a number or a formula."""
-    found = find_answer(steps, boxed=True)
+    found = find_answer(lines_of(steps), boxed=True)
     return None if found is None else normalise_gold(found) or found

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from glore.engines.protocol import Completion
-from glore.prompts import split_steps
+from glore.prompts import LINES, SolutionText, StepFormat, lines_of
 from glore.records import Problem, Solution
 from glore.tasks.protocol import Task
 
-__all__ = ["by_problem", "completion_steps", "first_of_each", "graded_solution", "same_text"]
+__all__ = ["by_problem", "completion_text", "first_of_each", "graded_solution", "same_text"]
 
 
 def graded_solution(
@@ -21,14 +21,15 @@ def graded_solution(
     source: str,
     temperature: float,
     draft_id: str | None = None,
+    steps: StepFormat = LINES,
 ) -> Solution:
-    """A completion → its record: steps, graded against the problem's answer."""
-    steps = completion_steps(completion.text)
-    grade = task.grade(problem, steps)
+    """A completion → its record: its steps in this format, graded against the problem's answer."""
+    found = completion_text(completion.text, steps)
+    grade = task.grade(problem, lines_of(found.steps))
     return Solution(
         id=solution_id,
         problem_id=problem.id,
-        steps=steps,
+        steps=found.steps,
         answer=grade.answer,
         correct=grade.verdict,
         source=source,
@@ -37,17 +38,19 @@ def graded_solution(
         stop=completion.stop,
         seed=completion.seed,
         temperature=temperature,
+        thought=found.thought,
+        n_cut=found.n_cut,
     )
 
 
-def completion_steps(text: str) -> tuple[str, ...]:
-    """A sampled text → its steps.
+def completion_text(text: str, steps: StepFormat = LINES) -> SolutionText:
+    """A sampled text → its steps in this format.
 
     Bytes that are no text (U+FFFD) are dropped. Encoded again, they would take up to three times
     the tokens, so the noise of a weak model could exceed the context of the models that score and
     refine it.
     """
-    return split_steps(text.replace("\ufffd", ""))
+    return steps.read(text.replace("\ufffd", ""))
 
 
 def by_problem(solutions: Sequence[Solution]) -> dict[str, list[Solution]]:

@@ -3,7 +3,7 @@
 Round i samples K solutions per training question from the current student, keeps the distinct right
 ones (R_i), and fine-tunes the *pretrained base* again on D_i = R_i ∪ D_{i−1}, where D_0 are the
 worked solutions. It stops when greedy accuracy on dev gains too little, and keeps the best student.
-Without worked solutions, the first round samples from the base with one worked example in the
+Without worked solutions, the first round samples from the base with worked examples in the
 prompt.
 
 Duplicates are exact: the same text without surrounding blanks, per question and across rounds,
@@ -14,27 +14,27 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from glore.engines.protocol import Completion, Engine, Request, SamplingParams
 from glore.progress import Progress
-from glore.prompts import solve_segments
+from glore.prompts import PLAIN, PromptLayout, Shot, StepFormat
 from glore.records import Problem, Solution
 from glore.seeds import stable_seed
 from glore.solutions import graded_solution, same_text
 from glore.tasks.grading.answers import is_answer_line
 from glore.tasks.protocol import Task
 
-__all__ = ["best_round", "capped", "goes_on", "new_right", "sample_solutions"]
+__all__ = ["ONE_SHOT", "best_round", "capped", "goes_on", "new_right", "sample_solutions"]
 
 Steps = tuple[str, ...]
 
-ONE_SHOT: tuple[str, Steps] = (
+ONE_SHOT: Shot = (
     "Mia picked 12 apples and Tom picked 9. They put all of them into 3 bags, the same number in "
     "each. How many apples are in one bag?",
     ("Together they picked 12 + 9 = 21 apples.", "One bag holds 21 / 3 = 7 apples.", "#### 7"),
 )
-"""Question and solution shown to a base that solves without fine-tuning."""
+"""The worked example of a base that solves without fine-tuning, unless the run has its own."""
 
 
 def sample_solutions(
@@ -48,19 +48,21 @@ def sample_solutions(
     stage: str,
     source: str,
     progress: Progress,
+    layout_of: Callable[[Problem], PromptLayout] = lambda _: PLAIN,
     prompted: bool = False,
 ) -> list[Solution]:
     """n graded solutions of every problem, in the order of the problems, then of k. Their ids are
     `STAGE/PROBLEM/K`.
 
-    `prompted`: put `ONE_SHOT` before the question, and cut the text after the answer line.
+    `layout_of`: a problem → the layout of its prompt. `prompted`: the base was not fine-tuned, so
+    cut the text after the answer line.
     """
     known = {p.id: p for p in problems}
-    shot = (*solve_segments(*ONE_SHOT), "\n") if prompted else ()
+    layouts = {p.id: layout_of(p) for p in problems}
     requests = [
         Request(
             id=p.id,
-            segments=(*shot, *solve_segments(p.question)),
+            segments=layouts[p.id].solve(p.question),
             seeds=tuple(stable_seed(seed, stage, p.id, k) for k in range(n)),
             params=params,
         )
@@ -73,10 +75,11 @@ def sample_solutions(
             graded_solution(
                 task,
                 problem,
-                _first_answer(completion) if prompted else completion,
+                _first_answer(completion, layouts[problem.id].steps) if prompted else completion,
                 solution_id=f"{stage}/{problem.id}/{k}",
                 source=source,
                 temperature=params.temperature,
+                steps=layouts[problem.id].steps,
             )
             for k, completion in enumerate(result.completions)
         ]
@@ -141,10 +144,11 @@ def best_round(dev_accuracy: Sequence[float]) -> int:
     return max(range(len(dev_accuracy)), key=lambda i: (dev_accuracy[i], -i))
 
 
-def _first_answer(completion: Completion) -> Completion:
-    """The completion up to the end of its first answer line. A base that was not fine-tuned goes on
-    to write the next question.
+def _first_answer(completion: Completion, steps: StepFormat) -> Completion:
+    """The completion up to the end of its first answer line, after thoughts that are kept apart. A
+    base that was not fine-tuned goes on to write the next question.
     """
-    lines = completion.text.partition("\nQuestion:")[0].split("\n")
+    thought, text = steps.part_thought(completion.text)
+    lines = text.partition("\nQuestion:")[0].split("\n")
     end = next((n for n, line in enumerate(lines, start=1) if is_answer_line(line)), len(lines))
-    return dataclasses.replace(completion, text="\n".join(lines[:end]))
+    return dataclasses.replace(completion, text=thought + "\n".join(lines[:end]))

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from glore.errors import ModelError, shown
-from glore.prompts import BAD_MARK
+from glore.prompts import BAD_MARK, ControlText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["encode_many", "encode_segments", "prepare_tokenizer"]
+__all__ = ["PAD_MARK", "encode_many", "encode_segments", "prepare_tokenizer"]
 
 PAD_MARK = "[PAD]"
 
@@ -59,10 +59,10 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 
 def encode_segments(tokenizer: PreTrainedTokenizerBase, segments: Sequence[str]) -> list[int]:
     """Text segments of a prompt → token ids. Each segment is encoded by itself; BOS comes first if
-    the tokenizer adds one.
+    the tokenizer adds one and the prompt is no chat, which has its own.
 
-    Only the segment `[BAD]` becomes a special token. Text that merely spells one, such as a
-    question with `</s>` in it, stays ordinary text.
+    Only the segment `[BAD]` and what `ControlText` spells become special tokens. Text that merely
+    spells one, such as a question with `</s>` in it, stays ordinary text.
     """
     return encode_many(tokenizer, [segments])[0]
 
@@ -73,24 +73,42 @@ def encode_many(
     """Many prompts → token ids of each, as `encode_segments` does, in one call of the tokenizer
     (equal segments are encoded once). `bos=False` leaves BOS out.
     """
+    segments = dict.fromkeys(s for p in prompts for s in map(_keyed, p) if s[1])
+    controls = [text for is_control, text in segments if is_control]
+    texts = [text for is_control, text in segments if not is_control]
     ids = {
-        text: tokens
-        for texts in [list(dict.fromkeys(s for p in prompts for s in p if s))]
-        for text, tokens in _encoded(tokenizer, texts)
+        **{(False, text): tokens for text, tokens in _encoded(tokenizer, texts)},
+        **{(True, text): tokens for text, tokens in _encoded_control(tokenizer, controls)},
     }
     head = _bos(tokenizer) if bos else []
     return [
-        [*head, *(token for segment in prompt if segment for token in ids[segment])]
+        [
+            *(() if isinstance(next(iter(prompt), ""), ControlText) else head),
+            *(token for segment in prompt if segment for token in ids[_keyed(segment)]),
+        ]
         for prompt in prompts
     ]
 
 
+def _keyed(segment: str) -> tuple[bool, str]:
+    """A segment of control text is another one than the same text of a question."""
+    return isinstance(segment, ControlText), segment
+
+
+_OPTIONS = {"add_special_tokens": False, "verbose": False}
+
+
 def _encoded(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> zip[tuple[str, list[int]]]:
-    options = {"add_special_tokens": False, "verbose": False}
-    encoded = tokenizer(texts, split_special_tokens=True, **options)["input_ids"] if texts else []
+    encoded = tokenizer(texts, split_special_tokens=True, **_OPTIONS)["input_ids"] if texts else []
     if BAD_MARK in texts:
-        encoded[texts.index(BAD_MARK)] = tokenizer(BAD_MARK, **options)["input_ids"]
+        encoded[texts.index(BAD_MARK)] = tokenizer(BAD_MARK, **_OPTIONS)["input_ids"]
     return zip(texts, encoded, strict=True)
+
+
+def _encoded_control(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str]
+) -> zip[tuple[str, list[int]]]:
+    return zip(texts, tokenizer(texts, **_OPTIONS)["input_ids"] if texts else [], strict=True)
 
 
 def _bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:

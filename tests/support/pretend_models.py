@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ import glore.training.finetune
 from glore.config import EngineSettings, RunConfig
 from glore.engines.lifetime import Closable
 from glore.engines.protocol import Engine, Request
+from glore.prompts import PromptLayout
 from glore.records import Problem, read_records
 from glore.training.examples import TrainReport
 from glore.training.training_setup import TrainingSetup
@@ -60,6 +61,8 @@ class World:
         self.bases: dict[str, str] = {}
         self.opened: Counter[str] = Counter()
         self.engines: dict[str, list[FunctionEngine]] = {}
+        self.dress: Callable[[str], str] = lambda text: text
+        """What a model makes of a solution's text."""
 
     def train(
         self, base: str | Path, examples: Sequence[object], settings: object, setup: TrainingSetup
@@ -89,7 +92,7 @@ class World:
                 "1 + 1 = 2" if rng.random() < 0.5 else "3 - 1 = 2",
                 "2 + 8 = 10" if right else "2 + 1 = 3 false",
             ]
-            return "\n".join([*lines, "#### 10" if right else "#### 3"])
+            return self.dress("\n".join([*lines, "#### 10" if right else "#### 3"]))
 
         engine = FunctionEngine(answer)
         self.engines.setdefault(name, []).append(engine)
@@ -99,7 +102,7 @@ class World:
 class Scorer(Closable):
     backend = "table"
 
-    def __init__(self, model: Path, settings: EngineSettings) -> None:
+    def __init__(self, model: Path, settings: EngineSettings, layout: PromptLayout) -> None:
         assert (model / "model.txt").read_text() == model.name, "there is such a model"
         self._good = 0.9 if model.name == "orm" else 0.8
 

@@ -87,6 +87,25 @@ def test_a_recipe_that_can_be_run_passes(tmp_path: Path, overrides: tuple[str, .
             ],
             "labels.top_k: 5 is sent with engine.extensions=true only",
         ),
+        (["base.model={base}", "prompt.style=chat"], "has no chat template"),
+        (
+            ["prompt.style=chat"],
+            "prompt.style chat, prompt.steps line: a base model trained from nothing learns plain",
+        ),
+        (
+            ["base.model={base}", "prompt.steps=paragraph"],
+            "prompt.steps paragraph: the truth of stories is known line by line",
+        ),
+        (
+            [
+                "base.model={base}",
+                "prompt.style=chat",
+                "engine.kind=http",
+                "engine.url=http://x/v1",
+                "engine.prompt=text",
+            ],
+            "engine.prompt text: a server would take what a question spells",
+        ),
         (
             ["launch=python 'unclosed"],
             "is no command line (No closing quotation); close its quotes",

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
-from glore.config import RunConfig, load_config
+from glore.config import RunConfig, load_config, resolved_recipe
 from glore.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -322,3 +323,22 @@ def test_an_override_changes_one_of_two_places_that_share_a_yaml_anchor(tmp_path
     )
     reward = load_config(recipe, ["reward.sorm.epochs=4"]).reward
     assert (reward.orm.epochs, reward.sorm.epochs) == (1, 4)
+
+
+def test_a_system_prompt_may_have_lines_and_no_other_control_characters(tmp_path: Path) -> None:
+    prompt = {"style": "chat", "system": "Two\nlines."}
+    config = RunConfig.model_validate({"name": "x", "prompt": prompt})
+    (tmp_path / "config.yaml").write_text(resolved_recipe(config))
+    assert load_config(tmp_path / "config.yaml").prompt == config.prompt
+    for text in ("a\tb", "a\x1b[0m", "a\x00"):
+        with pytest.raises(ValidationError, match="control characters"):
+            RunConfig.model_validate({"name": "x", "prompt": {**prompt, "system": text}})
+    with pytest.raises(ValidationError, match="control characters"):
+        RunConfig.model_validate({"name": "x", "task": {"kind": "jsonl", "path": "a\nb"}})
+
+
+def test_a_setting_of_another_style_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"system 'Be brief' is for prompt.style chat"):
+        RunConfig.model_validate({"name": "x", "prompt": {"system": "Be brief"}})
+    with pytest.raises(ValidationError, match=r"shots 2 is for student.bootstrap prompt, got sft"):
+        RunConfig.model_validate({"name": "x", "student": {"shots": 2}})

@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "model_weights",
         "models",
         "gguf_model",
+        "chat_template",
         "tokenization",
         "engines",
         "training",

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from glore.prompts import (
     BAD_MARK,
     MAX_SOLUTION_CHARS,
+    PromptLayout,
+    StepFormat,
+    lines_of,
     mark_draft,
     refine_segments,
     solve_segments,
@@ -112,3 +115,60 @@ def test_a_prefix_has_a_prefix_of_the_segments(question: str, given_steps: tuple
     whole = solve_segments(question, given_steps)
     for i in range(len(given_steps) + 1):
         assert solve_segments(question, given_steps[:i]) == whole[: i + 1]
+
+
+paragraph = st.lists(line, min_size=1, max_size=3).map("\n".join)
+
+
+@given(st.lists(paragraph, max_size=5).map(tuple))
+def test_paragraphs_survive_text_and_back(given_steps: tuple[str, ...]) -> None:
+    paragraphs = StepFormat("\n\n")
+    text = "".join(map(paragraphs.text, given_steps))
+    assert paragraphs.split(text) == given_steps
+    assert lines_of(given_steps) == split_steps(text)
+    assert paragraphs.split(text.replace("\n", "\r\n")) == given_steps
+
+
+def test_a_paragraph_ends_at_an_empty_line() -> None:
+    paragraphs = StepFormat("\n\n")
+    assert paragraphs.split("\n\n  a \n  b\n \t\n\n\nc\n#### 3") == ("a\n  b", "c\n#### 3")
+    assert PromptLayout(paragraphs).solve("Q", ("a\nb",)) == ("Question: Q\nAnswer:\n", "a\nb\n\n")
+    assert mark_draft(("a", "b\nc"), 1, "\n\n") == ("a\n\n", "[BAD]", " b\nc\n\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "steps", "thought"),
+    [
+        ("a\nb", ("a", "b"), ""),
+        ("<think>\nhm\n\nso\n</think>\n\na\nb", ("a", "b"), "hm\n\nso"),
+        ("a <think>hm</think> b\n<think>so</think>c", ("a  b", "c"), "hm\nso"),
+        ("a\n<think>never closed\n#### 3", ("a",), "never closed\n#### 3"),
+        ("opened by the prompt</think>\na", ("a",), "opened by the prompt"),
+        ("hm</think>a<think>so</think>b", ("ab",), "hm\nso"),
+        ("<think></think>a", ("a",), ""),
+        ("", (), ""),
+    ],
+)
+def test_thoughts_apart(text: str, steps: tuple[str, ...], thought: str) -> None:
+    read = StepFormat(think_apart=True).read(text)
+    assert (read.steps, read.thought, read.n_cut) == (steps, thought, 0)
+    assert StepFormat().read(text).steps == split_steps(text), "kept: part of the steps"
+
+
+@given(st.lists(st.sampled_from(["<think>", "</think>", "a", "\n", "<th"]), max_size=12))
+def test_no_tag_is_left_where_thoughts_are_apart(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    read = StepFormat(think_apart=True).read(text)
+    if text.count("</think>") <= text.count("<think>") + 1 and "</think></think>" not in text:
+        assert "<think>" not in "".join(read.steps)
+    kept = "".join("".join((*read.steps, read.thought)).split())
+    assert sorted(kept.replace("<think>", "").replace("</think>", "")) == sorted(
+        "".join(text.split()).replace("<think>", "").replace("</think>", "")
+    ), "no other letter is lost"
+
+
+def test_what_is_cut_off_a_long_solution_is_counted_and_a_thought_is_not_part_of_it() -> None:
+    short = StepFormat(think_apart=True, max_chars=100)
+    read = short.read("<think>" + "t" * 500 + "</think>" + "x" * 130)
+    assert (read.steps, len(read.thought), read.n_cut) == (("x" * 100,), 500, 30)
+    assert StepFormat().read("x" * (MAX_SOLUTION_CHARS + 5)).n_cut == 5

@@ -27,6 +27,7 @@ from glore.records import (
     write_records,
 )
 
+SOLUTION = Solution("s", "p", ("a",), "1", "right", "student", None, 3, "eos", 1, 1.0)
 KINDS: tuple[type[object], ...] = typing.get_args(Record)
 
 
@@ -162,3 +163,20 @@ def test_columns_are_typed_for_other_readers(tmp_path: Path) -> None:
     assert str(schema.field("needs_work").type) == "bool"
     assert not schema.field("question").nullable
     assert schema.field("marked_step").nullable
+
+
+def test_a_newer_field_is_a_column_only_where_a_record_has_it(tmp_path: Path) -> None:
+    """So files of earlier releases are read, and files that need no such field stay the same."""
+    path = tmp_path / "x.parquet"
+    write_records(path, Solution, [SOLUTION])
+    assert not {"thought", "n_cut"} & set(pq.read_schema(path).names)
+    assert read_records(path, Solution) == [SOLUTION]
+    cut = dataclasses.replace(SOLUTION, n_cut=5)
+    write_records(path, Solution, [SOLUTION, cut])
+    names = pq.read_schema(path).names
+    assert "n_cut" in names
+    assert "thought" not in names
+    assert read_records(path, Solution) == [SOLUTION, cut]
+    pq.write_table(pq.read_table(path).drop_columns(["seed"]), path)
+    with pytest.raises(RunError, match="holds columns"):
+        read_records(path, Solution)

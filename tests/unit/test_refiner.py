@@ -9,7 +9,7 @@ import pytest
 from glore.config import EngineSettings
 from glore.engines.protocol import Request
 from glore.errors import DataError, EngineError, ModelError, RunError
-from glore.prompts import MAX_QUESTION_CHARS
+from glore.prompts import MAX_QUESTION_CHARS, PromptLayout
 from glore.refiner import RefineOptions, Refiner
 from support.fakes import FunctionEngine
 
@@ -153,7 +153,7 @@ def test_what_it_opened_is_closed_also_when_a_model_is_missing(
     opened: list[FunctionEngine] = []
     asked: list[object] = []
 
-    def open_one(path: object, settings: EngineSettings) -> FunctionEngine:
+    def open_one(path: object, settings: EngineSettings, *layout: PromptLayout) -> FunctionEngine:
         if path == missing:
             raise ModelError(f"no model {path}")
         opened.append(FunctionEngine(lambda request, seed: ""))

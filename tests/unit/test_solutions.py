@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from glore.engines.protocol import Completion
-from glore.solutions import by_problem, completion_steps, first_of_each, graded_solution, same_text
+from glore.solutions import by_problem, completion_text, first_of_each, graded_solution, same_text
 from support.fakes import LastLineTask, problem, solution
 
 
@@ -35,7 +35,7 @@ def test_a_completion_becomes_a_graded_solution() -> None:
 
 
 def test_bytes_that_are_no_text_are_dropped() -> None:
-    assert completion_steps("a\ufffd\ufffdb\n\ufffd\n") == ("ab",)
+    assert completion_text("a\ufffd\ufffdb\n\ufffd\n").steps == ("ab",)
 
 
 def test_grouping_keeps_orders() -> None:

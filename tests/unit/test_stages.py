@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import random
 import shutil
@@ -20,10 +21,13 @@ from glore.evaluation import read_evaluation
 from glore.pipeline import StagePlan, plan_stages, run_stages
 from glore.pipeline.fingerprints import model_contents
 from glore.pipeline.view import settings_view
+from glore.prompts import ControlText
 from glore.records import PrefixTrials, Problem, RefinementPair, Solution, StepLabels, StepScores
 from glore.stages import build_stages, read_inputs
 from glore.tasks import open_task
 from glore.tasks.protocol import ScratchTask
+from glore.training.examples import LMExample, StepExample
+from support.chat_tokenizers import chat_tokenizer
 from support.pretend_models import (
     SKILL,
     Oracle,
@@ -291,6 +295,65 @@ def test_samples_are_drawn_with_the_settings_of_their_section(world: World, tmp_
     }
     greedy = (0.0, 1.0, 0)
     assert drawn == {greedy, (1.0, 0.5, 2), (1.0, 0.6, 3), (1.0, 0.7, 4), (0.9, 0.8, 5)}
+
+
+@pytest.mark.parametrize("shots", [None, 0, 2])
+def test_a_chat_whose_steps_are_paragraphs(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shots: int | None
+) -> None:
+    """Every prompt is the template's, every step ends in an empty line, thoughts are nowhere."""
+    monkeypatch.setattr("glore.models.load_tokenizer", lambda path: chat_tokenizer("qwen3"))
+    world.dress = lambda text: "<think>no #### 9</think>" + text.replace("\n", "\n\n")
+    data = config_of(tmp_path, bootstrap="prompt", shots=shots).model_dump()
+    data["task"] = {"kind": "gsm8k"}
+    data["prompt"] = {"style": "chat", "steps": "paragraph", "think": "apart"}
+    data["student"]["ei"]["max_rounds"] = 1
+    config = RunConfig.model_validate(data)
+    run_stages(build_stages(config), config)
+
+    requests = [r for found in world.engines.values() for e in found for r in e.requests]
+    head = "<|im_start|>system\nYou are a helpful AI assistant.<|im_end|>\n<|im_start|>user\n"
+    tail = "<|im_end|>\n<|im_start|>assistant\n"
+    for request in requests:
+        assert isinstance(request.segments[0], ControlText)
+        assert request.segments[0].startswith(head)
+        assert tail in "".join(request.segments)
+        assert "think" not in "".join(request.segments)
+    base = [r for e in world.engines["base"] for r in e.requests]
+    for request in base:
+        turns = request.segments[0].count("<|im_start|>user\n")
+        assert turns == 1 + (1 if shots is None else shots)
+        assert ("Mia picked" in request.segments[0]) == (shots is None)
+        assert request.segments[0].count(f"\nWhat is {request.id}?<") == 1, "never its own example"
+    if shots == 2:
+        assert "2 + 8 = 10\n\n#### 10<|im_end|>" in base[0].segments[0]
+    for example in (*world.trained["ei1"], *world.trained["refiner"]):
+        assert isinstance(example, LMExample)
+        assert all(s.endswith("\n\n") for s in example.target)
+        assert "".join(example.prompt).endswith(tail)
+    for example in world.trained["sorm"]:
+        assert isinstance(example, StepExample)
+        assert example.prompt[0].startswith(head)
+        assert all(s.endswith("\n\n") for s in example.steps)
+    drafts = [s for s in read_stage(config, "test_drafts", Solution) if isinstance(s, Solution)]
+    assert {s.thought for s in drafts} == {"no #### 9"}
+    assert all("think" not in step for s in drafts for step in s.steps)
+    assert {s.answer for s in drafts} <= {"10", "3"}
+    mark = json.loads((config.run_dir / "stages" / "test_drafts" / "done.json").read_text())
+    assert mark["counts"]["thoughts"] == len(drafts)
+
+
+def test_what_is_cut_off_is_counted(world: World, tmp_path: Path) -> None:
+    world.dress = lambda text: text + " " * 150  # blanks: the answer stays the last line
+    data = config_of(tmp_path).model_dump()
+    data["prompt"] = {"max_solution_chars": 100}
+    config = RunConfig.model_validate(data)
+    run_stages(build_stages(config), config)
+    samples = [s for s in read_stage(config, "samples", Solution) if isinstance(s, Solution)]
+    assert all(s.n_cut > 0 and sum(map(len, s.steps)) <= 100 for s in samples)
+    for stage, all_of_them in (("samples", "solutions"), ("rollouts", "rollouts")):
+        mark = json.loads((config.run_dir / "stages" / stage / "done.json").read_text())
+        assert mark["counts"]["cut"] == mark["counts"][all_of_them]
 
 
 def test_prompted_bootstrap_has_no_sft_student(world: World, tmp_path: Path) -> None:

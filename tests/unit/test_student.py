@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from glore.engines.protocol import Request, SamplingParams
 from glore.progress import SilentProgress
-from glore.student import best_round, capped, goes_on, new_right, sample_solutions
+from glore.prompts import PromptLayout
+from glore.student import ONE_SHOT, best_round, capped, goes_on, new_right, sample_solutions
 from support.fakes import FunctionEngine, LastLineTask, problem, solution
 
 
@@ -52,6 +53,7 @@ def test_the_prompted_base_sees_one_example_and_its_first_answer_counts() -> Non
         stage="ei1",
         source="base",
         progress=SilentProgress(),
+        layout_of=lambda _: PromptLayout(shots=(ONE_SHOT,)),
         prompted=True,
     )
     assert found.steps == ("5 + 5 = 10", "#### 10")

@@ -23,9 +23,12 @@ from transformers import AutoModelForCausalLM
 
 from glore.errors import ConfigError, ModelError
 from glore.progress import SilentProgress
-from glore.training.examples import StepExample, TrainReport
+from glore.prompts import ControlText
+from glore.training.examples import LMExample, StepExample, TrainReport
 from glore.training.finetune import train_causal_lm, train_step_classifier
+from glore.training.job import prompt_of
 from glore.training.job_owner import Owner, exclusive
+from glore.training.launch import as_json
 from glore.training.training_setup import TrainingSetup
 from support import tiny_training as tiny
 
@@ -127,6 +130,7 @@ import sys
 from support import tiny_training as tiny
 from pathlib import Path
 from glore.progress import SilentProgress
+from glore.prompts import ControlText
 from glore.training.finetune import train_causal_lm
 from glore.training.training_setup import TrainingSetup
 
@@ -260,3 +264,15 @@ def test_accelerate_takes_the_shipped_configurations(path: Path) -> None:
         config.distributed_type.value
         == {"ddp": "MULTI_GPU", "fsdp": "FSDP", "zero3": "DEEPSPEED"}[path.stem]
     )
+
+
+def test_control_text_stays_control_text_on_its_way_to_a_job() -> None:
+    prompt = (ControlText("<|im_start|>user\n"), "How many?", ControlText("<|im_end|>\n"), "a\n")
+    for example in (
+        LMExample(prompt, ("b\n",)),
+        StepExample(prompt, ("b\n",), (True,), (False,)),
+        LMExample(prompt[1:2], ("b\n",)),
+    ):
+        back = prompt_of(json.loads(json.dumps(as_json(example))))
+        assert back == example.prompt
+        assert list(map(type, back)) == list(map(type, example.prompt))

@@ -6,6 +6,7 @@
     stories    the built-in stories
     engine     sampling: a class for each kind of engine
     training   one training; the base model
+    prompt     plain prompts or chats; steps
     run        the parts of the method, and RunConfig, which holds everything
     recipe     reads a YAML file
     resolved   the config.yaml of a run folder
@@ -23,6 +24,7 @@ from glore.config.engine import (
     TorchEngineSettings,
     VllmEngineSettings,
 )
+from glore.config.prompt import PromptSettings
 from glore.config.recipe import load_config, load_run
 from glore.config.resolved import resolved_recipe
 from glore.config.run import (
@@ -64,6 +66,7 @@ __all__ = [
     "LabelSettings",
     "LoraSettings",
     "MathTaskSettings",
+    "PromptSettings",
     "RayEngineSettings",
     "RefinerSettings",
     "RewardModelSettings",

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from glore.config.engine import EngineSettings, TorchEngineSettings
-from glore.config.section import LocalPath, SamplingSettings, Settings
+from glore.config.prompt import PromptSettings
+from glore.config.section import NEWER, LocalPath, SamplingSettings, Settings
 from glore.config.task import TaskSettings
 from glore.config.task_kinds import StoriesTaskSettings
 from glore.config.training import BaseModelSettings, TrainSettings
 from glore.errors import shown
 
+MAX_SHOTS = 8
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 __all__ = [
@@ -52,12 +54,25 @@ class StudentSettings(Settings):
 
     bootstrap: Literal["sft", "prompt"] = "sft"
     """`sft`: fine-tune on worked solutions first; `prompt`: without worked solutions, sample from
-    the 1-shot prompted base.
+    the base with worked examples in its prompt.
+    """
+    shots: Annotated[int | None, Field(ge=0, le=MAX_SHOTS), NEWER] = None
+    """Worked examples in the prompt of the base, from worked training questions if there are any,
+    else the built-in one; none: the built-in one.
     """
     sft: TrainSettings = TrainSettings()
     ei: ExpertIterationSettings = ExpertIterationSettings()
     ei_train: TrainSettings = TrainSettings()
     max_new_tokens: int = Field(300, ge=8)
+
+    @model_validator(mode="after")
+    def _shots_of_a_prompt(self) -> StudentSettings:
+        if self.shots is not None and self.bootstrap != "prompt":
+            raise ValueError(
+                f"shots {self.shots} is for student.bootstrap prompt, got {self.bootstrap}; drop "
+                "it (student.shots=null) or set the bootstrap"
+            )
+        return self
 
 
 class RewardModelSettings(SamplingSettings):
@@ -151,6 +166,7 @@ class RunConfig(Settings):
     task: SerializeAsAny[TaskSettings] = StoriesTaskSettings()
     base: BaseModelSettings = BaseModelSettings()
     engine: SerializeAsAny[EngineSettings] = TorchEngineSettings()
+    prompt: PromptSettings = PromptSettings()
     student: StudentSettings = StudentSettings()
     reward: RewardModelSettings = RewardModelSettings()
     labels: LabelSettings = LabelSettings()

@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -80,6 +80,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
+    multiline: ClassVar[frozenset[str]] = frozenset()
+    """Names of texts that may hold newlines."""
+
     @field_validator("*", mode="before")
     @classmethod
     def _exponents(cls, value: object, info: ValidationInfo) -> object:
@@ -97,7 +100,7 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="after")
     @classmethod
-    def _without_control_characters(cls, value: object) -> object:
+    def _without_control_characters(cls, value: object, info: ValidationInfo) -> object:
         """Texts are names, paths and addresses: a NUL, a newline or a terminal escape in one can
         only do harm.
         """
@@ -110,7 +113,9 @@ class Settings(BaseModel):
         )
         for text in parts:
             if isinstance(text, str) and any(
-                unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text
+                unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")
+                and not (c == "\n" and info.field_name in cls.multiline)
+                for c in text
             ):
                 raise ValueError(
                     "a text can't have control characters (NUL, newline, escape, …), got "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from glore.config.plugins import imported
 from glore.engines.protocol import Engine
 from glore.errors import EngineError, shown
+from glore.prompts import PLAIN, PromptLayout
 
 if TYPE_CHECKING:
     from glore.config import EngineSettings
@@ -41,16 +42,20 @@ def open_engine(
 
 
 def open_scorer(
-    model_path: str | Path, settings: EngineSettings, *, logs_warning: bool = True
+    model_path: str | Path,
+    settings: EngineSettings,
+    layout: PromptLayout = PLAIN,
+    *,
+    logs_warning: bool = True,
 ) -> StepScorer:
-    """The reward model at `model_path`. The caller closes it; `logs_warning` is as in
-    `open_engine`.
+    """The reward model at `model_path`, whose inputs look like `layout`. The caller closes it;
+    `logs_warning` is as in `open_engine`.
 
     Raises ModelError when the model can't be loaded.
     """
     from glore.engines.local.scorer import StepScorer
 
-    scorer = StepScorer(model_path, settings)
+    scorer = StepScorer(model_path, settings, layout)
     if logs_warning:
         _log_once(scorer.warning)
     return scorer

@@ -17,6 +17,7 @@ import numpy as np
 
 from glore.config import LabelSettings
 from glore.evaluation.inputs import EvaluationInputs, Index
+from glore.prompts import LINES, StepFormat
 from glore.records import PrefixTrials, Solution, StepLabels
 from glore.statistics import Estimate, FloatArray, Resampler
 from glore.where import label_drafts
@@ -79,10 +80,14 @@ class StepBalance:
 
 
 def label_agreement(
-    inputs: EvaluationInputs, index: Index, rule: LabelSettings | None
+    inputs: EvaluationInputs,
+    index: Index,
+    rule: LabelSettings | None,
+    steps: StepFormat = LINES,
 ) -> tuple[AgreementRow, ...]:
     """One row per rule on the training drafts, then on the test drafts. Empty without known truth.
-    `rule`: how the labels were made; without it there is no ablation.
+    `rule`: how the labels were made; without it there is no ablation. `steps`: how rollouts are cut
+    into steps.
     """
     rows: list[AgreementRow] = []
     if inputs.train_truth:
@@ -91,18 +96,28 @@ def label_agreement(
             (d.problem_id for d in inputs.train_drafts), n_draws=n_draws, seed=seed
         )
         labellings = _labellings(
-            inputs.train_drafts, inputs.train_labels, inputs.train_trials, rule, seed
+            inputs.train_drafts, inputs.train_labels, inputs.train_trials, rule, seed, steps
         )
         if rule is not None and inputs.train_trials:
             name = "no balancing" if rule.balance else "balanced"
             labellings[name] = _labelled(
-                inputs.train_drafts, inputs.train_trials, rule, {"balance": not rule.balance}, seed
+                inputs.train_drafts,
+                inputs.train_trials,
+                rule,
+                {"balance": not rule.balance},
+                seed,
+                steps,
             )
         rows += _rows(TRAIN, inputs.train_drafts, labellings, inputs.train_truth, resampler, None)
     if inputs.draft_truth and inputs.draft_labels:
         unbalanced = rule.model_copy(update={"balance": False}) if rule else None
         labellings = _labellings(
-            index.drafts, inputs.draft_labels, inputs.test_trials, unbalanced, index.options.seed
+            index.drafts,
+            inputs.draft_labels,
+            inputs.test_trials,
+            unbalanced,
+            index.options.seed,
+            steps,
         )
         rows += _rows(
             TEST, index.drafts, labellings, inputs.draft_truth, index.resampler, index.cluster_of
@@ -163,6 +178,7 @@ def _labellings(
     trials: Sequence[PrefixTrials],
     rule: LabelSettings | None,
     seed: int,
+    steps: StepFormat,
 ) -> dict[str, Sequence[StepLabels]]:
     """Rule → labels: those in use, then derived again without consistency check or propagation."""
     found: dict[str, Sequence[StepLabels]] = {AS_USED: used}
@@ -175,7 +191,7 @@ def _labellings(
     }
     for name, change in changes.items():
         if all(getattr(rule, key) != value for key, value in change.items()):
-            found[name] = _labelled(drafts, trials, rule, change, seed)
+            found[name] = _labelled(drafts, trials, rule, change, seed, steps)
     return found
 
 
@@ -185,8 +201,10 @@ def _labelled(
     rule: LabelSettings,
     change: dict[str, object],
     seed: int,
+    steps: StepFormat,
 ) -> Sequence[StepLabels]:
-    return label_drafts(drafts, trials, rule.model_copy(update=change), seed=seed).labels
+    changed = rule.model_copy(update=change)
+    return label_drafts(drafts, trials, changed, seed=seed, steps=steps).labels
 
 
 def _row(

@@ -38,6 +38,7 @@ from glore.evaluation.reward_models import (
 )
 from glore.evaluation.students import StudentRow, ei_gain, students
 from glore.pipeline.folder import write_text
+from glore.prompts import LINES, StepFormat
 from glore.statistics import Difference
 
 __all__ = ["Counts", "Evaluation", "evaluate", "read_evaluation", "write_evaluation"]
@@ -90,9 +91,10 @@ def evaluate(
     inputs: EvaluationInputs,
     options: EvaluationOptions | None = None,
     labels: LabelSettings | None = None,
+    steps: StepFormat = LINES,
 ) -> Evaluation:
     """Records → all tables of method 6. `labels`: the rule that made the training labels; without
-    it there is no ablation of App. G.
+    it there is no ablation of App. G. `steps`: how rollouts are cut into steps.
     """
     options = options or EvaluationOptions()
     index = Index(inputs, options)
@@ -118,7 +120,7 @@ def evaluate(
         overlap=overlap(index),
         curves=rerank_curves(index),
         calibrations=calibrations(inputs, index),
-        agreement=label_agreement(inputs, index, labels),
+        agreement=label_agreement(inputs, index, labels, steps),
         balance=step_balance(inputs),
     )
 

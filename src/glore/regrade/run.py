@@ -22,10 +22,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from glore.chat_template import step_format
 from glore.config import RunConfig
 from glore.errors import RunError
 from glore.pipeline.folder import locked
 from glore.pipeline.marks import DoneMark
+from glore.pipeline.recorded import made_with
 from glore.pipeline.swap import finish_swap, is_swap_pending, prepared_swap
 from glore.progress import Progress, SilentProgress
 from glore.records import PrefixTrials, Problem, Solution, read_records
@@ -200,7 +202,14 @@ class _Regrade:
         trials = read_records(paths, PrefixTrials)
         self._progress.begin(f"{mark.stage} · {part}", len(trials), "prefixes")
         found = regraded_trials(
-            self._task, self._problems, drafts, trials, settings, tally, self._progress.advance
+            self._task,
+            self._problems,
+            drafts,
+            trials,
+            settings,
+            tally,
+            self._progress.advance,
+            step_format(made_with(self._run_dir, [mark.stage]).prompt),
         )
         outcome: Outcome = (
             "unfinished"

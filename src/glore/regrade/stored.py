@@ -14,7 +14,7 @@ from glore.errors import RunError
 from glore.pipeline.fingerprints import REGRADED, fingerprint_of, stage_fingerprint
 from glore.pipeline.integrity import check_stage_files, finished_stages, recorded_files
 from glore.pipeline.marks import DoneMark, StartedMark
-from glore.records import PrefixTrials, Problem, Solution, read_records, schema_of
+from glore.records import PrefixTrials, Problem, Solution, column_names, read_records
 from glore.tasks.data.splits import SPLITS
 
 __all__ = ["Lineage", "draft_settings", "graded_parts", "read_marks", "stored_problems"]
@@ -64,13 +64,12 @@ def graded_parts(
             f"stage {mark.stage} can't be graded: {damage.what}; put the file back from a copy, or "
             "let glore run make the stage again"
         )
-    kinds: dict[tuple[str, ...], type[Solution] | type[PrefixTrials]] = {
-        tuple(schema_of(kind).names): kind for kind in (Solution, PrefixTrials)
-    }
+    kinds: tuple[type[Solution] | type[PrefixTrials], ...] = (Solution, PrefixTrials)
     out = {}
     for part in dict.fromkeys(m[1] for name in sorted(mark.files) if (m := _SHARD.fullmatch(name))):
         files = recorded_files(folder, part)
-        kind = kinds.get(tuple(pq.read_schema(files[0]).names))
+        names = pq.read_schema(files[0]).names
+        kind = next((kind for kind in kinds if names == column_names(kind, names)), None)
         if kind is not None:
             out[part] = (kind, files)
     return out

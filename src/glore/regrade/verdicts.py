@@ -14,7 +14,7 @@ from glore.config import LabelSettings
 from glore.engines.lifetime import Closable
 from glore.engines.protocol import FollowUp, Request, Result
 from glore.progress import Progress, SilentProgress
-from glore.prompts import split_steps
+from glore.prompts import LINES, PromptLayout, StepFormat, lines_of
 from glore.records import PrefixTrials, Problem, Solution
 from glore.tasks.protocol import Task
 from glore.where import verify_prefixes
@@ -103,7 +103,7 @@ def regraded_solutions(
     out = []
     for solution in solutions:
         problem = problems[solution.problem_id]
-        grade = task.grade(problem, solution.steps)
+        grade = task.grade(problem, lines_of(solution.steps))
         tally.add(
             (solution.id,),
             problem,
@@ -136,6 +136,7 @@ def regraded_trials(
     settings: LabelSettings,
     tally: Tally,
     advance: Callable[[], None],
+    steps: StepFormat = LINES,
 ) -> RegradedTrials:
     """What a scan of these drafts records when its rollouts are graded again. The consistency of a
     rollout doesn't depend on its grade, and stays.
@@ -145,7 +146,8 @@ def regraded_trials(
     for trial in trials:
         draft = draft_of[trial.solution_id]
         problem, kept = problems[draft.problem_id], draft.steps[: trial.n_steps_kept]
-        grades = [task.grade(problem, (*kept, *split_steps(text))) for text in trial.completions]
+        whole = [lines_of((*kept, *steps.split(text))) for text in trial.completions]
+        grades = [task.grade(problem, lines) for lines in whole]
         for k, (before, grade) in enumerate(zip(trial.correct, grades, strict=True)):
             # The record holds no answers, so none can differ.
             tally.add(
@@ -160,13 +162,21 @@ def regraded_trials(
     progress: Progress = SilentProgress()
     # The seed only matters to drawing, and nothing is drawn.
     records = verify_prefixes(
-        engine, task, problems, drafts, settings, seed=0, progress=progress, drawn=stored
+        engine,
+        task,
+        problems,
+        drafts,
+        settings,
+        seed=0,
+        progress=progress,
+        drawn=stored,
+        layout=PromptLayout(steps),
     )
     unfinished = frozenset(engine.drafts)
-    whole = [t for t in records if t.solution_id not in unfinished]
+    finished = [t for t in records if t.solution_id not in unfinished]
     n_drawn = sum(len(t.completions) for t in stored if t.solution_id not in unfinished)
     return RegradedTrials(
-        stored, whole, unfinished, n_drawn - sum(len(t.completions) for t in whole)
+        stored, finished, unfinished, n_drawn - sum(len(t.completions) for t in finished)
     )
 
 

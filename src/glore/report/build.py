@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from glore.chat_template import step_format
 from glore.config import RunConfig, load_run, resolved_recipe
 from glore.errors import RunError, printable
 from glore.evaluation import Evaluation, evaluate, read_evaluation, write_evaluation
@@ -65,7 +66,8 @@ def _evaluation(run_dir: Path, made: RunConfig) -> Evaluation:
             return read_evaluation(path)
         except RunError:
             pass
-    evaluation = evaluate(read_inputs(run_dir, made), evaluation_options(made), made.labels)
+    steps = step_format(made.prompt)
+    evaluation = evaluate(read_inputs(run_dir, made), evaluation_options(made), made.labels, steps)
     write_evaluation(path, evaluation)
     return evaluation
 

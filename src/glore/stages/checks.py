@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
+from glore.chat_template import prompt_layout
 from glore.config import (
     HttpEngineSettings,
     RunConfig,
@@ -30,7 +31,7 @@ from glore.training.trackers import check_trackers
 if TYPE_CHECKING:
     from glore.model_folder import ModelFolder
 
-__all__ = ["check_base", "check_engine", "check_training"]
+__all__ = ["check_base", "check_engine", "check_prompt", "check_training"]
 
 LLAMA_LAYERS = (
     "q_proj",
@@ -158,6 +159,31 @@ def _layers(config: RunConfig) -> set[str] | None:
             if key.endswith(ends) and len(shape) == 2
         ),
     }
+
+
+def check_prompt(config: RunConfig) -> None:
+    """The base model has a chat template where prompts are a chat, as far as it is known here."""
+    settings = config.prompt
+    if config.base.model is None and (settings.style, settings.steps) != ("plain", "line"):
+        raise ConfigError(
+            f"prompt.style {settings.style}, prompt.steps {settings.steps}: a base model trained "
+            "from nothing learns plain prompts and steps that are lines; set plain and line, or "
+            "set base.model"
+        )
+    if settings.steps != "line" and isinstance(config.task, StoriesTaskSettings):
+        raise ConfigError(
+            f"prompt.steps {settings.steps}: the truth of stories is known line by line; set "
+            "prompt.steps=line or choose another task"
+        )
+    if settings.style == "chat":
+        sampler = config.engine.sampler
+        if isinstance(sampler, HttpEngineSettings) and sampler.prompt == "text":
+            raise ConfigError(
+                "engine.prompt text: a server would take what a question spells of control tokens "
+                "for such tokens, and put a BOS before the chat; set engine.prompt=tokens"
+            )
+        if _base_folder(config) is not None:
+            prompt_layout(settings, str(config.base.reference))
 
 
 def check_engine(config: RunConfig) -> None:

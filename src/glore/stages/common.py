@@ -8,12 +8,14 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from glore.chat_template import prompt_layout
 from glore.config.section import SamplingSettings
 from glore.engines.protocol import Engine, SamplingParams
 from glore.pipeline import StageContext
+from glore.prompts import PromptLayout, Shot
 from glore.records import Problem, Solution, StepLabels, StepScores
 from glore.seeds import stable_seed
-from glore.student import sample_solutions
+from glore.student import ONE_SHOT, sample_solutions
 from glore.tasks.open import open_task
 from glore.tasks.protocol import OracleTask, Task
 from glore.where import truth_labels
@@ -21,6 +23,7 @@ from glore.where import truth_labels
 __all__ = [
     "SAMPLING",
     "drawn_by",
+    "layout_of",
     "lazy_engine",
     "model_name",
     "problems_by_id",
@@ -34,7 +37,7 @@ __all__ = [
     "verdicts",
 ]
 
-SAMPLING = ("student.max_new_tokens", "engine")
+SAMPLING = ("student.max_new_tokens", "prompt", "engine")
 """What solutions of a student depend on, besides the model and how they are drawn."""
 COMPLETIONS_PER_SHARD = 4096
 """Completions sampled between two commits, roughly. A kill loses at most that many."""
@@ -94,9 +97,11 @@ def sample(
     prompted: bool = False,
 ) -> list[Solution]:
     """n solutions of every problem from a student, written to `part` of this stage. `drawn`: how
-    they are drawn; none: greedy.
+    they are drawn; none: greedy. `prompted`: with worked examples in the prompt.
     """
     task, engine = task_of(ctx), lazy_engine(ctx, model)
+    layout = functools.cache(lambda shots: prompt_layout(ctx.config.prompt, model, shots))
+    shots_of = _shots(ctx) if prompted else lambda _: ()
     params = SamplingParams.of(drawn, ctx.config.student.max_new_tokens)
 
     def work(shard: Sequence[Problem]) -> list[Solution]:
@@ -110,6 +115,7 @@ def sample(
             stage=ctx.name,
             source=source,
             progress=ctx.progress,
+            layout_of=lambda problem: layout(shots_of(problem)),
             prompted=prompted,
         )
         ctx.count(tokens=sum(s.n_tokens for s in solutions))
@@ -121,17 +127,45 @@ def sample(
     return solutions
 
 
+def _shots(ctx: StageContext) -> Callable[[Problem], tuple[Shot, ...]]:
+    """A problem → the worked examples before its question (`student.shots`), of which it is none.
+
+    They are worked training questions, the same ones for every problem; without any, `ONE_SHOT`.
+    """
+    n = ctx.config.student.shots
+    worked = [] if n is None else ctx.read("problems", Problem, "train")
+    ranked = sorted(
+        (stable_seed(ctx.seed, "shots", p.id), p.id, (p.question, p.solution))
+        for p in worked
+        if p.solution is not None
+    )
+    if not ranked:
+        built_in = () if n == 0 else (ONE_SHOT,)
+        return lambda _: built_in
+    return lambda problem: tuple(shot for _, i, shot in ranked[: (n or 0) + 1] if i != problem.id)[
+        :n
+    ]
+
+
+def layout_of(ctx: StageContext, model: str | Path) -> PromptLayout:
+    """How prompts for this model look."""
+    return prompt_layout(ctx.config.prompt, model)
+
+
 def verdicts(solutions: Iterable[Solution], part: str = "part") -> dict[str, int]:
     """Counts for `done.json`: how many solutions, how many right, how many could not be graded, how
-    many ran out of tokens.
+    many ran out of tokens. If there are any: how many are longer than
+    `prompt.max_solution_chars`, and how many have a thought apart.
     """
     found = list(solutions)
     prefix = "" if part == "part" else f"{part}_"
+    rare = {"cut": sum(s.n_cut > 0 for s in found), "thoughts": sum(s.thought != "" for s in found)}
     return {
         f"{prefix}solutions": len(found),
         f"{prefix}right": sum(s.correct == "right" for s in found),
         f"{prefix}unknown": sum(s.correct == "unknown" for s in found),
         f"{prefix}out_of_tokens": sum(s.stop == "length" for s in found),
+        **{f"{prefix}{name}": n for name, n in rare.items() if n},
     }
 
 
@@ -163,7 +197,9 @@ def step_scorer(
     """
     from glore.engines.open import open_scorer
 
-    scorer = open_scorer(ctx.model_dir(model), ctx.config.engine, logs_warning=False)
+    folder = ctx.model_dir(model)
+    layout = layout_of(ctx, folder)
+    scorer = open_scorer(folder, ctx.config.engine, layout, logs_warning=False)
     return ctx.keep(scorer, model).score
 
 

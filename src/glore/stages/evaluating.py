@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from glore.chat_template import step_format
 from glore.config import RunConfig, load_run
 from glore.errors import RunError
 from glore.evaluation import EvaluationInputs, EvaluationOptions, evaluate, write_evaluation
@@ -41,7 +42,8 @@ def evaluation(has_sft: bool) -> Stage:
 def _evaluate(ctx: StageContext) -> None:
     """All tables, as `report/evaluation.json`."""
     options = evaluation_options(ctx.config)
-    found = evaluate(_gathered(ctx.read, ctx.config), options, ctx.config.labels)
+    steps = step_format(ctx.config.prompt)
+    found = evaluate(_gathered(ctx.read, ctx.config), options, ctx.config.labels, steps)
     write_evaluation(ctx.run_dir / "report" / "evaluation.json", found)
     ctx.count(**dataclasses.asdict(found.counts))
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from glore.errors import RunError
 from glore.files import replacing_folder
 from glore.pipeline import Stage, StageContext
-from glore.prompts import solve_segments
 from glore.records import Problem, Solution
-from glore.stages.checks import check_engine, check_training
+from glore.stages.checks import check_engine, check_prompt, check_training
 from glore.stages.common import SAMPLING, drawn_by, problems_by_id, sample, seeded_choice
 from glore.stages.diagnoses import expert_iteration_gained_nothing, student_fails
 from glore.stages.estimates import round_tokens, round_train_tokens, sft_tokens
@@ -35,16 +34,20 @@ def sft(has_worked: bool) -> Stage:
         "sft",
         _run_sft,
         inputs=("problems", "base"),
-        reads=("student.bootstrap", "student.sft", *SAMPLING),
+        reads=("student.bootstrap", "student.shots", "student.sft", *SAMPLING),
         uses=TRAINING,
         models=("sft",) if has_worked else (),
         estimate=sft_tokens,
-        checks=(*((check_training("student.sft"),) if has_worked else ()), check_engine),
+        checks=(
+            *((check_training("student.sft"),) if has_worked else ()),
+            check_engine,
+            check_prompt,
+        ),
     )
 
 
 def _run_sft(ctx: StageContext) -> None:
-    """Round 0: fine-tune on worked solutions, or take the base with one example in its prompt;
+    """Round 0: fine-tune on worked solutions, or take the base with examples in its prompt;
     greedy on dev either way.
     """
     if ctx.config.student.bootstrap == "sft":
@@ -54,7 +57,7 @@ def _run_sft(ctx: StageContext) -> None:
         train_lm(
             ctx,
             "sft",
-            [(solve_segments(problems[i].question), steps) for i, steps in worked],
+            lambda layout: [(layout.solve(problems[i].question), steps) for i, steps in worked],
             "student.sft",
         )
     _solve_dev(ctx, 0)
@@ -158,7 +161,7 @@ def _train_round(ctx: StageContext, round_: int) -> None:
     train_lm(
         ctx,
         f"ei{round_}",
-        [(solve_segments(problems[i].question), steps) for i, steps in data],
+        lambda layout: [(layout.solve(problems[i].question), steps) for i, steps in data],
         "student.ei_train",
     )
     _solve_dev(ctx, round_)

@@ -5,15 +5,16 @@ fine-tuning on (prompt, target) pairs.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from glore.config import TrainSettings
 from glore.errors import DataError
 from glore.pipeline import StageContext
-from glore.prompts import step_text
+from glore.prompts import PromptLayout
 from glore.records import Problem
 from glore.seeds import stable_seed
+from glore.stages.common import layout_of
 from glore.training.examples import TrainReport
 from glore.training.training_setup import TrainingSetup
 
@@ -72,12 +73,12 @@ def count_training(ctx: StageContext, report: TrainReport) -> None:
 def train_lm(
     ctx: StageContext,
     model: str,
-    pairs: Sequence[tuple[Steps, Steps]],
+    pairs: Callable[[PromptLayout], Sequence[tuple[Steps, Steps]]],
     section: str,
     base: str | Path | None = None,
 ) -> None:
-    """Fine-tune a causal LM (`base`, or the run's base model) on (prompt segments, target steps)
-    into `models/MODEL`, with the settings at `section`.
+    """Fine-tune a causal LM (`base`, or the run's base model) into `models/MODEL`, with the
+    settings at `section`. `pairs`: the layout of prompts → (prompt segments, target steps).
     """
     from glore.training.examples import LMExample
     from glore.training.finetune import train_causal_lm
@@ -85,12 +86,14 @@ def train_lm(
     settings = training_settings(ctx, section)
 
     def work() -> None:
+        start = base or base_model(ctx)
+        layout = layout_of(ctx, start)
         examples = [
-            LMExample(prompt=prompt, target=tuple(step_text(s) for s in target))
-            for prompt, target in pairs
+            LMExample(prompt=prompt, target=tuple(map(layout.steps.text, target)))
+            for prompt, target in pairs(layout)
         ]
         setup = training_setup(ctx, model, section)
-        count_training(ctx, train_causal_lm(base or base_model(ctx), examples, settings, setup))
+        count_training(ctx, train_causal_lm(start, examples, settings, setup))
 
     ctx.once("train", work)
 

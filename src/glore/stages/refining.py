@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from glore.chat_template import step_format
 from glore.errors import RunError
 from glore.how import global_pairs, local_pairs, mixed_pairs
 from glore.pipeline import StageContext, declare
-from glore.prompts import refine_segments
+from glore.prompts import PromptLayout
 from glore.records import PrefixTrials, RefinementPair, Solution, StepLabels
 from glore.solutions import by_problem, same_text
 from glore.stages.checks import check_training
@@ -39,8 +40,11 @@ def pairs(ctx: StageContext) -> None:
     drafts, settings = train_drafts(ctx), ctx.config.refiner
     draft_of = {d.id: d for d in drafts}
     trials = ctx.read("rollouts", PrefixTrials)
+    steps = step_format(ctx.config.prompt)
     traces = {
-        (t.solution_id, t.n_steps_kept): good_traces(draft_of[t.solution_id], t, ctx.config.labels)
+        (t.solution_id, t.n_steps_kept): good_traces(
+            draft_of[t.solution_id], t, ctx.config.labels, steps
+        )
         for t in trials
     }
     right = _right_solutions(ctx)
@@ -78,13 +82,14 @@ def refiner(ctx: StageContext) -> None:
             "learn from: the student is right always or never; choose harder or easier questions, "
             "or more samples (reward.draft_samples)"
         )
-    examples = [
-        (
-            refine_segments(problems[p.problem_id].question, p.draft_steps, p.marked_step),
-            p.target_steps,
-        )
-        for p in found
-    ]
+
+    def examples(layout: PromptLayout) -> list[tuple[Steps, Steps]]:
+        questions = [problems[p.problem_id].question for p in found]
+        return [
+            (layout.refine(question, p.draft_steps, p.marked_step), p.target_steps)
+            for question, p in zip(questions, found, strict=True)
+        ]
+
     is_student = ctx.config.refiner.init == "student"
     start = ctx.model_dir("student") if is_student else base_model(ctx)
     train_lm(ctx, "refiner", examples, "refiner.train", start)

@@ -7,10 +7,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from glore.chat_template import step_format
 from glore.config import LabelSettings
 from glore.errors import RunError
 from glore.pipeline import StageContext, declare
-from glore.prompts import solve_segments, step_text
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, read_records
 from glore.seeds import stable_seed
 from glore.solutions import first_of_each
@@ -18,6 +18,7 @@ from glore.stages.checks import check_engine, check_training
 from glore.stages.common import (
     SAMPLING,
     drawn_by,
+    layout_of,
     lazy_engine,
     problems_by_id,
     sample,
@@ -217,6 +218,7 @@ def roll_out(
 ) -> list[PrefixTrials]:
     """Rollouts with their verdicts for these drafts, committed shard by shard."""
     task, engine = task_of(ctx), lazy_engine(ctx, ctx.model_dir("student"))
+    layout = layout_of(ctx, ctx.model_dir("student"))
     kept = ctx.work_dir() / DRAWN
     drawn = read_records(kept, PrefixTrials) if kept.exists() else []
 
@@ -230,6 +232,7 @@ def roll_out(
             seed=ctx.seed,
             progress=ctx.progress,
             drawn=drawn,
+            layout=layout,
         )
         ctx.count(
             tokens=sum(t.n_tokens for t in trials), rollouts=sum(len(t.completions) for t in trials)
@@ -240,6 +243,9 @@ def roll_out(
     ctx.warn(no_rollout_is_right(trials))
     full = sum(settings.rollouts * max(0, len(d.steps) - 1) for d in drafts)
     ctx.count(drafts=len(drafts), prefixes=len(trials), full_count_rollouts=full)
+    n_cut = sum(layout.steps.read(text).n_cut > 0 for t in trials for text in t.completions)
+    if n_cut:
+        ctx.count(cut=n_cut)
     return trials
 
 
@@ -257,7 +263,11 @@ def labels(ctx: StageContext) -> None:
     """SORM labels, and the exact truth where the task knows it. Parts: `part`, `truth`."""
     drafts = train_drafts(ctx)
     found, counts = label_drafts(
-        drafts, ctx.read("rollouts", PrefixTrials), ctx.config.labels, seed=ctx.seed
+        drafts,
+        ctx.read("rollouts", PrefixTrials),
+        ctx.config.labels,
+        seed=ctx.seed,
+        steps=step_format(ctx.config.prompt),
     )
     ctx.write(found, StepLabels)
     ctx.write(truth_of(ctx, drafts, problems_by_id(ctx, "train")), StepLabels, "truth")
@@ -293,10 +303,12 @@ def _train_reward_model(
     from glore.training.finetune import train_step_classifier
 
     problems = problems_by_id(ctx, "train")
+    start = ctx.model_dir(student) if ctx.config.reward.init == "student" else base_model(ctx)
+    layout = layout_of(ctx, start)
     examples = [
         StepExample(
-            prompt=solve_segments(problems[s.problem_id].question),
-            steps=tuple(step_text(t) for t in s.steps),
+            prompt=layout.solve(problems[s.problem_id].question),
+            steps=tuple(map(layout.steps.text, s.steps)),
             labels=r.labels,
             kept=r.kept,
         )
@@ -315,7 +327,6 @@ def _train_reward_model(
             "student is right always or never; choose harder or easier questions, or more samples "
             "(reward.samples)"
         )
-    start = ctx.model_dir(student) if ctx.config.reward.init == "student" else base_model(ctx)
     ctx.count(good_steps=n_good, bad_steps=n_bad)
     setup = training_setup(ctx, name, section)
     settings = training_settings(ctx, section)

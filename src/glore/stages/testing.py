@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from glore.chat_template import step_format
 from glore.decisions import MARKED_BY, Decisions, MarkedDraft, mark_drafts, refine_drafts
 from glore.evaluation.inputs import REFINERS, REWARD_MODELS, SFT_ORM
 from glore.pipeline import Stage, StageContext, declare
@@ -16,6 +17,7 @@ from glore.stages.checks import check_engine
 from glore.stages.common import (
     SAMPLING,
     drawn_by,
+    layout_of,
     lazy_engine,
     problems_by_id,
     sample,
@@ -117,7 +119,8 @@ def labels(ctx: StageContext) -> None:
     solutions = ctx.read("test_drafts", Solution)
     trials = ctx.read("test_rollouts", PrefixTrials)
     rule = ctx.config.labels.model_copy(update={"balance": False})
-    found, counts = label_drafts(solutions, trials, rule, seed=ctx.seed)
+    steps = step_format(ctx.config.prompt)
+    found, counts = label_drafts(solutions, trials, rule, seed=ctx.seed, steps=steps)
     ctx.write(found, StepLabels)
     ctx.write(truth_of(ctx, solutions, problems_by_id(ctx, "test")), StepLabels, "truth")
     ctx.count(**dataclasses.asdict(counts))
@@ -150,6 +153,7 @@ def refinements(ctx: StageContext) -> None:
     Parts: `global`, `local_orm`, `local_sorm`, `truth`.
     """
     task, engine = task_of(ctx), lazy_engine(ctx, ctx.model_dir("refiner"))
+    layout = layout_of(ctx, ctx.model_dir("refiner"))
     problems = problems_by_id(ctx, "test")
     questions = {i: p.question for i, p in problems.items()}
     solutions = ctx.read("test_drafts", Solution)
@@ -171,6 +175,7 @@ def refinements(ctx: StageContext) -> None:
                 questions,
                 max_new_tokens=ctx.config.student.max_new_tokens,
                 seed=ctx.seed,
+                layout=layout,
             )[kind]
             ctx.count(tokens=sum(c.n_tokens for c in completions))
             return [
@@ -182,6 +187,7 @@ def refinements(ctx: StageContext) -> None:
                     source=kind,
                     temperature=0.0,
                     draft_id=m.draft.id,
+                    steps=layout.steps,
                 )
                 for m, completion in zip(shard, completions, strict=True)
             ]

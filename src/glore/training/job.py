@@ -11,13 +11,14 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from glore.config import TrainSettings
 from glore.errors import GloreError
 from glore.files import replacing, split_lines
 from glore.progress import Progress, SilentProgress
+from glore.prompts import ControlText
 from glore.training.distributed import is_first
 from glore.training.examples import LMExample, StepExample, TrainReport
 from glore.training.finetune import train_causal_lm, train_step_classifier
@@ -25,7 +26,7 @@ from glore.training.job_owner import still_owned
 from glore.training.launch import MARK, Kind
 from glore.training.training_setup import TrainingSetup
 
-__all__ = ["main"]
+__all__ = ["main", "prompt_of"]
 
 
 class _PrintedProgress:
@@ -66,25 +67,34 @@ def _carry_out(folder: Path) -> None:
 def _train(
     kind: Kind,
     base: str,
-    examples: list[dict[str, list[str]]],
+    examples: list[dict[str, list[object]]],
     settings: TrainSettings,
     setup: TrainingSetup,
 ) -> TrainReport:
-    tuples = [{key: tuple(value) for key, value in example.items()} for example in examples]
     if kind == "causal":
-        return train_causal_lm(
-            base,
-            [LMExample(prompt=e["prompt"], target=e["target"]) for e in tuples],
-            settings,
-            setup,
-        )
+        pairs = [LMExample(prompt=prompt_of(e), target=_texts(e["target"])) for e in examples]
+        return train_causal_lm(base, pairs, settings, setup)
     steps = [
         StepExample(
-            e["prompt"], e["steps"], tuple(map(bool, e["labels"])), tuple(map(bool, e["kept"]))
+            prompt_of(e),
+            _texts(e["steps"]),
+            tuple(map(bool, e["labels"])),
+            tuple(map(bool, e["kept"])),
         )
-        for e in tuples
+        for e in examples
     ]
     return train_step_classifier(base, steps, settings, setup)
+
+
+def prompt_of(example: Mapping[str, Sequence[object]]) -> tuple[str, ...]:
+    """The prompt of an example that `glore.training.launch.as_json` wrote."""
+    controls = set(example.get("controls", ()))
+    segments = _texts(example["prompt"])
+    return tuple(ControlText(s) if i in controls else s for i, s in enumerate(segments))
+
+
+def _texts(segments: Sequence[object]) -> tuple[str, ...]:
+    return tuple(map(str, segments))
 
 
 def main() -> None:

@@ -21,13 +21,14 @@ from typing import Literal
 from glore.config import TrainSettings
 from glore.errors import ConfigError, ModelError, RunError, says_out_of_memory, shown
 from glore.progress import Progress
+from glore.prompts import ControlText
 from glore.training.examples import LMExample, StepExample, TrainReport
 from glore.training.job_owner import Owner, exclusive
 from glore.training.launch_command import launch_path, launch_words, no_launcher
 from glore.training.memory_errors import memory_error
 from glore.training.training_setup import TrainingSetup
 
-__all__ = ["MARK", "Kind", "launch_training"]
+__all__ = ["MARK", "Kind", "as_json", "launch_training"]
 
 Kind = Literal["causal", "steps"]
 """Whether a causal language model or a step classifier is trained."""
@@ -56,8 +57,7 @@ def launch_training(
             (folder / old).unlink(missing_ok=True)
         with (folder / "examples.jsonl").open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(
-                json.dumps(dataclasses.asdict(example), ensure_ascii=False) + "\n"
-                for example in examples
+                json.dumps(as_json(example), ensure_ascii=False) + "\n" for example in examples
             )
         job = {
             "kind": kind,
@@ -101,6 +101,12 @@ def launch_training(
             process.terminate()  # the launcher ends its processes
             raise
     return _outcome(folder, process.returncode, list(last), settings, setup)
+
+
+def as_json(example: LMExample | StepExample) -> dict[str, object]:
+    """An example as JSON. `controls`: indexes of its prompt's segments that are control text."""
+    controls = [i for i, s in enumerate(example.prompt) if isinstance(s, ControlText)]
+    return {**dataclasses.asdict(example), **({"controls": controls} if controls else {})}
 
 
 def _outcome(

@@ -16,12 +16,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from glore.config import LabelSettings
-from glore.prompts import split_steps
+from glore.prompts import LINES, StepFormat
 from glore.records import PrefixTrials, Solution, StepLabels
 from glore.where.balance import balance_mask
 from glore.where.consistency import consistent_rollouts
 
 __all__ = ["LabelCounts", "LabelledDrafts", "good_traces", "label_drafts", "truth_labels"]
+
+Trace = tuple[str, ...]
+"""The steps of a rollout."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,40 +65,50 @@ def label_drafts(
     *,
     seed: int,
     name: str = "sorm",
+    steps: StepFormat = LINES,
 ) -> LabelledDrafts:
-    """SORM labels of the drafts under `rule` (its consistency, propagate and balance switches)."""
+    """SORM labels of the drafts under `rule` (its consistency, propagate and balance switches).
+    `steps`: how their rollouts are cut into steps.
+    """
     by_draft: dict[str, list[PrefixTrials]] = defaultdict(list)
     for trial in trials:
         by_draft[trial.solution_id].append(trial)
-    sampled = {d.id: _sampled_labels(d, by_draft[d.id], rule) for d in drafts}
-    final = {
-        d.id: (_propagated(steps) if rule.propagate else steps)
+    traces = {
+        (d.id, t.n_steps_kept): good_traces(d, t, rule, steps)
         for d in drafts
-        if (steps := sampled[d.id]) is not None
+        for t in by_draft[d.id]
+    }
+    sampled = {d.id: _sampled_labels(d, by_draft[d.id], traces, rule) for d in drafts}
+    final = {
+        d.id: (_propagated(found) if rule.propagate else found)
+        for d in drafts
+        if (found := sampled[d.id]) is not None
     }
     keys = {d.id: (d.problem_id, d.id) for d in drafts if d.id in final}
-    full = {keys[i]: (True,) * len(steps) for i, steps in final.items()}
+    full = {keys[i]: (True,) * len(found) for i, found in final.items()}
     kept = (
-        balance_mask({keys[i]: steps for i, steps in final.items()}, seed) if rule.balance else full
+        balance_mask({keys[i]: found for i, found in final.items()}, seed) if rule.balance else full
     )
     labels = [
         _record(d.id, final.get(d.id), kept[keys[d.id]] if d.id in final else None, name)
         for d in drafts
     ]
-    return LabelledDrafts(labels, _counts(drafts, by_draft, sampled, labels, rule))
+    return LabelledDrafts(labels, _counts(drafts, by_draft, traces, sampled, labels))
 
 
-def good_traces(draft: Solution, trial: PrefixTrials, rule: LabelSettings) -> list[tuple[str, ...]]:
+def good_traces(
+    draft: Solution, trial: PrefixTrials, rule: LabelSettings, steps: StepFormat = LINES
+) -> list[Trace]:
     """The steps of each right and consistent rollout of one prefix, in the order of k. They are the
     targets of local refinement.
     """
-    continuations = [split_steps(text) for text in trial.completions]
+    continuations = [steps.split(text) for text in trial.completions]
     consistent = consistent_rollouts(
         draft.steps[: trial.n_steps_kept], continuations, rule.consistency, rule.consistency_steps
     )
     return [
-        steps
-        for steps, verdict, fits in zip(continuations, trial.correct, consistent, strict=True)
+        trace
+        for trace, verdict, fits in zip(continuations, trial.correct, consistent, strict=True)
         if verdict == "right" and fits
     ]
 
@@ -109,12 +122,15 @@ def truth_labels(solution: Solution, truth: Sequence[bool]) -> StepLabels:
 
 
 def _sampled_labels(
-    draft: Solution, trials: Sequence[PrefixTrials], rule: LabelSettings
+    draft: Solution,
+    trials: Sequence[PrefixTrials],
+    traces: Mapping[tuple[str, int], Sequence[Trace]],
+    rule: LabelSettings,
 ) -> tuple[bool, ...] | None:
     """l_i as sampled, l_L from the draft itself. None: the rollouts don't decide the labels."""
     if draft.correct == "unknown" or not draft.steps:
         return None
-    success = {t.n_steps_kept: bool(good_traces(draft, t, rule)) for t in trials}
+    success = {t.n_steps_kept: bool(traces[draft.id, t.n_steps_kept]) for t in trials}
     complete = {t.n_steps_kept for t in trials if t.exhausted}
     right = draft.correct == "right"
     for i in range(len(draft.steps) - 1, 0, -1):
@@ -142,12 +158,11 @@ def _record(
 def _counts(
     drafts: Sequence[Solution],
     trials: Mapping[str, Sequence[PrefixTrials]],
+    traces: Mapping[tuple[str, int], Sequence[Trace]],
     sampled: Mapping[str, tuple[bool, ...] | None],
     labels: Sequence[StepLabels],
-    rule: LabelSettings,
 ) -> LabelCounts:
-    used = [(d, t) for d in drafts for t in trials.get(d.id, ())]
-    verdicts = [v for _, t in used for v in t.correct]
+    verdicts = [v for d in drafts for t in trials.get(d.id, ()) for v in t.correct]
     steps = [
         (label, kept)
         for r in labels
@@ -160,7 +175,7 @@ def _counts(
         n_rollouts=len(verdicts),
         n_unknown_rollouts=verdicts.count("unknown"),
         n_right_rollouts=verdicts.count("right"),
-        n_consistent_rollouts=sum(len(good_traces(d, t, rule)) for d, t in used),
+        n_consistent_rollouts=sum(map(len, traces.values())),
         n_positive_sampled=sum(sum(s) for s in sampled.values() if s is not None),
         n_positive=sum(label for label, _ in steps),
         n_negative=sum(not label for label, _ in steps),

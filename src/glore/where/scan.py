@@ -28,7 +28,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from glore.config import LabelSettings
 from glore.engines.protocol import Completion, Engine, Request, Result, SamplingParams
 from glore.progress import Progress
-from glore.prompts import solve_segments, split_steps
+from glore.prompts import PLAIN, PromptLayout, lines_of
 from glore.records import PrefixTrials, Problem, Solution
 from glore.seeds import stable_seed
 from glore.tasks.protocol import Task
@@ -51,13 +51,15 @@ def verify_prefixes(
     progress: Progress,
     waves: Sequence[int] = WAVES,
     drawn: Iterable[PrefixTrials] = (),
+    layout: PromptLayout = PLAIN,
 ) -> list[PrefixTrials]:
     """Rollouts of every prefix that was tried, in the order of the drafts, then of i.
 
     `problems`: by id; `seed`: the run's; `settings.full_counts`: full counts in place of the scan;
     `drawn`: rollouts of an earlier scan of these drafts with the same settings and seed.
     """
-    scan = _Scan(task, settings, seed, () if settings.full_counts else tuple(waves), progress)
+    waves = () if settings.full_counts else waves
+    scan = _Scan(task, settings, seed, tuple(waves), progress, layout)
     scan.drawn = {(t.solution_id, t.n_steps_kept): t for t in drawn}
     todo = [
         d
@@ -122,8 +124,10 @@ class _Scan:
         seed: int,
         waves: tuple[int, ...],
         progress: Progress,
+        layout: PromptLayout,
     ) -> None:
         self._task, self._settings, self._seed, self._progress = task, settings, seed, progress
+        self._layout = layout
         ends = (min(end, settings.rollouts) for end in itertools.accumulate(waves))
         self._ends = (*ends, settings.rollouts)
         self._params = SamplingParams.of(settings, settings.max_new_tokens)
@@ -162,7 +166,7 @@ class _Scan:
         self._n_open[draft.id] = self._n_open.get(draft.id, 0) + 1
         return Request(
             id=request_id,
-            segments=solve_segments(prefix.problem.question, draft.steps[: prefix.i]),
+            segments=self._layout.solve(prefix.problem.question, draft.steps[: prefix.i]),
             seeds=tuple(
                 stable_seed(self._seed, "rollouts", draft.id, prefix.i, k)
                 for k in range(drawn, end)
@@ -208,9 +212,10 @@ class _Scan:
 
     def _graded(self, prefix: _Prefix, completions: Sequence[Completion]) -> tuple[_Rollout, ...]:
         kept = prefix.draft.steps[: prefix.i]
-        continuations = [split_steps(c.text) for c in completions]
+        continuations = [self._layout.steps.split(c.text) for c in completions]
         verdicts = [
-            self._task.grade(prefix.problem, (*kept, *steps)).verdict for steps in continuations
+            self._task.grade(prefix.problem, lines_of((*kept, *steps))).verdict
+            for steps in continuations
         ]
         consistent = consistent_rollouts(
             kept, continuations, self._settings.consistency, self._settings.consistency_steps

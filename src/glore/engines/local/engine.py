@@ -31,6 +31,7 @@ from glore.engines.local.scheduler import Scheduler
 from glore.engines.protocol import FollowUp, Request, Result
 from glore.engines.requests import run_requests
 from glore.errors import EngineError, shown
+from glore.prompts import ControlText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -106,7 +107,7 @@ class TorchEngine(Closable):
         self._eos = _end_tokens(model, tokenizer)
         self._bos = tuple(encode_segments(tokenizer, ()))
 
-        def ids(segment: str) -> tuple[int, ...]:
+        def ids(segment: str, is_control: bool) -> tuple[int, ...]:
             return tuple(encode_many(tokenizer, [(segment,)], bos=False)[0])
 
         # Prefixes of a draft, and the scan's next requests, are the same segments again.
@@ -159,8 +160,10 @@ class TorchEngine(Closable):
     def encode(self, request: Request) -> LocalJob:
         """The request, encoded and checked. Raises EngineError naming the request."""
         # Segment by segment, so that pages begin where segments do; BOS goes with the first.
-        first, *others = [s for s in request.segments if s] or [""]
-        parts = [self._bos + self._ids(first), *map(self._ids, others)]
+        segments = [s for s in request.segments if s] or [""]
+        first, *others = (self._ids(s, isinstance(s, ControlText)) for s in segments)
+        bos = () if isinstance(segments[0], ControlText) else self._bos
+        parts = [bos + first, *others]
         n_tokens = sum(map(len, parts))
         check(request, n_tokens)
         max_new = new_tokens(request, n_tokens, self._context)

@@ -24,7 +24,7 @@ from glore.engines.local.prefix_tree import PAGE_SIZE, Node, PrefixTree, cut
 from glore.engines.local.runner import BACKENDS, ModelRunner
 from glore.engines.protocol import check_scores
 from glore.errors import EngineError, out_of_memory
-from glore.prompts import solve_segments
+from glore.prompts import PLAIN, PromptLayout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,14 +45,16 @@ class StepScorer(Closable):
     0 = bad, 1 = good).
     """
 
-    def __init__(self, model_path: str | Path, settings: EngineSettings) -> None:
+    def __init__(
+        self, model_path: str | Path, settings: EngineSettings, layout: PromptLayout = PLAIN
+    ) -> None:
         from glore.models import load_step_model, load_tokenizer, pick_device
 
         tokenizer = load_tokenizer(str(model_path))
         model = load_step_model(
             str(model_path), dtype=settings.dtype, device=str(pick_device(settings.device))
         )
-        self._set_up(model, tokenizer, settings.scoring_tokens)
+        self._set_up(model, tokenizer, settings.scoring_tokens, layout=layout)
         self.name = str(model_path)
 
     @classmethod
@@ -62,10 +64,11 @@ class StepScorer(Closable):
         tokenizer: PreTrainedTokenizerBase,
         scoring_tokens: int = 16384,
         backends: tuple[str, ...] = BACKENDS,
+        layout: PromptLayout = PLAIN,
     ) -> StepScorer:
         """A scorer over a model that is loaded already."""
         scorer = cls.__new__(cls)
-        scorer._set_up(model, tokenizer, scoring_tokens, backends)
+        scorer._set_up(model, tokenizer, scoring_tokens, backends, layout)
         return scorer
 
     def _set_up(
@@ -74,10 +77,12 @@ class StepScorer(Closable):
         tokenizer: PreTrainedTokenizerBase,
         scoring_tokens: int,
         backends: tuple[str, ...] = BACKENDS,
+        layout: PromptLayout = PLAIN,
     ) -> None:
         self.model = model.eval()
         self.name = type(model).__name__
         self.tokenizer = tokenizer
+        self.layout = layout
         self.scoring_tokens = scoring_tokens
         self._runner = ModelRunner(self.model, backends)
         self.warning = self._runner.warning
@@ -98,13 +103,7 @@ class StepScorer(Closable):
         """
         self.check_open()
         scores: list[tuple[float, ...]] = [()] * len(items)
-        todo = self._encode(
-            {
-                i: solve_segments(question, steps)
-                for i, (question, steps) in enumerate(items)
-                if steps
-            }
-        )
+        todo = self._encode({i: item for i, item in enumerate(items) if item[1]})
         score = self._in_rows if self._runner.backend == "fallback" else self._in_a_tree
         while todo:
             try:
@@ -125,21 +124,17 @@ class StepScorer(Closable):
         del self.model, self.tokenizer, self._runner
         free_unused()
 
-    def _encode(self, inputs: dict[int, tuple[str, ...]]) -> dict[int, list[list[int]]]:
+    def _encode(self, inputs: dict[int, tuple[str, tuple[str, ...]]]) -> dict[int, list[list[int]]]:
         """Per solution: token ids of the question and of each step."""
         from glore.tokenization import encode_many
 
-        heads = encode_many(self.tokenizer, [segments[:1] for segments in inputs.values()])
-        steps = iter(
-            encode_many(
-                self.tokenizer,
-                [(s,) for segments in inputs.values() for s in segments[1:]],
-                bos=False,
-            )
-        )
+        layout = self.layout
+        heads = encode_many(self.tokenizer, [layout.solve(q) for q, _ in inputs.values()])
+        texts = [(layout.steps.text(s),) for _, steps in inputs.values() for s in steps]
+        encoded_steps = iter(encode_many(self.tokenizer, texts, bos=False))
         encoded = {}
-        for (index, segments), head in zip(inputs.items(), heads, strict=True):
-            encoded[index] = [head, *(next(steps) for _ in segments[1:])]
+        for (index, (_, steps)), head in zip(inputs.items(), heads, strict=True):
+            encoded[index] = [head, *(next(encoded_steps) for _ in steps)]
             n_tokens = sum(map(len, encoded[index]))
             if n_tokens > self._context:
                 raise EngineError(

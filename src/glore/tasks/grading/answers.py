@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from glore.prompts import lines_of
 from glore.tasks.grading.latex_markup import box_contents, plain_latex
 from glore.tasks.grading.numbers import canonical, parse_number
 
@@ -69,7 +70,7 @@ def with_answer_line(steps: tuple[str, ...], merge: bool = False) -> tuple[str, 
     """A right solution as training uses it: a line `#### N` is added if the answer is only in a
     box. `merge`: join that line to the step before it.
     """
-    if find_marked(steps) is not None:
+    if find_marked(lines_of(steps)) is not None:
         return steps
     found = find_boxed("\n".join(steps))
     if found is None:
