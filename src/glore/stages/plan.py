@@ -4,7 +4,7 @@ bases             the problems, the base model
 expert_iteration  SFT, rounds of expert iteration, the student
 reward            samples, ORM, Balanced ORM, verifying rollouts, step labels, SORM
 refining          refinement pairs, the joint refiner
-testing           drafts, samples, labels, scores and refinements of the test questions
+test_set          drafts, samples, labels, scores and refinements of the test questions
 evaluating        the tables
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from glore.config import RunConfig
 from glore.pipeline import Stage
-from glore.stages import bases, evaluating, expert_iteration, refining, reward, testing
+from glore.stages import bases, evaluating, expert_iteration, refining, reward, test_set
 
 __all__ = ["build_stages"]
 
@@ -26,8 +26,8 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
     sft_student = (
         reward.sft_samples,
         reward.sft_orm,
-        testing.drafts("sft_test_drafts", "sft"),
-        testing.samples("sft_test_samples", "sft"),
+        test_set.drafts("sft_test_drafts", "sft"),
+        test_set.samples("sft_test_samples", "sft"),
     )
     return (
         bases.problems,
@@ -43,13 +43,13 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
         reward.sorm,
         refining.pairs,
         refining.refiner,
-        testing.drafts("test_drafts", "student"),
-        testing.samples("test_samples", "student"),
+        test_set.drafts("test_drafts", "student"),
+        test_set.samples("test_samples", "student"),
         *(sft_student if has_sft else ()),
-        testing.rollouts,
-        testing.labels,
-        testing.draft_scores,
-        testing.refinements,
-        testing.scores(has_sft),
+        test_set.rollouts,
+        test_set.labels,
+        test_set.draft_scores,
+        test_set.refinements,
+        test_set.scores(has_sft),
         evaluating.evaluation(has_sft),
     )
