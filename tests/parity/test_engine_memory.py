@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForTokenClassification
 
+from glore.config import EngineSettings
+from glore.engines.open import open_scorer
+from glore.errors import EngineError
 from support.engine_kinds import save_tiny_model
 from support.tiny_models import VOCAB, tiny_tokenizer
 
@@ -21,6 +25,9 @@ SCRIPT = """
 import json, sys
 from glore.config import EngineSettings
 from glore.engines.open import open_engine, open_scorer
+from glore.config import EngineSettings
+from glore.engines.open import open_scorer
+from glore.errors import EngineError
 from support.engine_kinds import requests_of
 from support.processes import resident_bytes
 
@@ -78,3 +85,12 @@ def test_memory_is_back_after_close(folders: dict[str, Path], what: str) -> None
     assert size > 100e6
     assert found["open"] - found["before"] > size, "the model is in memory while it is open"
     assert found["after"] - found["before"] < 0.05 * size + SLACK_BYTES, found
+
+
+def test_a_closed_scorer_refuses_to_score(folders: dict[str, Path]) -> None:
+    with open_scorer(folders["scorer"], EngineSettings(device="cpu")) as scorer:
+        assert scorer.score([("w5 w6 ", ())]) == [()]
+        assert re.fullmatch("(native|paged) float32", scorer.backend)
+    with pytest.raises(EngineError, match="is closed and can't be used"):
+        scorer.score([("w5 w6 ", ())])
+    scorer.close()

@@ -62,6 +62,7 @@ class EngineArgs:
     enable_chunked_prefill: bool | None = None
     enable_prefix_caching: bool | None = None
     disable_log_stats: bool = False
+    use_tqdm_on_load: bool = True
 
 
 @dataclasses.dataclass

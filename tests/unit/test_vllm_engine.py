@@ -43,6 +43,7 @@ def test_settings_reach_vllm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         max_num_seqs=7,
         enable_prefix_caching=True,
         disable_log_stats=True,
+        use_tqdm_on_load=False,
     )
 
 

@@ -78,6 +78,7 @@ class VllmEngine(Closable):
             "max_num_seqs": settings.max_rows,
             "enable_prefix_caching": True,
             "disable_log_stats": True,
+            "use_tqdm_on_load": False,
         }
         if found.revision is not None:
             arguments |= {"revision": found.revision, "tokenizer_revision": found.revision}
