@@ -40,7 +40,7 @@ __all__ = ["VllmEngine", "check_installed", "import_vllm"]
 
 INSTALL = "python -m venv vllm-env && vllm-env/bin/pip install 'glore[vllm]'"
 END_SECONDS = 30.0
-"""How long to wait for vLLM's process after it was told to end."""
+"""How long vLLM's process may take to end before it is killed."""
 LEAST_SHARE = 0.02
 """Of the memory; less than this is no room for an engine."""
 STOPS = {"stop": "eos", "length": "length"}
@@ -107,7 +107,7 @@ class VllmEngine(Closable):
 
     def _free(self) -> None:
         try:
-            self._engine.engine_core.shutdown()
+            self._engine.engine_core.shutdown(timeout=END_SECONDS)
             for process in self._processes:  # vLLM kills one that takes long, and doesn't wait
                 process.join(END_SECONDS)
         finally:
@@ -277,7 +277,7 @@ class RequestOutput(Protocol):
 class EngineCore(Protocol):
     """What is used of the client of vLLM's own process."""
 
-    def shutdown(self) -> None: ...
+    def shutdown(self, timeout: float | None = None) -> None: ...
 
 
 class LLMEngine(Protocol):
