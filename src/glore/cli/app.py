@@ -33,6 +33,11 @@ app = typer.Typer(
 )
 
 
+ExistingRun = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run: its folder, or its name below runs/.")
+]
+
+
 @app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(help="A YAML file such as recipes/quickstart.yaml.")],
@@ -113,9 +118,7 @@ def refine(
 
 @app.command()
 def report(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run: its folder, or its name below runs/.")
-    ],
+    run: ExistingRun,
 ) -> None:
     """Print the tables and write the HTML report."""
     with outcome() as own:
@@ -126,9 +129,7 @@ def report(
 
 @app.command()
 def show(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run: its folder, or its name below runs/.")
-    ],
+    run: ExistingRun,
 ) -> None:
     """Stages of a run: state, counts, time, tokens."""
     with outcome() as own:
@@ -138,7 +139,8 @@ def show(
         from glore.pipeline import plan_stages
         from glore.stages import build_stages
 
-        console, plans = _console(), plan_stages(build_stages(config), config)
+        console = _console()
+        plans = plan_stages(build_stages(config), config, estimates=False)
         console.print(stages_table(plans, config.run_dir))
         for line in stage_backends(plans, config.run_dir):
             console.print(printable(f"backend {line}"), soft_wrap=True)
@@ -194,9 +196,7 @@ def study(
 
 @app.command()
 def regrade(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run: its folder, or its name below runs/.")
-    ],
+    run: ExistingRun,
     apply: Annotated[
         bool,
         typer.Option("--apply", help="Write the changes. Stages made from them become stale."),

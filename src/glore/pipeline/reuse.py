@@ -47,7 +47,7 @@ class StagePlan:
     inputs: dict[str, str]
     """Input stage → fingerprint."""
     tokens: int | None
-    """Estimated tokens; None if the stage is reused or has no estimate."""
+    """Estimated tokens; None if the stage is reused, or if there is no estimate."""
     done: DoneMark | None
     """The mark of the stage if it is reused."""
     replaces: bool
@@ -61,9 +61,11 @@ class StagePlan:
 
 
 def plan_stages(
-    stages: Sequence[Stage], config: RunConfig, redo: bool = False
+    stages: Sequence[Stage], config: RunConfig, redo: bool = False, *, estimates: bool = True
 ) -> tuple[StagePlan, ...]:
     """What running these stages would do, in their order. Reads the run folder and changes nothing.
+
+    `estimates`: with tokens, for which the data of the task is read.
 
     Raises RunError for a mark that can't be read, unless `redo` replaces it; ValueError for stages
     whose names or models collide, or whose inputs do not precede them.
@@ -85,12 +87,14 @@ def plan_stages(
                 )
             maker[model] = stage.name
         plans[stage.name] = _plan(
-            stage, config, {name: plans[name].fingerprint for name in stage.inputs}, redo
+            stage, config, {name: plans[name].fingerprint for name in stage.inputs}, redo, estimates
         )
     return tuple(plans.values())
 
 
-def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str], redo: bool) -> StagePlan:
+def _plan(
+    stage: Stage, config: RunConfig, inputs: dict[str, str], redo: bool, estimates: bool
+) -> StagePlan:
     folder = stage.folder(config.run_dir)
     model_folders = [stage.model_dir(config.run_dir, model) for model in stage.models]
     for path in (folder, *model_folders):
@@ -137,7 +141,9 @@ def _plan(stage: Stage, config: RunConfig, inputs: dict[str, str], redo: bool) -
     absent = [name for name, content in found.items() if content is None]
     if absent and state != "reused":
         why += f"; missing: {', '.join(absent)}"
-    tokens = stage.estimate(config) if stage.estimate and state != "reused" else None
+    tokens = None
+    if estimates and stage.estimate is not None and state != "reused":
+        tokens = stage.estimate(config)
     mark = done if state == "reused" else None
     missing = () if state == "reused" else tuple(absent)
     return StagePlan(

@@ -80,7 +80,7 @@ def run_stages(
         return plans
     with locked(run_dir):
         finish_swap(run_dir)
-        plans = plan_stages(chosen, config, redo)
+        plans = plan_stages(chosen, config, redo, estimates=False)
         if is_study:
             _check_run_is_finished(chosen, plans, run_dir)
         if not redo:

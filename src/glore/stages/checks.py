@@ -31,7 +31,7 @@ from glore.training.trackers import check_trackers
 if TYPE_CHECKING:
     from glore.model_folder import ModelFolder
 
-__all__ = ["check_base", "check_engine", "check_prompt", "check_training"]
+__all__ = ["base_folder", "check_base", "check_engine", "check_prompt", "check_training"]
 
 LLAMA_LAYERS = (
     "q_proj",
@@ -55,7 +55,7 @@ def check_base(config: RunConfig) -> None:
         from glore.gguf_model import check_gguf
 
         check_gguf(str(config.base.model))
-    if _base_folder(config) is not None:
+    if base_folder(config) is not None:
         from glore.models import load_tokenizer
 
         load_tokenizer(str(config.base.reference))
@@ -143,7 +143,7 @@ def _layers(config: RunConfig) -> set[str] | None:
     """Names of the base model's layers with a matrix of weights; none: not known here."""
     if config.base.model is None:
         return set(LLAMA_LAYERS)
-    found = _base_folder(config)
+    found = base_folder(config)
     if found is None:
         return None
     from glore.model_weights import weight_headers
@@ -182,7 +182,7 @@ def check_prompt(config: RunConfig) -> None:
                 "engine.prompt text: a server would take what a question spells of control tokens "
                 "for such tokens, and put a BOS before the chat; set engine.prompt=tokens"
             )
-        if _base_folder(config) is not None:
+        if base_folder(config) is not None:
             prompt_layout(settings, str(config.base.reference))
 
 
@@ -224,7 +224,7 @@ def _check_quantization(config: RunConfig, kind: Quantization) -> None:
             f"engine.quantization {kind} is for a CPU, and engine.device=auto takes the GPU here; "
             "set engine.device=cpu"
         )
-    found = _base_folder(config)
+    found = base_folder(config)
     model_type = (
         "llama"
         if config.base.model is None
@@ -243,7 +243,7 @@ def _check_device(config: RunConfig) -> None:
         pick_device("cuda")
 
 
-def _base_folder(config: RunConfig) -> ModelFolder | None:
+def base_folder(config: RunConfig) -> ModelFolder | None:
     """The checked folder of the base model, or None for a Hub name and a base that this run makes.
     Raises ModelError.
     """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from glore.config import RunConfig, ScratchModelSettings
-from glore.config.training import is_local
 from glore.errors import GloreError
 from glore.pipeline import Stage
+from glore.stages.checks import base_folder
 
 __all__ = ["model_bytes", "n_models", "scratch_parameters"]
 
@@ -31,23 +32,14 @@ def model_bytes(config: RunConfig) -> int | None:
 
         weights = gguf_parameters(config.base.model)
         return None if weights is None else weights * size
-    if not is_local(config.base.model):
-        return None
-    from glore.model_folder import open_folder
     from glore.model_weights import weight_headers
 
     try:
-        found = open_folder(str(config.base.reference), "causal language model")
-        headers = weight_headers(found, "base.model")
+        found = base_folder(config)
+        headers = {} if found is None else weight_headers(found, "base.model")
     except (GloreError, OSError, ValueError):  # the check of the stage `base` reports it
         return None
-    total = 0
-    for _, shape in headers.values():
-        count = 1
-        for axis in shape:
-            count *= axis
-        total += count
-    return total * size
+    return sum(math.prod(shape) for _, shape in headers.values()) * size or None
 
 
 def scratch_parameters(settings: ScratchModelSettings) -> int:

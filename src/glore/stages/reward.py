@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from glore.chat_template import step_format
 from glore.config import LabelSettings
@@ -331,18 +331,18 @@ def _train_reward_model(
     setup = training_setup(ctx, name, section)
     settings = training_settings(ctx, section)
     count_training(ctx, train_step_classifier(start, examples, settings, setup))
-    _check_trained(ctx, name, section, solutions, labels)
+    _check_trained(ctx, name, section, problems, solutions, labels)
 
 
 def _check_trained(
     ctx: StageContext,
     name: str,
     section: str,
+    problems: Mapping[str, Problem],
     solutions: Sequence[Solution],
     labels: Sequence[StepLabels],
 ) -> None:
     """Warn if the new reward model gives every training step one class."""
-    problems = problems_by_id(ctx, "train")
     pairs = [(s, r.labels) for s, r in zip(solutions, labels, strict=True) if r.labels and s.steps]
     pairs.sort(key=lambda pair: stable_seed(ctx.seed, "check trained", pair[0].id))
     checked = pairs[:CHECKED]

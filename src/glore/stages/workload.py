@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -50,23 +49,15 @@ class Workload:
 
 def workload(config: RunConfig) -> Workload:
     """The sizes of the run's task. Reads local data, once in a process; asks no network."""
-    key = json.dumps(
-        [config.task.model_dump(mode="json"), config.student.max_new_tokens], sort_keys=True
-    )
-    return _workload(_Key(key, config))
+    return _workload(_Key(config.model_dump_json(), config))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Key:
-    """A config that counts as equal if the text that stands for it is."""
+    """A config under the text that says all of it: a config itself has no hash."""
 
-    def __init__(self, text: str, config: RunConfig) -> None:
-        self.text, self.config = text, config
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self.text == other.text
-
-    def __hash__(self) -> int:
-        return hash(self.text)
+    text: str
+    config: RunConfig = dataclasses.field(compare=False)
 
 
 @functools.lru_cache(maxsize=8)
