@@ -5,6 +5,7 @@ view          the settings as one stage sees them
 reuse         what will be done about each stage, and why
 run           runs stages: reuse, resume
 context       what a stage gets: settings, records, shards, models
+open_models   the models that a stage has open
 fingerprints  what a result depends on, as one hash
 folder        the files of a run folder, and its lock
 marks         done.json and started.json

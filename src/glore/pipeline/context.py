@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from glore.config import RunConfig
 from glore.digests import file_digest
@@ -21,6 +21,7 @@ from glore.errors import RunError
 from glore.pipeline.folder import write_json
 from glore.pipeline.integrity import check_inside, part_files, recorded_files
 from glore.pipeline.marks import Memory, read_memory
+from glore.pipeline.open_models import M, OpenModels
 from glore.progress import Progress
 from glore.records import read_records, write_records
 
@@ -28,27 +29,6 @@ __all__ = ["StageContext"]
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class OpenModel(Protocol):
-    """An engine or a scorer, as a stage opens it."""
-
-    @property
-    def backend(self) -> str:
-        """What reads the model, in words."""
-        ...
-
-    @property
-    def warning(self) -> str:
-        """Why a slower backend is used, and what that costs; "" if the best one is used."""
-        ...
-
-    def close(self) -> None:
-        """Free its memory."""
-        ...
-
-
-M = TypeVar("M", bound=OpenModel)
 
 
 class StageContext:
@@ -85,11 +65,7 @@ class StageContext:
         self._redo = redo
         self._counters: list[Counter[str]] = [Counter()]
         self._warnings: list[str] = []
-        self.backends: dict[str, str] = {}
-        """Model → what read it, of all that `keep` was called with."""
-        self._warned = set() if warned is None else warned
-        self._kept: dict[str, OpenModel] = {}
-        self._open = contextlib.ExitStack()
+        self._open = OpenModels(name, self.progress, self.warn, set() if warned is None else warned)
 
     @property
     def counts(self) -> dict[str, float]:
@@ -121,32 +97,20 @@ class StageContext:
         What is not released is closed when the stage ends, also when it fails. Its backend is
         shown and kept in `done.json`; a slow one is warned of once a model.
         """
-        if model in self._kept:
-            raise ValueError(f"stage {self.name} has {model} open already; release it first")
-        self._kept[model] = opened
-        self._open.callback(self.release, model)
-        self._note_backend(model, opened)
-        self.progress.note(f"{model}: {self.backends[model]}")
-        return opened
+        return self._open.keep(opened, model)
 
     def release(self, model: str) -> None:
         """Close what `keep` took over under this name. Does nothing if it is closed already."""
-        opened = self._kept.pop(model, None)
-        if opened is not None:
-            try:
-                self._note_backend(model, opened)  # a pool knows its workers' only now
-            finally:
-                opened.close()
+        self._open.release(model)
 
     def close(self) -> None:
         """Close every model that is open still."""
         self._open.close()
 
-    def _note_backend(self, model: str, opened: OpenModel) -> None:
-        self.backends[model] = opened.backend
-        if opened.warning and model not in self._warned:
-            self._warned.add(model)
-            self.warn(f"{model}: {opened.warning}")
+    @property
+    def backends(self) -> dict[str, str]:
+        """Model → what read it, of all that `keep` was called with."""
+        return self._open.backends
 
     def read(self, stage: str, kind: type[R], part: str = "part") -> list[R]:
         """All records of one part of this or an earlier stage, in the order they were written.

@@ -13,7 +13,7 @@ from glore.pipeline.folder import write_json
 from glore.pipeline.integrity import file_mark
 from glore.pipeline.marks import DoneMark, StartedMark
 from glore.records import PrefixTrials, Solution, write_records
-from glore.stages.reward import DRAWN
+from glore.stages.labelling import DRAWN
 
 __all__ = ["Change", "Files", "rollout_files", "write_stage"]
 

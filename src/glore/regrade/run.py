@@ -36,7 +36,7 @@ from glore.regrade.stored import Lineage, draft_settings, graded_parts, read_mar
 from glore.regrade.verdicts import Example, Tally, regraded_solutions, regraded_trials
 from glore.solutions import first_of_each
 from glore.stages.common import verdicts
-from glore.stages.reward import drafts_per_shard
+from glore.stages.labelling import drafts_per_shard
 from glore.tasks.data.dataset import DatasetTask
 from glore.tasks.open import open_grader
 from glore.tasks.protocol import Task

@@ -2,7 +2,8 @@
 
 bases             the problems, the base model
 expert_iteration  SFT, rounds of expert iteration, the student
-reward            samples, ORM, Balanced ORM, verifying rollouts, step labels, SORM
+reward            samples, ORM, Balanced ORM, SORM
+labelling         verifying rollouts, step labels
 refining          refinement pairs, the joint refiner
 test_set          drafts, samples, labels, scores and refinements of the test questions
 evaluating        the tables
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from glore.config import RunConfig
 from glore.pipeline import Stage
-from glore.stages import bases, evaluating, expert_iteration, refining, reward, test_set
+from glore.stages import bases, evaluating, expert_iteration, labelling, refining, reward, test_set
 
 __all__ = ["build_stages"]
 
@@ -38,8 +39,8 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
         reward.samples,
         reward.orm,
         reward.balanced_orm,
-        reward.rollouts,
-        reward.labels,
+        labelling.rollouts,
+        labelling.labels,
         reward.sorm,
         refining.pairs,
         refining.refiner,

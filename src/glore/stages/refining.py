@@ -15,7 +15,7 @@ from glore.stages.checks import check_training
 from glore.stages.common import problems_by_id
 from glore.stages.estimates import refiner_tokens
 from glore.stages.fine_tuning import TRAINING, base_model, train_lm
-from glore.stages.reward import CONSISTENCY, train_drafts
+from glore.stages.labelling import CONSISTENCY, train_drafts
 from glore.tasks.grading.answers import with_answer_line
 from glore.where import good_traces
 

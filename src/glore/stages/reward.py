@@ -1,39 +1,27 @@
-"""Stages: samples of training questions, the reward models, verifying rollouts and step labels
-(methods 2 and 3).
-"""
+"""Stages: samples of the training questions, and the reward models (method 2)."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
-from glore.chat_template import step_format
-from glore.config import LabelSettings
 from glore.errors import RunError
 from glore.pipeline import StageContext, declare
-from glore.records import PrefixTrials, Problem, Solution, StepLabels, read_records
+from glore.records import Problem, Solution, StepLabels
 from glore.seeds import stable_seed
-from glore.solutions import first_of_each
 from glore.stages.checks import check_engine, check_training
 from glore.stages.common import (
     SAMPLING,
     drawn_by,
     layout_of,
-    lazy_engine,
     problems_by_id,
     sample,
     seeded_choice,
-    shard_size,
     step_scorer,
-    task_of,
-    truth_of,
 )
 from glore.stages.diagnoses import (
     judges_every_step_alike,
-    labels_are_of_one_kind,
-    no_rollout_is_right,
 )
-from glore.stages.estimates import orm_tokens, rollout_tokens, sample_tokens, sorm_tokens
+from glore.stages.estimates import orm_tokens, sample_tokens, sorm_tokens
 from glore.stages.expert_iteration import chosen_round
 from glore.stages.fine_tuning import (
     TRAINING,
@@ -42,49 +30,23 @@ from glore.stages.fine_tuning import (
     training_settings,
     training_setup,
 )
+from glore.stages.labelling import train_drafts
 from glore.when import balanced_solutions, orm_labels
-from glore.where import label_drafts, verify_prefixes
 
 __all__ = [
-    "CONSISTENCY",
-    "DRAWN",
-    "LABELS",
-    "ROLLOUTS",
     "balanced_orm",
-    "drafts_per_shard",
     "has_own_orm",
-    "labels",
     "orm",
-    "roll_out",
-    "rollouts",
     "samples",
     "sft_orm",
     "sft_samples",
     "sorm",
-    "train_drafts",
 ]
 
 SAMPLES = ("reward.questions", "reward.samples", *drawn_by("reward"), *SAMPLING)
 ORM = ("reward.init", "reward.orm")
-CONSISTENCY = ("labels.consistency", "labels.consistency_steps")
-LABELS = ("labels.propagate", *CONSISTENCY)
-ROLLOUTS = (
-    "labels.rollouts",
-    *drawn_by("labels"),
-    "labels.max_new_tokens",
-    "labels.full_counts",
-    *CONSISTENCY,
-    "engine",
-)
-"""Settings that several stages read."""
-
-DRAWN = "drawn.parquet"
-"""Rollouts of an earlier attempt, regraded: `glore regrade` leaves them in the stage's work folder.
-"""
 CHECKED = 200
 """Training solutions that a new reward model scores, to see whether it tells steps apart."""
-STEPS_PER_DRAFT = 6
-"""Prefixes tried per draft, roughly. Only the size of a shard depends on it."""
 
 
 @declare(
@@ -191,88 +153,6 @@ def balanced_orm(ctx: StageContext) -> None:
     _train_reward_model(
         ctx, "balanced_orm", drafts, orm_labels(drafts, "balanced_orm"), "reward.orm"
     )
-
-
-def train_drafts(ctx: StageContext) -> list[Solution]:
-    """The drafts that get step labels: the first `reward.draft_samples` of every question."""
-    return first_of_each(ctx.read("samples", Solution), ctx.config.reward.draft_samples)
-
-
-@declare(
-    "rollouts",
-    inputs=("samples",),
-    reads=(*ROLLOUTS, "reward.draft_samples"),
-    estimate=rollout_tokens,
-    checks=(check_engine,),
-)
-def rollouts(ctx: StageContext) -> None:
-    """Verifying rollouts from the prefixes of the training drafts."""
-    roll_out(ctx, train_drafts(ctx), problems_by_id(ctx, "train"), ctx.config.labels)
-
-
-def roll_out(
-    ctx: StageContext,
-    drafts: Sequence[Solution],
-    problems: dict[str, Problem],
-    settings: LabelSettings,
-) -> list[PrefixTrials]:
-    """Rollouts with their verdicts for these drafts, committed shard by shard."""
-    task, engine = task_of(ctx), lazy_engine(ctx, ctx.model_dir("student"))
-    layout = layout_of(ctx, ctx.model_dir("student"))
-    kept = ctx.work_dir() / DRAWN
-    drawn = read_records(kept, PrefixTrials) if kept.exists() else []
-
-    def work(shard: Sequence[Solution]) -> list[PrefixTrials]:
-        trials = verify_prefixes(
-            engine(),
-            task,
-            problems,
-            shard,
-            settings,
-            seed=ctx.seed,
-            progress=ctx.progress,
-            drawn=drawn,
-            layout=layout,
-        )
-        ctx.count(
-            tokens=sum(t.n_tokens for t in trials), rollouts=sum(len(t.completions) for t in trials)
-        )
-        return trials
-
-    trials = ctx.sharded(drafts, drafts_per_shard(settings), work, PrefixTrials, unit="drafts")
-    ctx.warn(no_rollout_is_right(trials))
-    full = sum(settings.rollouts * max(0, len(d.steps) - 1) for d in drafts)
-    ctx.count(drafts=len(drafts), prefixes=len(trials), full_count_rollouts=full)
-    n_cut = sum(layout.steps.read(text).n_cut > 0 for t in trials for text in t.completions)
-    if n_cut:
-        ctx.count(cut=n_cut)
-    return trials
-
-
-def drafts_per_shard(settings: LabelSettings) -> int:
-    """Number of drafts whose rollouts are committed together."""
-    return shard_size(settings.rollouts * (STEPS_PER_DRAFT if settings.full_counts else 1))
-
-
-@declare(
-    "labels",
-    inputs=("rollouts",),
-    reads=(*LABELS, "labels.balance", "reward.draft_samples"),
-)
-def labels(ctx: StageContext) -> None:
-    """SORM labels, and the exact truth where the task knows it. Parts: `part`, `truth`."""
-    drafts = train_drafts(ctx)
-    found, counts = label_drafts(
-        drafts,
-        ctx.read("rollouts", PrefixTrials),
-        ctx.config.labels,
-        seed=ctx.seed,
-        steps=step_format(ctx.config.prompt),
-    )
-    ctx.write(found, StepLabels)
-    ctx.write(truth_of(ctx, drafts, problems_by_id(ctx, "train")), StepLabels, "truth")
-    ctx.count(**dataclasses.asdict(counts))
-    ctx.warn(labels_are_of_one_kind(counts))
 
 
 @declare(

@@ -35,7 +35,8 @@ from glore.stages.estimates import (
     test_sample_tokens,
 )
 from glore.stages.expert_iteration import chosen_round
-from glore.stages.reward import LABELS, ROLLOUTS, has_own_orm, roll_out
+from glore.stages.labelling import LABELS, ROLLOUTS, roll_out
+from glore.stages.reward import has_own_orm
 from glore.where import label_drafts
 
 __all__ = ["draft_scores", "drafts", "labels", "refinements", "rollouts", "samples", "scores"]
