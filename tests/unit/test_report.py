@@ -31,7 +31,7 @@ from glore.records import Problem
 from glore.report import build_report, print_tables
 from glore.report.figures import figures
 from glore.report.page import RunFacts, render_page
-from glore.report.solutions import MAX_PROBLEMS, MAX_STEPS, embedded, solution_data
+from glore.report.solution_browser import MAX_PROBLEMS, MAX_STEPS, embedded, solution_data
 from glore.report.summary import headline
 from glore.report.tables import table_views
 from glore.report.views import percent, points, to_markdown

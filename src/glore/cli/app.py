@@ -105,7 +105,7 @@ def refine(
         config = _open_run(run)
         own.log_dir = config.run_dir / "log"
         from glore.cli.questions import read_questions
-        from glore.cli.refining import print_refinements
+        from glore.cli.refine_command import print_refinements
         from glore.refiner import Refiner
 
         questions = read_questions(question, file)

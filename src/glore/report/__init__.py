@@ -1,16 +1,16 @@
 """A run's records → terminal tables and one self-contained HTML page.
 
-build           reads a finished run; writes the page, prints the tables
-tables          the tables as text cells: one source for terminal, page and Markdown
-judging_tables  Tables 1 and 2 of them
-views           names, numbers as text, tables as Markdown
-summary         what came out, in plain words
-figures         inline SVG, drawn with `svg`
-judging_figures rerank curves, calibration, label balance
-solutions       the data of the solution browser
-page            the HTML page (page.css, page.js)
-terminal        rich tables
-paper           the paper's numbers, for orientation
+build             reads a finished run; writes the page, prints the tables
+tables            the tables as text cells: one source for terminal, page and Markdown
+judging_tables    Tables 1 and 2 of them
+views             names, numbers as text, tables as Markdown
+summary           what came out, in plain words
+figures           inline SVG, drawn with `svg`
+judging_figures   rerank curves, calibration, label balance
+solution_browser  the data of the solution browser
+page              the HTML page (page.css, page.js)
+terminal          rich tables
+paper             the paper's numbers, for orientation
 """
 
 from __future__ import annotations

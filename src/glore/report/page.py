@@ -20,7 +20,7 @@ from glore.evaluation.headline import accuracy, fixed_by_both, gain, sorm_steps
 from glore.evaluation.refinement import GREEDY, RERANKED
 from glore.progress import duration
 from glore.report.figures import figures
-from glore.report.solutions import embedded, solution_data
+from glore.report.solution_browser import embedded, solution_data
 from glore.report.summary import headline
 from glore.report.tables import table_views
 from glore.report.views import TableView, percent, points
