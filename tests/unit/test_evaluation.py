@@ -5,7 +5,7 @@ import itertools
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glore.config import LabelSettings
@@ -354,6 +354,125 @@ def test_records_that_are_missing_leave_tables_out():
     ) == ((),) * 8 + (None,)
     assert by(e.table5, student="EI").greedy.value == 1.0
     assert evaluate(EvaluationInputs("none", (), (), ()), FAST).counts.n_drafts == 0
+
+
+def made_run(cases):
+    """One question per case: (draft, global, local) verdicts, none for no local refinement; ORM of
+    draft, global, local; step of the SORM's mark; first wrong step by the truth.
+    """
+    parts = {"drafts": [], "refinements": [], "scores": [], "draft_truth": []}
+    for i, (verdicts, orm, mark, error) in enumerate(cases):
+        draft = solution(f"q{i}", "d", STEPS, verdicts[0])
+        made = [draft]
+        for kind, verdict in zip(("global", "local_sorm"), verdicts[1:], strict=True):
+            if verdict is not None:
+                made.append(solution(f"q{i}", kind, ("c", *STEPS), verdict, kind, draft.id))
+        parts["drafts"].append(draft)
+        parts["refinements"] += made[1:]
+        parts["scores"] += [
+            scores(s, "orm", *[0.9] * (len(s.steps) - 1), p)
+            for s, p in zip(made, (p for p in orm if p is not None), strict=True)
+        ]
+        sorm = [0.9, 0.9, 0.9]
+        if mark is not None:
+            sorm[mark] = 0.1
+        parts["scores"].append(scores(draft, "sorm", *sorm))
+        truth = [error is None or k < error for k in range(3)]
+        parts["draft_truth"].append(labels(draft, *truth, rule="truth"))
+    return EvaluationInputs(
+        "made", problems(len(cases)), samples=(), **{k: tuple(v) for k, v in parts.items()}
+    )
+
+
+CASES = {
+    "fixed": (("wrong", "wrong", "right"), (0.1, 0.2, 0.9), 1, 1),
+    "when": (("wrong", "right", "wrong"), (0.9, 0.5, 0.4), 1, 1),
+    "which": (("wrong", "wrong", "right"), (0.2, 0.9, 0.4), 1, 1),
+    "how": (("wrong", "wrong", "wrong"), (0.1, 0.2, 0.9), 1, 1),
+    "where": (("wrong", "wrong", "wrong"), (0.1, 0.2, 0.9), 0, 1),
+    "no mark": (("wrong", "wrong", None), (0.1, 0.9, None), None, 2),
+    "broken": (("right", "wrong", "right"), (0.2, 0.9, 0.4), 1, None),
+    "kept": (("right", "right", None), (0.9, 0.4, None), None, None),
+}
+
+
+def test_decomposition_by_hand():
+    found = evaluate(made_run(CASES.values()), FAST).decomposition
+    assert found.first_errors == "truth"
+    n_of = {r.outcome: round(r.share.value * r.share.n) for r in found.losses}
+    assert n_of == {"fixed": 1, "when": 1, "where": 2, "how": 1, "which": 1}
+    assert {r.share.n for r in found.losses} == {6}
+    rows = {r.oracle: r for r in found.oracles}
+    # Right at last: fixed, kept. When: the refinement of `when` too, and `broken` is kept.
+    assert (rows["pipeline"].accuracy.value, rows["pipeline"].gain) == (2 / 8, None)
+    assert rows["when"].accuracy.value == 4 / 8
+    # Which: fixed, when, which, broken, kept.
+    assert rows["which"].accuracy.value == 5 / 8
+    assert (rows["which"].gain.gained, rows["which"].gain.lost) == (3, 0)
+    # Where: not known for the two marks that miss; without a local refinement, `broken` stays so.
+    assert (rows["where"].accuracy.value, rows["where"].accuracy.n) == (2 / 6, 6)
+    assert rows["where"].gain.value == 0
+    places = {r.place: (round((r.share.value or 0) * 6), r.fixed.value) for r in found.places}
+    assert places == {
+        "right place": (4, 0.5),
+        "elsewhere": (2, 0.0),
+        "too early": (1, 0.0),
+        "too late": (0, None),
+        "no mark": (1, 0.0),
+    }
+    assert (found.place_gain.value, found.place_gain.n) == (0.5, 6)
+
+
+def test_a_mark_of_the_orm_in_the_right_place_tells_what_the_sorms_would_have_made():
+    run = made_run([CASES["where"]])
+    draft = run.drafts[0]
+    orm = solution("q0", "local_orm", ("c", *STEPS), "right", "local_orm", draft.id)
+    kept = [s for s in run.scores if (s.solution_id, s.model) != (draft.id, "orm")]
+    run = dataclasses.replace(
+        run,
+        refinements=(*run.refinements, orm),
+        scores=(
+            *kept,
+            scores(draft, "orm", 0.9, 0.4, 0.1),
+            scores(orm, "orm", 0.9, 0.9, 0.9, 0.95),
+        ),
+    )
+    rows = {r.oracle: r for r in evaluate(run, FAST).decomposition.oracles}
+    assert (rows["pipeline"].accuracy.value, rows["where"].accuracy.value) == (0.0, 1.0)
+
+
+def test_copies_and_first_wrong_steps_from_labels():
+    run = made_run([CASES["how"], CASES["fixed"]])
+    copy = dataclasses.replace(run.refinements[0], steps=STEPS)
+    run = dataclasses.replace(
+        run,
+        refinements=(copy, *run.refinements[1:]),
+        draft_labels=tuple(dataclasses.replace(r, rule="sorm") for r in run.draft_truth),
+        draft_truth=(),
+    )
+    found = evaluate(run, FAST).decomposition
+    assert found.first_errors == "labels"
+    assert [(r.refiner, r.copied.value) for r in found.copies] == [
+        ("global", 0.5),
+        ("local_sorm", 0.0),
+    ]
+    blind = evaluate(dataclasses.replace(run, draft_labels=()), FAST).decomposition
+    assert (blind.first_errors, blind.places, blind.place_gain) == (None, (), None)
+    assert {r.outcome: r.share.value for r in blind.losses}["unknown place"] == 0.5
+    assert [r.oracle for r in blind.oracles] == ["pipeline", "when", "which"]
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 50), st.integers(3, 12))
+def test_oracles_of_choice_never_lose_and_outcomes_add_up(seed, n):
+    e = evaluate(fake_inputs(n, 2, seed), EvaluationOptions(bootstrap_samples=20))
+    rows = {r.oracle: r for r in e.decomposition.oracles}
+    assert rows["which"].gain.lost == rows["when"].gain.lost == 0
+    assert rows["when"].accuracy.value <= rows["which"].accuracy.value
+    pipeline = by(e.figure4, way="reranked").accuracy
+    assert rows["pipeline"].accuracy == pipeline
+    if e.counts.n_drafts_wrong:
+        assert sum(r.share.value for r in e.decomposition.losses) == pytest.approx(1.0)
 
 
 def test_json_round_trip_and_damage(tmp_path):

@@ -1,5 +1,6 @@
 """The page, the terminal tables and the pooled Markdown, from made-up records."""
 
+import csv
 import dataclasses
 import io
 import json
@@ -23,6 +24,13 @@ from glore.config import (
 )
 from glore.errors import ConfigError, RunError
 from glore.evaluation import EvaluationInputs, EvaluationOptions, evaluate, read_evaluation
+from glore.evaluation.decomposition import (
+    CopyRow,
+    Decomposition,
+    LossRow,
+    OracleRow,
+    PlaceRow,
+)
 from glore.pipeline.fingerprints import flat_settings
 from glore.pipeline.folder import write_json
 from glore.pipeline.marks import DoneMark
@@ -33,8 +41,10 @@ from glore.report.figures import figures
 from glore.report.page import RunFacts, render_page
 from glore.report.solution_browser import MAX_PROBLEMS, MAX_STEPS, embedded, solution_data
 from glore.report.summary import headline
+from glore.report.table_files import to_csv, to_latex
 from glore.report.tables import table_views
-from glore.report.views import percent, points, to_markdown
+from glore.report.views import TableView, percent, points, to_markdown
+from glore.report.weakest_part import weakest_part
 from glore.statistics import Difference, Estimate
 from support.fake_records import fake_inputs, finish_stage, solution, write_run
 
@@ -78,7 +88,7 @@ def test_page_reads_nothing_from_elsewhere_and_runs_only_its_own_script(hostile)
     assert "img" not in reader.tags
     assert not [a for a in reader.attributes if a[0].startswith("on") or a[0] in ("src", "style")]
     assert all(
-        (value or "").startswith(("#", "data:"))
+        (value or "").startswith(("#", "data:", "tables/"))
         for name, value in reader.attributes
         if name == "href"
     )
@@ -179,6 +189,162 @@ def test_markdown_has_one_cell_per_column(hostile):
         assert all(len(row) == len(view.columns) for row in view.rows), view.id
 
 
+MEASURED = {
+    "figure4": ("figure4", {"accuracy, %": "accuracy"}),
+    "figure4-differences": ("figure4_differences", {"points": "difference"}),
+    "table3": ("table3", {"fixed, %": "fixed"}),
+    "table3-differences": ("table3_differences", {"points": "difference"}),
+    "figure3": ("figure3", {"all drafts": "all_drafts", "when the ORM says": "orm_gated"}),
+    "table1": ("table1", {"balanced, %": "balanced", "natural, %": "natural"}),
+    "table2": ("table2", {"natural, %": "natural", "bad called good": "false_positive_rate"}),
+    "agreement": ("agreement", {"agreement": "agreement", "false → good": "called_good"}),
+    "oracles": ("decomposition.oracles", {"accuracy, %": "accuracy", "− pipeline, points": "gain"}),
+    "losses": ("decomposition.losses", {"wrong drafts, %": "share"}),
+}
+"""Table → its part of evaluation.json, and the field of each column."""
+
+
+def test_csv_holds_the_numbers_of_evaluation_json(tmp_path):
+    run_dir = write_run(tmp_path, fake_inputs(14))
+    folder = build_report(run_dir).parent
+    numbers = json.loads((folder / "evaluation.json").read_text())
+    for table, (part, fields) in MEASURED.items():
+        records = numbers
+        for key in part.split("."):
+            records = records[key]
+        with (folder / "tables" / f"{table}.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == len(records) > 0, table
+        for row, record in zip(rows, records, strict=True):
+            for column, field in fields.items():
+                wanted = record[field] or {"value": None, "low": None, "high": None}
+                for suffix, key in (("", "value"), (": low", "low"), (": high", "high")):
+                    if wanted[key] is None:
+                        assert row[column + suffix] in ("", "n/a"), (table, column)
+                    else:
+                        assert float(row[column + suffix]) == pytest.approx(100 * wanted[key])
+                if wanted["value"] is not None:
+                    assert int(row[f"{column}: n"]) == wanted["n"]
+
+
+def test_latex_has_every_cell_as_it_is_shown(hostile):
+    """Read back without LaTeX: the rows between the rules, with the escapes undone."""
+    for view in table_views(hostile[1]):
+        text = to_latex(view)
+        assert re.fullmatch(r"[\x00-\x7f‘’]*", text), view.id
+        body = text.split("\\midrule\n")[1].split("\\bottomrule")[0].splitlines()
+        assert len(body) == len(view.rows)
+        for line, cells in zip(body, view.text_rows, strict=True):
+            found = re.split(r"(?<!\\) & ", line.removesuffix(r" \\"))
+            assert [from_latex(c) for c in found] == list(cells)
+
+
+def test_latex_escapes_what_it_would_read_as_markup():
+    nasty = r"a_b & 5 % #1 $x$ {y} ~ ^ \input{/etc/passwd} <x|y>"
+    view = TableView("x", nasty, nasty, ("name", nasty), (("[a]", nasty),))
+    body = to_latex(view)
+    assert r"\input" not in body
+    assert r"\textbackslash{}input\{/etc/passwd\}" in body
+    line = next(x for x in body.splitlines() if x.startswith("{}[a]"))
+    cells = re.split(r"(?<!\\) & ", line.removesuffix(r" \\"))
+    assert [from_latex(c) for c in cells] == ["[a]", nasty]
+
+
+def from_latex(cell: str) -> str:
+    cell = re.sub(r"^\\textbf\{(.*)\}$", r"\1", cell).removeprefix("{}")
+    for command, sign in (
+        ("$-$", "−"),
+        (r"$\cdot$", "·"),
+        (r"$\cup$", "∪"),
+        (r"$\rightarrow$", "→"),
+        ("``", "“"),
+        ("''", "”"),
+        ("--", "–"),
+        (r"\textbackslash{}", "\0"),
+        (r"\textasciitilde{}", "~"),
+        (r"\textasciicircum{}", "^"),
+        (r"\textless{}", "<"),
+        (r"\textgreater{}", ">"),
+        (r"\textbar{}", "|"),
+    ):
+        cell = cell.replace(command, sign)
+    return re.sub(r"\\([&%$#_{}])", r"\1", cell).replace("\0", "\\")
+
+
+def test_csv_of_cells_without_a_number():
+    view = TableView(
+        "x",
+        "X",
+        "",
+        ("what", "share, % [95 %]", "n"),
+        (("a, b", Estimate(0.1, 0.05, 0.3, 9), 9), ("c", Estimate(None, None, None, 0), 0)),
+    )
+    assert list(csv.reader(io.StringIO(to_csv(view)))) == [
+        ["what", "share, %", "share, %: low", "share, %: high", "share, %: n", "n"],
+        ["a, b", "10.0", "5.0", "30.0", "9", "9"],
+        ["c", "", "", "", "0", "0"],
+    ]
+
+
+def with_losses(e, *, copied=0.0, place_gain=(0.1, -0.1, 0.3), lost=(1, 5, 2), student=10, orm=0.7):
+    """An evaluation of 40 drafts with made-up parts; `lost`: where, how, which."""
+
+    def estimate(k, n=20):
+        return Estimate(k / n, 0.0, 1.0, n)
+
+    made = Decomposition(
+        "truth",
+        (OracleRow("which", estimate(1), Difference(lost[2] / 40, 0, 1, 40, lost[2], 0, 1.0)),),
+        tuple(LossRow(p, estimate(k)) for p, k in (("where", lost[0]), ("how", lost[1]))),
+        (PlaceRow("right place", estimate(10), estimate(5)),),
+        Difference(*place_gain, 20, 0, 0, None),
+        (CopyRow("global", estimate(20 * copied)),),
+    )
+    judged = [
+        dataclasses.replace(r, balanced=Estimate(orm, orm - 0.1, orm + 0.1, 40)) for r in e.table2
+    ]
+    counts = dataclasses.replace(e.counts, n_drafts=40, n_drafts_right=student)
+    return dataclasses.replace(e, decomposition=made, table2=tuple(judged), counts=counts)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "how, the refiner: 6 of 20 wrong drafts"),
+        ({"lost": (0, 0, 3)}, "when and which, the ORM's choice"),
+        ({"lost": (9, 1, 0)}, "how, the refiner: 10 of 20"),
+        ({"lost": (9, 1, 0), "place_gain": (0.3, 0.1, 0.5)}, "where: 9 of 20 wrong drafts"),
+        ({"copied": 0.6}, "the refiner copies the wrong draft"),
+        ({"student": 2}, r"the student is too weak \(2 of 40"),
+        ({"orm": 0.55}, "the ORM is at chance on final answers"),
+        ({"orm": 0.55, "copied": 0.5}, "the refiner copies .*; the ORM is at chance"),
+    ],
+)
+def test_the_weakest_part(hostile, changed, said):
+    found = with_losses(hostile[1], **changed)
+    assert re.search(said, weakest_part(found) or "")
+    assert weakest_part(found) in headline(found)
+
+
+def test_no_weakest_part_without_losses_or_refinements(hostile):
+    assert weakest_part(with_losses(hostile[1], lost=(0, 0, 0))) is None
+    assert weakest_part(dataclasses.replace(hostile[1], decomposition=None)) is None
+
+
+def test_an_evaluation_of_the_release_before_is_made_again(tmp_path):
+    """It has no decomposition; the records do."""
+    run_dir = write_run(tmp_path, fake_inputs(10))
+    recorded(run_dir)
+    build_report(run_dir)
+    path = run_dir / "report" / "evaluation.json"
+    now = path.read_text()
+    older = json.loads(now)
+    del older["decomposition"]
+    path.write_text(json.dumps(older))
+    build_report(run_dir)
+    assert path.read_text() == now
+
+
 def test_report_of_a_run_folder(tmp_path):
     run_dir = write_run(tmp_path, fake_inputs(10))
     finish_stage(run_dir, "test_drafts", seconds=75.0, tokens=1234, counts={"solutions": 10})
@@ -188,6 +354,11 @@ def test_report_of_a_run_folder(tmp_path):
     assert "20.3·28.1" in screen.getvalue()
     path = build_report(run_dir)
     page = path.read_text()
+    files = re.findall(r'href="(tables/[^"]+)"', page)
+    assert {f.rsplit(".", 1)[1] for f in files} == {"csv", "tex"}
+    assert {str(f.relative_to(path.parent)) for f in (path.parent / "tables").iterdir()} == set(
+        files
+    )
     assert path == run_dir / "report" / "index.html"
     assert "1,234" in page
     # A damaged or missing file is made again from the records.

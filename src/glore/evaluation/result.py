@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from glore.config import LabelSettings
 from glore.errors import RunError
 from glore.evaluation.calibration import Calibration, calibrations
+from glore.evaluation.decomposition import Decomposition, decompose
 from glore.evaluation.inputs import EvaluationInputs, EvaluationOptions, Index
 from glore.evaluation.label_agreement import (
     AgreementRow,
@@ -81,6 +82,7 @@ class Evaluation:
     figure4: tuple[RerankRow, ...]
     figure4_differences: tuple[RerankDifference, ...]
     overlap: Overlap | None
+    decomposition: Decomposition | None
     curves: tuple[CurvePoint, ...]
     calibrations: tuple[Calibration, ...]
     agreement: tuple[AgreementRow, ...]
@@ -118,6 +120,7 @@ def evaluate(
         figure4=figure4,
         figure4_differences=figure4_differences,
         overlap=overlap(index),
+        decomposition=decompose(inputs, index),
         curves=rerank_curves(index),
         calibrations=calibrations(inputs, index),
         agreement=label_agreement(inputs, index, labels, steps),

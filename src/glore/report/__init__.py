@@ -1,9 +1,12 @@
 """A run's records → terminal tables and one self-contained HTML page.
 
 build             reads a finished run; writes the page, prints the tables
-tables            the tables as text cells: one source for terminal, page and Markdown
+tables            the tables: one source for terminal, page, Markdown and files
+table_files       a table as CSV and as LaTeX
 judging_tables    Tables 1 and 2 of them
-views             names, numbers as text, tables as Markdown
+decomposition_tables  when, where, how, which: the part that fails
+weakest_part      that part as one sentence
+views             names, cells as text, tables as Markdown
 summary           what came out, in plain words
 figures           inline SVG, drawn with `svg`
 judging_figures   rerank curves, calibration, label balance

@@ -1,4 +1,4 @@
-"""Tables 1 and 2 of an evaluation as text: how well the reward models judge steps and answers."""
+"""Tables 1 and 2 of an evaluation: how well the reward models judge steps and answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from glore.evaluation.reward_models import (
     JudgeRow,
 )
 from glore.report import paper
-from glore.report.views import MODEL_NAMES, Columns, TableView, percent, points, table_of
+from glore.report.views import MODEL_NAMES, Columns, TableView, table_of
 
 __all__ = ["table1", "table1_differences", "table2", "table2_differences"]
 
@@ -97,15 +97,15 @@ def _difference(d: JudgeDifference) -> str:
 
 
 _JUDGED: Columns[JudgeRow] = (
-    ("balanced, % [95 %]", lambda r: percent(r.balanced)),
-    ("natural, % [95 %]", lambda r: percent(r.natural)),
-    ("bad called good", lambda r: percent(r.false_positive_rate)),
-    ("good called bad", lambda r: percent(r.false_negative_rate)),
-    ("n", lambda r: str(r.natural.n)),
+    ("balanced, % [95 %]", lambda r: r.balanced),
+    ("natural, % [95 %]", lambda r: r.natural),
+    ("bad called good", lambda r: r.false_positive_rate),
+    ("good called bad", lambda r: r.false_negative_rate),
+    ("n", lambda r: r.natural.n),
 )
 _DIFFERENCES: Columns[JudgeDifference] = (
     ("difference · against", _difference),
-    ("balanced, points [95 %]", lambda d: points(d.balanced)),
-    ("natural, points [95 %]", lambda d: points(d.natural)),
-    ("n", lambda d: str(d.natural.n)),
+    ("balanced, points [95 %]", lambda d: d.balanced),
+    ("natural, points [95 %]", lambda d: d.natural),
+    ("n", lambda d: d.natural.n),
 )

@@ -22,6 +22,7 @@ from glore.progress import duration
 from glore.report.figures import figures
 from glore.report.solution_browser import embedded, solution_data
 from glore.report.summary import headline
+from glore.report.table_files import TABLES
 from glore.report.tables import table_views
 from glore.report.views import TableView, percent, points
 
@@ -197,11 +198,15 @@ def _tables(e: Evaluation) -> str:
 def _table(view: TableView) -> str:
     head = "".join(f'<th scope="col">{escape(c)}</th>' for c in view.columns)
     rows = []
-    for i, row in enumerate(view.rows):
+    for i, row in enumerate(view.text_rows):
         cells = "".join(f"<td>{_cell(c)}</td>" for c in row[1:])
         kind = ' class="key"' if i in view.headline else ""
         rows.append(f'<tr{kind}><th scope="row">{escape(row[0])}</th>{cells}</tr>')
-    note = f'<p class="note">{escape(view.note)}</p>' if view.note else ""
+    files = " · ".join(
+        f'<a href="{TABLES}/{escape(view.id)}.{suffix}">{name}</a>'
+        for suffix, name in (("csv", "CSV"), ("tex", "LaTeX"))
+    )
+    note = f'<p class="note">{escape(view.note)} {files}</p>'
     title = escape(view.title)
     return (
         f'<div class="table panel" id="{escape(view.id)}"><h3>{title}</h3>{note}'

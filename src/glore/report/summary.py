@@ -6,6 +6,7 @@ from glore.evaluation import Evaluation
 from glore.evaluation.headline import accuracy, fixed_by_both, gain, judging_steps, label_rule
 from glore.evaluation.refinement import BEST_OF, GREEDY, RERANKED
 from glore.report.views import percent, points
+from glore.report.weakest_part import weakest_part
 from glore.statistics import Difference
 
 __all__ = ["headline"]
@@ -13,7 +14,7 @@ __all__ = ["headline"]
 
 def headline(e: Evaluation) -> list[str]:
     """A few sentences, the most important first. Sentences about missing parts are left out."""
-    makers = (_reranked, _best_of, _fixed, _steps, _labels, _student)
+    makers = (_reranked, _best_of, _fixed, weakest_part, _steps, _labels, _student)
     return [sentence for make in makers if (sentence := make(e)) is not None]
 
 

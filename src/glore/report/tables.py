@@ -1,4 +1,4 @@
-"""An evaluation → its tables as text, for the terminal, the page and Markdown.
+"""An evaluation → its tables, for the terminal, the page, Markdown, CSV and LaTeX.
 
 Every column is named beside its cell.
 """
@@ -19,15 +19,15 @@ from glore.evaluation.refinement import (
 )
 from glore.evaluation.result import Evaluation
 from glore.report import paper
+from glore.report.decomposition_tables import losses, oracles, places
 from glore.report.judging_tables import table1, table1_differences, table2, table2_differences
 from glore.report.views import (
     MODEL_NAMES,
     REFINER_NAMES,
     WAY_NAMES,
+    Cell,
     Columns,
     TableView,
-    percent,
-    points,
     table_of,
 )
 from glore.statistics import Difference
@@ -43,6 +43,9 @@ def table_views(evaluation: Evaluation) -> list[TableView]:
         _table3,
         _table3_differences,
         _figure3,
+        oracles,
+        losses,
+        places,
         table1,
         table1_differences,
         table2,
@@ -58,8 +61,8 @@ def table_views(evaluation: Evaluation) -> list[TableView]:
 def _figure4(e: Evaluation) -> TableView:
     columns: Columns[RerankRow] = (
         ("way", lambda r: _way(e, r.way)),
-        ("accuracy, % [95 %]", lambda r: percent(r.accuracy)),
-        ("n", lambda r: str(r.accuracy.n)),
+        ("accuracy, % [95 %]", lambda r: r.accuracy),
+        ("n", lambda r: r.accuracy.n),
     )
     return table_of(
         "figure4",
@@ -89,10 +92,10 @@ def _figure4_differences(e: Evaluation) -> TableView:
 def _table3(e: Evaluation) -> TableView:
     columns: Columns[FixedRow] = (
         ("refiner", lambda r: _group(r.refiners)),
-        ("fixed, % [95 %]", lambda r: percent(r.fixed)),
-        ("n", lambda r: str(r.fixed.n)),
-        ("no refinement", lambda r: str(r.n_without)),
-        ("ungraded", lambda r: str(r.n_unknown)),
+        ("fixed, % [95 %]", lambda r: r.fixed),
+        ("n", lambda r: r.fixed.n),
+        ("no refinement", lambda r: r.n_without),
+        ("ungraded", lambda r: r.n_unknown),
         (paper.PAPER_COLUMN, lambda r: paper.quoted(paper.TABLE_3.get(r.refiners))),
     )
     return table_of(
@@ -124,15 +127,15 @@ def _table3_differences(e: Evaluation) -> TableView:
 def _figure3(e: Evaluation) -> TableView:
     columns: Columns[RefineRow] = (
         ("refiner", lambda r: REFINER_NAMES[r.refiner]),
-        ("all drafts", lambda r: percent(r.all_drafts)),
-        ("only wrong", lambda r: percent(r.only_wrong)),
-        ("when the ORM says", lambda r: percent(r.orm_gated)),
-        ("n", lambda r: str(r.all_drafts.n)),
-        ("fixed", lambda r: str(r.fixed)),
-        ("broken", lambda r: str(r.broken)),
-        ("still right", lambda r: str(r.still_right)),
-        ("still wrong", lambda r: str(r.still_wrong)),
-        ("no refinement", lambda r: str(r.unrefined)),
+        ("all drafts", lambda r: r.all_drafts),
+        ("only wrong", lambda r: r.only_wrong),
+        ("when the ORM says", lambda r: r.orm_gated),
+        ("n", lambda r: r.all_drafts.n),
+        ("fixed", lambda r: r.fixed),
+        ("broken", lambda r: r.broken),
+        ("still right", lambda r: r.still_right),
+        ("still wrong", lambda r: r.still_wrong),
+        ("no refinement", lambda r: r.unrefined),
     )
     return table_of(
         "figure3",
@@ -146,7 +149,7 @@ def _figure3(e: Evaluation) -> TableView:
 
 def _table5(e: Evaluation) -> TableView:
     students = {r.student: r for r in e.table5}
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for measure, name in _STUDENT_MEASURES:
         found = [getattr(r, measure) for r in e.table5]
         if any(x is not None for x in found):
@@ -154,8 +157,8 @@ def _table5(e: Evaluation) -> TableView:
             quotes = [
                 f"{s} {q}" for s in students if (q := paper.quoted(paper.TABLE_5.get((s, measure))))
             ]
-            gain = points(e.ei_gain) if measure == "greedy" else ""
-            rows.append((name, *(percent(x) for x in found), gain, str(n), "; ".join(quotes)))
+            gain = e.ei_gain if measure == "greedy" else ""
+            rows.append((name, *found, gain, n, "; ".join(quotes)))
     return TableView(
         "table5",
         "Table 5 · The student",
@@ -196,8 +199,8 @@ def _curves(e: Evaluation) -> TableView:
         tuple(
             (
                 MODEL_NAMES[way],
-                *(percent(found.get((way, k))) for k in ks),
-                str(found[way, ks[0]].n),
+                *(found.get((way, k)) for k in ks),
+                found[way, ks[0]].n,
             )
             for way in ways
         ),
@@ -207,12 +210,12 @@ def _curves(e: Evaluation) -> TableView:
 def _agreement(e: Evaluation) -> TableView:
     columns: Columns[AgreementRow] = (
         ("labels", lambda r: f"{r.where}: {r.rule}"),
-        ("agreement", lambda r: percent(r.agreement) if r.agreement.n else "n/a"),
-        ("balanced", lambda r: percent(r.balanced) if r.agreement.n else "n/a"),
-        ("wrong drafts", lambda r: percent(r.wrong_drafts) if r.agreement.n else "n/a"),
-        ("false → good", lambda r: percent(r.called_good) if r.agreement.n else "n/a"),
-        ("true → bad", lambda r: percent(r.called_bad) if r.agreement.n else "n/a"),
-        ("steps", lambda r: str(r.agreement.n)),
+        ("agreement", lambda r: r.agreement if r.agreement.n else "n/a"),
+        ("balanced", lambda r: r.balanced if r.agreement.n else "n/a"),
+        ("wrong drafts", lambda r: r.wrong_drafts if r.agreement.n else "n/a"),
+        ("false → good", lambda r: r.called_good if r.agreement.n else "n/a"),
+        ("true → bad", lambda r: r.called_bad if r.agreement.n else "n/a"),
+        ("steps", lambda r: r.agreement.n),
         ("drafts (unlabelled)", lambda r: f"{r.n_drafts} ({r.n_unlabelled})"),
         ("good / bad", lambda r: f"{r.n_positive} / {r.n_negative}"),
         (
@@ -239,13 +242,13 @@ def _counts(e: Evaluation) -> TableView:
         f"{c.n_drafts_right} right, {c.n_drafts_wrong} wrong, "
         f"{c.n_drafts_unknown} could not be graded"
     )
-    rows = (
-        ("test questions", str(c.n_problems), ""),
-        ("greedy drafts", str(c.n_drafts), verdicts),
-        ("samples", str(c.n_samples), f"{c.n_samples_unknown} could not be graded"),
-        ("refinements", str(c.n_refinements), f"{c.n_refinements_unknown} could not be graded"),
-        ("drafts with step labels from rollouts", str(c.n_drafts_labelled), ""),
-        ("drafts with the exact truth of each step", str(c.n_drafts_with_truth), ""),
+    rows: tuple[tuple[Cell, ...], ...] = (
+        ("test questions", c.n_problems, ""),
+        ("greedy drafts", c.n_drafts, verdicts),
+        ("samples", c.n_samples, f"{c.n_samples_unknown} could not be graded"),
+        ("refinements", c.n_refinements, f"{c.n_refinements_unknown} could not be graded"),
+        ("drafts with step labels from rollouts", c.n_drafts_labelled, ""),
+        ("drafts with the exact truth of each step", c.n_drafts_with_truth, ""),
     )
     note = (
         "A solution that could not be graded counts as not right in accuracies, and never as a "
@@ -255,17 +258,17 @@ def _counts(e: Evaluation) -> TableView:
 
 
 _PAIRED: Columns[Difference] = (
-    ("points [95 %]", points),
-    ("n", lambda d: str(d.n)),
-    ("only first right", lambda d: str(d.gained)),
-    ("only second right", lambda d: str(d.lost)),
+    ("points [95 %]", lambda d: d),
+    ("n", lambda d: d.n),
+    ("only first right", lambda d: d.gained),
+    ("only second right", lambda d: d.lost),
     ("McNemar p", lambda d: "–" if d.p is None else f"{d.p:.2g}"),
 )
 
 
 def _of_difference(
-    cell: Callable[[Difference], str],
-) -> Callable[[RerankDifference | FixedDifference], str]:
+    cell: Callable[[Difference], Cell],
+) -> Callable[[RerankDifference | FixedDifference], Cell]:
     return lambda row: cell(row.difference)
 
 

@@ -19,6 +19,9 @@ MAIN_TABLES = (
     "figure4",
     "figure4-differences",
     "table3",
+    "oracles",
+    "losses",
+    "places",
     "table1",
     "table2",
     "table5",
@@ -55,7 +58,7 @@ def _rich(view: TableView) -> Table:
     )
     for i, name in enumerate(view.columns):
         table.add_column(Text(name), justify="left" if i == 0 else "right", overflow="fold")
-    for number, row in enumerate(view.rows):
+    for number, row in enumerate(view.text_rows):
         table.add_row(
             *(Text(cell, style="bold" if number in view.headline else "") for cell in row)
         )

@@ -1,5 +1,5 @@
-"""A table as text cells, numbers as text, Markdown. The terminal, the page and pooled results share
-them.
+"""A table of cells, cells as text, Markdown. The terminal, the page, the table files and pooled
+results share them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ __all__ = [
     "MODEL_NAMES",
     "REFINER_NAMES",
     "WAY_NAMES",
+    "Cell",
     "Columns",
     "TableView",
+    "cell_text",
     "percent",
     "points",
     "table_of",
@@ -27,7 +29,9 @@ __all__ = [
 ]
 
 R = TypeVar("R")
-Columns = tuple[tuple[str, Callable[[R], str]], ...]
+Cell = str | int | Estimate | Difference | None
+"""What a table holds: text, a count, a share or a difference with its interval, or nothing."""
+Columns = tuple[tuple[str, Callable[[R], Cell]], ...]
 """Name of each column → its cell in the row of a record."""
 
 MODEL_NAMES = {
@@ -49,15 +53,20 @@ WAY_NAMES = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TableView:
-    """One table as text. The first column names the row."""
+    """One table. The first column names the row."""
 
     id: str
     title: str
     note: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[Cell, ...], ...]
     headline: frozenset[int] = frozenset()
     """Indices of the rows that are shown in bold."""
+
+    @property
+    def text_rows(self) -> tuple[tuple[str, ...], ...]:
+        """The rows as they are shown."""
+        return tuple(tuple(map(cell_text, row)) for row in self.rows)
 
 
 def table_of(
@@ -77,6 +86,18 @@ def table_of(
         tuple(tuple(cell(row) for _, cell in columns) for row in rows),
         frozenset(i for i, row in enumerate(rows) if is_headline(row)),
     )
+
+
+def cell_text(cell: Cell) -> str:
+    """A cell as it is shown: shares in percent, differences in points."""
+    match cell:
+        case Estimate():
+            return percent(cell)
+        case Difference():
+            return points(cell)
+        case None:
+            return "–"
+    return str(cell)
 
 
 def percent(estimate: Estimate | None) -> str:
@@ -104,7 +125,7 @@ def to_markdown(view: TableView) -> str:
     lines = [f"### {view.title}", "", view.note, ""] if view.note else [f"### {view.title}", ""]
     lines.append("| " + " | ".join(view.columns) + " |")
     lines.append("|" + "|".join(["---"] + ["---:"] * (len(view.columns) - 1)) + "|")
-    for i, row in enumerate(view.rows):
+    for i, row in enumerate(view.text_rows):
         cells = [c.replace("|", "\\|") for c in row]
         lines.append(
             "| " + " | ".join(f"**{c}**" if i in view.headline and c else c for c in cells) + " |"

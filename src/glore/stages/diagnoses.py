@@ -12,6 +12,9 @@ from glore.records import PrefixTrials, Solution
 from glore.where import LabelCounts
 
 __all__ = [
+    "COPIED",
+    "MIN_N",
+    "RARE",
     "expert_iteration_gained_nothing",
     "judges_every_draft_alike",
     "judges_every_step_alike",

@@ -20,7 +20,7 @@ from glore.evaluation.rerank_curves import CurvePoint, rerank_curves
 from glore.pipeline import StageContext, declare
 from glore.pipeline.integrity import recorded_files
 from glore.records import Problem, Solution, StepScores, read_records
-from glore.report.views import MODEL_NAMES, TableView, percent, points
+from glore.report.views import MODEL_NAMES, TableView
 from glore.rerank import AGGREGATES
 from glore.statistics import Difference, Estimate
 from glore.studies.study import Study
@@ -146,9 +146,7 @@ def _tables(config: RunConfig, folder: Path) -> list[TableView]:
 
 def _accuracies(found: Sequence[RerankPoint]) -> TableView:
     ks = sorted({point.k for point in found})
-    cells = {
-        (p.way, p.aggregate, p.k): percent(Estimate(p.accuracy, p.low, p.high, p.n)) for p in found
-    }
+    cells = {(p.way, p.aggregate, p.k): Estimate(p.accuracy, p.low, p.high, p.n) for p in found}
     rows = list(dict.fromkeys((p.way, p.aggregate) for p in found))
     return TableView(
         "rerank",
@@ -170,10 +168,10 @@ def _paired(found: Sequence[RerankDifference]) -> TableView:
             (
                 MODEL_NAMES[d.way],
                 d.aggregate,
-                points(Difference(d.difference, d.low, d.high, d.n, d.gained, d.lost, d.p)),
-                str(d.n),
-                str(d.gained),
-                str(d.lost),
+                Difference(d.difference, d.low, d.high, d.n, d.gained, d.lost, d.p),
+                d.n,
+                d.gained,
+                d.lost,
             )
             for d in found
         ),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Sequence
 
 from glore.config import RunConfig
 from glore.pipeline import Stage, StagePlan, ancestors, run_stages
 from glore.pipeline.folder import write_text
 from glore.progress import Progress
+from glore.report.table_files import to_csv
 from glore.report.views import TableView, to_markdown
 from glore.stages import build_stages
 from glore.studies.study import Study
@@ -64,6 +63,4 @@ def _write_tables(study: Study, config: RunConfig, views: Sequence[TableView]) -
     text = "\n".join([f"# {study.name}\n\n{study.about}\n", *map(to_markdown, views)])
     write_text(folder / "tables.md", text)
     for view in views:
-        rows = io.StringIO()
-        csv.writer(rows, lineterminator="\n").writerows([view.columns, *view.rows])
-        write_text(folder / f"{view.id}.csv", rows.getvalue())
+        write_text(folder / f"{view.id}.csv", to_csv(view))
