@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from glore.config import RunConfig, load_config
     from glore.errors import ConfigError, DataError, EngineError, GloreError, ModelError, RunError
+    from glore.formats import LabelledSolution, read_solutions, write_solutions
     from glore.progress import Progress, SilentProgress, TerminalProgress
     from glore.records import (
         PrefixTrials,
@@ -38,6 +39,7 @@ __all__ = [
     "DataError",
     "EngineError",
     "GloreError",
+    "LabelledSolution",
     "ModelError",
     "PrefixTrials",
     "Problem",
@@ -54,8 +56,10 @@ __all__ = [
     "TerminalProgress",
     "load_config",
     "read_records",
+    "read_solutions",
     "run",
     "write_records",
+    "write_solutions",
 ]
 
 _HOMES = {
@@ -68,6 +72,7 @@ _HOMES = {
         "ModelError",
         "RunError",
     ),
+    "glore.formats": ("LabelledSolution", "read_solutions", "write_solutions"),
     "glore.progress": ("Progress", "SilentProgress", "TerminalProgress"),
     "glore.records": (
         "PrefixTrials",

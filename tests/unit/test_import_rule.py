@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "statistics"),
     ("records", "config", "progress", "files", "digests", "seeds", "engines.protocol"),
     ("tasks", "prompts", "pipeline", "solutions"),
+    ("formats",),
     (
         "model_folder",
         "model_weights",
@@ -41,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """`engines.protocol` is a contract like the records: it imports nothing of the engines behind it,
 so tasks may know it.
 """
-CONCEPTS = LAYERS[4]
+CONCEPTS = LAYERS[5]
 MAY_USE_TORCH = ("engines", "training", "model_weights", "models", "gguf_model", "tokenization")
 EVERYTHING = ("__init__", "__main__")
 """The package's front door and `python -m glore` may name any part."""

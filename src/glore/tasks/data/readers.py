@@ -25,7 +25,16 @@ from glore.errors import DataError, shown
 from glore.tasks.data.columnar import MAX_LINE_BYTES, check_names, is_columnar, read_columns
 from glore.tasks.data.row import Row
 
-__all__ = ["DATA_SUFFIXES", "MAX_LINE_BYTES", "data_suffix", "read_rows"]
+__all__ = [
+    "DATA_SUFFIXES",
+    "MAX_LINE_BYTES",
+    "UNREADABLE",
+    "data_suffix",
+    "json_decoder",
+    "json_reason",
+    "opened",
+    "read_rows",
+]
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 """Suffixes of data files in a folder. One of `_COMPRESSED` may follow the first five."""
@@ -38,13 +47,14 @@ _COMPRESSED: dict[str, tuple[bytes, Callable[[IO[bytes]], object]]] = {
     ".bz2": (b"BZh", bz2.open),
     ".xz": (b"\xfd7zXZ\0", lzma.open),
 }
-_UNREADABLE = {
+UNREADABLE = {
     b"version https://git-lfs": (
         "is a pointer of Git LFS, not the data itself; run git lfs pull in that clone"
     ),
     b"PK\x03\x04": "is a zip archive; unpack it and give its folder or file",
     b"\x28\xb5\x2f\xfd": "is compressed with zstd; decompress it, or use gzip",
 }
+"""First bytes of files that are no data → what they are."""
 _SPACE = " \t\r\n"
 """White space in JSON; str.strip would also remove U+2028 and U+0085."""
 
@@ -65,7 +75,7 @@ def read_rows(path: Path) -> list[Row]:
             head = stream.read(32)
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror or error}; check task.path") from error
-    for mark, why in _UNREADABLE.items():
+    for mark, why in UNREADABLE.items():
         if head.startswith(mark):
             raise DataError(f"{path} {why}")
     rows = read_columns(path) if is_columnar(head) else _text_rows(path)
@@ -92,7 +102,7 @@ def _text_rows(path: Path) -> Iterator[Row]:
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
-    decoder = _decoder()
+    decoder = json_decoder()
     for number, line in enumerate(_lines(path), start=1):
         where = f"{path}, line {number}"
         text = _decoded(line, where, first=number == 1)
@@ -100,13 +110,13 @@ def _json_lines(path: Path) -> Iterator[Row]:
             try:
                 value = decoder.decode(text)
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{where}: {_reason(error)}") from error
+                raise DataError(f"{where}: {json_reason(error)}") from error
             yield Row(where, _object(value, where))
 
 
 def _json_values(path: Path) -> Iterator[Row]:
     """One JSON array of objects, or several objects, with any line breaks."""
-    with _opened(path) as stream:
+    with opened(path) as stream:
         data = stream.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise DataError(
@@ -114,7 +124,7 @@ def _json_values(path: Path) -> Iterator[Row]:
             "(.jsonl)"
         )
     text = _decoded(data, str(path), first=True)
-    decoder = _decoder()
+    decoder = json_decoder()
     at, line, seen = _skip(text, 0), 1, 0
     in_array = text[at : at + 1] == "["
     if not in_array and text[at : at + 1] != "{":
@@ -129,7 +139,7 @@ def _json_values(path: Path) -> Iterator[Row]:
         try:
             value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: {_reason(error)}") from error
+            raise DataError(f"{where}: {json_reason(error)}") from error
         yield Row(where, _object(value, where))
         at = _skip(text, end)
         if in_array and text[at : at + 1] == ",":
@@ -175,7 +185,7 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: Path) -> Iterator[IO[bytes]]:
     """The file's bytes, decompressed. Raises DataError, then or later, if the file can't be read or
     is damaged.
     """
@@ -201,12 +211,12 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             raise DataError(
                 f"{path}: the compressed file is damaged ({error}); copy or compress it again"
             ) from error
-        raise DataError(f"can't read {path}: {error.strerror or error}; check task.path") from error
+        raise DataError(f"can't read {path}: {error.strerror or error}; check the path") from error
 
 
 def _lines(path: Path) -> Iterator[bytes]:
     number, size = 0, 0
-    with _opened(path) as stream:
+    with opened(path) as stream:
         while line := stream.readline(MAX_LINE_BYTES + 1):
             number, size = number + 1, size + len(line)
             if len(line) > MAX_LINE_BYTES:
@@ -232,7 +242,11 @@ def _decoded(data: bytes, where: str, first: bool) -> str:
         ) from error
 
 
-def _decoder() -> json.JSONDecoder:
+def json_decoder(exact: bool = True) -> json.JSONDecoder:
+    """A decoder that refuses NaN, infinities and names that are there twice. `exact`: numbers with
+    a fraction are decimals.
+    """
+
     def refuse(name: str) -> object:
         raise ValueError(f"{name} is not a number of JSON")
 
@@ -244,10 +258,15 @@ def _decoder() -> json.JSONDecoder:
             raise ValueError(f"the field {twice} is there twice")
         return fields
 
-    return json.JSONDecoder(parse_float=Decimal, parse_constant=refuse, object_pairs_hook=distinct)
+    return json.JSONDecoder(
+        parse_float=Decimal if exact else None,
+        parse_constant=refuse,
+        object_pairs_hook=distinct,
+    )
 
 
-def _reason(error: Exception) -> str:
+def json_reason(error: Exception) -> str:
+    """Why JSON can't be read, and what to do."""
     if isinstance(error, json.JSONDecodeError):
         return f"not valid JSON ({error.msg} at column {error.colno}); correct the line"
     why = "nested too deeply" if isinstance(error, RecursionError) else shown(str(error))
