@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         write_records,
     )
     from glore.refiner import Refiner
+    from glore.reward_models.open import open_reward_model
 
 __all__ = [
     "ConfigError",
@@ -55,6 +56,7 @@ __all__ = [
     "StepScores",
     "TerminalProgress",
     "load_config",
+    "open_reward_model",
     "read_records",
     "read_solutions",
     "run",
@@ -86,6 +88,7 @@ _HOMES = {
         "write_records",
     ),
     "glore.refiner": ("Refiner",),
+    "glore.reward_models.open": ("open_reward_model",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from glore.config import PromptSettings
 
-__all__ = ["prompt_layout", "read_chat_template", "step_format"]
+__all__ = ["dated_template", "prompt_layout", "read_chat_template", "step_format"]
 
 _WORDS = "the words of the user 9f3a6c"
 _PROBES = ("x", 'Two lines,\nof {{ text }}: 5 < 6 & "7".', "é <b>\\n</b> " * 40 + "end")
@@ -127,7 +127,7 @@ def _rendered(
             [{"role": role, "content": content} for role, content in turns],
             tokenize=False,
             add_generation_prompt=True,
-            chat_template=_dated(tokenizer.get_chat_template()),
+            chat_template=dated_template(tokenizer.get_chat_template()),
         )
     except Exception as error:  # whatever a stranger's template raises
         fix = "prompt.system=null" if system is not None else "prompt.style=plain"
@@ -138,6 +138,6 @@ def _rendered(
     return str(text)
 
 
-def _dated(template: str) -> str:
+def dated_template(template: str) -> str:
     """The template with a date that is always the same, whatever its format."""
     return _DATE + template if "strftime_now" in template else template

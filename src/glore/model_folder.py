@@ -26,6 +26,7 @@ __all__ = [
     "ModelFolder",
     "check_config",
     "in_one_line",
+    "is_pickled",
     "open_folder",
     "own_code",
     "read_json",
@@ -263,7 +264,7 @@ def _check_safe(folder: Path, config: Mapping[str, object], where: str) -> None:
         )
     if (folder / SAFE).exists() or (folder / SAFE_INDEX).exists():
         return
-    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLED)
+    pickles = sorted(p.name for p in folder.iterdir() if is_pickled(p))
     if pickles:
         name = next(
             (p for p in (PICKLES[1], PICKLES[0]) if p in pickles or (folder / p).exists()), None
@@ -280,6 +281,11 @@ def _check_safe(folder: Path, config: Mapping[str, object], where: str) -> None:
     raise ModelError(
         f"{where}: it holds no weights ({SAFE} or {SAFE_INDEX}); copy the whole folder"
     )
+
+
+def is_pickled(path: Path) -> bool:
+    """Whether the file's name is one of pickled weights."""
+    return path.suffix in _PICKLED or path.name in PICKLES
 
 
 def in_one_line(error: Exception) -> str:

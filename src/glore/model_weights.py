@@ -15,9 +15,10 @@ from glore.errors import ModelError, printable, shown
 from glore.model_folder import LOOPED, PICKLES, SAFE, SAFE_INDEX, ModelFolder, read_json, sizes
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedConfig, PreTrainedModel
 
-__all__ = ["Headers", "check_headers", "check_loaded", "weight_headers"]
+__all__ = ["Headers", "check_headers", "check_loaded", "weight_headers", "weights_under"]
 
 Headers = Mapping[str, tuple[str, tuple[int, ...]]]
 """Name of a weight → its type, as safetensors names it, and its shape."""
@@ -31,6 +32,28 @@ def weight_headers(found: ModelFolder, where: str) -> Headers:
     """Types and shapes of all weights, read from the headers of their files. Raises ModelError and
     SafetensorError.
     """
+    names = _weight_files(found, where)
+    read = _pickle_header if found.pickle else _safe_header
+    return {key: header for name in names for key, header in read(found.folder / name)}
+
+
+def weights_under(found: ModelFolder, prefix: str, where: str) -> dict[str, torch.Tensor]:
+    """The weights whose names begin with `prefix`, by the rest of their names; from safetensors
+    only. Raises ModelError and SafetensorError.
+    """
+    from safetensors import safe_open
+
+    weights = {}
+    for name in _weight_files(found, where):
+        with safe_open(str(found.folder / name), framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118  # no mapping
+                if key.startswith(prefix):
+                    weights[key.removeprefix(prefix)] = file.get_tensor(key)
+    return weights
+
+
+def _weight_files(found: ModelFolder, where: str) -> list[str]:
+    """The names of the files of weights, from the index if there is one."""
     one, index = PICKLES if found.pickle else (SAFE, SAFE_INDEX)
     names = [one]
     if not (found.folder / one).exists():
@@ -45,8 +68,7 @@ def weight_headers(found: ModelFolder, where: str) -> Headers:
                 f"{where}: its {index} names the file {shown(wrong[0])}, which is no "
                 f"{Path(one).suffix} file in the folder; copy the whole folder again"
             )
-    read = _pickle_header if found.pickle else _safe_header
-    return {key: header for name in names for key, header in read(found.folder / name)}
+    return names
 
 
 def _safe_header(path: Path) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "computes_bfloat16",
     "load_causal_lm",
+    "load_step_body",
     "load_step_model",
     "load_tokenizer",
     "new_step_model",
@@ -130,11 +131,34 @@ def new_step_model(base: str | Path, dtype: str = "float32") -> PreTrainedModel:
     )
 
 
+def load_step_body(
+    path: str | Path, dtype: str = "float32", others: tuple[str, ...] = ()
+) -> PreTrainedModel:
+    """A step classifier whose head the caller sets: its weights at `path` begin with one of
+    `others`. Raises ModelError.
+    """
+    from transformers import AutoModelForTokenClassification
+
+    return _load(
+        AutoModelForTokenClassification,
+        "reward model",
+        path,
+        dtype,
+        fresh=("score.", "classifier."),
+        others=others,
+    )
+
+
 def _load(
-    kind: object, what: str, path: str | Path, dtype: str, fresh: tuple[str, ...] = ()
+    kind: object,
+    what: str,
+    path: str | Path,
+    dtype: str,
+    fresh: tuple[str, ...] = (),
+    others: tuple[str, ...] = (),
 ) -> PreTrainedModel:
     """`kind.from_pretrained`, but weights may be missing only if their name starts with one of
-    `fresh`, and none may be left over.
+    `fresh`, and left over only if it starts with one of `others`.
     """
     import torch
     from safetensors import SafetensorError
@@ -180,7 +204,7 @@ def _load(
     check_loaded(
         model,
         info["missing_keys"],
-        info["unexpected_keys"],
+        [key for key in info["unexpected_keys"] if not key.startswith(others or ("\0",))],
         headers,
         f"{shown(str(path))} ({', '.join(map(str, config.architectures or ['unknown']))})",
         what,

@@ -11,7 +11,7 @@ from glore.prompts import BAD_MARK, ControlText
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["PAD_MARK", "encode_many", "encode_segments", "prepare_tokenizer"]
+__all__ = ["PAD_MARK", "bos_ids", "encode_many", "encode_segments", "prepare_tokenizer"]
 
 PAD_MARK = "[PAD]"
 
@@ -80,7 +80,7 @@ def encode_many(
         **{(False, text): tokens for text, tokens in _encoded(tokenizer, texts)},
         **{(True, text): tokens for text, tokens in _encoded_control(tokenizer, controls)},
     }
-    head = _bos(tokenizer) if bos else []
+    head = bos_ids(tokenizer) if bos else []
     return [
         [
             *(() if isinstance(next(iter(prompt), ""), ControlText) else head),
@@ -111,7 +111,8 @@ def _encoded_control(
     return zip(texts, tokenizer(texts, **_OPTIONS)["input_ids"] if texts else [], strict=True)
 
 
-def _bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The id that the tokenizer puts before a text, if it does."""
     if tokenizer.bos_token_id is None:
         return []
     first = tokenizer("a")["input_ids"][:1]

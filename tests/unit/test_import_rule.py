@@ -29,6 +29,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "gguf_model",
         "chat_template",
         "tokenization",
+        "step_layouts",
+        "reward_models",
         "engines",
         "training",
     ),
@@ -43,7 +45,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 so tasks may know it.
 """
 CONCEPTS = LAYERS[5]
-MAY_USE_TORCH = ("engines", "training", "model_weights", "models", "gguf_model", "tokenization")
+MAY_USE_TORCH = (
+    "engines",
+    "training",
+    "model_weights",
+    "models",
+    "gguf_model",
+    "tokenization",
+    "reward_models",
+)
 EVERYTHING = ("__init__", "__main__")
 """The package's front door and `python -m glore` may name any part."""
 

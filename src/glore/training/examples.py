@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from glore.step_layouts.parts import Parts, score_positions, segment_parts, token_ids
 from glore.tasks.protocol import Document
 from glore.tokenization import encode_many
 
@@ -29,6 +30,7 @@ __all__ = [
     "document_rows",
     "lm_rows",
     "merged_rows",
+    "step_row",
     "step_rows",
 ]
 
@@ -144,28 +146,28 @@ def step_rows(
     """Rows of step examples, and the number left out as too long or without a kept step."""
 
     def encode(chunk: list[StepExample]) -> list[Row]:
-        prompts = encode_many(tokenizer, [e.prompt for e in chunk])
-        flat = encode_many(tokenizer, [(s,) for e in chunk for s in e.steps], bos=False)
-        rows, at = [], 0
-        for example, prompt in zip(chunk, prompts, strict=True):
-            rows.append(_step_row(example, prompt, flat[at : at + len(example.steps)]))
-            at += len(example.steps)
-        return rows
+        parts = segment_parts(
+            tokenizer, [e.prompt for e in chunk], [[(s,) for s in e.steps] for e in chunk]
+        )
+        return [
+            step_row(found, example.labels, example.kept)
+            for example, found in zip(chunk, parts, strict=True)
+        ]
 
     return _rows(examples, encode, max_length)
 
 
-def _step_row(example: StepExample, prompt: list[int], steps: Sequence[list[int]]) -> Row:
-    assert len(example.steps) == len(example.labels) == len(example.kept), (
-        "one label and one flag per step"
-    )
-    ids_T = np.array([*prompt, *(token for step in steps for token in step)], dtype=np.int32)
+def step_row(parts: Parts, labels: Sequence[bool], kept: Sequence[bool]) -> Row:
+    """The row of one solution in any layout: the label of a kept step is the target where its score
+    is read.
+    """
+    places = score_positions(parts)
+    assert len(places) == len(labels) == len(kept), "one label and one flag per step"
+    ids_T = np.array(token_ids(parts), dtype=np.int32)
     targets_T = np.full_like(ids_T, IGNORED)
-    end = len(prompt)
-    for step, label, kept in zip(steps, example.labels, example.kept, strict=True):
-        end += len(step)
-        if kept and step:
-            targets_T[end - 1] = int(label)
+    for part, place, label, is_kept in zip(parts[1:], places, labels, kept, strict=True):
+        if is_kept and part:
+            targets_T[place] = int(label)
     return Row(ids_T, targets_T)
 
 

@@ -1,14 +1,14 @@
 """Step scores from a reward model: solutions in, the probability of "good" after every step out.
 
-Method 2: two-class token classification, read at the last token of each step. One forward pass
-scores all steps of a solution. Solutions lie in a prefix tree (`glore.engines.local.prefix_tree`):
-the tokens of a question, and of the steps that several of its solutions begin with, are computed
-once. Scores of a batch equal single ones up to rounding. Axes: B solutions, T tokens, C classes.
+Method 2: two-class token classification, read at the last token of each step; how questions and
+steps are written is the layout's matter (`glore.step_layouts`). One forward pass scores all steps
+of a solution. Solutions lie in a prefix tree (`glore.engines.local.prefix_tree`): the tokens of a
+question, and of the steps that several of its solutions begin with, are computed once. Scores of a
+batch equal single ones up to rounding. Axes: B solutions, T tokens, C classes.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,8 @@ from glore.engines.local.runner import BACKENDS, ModelRunner
 from glore.engines.protocol import check_scores
 from glore.errors import EngineError, out_of_memory
 from glore.prompts import PLAIN, PromptLayout
+from glore.step_layouts.apart import GloreLayout
+from glore.step_layouts.parts import Item, Parts, StepLayout, score_positions, token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,7 +48,10 @@ class StepScorer(Closable):
     """
 
     def __init__(
-        self, model_path: str | Path, settings: EngineSettings, layout: PromptLayout = PLAIN
+        self,
+        model_path: str | Path,
+        settings: EngineSettings,
+        layout: PromptLayout | StepLayout = PLAIN,
     ) -> None:
         from glore.models import load_step_model, load_tokenizer, pick_device
 
@@ -64,7 +69,7 @@ class StepScorer(Closable):
         tokenizer: PreTrainedTokenizerBase,
         scoring_tokens: int = 16384,
         backends: tuple[str, ...] = BACKENDS,
-        layout: PromptLayout = PLAIN,
+        layout: PromptLayout | StepLayout = PLAIN,
     ) -> StepScorer:
         """A scorer over a model that is loaded already."""
         scorer = cls.__new__(cls)
@@ -77,12 +82,12 @@ class StepScorer(Closable):
         tokenizer: PreTrainedTokenizerBase,
         scoring_tokens: int,
         backends: tuple[str, ...] = BACKENDS,
-        layout: PromptLayout = PLAIN,
+        layout: PromptLayout | StepLayout = PLAIN,
     ) -> None:
         self.model = model.eval()
         self.name = type(model).__name__
         self.tokenizer = tokenizer
-        self.layout = layout
+        self.layout = GloreLayout(layout) if isinstance(layout, PromptLayout) else layout
         self.scoring_tokens = scoring_tokens
         self._runner = ModelRunner(self.model, backends)
         self.warning = self._runner.warning
@@ -124,18 +129,13 @@ class StepScorer(Closable):
         del self.model, self.tokenizer, self._runner
         free_unused()
 
-    def _encode(self, inputs: dict[int, tuple[str, tuple[str, ...]]]) -> dict[int, list[list[int]]]:
-        """Per solution: token ids of the question and of each step."""
-        from glore.tokenization import encode_many
-
-        layout = self.layout
-        heads = encode_many(self.tokenizer, [layout.solve(q) for q, _ in inputs.values()])
-        texts = [(layout.steps.text(s),) for _, steps in inputs.values() for s in steps]
-        encoded_steps = iter(encode_many(self.tokenizer, texts, bos=False))
-        encoded = {}
-        for (index, (_, steps)), head in zip(inputs.items(), heads, strict=True):
-            encoded[index] = [head, *(next(encoded_steps) for _ in steps)]
-            n_tokens = sum(map(len, encoded[index]))
+    def _encode(self, inputs: dict[int, Item]) -> dict[int, Parts]:
+        """The parts of each solution."""
+        encoded = dict(
+            zip(inputs, self.layout.encode(self.tokenizer, list(inputs.values())), strict=True)
+        )
+        for index, parts in encoded.items():
+            n_tokens = sum(map(len, parts))
             if n_tokens > self._context:
                 raise EngineError(
                     f"solution {index} of the batch has {n_tokens} tokens with its question and "
@@ -144,9 +144,7 @@ class StepScorer(Closable):
                 )
         return encoded
 
-    def _in_a_tree(
-        self, encoded: dict[int, list[list[int]]]
-    ) -> Iterator[tuple[int, tuple[float, ...]]]:
+    def _in_a_tree(self, encoded: dict[int, Parts]) -> Iterator[tuple[int, tuple[float, ...]]]:
         """Score with solutions of one question together: what they share is computed once."""
         order = sorted(encoded, key=lambda i: encoded[i])
         longest = max((len(cut(parts)) for parts in encoded.values()), default=0)
@@ -175,7 +173,7 @@ class StepScorer(Closable):
         kv_cache: KVCache | CudaKVCache,
         new: list[Node],
         reached: list[tuple[int, Node]],
-        encoded: dict[int, list[list[int]]],
+        encoded: dict[int, Parts],
     ) -> Iterator[tuple[int, tuple[float, ...]]]:
         """Set each new node's value to p(good) after its last token, then collect the solutions'
         scores from the nodes.
@@ -188,14 +186,10 @@ class StepScorer(Closable):
                 node.value = value
         for i, leaf in reached:
             values = {node.end: node.value for node in leaf.chain()}
-            ends = itertools.accumulate(map(len, encoded[i]))
-            next(ends)
-            yield i, tuple(values[end] for end in ends)
+            yield i, tuple(values[at + 1] for at in score_positions(encoded[i]))
             tree.release(leaf)
 
-    def _in_rows(
-        self, encoded: dict[int, list[list[int]]]
-    ) -> Iterator[tuple[int, tuple[float, ...]]]:
+    def _in_rows(self, encoded: dict[int, Parts]) -> Iterator[tuple[int, tuple[float, ...]]]:
         """Score with one row a solution, rows of similar length together, up to a budget of padded
         tokens.
 
@@ -215,19 +209,20 @@ class StepScorer(Closable):
             start = end
 
     @torch.inference_mode()
-    def _batch(self, encoded: list[list[list[int]]]) -> list[tuple[float, ...]]:
-        ends = [list(itertools.accumulate(map(len, parts))) for parts in encoded]
-        ids_BT = np.zeros((len(encoded), max(e[-1] for e in ends)), np.int64)
-        for row, parts in enumerate(encoded):
-            ids_BT[row, : ends[row][-1]] = [t for part in parts for t in part]
+    def _batch(self, encoded: list[Parts]) -> list[tuple[float, ...]]:
+        places = [score_positions(parts) for parts in encoded]
+        rows = [token_ids(parts) for parts in encoded]
+        ids_BT = np.zeros((len(rows), max(map(len, rows))), np.int64)
+        for n, ids in enumerate(rows):
+            ids_BT[n, : len(ids)] = ids
         device = next(self.model.parameters()).device
         logits_BTC = self.model(
             input_ids=torch.from_numpy(ids_BT).to(device), use_cache=False
         ).logits
-        rows = torch.tensor([row for row, e in enumerate(ends) for _ in e[1:]], device=device)
-        at = torch.tensor([end - 1 for e in ends for end in e[1:]], device=device)
-        values = iter(_good(logits_BTC[rows, at]))
-        return [tuple(next(values) for _ in e[1:]) for e in ends]
+        row = torch.tensor([n for n, each in enumerate(places) for _ in each], device=device)
+        at = torch.tensor([place for each in places for place in each], device=device)
+        values = iter(_good(logits_BTC[row, at]))
+        return [tuple(next(values) for _ in each) for each in places]
 
 
 def _good(logits_NC: torch.Tensor) -> list[float]:

@@ -1,0 +1,99 @@
+"""Open a reward model of any layout as a scorer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glore.chat_template import prompt_layout
+from glore.config import EngineSettings, PromptSettings
+from glore.errors import ModelError, shown
+from glore.model_folder import SAFE, SAFE_INDEX, is_pickled, open_folder
+from glore.model_weights import weight_headers
+from glore.reward_models.layouts import detected, noted_layout, step_layout
+from glore.step_layouts.parts import StepLayout
+
+if TYPE_CHECKING:
+    from glore.engines.local.scorer import StepScorer
+
+__all__ = ["layout_at", "open_reward_model", "prompt_of_run"]
+
+
+def open_reward_model(
+    path: str | Path,
+    layout: str | StepLayout | None = None,
+    engine: EngineSettings | None = None,
+    prompt: PromptSettings | None = None,
+) -> StepScorer:
+    """The reward model at `path` (a folder, a Hub name or NAME@REVISION) as a scorer, which the
+    caller closes: `with open_reward_model(…) as scorer: scorer.score([(question, steps)])`.
+
+    `layout`: how questions and steps are written (`glore.reward_models.layouts.LAYOUTS`); none:
+    what the folder tells. `engine`: device, dtype and batch size; `prompt`: how a model of ours was
+    trained to be prompted (none: as its run says, plain without a run). Scores are the probability
+    that the step is good, in [0, 1], whatever the layout. Weights are read from safetensors only,
+    and no code of the folder is run. Raises ModelError, ConfigError.
+    """
+    from glore.engines.local.scorer import StepScorer
+    from glore.models import load_tokenizer
+    from glore.reward_models.classifiers import load_classifier
+
+    settings = engine or EngineSettings()
+    chosen = layout_at(path, layout, prompt)
+    tokenizer = load_tokenizer(path)
+    model = load_classifier(path, chosen.name, tokenizer, settings.dtype, settings.device)
+    scorer = StepScorer.of(model, tokenizer, settings.scoring_tokens, layout=chosen)
+    scorer.name = str(path)
+    return scorer
+
+
+def layout_at(
+    path: str | Path, layout: str | StepLayout | None = None, prompt: PromptSettings | None = None
+) -> StepLayout:
+    """The layout of the reward model at `path`, as `open_reward_model` takes it. Reads no weights.
+
+    Raises ModelError, ConfigError.
+    """
+    where = f"can't load a reward model from {shown(str(path))}"
+    _refuse_pickles(path, where)
+    if layout is not None and not isinstance(layout, str):
+        return layout
+    found = open_folder(path, "reward model")
+    noted = noted_layout(found.folder, where)
+    if layout is None and noted is not None:
+        return noted
+    name = layout or detected(found, weight_headers(found, where), where)
+    if noted is not None and noted.name == name:
+        return noted
+    if name != "glore":
+        return step_layout(name)
+    asked = prompt or prompt_of_run(found.folder) or PromptSettings()
+    return step_layout(name, prompt=prompt_layout(asked, path))
+
+
+def prompt_of_run(folder: Path) -> PromptSettings | None:
+    """How the run that holds this model folder (RUN/models/NAME) prompts; none outside a run.
+
+    Raises RunError, ConfigError for a run that can't be read.
+    """
+    from glore.pipeline.integrity import makers
+    from glore.pipeline.recorded import made_with
+
+    run_dir = folder.resolve().parent.parent
+    if folder.resolve().parent.name != "models" or not (run_dir / "config.yaml").is_file():
+        return None
+    return made_with(run_dir, makers(run_dir, (folder.name,))).prompt
+
+
+def _refuse_pickles(path: str | Path, where: str) -> None:
+    folder = Path(path)
+    named = folder.is_file() and is_pickled(folder)
+    if folder.is_dir() and not any((folder / name).exists() for name in (SAFE, SAFE_INDEX)):
+        pickles = sorted(p for p in folder.iterdir() if is_pickled(p))
+        folder = pickles[0] if pickles else folder
+        named = bool(pickles)
+    if named:
+        raise ModelError(
+            f"{where}: its weights are pickled ({shown(folder.name)}), and pickles can run code "
+            "when they are read; convert them to safetensors first (docs/formats.md says how)"
+        )

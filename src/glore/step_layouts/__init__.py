@@ -1,0 +1,3 @@
+"""Where a reward model reads its step scores: separators and step tokens, for training, scoring and
+serving alike.
+"""
