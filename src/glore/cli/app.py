@@ -1,5 +1,5 @@
-"""The commands: `glore run · refine · report · show · study · regrade`. `glore.cli.failures` turns
-every error into one line and an exit code.
+"""The commands: `glore run · refine · report · show · study · regrade · export · validate`.
+`glore.cli.failures` turns every error into one line and an exit code.
 
 Each command imports what it needs, so `glore --help` answers at once. Tables and results go to
 stdout; progress, notes and errors go to stderr.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from glore.cli.failures import outcome, run_app
-from glore.errors import RunError, printable, shown
+from glore.errors import DataError, RunError, printable, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -229,6 +229,82 @@ def regrade(
             console.print(table)
         for note in regrading_notes(found, config.run_dir):
             console.print(printable(note), soft_wrap=True)
+
+
+@app.command()
+def export(
+    source: Annotated[
+        str, typer.Argument(metavar="RUN|FILE", help="A run, or a file of labelled solutions.")
+    ],
+    to: Annotated[
+        str, typer.Option("--format", help="The layout to write, such as trl (docs/formats.md).")
+    ],
+    output: Annotated[Path, typer.Option(help="The file to write: *.jsonl, *.json, *.parquet.")],
+    origin: Annotated[
+        str | None,
+        typer.Option("--from", help="The layout of FILE. Default: told from its fields."),
+    ] = None,
+    part: Annotated[str, typer.Option(help="Drafts of a run: train or test.")] = "train",
+    labels: Annotated[str, typer.Option(help="Labels of a run: sorm, soft or truth.")] = "sorm",
+    threshold: Annotated[
+        float | None, typer.Option(help="Soft labels above it become good, if need be.")
+    ] = None,
+    neutral: Annotated[
+        str, typer.Option(help="What neutral labels become, if need be: good, bad or missing.")
+    ] = "good",
+    missing: Annotated[
+        str, typer.Option(help="Solutions with unlabelled steps, if need be: leave_out or cut.")
+    ] = "leave_out",
+    placeholder: Annotated[str, typer.Option(help="Ends each step in the layout openrlhf.")] = "ки",
+) -> None:
+    """Write labelled solutions, of a run or a file, in another tool's layout."""
+    with outcome():
+        from glore.cli.format_commands import export_solutions
+        from glore.formats import read_solutions
+        from glore.formats.run_solutions import run_solutions
+        from glore.tasks.data.readers import data_suffix
+
+        path = Path(os.path.expanduser(source))
+        if path.is_file() or data_suffix(path.name):
+            solutions = read_solutions(path, origin, placeholder=placeholder)
+        else:
+            solutions = run_solutions(_open_run(source).run_dir, part, labels)
+        export_solutions(
+            solutions,
+            output,
+            to,
+            _console(),
+            threshold=threshold,
+            neutral=neutral,
+            missing=missing,
+            placeholder=placeholder,
+        )
+
+
+@app.command()
+def validate(
+    file: Annotated[Path | None, typer.Argument(help="A file of labelled solutions.")] = None,
+    layout: Annotated[
+        str | None, typer.Option("--format", help="Its layout. Default: told from its fields.")
+    ] = None,
+    placeholder: Annotated[str, typer.Option(help="Ends each step in the layout openrlhf.")] = "ки",
+    faults: Annotated[int, typer.Option(min=1, max=10_000, help="Faults to show.")] = 20,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of TRL's layout, and end.")
+    ] = False,
+) -> None:
+    """Check a file of labelled solutions: line and field of each fault. Exit code 1 if any."""
+    with outcome():
+        from glore.cli.format_commands import print_schema, print_validation
+
+        if schema:
+            print_schema(_console())
+            return
+        if file is None:
+            raise DataError("give a file, or --schema")
+        console = _console()
+        if not print_validation(file, layout, console, placeholder=placeholder, max_faults=faults):
+            raise typer.Exit(1)
 
 
 def main() -> NoReturn:

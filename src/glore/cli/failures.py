@@ -1,7 +1,7 @@
 """How a command ends: every error as one line on stderr, and the exit code.
 
 0    done
-1    a bug, or a write to stdout failed
+1    a bug, a write to stdout failed, or `glore validate` found faults
 2    a mistake in the input, or an error of the system, such as a missing file or a full disk
 130  Ctrl-C
 """

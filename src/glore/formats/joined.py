@@ -14,8 +14,10 @@ from glore.errors import DataError, shown
 from glore.formats.fields import FieldError, Fields, text
 from glore.formats.labelled import LabelledSolution
 
-__all__ = ["QUESTION", "SIGNS", "join_question", "refuse_token", "split_question"]
+__all__ = ["JOINED", "QUESTION", "SIGNS", "join_question", "refuse_token", "split_question"]
 
+JOINED = ("math_shepherd", "openrlhf", "rlhflow")
+"""Layouts with question and first step in one text."""
 QUESTION = "question"
 SIGNS = {True: "+", False: "-"}
 FIRST_STEP = re.compile(r"\bstep 1:", re.IGNORECASE)

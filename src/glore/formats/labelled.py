@@ -42,7 +42,7 @@ class LabelledSolution:
     counts: tuple[RolloutCount | None, ...] | None = None
     """Rollouts that verify each step, one entry per step."""
     kept: tuple[bool, ...] | None = None
-    """Per step: is its label used in training (after balancing)?"""
+    """Per step: is its label used in training (after balancing)? None: all are."""
     layout: str | None = None
     """The layout that `fields` belong to; none without fields."""
     fields: Mapping[str, object] = dataclasses.field(default_factory=dict)

@@ -2,7 +2,8 @@
 
 `question` and `steps` are needed (or `solution`, a text whose non-empty lines are the steps). The
 fields of `LabelledSolution` stand under their names where they are known; `source` holds what only
-another layout has a place for. A label is true, false, "neutral", a number from 0 to 1, or null.
+another layout has a place for. A label is true, false, "neutral", a number from 0 to 1, or null. In
+Parquet, whose columns have one type, hard labels are the words good, bad and neutral.
 """
 
 from __future__ import annotations
@@ -126,16 +127,11 @@ def _write(solution: LabelledSolution, options: WriteOptions) -> dict[str, objec
 
 
 def _labels(solution: LabelledSolution, options: WriteOptions) -> list[object] | None:
-    """Labels as JSON values. In Parquet they are of one type, so hard ones with a neutral among
-    them are words.
-    """
-    labels = solution.labels
-    if labels is None:
+    """Labels as JSON values. In Parquet they are of one type, so hard ones are words there."""
+    if solution.labels is None:
         return None
-    if options.columnar and NEUTRAL in labels:
-        names = {True: "good", False: "bad"}
-        return [names[x] if isinstance(x, bool) else x for x in labels]
-    return list(labels)
+    names = {True: "good", False: "bad"} if options.columnar else {True: True, False: False}
+    return [names[x] if isinstance(x, bool) else x for x in solution.labels]
 
 
 def _detects(fields: Fields) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,10 @@ from glore.formats.registry import detect_layout, find_layout
 from glore.formats.rows import FileRow, read_rows
 
 __all__ = ["Reading", "RowReading", "open_file", "read_solutions"]
+
+
+MAX_UNREADABLE = 100
+"""As many broken lines may stand before the one that tells the layout."""
 
 
 class RowReading(NamedTuple):
@@ -50,25 +55,26 @@ def open_file(path: Path, layout: str | None = None, *, placeholder: str = PLACE
     """The layout of a file and its rows, of which faulty ones come with their fault. Raises
     DataError as `read_solutions`, but for faults of rows.
     """
+    found = None if layout is None else find_layout(layout)
     rows = read_rows(Path(path))
-    first = next(rows, None)
-    if first is None:
+    first = list(_up_to_readable(rows))
+    if not first:
         raise DataError(f"{path} has no rows; give a file with at least one solution")
-    if layout is not None:
-        found = find_layout(layout)
-    elif first.fields is None:
-        raise DataError(f"{first.where}: {first.fault}")
-    else:
-        found = detect_layout(first.fields, first.where)
-    return Reading(found, _read(first, rows, found, ReadOptions(placeholder)))
+    if found is None:
+        readable = first[-1]
+        if readable.fields is None:
+            raise DataError(f"{first[0].where}: {first[0].fault}")
+        found = detect_layout(readable.fields, readable.where)
+    options = ReadOptions(placeholder)
+    return Reading(found, (_solutions(r, found, options) for r in itertools.chain(first, rows)))
 
 
-def _read(
-    first: FileRow, rows: Iterator[FileRow], layout: Layout, options: ReadOptions
-) -> Iterator[RowReading]:
-    yield _solutions(first, layout, options)
-    for row in rows:
-        yield _solutions(row, layout, options)
+def _up_to_readable(rows: Iterator[FileRow]) -> Iterator[FileRow]:
+    """The first rows, up to one that can be read."""
+    for row in itertools.islice(rows, MAX_UNREADABLE):
+        yield row
+        if row.fields is not None:
+            return
 
 
 def _solutions(row: FileRow, layout: Layout, options: ReadOptions) -> RowReading:

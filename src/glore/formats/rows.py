@@ -241,7 +241,9 @@ def _parquet_rows(path: Path) -> Iterator[FileRow]:
             for batch in file.iter_batches(batch_size=BLOCK):
                 for row in batch.to_pylist():
                     number += 1
-                    yield _object(f"{path}, row {number}", row)
+                    # Pandas writes a missing value as NaN.
+                    fields = {k: v for k, v in row.items() if v == v}
+                    yield _object(f"{path}, row {number}", fields)
     except (OSError, ValueError, pa.ArrowException) as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(f"can't read {path} after row {number}: {printable(said)}") from error
@@ -305,14 +307,29 @@ def _table(block: list[Mapping[str, object]], schema: pa.Schema, before: int) ->
 def _column(
     block: list[Mapping[str, object]], name: str, kind: pa.DataType | None, before: int
 ) -> pa.Array:
+    """The values of a column. Raises DataError if one of them would change its type."""
+    values = [row.get(name) for row in block]
     try:
-        return pa.array([row.get(name) for row in block], kind)
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        said = printable(next(iter(str(error).splitlines()), ""), 200)
+        found = pa.array(values, kind)
+    except (pa.ArrowException, TypeError, ValueError):
+        found = None
+    if found is None or not _is_same(values, found.to_pylist()):
         raise DataError(
-            f"after row {before}: the column {name} holds values of several types ({said}); write "
-            "JSON lines (*.jsonl)"
-        ) from error
+            f"after row {before}: the column {name} holds values of several types, such as hard "
+            "and soft labels; write JSON lines (*.jsonl)"
+        )
+    return found
+
+
+def _is_same(before: object, after: object) -> bool:
+    """Did a value keep its type? (Arrow turns true among fractions into 1.0.) Of an object, names
+    that other rows have are added as none.
+    """
+    if isinstance(before, dict) and isinstance(after, dict):
+        return all(_is_same(before.get(name), after[name]) for name in after)
+    if isinstance(before, list) and isinstance(after, list):
+        return len(before) == len(after) and all(map(_is_same, before, after))
+    return type(before) is type(after) and before == after
 
 
 def _without_null(kind: pa.DataType) -> pa.DataType:

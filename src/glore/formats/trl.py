@@ -1,7 +1,7 @@
 """TRL's stepwise supervision: `prompt`, `completions`, `labels` (true and false, or probabilities).
 
 TRL removed the layout in version 1.14 (September 2026). Its schema lives on in
-`trl_stepwise.v1.schema.json` beside this file. In TRL a soft label became 0 or 1 (`int(label)`).
+`trl_stepwise.v1.json` beside this file. In TRL a soft label became 0 or 1 (`int(label)`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from glore.formats.layout import SOFT_LABELS, Layout, ReadOptions, WriteOptions
 
 __all__ = ["SCHEMA_FILE", "TRL"]
 
-SCHEMA_FILE = "trl_stepwise.v1.schema.json"
+SCHEMA_FILE = "trl_stepwise.v1.json"
 OWN = ("prompt", "completions", "labels")
 
 

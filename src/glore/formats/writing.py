@@ -30,9 +30,11 @@ from glore.formats.layout import (
 from glore.formats.registry import find_layout
 from glore.formats.rows import is_columnar, write_rows
 
-__all__ = ["MISSING_AS", "NEUTRAL_AS", "Written", "write_solutions"]
+__all__ = ["MISSING_AS", "NEUTRAL_AS", "UNLABELLED_STEP", "Written", "write_solutions"]
 
 NEUTRAL_AS: Mapping[str, Label] = {"good": True, "bad": False, "missing": None}
+UNLABELLED_STEP = "with a step without a label"
+"""Why most solutions that a layout has no place for are left out."""
 MISSING_AS = ("leave_out", "cut")
 NAMES = {
     "id": "ids",
@@ -88,14 +90,16 @@ def write_solutions(
         number = 0
         for number, solution in enumerate(solutions, start=1):
             try:
-                row = _row(solution, found, options, lost)
+                fitted, losses = _fitted(solution, found, options)
+                row = found.write(fitted, options)
             except UnfitError as why:
                 left_out[str(why)] += 1
                 continue
             except DataError as error:
                 raise DataError(f"solution {number}: {error}") from error
             written[0] += 1
-            written[1] += len(solution.steps)
+            written[1] += len(fitted.steps)
+            lost.update(dict.fromkeys(losses, 1))
             yield row
         if not written[0]:
             reasons = "; ".join(f"{n} {why}" for why, n in left_out.items()) or "there are none"
@@ -125,9 +129,12 @@ def _checked(options: WriteOptions) -> WriteOptions:
     return options
 
 
-def _row(
-    solution: LabelledSolution, layout: Layout, options: WriteOptions, lost: Counter[str]
-) -> dict[str, object]:
+def _fitted(
+    solution: LabelledSolution, layout: Layout, options: WriteOptions
+) -> tuple[LabelledSolution, list[str]]:
+    """The solution with labels of kinds that the layout holds, and what was lost. Raises UnfitError
+    if it has no place for it, DataError for a soft label without a threshold.
+    """
     if not solution.steps:
         raise UnfitError("without steps")
     losses = [NAMES[name] for name in NAMES if name not in layout.holds and _has(solution, name)]
@@ -137,16 +144,14 @@ def _row(
     if labels is None and NO_LABELS not in layout.holds:
         raise UnfitError("without labels")
     if labels is not None:
-        labels = tuple(_fitted(label, layout, options, losses) for label in labels)
+        labels = tuple(_fitted_label(label, layout, options, losses) for label in labels)
     fitted = dataclasses.replace(solution, labels=labels)
     if labels is not None and None in labels and MISSING_LABELS not in layout.holds:
         fitted = _cut(fitted, options)
         losses.append("steps without a label at the end, cut")
     if reason := layout.loses(fitted):
         losses.append(reason)
-    row = layout.write(fitted, options)
-    lost.update(dict.fromkeys(losses, 1))
-    return row
+    return fitted, losses
 
 
 def _cut(solution: LabelledSolution, options: WriteOptions) -> LabelledSolution:
@@ -154,7 +159,7 @@ def _cut(solution: LabelledSolution, options: WriteOptions) -> LabelledSolution:
     labels = solution.labels or ()
     n = labels.index(None)
     if options.missing != "cut" or n == 0 or any(label is not None for label in labels[n:]):
-        raise UnfitError("with a step without a label")
+        raise UnfitError(UNLABELLED_STEP)
     return dataclasses.replace(
         solution,
         steps=solution.steps[:n],
@@ -164,7 +169,7 @@ def _cut(solution: LabelledSolution, options: WriteOptions) -> LabelledSolution:
     )
 
 
-def _fitted(label: Label, layout: Layout, options: WriteOptions, losses: list[str]) -> Label:
+def _fitted_label(label: Label, layout: Layout, options: WriteOptions, losses: list[str]) -> Label:
     if label == NEUTRAL and NEUTRAL_LABELS not in layout.holds:
         losses.append(f"neutral labels, now {options.neutral}")
         return NEUTRAL_AS[options.neutral]
