@@ -19,6 +19,7 @@ from glore.stages import build_stages
 from glore.studies import STUDIES, Study, find_study, run_study
 from glore.studies.rerank import RerankPoint
 from glore.studies.run import study_tables
+from glore.studies.where import WhereRow
 from support.pretend_models import config_of, pretend
 from support.small_stages import contents
 
@@ -60,6 +61,31 @@ def test_a_study_adds_a_folder_to_the_run_and_is_reused(run: RunConfig, name: st
         assert f"### {view.title}" in text
         lines = (run.run_dir / folder / f"{view.id}.csv").read_text(encoding="utf-8").splitlines()
         assert len(lines) == 1 + len(view.rows)
+
+
+def test_where_refines_the_wrong_drafts_from_their_first_wrong_step(run: RunConfig) -> None:
+    from glore.evaluation import read_evaluation
+
+    run_study(find_study("where"), run)
+    stage = run.run_dir / "studies/where/stages/refinements_from_first_wrong_step"
+    made = read_records(sorted(stage.glob("part-*.parquet")), Solution)
+    rows = read_records(sorted(stage.glob("rows-*.parquet")), WhereRow)
+    test = run.run_dir / "stages"
+    drafts = read_records(sorted((test / "test_drafts").glob("part-*.parquet")), Solution)
+    wrong = [d.id for d in drafts if d.correct == "wrong"]
+    assert [s.draft_id for s in made] == wrong
+    evaluation = read_evaluation(run.run_dir / "report" / "evaluation.json")
+    pipeline = next(r.accuracy for r in evaluation.figure4 if r.way == "reranked")
+    by_table = {t: [r for r in rows if r.table == t] for t in ("accuracy", "fixed")}
+    own, where, when, which = by_table["accuracy"]
+    assert (own.value, own.n, own.difference) == (pipeline.value, len(drafts), None)
+    assert where.value <= when.value <= which.value
+    own, placed = by_table["fixed"]
+    assert own.value == next(
+        r.fixed.value for r in evaluation.table3 if r.refiners == ("local_sorm",)
+    )
+    assert placed.value == sum(s.correct == "right" for s in made) / len(wrong)
+    assert placed.difference == pytest.approx(placed.value - own.value)
 
 
 def test_rerank_agrees_with_the_run_where_they_measure_the_same(run: RunConfig) -> None:

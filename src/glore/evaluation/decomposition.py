@@ -42,6 +42,7 @@ __all__ = [
     "OracleRow",
     "PlaceRow",
     "decompose",
+    "first_errors",
 ]
 
 PIPELINE = "pipeline"
@@ -119,7 +120,7 @@ def decompose(inputs: EvaluationInputs, index: Index) -> Decomposition | None:
     scored = any(index.step_scores(ORM, d) is not None for d in index.drafts)
     if not tried.intersection(CANDIDATES) or not scored:
         return None
-    source, error_of = _first_errors(inputs)
+    source, error_of = first_errors(inputs)
     places = {d.id: _place(index, d, error_of) for d in index.drafts if d.correct == "wrong"}
     rows, gain = _places(index, places)
     return Decomposition(
@@ -132,7 +133,7 @@ def decompose(inputs: EvaluationInputs, index: Index) -> Decomposition | None:
     )
 
 
-def _first_errors(inputs: EvaluationInputs) -> tuple[str | None, Mapping[str, int]]:
+def first_errors(inputs: EvaluationInputs) -> tuple[str | None, Mapping[str, int]]:
     """The first wrong step of each wrong draft where it is known, and how it is known."""
     wrong = {d.id for d in inputs.drafts if d.correct == "wrong"}
     for name, records in (("truth", inputs.draft_truth), ("labels", inputs.draft_labels)):

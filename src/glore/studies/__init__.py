@@ -3,6 +3,7 @@
 study     what a study is, and the registry of all
 run       runs a study over a run
 rerank    the ways to reduce step scores (App. D)
+where     local refinement from the first wrong step
 """
 
 from __future__ import annotations

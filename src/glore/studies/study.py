@@ -21,7 +21,9 @@ from glore.report.views import TableView
 
 __all__ = ["STUDIES", "Study", "find_study"]
 
-STUDIES: Mapping[str, str] = MappingProxyType({"rerank": "glore.studies.rerank:STUDY"})
+STUDIES: Mapping[str, str] = MappingProxyType(
+    {"rerank": "glore.studies.rerank:STUDY", "where": "glore.studies.where:STUDY"}
+)
 """Name → where it is."""
 GROUP = "glore.studies"
 

@@ -1,0 +1,264 @@
+"""Study `where`: the local refinement from the first wrong step, of every wrong test draft.
+
+The report's decomposition knows this refinement only where a reward model happened to mark that
+step. Here it is drawn for all wrong drafts whose first wrong step is known (exact truth, else the
+labels of rollouts), with the run's refiner, greedily, and scored by the run's ORM. So *where* has
+an oracle on all drafts, alone and together with *when* (right drafts are kept) and *which* (the
+gold answer chooses). A wrong draft without a known first wrong step keeps its local refinement.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from glore.config import RunConfig
+from glore.decisions import GLOBAL, LOCAL_SORM, MarkedDraft, refine_drafts
+from glore.evaluation import EvaluationInputs, EvaluationOptions
+from glore.evaluation.decomposition import first_errors
+from glore.evaluation.inputs import ORM, Index
+from glore.evaluation.refinement import candidates_of, chosen_by_orm
+from glore.pipeline import StageContext, declare
+from glore.pipeline.integrity import recorded_files
+from glore.records import Problem, Solution, StepLabels, StepScores, read_records
+from glore.report.views import Cell, TableView
+from glore.solutions import graded_solution
+from glore.stages.checks import check_engine
+from glore.stages.common import (
+    SAMPLING,
+    layout_of,
+    lazy_engine,
+    model_name,
+    problems_by_id,
+    score,
+    shard_size,
+    task_of,
+    verdicts,
+)
+from glore.statistics import Difference, Estimate
+from glore.studies.study import Study
+
+__all__ = ["STUDY", "WhereRow"]
+
+ACCURACY, FIXED = "accuracy", "fixed"
+PIPELINE = "draft + global + local from the SORM's mark, by ORM"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WhereRow:
+    """One way to refine, and its difference to the run's own on the same drafts."""
+
+    table: str
+    """ACCURACY (of all test drafts) or FIXED (share of the wrong ones)."""
+    way: str
+    value: float
+    low: float
+    high: float
+    n: int
+    difference: float | None
+    """None for the run's own way."""
+    difference_low: float | None
+    difference_high: float | None
+    gained: int
+    lost: int
+    p: float | None
+
+
+@declare(
+    "refinements_from_first_wrong_step",
+    inputs=("test_labels", "test_scores"),
+    reads=(
+        *("evaluation.threshold", "evaluation.aggregate", "evaluation.bootstrap_samples"),
+        *SAMPLING,
+    ),
+    checks=(check_engine,),
+)
+def refinements(ctx: StageContext) -> None:
+    """Parts: `part` (the refinements), `orm` (their scores), `rows` (the results)."""
+    problems = problems_by_id(ctx, "test")
+    inputs = _inputs(ctx, problems)
+    source, error_of = first_errors(inputs)
+    wrong = [MarkedDraft(d, error_of[d.id]) for d in inputs.drafts if d.id in error_of]
+    made = _refined(ctx, wrong, problems)
+    scores = score(ctx, ORM, made, problems, part=ORM)
+    found = _rows(ctx, inputs, made, scores)
+    ctx.write(found, WhereRow, "rows")
+    ctx.count(**verdicts(made), from_truth=int(source == "truth"))
+
+
+def _inputs(ctx: StageContext, problems: Mapping[str, Problem]) -> EvaluationInputs:
+    kinds = (GLOBAL, LOCAL_SORM)
+    return EvaluationInputs(
+        name="",
+        problems=tuple(problems.values()),
+        drafts=tuple(ctx.read("test_drafts", Solution)),
+        samples=(),
+        refinements=tuple(s for k in kinds for s in ctx.read("test_refinements", Solution, k)),
+        scores=(
+            *ctx.read("test_draft_scores", StepScores, ORM),
+            *ctx.read("test_scores", StepScores, f"refined_{ORM}"),
+        ),
+        draft_labels=tuple(ctx.read("test_labels", StepLabels)),
+        draft_truth=tuple(ctx.read("test_labels", StepLabels, "truth")),
+    )
+
+
+def _refined(
+    ctx: StageContext, wrong: Sequence[MarkedDraft], problems: Mapping[str, Problem]
+) -> list[Solution]:
+    folder = ctx.model_dir("refiner")
+    task, engine, layout = task_of(ctx), lazy_engine(ctx, folder), layout_of(ctx, folder)
+    questions = {i: p.question for i, p in problems.items()}
+
+    def work(shard: Sequence[MarkedDraft]) -> list[Solution]:
+        completions = refine_drafts(
+            engine(),
+            {LOCAL_SORM: shard},
+            questions,
+            max_new_tokens=ctx.config.student.max_new_tokens,
+            seed=ctx.seed,
+            layout=layout,
+        )[LOCAL_SORM]
+        ctx.count(tokens=sum(c.n_tokens for c in completions))
+        return [
+            graded_solution(
+                task,
+                problems[m.draft.problem_id],
+                completion,
+                solution_id=f"{m.draft.id}/first wrong step",
+                source=LOCAL_SORM,
+                temperature=0.0,
+                draft_id=m.draft.id,
+                steps=layout.steps,
+            )
+            for m, completion in zip(shard, completions, strict=True)
+        ]
+
+    made = ctx.sharded(wrong, shard_size(1), work, Solution, unit="drafts")
+    ctx.release(model_name(folder))
+    return made
+
+
+def _rows(
+    ctx: StageContext,
+    inputs: EvaluationInputs,
+    made: Sequence[Solution],
+    scores: Sequence[StepScores],
+) -> list[WhereRow]:
+    settings = ctx.config.evaluation
+    options = EvaluationOptions(
+        threshold=settings.threshold,
+        aggregate=settings.aggregate,
+        bootstrap_samples=settings.bootstrap_samples,
+        seed=ctx.seed,
+    )
+    own = Index(inputs, options)
+    placed = {s.draft_id for s in made}
+    right = {d.id for d in inputs.drafts if d.correct == "right"}
+    others = [
+        s
+        for s in inputs.refinements
+        if s.source == GLOBAL or (s.draft_id not in placed and s.draft_id not in right)
+    ]
+    oracle = Index(
+        dataclasses.replace(inputs, refinements=(*others, *made), scores=(*inputs.scores, *scores)),
+        options,
+    )
+    ways = {
+        PIPELINE: [_is_right(_chosen(own, d)) for d in own.drafts],
+        "where: local from the first wrong step": [
+            _is_right(_chosen(oracle, d)) for d in own.drafts
+        ],
+        "when and where: the wrong drafts alone": [
+            _is_right(d) or _is_right(_chosen(oracle, d, without_draft=True)) for d in own.drafts
+        ],
+        "where and which: choice by the gold answer": [
+            any(map(_is_right, candidates_of(oracle, d))) for d in own.drafts
+        ],
+    }
+    wrong = [d for d in own.drafts if d.correct == "wrong"]
+    fixed = {
+        name: [_is_right(index.refinement_of.get((d.id, LOCAL_SORM))) for d in wrong]
+        for name, index in (
+            ("local from the SORM's mark", own),
+            ("local from the first wrong step", oracle),
+        )
+    }
+    return [
+        *_compared(own, ACCURACY, own.drafts, ways),
+        *_compared(own, FIXED, wrong, fixed),
+    ]
+
+
+def _chosen(index: Index, draft: Solution, without_draft: bool = False) -> Solution:
+    candidates = candidates_of(index, draft)
+    return chosen_by_orm(index, (candidates[1:] if without_draft else []) or candidates)
+
+
+def _compared(
+    index: Index, table: str, drafts: Sequence[Solution], ways: Mapping[str, list[bool]]
+) -> list[WhereRow]:
+    """A row for each way; differences to the first one."""
+    first, *_ = ways.values()
+    units = index.units(drafts)
+    rows: list[WhereRow] = []
+    for way, flags in ways.items():
+        share = index.share(drafts, flags)
+        if share.value is None or share.low is None or share.high is None:
+            continue
+        d = (
+            index.resampler.paired(units, list(map(float, flags)), list(map(float, first)))
+            if rows
+            else Difference(None, None, None, 0, 0, 0, None)
+        )
+        rows.append(
+            WhereRow(
+                *(table, way, share.value, share.low, share.high, share.n),
+                *(d.value, d.low, d.high, d.gained, d.lost, d.p),
+            )
+        )
+    return rows
+
+
+def _is_right(solution: Solution | None) -> bool:
+    return solution is not None and solution.correct == "right"
+
+
+def _tables(config: RunConfig, folder: Path) -> list[TableView]:
+    found = read_records(recorded_files(folder / "stages" / refinements.name, "rows"), WhereRow)
+    return [
+        _table(found, ACCURACY, "Where · Accuracy with the first wrong step known", "accuracy"),
+        _table(found, FIXED, "Where · Wrong drafts that local refinement fixes", "fixed"),
+    ]
+
+
+def _table(found: Sequence[WhereRow], table: str, title: str, measure: str) -> TableView:
+    rows: list[tuple[Cell, ...]] = []
+    for r in found:
+        if r.table != table:
+            continue
+        difference = (
+            ""
+            if r.difference is None
+            else Difference(
+                *(r.difference, r.difference_low, r.difference_high, r.n, r.gained, r.lost, r.p)
+            )
+        )
+        rows.append((r.way, Estimate(r.value, r.low, r.high, r.n), r.n, difference))
+    return TableView(
+        f"where-{table}",
+        title,
+        "Local refinements are drawn from the first wrong step of every wrong draft where it is "
+        "known; right drafts have none. Differences to the first row, paired, in points.",
+        ("way", f"{measure}, % [95 %]", "n", "− first row, points [95 %]"),
+        tuple(rows),
+    )
+
+
+STUDY = Study(
+    "where",
+    "Local refinement from the first wrong step of every wrong draft: which part fails.",
+    lambda config: (refinements,),
+    _tables,
+)
