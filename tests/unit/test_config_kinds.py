@@ -18,11 +18,11 @@ from glore.config import (
     Gsm8kTaskSettings,
     HttpEngineSettings,
     JsonlTaskSettings,
+    MathTaskSettings,
     RayEngineSettings,
     RunConfig,
     StoriesSettings,
     StoriesTaskSettings,
-    SvampTaskSettings,
     TaskSettings,
     TorchEngineSettings,
     VllmEngineSettings,
@@ -87,10 +87,12 @@ FLAT_ENGINE = {
 
 
 def config(
-    task: dict[str, object] | None = None, engine: dict[str, object] | None = None
+    task: dict[str, object] | None = None,
+    engine: dict[str, object] | None = None,
+    **sections: object,
 ) -> RunConfig:
     return RunConfig.model_validate(
-        {"name": "x", "base": {"model": "m"}, "task": task or {}, "engine": engine or {}}
+        {"name": "x", "base": {"model": "m"}, "task": task or {}, "engine": engine or {}} | sections
     )
 
 
@@ -127,7 +129,7 @@ def test_without_a_kind_it_is_the_first() -> None:
 
 @pytest.mark.parametrize("kind", ["stories", "gsm8k", "svamp", "math", "jsonl"])
 def test_a_task_with_the_settings_of_all_kinds_is_taken(kind: str) -> None:
-    task = config(task={**FLAT_TASK, "kind": kind}).task
+    task = config(task={**FLAT_TASK, "kind": kind}, student={"bootstrap": "prompt"}).task
     assert task == TaskSettings(kind=kind)
     assert not set(task.model_dump()) - set(type(task).model_fields)
 
@@ -446,8 +448,8 @@ def test_packages_are_not_asked_for_what_is_built_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.metadata.entry_points", None)
-    flat = config(task={**FLAT_TASK, "kind": "svamp"}, engine={**FLAT_ENGINE, "kind": "vllm"})
-    assert (type(flat.task), type(flat.engine)) == (SvampTaskSettings, VllmEngineSettings)
+    flat = config(task={**FLAT_TASK, "kind": "math"}, engine={**FLAT_ENGINE, "kind": "vllm"})
+    assert (type(flat.task), type(flat.engine)) == (MathTaskSettings, VllmEngineSettings)
 
 
 def test_two_packages_with_one_name(package: Path, tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ from glore.config.task_kinds import (
     MathTaskSettings,
     StoriesTaskSettings,
     SvampTaskSettings,
+    Worked,
 )
 from glore.config.training import (
     BaseModelSettings,
@@ -81,6 +82,7 @@ __all__ = [
     "TorchEngineSettings",
     "TrainSettings",
     "VllmEngineSettings",
+    "Worked",
     "load_config",
     "load_run",
     "resolved_recipe",

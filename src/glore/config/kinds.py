@@ -21,7 +21,7 @@ from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import to_jsonable_python
 
 from glore.config.plugins import plugin, plugin_names
-from glore.config.section import Settings
+from glore.config.section import NEWER, Settings
 from glore.errors import ConfigError, shown
 
 __all__ = ["KindSettings", "Kinds"]
@@ -60,8 +60,16 @@ class KindSettings(Settings):
         return [name for name in cls.model_fields if name not in cls.unread]
 
     def fingerprint_fields(self) -> dict[str, object]:
-        """The settings that results depend on, by their names below the section."""
-        return {name: getattr(self, name) for name in type(self).model_fields}
+        """The settings that results depend on, by their names below the section. Those marked
+        `NEWER` are left out at their defaults.
+        """
+        fields = type(self).model_fields
+        values = {name: getattr(self, name) for name in fields}
+        return {
+            name: value
+            for name, value in values.items()
+            if NEWER not in fields[name].metadata or value != fields[name].default
+        }
 
 
 Base = TypeVar("Base", bound=KindSettings, covariant=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from glore.config.kinds import Kinds
-from glore.config.section import LocalPath, Revision
+from glore.config.section import NEWER, LocalPath, Revision
 from glore.config.stories import StoriesSettings
 from glore.config.task import TaskSettings
 from glore.errors import shown
@@ -20,6 +20,7 @@ __all__ = [
     "StoriesTaskSettings",
     "SvampTaskSettings",
     "UsualData",
+    "Worked",
 ]
 
 _FLAT_DEFAULTS: dict[str, object] = {
@@ -176,6 +177,9 @@ class Gsm8kTaskSettings(DatasetTaskSettings):
     )
 
 
+Worked = Literal["none", "equations", "columns"]
+
+
 class SvampTaskSettings(DatasetTaskSettings):
     """SVAMP (Patel et al. 2021)."""
 
@@ -184,15 +188,46 @@ class SvampTaskSettings(DatasetTaskSettings):
     """As for `gsm8k`."""
     scratch_path: LocalPath | None = None
     """The MAWPS/ASDiv-A CSV that a base model trained from nothing learns from."""
+    mawps_path: Annotated[LocalPath | None, NEWER] = None
+    """The MAWPS/ASDiv-A CSV whose problems join the training questions, after `max_train`. None of
+    them has the wording of a dev or test question.
+    """
+    worked: Annotated[Worked | None, NEWER] = None
+    """Worked solutions of the training questions, made from their equations. `equations`: a line
+    per operation. `columns`: with the question's numbers named first and longer numbers computed by
+    columns. Without a value: `columns` if there is a `scratch_path`, else `none`.
+    """
 
     opener: ClassVar[str] = "glore.tasks.svamp.task:open_svamp"
     regrader: ClassVar[str | None] = "glore.tasks.data.dataset:regrade_numbers"
     unread: ClassVar[frozenset[str]] = frozenset({"merge_answer_line"})
     usual: ClassVar[UsualData] = UsualData(700, 300, "ChilleD/SVAMP", whole_file="SVAMP.json")
 
+    @property
+    def solutions(self) -> Worked:
+        """`worked`, or what it is without a value."""
+        return self.worked or ("none" if self.scratch_path is None else "columns")
+
+    @property
+    def expected_worked_share(self) -> float:
+        return float(self.solutions != "none")
+
+    def expected_questions(self, split: str) -> int:
+        added = 3138 if split == "train" and self.mawps_path is not None else 0
+        return super().expected_questions(split) + added
+
+    def check_worked_solutions(self) -> None:
+        if self.solutions == "none":
+            raise ValueError(
+                "student.bootstrap: sft needs worked solutions, and SVAMP has equations only; set "
+                "task.worked to equations or columns, or student.bootstrap to prompt"
+            )
+
     def local_data(self, *, base_text: bool = False) -> dict[str, str]:
-        text = self.scratch_path if base_text else None
-        return super().local_data() | ({} if text is None else {"scratch_path": text})
+        named = {"mawps_path": self.mawps_path}
+        if base_text:
+            named["scratch_path"] = self.scratch_path
+        return super().local_data() | {k: path for k, path in named.items() if path is not None}
 
     def check_base_text(self) -> None:
         if self.scratch_path is None:
@@ -218,7 +253,7 @@ class JsonlTaskSettings(DatasetTaskSettings):
     kind: Literal["jsonl"] = "jsonl"
     boxed: bool = True
     """As for `gsm8k`."""
-    verifier: str | None = None
+    verifier: Annotated[str | None, NEWER] = None
     """What counts as right, instead of comparing answers: an entry point in `glore.verifiers` of an
     installed package. It names a function of a problem's answer and a solution's steps that returns
     a `glore.tasks.Grade`.
@@ -227,12 +262,6 @@ class JsonlTaskSettings(DatasetTaskSettings):
     opener: ClassVar[str] = "glore.tasks.jsonl:open_jsonl"
     regrader: ClassVar[str | None] = "glore.tasks.jsonl:regrade_jsonl"
     usual: ClassVar[UsualData] = UsualData(1000, 200)
-
-    def fingerprint_fields(self) -> dict[str, object]:
-        fields = super().fingerprint_fields()
-        if self.verifier is None:  # runs made before there were verifiers have no such field
-            del fields["verifier"]
-        return fields
 
 
 TaskSettings.kinds = Kinds(

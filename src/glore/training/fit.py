@@ -32,7 +32,7 @@ from transformers import (
 from glore.config import TrainSettings
 from glore.errors import ConfigError, ModelError, out_of_memory, shown
 from glore.models import computes_bfloat16, pick_device, quiet
-from glore.training.allocator import keep_freed_memory, release_freed_memory
+from glore.training.allocator import KeptMemory, keep_freed_memory
 from glore.training.batches import plan_batches
 from glore.training.compiled import compiled_blocks
 from glore.training.device_settings import fast_products, suitable_attention
@@ -117,9 +117,6 @@ def fit(
     n_steps = math.ceil(len(plan) / group)
     folder = work_dir / CHECKPOINTS
     setup.progress.begin(what, n_steps, "steps")
-    watch = Watch(what, setup, batches, folder)
-    if on_cpu:
-        keep_freed_memory()
     was_cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
     model.config.use_cache = False
     with (
@@ -128,6 +125,7 @@ def fit(
         _without_denormals(),
         fast_products(on_cpu),
         suitable_attention(model, on_cpu, settings.bf16, max(lengths), packing is not None),
+        keep_freed_memory(on_cpu) as kept,
     ):
         try:
             arguments = _arguments(settings, folder, n_steps, seed, on_cpu)
@@ -137,7 +135,7 @@ def fit(
                 model=model,
                 args=arguments,
                 train_dataset=batches,
-                callbacks=[watch],
+                callbacks=[Watch(what, setup, batches, folder, kept)],
             )
         except (ValueError, ImportError, RuntimeError) as error:
             if out_of_memory(error):
@@ -203,10 +201,6 @@ def _final_loss(log: Sequence[Mapping[str, float]], n_steps: int) -> float:
     return sum(n * loss for n, loss in last) / sum(n for n, _ in last)
 
 
-STEPS_BETWEEN_RELEASES = 50
-"""On a CPU, steps between two releases of freed memory."""
-
-
 STEPS_BETWEEN_READINGS = 10
 """On a GPU, steps between two readings of the loss, for which the host waits for the device."""
 
@@ -217,14 +211,20 @@ class Watch(TrainerCallback):
     """
 
     def __init__(
-        self, what: str, setup: TrainingSetup, batches: PlannedBatches, checkpoints: Path
+        self,
+        what: str,
+        setup: TrainingSetup,
+        batches: PlannedBatches,
+        checkpoints: Path,
+        kept: KeptMemory,
     ) -> None:
-        self.what, self.setup, self.progress, self.batches, self.checkpoints = (
+        self.what, self.setup, self.progress, self.batches, self.checkpoints, self.kept = (
             what,
             setup,
             setup.progress,
             batches,
             checkpoints,
+            kept,
         )
         self.reported = 0
         """Steps that were reported to the progress."""
@@ -246,10 +246,7 @@ class Watch(TrainerCallback):
         control.should_log = (
             control.should_log or control.should_save or state.global_step == state.max_steps
         )
-        if args.use_cpu and (
-            state.global_step % STEPS_BETWEEN_RELEASES == 0 or state.global_step == state.max_steps
-        ):
-            release_freed_memory()
+        self.kept.after_step()
 
     def on_save(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
         """After this process has written its part of a checkpoint: mark it as complete."""

@@ -3,8 +3,9 @@
 
 The authors' file has all 1,000 in one array: the first 700 (70 % of another length) are train, the
 rest test. ChilleD/SVAMP on the Hub has the same sizes but may split differently. Worked solutions
-are not used (method 1: D_0 is empty). Only if the base model is trained from nothing
-(`task.scratch_path`) do the equations of the training problems become worked solutions.
+are not used (method 1: D_0 is empty) unless `task.worked` makes them from the equations, or the
+base model is trained from nothing (`task.scratch_path`). With `task.mawps_path` the problems of
+MAWPS and ASDiv-A join the training questions.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from glore.config import SvampTaskSettings
+from glore.config import SvampTaskSettings, Worked
 from glore.errors import DataError, shown
 from glore.records import Problem
 from glore.tasks.data.dataset import DatasetTask, load_rows, split_rows
@@ -21,6 +22,8 @@ from glore.tasks.data.splits import Loaded
 from glore.tasks.grading.grade import answer_line
 from glore.tasks.grading.numbers import canonical, parse_number
 from glore.tasks.svamp.equations import parse_infix, worked_lines
+from glore.tasks.svamp.mawps import COLUMNS, read_mawps, with_mawps
+from glore.tasks.svamp.templates import lettered, usable_templates
 
 __all__ = ["open_svamp"]
 
@@ -32,20 +35,30 @@ def open_svamp(settings: SvampTaskSettings, seed: int) -> DatasetTask:
     text to train a base model from nothing. Raises DataError.
     """
     equations: dict[str, str] = {}
+    worked = settings.solutions
 
     def problem(row: Row, split: str, number: int) -> Loaded:
-        loaded = _problem(row, split, number, worked=settings.scratch_path is not None)
+        loaded = _problem(row, split, number, worked)
         if settings.scratch_path is not None:
             equations[loaded.problem.id] = text_field(row, "Equation")
         return loaded
 
-    splits = split_rows(settings, _rows(settings), problem, "drop")
+    splits = svamp = split_rows(settings, _rows(settings), problem, "drop")
+    if settings.mawps_path is not None:
+        mawps = read_mawps(Path(settings.mawps_path).expanduser(), "task.mawps_path")
+        splits = with_mawps(svamp, mawps, worked)
     if settings.scratch_path is None:
         return DatasetTask("svamp", splits, boxed=settings.boxed)
     from glore.tasks.svamp.scratch import SvampFromScratch
-    from glore.tasks.svamp.templates import read_templates
 
-    templates = read_templates(Path(settings.scratch_path).expanduser(), splits, equations)
+    path = Path(settings.scratch_path).expanduser()
+    rows = [row.template for row in read_mawps(path, "task.scratch_path")]
+    templates = usable_templates(rows, svamp, equations)
+    if not templates.given:
+        raise DataError(
+            f"{path} has no usable problem; it needs the columns {', '.join(COLUMNS)} of the "
+            "MAWPS/ASDiv-A file"
+        )
     return SvampFromScratch("svamp", splits, boxed=settings.boxed, templates=templates)
 
 
@@ -63,7 +76,7 @@ def _rows(settings: SvampTaskSettings) -> Mapping[str, list[Row]]:
     return rows
 
 
-def _problem(row: Row, split: str, number: int, *, worked: bool) -> Loaded:
+def _problem(row: Row, split: str, number: int, worked: Worked) -> Loaded:
     question = svamp_question(text_field(row, "Body"), text_field(row, "Question"))
     answer = text_field(row, "Answer")
     gold = parse_number(answer)
@@ -72,17 +85,18 @@ def _problem(row: Row, split: str, number: int, *, worked: bool) -> Loaded:
             f"{row.where}: the field 'Answer' is {shown(answer)}, not one number; correct it"
         )
     name = text_field(row, "ID") if "ID" in row.fields else f"{split}-{number:05d}"
-    solution = _worked(row, question, canonical(gold)) if worked and split != "test" else None
+    solution = _worked(row, question, canonical(gold), worked) if split != "test" else None
     return Loaded(Problem(f"svamp-{name}", question, canonical(gold), solution, split), row.where)
 
 
-def _worked(row: Row, question: str, gold: str) -> tuple[str, ...] | None:
+def _worked(row: Row, question: str, gold: str, worked: Worked) -> tuple[str, ...] | None:
     """The equation as steps; none if it contradicts the answer (one of 1,000 does)."""
-    from glore.tasks.svamp.templates import lettered
-
+    if worked == "none":
+        return None
     equation = text_field(row, "Equation")
+    named = lettered(question, {}) if worked == "columns" else ()
     try:
-        steps = worked_lines(parse_infix(equation), {}, *lettered(question, {}))
+        steps = worked_lines(parse_infix(equation), {}, *named)
     except DataError as error:
         raise DataError(
             f"{row.where}: the field 'Equation': {error}; correct it or remove the problem"

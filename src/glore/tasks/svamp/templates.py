@@ -8,14 +8,13 @@ equation contradicts its answer.
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import NamedTuple
 
-from glore.errors import DataError, shown
+from glore.config import Worked
+from glore.errors import DataError
 from glore.tasks.data.splits import Splits, question_key
 from glore.tasks.grading.numbers import Number, canonical, parse_number
 from glore.tasks.svamp.equations import (
@@ -23,8 +22,8 @@ from glore.tasks.svamp.equations import (
     Equation,
     Operation,
     parse_infix,
-    parse_prefix,
     value_of,
+    worked_lines,
 )
 
 __all__ = [
@@ -32,17 +31,17 @@ __all__ = [
     "SLOT",
     "Template",
     "Templates",
+    "closed_wordings",
     "filled",
     "fits",
     "lettered",
-    "read_templates",
+    "solved",
+    "usable_templates",
     "wording",
 ]
 
 MAX_RESULT = 99_999
 """The largest intermediate result."""
-_COLUMNS = ("Question", "Numbers", "Equation", "Answer")
-_MAX_FILE_BYTES = 2**26
 SLOT = re.compile(r"number[0-9]+")
 """Stands for a number in a wording and its equation."""
 _NUMERAL = re.compile(r"(?<![\w.,])[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?(?!\w)")
@@ -74,25 +73,26 @@ class Templates(NamedTuple):
     """
 
 
-def read_templates(path: Path, splits: Splits, equations: Mapping[str, str]) -> Templates:
-    """Templates of the CSV file and of SVAMP's train split (`equations` by problem id). Raises
-    DataError (file, line, column, fix).
-    """
-    closed = frozenset(
+def closed_wordings(splits: Splits) -> frozenset[str]:
+    """Wordings of dev and test, which nothing to train on may have."""
+    return frozenset(
         wording(problem.question) for split in ("dev", "test") for problem in splits.problems[split]
     )
-    rows = _csv_templates(path)
+
+
+def usable_templates(
+    rows: Sequence[Template], splits: Splits, equations: Mapping[str, str]
+) -> Templates:
+    """Those of the MAWPS/ASDiv-A file (`rows`) and of SVAMP's train split (`equations` by problem
+    id) that may be used. Raises DataError for an equation that can't be read.
+    """
+    closed = closed_wordings(splits)
     train = [
         _svamp_template(p.question, equations[p.id], p.answer) for p in splits.problems["train"]
     ]
     usable = [t for t in train if t is not None and fits(t.tree, t.slots)]
     given = tuple(t for t in rows if wording(t.text) not in closed)
     svamp = tuple(t for t in usable if wording(t.text) not in closed)
-    if not given:
-        raise DataError(
-            f"{path} has no usable problem; it needs the columns {', '.join(_COLUMNS)} of the "
-            "MAWPS/ASDiv-A file"
-        )
     return Templates(
         given,
         svamp,
@@ -108,6 +108,16 @@ def filled(template: Template, slots: Mapping[str, Fraction]) -> str:
         lambda match: canonical(Number(slots[match[0]])) if match[0] in slots else match[0],
         template.text,
     )
+
+
+def solved(template: Template, worked: Worked) -> tuple[str, ...] | None:
+    """The solution with the original numbers, as `task.worked` says; none for `none`. Raises
+    DataError for a division by zero.
+    """
+    if worked == "none":
+        return None
+    named = lettered(template.text, template.slots) if worked == "columns" else ()
+    return worked_lines(template.tree, template.slots, *named)
 
 
 def lettered(
@@ -138,73 +148,6 @@ def fits(tree: Equation, slots: Mapping[str, Fraction]) -> bool:
     except DataError:
         return False
     return value.denominator == 1 and 0 < value <= MAX_RESULT
-
-
-def _csv_templates(path: Path) -> list[Template]:
-    try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise DataError(
-                f"task.scratch_path {path} is larger than {_MAX_FILE_BYTES // 2**20} MiB; is it "
-                "the MAWPS/ASDiv-A file?"
-            )
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            missing = [name for name in _COLUMNS if name not in (reader.fieldnames or [])]
-            if missing:
-                raise DataError(
-                    f"{path}, line 1: the column {', '.join(missing)} is missing; it needs "
-                    f"{', '.join(_COLUMNS)}"
-                )
-            return [_csv_template(row, f"{path}, line {reader.line_num}") for row in reader]
-    except OSError as error:
-        raise DataError(
-            f"can't read {path}: {error.strerror or error}; check task.scratch_path"
-        ) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path} is not a CSV file in UTF-8 ({shown(str(error))}); check task.scratch_path"
-        ) from error
-
-
-def _csv_template(row: Mapping[str, str | None], where: str) -> Template:
-    question, numbers, equation = (row[name] for name in _COLUMNS[:3])
-    if not question or not numbers or not equation:
-        raise DataError(
-            f"{where}: Question, Numbers and Equation must not be empty; complete the line or "
-            "remove it"
-        )
-    slots = {}
-    for i, text in enumerate(numbers.split()):
-        number = parse_number(text)
-        if number is None:
-            raise DataError(
-                f"{where}: the column 'Numbers' has {shown(text)}, which is not a number; correct "
-                "it"
-            )
-        slots[f"number{i}"] = number.value
-    try:
-        tree = parse_prefix(equation)
-        unknown = set(SLOT.findall(f"{question} {equation}")) - slots.keys()
-    except DataError as error:
-        raise DataError(
-            f"{where}: the column 'Equation': {error}; correct it or remove the line"
-        ) from error
-    if unknown:
-        raise DataError(
-            f"{where}: there is no number for {', '.join(sorted(unknown))}; complete the column "
-            "'Numbers'"
-        )
-    return Template(_untokenised(question), tree, slots)
-
-
-def _untokenised(text: str) -> str:
-    """`Jo 's pens . how many ?` → `Jo's pens. How many?`, as in SVAMP."""
-    text = re.sub(
-        r"\s+([.,?!;:)%]|'s\b|n't\b|'(?=\s))", r"\1", " ".join(text.replace("’", "'").split())
-    )
-    return re.sub(
-        r"(^|[.?!] )(?!number[0-9])([a-z])", lambda match: match[1] + match[2].upper(), text
-    )
 
 
 def _svamp_template(question: str, equation: str, answer: str) -> Template | None:
