@@ -352,7 +352,8 @@ def test_the_layout_is_told_from_the_fields_or_asked_for(tmp_path):
         list(read_solutions(file_of(tmp_path, {"text": "x"})))
     with pytest.raises(DataError, match=r"no layout 'math-sheperd'; did you mean math_shepherd"):
         list(read_solutions(path, "math-sheperd"))
-    assert next(read_solutions(file_of(tmp_path, SHEPHERD), "Math-Shepherd")).labels
+    for name in ("Math-Shepherd", "mathshepherd", "MATH_SHEPHERD"):
+        assert next(read_solutions(file_of(tmp_path, SHEPHERD), name)).labels
 
 
 def test_a_plain_file_needs_question_and_steps_alone(tmp_path):

@@ -120,6 +120,25 @@ def test_validate_shows_line_and_field_of_each_fault_and_fails(tmp_path):
     assert (found.n_faults, len(found.faults)) == (33, 20)
 
 
+def test_faulty_rows_can_be_left_out(tmp_path):
+    good = {"prompt": "Q?", "completions": ["a"], "labels": [True]}
+    lines = [good, *[{**good, "labels": [i]} for i in range(5, 9)], good]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    asked = ("export", "a.jsonl", "--format", "PaddleNLP", "--output", "a.jsonl")
+    assert "line 2: labels[0]: 5 is no label" in glore(tmp_path, *asked).stderr
+    ended = glore(tmp_path, *asked, "--skip-faults")
+    assert ended.stdout.splitlines()[:4] == [
+        "2 solutions, 2 steps, layout paddlenlp: a.jsonl",
+        "left out: 4 faulty rows, the first:",
+        "  a.jsonl, line 2: labels[0]: 5 is no label; give one of true, false, a number from 0 "
+        "to 1",
+        "  a.jsonl, line 3: labels[0]: 6 is no label; give one of true, false, a number from 0 "
+        "to 1",
+    ]
+    # The file was its own output.
+    assert len(list(read_solutions(tmp_path / "a.jsonl", "paddlenlp"))) == 2
+
+
 def test_an_array_that_breaks_off_is_a_fault_after_its_items(tmp_path):
     row = {"prompt": "Q?", "completions": ["a"], "labels": [True]}
     (tmp_path / "a.json").write_text(json.dumps([row, row, row])[:-9])

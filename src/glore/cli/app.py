@@ -255,18 +255,24 @@ def export(
     missing: Annotated[
         str, typer.Option(help="Solutions with unlabelled steps, if need be: leave_out or cut.")
     ] = "leave_out",
+    skip_faults: Annotated[
+        bool, typer.Option("--skip-faults", help="Leave out faulty rows of FILE, and count them.")
+    ] = False,
     placeholder: Annotated[str, typer.Option(help="Ends each step in the layout openrlhf.")] = "ки",
 ) -> None:
     """Write labelled solutions, of a run or a file, in another tool's layout."""
     with outcome():
-        from glore.cli.format_commands import export_solutions
+        from glore.cli.format_commands import SkippedRows, export_solutions
         from glore.formats import read_solutions
         from glore.formats.run_solutions import run_solutions
         from glore.tasks.data.readers import data_suffix
 
+        skipped = SkippedRows()
         path = Path(os.path.expanduser(source))
         if path.is_file() or data_suffix(path.name):
-            solutions = read_solutions(path, origin, placeholder=placeholder)
+            solutions = read_solutions(
+                path, origin, placeholder=placeholder, on_fault=skipped if skip_faults else None
+            )
         else:
             solutions = run_solutions(_open_run(source).run_dir, part, labels)
         export_solutions(
@@ -274,6 +280,7 @@ def export(
             output,
             to,
             _console(),
+            skipped,
             threshold=threshold,
             neutral=neutral,
             missing=missing,

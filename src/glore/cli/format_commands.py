@@ -14,7 +14,23 @@ from glore.formats.trl import SCHEMA_FILE
 from glore.formats.validating import Validation, validate_file
 from glore.formats.writing import UNLABELLED_STEP
 
-__all__ = ["export_solutions", "print_schema", "print_validation"]
+__all__ = ["SkippedRows", "export_solutions", "print_schema", "print_validation"]
+
+SHOWN_ROWS = 3
+"""As many faulty rows are shown of those that are left out."""
+
+
+class SkippedRows:
+    """Counts faulty rows that are left out, and keeps the first ones."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.first: list[str] = []
+
+    def __call__(self, fault: str) -> None:
+        self.n += 1
+        if len(self.first) < SHOWN_ROWS:
+            self.first.append(fault)
 
 
 def export_solutions(
@@ -22,6 +38,7 @@ def export_solutions(
     output: Path,
     layout: str,
     console: Console,
+    skipped: SkippedRows,
     *,
     threshold: float | None,
     neutral: str,
@@ -43,6 +60,10 @@ def export_solutions(
         f"{printable(str(output))}",
         soft_wrap=True,
     )
+    if skipped.n:
+        console.print(f"left out: {skipped.n:,} faulty rows, the first:", soft_wrap=True)
+    for fault in skipped.first:
+        console.print(f"  {printable(fault)}", soft_wrap=True)
     for reason, n in written.left_out.items():
         is_cuttable = reason == UNLABELLED_STEP and missing != "cut"
         hint = " (--missing cut writes them up to the last label)" if is_cuttable else ""

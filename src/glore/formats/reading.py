@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,17 +37,24 @@ class Reading(NamedTuple):
 
 
 def read_solutions(
-    path: Path, layout: str | None = None, *, placeholder: str = PLACEHOLDER
+    path: Path,
+    layout: str | None = None,
+    *,
+    placeholder: str = PLACEHOLDER,
+    on_fault: Callable[[str], None] | None = None,
 ) -> Iterator[LabelledSolution]:
     """The solutions of a file with their labels, in order; memory is bounded by one row.
 
     `layout`: a name of `LAYOUTS`; none tells it from the fields of the first row. `placeholder`:
-    what ends a step in the layout `openrlhf`. Raises DataError naming line and field of the first
-    fault, and for a file without rows, without a layout or with several that fit.
+    what ends a step in the layout `openrlhf`. `on_fault` is called with place, field and rule of
+    each faulty row, which is then left out; without it, the first one raises DataError. So does a
+    file without rows, without a layout or with several that fit.
     """
     for row in open_file(path, layout, placeholder=placeholder).rows:
-        if row.fault is not None:
+        if row.fault is not None and on_fault is None:
             raise DataError(f"{row.where}: {row.fault}")
+        if row.fault is not None and on_fault is not None:
+            on_fault(f"{row.where}: {row.fault}")
         yield from row.solutions
 
 

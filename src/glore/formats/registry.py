@@ -37,16 +37,24 @@ LAYOUTS = MappingProxyType(
     }
 )
 """Name of every layout → the layout."""
+ALIASES = MappingProxyType({"jsonl": "plain", "trl": "trlstepwise"})
 
 
 def find_layout(name: str) -> Layout:
-    """A layout by its name; `-` and `_` are the same. Raises DataError with the nearest name."""
-    wanted = name.strip().lower().replace("-", "_")
-    if wanted in LAYOUTS:
-        return LAYOUTS[wanted]
-    near = difflib.get_close_matches(wanted, LAYOUTS, n=1)
+    """A layout by its name, in any case and with or without `-`, `_` and blanks. Raises DataError
+    with the nearest name.
+    """
+    wanted = _letters(name)
+    for layout in LAYOUTS.values():
+        if wanted in (_letters(layout.name), ALIASES.get(layout.name)):
+            return layout
+    near = difflib.get_close_matches(name.strip().lower().replace("-", "_"), LAYOUTS, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise DataError(f"there is no layout {shown(name)}; {hint}layouts: {', '.join(LAYOUTS)}")
+
+
+def _letters(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())
 
 
 def detect_layout(fields: Fields, where: str) -> Layout:
