@@ -1,5 +1,5 @@
 """Runs in OpenVINO's own environment: exports a model, then reads requests from standard input, one
-per line, and draws their continuations.
+per line, and draws their continuations. Arguments: model folder, products (f32 or bf16), threads.
 """
 
 import json
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 
-def main(source: str) -> None:
+def main(source: str, products: str, n_threads: int) -> None:
     try:
         import numpy as np
         import openvino as ov
@@ -24,9 +24,9 @@ def main(source: str) -> None:
         scheduler.max_num_seqs = 256
         scheduler.max_num_batched_tokens = 4096
         precise = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "KV_CACHE_PRECISION": "f32",
-            "INFERENCE_NUM_THREADS": 1,
+            "INFERENCE_PRECISION_HINT": products,
+            "KV_CACHE_PRECISION": products,
+            "INFERENCE_NUM_THREADS": n_threads,
         }
         pipeline = genai.ContinuousBatchingPipeline(target, scheduler, "CPU", precise)
     except Exception as error:
@@ -51,7 +51,8 @@ def main(source: str) -> None:
         except Exception as error:
             print("error", " ".join(str(error).split())[:300], flush=True)
             return
-        print("done", sum(len(r.m_generation_ids) for r in results), flush=True)
+        drawn = [len(ids) for r in results for ids in r.m_generation_ids]
+        print("done", len(drawn), sum(drawn), flush=True)
 
 
-main(sys.argv[1])
+main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

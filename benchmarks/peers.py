@@ -1,22 +1,14 @@
-"""The same continuations by other libraries: transformers in three ways, and OpenVINO GenAI in its
-own process.
-"""
+"""The same continuations by transformers, in three ways. `benchmarks.processes`: by others."""
 
 from __future__ import annotations
 
-import copy
-import json
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from transformers import (
     DynamicCache,
     GenerationConfig,
     LlamaForCausalLM,
-    PreTrainedTokenizerFast,
     StoppingCriteria,
 )
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
@@ -157,54 +149,3 @@ def generate_batch(model: LlamaForCausalLM, asks: list[Ask]) -> float:
                 raise RuntimeError("no result for 60 s")
             done += result.is_finished()
     return n
-
-
-class OpenVino:
-    """OpenVINO GenAI's continuous batching with prefix caching, float32, one thread, driven over a
-    pipe.
-    """
-
-    def __init__(
-        self, python: str, model: LlamaForCausalLM, words: PreTrainedTokenizerFast
-    ) -> None:
-        self._eos = model.generation_config.eos_token_id
-        self._folder = tempfile.TemporaryDirectory(prefix="glore-openvino-")
-        source = Path(self._folder.name) / "model"
-        model.save_pretrained(source)
-        if words.eos_token is None:
-            words = copy.deepcopy(words)
-            words.eos_token = "<eos>"
-        words.save_pretrained(source)
-        worker = Path(__file__).with_name("openvino_worker.py")
-        self._process = subprocess.Popen(
-            [python, str(worker), str(source)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self._told("ready")
-
-    def draw(self, asks: list[Ask]) -> float:
-        """All continuations of all prompts."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(
-            json.dumps({"eos": self._eos, "asks": [(a.ids, a.k, a.n_new) for a in asks]}) + "\n"
-        )
-        self._process.stdin.flush()
-        return float(self._told("done"))
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.terminate()
-        self._process.wait()
-        self._folder.cleanup()
-
-    def _told(self, word: str) -> str:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("error"):
-                raise RuntimeError(line.strip())
-            if line.startswith(word):
-                return line.removeprefix(word).strip() or "0"
-        raise RuntimeError(f"the OpenVINO process ended with status {self._process.wait()}")

@@ -22,7 +22,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 import torch
 
-from benchmarks import growth, labels, limit, peers, scoring, student
+from benchmarks import growth, labels, limit, peers, processes, scoring, student
 from benchmarks.rounds import Contender, race, show
 from benchmarks.workloads import Ask, Subject, quantizations, random_subject, requests
 from glore.config.engine import Quantization
@@ -98,7 +98,7 @@ def contenders(
     if openvino is None:
         return [*others, Contender(name, None, "not measured: no --openvino")], lambda: None
     try:
-        peer = peers.OpenVino(openvino, subject.model(), subject.tokenizer)
+        peer = processes.OpenVino(openvino, subject.model(), subject.tokenizer)
     except (OSError, RuntimeError) as error:
         return [*others, Contender(name, None, f"does not run: {error}")], lambda: None
     return [*others, Contender(name, functools.partial(peer.draw, asks))], peer.close

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import glore.engines.local.runner
+import glore.engines.local.startup_check
 from glore.config.engine import Quantization
 from glore.engines.local.attention import KVCache
 from glore.engines.local.batch import Batch, prompt_batches
@@ -119,10 +120,13 @@ def test_a_completion_is_the_same_alone_in_any_batch_and_with_little_memory(
     assert any(len(set(t)) > 1 for t in alone.values())
 
 
-@pytest.mark.parametrize("quantization", ["none", "int16", "int8"])
+@pytest.mark.parametrize(
+    ("dtype", "quantization"),
+    [("float32", "none"), ("bfloat16", "none"), ("float32", "int16"), ("float32", "int8")],
+)
 @pytest.mark.parametrize("architecture", NATIVE)
 def test_log_probabilities_are_the_same_bits_in_any_batch(
-    architecture: str, quantization: Quantization, monkeypatch: pytest.MonkeyPatch
+    architecture: str, dtype: str, quantization: Quantization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the compiled code: the order of a sum depends on the text alone, not on the batch."""
     engine_of(architecture, "native", monkeypatch)
@@ -135,7 +139,7 @@ def test_log_probabilities_are_the_same_bits_in_any_batch(
         if architecture == "llama":
             config.num_key_value_heads = config.num_attention_heads
         torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(config)
+        return AutoModelForCausalLM.from_config(config).to(getattr(torch, dtype))
 
     try:
         engines = [
@@ -269,6 +273,13 @@ def test_quantization_that_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPa
         match=r"engine.quantization int8 needs .* gpt2 model .* Leave engine.quantization out",
     ):
         TorchEngine.of(tiny_lm("gpt2"), tiny_tokenizer(), quantization="int8")
+    with monkeypatch.context() as patch:
+        patch.setattr(glore.engines.local.startup_check, "_INTEGERS_OVERALL", 1e-9)
+        with pytest.raises(
+            EngineError,
+            match=r"int16 does not suit this llama model: its logits are .* of their spread from",
+        ):
+            TorchEngine.of(tiny_lm("llama"), tiny_tokenizer(), quantization="int16")
     monkeypatch.setattr(glore.engines.local.runner, "library", lambda: None)
     with pytest.raises(EngineError, match=r"needs a C compiler"):
         TorchEngine.of(tiny_lm("llama"), tiny_tokenizer(), quantization="int16")

@@ -22,7 +22,7 @@ from glore.config import EngineSettings
 from glore.engines.local import attention
 from glore.engines.local.batch import Batch
 from glore.engines.local.runner import ModelRunner
-from glore.engines.local.startup_check import expected_logits
+from glore.engines.local.startup_check import Expected, expected_logits, fault
 from glore.engines.open import open_engine
 from support.tiny_models import llama_like, tiny_lm, tiny_step_model, tiny_tokenizer
 
@@ -175,3 +175,26 @@ def test_a_model_read_in_pages_before_is_checked_again() -> None:
     model = tiny_lm("gemma2")
     assert ModelRunner(model, ("paged",)).backend == "paged"
     assert ModelRunner(model, ("paged",)).backend == "paged"
+
+
+@pytest.mark.parametrize(
+    ("shares", "is_refused"),
+    [
+        ([0.14] * 20 + [0.34], False),  # SmolLM2-135M in int8
+        ([0.35] * 20, True),
+        ([0.0] * 20 + [0.7], True),  # a mistake that one place alone shows
+    ],
+)
+def test_products_of_integers_may_be_far_from_the_model_in_one_place(
+    shares: list[float], is_refused: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    reference = torch.randn(len(shares), 500, generator=generator) * SPREAD + 7
+    noise = torch.randn(len(shares), 500, generator=generator)
+    centred = reference - reference.mean(-1, keepdim=True)
+    size = torch.tensor(shares)[:, None] * centred.norm(dim=-1, keepdim=True)
+    got = reference + noise / noise.norm(dim=-1, keepdim=True) * size
+    found = {(0, place): [row] for place, row in enumerate(got)}
+    expected = Expected([reference], [reference])
+    said = fault(found, expected, "int8", is_exact=False)
+    assert (said is not None) == is_refused, said

@@ -102,7 +102,7 @@ class TorchEngine(Closable):
         self.runner = ModelRunner(model, backends, quantization, compiles)
         self.warning = self.runner.warning
         if quantization != "none" and self.runner.products != quantization:
-            raise no_quantization(quantization, model.config.model_type)
+            raise no_quantization(quantization, model.config.model_type, self.runner.fault)
         self._cache = "" if self.packed else find_cache(model)
         self._eos = _end_tokens(model, tokenizer)
         self._bos = tuple(encode_segments(tokenizer, ()))
@@ -140,10 +140,15 @@ class TorchEngine(Closable):
     def _results(
         self, requests: Iterable[Request], follow_up: FollowUp | None
     ) -> Generator[Result]:
+        scheduler = self.scheduler()
         try:
-            yield from run_requests(self.scheduler(), requests, follow_up)
+            yield from run_requests(scheduler, requests, follow_up)
         except NotFiniteError as error:
             raise EngineError(f"{shown(self.name, 300)}: {error}") from error
+        except BaseException:
+            scheduler.close()
+            raise
+        scheduler.close()
 
     def _free(self) -> None:
         self.runner.close()

@@ -78,6 +78,9 @@ class FallbackScheduler:
         self._rest: list[tuple[LocalJob, int]] = []
         """Seeds, as (job, index), that had no room in their wave."""
 
+    def close(self) -> None:
+        """End what is in progress."""
+
     @property
     def is_busy(self) -> bool:
         """Whether some of the requests are not finished."""

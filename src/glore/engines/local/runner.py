@@ -69,7 +69,8 @@ class ModelRunner:
 
     `backend` is the one in use; with `fallback`, `forward` can't be called. `refusals`: why better
     backends are not used. `warning`: that, and its cost, if the backend is slower than the model's
-    kind has; "" otherwise.
+    kind has; "" otherwise. `fault`: what was wrong with the logits of the last one that was refused
+    for its logits.
     """
 
     def __init__(
@@ -86,15 +87,16 @@ class ModelRunner:
         self._native: NativeModel | None = None
         self._cuda: CudaModel | None = None
         self._library: Library | None = None
+        self._idle_cache: KVCache | None = None
         self._keep = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.refusals: dict[str, str] = {}
         self.warning = ""
-        self._has_fault = False
+        self.fault = ""
         self._asked = backends
         if next(iter(backends), "") == "fallback":
             backends = ()
         self.backend = next((backend for backend in backends if self._fits(backend)), "fallback")
-        if self._has_fault or (self.backend == "fallback" and backends):
+        if self.fault or (self.backend == "fallback" and backends):
             cost = _COSTS.get(self.backend, "slower")
             self.warning = (
                 f"{type(model).__name__} in {self.dtype} uses the {self.backend} backend, {cost}. "
@@ -137,18 +139,29 @@ class ModelRunner:
     def new_kv_cache(self, n_pages: int) -> KVCache | CudaKVCache:
         """A cache for the keys and values of `n_pages` pages in all layers.
 
-        On a CPU its memory is committed as it is used.
+        On a CPU its memory is committed as it is used. One that was given back is used again, with
+        what stands in it: to have the system page in as much memory for every run took up to
+        seconds.
         """
         if self._cuda is not None:
             return self._cuda.new_kv_cache(n_pages)
+        idle, self._idle_cache = self._idle_cache, None
+        if idle is not None and idle.n_pages == n_pages:
+            return idle
         return KVCache(n_pages, PAGE_SIZE if self._library is not None else 1)
+
+    def give_back(self, kv_cache: KVCache | CudaKVCache) -> None:
+        """Take back a cache that is no longer in use and has only finite numbers."""
+        if isinstance(kv_cache, KVCache):
+            self._idle_cache = kv_cache
 
     def affordable_pages(self, max_rows: int) -> int | None:
         """Pages that a GPU has memory for beside `max_rows` rows' logits; none without a GPU."""
         return None if self._cuda is None else self._cuda.affordable_pages(max_rows)
 
     def close(self) -> None:
-        """Free a GPU's memory. A later call allocates it again."""
+        """Free memory that a later call can allocate again: a GPU's, an idle cache."""
+        self._idle_cache = None
         if self._cuda is not None:
             self._cuda.close()
 
@@ -176,15 +189,20 @@ class ModelRunner:
         if self._cuda is not None:
             assert not isinstance(kv_cache, KVCache)
             return self._cuda.step(batch, draws, kv_cache)
-        return self.draw(self.forward(batch, kv_cache, n_threads), draws)
+        return self.draw(self.forward(batch, kv_cache, n_threads, is_kept=False), draws)
 
     @torch.inference_mode()
     def forward(
-        self, batch: Batch, kv_cache: KVCache | CudaKVCache, n_threads: int = 1
+        self,
+        batch: Batch,
+        kv_cache: KVCache | CudaKVCache,
+        n_threads: int = 1,
+        is_kept: bool = True,
     ) -> torch.Tensor:
         """Logits [S, V] of the selected queries in float32; keys and values go to the cache.
 
-        `n_threads`: of the compiled code; torch has its own setting.
+        `n_threads`: of the compiled code; torch has its own setting. `is_kept`: whether the logits
+        are needed beyond the next call.
         """
         if self._cuda is not None:
             assert not isinstance(kv_cache, KVCache)
@@ -199,7 +217,7 @@ class ModelRunner:
             if not (self._native.current if batch.dependent else self._native.unchanged):
                 self._native = NativeModel(self.model, self._native.library, self._quantization)
             pairs = [kv_cache.layer(i, self._native.like) for i in range(self._native.n_layers)]
-            return self._native.forward(batch, pairs, n_threads)
+            return self._native.forward(batch, pairs, n_threads, is_kept)
         selected = torch.from_numpy(batch.selected.astype(np.int64)).to(self.device)
         output = self.model(
             input_ids=torch.from_numpy(batch.tokens.astype(np.int64)).to(self.device)[None],
@@ -228,8 +246,7 @@ class ModelRunner:
             found = fault(trial_logits(self, self.model), expected, self.products, is_exact)
             if found is None:
                 return True
-            self._has_fault = True
-            self.refusals[backend] = found
+            self.fault = self.refusals[backend] = found
         except _UnsupportedError as error:
             self.refusals[backend] = str(error)
         except _MISFITS as error:

@@ -79,6 +79,10 @@ class Scheduler:
         self._partial: LocalJob | None = None
         """The request some of whose seeds still wait for rows."""
 
+    def close(self) -> None:
+        """End what is in progress; the memory for keys and values serves the next run."""
+        self._runner.give_back(self._kv_cache)
+
     @property
     def is_busy(self) -> bool:
         """Whether some of the requests are not finished."""

@@ -39,6 +39,10 @@ at one of them.
 _FLOOR = 2e-3
 """Errors below this share of the logits' standard deviation are never a fault."""
 _EXACT = 1e-3
+_INTEGERS_OVERALL = 0.3
+"""The error of products of integers over all places, as a share of the logits' spread; twice as
+much at one of them.
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -212,18 +216,16 @@ def fault(
     spread = float((reference_BV - reference_BV.mean(-1, keepdim=True)).square().mean().sqrt())
     if products in ("int16", "int8"):
         # A mistake in the layout gives logits as far from the expected ones as these are from their
-        # mean.
-        centred_BV = reference_BV - reference_BV.mean(-1, keepdim=True)
-        is_close = bool(
-            ((got_BV - reference_BV).norm(dim=-1) < 0.3 * centred_BV.norm(dim=-1)).all()
-        )
+        # mean. Inputs with a few very large numbers, as real models have them, lose precision.
+        spread_B = (reference_BV - reference_BV.mean(-1, keepdim=True)).norm(dim=-1)
+        share_B = (got_BV - reference_BV).norm(dim=-1) / spread_B
+        overall, worst = float(share_B.square().mean().sqrt()), float(share_B.max())
+        if overall < _INTEGERS_OVERALL and worst < 2 * _INTEGERS_OVERALL:
+            return None
         return (
-            None
-            if is_close
-            else (
-                "its logits differ from those of the model's own forward pass by more than a third "
-                "of their spread"
-            )
+            f"its logits are {overall:.0%} (at worst {worst:.0%}) of their spread from those of "
+            f"the model's own forward pass; {_INTEGERS_OVERALL:.0%} (at worst "
+            f"{2 * _INTEGERS_OVERALL:.0%}) are allowed"
         )
     if is_exact:
         difference = float((got_BV - reference_BV).abs().max())

@@ -56,8 +56,16 @@ def can_quantize(kind: str, model_type: str | None) -> bool:
     )
 
 
-def no_quantization(kind: str, model_type: str) -> EngineError:
-    """The error for a model or machine that can't be quantized."""
+def no_quantization(kind: str, model_type: str, refusal: str = "") -> EngineError:
+    """The error for a model or machine that can't be quantized.
+
+    `refusal`: why the start-up check refused this model, if it got that far.
+    """
+    if refusal:
+        return EngineError(
+            f"engine.quantization {kind} does not suit this {model_type} model: {refusal}. Leave "
+            "engine.quantization out, or use int16 or engine.dtype=bfloat16"
+        )
     return EngineError(
         f"engine.quantization {kind} needs a C compiler, a CPU with AVX512-VNNI instructions and a "
         f"Llama, Mistral, Qwen2 or Qwen3 model; this {model_type} model can't use it here. Leave "

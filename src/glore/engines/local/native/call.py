@@ -256,12 +256,14 @@ class NativeModel:
             self._vector(self._base.get_parameter("embed_tokens.weight")),
             self._vector(self._base.get_parameter("norm.weight")),
             self._panels(
-                model.get_parameter(f"{head}.weight"), kind=_FP32 if is_integer else self.kind
+                model.get_parameter(f"{head}.weight"),
+                kind={_INT16: _FP32, _INT8: _INT16}.get(self.kind, self.kind),
             ),
             self._vector(_maybe(model, f"{head}.bias")),
             *(None, None, self._layers, config.rms_norm_eps, size**-0.5),
         )
         self._angles: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._logits = np.empty((0, self.n_out), np.float32)
 
     @property
     def products(self) -> str:
@@ -281,17 +283,26 @@ class NativeModel:
         return self._fingerprint() == self._version
 
     def forward(
-        self, batch: Batch, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], n_threads: int
+        self,
+        batch: Batch,
+        pairs: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        n_threads: int,
+        is_kept: bool = True,
     ) -> torch.Tensor:
         """Logits [S, outputs] of the selected queries.
 
-        `pairs`: keys and values of each layer, with the head size padded to 16.
+        `pairs`: keys and values of each layer, with the head size padded to 16. `is_kept`: whether
+        the logits are needed beyond the next call; otherwise they are written where the last ones
+        were.
         """
         self._rotary(int(batch.positions.max()) + 1)
         keys, values = (
             np.array([pair[side].data_ptr() for pair in pairs], np.uint64) for side in (0, 1)
         )
-        logits = np.empty((batch.selected.size, self.n_out), np.float32)
+        n = batch.selected.size
+        if not is_kept and self._logits.shape[0] < n:
+            self._logits = np.empty((n, self.n_out), np.float32)
+        logits = np.empty((n, self.n_out), np.float32) if is_kept else self._logits[:n]
         packed = _packed(batch, keys, values, logits)
         if self.library.glore_forward(ctypes.byref(self._c), ctypes.byref(packed), n_threads):
             raise MemoryError("no memory for a forward pass")

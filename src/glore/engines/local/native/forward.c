@@ -45,6 +45,7 @@
 /* rows that go through a matrix together, so that its weights are fetched once for them */
 #define CHUNK 256
 #define MAX_THREADS 64
+#define LINE 16 /* floats of a line of the cache */
 
 typedef float vec __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(VL * 4), aligned(4), may_alias));
@@ -56,9 +57,11 @@ typedef int32_t ivec __attribute__((vector_size(VL * 4), aligned(4), may_alias))
    sums in float32. INT16 and INT8: weights and inputs in integers, two or four to a word, with a
    scale for each output and each row, sums in int32, which can't overflow; keys and values are then
    kept in float16. In an INT8 model the inputs of `down`, which have the longest tails, and its
-   weights are INT16. */
+   weights are INT16, and so is the head. The head of an INT16 model is FP32. */
 enum { FP32, BF16, INT16, INT8 };
 #define IS_INTEGER(kind) ((kind) == INT16 || (kind) == INT8)
+#define DOWN_KIND(kind) ((kind) == INT8 ? INT16 : (kind))
+#define HEAD_KIND(kind) ((kind) == INT8 ? INT16 : (kind) == INT16 ? FP32 : (kind))
 
 typedef struct {
     const float *input_norm, *qkv, *qkv_bias, *q_norm, *k_norm, *out, *out_bias, *mlp_norm,
@@ -67,7 +70,7 @@ typedef struct {
 } Layer;
 
 typedef struct {
-    /* kind: of the layers' weights; the head is FP32 where they are integers */
+    /* kind: of the layers' weights */
     int64_t n_layers, hidden, n_heads, n_kv, head_dim, inter, n_out, kind;
     const float *embed, *final_norm, *head, *head_bias, *cosine, *sine;
     const Layer *layers;
@@ -187,14 +190,15 @@ static void rms_norm(const float *x, const float *weight, float *out, int64_t n,
 enum { SET, ADD, GATED };
 
 /* WORD: what is loaded for one row and one step of k; STEP: its product with a vector of weights,
- * added to a sum. */
+ * added to a sum. `next`: memory that is fetched meanwhile, a line for each step of k. */
 #define MICRO(NAME, R, WORD, STEP)                                                            \
     static void NAME##R(const void *rows, int64_t lda, const float *w, int64_t k, float *out, \
-                        int64_t ldo, int add) {                                               \
+                        int64_t ldo, int add, const float *next) {                            \
         const WORD *a = rows;                                                                 \
         vec acc[R][2];                                                                        \
         for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = (vec){0};                         \
-        for (int64_t i = 0; i < k; i++, w += NR) {                                            \
+        for (int64_t i = 0; i < k; i++, w += NR, next += LINE) {                              \
+            __builtin_prefetch(next, 0, 2);                                                   \
             vec w0 = LOAD(w), w1 = LOAD(w + VL);                                              \
             _Pragma("GCC unroll 12") for (int r = 0; r < R; r++) {                            \
                 acc[r][0] = STEP(acc[r][0], a[r * lda + i], w0);                              \
@@ -234,7 +238,8 @@ enum { SET, ADD, GATED };
 #endif
 #define STEP_SINGLE(sum, a, w) FMA(splat(a), w, sum)
 EACH(MICRO, micro_, float, STEP_SINGLE)
-typedef void (*Micro)(const void *, int64_t, const float *, int64_t, float *, int64_t, int);
+typedef void (*Micro)(const void *, int64_t, const float *, int64_t, float *, int64_t, int,
+                      const float *);
 static const Micro SINGLES[MR + 1] = LIST(micro_);
 
 #if defined(__AVX512BF16__)
@@ -250,11 +255,12 @@ static const Micro BF16S[MR + 1] = LIST(bf16_);
    said, or it might depend on R. */
 #define MICRO_WHOLE(NAME, R, DOT)                                                             \
     static void NAME##R(const void *rows, int64_t lda, const float *w, int64_t k, float *out, \
-                        int64_t ldo, int add) {                                               \
+                        int64_t ldo, int add, const float *next) {                            \
         const int32_t *a = rows;                                                              \
         ivec acc[R][2];                                                                       \
         for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = (ivec){0};                        \
-        for (int64_t i = 1; i <= k; i++, w += NR) {                                           \
+        for (int64_t i = 1; i <= k; i++, w += NR, next += LINE) {                             \
+            __builtin_prefetch(next, 0, 2);                                                   \
             __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + VL);              \
             _Pragma("GCC unroll 12") for (int r = 0; r < R; r++) {                            \
                 __m512i x = _mm512_set1_epi32(a[r * lda + i]);                                \
@@ -413,12 +419,14 @@ static void product(const float *a, int64_t lda, const float *w, const float *bi
         for (int64_t block = 0; block < n_blocks; block++) {
             int64_t from = m * block / n_blocks, rows = m * (block + 1) / n_blocks - from;
             int64_t width = mode == GATED ? VL : NR, column = panel * width;
+            /* The first blocks fetch the next panel: half a panel is a line for each step. */
+            const float *next = panel + 1 < n_panels && block < 2 ? w + size + block * k * LINE : w;
             if (mode != GATED && !bias && width <= n - column) {
                 micros[rows](rows_of + from * lda, lda, w, k, out + from * ldo + column, ldo,
-                             mode == ADD);
+                             mode == ADD, next);
                 continue;
             }
-            micros[rows](rows_of + from * lda, lda, w, k, tile, NR, 0);
+            micros[rows](rows_of + from * lda, lda, w, k, tile, NR, 0, next);
             if (width > n - column) width = n - column;
             for (int64_t r = 0; r < rows; r++) {
                 float *to = out + (from + r) * ldo + column;
@@ -735,7 +743,7 @@ static void forward(void *argument) {
             product(narrow, hidden, layer->gate_up, 0, rows, m->inter, hidden, wide, m->inter,
                     GATED, kind, narrowed);
             product(wide, m->inter, layer->down, 0, rows, hidden, m->inter, x + from * hidden,
-                    hidden, ADD, kind == INT8 ? INT16 : kind, narrowed);
+                    hidden, ADD, DOWN_KIND(kind), narrowed);
         }
     }
     wait_all(job->barrier);
@@ -747,8 +755,7 @@ static void forward(void *argument) {
             rms_norm(x + b->selected[from + r] * hidden, m->final_norm, narrow + r * hidden, hidden,
                      (float)m->eps);
         product(narrow, hidden, m->head, m->head_bias, rows, m->n_out, hidden,
-                b->logits + from * m->n_out, m->n_out, SET, IS_INTEGER(kind) ? FP32 : kind,
-                narrowed);
+                b->logits + from * m->n_out, m->n_out, SET, HEAD_KIND(kind), narrowed);
     }
 }
 

@@ -1,0 +1,198 @@
+"""`python -m benchmarks.pretrained MODEL`: rollouts of K = 8 with a pretrained model on a CPU, in
+float32, bfloat16 and int8, against vLLM's CPU build, OpenVINO GenAI and `generate`.
+
+`--vllm` and `--openvino` give the python of an environment with that library. All get the same
+prompts (every prefix of made-up drafts, other ones in each round), K and numbers of tokens; no
+completion ends early. Numbers are tokens per second, medians of interleaved rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import functools
+import itertools
+import os
+import platform
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks import peers, processes
+from benchmarks.rounds import Contender, Line, race, show
+from benchmarks.workloads import Ask, requests
+from glore.config.engine import Quantization
+from glore.engines.local.engine import TorchEngine
+from glore.models import computes_bfloat16, load_causal_lm, load_tokenizer
+from glore.tokenization import encode_segments
+
+NAMES = ("Ann", "Ben", "Carla", "Dev", "Eva", "Finn", "Gita", "Hugo")
+
+
+def drafts(n: int, seed: int) -> Iterator[tuple[str, ...]]:
+    """`n` drafts: a question, then its steps."""
+    for i in range(n):
+        name, have, more = NAMES[(seed + i) % len(NAMES)], 23 + 3 * i + 7 * seed, 11 + 5 * i + seed
+        yield (
+            f"Question: {name} has {have} marbles and buys {more} more at the market. Then "
+            f"{name} gives half of them to a friend and loses 3 on the way home. How many marbles "
+            f"does {name} have left?\nAnswer: ",
+            f"{name} has {have} marbles and buys {more} more.\n",
+            f"{have} + {more} = {have + more}\n",
+            f"{name} gives half of them to a friend.\n",
+        )
+
+
+class Workload:
+    """The asks of each round. Every contender goes through the rounds by itself."""
+
+    def __init__(self, model: str, n_drafts: int, k: int, n_new: int) -> None:
+        self.tokenizer = load_tokenizer(model)
+        self.tokenizer.eos_token = None
+        self._n_drafts, self._k, self._n_new = n_drafts, k, n_new
+
+    def asks(self, n: int) -> list[Ask]:
+        prefixes = [
+            steps[:end] for steps in drafts(self._n_drafts, n) for end in range(1, len(steps) + 1)
+        ]
+        return [
+            Ask(p, self._k, self._n_new, tuple(encode_segments(self.tokenizer, p)))
+            for p in prefixes
+        ]
+
+    def work(self, draw: Callable[[list[Ask]], object], part: int = 1) -> Callable[[], float]:
+        """A round with every `part`-th prompt; returns the number of drawn tokens."""
+        rounds = itertools.count()
+
+        def once() -> float:
+            asks = self.asks(next(rounds))[::part]
+            draw(asks)
+            return float(sum(a.k * a.n_new for a in asks))
+
+        return once
+
+
+def endless(model: str, dtype: str) -> torch.nn.Module:
+    """The model, without an end token."""
+    loaded = load_causal_lm(model, dtype)
+    loaded.generation_config.eos_token_id = None
+    return loaded
+
+
+def ours(
+    model: str, load: Workload, rows: int, dtype: str, quantization: Quantization = "none"
+) -> Contender:
+    """Our engine; its name says how the model is read."""
+    engine = TorchEngine.of(
+        endless(model, dtype), load.tokenizer, max_rows=rows, quantization=quantization
+    )
+
+    def draw(asks: list[Ask]) -> None:
+        drawn = [c for result in engine.run(requests(asks)) for c in result.completions]
+        assert sum(c.n_tokens for c in drawn) == sum(a.k * a.n_new for a in asks)
+
+    return Contender(f"glore, {engine.backend}", load.work(draw))
+
+
+def others(
+    options: argparse.Namespace, load: Workload
+) -> tuple[list[Contender], list[processes.Piped]]:
+    """What we are compared with, and the processes to end."""
+    found, open_ones = [], []
+    makers: list[tuple[str, str | None, Callable[..., processes.Piped], tuple[object, ...]]] = [
+        ("vLLM, bfloat16", options.vllm, processes.Vllm, ("bfloat16",)),
+        ("OpenVINO GenAI, bfloat16", options.openvino, processes.OpenVino, ("bf16", options.cores)),
+    ]
+    single = endless(options.model, "float32")
+    for name, python, make, arguments in makers:
+        if python is None:
+            found.append(Contender(name, None, "not measured: no environment given"))
+            continue
+        try:
+            peer = make(python, single, copy.deepcopy(load.tokenizer), *arguments)
+        except (OSError, RuntimeError) as error:
+            found.append(Contender(name, None, f"does not run: {error}"))
+            continue
+        open_ones.append(peer)
+        found.append(Contender(name, load.work(peer.draw)))
+    for dtype in ("float32", "bfloat16"):
+        if dtype == "bfloat16" and not computes_bfloat16("cpu"):
+            continue
+        model = single if dtype == "float32" else endless(options.model, dtype)
+        for way, draw in (
+            ("prompts repeated", peers.generate_repeated),
+            ("one prefill", peers.generate_prefilled),
+        ):
+            work = load.work(functools.partial(_generate, draw, model, options.rows), options.part)
+            found.append(Contender(f"`generate`, {dtype}, {way}", work))
+    return found, open_ones
+
+
+def _generate(
+    draw: Callable[..., float], model: torch.nn.Module, rows: int, asks: list[Ask]
+) -> None:
+    draw(model, asks, rows)
+
+
+def summary(all_ours: list[str], lines: list[Line]) -> None:
+    """How many times faster than the best of the others each of ours is."""
+    rates = {line.name: line.rate for line in lines if line.rate is not None}
+    best = max((name for name in rates if name not in all_ours), key=lambda name: rates[name])
+    print(f"\nBest of the others: {best}.")
+    for name in all_ours:
+        print(f"- {name}: {rates[name] / rates[best]:.2f} ×")
+
+
+def processor() -> str:
+    """The processor's name, if the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((x.partition(": ")[2] for x in lines if x.startswith("model name")), "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="folder of a model")
+    parser.add_argument("--vllm", help="python of an environment with vLLM's CPU build")
+    parser.add_argument("--openvino", help="python of one with benchmarks/requirements.txt")
+    parser.add_argument("--cores", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--drafts", type=int, default=6, help="four prompts each")
+    parser.add_argument("--tokens", type=int, default=48, help="of each completion")
+    parser.add_argument("--rows", type=int, default=256)
+    parser.add_argument("--part", type=int, default=2, help="`generate` gets every so-manieth one")
+    options = parser.parse_args()
+    torch.set_num_threads(options.cores)
+    load = Workload(options.model, options.drafts, 8, options.tokens)
+    n = len(load.asks(0))
+    print(
+        f"torch {torch.__version__}, {processor()}, {options.cores} threads, load "
+        f"{os.getloadavg()[0]:.1f}, {options.rounds} rounds"
+    )
+    mine = [ours(options.model, load, options.rows, "float32")]
+    if computes_bfloat16("cpu"):
+        mine.append(ours(options.model, load, options.rows, "bfloat16"))
+    mine.append(ours(options.model, load, options.rows, "float32", "int8"))
+    found, open_ones = others(options, load)
+    try:
+        lines = race(mine[0], [*mine[1:], *found], options.rounds)
+    finally:
+        for peer in open_ones:
+            peer.close()
+    show(
+        f"Rollouts, K = 8, {options.model}: {8 * n:,} completions of {options.tokens} tokens, "
+        f"{n} prompts",
+        "tokens per second",
+        lines,
+    )
+    summary([c.name for c in mine], lines)
+    print(f"\nload afterwards: {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()
