@@ -32,24 +32,37 @@ __all__ = [
     "pick_device",
     "quiet",
     "save_model",
+    "trains_on_cpu",
 ]
 
 STEP_LABELS = {0: "bad", 1: "good"}
 """Classes of a step model (method 2)."""
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def pick_device(name: str) -> str:
     """`auto` → cuda when there is one, else cpu. Raises ConfigError for a device that is absent."""
     import torch
 
-    if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device must be auto, cpu or cuda, got {shown(name)}")
+    if name not in ("auto", "cpu", "cuda", "mps"):
+        raise ConfigError(f"device must be auto, cpu, cuda or mps, got {shown(name)}")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(
+            "device mps was asked for, but torch sees no Apple GPU here; use device=auto or cpu"
+        )
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "device cuda was asked for, but torch sees no GPU here; use device=auto or cpu"
         )
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def trains_on_cpu(name: str) -> bool:
+    """Whether trainings run on the CPU with this setting: everywhere but on a GPU with CUDA.
+
+    Raises ConfigError for a device that is absent.
+    """
+    return pick_device(name) != "cuda"
 
 
 def computes_bfloat16(device: str) -> bool:

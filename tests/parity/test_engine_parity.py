@@ -4,6 +4,7 @@ order.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 
@@ -24,7 +25,14 @@ from glore.engines.open import open_engine
 from glore.engines.protocol import Request, Result, SamplingParams
 from glore.errors import EngineError, ModelError
 from glore.seeds import stable_seed
-from support.tiny_models import ARCHITECTURES, VOCAB, tiny_lm, tiny_step_model, tiny_tokenizer
+from support.tiny_models import (
+    ARCHITECTURES,
+    LLAMA_LIKE,
+    VOCAB,
+    tiny_lm,
+    tiny_step_model,
+    tiny_tokenizer,
+)
 
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=20)
 WARM = SamplingParams(temperature=1.0, max_new_tokens=25)
@@ -60,6 +68,24 @@ def generated(architecture: str, text: str, params: SamplingParams) -> list[int]
             pad_token_id=0,
         )
     return [int(t) for t in out[0, ids.shape[1] :]]
+
+
+@pytest.mark.parametrize("architecture", sorted(LLAMA_LIKE))
+def test_greedy_equals_generate_on_64_prompts(architecture: str) -> None:
+    """In float32, `generate` with one prompt after the other, the engine with all in one batch."""
+    tokenizer = tiny_tokenizer()
+    engine = TorchEngine.of(tiny_lm(architecture), tokenizer, max_rows=64)
+    assert engine.packed
+    items = requests(64, 1, dataclasses.replace(GREEDY, max_new_tokens=12))
+    got = {r.request.id: r.completions[0].text for r in engine.run(items)}
+    expected = {
+        item.id: tokenizer.decode(
+            generated(architecture, item.segments[0], item.params), skip_special_tokens=True
+        )
+        for item in items
+    }
+    assert got == expected
+    assert len(set(expected.values())) > 10
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))

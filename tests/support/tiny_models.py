@@ -63,9 +63,11 @@ def llama_like(vocab: int, hidden: int, inner: int, n_layers: int) -> Configs:
     }
 
 
-_SMALL = llama_like(VOCAB, hidden=32, inner=48, n_layers=2)
+LLAMA_LIKE = llama_like(VOCAB, hidden=32, inner=48, n_layers=2)
 ARCHITECTURES: Configs = {
-    **{name: _SMALL[name] for name in ("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2")},
+    **{
+        name: LLAMA_LIKE[name] for name in ("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2")
+    },
     "bloom": lambda: BloomConfig(
         vocab_size=VOCAB,
         hidden_size=32,
@@ -111,9 +113,11 @@ def wide_lm(seed: int = 0) -> PreTrainedModel:
 
 
 def tiny_lm(architecture: str = "llama", seed: int = 0) -> PreTrainedModel:
-    """A random model whose next-token distribution is neither flat nor certain."""
+    """A random model whose next-token distribution is neither flat nor certain: one of
+    ARCHITECTURES or of LLAMA_LIKE.
+    """
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(ARCHITECTURES[architecture]())
+    model = AutoModelForCausalLM.from_config({**LLAMA_LIKE, **ARCHITECTURES}[architecture]())
     return _lively(model)
 
 

@@ -64,6 +64,12 @@ def test_overrides_are_yaml_values_at_dotted_paths(tmp_path: Path) -> None:
             "quantization int8 is for float32 models on a CPU, got dtype bfloat16",
         ),
         (
+            ["engine.quantization=int8", "engine.device=mps"],
+            "quantization int8 is for float32 models on a CPU, got dtype float32, device mps",
+        ),
+        (["base.dtype=float16"], "base.dtype: float16 can't be trained"),
+        (["engine.dtype=float8"], "engine.dtype: input should be 'float32', 'bfloat16' or 'float"),
+        (
             ["engine.quantization=int4"],
             "engine.quantization: input should be 'none', 'int16' or 'int8', got",
         ),

@@ -9,7 +9,9 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, 
 
 from glore import model_folder, models, tokenization
 from glore.errors import ConfigError, ModelError
+from glore.progress import SilentProgress
 from glore.prompts import BAD_MARK, refine_segments, solve_segments, step_text
+from glore.training.training_setup import TrainingSetup
 from support import tiny_training as tiny
 
 
@@ -169,10 +171,35 @@ def test_what_is_missing_is_named_in_one_line(base: Path, tmp_path: Path) -> Non
     with pytest.raises(ModelError, match="can't load") as unreadable:
         models.load_causal_lm(broken)
     assert "\n" not in str(unreadable.value)
-    with pytest.raises(ConfigError, match="dtype must be one of float32, bfloat16, got 'int3'"):
+    with pytest.raises(ConfigError, match="must be one of float32, bfloat16, float16, got 'int3'"):
         models.load_causal_lm(base, dtype="int3")
     with pytest.raises(ConfigError, match="device must be"):
         models.pick_device("tpu")
+
+
+def test_an_apple_gpu_is_taken_if_asked_for_and_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings stay on the CPU. `auto` never takes it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device mps was asked for, but torch sees no Apple GPU"):
+        models.pick_device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert (models.pick_device("mps"), models.pick_device("auto")) == ("mps", "cpu")
+    assert models.trains_on_cpu("mps")
+    assert models.trains_on_cpu("auto")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert not models.trains_on_cpu("auto")
+
+
+def test_float16_is_no_type_for_training(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="are trained in float32 or bfloat16, got 'float16'"):
+        TrainingSetup(
+            out_dir=tmp_path / "model",
+            work_dir=tmp_path,
+            seed=0,
+            progress=SilentProgress(),
+            dtype="float16",
+        )
 
 
 def test_truncated_weights_are_a_model_error(base: Path, tmp_path: Path) -> None:

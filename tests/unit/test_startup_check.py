@@ -24,6 +24,7 @@ from glore.engines.local.batch import Batch
 from glore.engines.local.runner import ModelRunner
 from glore.engines.local.startup_check import Expected, expected_logits, fault
 from glore.engines.open import open_engine
+from glore.engines.protocol import Request, SamplingParams
 from support.tiny_models import llama_like, tiny_lm, tiny_step_model, tiny_tokenizer
 
 CONFIGS = llama_like(vocab=211, hidden=64, inner=96, n_layers=3)
@@ -65,6 +66,16 @@ def test_the_right_way_is_taken_in_every_type(architecture: str, dtype: torch.dt
             assert runner.backend == "native", runner.reason
         else:
             assert runner.backend == "paged", runner.reason
+
+
+def test_float16_on_a_cpu_is_drawn_from_in_float32(tmp_path: Path) -> None:
+    tiny_lm("llama").save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    asked = [Request("a", ("w5 w6 ",), (1, 2), SamplingParams(max_new_tokens=5))]
+    with open_engine(tmp_path, EngineSettings(device="cpu", dtype="float16")) as engine:
+        compiled = glore.engines.local.runner.library() is not None
+        assert engine.backend == ("native float32" if compiled else "paged float16")
+        assert all(c.n_tokens for result in engine.run(asked) for c in result.completions)
 
 
 def test_a_step_model_in_bfloat16_keeps_the_engine() -> None:

@@ -33,8 +33,12 @@ class EngineSettings(KindSettings):
     """
 
     kind: str = "torch"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """`auto`: a GPU that torch sees through CUDA, else the CPU. `mps` (an Apple GPU) draws and
+    scores; trainings then run on the CPU.
+    """
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights that draw and score. Trainings have `base.dtype`."""
     max_rows: int = Field(256, ge=1)
     """Rows decoded together."""
     scoring_tokens: int = Field(16384, ge=256)
@@ -80,7 +84,9 @@ class TorchEngineSettings(EngineSettings):
 
     @model_validator(mode="after")
     def _quantized_on_a_cpu(self) -> TorchEngineSettings:
-        if self.quantization != "none" and (self.dtype != "float32" or self.device == "cuda"):
+        if self.quantization != "none" and (
+            self.dtype != "float32" or self.device in ("cuda", "mps")
+        ):
             raise ValueError(
                 f"quantization {self.quantization} is for float32 models on a CPU, got dtype "
                 f"{self.dtype}, device {self.device}; drop one"

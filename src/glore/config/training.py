@@ -152,7 +152,18 @@ class BaseModelSettings(Settings):
     """Commit, tag or branch of a `model` on the Hub; none: the main branch at the time of loading.
     """
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights that are trained and kept."""
     scratch: ScratchModelSettings = ScratchModelSettings()
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _trainable(cls, dtype: object) -> object:
+        if dtype == "float16":
+            raise ValueError(
+                "float16 can't be trained: small updates and gradients become zero in it; use "
+                "float32 or bfloat16 (engine.dtype=float16 only draws and scores in it)"
+            )
+        return dtype
 
     @model_validator(mode="after")
     def _whole_weights(self) -> BaseModelSettings:

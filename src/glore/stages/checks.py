@@ -221,7 +221,8 @@ def _check_quantization(config: RunConfig, kind: Quantization) -> None:
 
     if pick_device(config.engine.device) != "cpu":
         raise EngineError(
-            f"engine.quantization {kind} is for a CPU, and engine.device=auto takes the GPU here; "
+            f"engine.quantization {kind} is for a CPU, and engine.device={config.engine.device} "
+            "takes the GPU here; "
             "set engine.device=cpu"
         )
     found = base_folder(config)
@@ -237,10 +238,10 @@ def _check_quantization(config: RunConfig, kind: Quantization) -> None:
 
 
 def _check_device(config: RunConfig) -> None:
-    if config.engine.device == "cuda":
+    if config.engine.device in ("cuda", "mps"):
         from glore.models import pick_device
 
-        pick_device("cuda")
+        pick_device(config.engine.device)
 
 
 def base_folder(config: RunConfig) -> ModelFolder | None:

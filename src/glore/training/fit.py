@@ -31,7 +31,7 @@ from transformers import (
 
 from glore.config import TrainSettings
 from glore.errors import ConfigError, ModelError, out_of_memory, shown
-from glore.models import computes_bfloat16, pick_device, quiet
+from glore.models import computes_bfloat16, quiet, trains_on_cpu
 from glore.training.allocator import KeptMemory, keep_freed_memory
 from glore.training.batches import plan_batches
 from glore.training.compiled import compiled_blocks
@@ -90,7 +90,7 @@ def fit(
             f"{shown(model.config.model_type)} models don't know it; leave it out and lower "
             "batch_size"
         )
-    on_cpu = pick_device(setup.device) == "cpu"
+    on_cpu = trains_on_cpu(setup.device)
     if settings.bf16 and not computes_bfloat16("cpu" if on_cpu else "cuda"):
         setup.progress.note(
             f"{what}: this processor has no bfloat16 instructions, so bf16 is off and training is "

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from glore.errors import ConfigError, shown
 from glore.progress import Progress
 
 __all__ = ["TrainingSetup"]
@@ -35,6 +36,13 @@ class TrainingSetup:
     """The recipe's section with the settings of this training, such as `student.sft`, for errors;
     empty: there is none.
     """
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ConfigError(
+                f"weights are trained in float32 or bfloat16, got {shown(self.dtype)}; in float16, "
+                "small updates and gradients become zero"
+            )
 
     def setting(self, name: str) -> str:
         """The path of one of its settings in the recipe."""

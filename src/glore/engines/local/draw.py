@@ -25,6 +25,7 @@ __all__ = [
     "draw_each",
     "log_probs",
     "not_finite",
+    "on_drawing_device",
 ]
 
 
@@ -70,6 +71,13 @@ class Drawn:
         """One token id for each completion [C]. Waits for the device."""
         tokens: npt.NDArray[np.int64] = self._tokens.cpu().numpy()
         return tokens
+
+
+def on_drawing_device(logits: torch.Tensor) -> torch.Tensor:
+    """The logits where tokens are drawn from them: on their own device, or for an Apple GPU on the
+    CPU, since torch has not all of the operations there.
+    """
+    return logits.cpu() if logits.device.type == "mps" else logits
 
 
 def draw_each(

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from glore.engines.local.draw import DrawSettings, draw, log_probs
+from glore.engines.local.draw import DrawSettings, draw, log_probs, on_drawing_device
 from glore.engines.local.memory import halved
 from glore.engines.local.noise import uniforms
 from glore.engines.local.queue import LocalJob, RequestQueue
@@ -147,7 +147,7 @@ class FallbackScheduler:
                 input_ids=given, use_cache=True, logits_to_keep=1, **{self._cache_name: cache}
             )
             cache = output[self._cache_name]
-            logits = output.logits[:, -1].float()
+            logits = on_drawing_device(output.logits[:, -1].float())
             chosen = draw(logits, uniforms(seeds, np.full(len(rows), step)), settings)
             tokens = chosen.cpu().numpy()
             logprobs = log_probs(logits, chosen).tolist() if wanted else [0.0] * len(rows)
@@ -164,7 +164,7 @@ class FallbackScheduler:
             alive &= step + 1 < limit
             if not alive.any():
                 break
-            given = chosen[:, None]
+            given = chosen[:, None].to(given.device)
         return drawn
 
 

@@ -110,6 +110,8 @@ def free_unused() -> None:
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
     trim = _trim()
     if trim is not None:
         trim(0)

@@ -20,7 +20,7 @@ import torch
 
 from glore.engines.local.attention import ATTENTION_NAME, ForwardContext, KVCache, register
 from glore.engines.local.batch import Batch
-from glore.engines.local.draw import Drawn, Draws, draw_each
+from glore.engines.local.draw import Drawn, Draws, draw_each, on_drawing_device
 from glore.engines.local.native.build import Library, library
 from glore.engines.local.native.call import NativeModel, draw_natively
 from glore.engines.local.prefix_tree import PAGE_SIZE
@@ -171,6 +171,7 @@ class ModelRunner:
         if self._cuda is not None:
             return self._cuda.draw(logits_RV, draws)
         if self._library is None:
+            logits_RV = on_drawing_device(logits_RV)
             return Drawn(
                 logits_RV, draw_each(logits_RV, draws.row, draws.uniforms(), draws.settings)
             )
