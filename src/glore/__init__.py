@@ -33,7 +33,9 @@ if TYPE_CHECKING:
         write_records,
     )
     from glore.refiner import Refiner
+    from glore.reward_models.export import encode_solutions, export_reward_model
     from glore.reward_models.open import open_reward_model
+    from glore.rl_rewards.function import reward_function
 
 __all__ = [
     "ConfigError",
@@ -55,10 +57,13 @@ __all__ = [
     "StepLabels",
     "StepScores",
     "TerminalProgress",
+    "encode_solutions",
+    "export_reward_model",
     "load_config",
     "open_reward_model",
     "read_records",
     "read_solutions",
+    "reward_function",
     "run",
     "write_records",
     "write_solutions",
@@ -88,7 +93,9 @@ _HOMES = {
         "write_records",
     ),
     "glore.refiner": ("Refiner",),
+    "glore.reward_models.export": ("encode_solutions", "export_reward_model"),
     "glore.reward_models.open": ("open_reward_model",),
+    "glore.rl_rewards.function": ("reward_function",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from glore.digests import write_digests
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
+    "STEP_LABELS",
     "computes_bfloat16",
     "load_causal_lm",
     "load_step_body",
@@ -264,10 +266,14 @@ def _failed(what: str, path: str | Path, error: Exception, code: Sequence[str]) 
 
 
 def save_model(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    card: str,
+    notes: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
-    """Write safetensors, tokenizer and the card (README.md) as `folder`, which is replaced whole if
-    it exists. Raises ModelError when the disk refuses.
+    """Write safetensors, tokenizer, the card (README.md) and `notes` (file name → content) as
+    `folder`, which is replaced whole if it exists. Raises ModelError when the disk refuses.
     """
     try:
         with replacing_folder(folder) as temporary:
@@ -275,6 +281,8 @@ def save_model(
                 model.save_pretrained(str(temporary))
                 tokenizer.save_pretrained(str(temporary))
             (temporary / "README.md").write_text(card, encoding="utf-8")
+            for name, content in notes.items():
+                (temporary / name).write_bytes(content)
             write_digests(temporary)
     except Exception as error:
         raise ModelError(

@@ -61,9 +61,16 @@ def hidden_states(folder: Path, ids: list[int]) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def by_hand(layout: str, folder: Path, question: str, steps: tuple[str, ...]) -> list[float]:
+def by_hand(
+    layout: str,
+    folder: Path,
+    question: str,
+    steps: tuple[str, ...],
+    at: tuple[list[int], list[int]] | None = None,
+) -> list[float]:
+    """`at`: other ids and places than those of the layout's authors."""
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    ids, places = PUBLISHED[layout](tokenizer, question, steps)
+    ids, places = at or PUBLISHED[layout](tokenizer, question, steps)
     if layout in NAMED:
         model = AutoModelForCausalLM.from_pretrained(folder)
         logits = model(torch.tensor([ids])).logits[0, places]
@@ -119,12 +126,19 @@ def test_a_language_model_must_name_its_layout(folders: dict[str, Path]) -> None
 
 
 def test_a_layout_that_does_not_fit_the_files_is_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(ModelError, match=r"is no step classifier: it has no weights for score"):
-        open_reward_model(folders["qwen"], "trl")
-    with pytest.raises(ModelError, match=r"lacks 'v_head.summary.bias'"):
-        open_reward_model(folders["trl"], "skywork")
+    for layout in ("trl", "skywork", "qwen", "glore"):
+        with pytest.raises(ModelError, match=r"is no step classifier: it has no weights for score"):
+            open_reward_model(folders["rlhflow"], layout)
     with pytest.raises(ModelError, match="has no single token '<extra_1>'"):
         open_reward_model(folders["qwen"], QwenLayout("<extra_1>")).score(ITEMS)
+
+
+def test_a_head_is_read_whatever_the_layout_of_its_inputs(folders: dict[str, Path]) -> None:
+    with open_reward_model(folders["qwen"], "trl") as scorer:
+        got = scorer.score(ITEMS[:1])[0]
+    tokenizer: Any = AutoTokenizer.from_pretrained(folders["qwen"])
+    ids, places = PUBLISHED["trl"](tokenizer, *ITEMS[0])
+    assert got == pytest.approx(by_hand("qwen", folders["qwen"], *ITEMS[0], at=(ids, places)))
 
 
 def copied(folders: dict[str, Path], layout: str, to: Path) -> Path:

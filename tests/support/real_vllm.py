@@ -26,8 +26,9 @@ def small_cache() -> None:
 
 
 @contextmanager
-def served(folder: Path, name: str) -> Iterator[EngineSettings]:
-    """vLLM's server with prefix caching, ended afterwards. Gives the settings to reach it.
+def served(folder: Path, name: str, *more: str) -> Iterator[EngineSettings]:
+    """vLLM's server with prefix caching, ended afterwards. Gives the settings to reach it. `more`:
+    of its command.
 
     It is what `vllm serve` starts. That command itself looks for a package of the name vllm, which
     the CPU build is not.
@@ -41,6 +42,7 @@ def served(folder: Path, name: str) -> Iterator[EngineSettings]:
         *("--dtype", "float32", "--max-num-seqs", "8", "--gpu-memory-utilization", "0.1"),
         # Without it the CPU build fails at seeded sampling (docs/engines.md).
         *("--enable-prefix-caching", "--no-enable-chunked-prefill"),
+        *more,
     ]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

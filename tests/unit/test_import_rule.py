@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("formats",),
     (
         "model_folder",
+        "model_cards",
         "model_weights",
         "models",
         "gguf_model",
@@ -36,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("student", "when", "where", "how", "rerank"),
     ("decisions",),
-    ("refiner", "stages", "evaluation", "regrade"),
+    ("refiner", "stages", "evaluation", "regrade", "rl_rewards"),
     ("report",),
     ("studies",),
     ("cli",),

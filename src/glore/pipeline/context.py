@@ -47,12 +47,15 @@ class StageContext:
         progress: Progress,
         redo: bool = False,
         warned: set[str] | None = None,
+        fingerprint: str = "",
     ) -> None:
         """`config`: the settings that the stage declares. `inputs`: earlier stage → its folder.
         `models`: every model that the stage may read or make → its folder. `warned`: models whose
-        slow backend a stage before has warned of; this one adds to it.
+        slow backend a stage before has warned of; this one adds to it. `fingerprint`: the short
+        hash of what the result is made from.
         """
         self.config = config
+        self.fingerprint = fingerprint
         self.name = name
         self.seed = config.seed
         self.run_dir = run_dir
@@ -66,6 +69,11 @@ class StageContext:
         self._counters: list[Counter[str]] = [Counter()]
         self._warnings: list[str] = []
         self._open = OpenModels(name, self.progress, self.warn, set() if warned is None else warned)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the earlier stages that this one may read."""
+        return tuple(self._inputs)
 
     @property
     def counts(self) -> dict[str, float]:

@@ -149,6 +149,7 @@ def _run_stage(
         progress=progress,
         redo=redo,
         warned=warned,
+        fingerprint=plan.fingerprint,
     )
     begin = time.monotonic()
     # Replaces the last stage's line while this one opens its data and models.

@@ -17,20 +17,23 @@ from torch import nn
 
 from glore.errors import ModelError, shown
 from glore.model_folder import ModelFolder, open_folder
-from glore.model_weights import weights_under
+from glore.model_weights import weight_headers, weights_under
 from glore.models import (
     load_causal_lm,
     load_step_body,
     load_step_model,
     pick_device,
 )
+from glore.reward_models.heads import HEADS, head_prefix
 from glore.step_layouts.whole_texts import sign_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["load_classifier"]
+__all__ = ["SIGNED", "load_classifier"]
 
+SIGNED = ("math_shepherd", "rlhflow")
+"""Layouts of language models that say `+` or `-`."""
 _ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 6e-2}
 """Largest relative difference of two ways to the same logits."""
 
@@ -44,38 +47,41 @@ def load_classifier(
 ) -> PreTrainedModel:
     """The reward model at `path` as a token classifier in eval mode on `device`: logits (B, T, 2).
 
-    `layout`: a key of `glore.reward_models.layouts.LAYOUTS`. Raises ModelError.
+    The names of its weights tell its head. `layout`: a key of
+    `glore.reward_models.layouts.LAYOUTS`, for the signs that a language model says. Raises
+    ModelError.
     """
-    if layout in ("math_shepherd", "rlhflow"):
+    where = f"can't load a reward model from {shown(str(path))}"
+    names = weight_headers(open_folder(path, "reward model"), where).keys()
+    prefix = head_prefix(names)
+    if prefix is not None:
+        model = _with_head(path, dtype, prefix)
+    elif layout in SIGNED and not any(
+        name in names for name in ("score.weight", "classifier.weight")
+    ):
         good, bad = sign_tokens(tokenizer, layout)
         model = _from_language_model(load_causal_lm(path, dtype), (bad, good), str(path))
-    elif layout == "qwen":
-        model = _with_head(path, dtype, "score.", ("0.weight", "0.bias", "2.weight", "2.bias"))
-    elif layout == "skywork":
-        model = _with_head(path, dtype, "v_head.", ("summary.weight", "summary.bias"))
     else:
         model = load_step_model(path, dtype)
     return model.to(pick_device(device)).eval()
 
 
-def _with_head(
-    path: str | Path, dtype: str, prefix: str, names: tuple[str, ...]
-) -> PreTrainedModel:
+def _with_head(path: str | Path, dtype: str, prefix: str) -> PreTrainedModel:
     """The backbone at `path` with the head whose weights begin with `prefix`."""
     found = open_folder(path, "reward model")
     model = load_step_body(path, dtype, others=(prefix, "lm_head."))
     size = model.config.get_text_config().hidden_size
-    weights = _head_weights(found, path, prefix, names, size)
+    weights = _head_weights(found, path, prefix, size)
     head = _mlp(weights, size) if prefix == "score." else _value_as_classes(weights, size)
     model.score = head.to(next(model.parameters()).dtype)
     return model
 
 
 def _head_weights(
-    found: ModelFolder, path: str | Path, prefix: str, names: tuple[str, ...], size: int
+    found: ModelFolder, path: str | Path, prefix: str, size: int
 ) -> dict[str, torch.Tensor]:
     """The head's weights by the rest of their names, checked."""
-    where = f"can't load a reward model from {shown(str(path))}"
+    where, names = f"can't load a reward model from {shown(str(path))}", HEADS[prefix]
     weights = weights_under(found, prefix, where)
     if weights.keys() != set(names):
         wrong = sorted(weights.keys() ^ set(names))[0]

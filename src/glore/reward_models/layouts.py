@@ -10,10 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from pydantic import ValidationError
+
+from glore.config import PromptSettings
 from glore.errors import ConfigError, ModelError, printable, shown
 from glore.model_folder import ModelFolder, read_json
 from glore.model_weights import Headers
 from glore.prompts import PLAIN, PromptLayout
+from glore.reward_models.heads import head_prefix
 from glore.step_layouts.apart import GloreLayout, SkyworkLayout, TrlLayout
 from glore.step_layouts.parts import StepLayout
 from glore.step_layouts.whole_texts import MathShepherdLayout, QwenLayout, RlhflowLayout
@@ -24,6 +28,7 @@ __all__ = [
     "detected",
     "note_of",
     "noted_layout",
+    "noted_prompt",
     "settings_of",
     "step_layout",
 ]
@@ -89,10 +94,9 @@ def detected(found: ModelFolder, headers: Headers, where: str) -> str:
     named = _KNOWN.get(found.name)
     if named:
         return named
-    if {"score.0.weight", "score.2.weight"} <= headers.keys():
-        return "qwen"
-    if "v_head.summary.weight" in headers:
-        return "skywork"
+    prefix = head_prefix(headers)
+    if prefix is not None:
+        return {"score.": "qwen", "v_head.": "skywork"}[prefix]
     kinds = found.config.get("architectures")
     architectures = [str(kind) for kind in kinds] if isinstance(kinds, list) else []
     if any(kind.endswith("ForTokenClassification") for kind in architectures):
@@ -111,10 +115,25 @@ def detected(found: ModelFolder, headers: Headers, where: str) -> str:
     )
 
 
-def note_of(layout: StepLayout) -> bytes:
-    """A layout of others as the content of `step_layout.json`."""
+def note_of(layout: StepLayout, prompt: PromptSettings | None = None) -> bytes:
+    """A layout as the content of `step_layout.json`. `prompt`: how ours was trained to prompt."""
     settings = {name: getattr(layout, name) for name in settings_of(layout)}
-    return (json.dumps({"layout": layout.name, **settings}, indent=1) + "\n").encode()
+    asked = {} if prompt is None else {"prompt": prompt.model_dump(mode="json")}
+    return (json.dumps({"layout": layout.name, **settings, **asked}, indent=1) + "\n").encode()
+
+
+def noted_prompt(folder: Path, where: str) -> PromptSettings | None:
+    """How a model of ours was trained to prompt, by its folder's `step_layout.json`; none: it
+    doesn't say. Raises ModelError for what are no such settings.
+    """
+    note = read_json(folder / NOTE, where) if (folder / NOTE).is_file() else {}
+    if "prompt" not in note:
+        return None
+    try:
+        return PromptSettings.model_validate(note["prompt"])
+    except ValidationError as error:
+        said = error.errors(include_url=False)[0]["msg"]
+        raise _unusable(where, said) from error
 
 
 def noted_layout(folder: Path, where: str) -> StepLayout | None:
@@ -126,7 +145,12 @@ def noted_layout(folder: Path, where: str) -> StepLayout | None:
         return None
     note = read_json(folder / NOTE, where)
     name = note.pop("layout", None)
+    note.pop("prompt", None)
     try:
         return step_layout(str(name), note)
     except ConfigError as error:
-        raise ModelError(f"{where}: its {NOTE} can't be used: {error}; correct the file") from error
+        raise _unusable(where, str(error)) from error
+
+
+def _unusable(where: str, why: str) -> ModelError:
+    return ModelError(f"{where}: its {NOTE} can't be used: {why}; correct the file")

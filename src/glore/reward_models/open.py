@@ -10,13 +10,13 @@ from glore.config import EngineSettings, PromptSettings
 from glore.errors import ModelError, shown
 from glore.model_folder import SAFE, SAFE_INDEX, is_pickled, open_folder
 from glore.model_weights import weight_headers
-from glore.reward_models.layouts import detected, noted_layout, step_layout
+from glore.reward_models.layouts import detected, noted_layout, noted_prompt, step_layout
 from glore.step_layouts.parts import StepLayout
 
 if TYPE_CHECKING:
     from glore.engines.local.scorer import StepScorer
 
-__all__ = ["layout_at", "open_reward_model", "prompt_of_run"]
+__all__ = ["layout_at", "open_reward_model", "prompt_at"]
 
 
 def open_reward_model(
@@ -61,17 +61,23 @@ def layout_at(
     found = open_folder(path, "reward model")
     noted = noted_layout(found.folder, where)
     if layout is None and noted is not None:
-        return noted
+        layout = noted.name
     name = layout or detected(found, weight_headers(found, where), where)
-    if noted is not None and noted.name == name:
-        return noted
     if name != "glore":
-        return step_layout(name)
-    asked = prompt or prompt_of_run(found.folder) or PromptSettings()
-    return step_layout(name, prompt=prompt_layout(asked, path))
+        return noted if noted is not None and noted.name == name else step_layout(name)
+    return step_layout(name, prompt=prompt_layout(prompt or prompt_at(path), path))
 
 
-def prompt_of_run(folder: Path) -> PromptSettings | None:
+def prompt_at(path: str | Path) -> PromptSettings:
+    """How the model of ours at `path` was trained to prompt: as its folder or its run says; plain
+    where neither does. Raises ModelError, RunError, ConfigError.
+    """
+    found = open_folder(path, "reward model", weights=False)
+    where = f"can't load a reward model from {shown(str(path))}"
+    return noted_prompt(found.folder, where) or _prompt_of_run(found.folder) or PromptSettings()
+
+
+def _prompt_of_run(folder: Path) -> PromptSettings | None:
     """How the run that holds this model folder (RUN/models/NAME) prompts; none outside a run.
 
     Raises RunError, ConfigError for a run that can't be read.
@@ -95,5 +101,5 @@ def _refuse_pickles(path: str | Path, where: str) -> None:
     if named:
         raise ModelError(
             f"{where}: its weights are pickled ({shown(folder.name)}), and pickles can run code "
-            "when they are read; convert them to safetensors first (docs/formats.md says how)"
+            "when they are read; convert them to safetensors first (docs/reward-models.md says how)"
         )

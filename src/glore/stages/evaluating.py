@@ -10,6 +10,7 @@ from glore.chat_template import step_format
 from glore.config import RunConfig, load_run
 from glore.errors import RunError
 from glore.evaluation import EvaluationInputs, EvaluationOptions, evaluate, write_evaluation
+from glore.evaluation.card_metrics import write_card_metrics
 from glore.evaluation.inputs import REFINERS, REWARD_MODELS, SFT_ORM
 from glore.pipeline import Stage, StageContext
 from glore.pipeline.integrity import recorded_files
@@ -45,6 +46,7 @@ def _evaluate(ctx: StageContext) -> None:
     steps = step_format(ctx.config.prompt)
     found = evaluate(_gathered(ctx.read, ctx.config), options, ctx.config.labels, steps)
     write_evaluation(ctx.run_dir / "report" / "evaluation.json", found)
+    write_card_metrics(ctx.run_dir / "models", found)
     ctx.count(**dataclasses.asdict(found.counts))
 
 

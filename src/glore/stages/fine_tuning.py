@@ -56,6 +56,13 @@ def training_setup(ctx: StageContext, model: str, section: str) -> TrainingSetup
         device=ctx.config.engine.device,
         launch=ctx.config.launch,
         section=section,
+        about=(
+            f"data: made by the stage `{ctx.name}` of a glore run, from the records of "
+            f"{', '.join(ctx.sources) or 'no other stage'}",
+            "recipe: the run's config.yaml names the task and all settings; "
+            f"stages/{ctx.name}/done.json those that this model depends on",
+            f"fingerprint of these settings, inputs and the release: {ctx.fingerprint}",
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glore.config import TrainSettings
+from glore.model_cards import model_card
 from glore.models import load_causal_lm, load_step_model, load_tokenizer, new_step_model, save_model
 from glore.tokenization import prepare_tokenizer
 from glore.training.distributed import is_first, wait_for_all, whole_folder
@@ -28,7 +29,6 @@ from glore.training.fit import fit, seed_all
 from glore.training.launch import launch_training
 from glore.training.lora import merge_lora, wrap_lora
 from glore.training.memory_errors import explain_out_of_memory
-from glore.training.model_card import model_card
 from glore.training.training_setup import TrainingSetup
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ def _fine_tuned(
         pad_id=int(tokenizer.pad_token_id),
         n_dropped=n_dropped,
     )
-    card = model_card(setup.out_dir.name, what, settings, report, setup.seed)
+    kind = "steps" if classifier else "causal"
+    card = model_card(setup.out_dir.name, what, kind, settings, report, setup.seed, setup.about)
     if is_first():
         whole = whole_folder(setup.work_dir)
         save_model(

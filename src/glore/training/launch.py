@@ -165,4 +165,5 @@ def _setup_fields(setup: TrainingSetup) -> dict[str, object]:
         "dtype": setup.dtype,
         "device": setup.device,
         "section": setup.section,
+        "about": list(setup.about),
     }

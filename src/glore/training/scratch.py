@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from glore.config import ScratchModelSettings
 from glore.errors import ConfigError, ModelError
+from glore.model_cards import model_card
 from glore.models import save_model
 from glore.prompts import BAD_MARK
 from glore.tasks.protocol import Document
 from glore.training.examples import Row, TrainReport, document_rows
 from glore.training.fit import fit, seed_all
 from glore.training.memory_errors import explain_out_of_memory
-from glore.training.model_card import model_card
 from glore.training.training_setup import TrainingSetup
 
 if TYPE_CHECKING:
@@ -85,9 +85,8 @@ def _trained_base(
     )
     n_parameters = sum(p.numel() for p in model.parameters())
     what = f"Small Llama ({n_parameters} parameters) trained from nothing on generated documents."
-    save_model(
-        model, tokenizer, setup.out_dir, model_card(name, what, settings, report, setup.seed)
-    )
+    card = model_card(name, what, "causal", settings, report, setup.seed, setup.about)
+    save_model(model, tokenizer, setup.out_dir, card)
     return report
 
 

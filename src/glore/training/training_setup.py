@@ -37,6 +37,9 @@ class TrainingSetup:
     empty: there is none.
     """
 
+    about: tuple[str, ...] = ()
+    """What the model card says of data and recipe, a line each."""
+
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16"):
             raise ConfigError(

@@ -1,0 +1,167 @@
+"""The README.md of a model folder: what the model was made from and with, how good it was measured
+to be, how to load it in three libraries, and what it is not good for.
+
+Loaders don't read it and digests leave it out, so people may edit it. Equal trainings write equal
+cards: no times, no paths of the machine but those that the recipe names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+from glore.config import Settings
+
+__all__ = ["NOT_MEASURED", "exported_card", "model_card", "with_metrics"]
+
+NOT_MEASURED = "Not measured yet. The run's last stage, `evaluate`, writes the numbers here."
+_METRICS = re.compile(r"(?<=^## Metrics\n)(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+_FRAME = {
+    "causal": (
+        "The text before an answer is `Question: …` and `Answer:`, each with a line break (or the "
+        "model's chat template, `prompt.style`). Question and steps are encoded one by one (one "
+        "segment a step)."
+    ),
+    "steps": (
+        "Its input is the question (`Question: …`, `Answer:`, or a chat) and the steps, each with "
+        "its line break and encoded by itself; p(good) of a step is class 1 at the step's last "
+        "token."
+    ),
+}
+_LOAD = {
+    "causal": """\
+```python
+# transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained(FOLDER)
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+
+# vLLM
+from vllm import LLM
+llm = LLM(model=FOLDER)
+
+# glore: refine with the other models of its run
+import glore
+refinement = glore.Refiner.from_run(RUN)("How many …?")
+```
+""",
+    "steps": """\
+```python
+# glore
+import glore
+with glore.open_reward_model(FOLDER) as scorer:
+    [scores] = scorer.score([("How many …?", ("first step", "#### 5"))])
+
+# transformers: class 1 at positions
+import torch
+from transformers import AutoModelForTokenClassification
+[solution] = glore.encode_solutions(FOLDER, [("How many …?", ("first step", "#### 5"))])
+model = AutoModelForTokenClassification.from_pretrained(FOLDER).eval()
+logits = model(torch.tensor([solution.token_ids])).logits[0, solution.positions]
+scores = logits.softmax(-1)[:, 1]
+
+# vLLM: probabilities of all tokens
+from vllm import LLM
+llm = LLM(model=FOLDER, runner="pooling")
+[output] = llm.encode([{"prompt_token_ids": solution.token_ids}], pooling_task="token_classify")
+scores = output.outputs.data[solution.positions, 1]
+
+# TRL: as a reward
+trainer = GRPOTrainer(reward_funcs=glore.reward_function(FOLDER), ...)
+```
+""",
+}
+_LIMITS = {
+    "causal": (
+        "Not an assistant and not a general model: it was trained on the questions of one task and "
+        "answers in that task's form. It was not checked for anything but the final answer of such "
+        "questions: not for other subjects, other languages, truth or safety."
+    ),
+    "steps": (
+        "Its scores are probabilities for solutions like those it was trained on: by the same "
+        "student, for the same task, in the same form. For another model's solutions they are "
+        "uncalibrated until measured. A reward model can be fooled: in training against it, watch "
+        "the answers themselves. It says nothing about truth or safety of other text."
+    ),
+}
+
+
+class _Report(Protocol):
+    """What a card says of a training (`glore.training.examples.TrainReport`)."""
+
+    @property
+    def n_rows(self) -> int: ...
+    @property
+    def n_dropped(self) -> int: ...
+    @property
+    def n_tokens(self) -> int: ...
+    @property
+    def n_steps(self) -> int: ...
+    @property
+    def final_loss(self) -> float: ...
+
+
+def model_card(
+    name: str,
+    what: str,
+    kind: str,
+    settings: Settings,
+    report: _Report,
+    seed: int,
+    about: Sequence[str] = (),
+) -> str:
+    """The card of a model that was trained here, Markdown without front matter.
+
+    `what`: the model in a sentence, with its base; `kind`: `causal` or `steps`; `about`: its data
+    and recipe, a line each.
+    """
+    lines = [
+        f"# {name}",
+        "",
+        what,
+        _FRAME[kind],
+        "",
+        "## Data and recipe",
+        *(f"- {line}" for line in about or ["not made by a run: its caller gave the examples"]),
+        "",
+        "## Training",
+        f"- rows: {report.n_rows} (left out as too long or without a target: {report.n_dropped})",
+        f"- tokens seen: {report.n_tokens}",
+        f"- optimiser steps: {report.n_steps}",
+        f"- training loss, last tenth of the steps: {report.final_loss:.4f}",
+        f"- seed: {seed}",
+        "",
+        "## Settings",
+        *(f"- {key}: {value}" for key, value in settings.model_dump().items()),
+        "",
+        "## Metrics",
+        NOT_MEASURED,
+        "",
+        *_use(kind),
+    ]
+    return "\n".join(lines)
+
+
+def exported_card(name: str, source: str, layout: str) -> str:
+    """The card of a reward model that was written again as a token classifier."""
+    lines = [
+        f"# {name}",
+        "",
+        f"The reward model {source} (layout {layout}, see step_layout.json), written by glore as a "
+        "two-class token classifier: 0 bad, 1 good, at the last token of each step. Its scores are "
+        "those of its source up to rounding; what is known of it, its source says.",
+        "",
+        *_use("steps"),
+    ]
+    return "\n".join(lines)
+
+
+def with_metrics(card: str, lines: Sequence[str]) -> str:
+    """The card with these lines as its section `Metrics`. A card without one stays as it is."""
+    text = "\n".join([*lines, "", ""])
+    return _METRICS.sub(lambda _: text, card, count=1)
+
+
+def _use(kind: str) -> list[str]:
+    return ["## How to load it", _LOAD[kind], "## What it is not good for", _LIMITS[kind], ""]
