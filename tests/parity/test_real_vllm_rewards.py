@@ -76,7 +76,7 @@ def test_the_pooling_endpoint_of_its_server_gives_our_scores(tmp_path: Path) -> 
     solutions = glore.encode_solutions(folder, ITEMS)
     with open_reward_model(folder) as scorer:
         expected = scorer.score(ITEMS)
-    with served(folder, "prm", "--runner", "pooling") as settings:
+    with served(folder, "prm", "--runner", "pooling", "--enforce-eager") as settings:
         url = settings.url.removesuffix("/v1")  # type: ignore[attr-defined]
         answer = _posted(
             f"{url}/pooling",
