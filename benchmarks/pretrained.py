@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import functools
 import itertools
 import os
 import platform
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -120,19 +123,29 @@ def others(
         if dtype == "bfloat16" and not computes_bfloat16("cpu"):
             continue
         model = single if dtype == "float32" else endless(options.model, dtype)
-        for way, draw in (
-            ("prompts repeated", peers.generate_repeated),
-            ("one prefill", peers.generate_prefilled),
-        ):
-            work = load.work(functools.partial(_generate, draw, model, options.rows), options.part)
-            found.append(Contender(f"`generate`, {dtype}, {way}", work))
+        draw = functools.partial(_generate, model, options.rows)
+        found.append(Contender(f"`generate`, {dtype}, one prefill", load.work(draw, options.part)))
     return found, open_ones
 
 
-def _generate(
-    draw: Callable[..., float], model: torch.nn.Module, rows: int, asks: list[Ask]
-) -> None:
-    draw(model, asks, rows)
+def _generate(model: torch.nn.Module, rows: int, asks: list[Ask]) -> None:
+    peers.generate_prefilled(model, asks, rows)
+
+
+def told(contender: Contender) -> Contender:
+    """The same, which tells each round's rate on standard error: a run may be cut short."""
+    work = contender.work
+    if work is None:
+        return contender
+
+    def once() -> float:
+        start = time.perf_counter()
+        n = work()
+        rate = n / (time.perf_counter() - start)
+        print(f"{contender.name}: {rate:.0f}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+        return n
+
+    return dataclasses.replace(contender, work=once)
 
 
 def summary(all_ours: list[str], lines: list[Line]) -> None:
@@ -180,7 +193,7 @@ def main() -> None:
     mine.append(ours(options.model, load, options.rows, "float32", "int8"))
     found, open_ones = others(options, load)
     try:
-        lines = race(mine[0], [*mine[1:], *found], options.rounds)
+        lines = race(told(mine[0]), [*map(told, [*mine[1:], *found])], options.rounds)
     finally:
         for peer in open_ones:
             peer.close()
