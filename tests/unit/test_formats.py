@@ -433,6 +433,18 @@ def test_columns_of_several_types_are_refused_in_parquet(tmp_path):
     assert list(read_solutions(path)) == found
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_foreign_fields_that_cannot_be_written_are_refused(tmp_path, suffix):
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value in (deep, math.nan, {1, 2}):
+        found = one(layout="trl", fields={"mine": value})
+        with pytest.raises(DataError, match=r"as JSON|several types|64 deep"):
+            written_as(tmp_path, [found], "trl", suffix)
+        assert not list(tmp_path.iterdir())
+
+
 def test_a_record_keeps_one_label_per_step():
     with pytest.raises(DataError, match="labels: 1 for 2 steps"):
         one(labels=(True,))

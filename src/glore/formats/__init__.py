@@ -7,7 +7,8 @@ validating     the faults of a file, by line and field
 run_solutions  the labelled drafts of a run
 registry       all layouts; one of them by name, or by the fields of a row
 layout         what a layout is
-fields, rows   fields of a row, rows of a file
+fields         fields of a row, checked
+rows           rows of a file (json_rows, parquet_rows, file_row)
 joined, tagged question and steps in one text
 plain, trl, prm800k, math_shepherd, rlhflow, openrlhf, paddlenlp, openr, processbench
 """

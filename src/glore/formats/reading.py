@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from glore.errors import DataError
 from glore.formats.fields import FieldError
+from glore.formats.file_row import FileRow
 from glore.formats.labelled import LabelledSolution
 from glore.formats.layout import PLACEHOLDER, Layout, ReadOptions
 from glore.formats.registry import detect_layout, find_layout
-from glore.formats.rows import FileRow, read_rows
+from glore.formats.rows import read_rows
 
 __all__ = ["Reading", "RowReading", "open_file", "read_solutions"]
 
