@@ -68,7 +68,9 @@ llm = LLM(model=FOLDER, runner="pooling")
 scores = output.outputs.data[solution.positions, 1]
 
 # TRL: as a reward
-trainer = GRPOTrainer(reward_funcs=glore.reward_function(FOLDER), ...)
+from trl import GRPOTrainer
+reward = glore.reward_function(FOLDER)
+trainer = GRPOTrainer(model=POLICY, reward_funcs=reward, train_dataset=DATA)
 ```
 """,
 }

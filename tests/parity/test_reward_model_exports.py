@@ -18,14 +18,18 @@ from glore.digests import check_digests
 from glore.errors import ModelError
 from glore.model_cards import model_card
 from glore.models import save_model
+from glore.progress import SilentProgress
 from glore.reward_models.layouts import note_of
 from glore.reward_models.open import open_reward_model
 from glore.step_layouts.apart import GloreLayout, TrlLayout
 from glore.training.examples import TrainReport
+from glore.training.finetune import train_step_classifier
+from glore.training.training_setup import TrainingSetup
 from parity.test_reward_models import ITEMS, NAMED
 from support.reward_checkpoints import save_checkpoint
 from support.step_tokenizers import step_tokenizer
 from support.tiny_models import llama_like
+from support.tiny_training import save_base, settings, step_examples
 
 LINEAR = ("skywork", "math_shepherd", "rlhflow", "trl")
 
@@ -112,6 +116,28 @@ def test_a_model_that_was_trained_on_chats_says_so_where_it_goes(tmp_path: Path)
     (folder / "glore-digests.json").unlink()
     with pytest.raises(ModelError, match=r"its step_layout.json can't be used"):
         open_reward_model(folder)
+
+
+def test_a_training_leaves_its_note_and_its_card(tmp_path: Path) -> None:
+    prompt = PromptSettings(steps="paragraph")
+    setup = TrainingSetup(
+        out_dir=tmp_path / "sorm",
+        work_dir=tmp_path / "work",
+        seed=0,
+        progress=SilentProgress(),
+        device="cpu",
+        about=("data: four steps",),
+        notes=(("step_layout.json", note_of(GloreLayout(), prompt).decode()),),
+    )
+    base = save_base(tmp_path / "base")
+    train_step_classifier(base, step_examples(), settings(max_steps=1), setup)
+    with open_reward_model(setup.out_dir) as scorer:
+        assert isinstance(scorer.layout, GloreLayout)
+        assert scorer.layout.prompt.steps.end == "\n\n"
+        assert len(scorer.score([("Ana has 12 pens.", ("Ana : 12 + 7 = 19", "#### 19"))])[0]) == 2
+    card = (setup.out_dir / "README.md").read_text()
+    assert "- data: four steps" in card
+    assert f"started from {base}" in card
 
 
 def test_what_can_not_be_exported_is_refused(tmp_path: Path) -> None:

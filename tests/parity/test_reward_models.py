@@ -106,15 +106,18 @@ def test_scores_are_those_computed_by_hand(layout: str, folders: dict[str, Path]
     assert max(flat) - min(flat) > 0.02
 
 
+@pytest.mark.parametrize(("dtype", "rounding"), [("bfloat16", 0.15), ("float16", 0.02)])
 @pytest.mark.parametrize("layout", FOREIGN)
-def test_bfloat16_scores_are_near(layout: str, folders: dict[str, Path]) -> None:
+def test_narrow_scores_are_near(
+    layout: str, dtype: str, rounding: float, folders: dict[str, Path]
+) -> None:
     with open_reward_model(folders[layout], name_of(layout)) as scorer:
         exact = scorer.score(ITEMS)
-    settings = EngineSettings(dtype="bfloat16")
+    settings = EngineSettings(dtype=dtype)
     with open_reward_model(folders[layout], name_of(layout), settings) as scorer:
         rough = scorer.score(ITEMS)
     for a, b in zip(exact, rough, strict=True):
-        assert b == pytest.approx(a, abs=0.15)
+        assert b == pytest.approx(a, abs=rounding)
 
 
 def test_a_language_model_must_name_its_layout(folders: dict[str, Path]) -> None:

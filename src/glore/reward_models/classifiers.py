@@ -34,7 +34,7 @@ __all__ = ["SIGNED", "load_classifier"]
 
 SIGNED = ("math_shepherd", "rlhflow")
 """Layouts of language models that say `+` or `-`."""
-_ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 6e-2}
+_ROUNDING = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 """Largest relative difference of two ways to the same logits."""
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
+from glore.config import PromptSettings
 from glore.errors import RunError
 from glore.pipeline import StageContext, declare
 from glore.records import Problem, Solution, StepLabels
+from glore.reward_models.layouts import NOTE, note_of
 from glore.seeds import stable_seed
 from glore.stages.checks import check_engine, check_training
 from glore.stages.common import (
@@ -31,6 +34,7 @@ from glore.stages.fine_tuning import (
     training_setup,
 )
 from glore.stages.labelling import train_drafts
+from glore.step_layouts.apart import GloreLayout
 from glore.when import balanced_solutions, orm_labels
 
 __all__ = [
@@ -209,6 +213,9 @@ def _train_reward_model(
         )
     ctx.count(good_steps=n_good, bad_steps=n_bad)
     setup = training_setup(ctx, name, section)
+    if ctx.config.prompt != PromptSettings():  # the folder says so, wherever it goes
+        note = note_of(GloreLayout(layout), ctx.config.prompt).decode()
+        setup = dataclasses.replace(setup, notes=((NOTE, note),))
     settings = training_settings(ctx, section)
     count_training(ctx, train_step_classifier(start, examples, settings, setup))
     _check_trained(ctx, name, section, problems, solutions, labels)

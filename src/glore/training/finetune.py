@@ -132,6 +132,7 @@ def _fine_tuned(
             tokenizer,
             setup.out_dir,
             card,
+            {name: text.encode() for name, text in setup.notes},
         )
     wait_for_all()
     return report

@@ -166,4 +166,5 @@ def _setup_fields(setup: TrainingSetup) -> dict[str, object]:
         "device": setup.device,
         "section": setup.section,
         "about": list(setup.about),
+        "notes": [list(note) for note in setup.notes],
     }

@@ -36,9 +36,10 @@ class TrainingSetup:
     """The recipe's section with the settings of this training, such as `student.sft`, for errors;
     empty: there is none.
     """
-
     about: tuple[str, ...] = ()
     """What the model card says of data and recipe, a line each."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """Further files of the model's folder: name and text."""
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16"):
