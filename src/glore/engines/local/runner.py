@@ -190,20 +190,15 @@ class ModelRunner:
         if self._cuda is not None:
             assert not isinstance(kv_cache, KVCache)
             return self._cuda.step(batch, draws, kv_cache)
-        return self.draw(self.forward(batch, kv_cache, n_threads, is_kept=False), draws)
+        return self.draw(self.forward(batch, kv_cache, n_threads), draws)
 
     @torch.inference_mode()
     def forward(
-        self,
-        batch: Batch,
-        kv_cache: KVCache | CudaKVCache,
-        n_threads: int = 1,
-        is_kept: bool = True,
+        self, batch: Batch, kv_cache: KVCache | CudaKVCache, n_threads: int = 1
     ) -> torch.Tensor:
         """Logits [S, V] of the selected queries in float32; keys and values go to the cache.
 
-        `n_threads`: of the compiled code; torch has its own setting. `is_kept`: whether the logits
-        are needed beyond the next call.
+        `n_threads`: of the compiled code; torch has its own setting.
         """
         if self._cuda is not None:
             assert not isinstance(kv_cache, KVCache)
@@ -218,7 +213,7 @@ class ModelRunner:
             if not (self._native.current if batch.dependent else self._native.unchanged):
                 self._native = NativeModel(self.model, self._native.library, self._quantization)
             pairs = [kv_cache.layer(i, self._native.like) for i in range(self._native.n_layers)]
-            return self._native.forward(batch, pairs, n_threads, is_kept)
+            return self._native.forward(batch, pairs, n_threads)
         selected = torch.from_numpy(batch.selected.astype(np.int64)).to(self.device)
         output = self.model(
             input_ids=torch.from_numpy(batch.tokens.astype(np.int64)).to(self.device)[None],

@@ -263,7 +263,6 @@ class NativeModel:
             *(None, None, self._layers, config.rms_norm_eps, size**-0.5),
         )
         self._angles: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._logits = np.empty((0, self.n_out), np.float32)
 
     @property
     def products(self) -> str:
@@ -283,26 +282,17 @@ class NativeModel:
         return self._fingerprint() == self._version
 
     def forward(
-        self,
-        batch: Batch,
-        pairs: Sequence[tuple[torch.Tensor, torch.Tensor]],
-        n_threads: int,
-        is_kept: bool = True,
+        self, batch: Batch, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], n_threads: int
     ) -> torch.Tensor:
         """Logits [S, outputs] of the selected queries.
 
-        `pairs`: keys and values of each layer, with the head size padded to 16. `is_kept`: whether
-        the logits are needed beyond the next call; otherwise they are written where the last ones
-        were.
+        `pairs`: keys and values of each layer, with the head size padded to 16.
         """
         self._rotary(int(batch.positions.max()) + 1)
         keys, values = (
             np.array([pair[side].data_ptr() for pair in pairs], np.uint64) for side in (0, 1)
         )
-        n = batch.selected.size
-        if not is_kept and self._logits.shape[0] < n:
-            self._logits = np.empty((n, self.n_out), np.float32)
-        logits = np.empty((n, self.n_out), np.float32) if is_kept else self._logits[:n]
+        logits = np.empty((batch.selected.size, self.n_out), np.float32)
         packed = _packed(batch, keys, values, logits)
         if self.library.glore_forward(ctypes.byref(self._c), ctypes.byref(packed), n_threads):
             raise MemoryError("no memory for a forward pass")
