@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 from pathlib import Path
 
 from glore.config.plugins import is_installed
 from glore.errors import ConfigError, ModelError, shown
 from glore.model_folder import in_one_line
 
-__all__ = ["check_gguf", "convert_gguf", "gguf_parameters"]
+__all__ = ["check_gguf", "convert_gguf", "gguf_shapes"]
 
 MAGIC = b"GGUF"
 
@@ -45,14 +44,17 @@ def check_gguf(path: str | Path) -> None:
         )
 
 
-def gguf_parameters(path: str | Path) -> int | None:
-    """Number of weights in a GGUF file; None if it can't be read here."""
+def gguf_shapes(path: str | Path) -> dict[str, tuple[int, ...]] | None:
+    """Name → shape of the weights in a GGUF file; None if it can't be read here."""
     try:
         check_gguf(path)
         from gguf import GGUFReader
 
         reader = GGUFReader(str(Path(path).expanduser()))
-        return sum(math.prod(int(axis) for axis in tensor.shape) for tensor in reader.tensors)
+        return {
+            str(tensor.name): tuple(int(axis) for axis in reversed(tensor.shape))
+            for tensor in reader.tensors
+        }
     except Exception:  # damaged, or no package: `check_gguf` and the conversion say so
         return None
 

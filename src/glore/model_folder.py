@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from glore.adapter_folder import is_adapter, is_own_adapter
 from glore.config.training import is_local
 from glore.digests import DIGESTS, check_digests, read_digests
 from glore.errors import ModelError, printable, shown
@@ -112,10 +113,10 @@ def open_folder(path: str | Path, what: str, weights: bool = True) -> ModelFolde
     is_here = Path(text).is_dir()
     folder = Path(text) if is_here else _fetched(text, what, revision, weights)
     where = f"can't load a {what} from {shown(str(path))}"
-    if (folder / "adapter_config.json").exists():
+    if is_adapter(folder) and (weights or not is_own_adapter(folder)):
         raise ModelError(
-            f"{where}: it holds an adapter (adapter_config.json); merge it into its base (peft: "
-            "merge_and_unload) and give the merged model"
+            f"{where}: it holds an adapter (adapter_config.json); merge it into its base first "
+            "(docs/usage.md, Adapters) and give the merged model"
         )
     if not (folder / "config.json").is_file():
         raise ModelError(
@@ -135,7 +136,7 @@ def _fetched(name: str, what: str, revision: str | None, weights: bool) -> Path:
     """Download a model of the Hub to the cache, and return the folder. Neither code nor pickles are
     fetched.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -148,7 +149,12 @@ def _fetched(name: str, what: str, revision: str | None, weights: bool) -> Path:
         wanted = [*_WANTED, *(_WANTED_WEIGHTS if weights else ())]
         return Path(
             snapshot_download(
-                name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]
+                name,
+                revision=revision,
+                allow_patterns=wanted,
+                ignore_patterns=["*/*"],
+                # Without it, huggingface_hub before 2.0 asks the Hub about a commit even offline.
+                local_files_only=constants.HF_HUB_OFFLINE,
             )
         )
     except Exception as error:

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from glore.adapter_folder import ADAPTER_CONFIG, adapter_base, is_own_adapter
 from glore.digests import write_digests
 from glore.errors import ConfigError, ModelError, shown
 from glore.files import replacing_folder
-from glore.model_folder import in_one_line, open_folder, own_code
+from glore.model_folder import in_one_line, open_folder, own_code, read_json
 from glore.model_weights import check_headers, check_loaded, weight_headers
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ __all__ = [
     "load_step_body",
     "load_step_model",
     "load_tokenizer",
+    "merged_folder",
     "new_step_model",
     "pick_device",
     "quiet",
@@ -40,6 +45,7 @@ __all__ = [
 STEP_LABELS = {0: "bad", 1: "good"}
 """Classes of a step model (method 2)."""
 DTYPES = ("float32", "bfloat16", "float16")
+NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
 
 
 def pick_device(name: str) -> str:
@@ -103,16 +109,24 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
 
 def load_causal_lm(
-    path: str | Path, dtype: str = "float32", device: str = "cpu"
+    path: str | Path,
+    dtype: str = "float32",
+    device: str = "cpu",
+    options: Mapping[str, object] = NO_OPTIONS,
 ) -> PreTrainedModel:
-    """The causal language model at `path`, in eval mode on `device`. Raises ModelError."""
+    """The causal language model at `path`, in eval mode on `device`. `options`: more arguments of
+    `from_pretrained`, which then places the model itself. Raises ModelError.
+    """
     from transformers import AutoModelForCausalLM
 
-    return (
-        _load(AutoModelForCausalLM, "causal language model", path, dtype)
-        .to(pick_device(device))
-        .eval()
-    )
+    if is_own_adapter(Path(path)) and not options:
+        model = _load_adapted(Path(path), dtype, is_step=False)
+    else:
+        with merged_folder(path) as folder:
+            model = _load(
+                AutoModelForCausalLM, "causal language model", folder, dtype, options=options
+            )
+    return model.eval() if options else model.to(pick_device(device)).eval()
 
 
 def load_step_model(
@@ -123,7 +137,10 @@ def load_step_model(
     """
     from transformers import AutoModelForTokenClassification
 
-    model = _load(AutoModelForTokenClassification, "step classifier", path, dtype)
+    if is_own_adapter(Path(path)):
+        model = _load_adapted(Path(path), dtype, is_step=True)
+    else:
+        model = _load(AutoModelForTokenClassification, "step classifier", path, dtype)
     if model.config.num_labels != len(STEP_LABELS):
         raise ModelError(
             f"the step classifier at {shown(str(path))} has {model.config.num_labels} classes, not "
@@ -132,19 +149,73 @@ def load_step_model(
     return model.to(pick_device(device)).eval()
 
 
-def new_step_model(base: str | Path, dtype: str = "float32") -> PreTrainedModel:
+def new_step_model(
+    base: str | Path, dtype: str = "float32", options: Mapping[str, object] = NO_OPTIONS
+) -> PreTrainedModel:
     """A step classifier with the weights of `base`, a causal LM or a step classifier. A causal LM
-    gets a new head, drawn from torch's global generator: seed it first. Raises ModelError.
+    gets a new head, drawn from torch's global generator: seed it first. `options` are as in
+    `load_causal_lm`. Raises ModelError.
     """
     from transformers import AutoModelForTokenClassification
 
-    return _load(
-        AutoModelForTokenClassification,
-        "step classifier",
-        base,
-        dtype,
-        fresh=("score.", "classifier."),
+    with merged_folder(base) as folder:
+        return _load(
+            AutoModelForTokenClassification,
+            "step classifier",
+            folder,
+            dtype,
+            fresh=("score.", "classifier."),
+            options=options,
+        )
+
+
+@contextlib.contextmanager
+def merged_folder(path: str | Path) -> Iterator[str | Path]:
+    """The model at `path` as a folder of whole weights, for what can't read an adapter. An adapter
+    is merged into a folder beside it, which is removed at the end of the block; any other model is
+    where it is. Raises ModelError.
+    """
+    if not is_own_adapter(Path(path)):
+        yield path
+        return
+    from glore.lora import trained_dtype
+
+    folder = Path(path)
+    place = folder.parent if os.access(folder.parent, os.W_OK) else Path(tempfile.gettempdir())
+    merged = place / f".{folder.name}-{uuid.uuid4().hex[:8]}.{os.getpid()}.tmp"
+    try:
+        task = read_json(folder / ADAPTER_CONFIG, str(folder)).get("task_type")
+        load = load_step_model if task == "TOKEN_CLS" else load_causal_lm
+        save_model(load(folder, trained_dtype(folder)), load_tokenizer(folder), merged, "")
+        yield merged
+    finally:
+        shutil.rmtree(merged, ignore_errors=True)
+
+
+def _load_adapted(path: Path, dtype: str, *, is_step: bool) -> PreTrainedModel:
+    """The base of the adapter at `path`, loaded as for its training and changed by the adapter:
+    bit for bit the model that the training would have saved merged, in `dtype`. Raises ModelError.
+    """
+    import torch
+
+    from glore.lora import apply_adapter, check_bases, trained_dtype
+    from glore.tokenization import prepare_tokenizer
+
+    what = "step classifier" if is_step else "causal language model"
+    folder = open_folder(path, what, weights=False).folder
+    check_bases(folder)
+    tokenizer, base, trained_in = (
+        load_tokenizer(folder),
+        adapter_base(folder),
+        trained_dtype(folder),
     )
+    # New heads and adapters are drawn, and then replaced. What the caller draws stays the same.
+    with torch.random.fork_rng(devices=[]):
+        new = new_step_model if is_step else load_causal_lm
+        model = new(base, trained_in)
+        bad_id = prepare_tokenizer(tokenizer, model)
+        merged = apply_adapter(model, folder, bad_id, classifier=is_step)
+    return merged.to(getattr(torch, dtype))
 
 
 def load_step_body(
@@ -172,6 +243,7 @@ def _load(
     dtype: str,
     fresh: tuple[str, ...] = (),
     others: tuple[str, ...] = (),
+    options: Mapping[str, object] = NO_OPTIONS,
 ) -> PreTrainedModel:
     """`kind.from_pretrained`, but weights may be missing only if their name starts with one of
     `fresh`, and left over only if it starts with one of `others`.
@@ -195,6 +267,9 @@ def _load(
             # The machine decides how attention is computed. A file may name a kernel, which is code
             # from the Hub.
             config._attn_implementation = config._experts_implementation = None
+            if getattr(config, "attn_logit_softcapping", None):
+                # Some releases of transformers choose torch's attention, which ignores the softcap.
+                config._attn_implementation = "eager"
             if fresh:
                 config.num_labels = len(STEP_LABELS)
                 config.id2label = dict(STEP_LABELS)
@@ -207,6 +282,7 @@ def _load(
                     dtype=getattr(torch, dtype),
                     output_loading_info=True,
                     **found.weight_options,
+                    **options,
                 )
         except ModelError:
             raise
@@ -271,14 +347,21 @@ def save_model(
     folder: Path,
     card: str,
     notes: Mapping[str, bytes] = MappingProxyType({}),
+    adapter_of: str | Path | None = None,
 ) -> None:
     """Write safetensors, tokenizer, the card (README.md) and `notes` (file name → content) as
-    `folder`, which is replaced whole if it exists. Raises ModelError when the disk refuses.
+    `folder`, which is replaced whole if it exists. `adapter_of`: the base of a wrapped model, of
+    which the adapter alone is saved. Raises ModelError when the disk refuses.
     """
+    from glore.lora import save_adapter
+
     try:
         with replacing_folder(folder) as temporary:
             with quiet():
-                model.save_pretrained(str(temporary))
+                if adapter_of is None:
+                    model.save_pretrained(str(temporary))
+                else:
+                    save_adapter(model, temporary, adapter_of, folder)
                 tokenizer.save_pretrained(str(temporary))
             (temporary / "README.md").write_text(card, encoding="utf-8")
             for name, content in notes.items():

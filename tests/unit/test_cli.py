@@ -85,7 +85,7 @@ def test_the_dry_run_says_what_and_why(folder: Path) -> None:
         ["total", "2 of 4 to do", "", "200", ""],
     ]
     assert "questions: 3,000 train, 300 dev, 600 test" in done.stdout
-    assert "disk: 2 models of " in done.stdout
+    assert "disk: 2 models, " in done.stdout
 
 
 def test_until_says_how_to_look(folder: Path) -> None:

@@ -14,7 +14,7 @@ from glore.config import RunConfig, ScratchModelSettings, load_config
 from glore.pipeline import Stage, StageContext, plan_stages, run_stages
 from glore.records import Problem
 from glore.stages import build_stages
-from glore.stages.disk import n_models, scratch_parameters
+from glore.stages.disk import n_models, scratch_shapes
 from glore.stages.workload import workload
 from support.small_stages import small_config
 
@@ -104,12 +104,12 @@ def test_disk_of_a_base_from_nothing_is_that_of_its_weights(
             tie_word_embeddings=False,
         )
     )
-    assert scratch_parameters(settings) == sum(p.numel() for p in model.parameters())
+    assert scratch_shapes(settings) == {n: tuple(p.shape) for n, p in model.named_parameters()}
     config = config_of(tmp_path, base={"scratch": changes})
     stages = build_stages(config)
     assert n_models(stages) == 1 + 1 + config.student.ei.max_rounds + 6
     note = disk_note(config, stages)
-    assert note.startswith(f"disk: {n_models(stages)} models of ")
+    assert note.startswith(f"disk: {n_models(stages)} models, ")
     elsewhere = config_of(tmp_path, task={"kind": "gsm8k"}, base={"model": "some/base"})
     assert "each as large as the base model" in disk_note(elsewhere, build_stages(elsewhere))
 

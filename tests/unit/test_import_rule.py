@@ -19,7 +19,16 @@ SOURCE = Path(__file__).parents[2] / "src" / "glore"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "statistics"),
-    ("records", "config", "progress", "files", "digests", "seeds", "engines.protocol"),
+    (
+        "records",
+        "config",
+        "progress",
+        "files",
+        "digests",
+        "adapter_folder",
+        "seeds",
+        "engines.protocol",
+    ),
     ("tasks", "prompts", "pipeline", "solutions"),
     ("formats",),
     (
@@ -27,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "model_cards",
         "model_weights",
         "models",
+        "lora",
         "gguf_model",
         "chat_template",
         "tokenization",
@@ -47,6 +57,7 @@ so tasks may know it.
 """
 CONCEPTS = LAYERS[5]
 MAY_USE_TORCH = (
+    "lora",
     "engines",
     "training",
     "model_weights",

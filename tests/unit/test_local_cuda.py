@@ -25,6 +25,9 @@ from glore.engines.local.draw import Draws, DrawSettings, draw_each
 from glore.engines.local.noise import uniforms
 from glore.engines.local.prefix_tree import PAGE_SIZE, PrefixTree, cut
 
+# Triton's interpreter before 3.9 converts arrays to numbers, which numpy warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")
+
 SHAPES = st.fixed_dictionaries(
     {
         "n_heads": st.integers(1, 3),

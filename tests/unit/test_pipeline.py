@@ -521,6 +521,17 @@ def test_a_newer_setting_is_in_a_fingerprint_only_with_another_value() -> None:
     flat = declared_settings(RunConfig.model_validate({"name": "x", **changed}), stage)
     assert (flat["reward.top_p"], flat["student.ei.top_p"]) == (0.9, 0.5)
     assert "reward.top_k" not in flat
+    lora = Stage("s", void, reads=("student.sft", "refiner.train"))
+    sections = {
+        "student": {"sft": {"lora": {"r": 4}}},
+        "refiner": {"train": {"lora": {"save": "adapter"}}},
+    }
+    flat = declared_settings(RunConfig.model_validate({"name": "x", **sections}), lora)
+    assert flat["student.sft.lora.r"] == 4
+    assert "student.sft.lora.save" not in flat
+    assert flat["refiner.train.lora.save"] == "adapter"
+    none = declared_settings(RunConfig(name="x"), lora)
+    assert none["student.sft.lora"] is None
 
 
 def test_a_stage_sees_what_it_declares_and_what_its_inputs_do() -> None:

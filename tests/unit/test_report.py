@@ -442,6 +442,11 @@ def test_a_newer_setting_that_no_mark_notes_had_its_default(tmp_path):
     made = made_with(run_dir, ["evaluate"])
     assert (made.reward.top_p, made.reward.top_k, made.reward.samples) == (1.0, 3, 9)
     assert load_run(run_dir).reward.top_p == 0.5
+    assert made.student.sft.lora is None, "a section that is not there gets no defaults"
+    recorded(run_dir, **{"student.sft.lora.r": 4})
+    found = made_with(run_dir, ["evaluate"]).student.sft.lora
+    assert found is not None
+    assert (found.r, found.save) == (4, "merged")
 
 
 def test_records_of_another_kind_of_task_keep_its_settings(tmp_path):

@@ -38,7 +38,10 @@ def realistic(architecture: str, dtype: torch.dtype, seed: int = 0) -> PreTraine
     scale.
     """
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(CONFIGS[architecture]()).eval()
+    config = CONFIGS[architecture]()
+    if getattr(config, "attn_logit_softcapping", None):  # as glore loads it
+        config._attn_implementation = "eager"
+    model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 2 and "embed" not in name and "lm_head" not in name:

@@ -55,6 +55,13 @@ def run(
         bool,
         typer.Option("--redo", help="Replace results that were computed with other settings."),
     ] = False,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            help="Models that stay: all (the default), or final, those that glore refine reads. "
+            "The same as keep=…."
+        ),
+    ] = None,
 ) -> None:
     """Run a recipe. Run it again to continue where it stopped."""
     with outcome() as own:
@@ -63,7 +70,8 @@ def run(
         from glore.progress import TerminalProgress
         from glore.stages import build_stages
 
-        config = load_config(recipe, overrides or [])
+        given = [*(overrides or []), *([] if keep is None else [f"keep={keep}"])]
+        config = load_config(recipe, given)
         stages = build_stages(config)
         console = _console()
         if dry_run:

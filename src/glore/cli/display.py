@@ -42,7 +42,9 @@ def stages_table(plans: Sequence[StagePlan], run_dir: Path) -> Table:
     tokens, seconds = 0, 0.0
     for plan in plans:
         done = read_done(run_dir / "stages" / plan.name)
-        state = "done" if plan.state == "reused" else f"stale: {plan.why}" if done else plan.why
+        state = plan.why.replace("complete", "done", 1)
+        if plan.state != "reused" and done:
+            state = f"stale: {plan.why}"
         if done is None:
             table.add_row(*map(cell, (plan.name, state, "", "", "")))
             continue

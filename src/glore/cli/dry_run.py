@@ -11,7 +11,7 @@ from glore.cli.rich_tables import cell, count, new_table
 from glore.config import RunConfig
 from glore.pipeline import Stage, StagePlan
 from glore.progress import duration
-from glore.stages.disk import model_bytes, n_models
+from glore.stages.disk import disk_use, model_bytes, n_models
 from glore.stages.workload import workload
 
 __all__ = ["data_note", "disk_note", "plan_table"]
@@ -57,16 +57,24 @@ def _rate(plans: Sequence[StagePlan], trains: bool) -> float | None:
 
 def disk_note(config: RunConfig, stages: Sequence[Stage]) -> str:
     """How much disk the run's models take, and how much is free."""
-    n, size = n_models(stages), model_bytes(config)
-    if size is None:
-        return f"disk: {n} models, each as large as the base model"
+    n, size, use = n_models(stages), model_bytes(config), disk_use(config, stages)
+    if size is None or use is None:
+        kept = sum(len(stage.delivers) for stage in stages)
+        few = f", of which {kept} stay (keep=final)" if config.keep == "final" else ""
+        return f"disk: {n} models, each as large as the base model{few}"
     place = next(p for p in (config.run_dir, *config.run_dir.absolute().parents) if p.exists())
     free = shutil.disk_usage(place).free
     note = (
-        f"disk: {n} models of {_bytes(size)} each, {_bytes(n * size)} in all; "
-        f"{_bytes(free)} are free"
+        f"disk: {n} models, the base model has {_bytes(size)}; at most {_bytes(use.most)} at the "
+        f"same time, checkpoints counted, and {_bytes(use.at_the_end)} in the end"
     )
-    return note if free > 1.5 * n * size else f"{note}, which is too little with checkpoints"
+    if config.keep == "final":
+        note += f", when {use.n_models} models are left (keep=final)"
+    else:
+        less = disk_use(config.model_copy(update={"keep": "final"}), stages) or use
+        note += f" (with --keep final {_bytes(less.most)} and {_bytes(less.at_the_end)})"
+    note += f"; {_bytes(free)} are free"
+    return note if free > 1.1 * use.most else f"{note}, which is too little"
 
 
 def data_note(config: RunConfig) -> str:

@@ -163,6 +163,10 @@ class RunConfig(Settings):
     given on the command line at each start, since a recipe can't run commands. An optimiser step
     has batch_size × gradient_accumulation × devices rows.
     """
+    keep: Literal["all", "final"] = "all"
+    """Models that stay: all of them, or those that `glore refine` reads (student, refiner, ORM,
+    SORM). `final` removes each other model as soon as no stage to be computed opens it.
+    """
     task: SerializeAsAny[TaskSettings] = StoriesTaskSettings()
     base: BaseModelSettings = BaseModelSettings()
     engine: SerializeAsAny[EngineSettings] = TorchEngineSettings()

@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar, Final, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -136,11 +136,13 @@ class SamplingSettings(Settings):
 
 def newer_settings(kind: type[BaseModel], path: str = "") -> Iterator[tuple[str, object]]:
     """Dotted path and default of each setting marked `NEWER`, in the sections below `kind` that are
-    of one class. `path`: where the section is.
+    of one class, also those that may be absent. `path`: where the section is.
     """
     for name, field in kind.model_fields.items():
         here = f"{path}.{name}" if path else name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from newer_settings(field.annotation, here)
-        elif NEWER in field.metadata:
+        # A section that may be absent is `SECTION | None`.
+        for annotation in get_args(field.annotation) or (field.annotation,):
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                yield from newer_settings(annotation, here)
+        if NEWER in field.metadata:
             yield here, field.default

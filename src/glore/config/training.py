@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Union
+from typing import Annotated, Literal, Union
 
 from pydantic import Field, field_validator, model_validator
 
-from glore.config.section import LocalPath, Names, Revision, Settings
+from glore.config.section import NEWER, LocalPath, Names, Revision, Settings
 from glore.errors import shown
 
 __all__ = [
@@ -29,12 +29,25 @@ import.
 
 
 class LoraSettings(Settings):
-    """Low-rank adaptation through peft (extra `peft`). The saved model has the adapter merged."""
+    """Low-rank adaptation through peft (extra `peft`)."""
 
     r: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
     target_modules: Union[Literal["all-linear"], Names] = "all-linear"
+    save: Annotated[Literal["merged", "adapter"], NEWER] = "merged"
+    """`merged`: a whole model, with the adapter merged. `adapter`: the adapter alone, which is
+    merged in memory when the model is opened; the model that it was trained on must stay.
+    """
+    base: Annotated[Literal["full", "nf4"], NEWER] = "full"
+    """Weights that the adapter is trained on: as they are, or in 4-bit NormalFloat (QLoRA, extra
+    `qlora`). The adapter is merged into the weights as they are in either case.
+    """
+
+    @property
+    def saves_adapter(self) -> bool:
+        """Whether the adapter alone is saved."""
+        return self.save == "adapter"
 
     @field_validator("target_modules")
     @classmethod

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["open_engine", "open_scorer"]
 
+READ_ADAPTERS = ("torch", "http")
+"""Engines that merge an adapter themselves, or whose server has the model. For the others it is
+merged into a folder that is there while they open the model.
+"""
 _log = logging.getLogger(__name__)
 
 
@@ -29,7 +33,15 @@ def open_engine(
     The caller closes it. `logs_warning`: log its `warning`, once a process. Raises ModelError when
     the model can't be loaded, EngineError when the engine's server, package or cluster isn't there.
     """
-    engine = cast(Engine, imported(settings.opener)(model_path, settings))
+    if settings.kind in READ_ADAPTERS:
+        engine = cast(Engine, imported(settings.opener)(model_path, settings))
+    else:
+        from glore.models import merged_folder
+
+        with merged_folder(model_path) as folder:
+            engine = cast(Engine, imported(settings.opener)(folder, settings))
+        if folder != model_path and hasattr(engine, "name"):
+            engine.name = str(model_path)
     lacks = [name for name in ("run", "close", "backend", "warning") if not hasattr(engine, name)]
     if lacks:
         raise EngineError(

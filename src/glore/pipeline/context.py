@@ -50,7 +50,7 @@ class StageContext:
         fingerprint: str = "",
     ) -> None:
         """`config`: the settings that the stage declares. `inputs`: earlier stage → its folder.
-        `models`: every model that the stage may read or make → its folder. `warned`: models whose
+        `models`: every model that the stage opens or makes → its folder. `warned`: models whose
         slow backend a stage before has warned of; this one adds to it. `fingerprint`: the short
         hash of what the result is made from.
         """
@@ -68,6 +68,7 @@ class StageContext:
         self._redo = redo
         self._counters: list[Counter[str]] = [Counter()]
         self._warnings: list[str] = []
+        self._spared: dict[str, tuple[str, ...]] = {}
         self._open = OpenModels(name, self.progress, self.warn, set() if warned is None else warned)
 
     @property
@@ -98,6 +99,17 @@ class StageContext:
         if message is not None:
             self._warnings.append(message)
             self.progress.note(f"warning: {message}")
+
+    @property
+    def spared(self) -> dict[str, tuple[str, ...]]:
+        """Model → the stages that `spare` named."""
+        return dict(self._spared)
+
+    def spare(self, model: str, *stages: str) -> None:
+        """Say that these later stages, which declare that they open a model, will not, as the
+        records show now. With `keep: final` the model can go sooner.
+        """
+        self._spared[model] = (*self._spared.get(model, ()), *stages)
 
     def keep(self, opened: M, model: str) -> M:
         """Take over an open model, under the name that `release` closes it by. Returns it.
@@ -195,12 +207,13 @@ class StageContext:
             work()
 
     def model_dir(self, name: str) -> Path:
-        """The folder of a model that this stage or an earlier one makes. Raises ValueError for any
+        """The folder of a model that this stage makes, or that it opens. Raises ValueError for any
         other.
         """
         if name not in self._models:
             raise ValueError(
-                f"stage {self.name} reads models/{name}, which none of its inputs makes"
+                f"stage {self.name} reads models/{name}, which none of its inputs makes, or which "
+                "it does not declare that it opens"
             )
         return self._models[name]
 

@@ -76,13 +76,15 @@ def sweep(run_dir: Path) -> list[str]:
     """Remove the temporary files of killed processes in a run folder, and return their paths. The
     caller holds the run's lock.
 
-    `glore report` writes without the lock, so the files of a living process below report/ stay.
+    `glore report` writes without the lock, and `glore refine` merges adapters, so the files of a
+    living process in report/ and models/ stay.
     """
+    shared = (run_dir / "report", run_dir / "models")
     swept = []
     for place, folders, files in os.walk(run_dir):
         for name in [*folders, *files]:
             match, path = LEFTOVER.fullmatch(name), Path(place) / name
-            if match is None or (path.parent == run_dir / "report" and _is_alive(int(match[1]))):
+            if match is None or (path.parent in shared and _is_alive(int(match[1]))):
                 continue
             with contextlib.suppress(OSError):
                 _remove(path)

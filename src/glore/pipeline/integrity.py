@@ -26,6 +26,7 @@ __all__ = [
     "check_stage_files",
     "file_mark",
     "finished_stages",
+    "is_removed",
     "makers",
     "model_marks",
     "part_files",
@@ -116,6 +117,7 @@ def check_stage_files(run_dir: Path, folder: Path, done: DoneMark) -> Damage | N
     models = {
         run_dir / "models" / model / name: mark
         for model, files in done.models.items()
+        if not is_removed(done, model, run_dir / "models" / model)
         for name, mark in files.items()
     }
     for path, mark in (files | models).items():
@@ -136,6 +138,13 @@ def check_stage_files(run_dir: Path, folder: Path, done: DoneMark) -> Damage | N
         if more
         else None
     )
+
+
+def is_removed(done: DoneMark, model: str, folder: Path) -> bool:
+    """Whether a model of the stage was removed to save disk. One that a kill left there, or that a
+    user put back, is not.
+    """
+    return model in done.removed and not folder.exists()
 
 
 def check_inside(path: Path, run_dir: Path) -> None:

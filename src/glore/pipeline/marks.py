@@ -73,6 +73,12 @@ class DoneMark:
     """Model that the stage sampled from or scored with → what read it. Models whose shards were
     there already are not opened, and missing. Marks of earlier releases have none.
     """
+    spared: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Model of this or an earlier stage → later stages that will not open it after all
+    (`StageContext.spare`). Marks of earlier releases have none.
+    """
+    removed: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Model of this stage that was removed to save disk → why. It is in `models` still."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 

@@ -51,7 +51,8 @@ def made_with(run_dir: Path, stages: Sequence[str]) -> RunConfig:
         _merge(settings, _tree(mark.settings))
     noted = {path for mark in marks for path in mark.settings}
     for path, default in newer_settings(RunConfig) if marks else ():
-        if path not in noted:  # marks leave out these defaults
+        # Marks leave out these defaults, and those of a section that is not there.
+        if path not in noted and _has_section(settings, path):
             _merge(settings, _tree({path: default}))
     try:
         made = RunConfig.model_validate({**settings, "name": "run", "runs_dir": "runs"})
@@ -108,6 +109,14 @@ def _tree(flat: Mapping[str, object]) -> dict[str, object]:
             node = below if isinstance(below, dict) else {}
         node[last] = value
     return tree
+
+
+def _has_section(settings: Mapping[str, object], path: str) -> bool:
+    """Whether the section of the setting at a dotted path is there."""
+    node: object = settings
+    for name in path.split(".")[:-1]:
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return isinstance(node, Mapping)
 
 
 def _merge(settings: dict[str, object], noted: Mapping[str, object]) -> None:

@@ -22,8 +22,9 @@ from glore.pipeline.fingerprints import (
     package_versions,
     stage_fingerprint,
 )
-from glore.pipeline.integrity import check_inside, check_stage_files
+from glore.pipeline.integrity import check_inside, check_stage_files, is_removed
 from glore.pipeline.marks import DoneMark, StartedMark, read_done, read_started
+from glore.pipeline.removal import made_again
 from glore.pipeline.stage import Stage
 from glore.records import SCHEMA_VERSION
 
@@ -56,6 +57,8 @@ class StagePlan:
     """Whether these have the same settings, so that a copy of the files could be restored."""
     trains: bool = False
     """Whether it makes models; the work of other stages is sampling, if any."""
+    removed: bool = False
+    """Whether it is complete, but its model was removed to save disk and is needed again."""
     absent: tuple[str, ...] = ()
     """Settings that name a file or folder outside the run which is missing now."""
 
@@ -89,7 +92,31 @@ def plan_stages(
         plans[stage.name] = _plan(
             stage, config, {name: plans[name].fingerprint for name in stage.inputs}, redo, estimates
         )
-    return tuple(plans.values())
+    return tuple(_with_removed(stages, plans, config, estimates).values())
+
+
+def _with_removed(
+    stages: Sequence[Stage], plans: dict[str, StagePlan], config: RunConfig, estimates: bool
+) -> dict[str, StagePlan]:
+    """The plans, with those complete stages computed again whose removed models are needed."""
+    to_do = [plan.name for plan in plans.values() if plan.state != "reused"]
+    marks = {plan.name: plan.done for plan in plans.values() if plan.done is not None}
+    again = made_again(stages, to_do, marks, config)
+    estimate = {s.name: s.estimate for s in stages if estimates and s.estimate is not None}
+    return {
+        name: plan
+        if name not in again
+        else dataclasses.replace(
+            plan,
+            state="computed",
+            why=again[name],
+            done=None,
+            replaces=True,
+            removed=True,
+            tokens=estimate[name](config) if name in estimate else None,
+        )
+        for name, plan in plans.items()
+    }
 
 
 def _plan(
@@ -125,7 +152,9 @@ def _plan(
         replaces = done is not None or _has_work(folder)
     elif done is not None:
         damage = check_stage_files(stage.home(config.run_dir), folder, done)
-        state, why = ("computed", damage.what) if damage else ("reused", "complete")
+        state, why = "reused", _complete(stage, done, config)
+        if damage is not None:
+            state, why = "computed", damage.what
         replaces = damaged = damage is not None and not damage.is_absent
     elif started is not None:
         state, why = "resumed", "unfinished"
@@ -160,6 +189,15 @@ def _plan(
         trains=bool(stage.models),
         absent=missing,
     )
+
+
+def _complete(stage: Stage, done: DoneMark, config: RunConfig) -> str:
+    gone = [
+        f"models/{model}"
+        for model in stage.models
+        if is_removed(done, model, stage.model_dir(config.run_dir, model))
+    ]
+    return f"complete; removed to save disk: {', '.join(gone)}" if gone else "complete"
 
 
 def _marks(folder: Path, redo: bool) -> tuple[DoneMark | None, StartedMark | None, str | None]:
@@ -234,21 +272,30 @@ def check_replaces_nothing(plans: Sequence[StagePlan], run_dir: Path) -> None:
     replaced = [plan for plan in plans if plan.replaces]
     if not replaced:
         return
-    first, *others = replaced
+    again = [plan for plan in replaced if plan.removed]
+    if again == replaced:
+        raise RunError(
+            f"{again[0].why} to save disk (keep=final), so {', '.join(p.name for p in again)} must "
+            "be computed again, with the same settings; add --redo for that"
+        )
+    first, *others = [plan for plan in replaced if not plan.removed]
     if first.damaged:
         raise RunError(
             f"stage {first.name} can't be reused: {first.why}. Nothing was removed; restore the "
             "file from a copy, or add --redo to compute the stage again"
         )
     more = f" and {len(others)} after it" if others else ""
+    why = first.why
+    if again:
+        why += f"; {', '.join(p.name for p in again)}, removed to save disk, too"
     if first.why.startswith("made from another"):
         raise RunError(
-            f"{run_dir}: stage {first.name}{more} no longer matches its inputs ({first.why}), "
+            f"{run_dir}: stage {first.name}{more} no longer matches its inputs ({why}), "
             "which were computed or regraded since; to keep it, give this run another name "
             "(name=…); to replace it, add --redo"
         )
     raise RunError(
-        f"{run_dir} holds results of other settings: stage {first.name}{more} ({first.why}); to "
+        f"{run_dir} holds results of other settings: stage {first.name}{more} ({why}); to "
         "keep them, give this run another name (name=…); to continue with their settings: glore "
         f"run {shlex.quote(str(run_dir / 'config.yaml'))}; to replace them, add --redo"
     )

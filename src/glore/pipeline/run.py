@@ -33,6 +33,7 @@ from glore.pipeline.folder import (
 )
 from glore.pipeline.integrity import check_records, file_mark, model_marks
 from glore.pipeline.marks import DoneMark, read_done
+from glore.pipeline.removal import remove_unread
 from glore.pipeline.reuse import (
     StagePlan,
     check_replaces_nothing,
@@ -40,7 +41,7 @@ from glore.pipeline.reuse import (
     made_from,
     plan_stages,
 )
-from glore.pipeline.stage import Stage, ancestors
+from glore.pipeline.stage import Stage, ancestors, opened_models
 from glore.pipeline.swap import finish_swap
 from glore.pipeline.view import settings_view
 from glore.progress import Progress, SilentProgress, duration
@@ -92,6 +93,7 @@ def run_stages(
         if not is_study:
             write_text(run_dir / "config.yaml", resolved_recipe(config))
         warned: set[str] = set()
+        done = {plan.name for plan in plans if plan.state == "reused"}
         own = [pair for pair in zip(chosen, plans, strict=True) if not is_study or pair[0].study]
         for number, (stage, plan) in enumerate(own, start=1):
             label = f"stage {number}/{len(own)} {stage.name}"
@@ -101,6 +103,9 @@ def run_stages(
             else:
                 progress.note(f"{label}: {plan.state} ({plan.why})")
                 _run_stage(stage, plan, chosen, config, _Labelled(progress, label), redo, warned)
+                done.add(stage.name)
+            if config.keep == "final" and not is_study:
+                remove_unread(stages, done, config, progress)
     return plans
 
 
@@ -109,6 +114,12 @@ def _check_run_is_finished(
 ) -> None:
     """Raise RunError where a stage of the run itself is not done under these settings."""
     for stage, plan in zip(stages, plans, strict=True):
+        if plan.removed:
+            raise RunError(
+                f"{run_dir}: {plan.why} to save disk (keep=final); to make it again, remove the "
+                f"folder {stage.folder(run_dir)} and run with keep=all: glore run "
+                f"{shlex.quote(str(run_dir / 'config.yaml'))} keep=all"
+            )
         if not stage.study and plan.state != "reused":
             raise RunError(
                 f"{run_dir}: a study reads a finished run, but stage {stage.name} would be "
@@ -128,6 +139,7 @@ def _run_stage(
 ) -> None:
     run_dir = config.run_dir
     folder, sources = stage.folder(run_dir), ancestors(stage, stages)
+    opened = opened_models(stage, stages, config)
     if plan.state == "computed":
         models = [stage.model_dir(run_dir, m) for m in _models_to_clear(stage, stages, folder)]
         if any(path.exists() for path in (folder, *models)):
@@ -144,7 +156,12 @@ def _run_stage(
         run_dir=run_dir,
         folder=folder,
         inputs={source.name: source.folder(run_dir) for source in sources},
-        models={m: s.model_dir(run_dir, m) for s in (*sources, stage) for m in s.models},
+        models={
+            m: s.model_dir(run_dir, m)
+            for s in (*sources, stage)
+            for m in s.models
+            if s is stage or m in opened
+        },
         makes=stage.models,
         progress=progress,
         redo=redo,
@@ -188,6 +205,7 @@ def _run_stage(
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         warnings=context.warnings,
         backends=context.backends,
+        spared=context.spared,
     )
     write_json(folder / "done.json", dataclasses.asdict(done))
     _tidy(folder)

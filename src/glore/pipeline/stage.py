@@ -14,7 +14,7 @@ from pathlib import Path
 from glore.config import RunConfig
 from glore.pipeline.context import StageContext
 
-__all__ = ["Stage", "ancestors", "declare"]
+__all__ = ["Stage", "ancestors", "declare", "opened_models"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,6 +38,12 @@ class Stage:
     """
     models: tuple[str, ...] = ()
     """Models that it makes: folders below models/. No other stage makes them."""
+    delivers: tuple[str, ...] = ()
+    """Those of its models that are used after the run, so `keep: final` leaves them."""
+    opens: Callable[[RunConfig], tuple[str, ...]] | None = None
+    """Models of earlier stages that it opens; none: it may open any of them. What no stage to be
+    computed opens is removed with `keep: final`.
+    """
     contents: Callable[[RunConfig], Mapping[str, str | None]] | None = None
     """What it reads from outside the run: setting that names it → hash of the content. None: not
     there now, so it can't have changed.
@@ -74,6 +80,8 @@ def declare(
     without: tuple[str, ...] = (),
     uses: tuple[str, ...] = (),
     models: tuple[str, ...] = (),
+    delivers: tuple[str, ...] = (),
+    opens: Callable[[RunConfig], tuple[str, ...]] | None = None,
     contents: Callable[[RunConfig], Mapping[str, str | None]] | None = None,
     estimate: Callable[[RunConfig], int] | None = None,
     checks: tuple[Callable[[RunConfig], None], ...] = (),
@@ -90,6 +98,8 @@ def declare(
             without=without,
             uses=uses,
             models=models,
+            delivers=delivers,
+            opens=opens,
             contents=contents,
             estimate=estimate,
             checks=checks,
@@ -110,3 +120,9 @@ def ancestors(stage: Stage, stages: Sequence[Stage]) -> tuple[Stage, ...]:
             found.add(name)
             queue.extend(by_name[name].inputs)
     return tuple(s for s in stages if s.name in found)
+
+
+def opened_models(stage: Stage, stages: Sequence[Stage], config: RunConfig) -> frozenset[str]:
+    """The models of earlier stages that this one may open."""
+    made = {model for source in ancestors(stage, stages) for model in source.models}
+    return frozenset(made if stage.opens is None else made & set(stage.opens(config)))

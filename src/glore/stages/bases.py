@@ -27,6 +27,7 @@ questions, and how answers are graded.
     "problems",
     reads=("task",),
     uses=("student.bootstrap", "base.model"),
+    opens=lambda _: (),
     contents=lambda c: data_contents(c.task),
 )
 def problems(ctx: StageContext) -> None:

@@ -117,6 +117,11 @@ def _check_training(config: RunConfig, section: str) -> None:
                 f"{section}.lora needs peft, which is not installed; pip install 'glore[peft]', or "
                 "set it to null"
             )
+        if settings.lora.base == "nf4" and not is_installed("bitsandbytes"):
+            raise ConfigError(
+                f"{section}.lora.base nf4 needs bitsandbytes, which is not installed; pip install "
+                "'glore[qlora]', or set it to full"
+            )
         _check_lora(settings.lora.target_modules, config, section)
     check_trackers(settings.report_to, section)
 

@@ -37,6 +37,7 @@ def evaluation(has_sft: bool) -> Stage:
             "reward.draft_samples",
         ),
         uses=("name",),
+        opens=lambda _: (),
     )
 
 

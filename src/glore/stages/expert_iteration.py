@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from glore.config import RunConfig
 from glore.errors import RunError
 from glore.files import replacing_folder
 from glore.pipeline import Stage, StageContext
@@ -18,6 +20,7 @@ from glore.stages.estimates import round_tokens, round_train_tokens, sft_tokens
 from glore.stages.fine_tuning import (
     TRAINING,
     base_model,
+    base_opened,
     check_worked,
     train_lm,
     worked_solutions,
@@ -26,6 +29,9 @@ from glore.student import best_round, capped, goes_on, new_right
 from glore.tasks.grading.answers import with_answer_line
 
 __all__ = ["chosen_round", "expert_iteration", "sft", "student"]
+
+SFT_READERS = ("sft_samples", "sft_orm", "sft_test_drafts", "sft_test_samples")
+"""Stages that open the SFT model only if it is not the student itself."""
 
 
 def sft(has_worked: bool) -> Stage:
@@ -37,6 +43,7 @@ def sft(has_worked: bool) -> Stage:
         reads=("student.bootstrap", "student.shots", "student.sft", *SAMPLING),
         uses=TRAINING,
         models=("sft",) if has_worked else (),
+        opens=base_opened,
         estimate=sft_tokens,
         checks=(
             *((check_training("student.sft"),) if has_worked else ()),
@@ -79,6 +86,7 @@ def expert_iteration(number: int) -> tuple[Stage, Stage]:
                 *SAMPLING,
             ),
             uses=TRAINING,
+            opens=lambda c: _opened_student(c, number - 1),
             estimate=round_tokens,
             checks=(check_engine,),
         ),
@@ -94,6 +102,7 @@ def expert_iteration(number: int) -> tuple[Stage, Stage]:
             ),
             uses=TRAINING,
             models=(f"ei{number}",),
+            opens=base_opened,
             estimate=lambda c: round_train_tokens(c, number),
             checks=(check_training("student.ei_train"), check_engine),
         ),
@@ -165,6 +174,15 @@ def _train_round(ctx: StageContext, round_: int) -> None:
         "student.ei_train",
     )
     _solve_dev(ctx, round_)
+    _spare_worse(ctx, round_)
+
+
+def _spare_worse(ctx: StageContext, round_: int) -> None:
+    """Only the best student so far can become the run's, so the choice opens no other."""
+    best = _best(ctx, _dev_accuracies(ctx, round_ + 1))
+    for r in range(round_ + 1):
+        if r != best and (r > 0 or ctx.config.student.bootstrap == "sft"):
+            ctx.spare(_round_name(r), "student")
 
 
 def student(rounds: Sequence[int]) -> Stage:
@@ -175,6 +193,8 @@ def student(rounds: Sequence[int]) -> Stage:
         inputs=("sft", *(f"ei{r}_train" for r in rounds)),
         reads=("student.bootstrap", "student.ei.max_rounds"),
         models=("student",),
+        delivers=("student",),
+        opens=lambda _: ("sft", *(f"ei{r}" for r in rounds)),
     )
 
 
@@ -190,8 +210,18 @@ def _select_student(ctx: StageContext) -> None:
     )
     if ctx.config.student.bootstrap == "sft":
         ctx.warn(expert_iteration_gained_nothing(accuracies, best))
+    if best == 0:  # then their parts stay empty
+        ctx.spare("sft", *SFT_READERS)
     with replacing_folder(ctx.new_model_dir("student")) as copy:
-        shutil.copytree(_student(ctx, best)[0], copy, dirs_exist_ok=True)
+        shutil.copytree(_student(ctx, best)[0], copy, dirs_exist_ok=True, copy_function=_linked)
+
+
+def _linked(source: str, target: str) -> None:
+    """The file once more, without a copy of its content where the file system has hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def chosen_round(ctx: StageContext) -> tuple[int, list[float]]:
@@ -199,12 +229,27 @@ def chosen_round(ctx: StageContext) -> tuple[int, list[float]]:
     `student` and those after it.
     """
     accuracies = _dev_accuracies(ctx, ctx.config.student.ei.max_rounds + 1)
+    return _best(ctx, accuracies), accuracies
+
+
+def _best(ctx: StageContext, accuracies: Sequence[float]) -> int:
     first = 0 if ctx.config.student.bootstrap == "sft" else 1
     assert len(accuracies) > first, (
         "the settings ask for a round where the bootstrap is a prompt, and its first one is "
         "always run"
     )
-    return first + best_round(accuracies[first:]), accuracies
+    return first + best_round(accuracies[first:])
+
+
+def _round_name(round_: int) -> str:
+    """The model of a round; of round 0 where the student learns from worked solutions first."""
+    return f"ei{round_}" if round_ else "sft"
+
+
+def _opened_student(config: RunConfig, round_: int) -> tuple[str, ...]:
+    """What `_student` opens."""
+    has_own = round_ > 0 or config.student.bootstrap == "sft"
+    return (_round_name(round_),) if has_own else base_opened(config)
 
 
 def _student(ctx: StageContext, round_: int) -> tuple[str | Path, bool]:

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from glore.config import TrainSettings
+from glore.config import RunConfig, TrainSettings
 from glore.errors import DataError
 from glore.pipeline import StageContext
 from glore.prompts import PromptLayout
@@ -21,6 +21,7 @@ from glore.training.training_setup import TrainingSetup
 __all__ = [
     "TRAINING",
     "base_model",
+    "base_opened",
     "check_worked",
     "count_training",
     "train_lm",
@@ -40,6 +41,11 @@ Steps = tuple[str, ...]
 def base_model(ctx: StageContext) -> str | Path:
     """The pretrained base: the recipe's, or the one trained from nothing in this run."""
     return ctx.config.base.reference or ctx.model_dir("base")
+
+
+def base_opened(config: RunConfig) -> tuple[str, ...]:
+    """The base among the models of the run that a stage opens, if the run makes it."""
+    return ("base",) if config.base.is_made_here else ()
 
 
 def training_setup(ctx: StageContext, model: str, section: str) -> TrainingSetup:

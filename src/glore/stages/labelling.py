@@ -64,6 +64,7 @@ def train_drafts(ctx: StageContext) -> list[Solution]:
     "rollouts",
     inputs=("samples",),
     reads=(*ROLLOUTS, "reward.draft_samples"),
+    opens=lambda _: ("student",),
     estimate=rollout_tokens,
     checks=(check_engine,),
 )
@@ -120,6 +121,7 @@ def drafts_per_shard(settings: LabelSettings) -> int:
     "labels",
     inputs=("rollouts",),
     reads=(*LABELS, "labels.balance", "reward.draft_samples"),
+    opens=lambda _: (),
 )
 def labels(ctx: StageContext) -> None:
     """SORM labels, and the exact truth where the task knows it. Parts: `part`, `truth`."""

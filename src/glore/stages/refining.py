@@ -14,7 +14,7 @@ from glore.solutions import by_problem, same_text
 from glore.stages.checks import check_training
 from glore.stages.common import problems_by_id
 from glore.stages.estimates import refiner_tokens
-from glore.stages.fine_tuning import TRAINING, base_model, train_lm
+from glore.stages.fine_tuning import TRAINING, base_model, base_opened, train_lm
 from glore.stages.labelling import CONSISTENCY, train_drafts
 from glore.tasks.grading.answers import with_answer_line
 from glore.where import good_traces
@@ -27,6 +27,7 @@ Steps = tuple[str, ...]
 @declare(
     "pairs",
     inputs=("labels",),
+    opens=lambda _: (),
     reads=(
         "refiner.global_mark",
         "refiner.global_pairs",
@@ -70,6 +71,8 @@ def pairs(ctx: StageContext) -> None:
     reads=("refiner.init", "refiner.train"),
     uses=TRAINING,
     models=("refiner",),
+    delivers=("refiner",),
+    opens=lambda c: ("student",) if c.refiner.init == "student" else base_opened(c),
     estimate=refiner_tokens,
     checks=(check_training("refiner.train"),),
 )

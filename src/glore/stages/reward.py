@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from glore.config import PromptSettings
+from glore.config import PromptSettings, RunConfig
 from glore.errors import RunError
 from glore.pipeline import StageContext, declare
 from glore.records import Problem, Solution, StepLabels
@@ -29,6 +29,7 @@ from glore.stages.expert_iteration import chosen_round
 from glore.stages.fine_tuning import (
     TRAINING,
     base_model,
+    base_opened,
     count_training,
     training_settings,
     training_setup,
@@ -57,6 +58,7 @@ CHECKED = 200
     "samples",
     inputs=("problems", "student"),
     reads=SAMPLES,
+    opens=lambda _: ("student",),
     estimate=sample_tokens,
     checks=(check_engine,),
 )
@@ -69,6 +71,7 @@ def samples(ctx: StageContext) -> None:
     "sft_samples",
     inputs=("student",),
     reads=SAMPLES,
+    opens=lambda _: ("sft",),
     estimate=sample_tokens,
     checks=(check_engine,),
 )
@@ -80,6 +83,11 @@ def sft_samples(ctx: StageContext) -> None:
         ctx.count(skipped=1)
         return
     _sample_train_questions(ctx, "sft")
+
+
+def _start(config: RunConfig, student: str) -> tuple[str, ...]:
+    """The model of the run that a reward model starts from."""
+    return (student,) if config.reward.init == "student" else base_opened(config)
 
 
 def _sample_train_questions(ctx: StageContext, model: str) -> None:
@@ -101,6 +109,8 @@ def _sample_train_questions(ctx: StageContext, model: str) -> None:
     reads=ORM,
     uses=TRAINING,
     models=("orm",),
+    delivers=("orm",),
+    opens=lambda c: _start(c, "student"),
     estimate=orm_tokens,
     checks=(check_training("reward.orm"),),
 )
@@ -116,6 +126,7 @@ def orm(ctx: StageContext) -> None:
     reads=ORM,
     uses=TRAINING,
     models=("sft_orm",),
+    opens=lambda c: _start(c, "sft"),
     estimate=orm_tokens,
     checks=(check_training("reward.orm"),),
 )
@@ -148,6 +159,7 @@ def has_own_orm(samples: Sequence[Solution]) -> bool:
     reads=ORM,
     uses=TRAINING,
     models=("balanced_orm",),
+    opens=lambda c: _start(c, "student"),
     estimate=orm_tokens,
     checks=(check_training("reward.orm"),),
 )
@@ -165,6 +177,8 @@ def balanced_orm(ctx: StageContext) -> None:
     reads=("reward.init", "reward.sorm", "reward.draft_samples"),
     uses=TRAINING,
     models=("sorm",),
+    delivers=("sorm",),
+    opens=lambda c: _start(c, "student"),
     estimate=sorm_tokens,
     checks=(check_training("reward.sorm"),),
 )

@@ -57,6 +57,7 @@ def drafts(name: str, model: str) -> Stage:
         run,
         inputs=("student",),
         reads=SAMPLING,
+        opens=lambda _: (model,),
         estimate=draft_tokens,
         checks=(check_engine,),
     )
@@ -82,6 +83,7 @@ def samples(name: str, model: str) -> Stage:
         run,
         inputs=("student",),
         reads=("evaluation.samples", *drawn_by("evaluation"), *SAMPLING),
+        opens=lambda _: (model,),
         estimate=test_sample_tokens,
         checks=(check_engine,),
     )
@@ -102,6 +104,7 @@ def _is_student_too(ctx: StageContext, model: str) -> bool:
     "test_rollouts",
     inputs=("test_drafts",),
     reads=(*ROLLOUTS, "evaluation.label_full_counts"),
+    opens=lambda _: ("student",),
     estimate=test_rollout_tokens,
     checks=(check_engine,),
 )
@@ -112,7 +115,7 @@ def rollouts(ctx: StageContext) -> None:
     roll_out(ctx, ctx.read("test_drafts", Solution), problems_by_id(ctx, "test"), settings)
 
 
-@declare("test_labels", inputs=("test_rollouts",), reads=LABELS)
+@declare("test_labels", inputs=("test_rollouts",), reads=LABELS, opens=lambda _: ())
 def labels(ctx: StageContext) -> None:
     """Labels as in training, but not balanced; the truth where the task knows it. Parts: `part`,
     `truth`.
@@ -131,6 +134,7 @@ def labels(ctx: StageContext) -> None:
     "test_draft_scores",
     inputs=("test_drafts", "orm", "balanced_orm", "sorm"),
     reads=SCORING,
+    opens=lambda _: REWARD_MODELS,
     checks=(check_engine,),
 )
 def draft_scores(ctx: StageContext) -> None:
@@ -144,6 +148,7 @@ def draft_scores(ctx: StageContext) -> None:
     "test_refinements",
     inputs=("test_draft_scores", "refiner"),
     reads=("refiner.global_mark", "evaluation.threshold", *SAMPLING),
+    opens=lambda _: ("refiner",),
     estimate=refinement_tokens,
     checks=(check_engine,),
 )
@@ -208,6 +213,7 @@ def scores(has_sft: bool) -> Stage:
         _score_solutions,
         inputs=("test_samples", "test_refinements", *sft),
         reads=SCORING,
+        opens=lambda _: (*REWARD_MODELS, *((SFT_ORM,) if has_sft else ())),
         checks=(check_engine,),
     )
 

@@ -66,6 +66,7 @@ class RerankDifference:
     "rerank_curves",
     inputs=("test_samples", "test_scores"),
     reads=("evaluation.bootstrap_samples",),
+    opens=lambda _: (),
 )
 def curves(ctx: StageContext) -> None:
     """Parts: `part` (accuracy at every K), `differences` (against `final`)."""

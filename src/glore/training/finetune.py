@@ -7,13 +7,22 @@ forward pass scores every step of a solution.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glore.config import TrainSettings
+from glore.lora import merge_lora, quantization_options, wrap_lora
 from glore.model_cards import model_card
-from glore.models import load_causal_lm, load_step_model, load_tokenizer, new_step_model, save_model
+from glore.models import (
+    load_causal_lm,
+    load_step_model,
+    load_tokenizer,
+    new_step_model,
+    pick_device,
+    save_model,
+)
 from glore.tokenization import prepare_tokenizer
 from glore.training.distributed import is_first, wait_for_all, whole_folder
 from glore.training.examples import (
@@ -27,7 +36,6 @@ from glore.training.examples import (
 )
 from glore.training.fit import fit, seed_all
 from glore.training.launch import launch_training
-from glore.training.lora import merge_lora, wrap_lora
 from glore.training.memory_errors import explain_out_of_memory
 from glore.training.training_setup import TrainingSetup
 
@@ -36,8 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = ["train_causal_lm", "train_step_classifier"]
 
-Load = Callable[[str | Path, str], "PreTrainedModel"]
-"""Folder or Hub name and dtype → model."""
+Load = Callable[..., "PreTrainedModel"]
+"""Folder or Hub name and dtype → model. `options`: as `glore.models.load_causal_lm`."""
 
 
 def train_causal_lm(
@@ -111,10 +119,13 @@ def _fine_tuned(
     """
     seed_all(setup.seed)
     tokenizer = load_tokenizer(base)
-    model = new(base, setup.dtype)
+    lora = settings.lora
+    is_nf4 = lora is not None and lora.base == "nf4"
+    options = quantization_options(_place(setup.device)) if is_nf4 else {}
+    model = new(base, setup.dtype, options=options)
     bad_id = prepare_tokenizer(tokenizer, model)
     rows, n_dropped = rows_of(tokenizer)
-    trained = wrap_lora(model, settings.lora, bad_id, classifier=classifier)
+    trained = wrap_lora(model, lora, bad_id, classifier=classifier)
     report = fit(
         trained,
         merged_rows(rows),
@@ -127,12 +138,24 @@ def _fine_tuned(
     card = model_card(setup.out_dir.name, what, kind, settings, report, setup.seed, setup.about)
     if is_first():
         whole = whole_folder(setup.work_dir)
-        save_model(
-            merge_lora(trained) if whole is None else load(whole, setup.dtype),
-            tokenizer,
-            setup.out_dir,
-            card,
-            {name: text.encode() for name, text in setup.notes},
-        )
+        out, notes = setup.out_dir, {name: text.encode() for name, text in setup.notes}
+        if whole is not None:
+            save_model(load(whole, setup.dtype), tokenizer, out, card, notes)
+        elif lora is not None and lora.saves_adapter:
+            save_model(trained, tokenizer, out, card, notes, adapter_of=base)
+        elif is_nf4:
+            # Merged into the weights as they are, not into the 4-bit ones.
+            adapter = setup.work_dir / "adapter"
+            save_model(trained, tokenizer, adapter, card, adapter_of=base)
+            del model, trained
+            save_model(load(adapter, setup.dtype), tokenizer, out, card, notes)
+        else:
+            save_model(merge_lora(trained), tokenizer, out, card, notes)
     wait_for_all()
     return report
+
+
+def _place(device: str) -> str:
+    """The device of this process among those of the training."""
+    found = pick_device(device)
+    return found if found == "cpu" else f"cuda:{os.environ.get('LOCAL_RANK', '0')}"

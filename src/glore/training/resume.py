@@ -11,7 +11,7 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -46,9 +46,10 @@ def job_fingerprint(
     A checkpoint of a job with another fingerprint is never continued.
     """
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(
-        settings.model_dump_json(exclude={"save_steps", "log_steps", "report_to"}).encode()
-    )
+    unread: dict[str, Any] = dict.fromkeys(("save_steps", "log_steps", "report_to"), True)
+    if settings.lora is not None:  # checkpoints from before these settings stay valid
+        unread["lora"] = {"save"} | ({"base"} if settings.lora.base == "full" else set())
+    digest.update(settings.model_dump_json(exclude=unread).encode())
     digest.update(
         repr(
             (seed, world, plan, [(n, tuple(p.shape)) for n, p in model.named_parameters()])
