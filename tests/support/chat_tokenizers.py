@@ -21,6 +21,17 @@ _CHATML = (
     "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+_QWEN25 = (
+    "{%- if messages[0]['role'] == 'system' %}"
+    "{{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}{%- else %}"
+    "{{- '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    "<|im_end|>\n' }}{%- endif %}"
+    "{%- for m in messages %}{%- if m['role'] == 'user' or (m['role'] == 'system' and not "
+    "loop.first) or m['role'] == 'assistant' %}"
+    "{{- '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{%- endif %}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+)
 _LLAMA3 = (
     "{{- bos_token }}{%- if strftime_now is defined %}{%- set day = strftime_now('%d %b %Y') %}"
     "{%- else %}{%- set day = '26 Jul 2024' %}{%- endif %}"
@@ -68,6 +79,13 @@ FAMILIES = {
         template=_CHATML,
         bos="<|im_start|>",
         pad="<|im_end|>",
+    ),
+    "qwen2.5": Family(
+        ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+        eos="<|im_end|>",
+        template=_QWEN25,
+        pad="<|endoftext|>",
+        words=("<tool_call>", "</tool_call>"),
     ),
     "qwen3": Family(
         ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
