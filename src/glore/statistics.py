@@ -19,7 +19,17 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Difference", "Estimate", "FloatArray", "Resampler", "mcnemar_p", "wilson"]
+__all__ = [
+    "Difference",
+    "Estimate",
+    "FloatArray",
+    "Kept",
+    "Resampler",
+    "Statistic",
+    "mcnemar_p",
+    "ratio",
+    "wilson",
+]
 
 FloatArray = npt.NDArray[np.float64]
 Statistic = Callable[[FloatArray], FloatArray]
@@ -37,6 +47,17 @@ class Estimate:
     high: float | None
     n: int
     """Number of observations: questions, drafts or steps, as the table says."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Kept(Estimate):
+    """An estimate with the observations it was computed from, so that runs can be compared."""
+
+    units: Sequence[str]
+    """The cluster of each row."""
+    columns: FloatArray
+    """[U, M]"""
+    statistic: Statistic
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,9 +120,14 @@ def _log_tail_p(n: int, smaller: int) -> float:
 
 
 class Resampler:
-    """A bootstrap over clusters, deterministic in (clusters, n_draws, seed)."""
+    """A bootstrap over clusters, deterministic in (clusters, n_draws, seed). `keeps`: estimates are
+    `Kept`.
+    """
 
-    def __init__(self, clusters: Iterable[str], *, n_draws: int = 2000, seed: int = 0) -> None:
+    def __init__(
+        self, clusters: Iterable[str], *, n_draws: int = 2000, seed: int = 0, keeps: bool = False
+    ) -> None:
+        self._keeps = keeps
         self._row = {key: i for i, key in enumerate(dict.fromkeys(clusters))}
         self._n_draws = n_draws
         self._seed = seed
@@ -117,20 +143,39 @@ class Resampler:
         """
         if len(units) == 0:
             return Estimate(None, None, None, 0)
+        value, draws_B = self.draws(units, columns_UM, statistic)
+        draws_B = draws_B[np.isfinite(draws_B)]
+        if not math.isfinite(value) or draws_B.size == 0:
+            return self.kept(Estimate(None, None, None, len(units)), units, columns_UM, statistic)
+        low, high = np.quantile(draws_B, [0.025, 0.975])
+        found = Estimate(value, float(low), float(high), len(units))
+        return self.kept(found, units, columns_UM, statistic)
+
+    def draws(
+        self, units: Sequence[str], columns_UM: FloatArray, statistic: Statistic
+    ) -> tuple[float, FloatArray]:
+        """The value of `statistic`, and its values in all draws; not finite where undefined."""
         sums_CM = self._cluster_sums(units, columns_UM)
         with np.errstate(invalid="ignore", divide="ignore"):
             value = float(statistic(sums_CM.sum(axis=0, keepdims=True))[0])
-            draws_B = statistic(self._weights() @ sums_CM)
-        draws_B = draws_B[np.isfinite(draws_B)]
-        if not math.isfinite(value) or draws_B.size == 0:
-            return Estimate(None, None, None, len(units))
-        low, high = np.quantile(draws_B, [0.025, 0.975])
-        return Estimate(value, float(low), float(high), len(units))
+            return value, statistic(self._weights() @ sums_CM)
+
+    def kept(
+        self,
+        found: Estimate,
+        units: Sequence[str],
+        columns_UM: FloatArray,
+        statistic: Statistic,
+    ) -> Estimate:
+        """The estimate, with its observations if this resampler keeps them."""
+        if not self._keeps:
+            return found
+        return Kept(found.value, found.low, found.high, found.n, units, columns_UM, statistic)
 
     def mean(self, units: Sequence[str], values: Sequence[float]) -> Estimate:
         """Mean of `values` over units. `units`: the cluster of each value."""
         values_U = np.asarray(values, dtype=np.float64)
-        return self.estimate(units, np.stack([values_U, np.ones_like(values_U)], axis=1), _ratio)
+        return self.estimate(units, np.stack([values_U, np.ones_like(values_U)], axis=1), ratio)
 
     def paired(
         self, units: Sequence[str], first: Sequence[float], second: Sequence[float]
@@ -171,6 +216,7 @@ class Resampler:
         return self._weights_BC
 
 
-def _ratio(sums: FloatArray) -> FloatArray:
+def ratio(sums: FloatArray) -> FloatArray:
+    """Column sums [..., 2] → the first over the second: a mean, if the second column is ones."""
     quotient: FloatArray = sums[..., 0] / sums[..., 1]
     return quotient

@@ -5,10 +5,8 @@ import dataclasses
 import io
 import json
 import re
-import runpy
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -496,16 +494,3 @@ def test_an_unfinished_run_is_an_error(tmp_path):
     (run_dir / "stages" / "test_samples" / "part-00000.parquet").unlink()
     with pytest.raises(RunError, match="test_samples"):
         build_report(run_dir)
-
-
-def test_pooled_markdown(tmp_path):
-    runs = [write_run(tmp_path, fake_inputs(8, seed=s)) for s in (1, 2)]
-    script = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "pool_seeds.py"))
-    text = script["report"](runs)
-    assert "| fake-1 | 8 |" in text
-    assert "| **all** | **16** |" in text
-    (runs[1] / "config.yaml").write_text(
-        (runs[1] / "config.yaml").read_text().replace("100", "200")
-    )
-    with pytest.raises(Exception, match="different settings"):
-        script["report"](runs)

@@ -1,4 +1,6 @@
-"""The commands: `glore run · refine · report · show · study · regrade · export · validate`.
+"""The commands: `glore run · refine · report · compare · show · study · regrade · export ·
+validate`.
+
 `glore.cli.failures` turns every error into one line and an exit code.
 
 Each command imports what it needs, so `glore --help` answers at once. Tables and results go to
@@ -133,6 +135,36 @@ def report(
         config = _open_run(run)
         own.log_dir = config.run_dir / "log"
         _print_report(config.run_dir, _console())
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Finished runs: folders, or names.")
+    ],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all numbers to this file as JSON.")
+    ] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write all numbers to this file as CSV.")
+    ] = None,
+    markdown_file: Annotated[
+        Path | None,
+        typer.Option("--pooled", help="Write every table of the pooled seeds as Markdown."),
+    ] = None,
+) -> None:
+    """Finished runs side by side: accuracies, and differences on the same test questions."""
+    with outcome():
+        folders = [_open_run(run).run_dir for run in runs]
+        from glore.cli.compare_command import print_comparison
+
+        print_comparison(
+            folders,
+            _console(),
+            json_file=json_file,
+            csv_file=csv_file,
+            markdown_file=markdown_file,
+        )
 
 
 @app.command()

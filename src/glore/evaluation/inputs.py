@@ -11,10 +11,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TypeVar
 
+import numpy as np
+
 from glore.decisions import MARKED_BY, Decisions
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores
 from glore.solutions import by_problem
-from glore.statistics import Estimate, Resampler, wilson
+from glore.statistics import Estimate, Resampler, ratio, wilson
 
 __all__ = [
     "BALANCED_ORM",
@@ -86,9 +88,13 @@ class EvaluationInputs:
 
 
 class Index:
-    """Look-ups in the records, and the shared bootstrap over test questions."""
+    """Look-ups in the records, and the shared bootstrap over test questions. `keeps`: estimates
+    keep their observations (`statistics.Kept`).
+    """
 
-    def __init__(self, inputs: EvaluationInputs, options: EvaluationOptions) -> None:
+    def __init__(
+        self, inputs: EvaluationInputs, options: EvaluationOptions, *, keeps: bool = False
+    ) -> None:
         self.options = options
         self.cluster_of = {p.id: " ".join(p.question.split()) for p in inputs.problems}
         """Problem id → its cluster for the bootstrap: the question, the same for all seeds."""
@@ -98,7 +104,10 @@ class Index:
         self.refinement_of = {(s.draft_id, s.source): s for s in inputs.refinements}
         self._scores = {(s.model, s.solution_id): s.p_correct for s in inputs.scores}
         self.resampler = Resampler(
-            self.cluster_of.values(), n_draws=options.bootstrap_samples, seed=options.seed
+            self.cluster_of.values(),
+            n_draws=options.bootstrap_samples,
+            seed=options.seed,
+            keeps=keeps,
         )
 
     def units(self, solutions: Sequence[Solution]) -> list[str]:
@@ -111,7 +120,8 @@ class Index:
         """
         units = self.units(solutions)
         if len(set(units)) == len(units):
-            return wilson(sum(flags), len(flags))
+            columns_UM = np.asarray([(flag, 1) for flag in flags], dtype=np.float64).reshape(-1, 2)
+            return self.resampler.kept(wilson(sum(flags), len(flags)), units, columns_UM, ratio)
         return self.resampler.mean(units, [float(f) for f in flags])
 
     def step_scores(self, model: str, solution: Solution) -> tuple[float, ...] | None:

@@ -1,6 +1,4 @@
-"""Pools the test questions of several runs (seeds) and prints every table as Markdown.
-
-    python benchmarks/pool_seeds.py runs/quickstart-0 runs/quickstart-1 runs/quickstart-2
+"""The test questions of several seeds pooled: every table of the report, as Markdown.
 
 Units are question × seed. Differences are paired within a question and seed. A question that
 several seeds share is one cluster of the bootstrap. The first table shows each seed alone.
@@ -8,13 +6,11 @@ several seeds share is one cluster of the bootstrap. The first table shows each 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from glore.config import load_config
-from glore.errors import GloreError
+from glore.errors import RunError
 from glore.evaluation import Evaluation, evaluate, pool
 from glore.evaluation.headline import (
     accuracy,
@@ -26,39 +22,32 @@ from glore.evaluation.headline import (
     label_rule,
 )
 from glore.evaluation.refinement import BEST_OF, GREEDY, RERANKED
+from glore.pipeline.recorded import made_with
 from glore.report.summary import headline
 from glore.report.tables import table_views
 from glore.report.views import TableView, percent, points, to_markdown
 from glore.stages import evaluation_options, read_inputs
 from glore.statistics import Difference
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+", type=Path, help="finished run folders, one per seed")
-    run_dirs: list[Path] = parser.parse_args().runs
-    try:
-        print(report(run_dirs))
-    except GloreError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+__all__ = ["pooled_markdown"]
 
 
-def report(run_dirs: list[Path]) -> str:
-    """Run folders → all tables as Markdown text."""
-    configs = [load_config(d / "config.yaml") for d in run_dirs]
+def pooled_markdown(run_dirs: Sequence[Path]) -> str:
+    """Folders of finished runs → all tables as Markdown. Raises RunError where they were evaluated
+    with different settings, or one isn't finished.
+    """
+    configs = [made_with(folder, ["evaluate"]) for folder in run_dirs]
     options = [evaluation_options(c) for c in configs]
     if len({dataclasses.replace(o, seed=0) for o in options}) > 1:
-        raise GloreError(
+        raise RunError(
             "the runs were evaluated with different settings (section evaluation of their "
-            "config.yaml); pool runs of one recipe"
+            "config.yaml), so their questions can't be pooled; give runs of one recipe"
         )
-    bundles = [read_inputs(d) for d in run_dirs]
+    bundles = [read_inputs(d, c) for d, c in zip(run_dirs, configs, strict=True)]
     singles = [evaluate(b, o, c.labels) for b, o, c in zip(bundles, options, configs, strict=True)]
     pooled = evaluate(pool(bundles), options[0], configs[0].labels)
     sentences = "".join(f"- {s}\n" for s in headline(pooled))
-    tables = [seeds_view(singles, pooled), *table_views(pooled)]
+    tables = [_seeds_view(singles, pooled), *table_views(pooled)]
     return f"{sentences}\n" + "\n".join(to_markdown(view) for view in tables)
 
 
@@ -83,7 +72,7 @@ COLUMNS: tuple[tuple[str, Callable[[Evaluation], str]], ...] = (
 )
 
 
-def seeds_view(singles: list[Evaluation], pooled: Evaluation) -> TableView:
+def _seeds_view(singles: Sequence[Evaluation], pooled: Evaluation) -> TableView:
     """The headline numbers of each seed, and of all seeds together."""
     rows = tuple(
         (e.name if e is not pooled else "all", *(cell(e) for _, cell in COLUMNS))
@@ -104,7 +93,3 @@ def _reversed(d: Difference) -> Difference | None:
     if d.value is None or d.low is None or d.high is None:
         return None
     return dataclasses.replace(d, value=-d.value, low=-d.high, high=-d.low)
-
-
-if __name__ == "__main__":
-    main()
