@@ -15,8 +15,8 @@ __all__ = ["TaskSettings"]
 
 
 class TaskSettings(KindSettings):
-    """Where problems come from: `stories`, `gsm8k`, `svamp`, `math`, `jsonl`, or a kind of an
-    installed package (entry points in `glore.tasks`).
+    """Where problems come from: `stories`, `gsm8k`, `svamp`, `math`, `jsonl`, `reasoning_gym`, or a
+    kind of an installed package (entry points in `glore.tasks`).
 
     `opener` takes the settings and the run's seed, and returns a `glore.tasks.Task`.
     """

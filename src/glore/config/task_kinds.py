@@ -17,6 +17,7 @@ __all__ = [
     "Gsm8kTaskSettings",
     "JsonlTaskSettings",
     "MathTaskSettings",
+    "ReasoningGymTaskSettings",
     "StoriesTaskSettings",
     "SvampTaskSettings",
     "UsualData",
@@ -264,6 +265,46 @@ class JsonlTaskSettings(DatasetTaskSettings):
     usual: ClassVar[UsualData] = UsualData(1000, 200)
 
 
+class ReasoningGymTaskSettings(TaskSettings):
+    """Problems that the package reasoning-gym makes (`pip install 'glore[reasoning-gym]'`)."""
+
+    kind: Literal["reasoning_gym"] = "reasoning_gym"
+    name: str = Field("gsm_symbolic", pattern=r"^[a-z0-9_]{1,64}$")
+    """The set, as in `reasoning_gym.create_dataset(name, …)`. `gsm_symbolic` has worked solutions.
+    """
+    size: int = Field(2000, ge=10, le=1_000_000)
+    """Items that are made. Of those with different questions, a fifth becomes the test set."""
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    """The seed of the items. The run's own seed doesn't change them."""
+    config: dict[str, bool | int | float | str | list[int | float | str]] = Field(
+        default_factory=dict
+    )
+    """More arguments of the set, such as `{max_terms: 3}` of `chain_sum`."""
+    grader: Literal["numbers", "own"] = "numbers"
+    """`numbers`: as in `gsm8k`. `own`: by the set's `score_answer`, where 1 is right; it runs in a
+    process of its own. A set that evaluates answers as code is refused.
+    """
+    n_dev: int = Field(200, ge=1)
+    max_train: int | None = Field(None, ge=1)
+    max_test: int | None = Field(None, ge=1)
+    """As for datasets."""
+    boxed: bool = True
+    """As for `gsm8k`."""
+
+    opener: ClassVar[str] = "glore.tasks.reasoning_gym.task:open_reasoning_gym"
+    regrader: ClassVar[str | None] = "glore.tasks.reasoning_gym.task:regrade_reasoning_gym"
+
+    def expected_questions(self, split: str) -> int:
+        test = min(self.size // 5, self.max_test or self.size)
+        train = self.size - self.size // 5 - self.n_dev
+        train = max(1, min(train, self.max_train or train))
+        return {"train": train, "dev": self.n_dev, "test": test}[split]
+
+    @property
+    def expected_worked_share(self) -> float:
+        return float(self.name == "gsm_symbolic")
+
+
 TaskSettings.kinds = Kinds(
     TaskSettings,
     StoriesTaskSettings,
@@ -271,6 +312,7 @@ TaskSettings.kinds = Kinds(
     SvampTaskSettings,
     MathTaskSettings,
     JsonlTaskSettings,
+    ReasoningGymTaskSettings,
     group="glore.tasks",
     noun="tasks",
     section="task",

@@ -1,0 +1,1 @@
+"""Procedural problems of the package reasoning-gym."""
