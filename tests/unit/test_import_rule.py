@@ -50,6 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("refiner", "stages", "evaluation", "regrade", "rl_rewards"),
     ("report",),
     ("studies",),
+    ("serve",),
     ("cli",),
 )
 """`engines.protocol` is a contract like the records: it imports nothing of the engines behind it,

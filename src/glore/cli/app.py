@@ -1,4 +1,4 @@
-"""The commands: `glore run · refine · report · compare · show · study · regrade · export ·
+"""The commands: `glore run · refine · serve · report · compare · show · study · regrade · export ·
 validate`.
 
 `glore.cli.failures` turns every error into one line and an exit code.
@@ -124,6 +124,46 @@ def refine(
             n_failed = print_refinements(refiner, questions, jsonl, _console())
         if n_failed:
             raise typer.Exit(2)
+
+
+@app.command()
+def serve(
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="A finished run: its folder, or its name below runs/."),
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help="A file with the API key. Default: $GLORE_API_KEY; none: no key."),
+    ] = None,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Most tokens of a sampled text, in a request.")
+    ] = 2048,
+    max_n: Annotated[int, typer.Option(min=1, help="Most choices per prompt.")] = 16,
+    queue: Annotated[int, typer.Option(min=1, help="Most requests that wait.")] = 256,
+    seconds: Annotated[float, typer.Option(min=1, help="Most seconds for an answer.")] = 300,
+    drain: Annotated[int, typer.Option(min=0, help="Seconds to finish after SIGTERM.")] = 60,
+) -> None:
+    """Serve a run's models behind OpenAI's API (pip install 'glore[serve]')."""
+    with outcome() as own:
+        config = _open_run(run)
+        own.log_dir = config.run_dir / "log"
+        from glore.cli.serve_command import serve as serve_run
+        from glore.serve.limits import Limits
+
+        limits = Limits(
+            tokens=max_tokens, n=max_n, queue=queue, seconds=seconds, drain_seconds=drain
+        )
+        serve_run(
+            config,
+            host=host,
+            port=port,
+            key_file=key_file,
+            limits=limits,
+            say=lambda line: print(printable(line), file=sys.stderr, flush=True),
+        )
 
 
 @app.command()

@@ -1,0 +1,142 @@
+"""The bodies of requests, as JSON.
+
+Values have their exact types: `"1"` is no number. What OpenAI knows and this server does not do is
+refused, unless it asks for nothing (`logprobs: false`) or is only a label (`user`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from glore.errors import shown
+from glore.serve.failures import invalid
+
+__all__ = [
+    "ChatBody",
+    "CompletionBody",
+    "Message",
+    "RefineBody",
+    "SamplingBody",
+    "ScoreBody",
+    "check_extra",
+]
+
+LABELS = frozenset(
+    ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
+)
+"""Parameters that change no answer."""
+NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
+    {
+        "echo": (False,),
+        "logprobs": (False,),
+        "frequency_penalty": (0,),
+        "presence_penalty": (0,),
+        "logit_bias": ({},),
+        "suffix": ("",),
+        "tools": ([],),
+        "tool_choice": ("none", "auto"),
+        "parallel_tool_calls": (True, False),
+        "response_format": ({"type": "text"},),
+        "modalities": (["text"],),
+    }
+)
+"""Parameters that are not built → values with which they ask for nothing, besides null."""
+
+
+class TextPart(BaseModel):
+    """A part of a message's content."""
+
+    model_config = ConfigDict(strict=True)
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(strict=True)
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+
+    @property
+    def text(self) -> str:
+        """What it says."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class StreamOptions(BaseModel):
+    """What a stream holds besides the answer."""
+
+    model_config = ConfigDict(strict=True)
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class SamplingBody(BaseModel):
+    """What completions and chats share."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    model: str
+    n: int | None = Field(None, description="Choices per prompt; default 1.")
+    best_of: int | None = Field(
+        None, description="Solutions to choose from, for the models best-of-n and majority."
+    )
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    max_tokens: int | None = Field(None, description="Of every text that is sampled.")
+    max_completion_tokens: int | None = Field(None, description="The same as max_tokens.")
+    temperature: float | None = Field(None, allow_inf_nan=False)
+    top_p: float | None = Field(None, allow_inf_nan=False)
+    top_k: int | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+
+class CompletionBody(SamplingBody):
+    """`/v1/completions`: every prompt is a question."""
+
+    prompt: str | list[str]
+
+
+class ChatBody(SamplingBody):
+    """`/v1/chat/completions`: the last message is the question."""
+
+    messages: list[Message]
+
+
+class RefineBody(BaseModel):
+    """`/v1/refine`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    question: str
+    seed: int | None = None
+    max_tokens: int | None = None
+    temperature: float | None = Field(None, allow_inf_nan=False)
+    top_p: float | None = Field(None, allow_inf_nan=False)
+    top_k: int | None = None
+
+
+class ScoreBody(BaseModel):
+    """`/v1/score`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    question: str
+    steps: list[str]
+
+
+def check_extra(body: SamplingBody) -> None:
+    """Raises ApiError for a parameter that is not built."""
+    for name, value in (body.model_extra or {}).items():
+        same = [v for v in NEUTRAL.get(name, ()) if type(v) is type(value) or v == 0 == value]
+        if value is None or name in LABELS or value in same:
+            continue
+        known = "is not supported" if name in NEUTRAL else "is no parameter of this server"
+        raise invalid(
+            name[:100], f"{shown(name)} {known}, got {shown(value)}; leave it out", "unsupported"
+        )

@@ -1,0 +1,93 @@
+"""Completions of the student → one choice: as drawn, the best by the ORM, or by majority."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from glore.engines.protocol import Completion
+from glore.prompts import StepFormat, lines_of
+from glore.serve.served import Served
+from glore.serve.work import Choice, Draw
+from glore.solutions import completion_text
+from glore.tasks.grading.grade import find_answer, normalise_gold
+
+__all__ = ["Chosen", "best_of", "by_majority", "chosen", "cut", "drawn", "solution_text"]
+
+
+class Chosen(NamedTuple):
+    """A completion, read."""
+
+    steps: tuple[str, ...]
+    answer: str | None
+
+
+def chosen(served: Served, completion: Completion) -> Chosen:
+    """A completion → its steps and its final answer, in the graders' spelling."""
+    steps = completion_text(completion.text, served.refiner.layout.steps).steps
+    found = find_answer(lines_of(steps), boxed=True)
+    return Chosen(steps, None if found is None else normalise_gold(found) or found)
+
+
+def drawn(served: Served, completions: Sequence[Completion], draw: Draw) -> Choice:
+    """The student's own text, as it was drawn."""
+    (completion,) = completions
+    text, is_cut = cut(completion.text, draw.stops)
+    return Choice(text, "stop" if is_cut else _reason(completion))
+
+
+def best_of(
+    served: Served,
+    completions: Sequence[Completion],
+    scores: Sequence[tuple[float, ...]],
+    draw: Draw,
+) -> Choice:
+    """The solution with the best score; the first on ties. `scores`: the ORM's, of every step."""
+    index = served.refiner.options.choose(scores)
+    notes = [f"score {served.refiner.options.score(values):.3f}" for values in scores]
+    return _choice(served, completions, index, notes, draw)
+
+
+def by_majority(served: Served, completions: Sequence[Completion], draw: Draw) -> Choice:
+    """The first solution with the most frequent answer (ties: the answer that comes first); the
+    first of all where none has an answer.
+    """
+    answers = [chosen(served, completion).answer for completion in completions]
+    counts = Counter(answer for answer in answers if answer is not None)
+    most = counts.most_common(1)
+    index = answers.index(most[0][0]) if most else 0
+    notes = ["no answer" if a is None else f"{counts[a]} of {len(answers)}" for a in answers]
+    return _choice(served, completions, index, notes, draw)
+
+
+def solution_text(steps: Sequence[str], how: StepFormat) -> str:
+    """A solution's steps → its text, without an end after the last step."""
+    return how.end.join(steps)
+
+
+def cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
+    """The text before the first of the stops, and whether there is one."""
+    places = [place for stop in stops if (place := text.find(stop)) >= 0]
+    return (text[: min(places)], True) if places else (text, False)
+
+
+def _choice(
+    served: Served,
+    completions: Sequence[Completion],
+    index: int,
+    notes: Sequence[str],
+    draw: Draw,
+) -> Choice:
+    how = served.refiner.layout.steps
+    texts = [solution_text(chosen(served, c).steps, how) for c in completions]
+    work = "\n\n".join(
+        f"Solution {n} ({note}{', chosen' if n - 1 == index else ''})\n{text}"
+        for n, (text, note) in enumerate(zip(texts, notes, strict=True), start=1)
+    )
+    text, is_cut = cut(texts[index], draw.stops)
+    return Choice(text, "stop" if is_cut else _reason(completions[index]), work)
+
+
+def _reason(completion: Completion) -> str:
+    return "length" if completion.stop == "length" else "stop"

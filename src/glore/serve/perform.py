@@ -1,0 +1,201 @@
+"""Jobs → answers, with the models. Runs in the worker's thread.
+
+Jobs of all clients share one run of the engine, one batch of refinements and one batch of scores.
+A batch that fails is halved until the job at fault is alone, so that all others get an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from glore.engines.protocol import Completion, Request, Result, SamplingParams, check_scores
+from glore.seeds import stable_seed
+from glore.serve.choosing import best_of, by_majority, chosen, drawn
+from glore.serve.refining import refine_jobs
+from glore.serve.served import BEST_OF_N, GLORE, STUDENT, Served
+from glore.serve.work import Answer, Choice, Draw, Job, Sampling, Scores, Scoring
+from glore.serve.worker import More
+
+__all__ = ["Performer", "answer_apart", "params_of"]
+
+MAX_TOGETHER = 64
+"""Choices refined in one batch; answers of a batch are given before the next begins."""
+
+
+class Performer:
+    """Answers jobs with the models of a run."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+
+    def __call__(self, jobs: Sequence[Job], more: More) -> None:
+        """Answer all jobs, and those that arrive while the student draws, by their futures."""
+        scoring = [job for job in jobs if isinstance(job.work, Scoring)]
+        answer_apart(scoring, self._score)
+        drawing = [job for job in jobs if _draws(job)]
+        if drawing:
+            everything = list(drawing)
+            try:
+                self._draw(everything, more)
+            except Exception:  # also what a library raises, such as for memory
+                left = [job for job in everything if not job.future.done()]
+                answer_apart(left, self._draw)
+        refining = [job for job in jobs if isinstance(job.work, Sampling) and not _draws(job)]
+        for group in _groups(refining):
+            answer_apart(group, lambda some: refine_jobs(self._served, some))
+
+    def _score(self, jobs: Sequence[Job]) -> None:
+        items = [(w.question, w.steps) for job in jobs if isinstance(w := job.work, Scoring)]
+        scores = [
+            _checked(name, items, scorer.score(items))
+            for name, scorer in (
+                ("orm", self._served.refiner.orm),
+                ("sorm", self._served.refiner.sorm),
+            )
+        ]
+        for job, orm, sorm in zip(jobs, *scores, strict=True):
+            job.future.set_result(Scores(orm, sorm))
+
+    def _draw(self, jobs: list[Job], more: More | None = None) -> None:
+        """Answer jobs for which the student draws. `jobs` grows by those that arrive meanwhile."""
+        found: dict[Job, dict[int, tuple[Completion, ...]]] = {}
+        owners: dict[str, tuple[Job, int]] = {}
+        to_choose: list[Job] = []
+
+        def requests(job: Job) -> list[Request]:
+            work = job.work
+            assert isinstance(work, Sampling)
+            found[job] = {}
+            made = []
+            for index, prompt in enumerate(work.prompts):
+                name = f"r{len(owners)}"
+                owners[name] = (job, index)
+                made.append(
+                    Request(
+                        name,
+                        prompt.layout.solve(prompt.question),
+                        tuple(
+                            stable_seed("serve", work.draw.seed, c, k)
+                            for c in range(work.n)
+                            for k in range(work.best_of)
+                        ),
+                        params_of(work.draw, stop=work.model == STUDENT),
+                    )
+                )
+            return made
+
+        def arrived(result: Result) -> Iterable[Request]:
+            new = more(_draws) if more is not None else []
+            jobs.extend(new)
+            return [request for job in new for request in requests(job)]
+
+        first = [request for job in jobs for request in requests(job)]
+        for result in self._served.refiner.student.run(first, arrived):
+            job, index = owners[result.request.id]
+            found[job][index] = result.completions
+            work = job.work
+            assert isinstance(work, Sampling)
+            if len(found[job]) < len(work.prompts):
+                continue
+            if work.model == BEST_OF_N:
+                to_choose.append(job)
+            else:
+                way = drawn if work.model == STUDENT else by_majority
+                _finish(self._served, job, found.pop(job), way)
+        if to_choose:
+            self._choose(to_choose, found)
+
+    def _choose(
+        self, jobs: Sequence[Job], found: dict[Job, dict[int, tuple[Completion, ...]]]
+    ) -> None:
+        """Score all solutions of all jobs at once, and choose."""
+        items = [
+            (prompt.question, chosen(self._served, completion).steps)
+            for job in jobs
+            if isinstance(work := job.work, Sampling)
+            for index, prompt in enumerate(work.prompts)
+            for completion in found[job][index]
+        ]
+        scores = iter(_checked("orm", items, self._served.refiner.orm.score(items)))
+        for job in jobs:
+            _finish(
+                self._served,
+                job,
+                found[job],
+                lambda served, group, draw: best_of(
+                    served, group, [next(scores) for _ in group], draw
+                ),
+            )
+
+
+Way = Callable[[Served, Sequence[Completion], Draw], Choice]
+
+
+def answer_apart(jobs: Sequence[Job], answer: Callable[[list[Job]], None]) -> None:
+    """Answer jobs together; where that fails, by halves, down to the job at fault."""
+    if not jobs:
+        return
+    try:
+        answer(list(jobs))
+    except Exception as error:
+        left = [job for job in jobs if not job.future.done()]
+        if len(left) == 1:
+            left[0].future.set_exception(error)
+            return
+        half = len(left) // 2
+        answer_apart(left[:half], answer)
+        answer_apart(left[half:], answer)
+
+
+def params_of(draw: Draw, stop: bool) -> SamplingParams:
+    """The engine's parameters. `stop`: whether the engine is to look for a single stop."""
+    return SamplingParams(
+        temperature=draw.temperature,
+        top_p=draw.top_p,
+        top_k=draw.top_k,
+        max_new_tokens=draw.max_tokens,
+        stop=draw.stops[0] if stop and len(draw.stops) == 1 else "",
+    )
+
+
+def _draws(job: Job) -> bool:
+    """Whether the student alone samples for it."""
+    return isinstance(job.work, Sampling) and job.work.model != GLORE
+
+
+def _finish(served: Served, job: Job, found: dict[int, tuple[Completion, ...]], way: Way) -> None:
+    """Answer a job by its completions, in the order of its prompts."""
+    work = job.work
+    assert isinstance(work, Sampling)
+    choices = [
+        way(served, found[index][start : start + work.best_of], work.draw)
+        for index in range(len(work.prompts))
+        for start in range(0, work.n * work.best_of, work.best_of)
+    ]
+    n_tokens = sum(c.n_tokens for completions in found.values() for c in completions)
+    job.future.set_result(Answer(tuple(choices), n_tokens))
+
+
+def _groups(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs in groups of at most MAX_TOGETHER choices, or of one job."""
+    groups: list[list[Job]] = []
+    size = 0
+    for job in jobs:
+        assert isinstance(job.work, Sampling)
+        n = len(job.work.prompts) * job.work.n
+        if not groups or size + n > MAX_TOGETHER:
+            groups.append([])
+            size = 0
+        groups[-1].append(job)
+        size += n
+    return groups
+
+
+def _checked(
+    name: str,
+    items: Sequence[tuple[str, tuple[str, ...]]],
+    scores: Sequence[tuple[float, ...]],
+) -> Sequence[tuple[float, ...]]:
+    for (question, _), values in zip(items, scores, strict=True):
+        check_scores(name, question, values)
+    return scores

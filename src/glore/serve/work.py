@@ -1,0 +1,91 @@
+"""What a request asks the models for, and what it gets back."""
+
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import Future
+
+from glore.prompts import PromptLayout
+from glore.records import Refinement
+
+__all__ = ["Answer", "Choice", "Draw", "Job", "Prompt", "Sampling", "Scores", "Scoring"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Draw:
+    """How to sample."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    max_tokens: int
+    stops: tuple[str, ...]
+    seed: int
+    """All else being equal, the same seed gives the same answer, whatever else is sampled."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question and its layout."""
+
+    question: str
+    layout: PromptLayout
+    n_tokens: int
+    """Of the student's prompt."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sampling:
+    """Answers of one model to one or several questions."""
+
+    model: str
+    prompts: tuple[Prompt, ...]
+    n: int
+    best_of: int
+    draw: Draw
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scoring:
+    """A solution to score."""
+
+    question: str
+    steps: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Choice:
+    """One answer to one question."""
+
+    text: str
+    finish_reason: str
+    """`stop`, or `length` where the text was cut by `max_tokens` or the model's context."""
+    work: str = ""
+    """What a composite model did, as text; empty for the student."""
+    refinement: Refinement | None = None
+    """Every value on the way, for the model glore."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to a `Sampling`: n choices of the first question, then of the second, …"""
+
+    choices: tuple[Choice, ...]
+    completion_tokens: int
+    """Everything that was sampled, not only what is shown."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scores:
+    """The answer to a `Scoring`: probabilities after every step."""
+
+    orm: tuple[float, ...]
+    sorm: tuple[float, ...]
+
+
+@dataclasses.dataclass(eq=False)
+class Job:
+    """A request that waits or is worked on. Its future gets an Answer or Scores."""
+
+    work: Sampling | Scoring
+    future: Future[Answer | Scores] = dataclasses.field(default_factory=Future)

@@ -1,0 +1,404 @@
+"""The server over HTTP, with scripted models: routes, errors, limits, keys, queue, draining."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+
+pytest.importorskip("fastapi", reason="glore serve needs the extra serve: pip install glore[serve]")
+pytest.importorskip("uvicorn", reason="glore serve needs the extra serve: pip install glore[serve]")
+
+from glore.chat_template import read_chat_template
+from glore.engines.protocol import Request
+from glore.errors import ConfigError
+from glore.prompts import BAD_MARK, PromptLayout
+from glore.refiner import RefineOptions, Refiner
+from glore.serve.app import create_app
+from glore.serve.keys import KEY_VARIABLE, read_key
+from glore.serve.limits import Limits
+from glore.serve.served import Served
+from support.fakes import FunctionEngine
+from support.live_server import live, until
+from support.tiny_models import tiny_tokenizer
+
+ANSWERS = ("4 + 4 = 8\n#### 8", "2 + 3 = 5\n#### 5", "5 = 5\n#### 5")
+GOOD = {"2 + 3 = 5": 0.9, "#### 5": 0.8, "right": 0.9, "#### 7": 0.95}
+
+
+class Models:
+    """Scripted models. `gate`: the student answers only while it is set."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.student = FunctionEngine(self._draw)
+        self.refiner = FunctionEngine(lambda request, seed: "right\n#### 7")
+        self.served = Served(
+            Refiner(self.student, self.refiner, self, self, RefineOptions(max_new_tokens=50)),
+            tiny_tokenizer(),
+        )
+
+    def _draw(self, request: Request, seed: int) -> str:
+        assert self.gate.wait(30)
+        if "fail" in "".join(request.segments):
+            raise RuntimeError("a secret of the server")
+        if request.params.stop:
+            return "cut here"
+        return ANSWERS[seed % 3] if request.params.temperature else ANSWERS[0]
+
+    def score(self, items: list[tuple[str, tuple[str, ...]]]) -> list[tuple[float, ...]]:
+        return [tuple(GOOD.get(step, 0.25) for step in steps) for _, steps in items]
+
+
+@pytest.fixture
+def models() -> Models:
+    return Models()
+
+
+@pytest.fixture
+def client(models: Models) -> Iterator[httpx2.Client]:
+    with connected(create_app(models.served)) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def connected(app: object) -> Iterator[httpx2.Client]:
+    """A client of the application, which is served until the block ends."""
+    with live(app) as url, httpx2.Client(base_url=url, timeout=30) as client:
+        yield client
+
+
+def ask(client: httpx2.Client, model: str = "student", text: str = "q?", **more: object) -> object:
+    messages = [{"role": "user", "content": text}]
+    body = {"model": model, "messages": messages, **more}
+    return client.post("/v1/chat/completions", json=body)
+
+
+def error_of(answer: httpx2.Response, status: int) -> dict[str, object]:
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return error
+
+
+def events(answer: httpx2.Response) -> list[dict[str, object]]:
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    lines = [line for line in answer.text.split("\n\n") if line]
+    assert lines[-1] == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+
+
+def test_the_student_answers_the_last_message(client: httpx2.Client, models: Models) -> None:
+    answer = ask(client, text="  How many? ").json()
+    (choice,) = answer["choices"]
+    assert choice["message"] == {"role": "assistant", "content": ANSWERS[0], "refusal": None}
+    assert (answer["object"], choice["finish_reason"]) == ("chat.completion", "stop")
+    assert answer["usage"]["completion_tokens"] == len(ANSWERS[0].split()) + 1
+    assert answer["usage"]["prompt_tokens"] == 4  # Question: How many? Answer:
+    (request,) = models.student.requests
+    assert request.segments == ("Question: How many?\nAnswer:\n",)
+    assert (request.params.temperature, request.params.max_new_tokens) == (0, 50)
+
+
+def test_glore_counts_and_shows_all_its_work(client: httpx2.Client) -> None:
+    answer = ask(client, "glore").json()
+    (choice,) = answer["choices"]
+    assert choice["message"]["content"] == "right\n#### 7"
+    work = choice["message"]["reasoning_content"]
+    assert f"{BAD_MARK} 4 + 4 = 8" in work
+    assert "chosen" in work
+    assert answer["usage"]["completion_tokens"] == 8 + 2 * 4  # the draft, two refinements
+
+
+def test_best_of_n_and_majority_choose(client: httpx2.Client) -> None:
+    for model, chosen in (("best-of-n", ANSWERS[1]), ("majority", None)):
+        answer = ask(client, model, best_of=24, seed=3).json()
+        (choice,) = answer["choices"]
+        assert choice["message"]["reasoning_content"].count("Solution ") == 24
+        text = choice["message"]["content"]
+        assert text == chosen or (chosen is None and text.endswith("#### 5"))
+        assert answer["usage"]["completion_tokens"] > 24 * 5
+
+
+def test_completions_of_a_list_are_those_of_each_prompt(client: httpx2.Client) -> None:
+    def texts(prompt: object) -> list[str]:
+        body = {"model": "student", "prompt": prompt, "n": 5, "seed": 1, "temperature": 1}
+        answer = client.post("/v1/completions", json=body).json()
+        assert [c["index"] for c in answer["choices"]] == list(range(len(answer["choices"])))
+        return [c["text"] for c in answer["choices"]]
+
+    both, one = texts(["a", "b"]), texts("b")
+    assert len(set(one)) > 1
+    assert both[5:] == one
+
+
+def test_streams_hold_the_same_answer(client: httpx2.Client) -> None:
+    for model in ("student", "glore", "majority"):
+        whole = ask(client, model, seed=1).json()
+        options = {"include_usage": True}
+        *pieces, last = events(ask(client, model, seed=1, stream=True, stream_options=options))
+        assert last["choices"] == []
+        assert last["usage"] == whole["usage"]
+        assert all(piece["usage"] is None for piece in pieces)
+        deltas = [piece["choices"][0]["delta"] for piece in pieces]
+        message = whole["choices"][0]["message"]
+        assert deltas[0] == {"role": "assistant", "content": ""}
+        assert "".join(d.get("content", "") for d in deltas) == message["content"]
+        work = "".join(d.get("reasoning_content", "") for d in deltas)
+        assert work == message.get("reasoning_content", "")
+        assert pieces[-1]["choices"][0]["finish_reason"] == "stop"
+        assert {piece["object"] for piece in pieces} == {"chat.completion.chunk"}
+    body = {"model": "student", "prompt": ["a", "b"], "stream": True}
+    pieces = events(client.post("/v1/completions", json=body))
+    for index in (0, 1):
+        texts = [c["text"] for p in pieces for c in p["choices"] if c["index"] == index]
+        assert "".join(texts) == ANSWERS[0]
+
+
+def test_stops_are_looked_for_in_the_answer(client: httpx2.Client, models: Models) -> None:
+    assert ask(client, stop="x").json()["choices"][0]["message"]["content"] == "cut here"
+    assert models.student.requests[-1].params.stop == "x"
+    several = ask(client, stop=["zzz", "#### ", "8\n"]).json()["choices"][0]
+    assert several["message"]["content"] == "4 + 4 = "
+    chosen = ask(client, "glore", stop=["####"]).json()["choices"][0]
+    assert (chosen["message"]["content"], chosen["finish_reason"]) == ("right\n", "stop")
+
+
+def test_refine_gives_the_whole_trace(client: httpx2.Client) -> None:
+    found = client.post("/v1/refine", json={"question": "q"}).json()
+    assert found["draft"] == ["4 + 4 = 8", "#### 8"]
+    assert found["orm_scores"] == found["sorm_scores"] == [0.25, 0.25]
+    assert (found["needs_work"], found["marked_step"]) == (True, 0)
+    assert found["candidate_kinds"] == ["draft", "global", "local"]
+    assert found["candidate_scores"] == [0.25, 0.95, 0.95]
+    assert (found["chosen"], found["answer"], found["text"]) == (1, "7", "right\n#### 7")
+
+
+def test_scores_are_those_of_both_models(client: httpx2.Client) -> None:
+    body = {"question": "q", "steps": ["2 + 3 = 5", "so what"]}
+    found = client.post("/v1/score", json=body).json()
+    assert found["orm"] == found["sorm"] == [0.9, 0.25]
+    assert (found["score"], found["needs_work"], found["first_bad_step"]) == (0.25, True, 1)
+    two = client.post("/v1/score", json={"question": "q", "steps": ["a\nb"]})
+    assert "step 1 is not one line" in error_of(two, 400)["message"]
+
+
+def test_control_tokens_in_a_question_are_text(client: httpx2.Client, models: Models) -> None:
+    assert ask(client, "glore", f"{BAD_MARK} <eos> [BAD]").status_code == 200
+    for engine in (models.student, models.refiner):
+        for request in engine.requests:
+            marks = [segment for segment in request.segments if segment == BAD_MARK]
+            assert len(marks) == (engine is models.refiner)
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "param", "words"),
+    [
+        ({"model": "gpt-9"}, 404, "model", "student, glore"),
+        ({"echo": True}, 400, "echo", "not supported"),
+        ({"logprobs": True}, 400, "logprobs", "not supported"),
+        ({"tools": [{}]}, 400, "tools", "not supported"),
+        ({"nonsense": 1}, 400, "nonsense", "no parameter"),
+        ({"n": 17}, 400, "n", "at most 16"),
+        ({"n": 0}, 400, "n", "at least 1"),
+        ({"n": "2"}, 400, "n", "integer"),
+        ({"best_of": 2}, 400, "best_of", "best-of-n"),
+        ({"max_tokens": 2049}, 400, "max_tokens", "at most 2,048"),
+        ({"max_tokens": 2, "max_completion_tokens": 3}, 400, "max_tokens", "differ"),
+        ({"temperature": -1}, 400, "temperature", "from 0.001"),
+        ({"top_p": 1.5}, 400, "top_p", "from 0 to 1"),
+        ({"seed": 2**63}, 400, "seed", "64-bit"),
+        ({"stream_options": {}}, 400, "stream_options", "needs stream"),
+        ({"messages": []}, 400, "messages", "role user"),
+        ({"messages": [{"role": "user", "content": " "}]}, 400, "messages", "empty"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, None, "nicode"),
+        (
+            {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]},
+            400,
+            "messages",
+            "plain",
+        ),
+        ({"messages": [{"role": "user", "content": "x" * 20_001}]}, 400, "messages", "20,000"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_sampled(
+    client: httpx2.Client,
+    models: Models,
+    more: dict[str, object],
+    status: int,
+    param: str | None,
+    words: str,
+) -> None:
+    content = json.dumps(
+        {"model": "student", "messages": [{"role": "user", "content": "q"}]} | more
+    )
+    headers = {"Content-Type": "application/json"}
+    error = error_of(client.post("/v1/chat/completions", content=content, headers=headers), status)
+    assert words in str(error["message"])
+    if param is not None:
+        assert error["param"] == param
+    assert models.student.requests == []
+
+
+def test_what_asks_for_nothing_is_accepted(client: httpx2.Client) -> None:
+    more = {"user": "me", "logprobs": False, "presence_penalty": 0.0, "tools": None, "echo": False}
+    assert ask(client, **more).status_code == 200
+    assert error_of(ask(client, presence_penalty=0.5), 400)["param"] == "presence_penalty"
+
+
+def test_bodies_that_are_none_of_ours(client: httpx2.Client) -> None:
+    headers = {"Content-Type": "application/json"}
+    for content in (b"", b"{", b"[" * 100_000, b'{"n": NaN}', b"\xff", b"null", b"[]", b"1" * 5000):
+        error_of(client.post("/v1/completions", content=content, headers=headers), 400)
+    error_of(client.post("/v1/completions", content=b"x" * (2**20 + 1)), 413)
+    error_of(client.post("/v1/completions", content=iter([b"x" * 2**19] * 3)), 413)
+    error_of(client.get("/v1/nothing"), 404)
+    error_of(client.get("/v1/completions"), 405)
+
+
+def test_a_failure_of_one_request_is_not_one_of_others(
+    client: httpx2.Client, models: Models
+) -> None:
+    models.gate.clear()
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask, client, text=t) for t in ("a", "fail", "b", "c")]
+        models.gate.set()
+        answers = [future.result() for future in asked]
+    assert [a.status_code for a in answers] == [200, 500, 200, 200]
+    assert "secret" not in answers[1].text
+    (piece,) = [
+        e for e in ask(client, text="fail", stream=True).text.split("\n\n") if '"error"' in e
+    ]
+    assert json.loads(piece.removeprefix("data: "))["error"]["type"] == "server_error"
+    assert ask(client).status_code == 200
+
+
+def test_models_health_metrics(client: httpx2.Client) -> None:
+    names = [m["id"] for m in client.get("/v1/models").json()["data"]]
+    assert names == ["student", "glore", "best-of-n", "majority"]
+    assert client.get("/v1/models/glore").json()["id"] == "glore"
+    assert client.get("/v1/models/x").status_code == 404
+    assert client.get("/healthz").json() == {"status": "ok"}
+    tokens = ask(client, "glore").json()["usage"]["completion_tokens"]
+    lines = client.get("/metrics").text.splitlines()
+    assert f'glore_completion_tokens_total{{model="glore"}} {tokens}' in lines
+    assert 'glore_requests_total{route="/v1/chat/completions",status="200"} 1' in lines
+    assert "glore_queue_waiting 0" in lines
+
+
+def test_a_full_queue_says_when_to_ask_again(models: Models) -> None:
+    models.gate.clear()
+    app = create_app(models.served, Limits(queue=2))
+    with connected(app) as client, ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask, client, text="first")]
+        until(lambda: app.state.worker.n_running == 1)
+        asked += [pool.submit(ask, client, text=f"waits {n}") for n in range(2)]
+        until(lambda: app.state.worker.n_waiting == 2)
+        for stream in (False, True):
+            refused = ask(client, stream=stream)
+            assert error_of(refused, 429)["code"] == "queue_full"
+            assert int(refused.headers["Retry-After"]) >= 1
+        models.gate.set()
+        assert [future.result().status_code for future in asked] == [200] * 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_away_frees_its_place(models: Models, stream: bool) -> None:
+    models.gate.clear()
+    app = create_app(models.served)
+    with connected(app) as client:
+        with ThreadPoolExecutor(8) as pool:
+            first = pool.submit(ask, client, text="first")
+            until(lambda: app.state.worker.n_running == 1)
+            hasty = httpx2.Client(base_url=client.base_url, timeout=0.3)
+            with hasty, pytest.raises(httpx2.TimeoutException):
+                ask(hasty, text="gone", stream=stream)
+            until(lambda: app.state.worker.n_waiting == 0)
+            models.gate.set()
+            assert first.result().status_code == 200
+        assert all("gone" not in "".join(r.segments) for r in models.student.requests)
+        until(lambda: "glore_disconnected_total 1" in client.get("/metrics").text)
+
+
+def test_an_answer_has_its_time(models: Models) -> None:
+    models.gate.clear()
+    with connected(create_app(models.served, Limits(seconds=0.2))) as client:
+        assert error_of(ask(client), 504)["code"] == "timeout"
+        models.gate.set()
+
+
+def test_what_was_accepted_is_answered_before_the_end(models: Models) -> None:
+    models.gate.clear()
+    app = create_app(models.served)
+    with ThreadPoolExecutor(8) as pool:
+        with live(app) as url:
+            client = httpx2.Client(base_url=url, timeout=30)
+            asked = [pool.submit(ask, client, text=f"{n}") for n in range(3)]
+            until(lambda: app.state.worker.n_running + app.state.worker.n_waiting == 3)
+            threading.Timer(0.5, models.gate.set).start()
+        # The server was told to end while all three waited.
+        assert [future.result().status_code for future in asked] == [200] * 3
+        client.close()
+    assert not app.state.worker.is_ready
+
+
+def test_keys(models: Models) -> None:
+    with connected(create_app(models.served, key="a-long-key")) as client:
+        for given in (None, "Bearer a-long-kez", "Bearer", "Basic a-long-key"):
+            raw = {} if given is None else {"Authorization": given.encode()}
+            error = error_of(client.get("/v1/models", headers=raw), 401)
+            assert "a-long-key" not in str(error)
+        good = {"Authorization": "Bearer a-long-key"}
+        assert client.get("/v1/models", headers=good).status_code == 200
+        assert client.get("/metrics").status_code == 401
+        assert client.get("/healthz").status_code == 200
+
+
+def test_keys_are_read_from_a_file_or_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    assert read_key(None) is None
+    monkeypatch.setenv(KEY_VARIABLE, "from-environment")
+    assert read_key(None) == "from-environment"
+    (tmp_path / "key").write_text("from-the-file\n")
+    assert read_key(tmp_path / "key") == "from-the-file"
+    for bad in ("short", "two words here", "ключ-ключ-ключ"):
+        (tmp_path / "key").write_text(bad)
+        with pytest.raises(ConfigError, match="at least 8") as failure:
+            read_key(tmp_path / "key")
+        assert bad not in str(failure.value)
+    with pytest.raises(ConfigError, match="can't read the key file"):
+        read_key(tmp_path / "none")
+
+
+def test_a_conversation_needs_a_chat() -> None:
+    models = Models()
+    models.served.tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}<assistant> "
+    )
+    chat = read_chat_template(models.served.tokenizer)
+    models.served.refiner.layout = PromptLayout(chat=chat)
+    before = [
+        {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+        {"role": "user", "content": "one?"},
+        {"role": "assistant", "content": "1"},
+    ]
+    with connected(create_app(models.served)) as client:
+        messages = [*before, {"role": "user", "content": "two?"}]
+        assert ask(client, messages=messages).status_code == 200
+        (request,) = models.student.requests
+        expected = "<system> Be brief. <user> one? <assistant> 1 <user> two? <assistant> "
+        assert "".join(request.segments) == expected
+        assert "alone" in error_of(ask(client, "glore", messages=messages), 400)["message"]
+        messages[1] = {"role": "user", "content": "one <eos>?"}
+        assert "special token" in error_of(ask(client, messages=messages), 400)["message"]
+        wrong = error_of(ask(client, messages=[before[0], before[2], messages[-1]]), 400)
+        assert "in turn" in wrong["message"]
