@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("decisions",),
     ("refiner", "stages", "evaluation", "regrade", "rl_rewards"),
     ("report",),
-    ("studies",),
+    ("studies", "solution_files"),
     ("serve",),
     ("cli",),
 )

@@ -1,5 +1,6 @@
 """The commands: `glore run · refine · serve · report · compare · show · study · regrade · export ·
-validate`.
+validate`, and, from `solution_commands`, `label · train · score`.
+
 
 `glore.cli.failures` turns every error into one line and an exit code.
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from glore.cli.failures import outcome, run_app
+from glore.cli.solution_commands import label, score, train
 from glore.errors import DataError, RunError, printable, shown
 
 if TYPE_CHECKING:
@@ -392,6 +394,10 @@ def validate(
         console = _console()
         if not print_validation(file, layout, console, placeholder=placeholder, max_faults=faults):
             raise typer.Exit(1)
+
+
+for command in (label, train, score):
+    app.command()(command)
 
 
 def main() -> NoReturn:

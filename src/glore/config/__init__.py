@@ -25,7 +25,7 @@ from glore.config.engine import (
     VllmEngineSettings,
 )
 from glore.config.prompt import PromptSettings
-from glore.config.recipe import load_config, load_run
+from glore.config.recipe import config_of, load_config, load_run
 from glore.config.resolved import resolved_recipe
 from glore.config.run import (
     EvaluationSettings,
@@ -85,6 +85,7 @@ __all__ = [
     "TrainSettings",
     "VllmEngineSettings",
     "Worked",
+    "config_of",
     "load_config",
     "load_run",
     "resolved_recipe",

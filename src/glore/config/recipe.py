@@ -4,6 +4,7 @@ line with the nearest known key.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from glore.config.yaml_reader import MAX_BYTES, parse_yaml
 from glore.errors import ConfigError, shown
 from glore.files import read_given
 
-__all__ = ["load_config", "load_run"]
+__all__ = ["config_of", "load_config", "load_run"]
 
 _SECRET = re.compile(
     r"(^|[._-])(api_?keys?|keys?|tokens?|secrets?|passwords?)([._-]|$)", re.IGNORECASE
@@ -51,6 +52,18 @@ def load_config(recipe: str | Path, overrides: tuple[str, ...] | list[str] = ())
     return at_folder(config, folder).model_copy(
         update={key: getattr(config, key) for key in ("name", "runs_dir") if key in given}
     )
+
+
+def config_of(
+    data: Mapping[str, object], overrides: Sequence[str] = (), where: str = "the command line"
+) -> RunConfig:
+    """Settings that a user gave without a recipe, with dotted overrides. `where` names their place
+    in errors. Raises ConfigError.
+    """
+    settings: dict[object, object] = {key: copy.deepcopy(value) for key, value in data.items()}
+    for override in overrides:
+        _apply(settings, override)
+    return _checked(settings, where, overrides)
 
 
 def load_run(folder: str | Path) -> RunConfig:
@@ -102,10 +115,14 @@ def _read(
         drop_untrusted(data)
     elif problem := untrusted(data, given):
         raise ConfigError(f"{path}: {problem}")
+    return _checked(data, str(path), overrides)
+
+
+def _checked(data: dict[object, object], where: str, overrides: Sequence[str]) -> RunConfig:
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_explain(error, data, str(path), overrides)) from error
+        raise ConfigError(_explain(error, data, where, overrides)) from error
 
 
 def _apply(data: dict[object, object], override: str) -> None:

@@ -12,7 +12,7 @@ from glore.pipeline.integrity import recorded_files
 from glore.pipeline.marks import read_done
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, read_records
 
-__all__ = ["LABELS", "PARTS", "run_solutions"]
+__all__ = ["CORRECT", "LABELS", "PARTS", "rollout_counts", "run_solutions", "soft_labels"]
 
 R = TypeVar("R")
 
@@ -24,6 +24,7 @@ PARTS: Mapping[str, tuple[str, str, str]] = {
 LABELS = ("sorm", "soft", "truth")
 """Labels of the run's rule, the share of right rollouts, the exact truth."""
 CORRECT: Mapping[str, bool] = {"right": True, "wrong": False}
+"""Verdict → what files say of the final answer; nothing for one that could not be graded."""
 
 
 def run_solutions(
@@ -57,12 +58,12 @@ def run_solutions(
         yield LabelledSolution(
             question=problems[draft.problem_id].question,
             steps=draft.steps,
-            labels=_soft(draft, drawn) if labels == "soft" else record.labels,
+            labels=soft_labels(draft, drawn) if labels == "soft" else record.labels,
             id=draft.id,
             answer=problems[draft.problem_id].answer,
             correct=CORRECT.get(draft.correct),
             generator=draft.source,
-            counts=_counts(draft, drawn) if drawn else None,
+            counts=rollout_counts(draft, drawn) if drawn else None,
             kept=record.kept if record.kept and not all(record.kept) else None,
         )
 
@@ -81,13 +82,15 @@ def _n_right(trial: PrefixTrials) -> int:
     return sum(correct == "right" and consistent for correct, consistent in pairs)
 
 
-def _counts(draft: Solution, drawn: Mapping[int, PrefixTrials]) -> tuple[RolloutCount | None, ...]:
+def rollout_counts(
+    draft: Solution, drawn: Mapping[int, PrefixTrials]
+) -> tuple[RolloutCount | None, ...]:
     """Consistent right rollouts and all rollouts from the prefix that ends with each step."""
     found = (drawn.get(i) for i in range(1, len(draft.steps) + 1))
     return tuple((_n_right(t), len(t.correct)) if t else None for t in found)
 
 
-def _soft(draft: Solution, drawn: Mapping[int, PrefixTrials]) -> tuple[Label, ...]:
+def soft_labels(draft: Solution, drawn: Mapping[int, PrefixTrials]) -> tuple[Label, ...]:
     """The share of right rollouts per step; of the last step, the draft's own correctness."""
     before: list[Label] = []
     for i in range(1, len(draft.steps)):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from glore.chat_template import step_format
 from glore.config import LabelSettings
+from glore.engines.protocol import Engine
 from glore.pipeline import StageContext, declare
+from glore.prompts import PromptLayout
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, read_records
 from glore.solutions import first_of_each
 from glore.stages.checks import check_engine
@@ -22,6 +25,7 @@ from glore.stages.common import (
 )
 from glore.stages.diagnoses import labels_are_of_one_kind, no_rollout_is_right
 from glore.stages.estimates import rollout_tokens
+from glore.tasks.protocol import Task
 from glore.where import label_drafts, verify_prefixes
 
 __all__ = [
@@ -29,10 +33,12 @@ __all__ = [
     "DRAWN",
     "LABELS",
     "ROLLOUTS",
+    "Policy",
     "drafts_per_shard",
     "labels",
     "roll_out",
     "rollouts",
+    "student_policy",
     "train_drafts",
 ]
 
@@ -70,18 +76,34 @@ def train_drafts(ctx: StageContext) -> list[Solution]:
 )
 def rollouts(ctx: StageContext) -> None:
     """Verifying rollouts from the prefixes of the training drafts."""
-    roll_out(ctx, train_drafts(ctx), problems_by_id(ctx, "train"), ctx.config.labels)
+    problems = problems_by_id(ctx, "train")
+    roll_out(ctx, train_drafts(ctx), problems, ctx.config.labels, student_policy(ctx))
+
+
+class Policy(NamedTuple):
+    """What draws and grades verifying rollouts."""
+
+    engine: Callable[[], Engine]
+    """Opens it at the first call."""
+    layout: PromptLayout
+    task: Task
+
+
+def student_policy(ctx: StageContext) -> Policy:
+    """The run's student."""
+    folder = ctx.model_dir("student")
+    return Policy(lazy_engine(ctx, folder), layout_of(ctx, folder), task_of(ctx))
 
 
 def roll_out(
     ctx: StageContext,
     drafts: Sequence[Solution],
-    problems: dict[str, Problem],
+    problems: Mapping[str, Problem],
     settings: LabelSettings,
+    policy: Policy,
 ) -> list[PrefixTrials]:
     """Rollouts with their verdicts for these drafts, committed shard by shard."""
-    task, engine = task_of(ctx), lazy_engine(ctx, ctx.model_dir("student"))
-    layout = layout_of(ctx, ctx.model_dir("student"))
+    engine, layout, task = policy
     kept = ctx.work_dir() / DRAWN
     drawn = read_records(kept, PrefixTrials) if kept.exists() else []
 

@@ -35,7 +35,7 @@ from glore.stages.estimates import (
     test_sample_tokens,
 )
 from glore.stages.expert_iteration import chosen_round
-from glore.stages.labelling import LABELS, ROLLOUTS, roll_out
+from glore.stages.labelling import LABELS, ROLLOUTS, roll_out, student_policy
 from glore.stages.reward import has_own_orm
 from glore.where import label_drafts
 
@@ -112,7 +112,8 @@ def rollouts(ctx: StageContext) -> None:
     """Verifying rollouts from the prefixes of the test drafts."""
     full = ctx.config.evaluation.label_full_counts or ctx.config.labels.full_counts
     settings = ctx.config.labels.model_copy(update={"full_counts": full})
-    roll_out(ctx, ctx.read("test_drafts", Solution), problems_by_id(ctx, "test"), settings)
+    drafts, problems = ctx.read("test_drafts", Solution), problems_by_id(ctx, "test")
+    roll_out(ctx, drafts, problems, settings, student_policy(ctx))
 
 
 @declare("test_labels", inputs=("test_rollouts",), reads=LABELS, opens=lambda _: ())

@@ -124,6 +124,14 @@ class StepScorer(Closable):
                 )
         return scores
 
+    def fits(self, items: Sequence[Item]) -> list[bool]:
+        """For each solution: does it fit into the model's context with its question?"""
+        self.check_open()
+        return [
+            sum(map(len, parts)) <= self._context
+            for parts in self.layout.encode(self.tokenizer, items)
+        ]
+
     def _free(self) -> None:
         self._runner.close()
         del self.model, self.tokenizer, self._runner

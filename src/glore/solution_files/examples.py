@@ -1,0 +1,120 @@
+"""Labels of a file → labels to train on, of one rule.
+
+orm    every step has the label of the final answer
+sorm   the file's step labels, as verifying rollouts make them
+prm    the file's step labels, whoever made them
+
+A label never moves to another step. Steps without a label stay in the text and out of the loss.
+Soft labels are not rounded unless a threshold is given: the loss is that of two classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+
+from glore.errors import ConfigError, DataError, shown
+from glore.formats import LabelledSolution
+from glore.formats.labelled import NEUTRAL, Label, is_soft
+from glore.formats.writing import NEUTRAL_AS
+
+__all__ = ["RULES", "LabelRule", "TrainingSolution", "training_solutions"]
+
+RULES = ("orm", "sorm", "prm")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LabelRule:
+    """Which labels a reward model learns from."""
+
+    name: str
+    """One of `RULES`."""
+    threshold: float | None = None
+    """Soft labels above it are good; none refuses them."""
+    neutral: str = "good"
+    """What neutral labels become: a key of `glore.formats.writing.NEUTRAL_AS`."""
+
+    def __post_init__(self) -> None:
+        if self.name not in RULES:
+            fix = "; contrastive reward models are not built" if self.name == "contrastive" else ""
+            raise ConfigError(
+                f"a reward model can be {', '.join(RULES)}, got {shown(self.name)}{fix}"
+            )
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            raise ConfigError(f"--threshold is from 0 to below 1, got {self.threshold}")
+        if self.neutral not in NEUTRAL_AS:
+            raise ConfigError(
+                f"--neutral is one of {', '.join(NEUTRAL_AS)}, got {shown(self.neutral)}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainingSolution:
+    """A solution with a label per step, of which those that are kept are learned."""
+
+    question: str
+    steps: tuple[str, ...]
+    labels: tuple[bool, ...]
+    kept: tuple[bool, ...]
+
+
+def training_solutions(
+    solutions: Iterable[LabelledSolution], rule: LabelRule, where: str
+) -> tuple[list[TrainingSolution], Counter[str]]:
+    """The solutions that can be learned from, in order, and how many were left out, by reason.
+
+    Raises DataError for a file without labels of the rule, and for soft labels without a threshold.
+    """
+    found: list[TrainingSolution] = []
+    left_out: Counter[str] = Counter()
+    for number, solution in enumerate(solutions, start=1):
+        labels = _orm(solution) if rule.name == "orm" else _hard(solution, rule, where, number)
+        flags = solution.kept if solution.kept and rule.name != "orm" else (True,) * len(labels)
+        kept = tuple(k and x is not None for k, x in zip(flags, labels, strict=True))
+        if not any(kept):
+            left_out[_reason(solution, rule)] += 1
+            continue
+        found.append(
+            TrainingSolution(
+                solution.question, solution.steps, tuple(x is True for x in labels), kept
+            )
+        )
+    if not found:
+        reasons = "; ".join(f"{n} {why}" for why, n in left_out.items()) or "it holds no solution"
+        raise DataError(f"{where}: no solution has labels for the {rule.name}: {reasons}")
+    return found, left_out
+
+
+def _orm(solution: LabelledSolution) -> tuple[bool | None, ...]:
+    """The verdict on the final answer at every step."""
+    return (solution.correct,) * len(solution.steps)
+
+
+def _hard(
+    solution: LabelledSolution, rule: LabelRule, where: str, number: int
+) -> tuple[bool | None, ...]:
+    if solution.labels is None:
+        return (None,) * len(solution.steps)
+    if rule.threshold is None and any(map(is_soft, solution.labels)):
+        raise DataError(
+            f"{where}, solution {number}: its labels are soft, and the training has two classes: "
+            "give --threshold T (above it is good; 0 calls a step good after any right rollout)"
+        )
+    return tuple(_class(label, rule) for label in solution.labels)
+
+
+def _class(label: Label, rule: LabelRule) -> bool | None:
+    if label == NEUTRAL:
+        label = NEUTRAL_AS[rule.neutral]
+    if is_soft(label) and rule.threshold is not None:
+        return float(label) > rule.threshold  # type: ignore[arg-type]  # a number by is_soft
+    return label if isinstance(label, bool) else None
+
+
+def _reason(solution: LabelledSolution, rule: LabelRule) -> str:
+    if not solution.steps:
+        return "without steps"
+    if rule.name == "orm":
+        return "that don't say whether the final answer is right (field correct)"
+    return "without step labels to learn"

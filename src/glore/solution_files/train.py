@@ -1,0 +1,221 @@
+"""A reward model from labelled solutions, without a run: the training of a run's stages, over a
+file.
+
+Rows, their order and the training's seed are those of a run with the same labels and settings, so
+a file that a run exported gives that run's reward model. Unfinished work is beside the output: a
+training that was killed goes on from its last checkpoint (`save_steps`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from glore.chat_template import prompt_layout
+from glore.config import PromptSettings, RunConfig, TrainSettings
+from glore.errors import ConfigError, DataError, RunError
+from glore.files import move_folder
+from glore.formats import LabelledSolution
+from glore.model_cards import with_metrics
+from glore.pipeline.folder import locked, write_text
+from glore.progress import Progress
+from glore.reward_models.layouts import NOTE, note_of
+from glore.seeds import stable_seed
+from glore.solution_files.answers import question_key
+from glore.solution_files.examples import LabelRule, TrainingSolution, training_solutions
+from glore.solution_files.judging import Judged, step_accuracy
+from glore.solution_files.settings import command_config, model_section, work_folder
+from glore.stages.checks import check_base, check_prompt, check_training
+from glore.statistics import Estimate
+from glore.step_layouts.apart import GloreLayout
+from glore.training.examples import StepExample, TrainReport
+from glore.training.training_setup import TrainingSetup
+
+__all__ = ["Trained", "train_config", "train_file"]
+
+ABOUT = {
+    "orm": "of the final answer, at every step",
+    "sorm": "of steps, from the file",
+    "prm": "of steps, from the file",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training made."""
+
+    report: TrainReport
+    left_out: Counter[str]
+    good_steps: int
+    bad_steps: int
+    held_out: Judged | None
+    """Accuracy on the steps of questions that were held out; none without any."""
+
+
+def train_config(
+    rule: LabelRule, base: str, output: Path, overrides: Sequence[str] = (), seed: int = 0
+) -> RunConfig:
+    """The settings of a training: those of `TrainSettings` without a section, and of `engine`,
+    `prompt`, `base` and `launch` what differs from a run's. Raises ConfigError.
+    """
+    data = {
+        "name": "train",
+        "runs_dir": str(work_folder(output)),
+        "seed": seed,
+        "task": {"kind": "jsonl"},
+        "base": model_section(base),
+    }
+    others = ("engine", "prompt", "base.dtype", "base.revision", "launch", "seed")
+    config = command_config(data, overrides, _section(rule), TrainSettings, others)
+    if config.base.is_gguf:
+        raise ConfigError(
+            f"--base {base} is a GGUF file, which a run converts first; give a model's folder or "
+            "a Hub name"
+        )
+    return config
+
+
+def train_file(
+    solutions: Iterable[LabelledSolution],
+    rule: LabelRule,
+    config: RunConfig,
+    output: Path,
+    progress: Progress,
+    *,
+    where: str,
+    held_out: float = 0.0,
+) -> Trained:
+    """Train a reward model and save it as `output`, for AutoModelForTokenClassification.
+
+    `held_out`: share of the questions that are not trained on but judged; `where` names the
+    solutions in errors. Raises GloreError, DataError for labels of one kind alone.
+    """
+    if output.exists():
+        raise RunError(f"{output} is there already; choose another --output, or remove it")
+    for check in (check_base, check_prompt, check_training(_section(rule))):
+        check(config)
+    found, left_out = training_solutions(solutions, rule, where)
+    learned, judged = _split(found, held_out, config.seed)
+    n_good, n_bad = _classes(learned, rule, where)
+    work = work_folder(output)
+    with locked(work):
+        made = work / output.name
+        report = _train(learned, rule, config, made, progress, where)
+        accuracy = _judge(made, judged, config, progress) if judged else None
+        _complete_card(made, accuracy)
+        move_folder(made, output)
+    shutil.rmtree(work, ignore_errors=True)
+    return Trained(report, left_out, n_good, n_bad, accuracy)
+
+
+def _section(rule: LabelRule) -> str:
+    return "reward.orm" if rule.name == "orm" else "reward.sorm"
+
+
+def _settings(rule: LabelRule, config: RunConfig) -> TrainSettings:
+    return config.reward.orm if rule.name == "orm" else config.reward.sorm
+
+
+def _split(
+    found: Sequence[TrainingSolution], share: float, seed: int
+) -> tuple[list[TrainingSolution], list[TrainingSolution]]:
+    """Solutions to train on, and those of the questions that are held out, chosen by hash."""
+    if not 0 <= share < 1:
+        raise ConfigError(f"--held-out is a share from 0 to below 1, got {share}")
+    learned: list[TrainingSolution] = []
+    judged: list[TrainingSolution] = []
+    for solution in found:
+        chance = stable_seed(seed, "held out", question_key(solution.question)) / 2**63
+        (judged if chance < share else learned).append(solution)
+    return learned, judged
+
+
+def _classes(learned: Sequence[TrainingSolution], rule: LabelRule, where: str) -> tuple[int, int]:
+    """Good and bad steps to learn from. Raises DataError where there are none of a kind."""
+    kept = [x for s in learned for x, k in zip(s.labels, s.kept, strict=True) if k]
+    n_good = sum(kept)
+    if not n_good or n_good == len(kept):
+        raise DataError(
+            f"{where}: the {rule.name} has {n_good} good and {len(kept) - n_good} bad steps to "
+            "learn from and needs both; give more solutions, of harder or easier questions"
+        )
+    return n_good, len(kept) - n_good
+
+
+def _train(
+    learned: Sequence[TrainingSolution],
+    rule: LabelRule,
+    config: RunConfig,
+    made: Path,
+    progress: Progress,
+    where: str,
+) -> TrainReport:
+    from glore.training.finetune import train_step_classifier
+
+    base = str(config.base.reference)
+    layout = prompt_layout(config.prompt, base)
+    examples = [
+        StepExample(
+            prompt=layout.solve(s.question),
+            steps=tuple(map(layout.steps.text, s.steps)),
+            labels=s.labels,
+            kept=s.kept,
+        )
+        for s in learned
+    ]
+    checkpoints = made.parent / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    is_usual = config.prompt == PromptSettings()
+    note = "" if is_usual else note_of(GloreLayout(layout), config.prompt).decode()
+    setup = TrainingSetup(
+        out_dir=made,
+        work_dir=checkpoints,
+        log_dir=made.parent / "log",
+        seed=stable_seed(config.seed, "training", rule.name) >> 32,
+        progress=progress,
+        dtype=config.base.dtype,
+        device=config.engine.device,
+        launch=config.launch,
+        about=(
+            f"trained by glore train {rule.name} on {Path(where).name}: {len(learned):,} solutions",
+            f"labels: {ABOUT[rule.name]}",
+        ),
+        notes=((NOTE, note),) if note else (),
+    )
+    return train_step_classifier(base, examples, _settings(rule, config), setup)
+
+
+def _judge(
+    model: Path, judged: Sequence[TrainingSolution], config: RunConfig, progress: Progress
+) -> Judged:
+    from glore.reward_models.open import open_reward_model
+
+    progress.note(f"scoring {len(judged):,} solutions that were held out")
+    with open_reward_model(model, None, config.engine, config.prompt) as scorer:
+        scores = scorer.score([(s.question, s.steps) for s in judged])
+    labels = [
+        tuple(x if k else None for x, k in zip(s.labels, s.kept, strict=True)) for s in judged
+    ]
+    return step_accuracy([s.question for s in judged], labels, scores)
+
+
+def _complete_card(model: Path, held_out: Judged | None) -> None:
+    """What was measured, in the model card."""
+    lines = ["Not measured: no questions were held out (`glore train --held-out 0.1`)."]
+    if held_out is not None:
+        lines = [
+            "On the steps of questions that were held out, with 95 % intervals over questions:",
+            f"- judged right: {_share(held_out.natural)}",
+            f"- class-balanced: {_share(held_out.balanced)}",
+        ]
+    card = model / "README.md"
+    write_text(card, with_metrics(card.read_text(encoding="utf-8"), lines))
+
+
+def _share(found: Estimate) -> str:
+    if found.value is None or found.low is None or found.high is None:
+        return f"not measured (n={found.n:,})"
+    return f"{found.value:.4f} [{found.low:.4f}, {found.high:.4f}], n={found.n:,} steps"
