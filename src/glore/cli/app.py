@@ -319,9 +319,11 @@ def export(
         str, typer.Argument(metavar="RUN|FILE", help="A run, or a file of labelled solutions.")
     ],
     to: Annotated[
-        str, typer.Option("--format", help="The layout to write, such as trl (docs/formats.md).")
+        str, typer.Option("--format", help="A layout such as trl (docs/formats.md); inspect.")
     ],
-    output: Annotated[Path, typer.Option(help="The file to write: *.jsonl, *.json, *.parquet.")],
+    output: Annotated[
+        Path, typer.Option(help="The file to write: *.jsonl, *.json, *.parquet; *.eval of inspect.")
+    ],
     origin: Annotated[
         str | None,
         typer.Option("--from", help="The layout of FILE. Default: told from its fields."),
@@ -342,8 +344,16 @@ def export(
     ] = False,
     placeholder: Annotated[str, typer.Option(help="Ends each step in the layout openrlhf.")] = "ки",
 ) -> None:
-    """Write labelled solutions, of a run or a file, in another tool's layout."""
+    """Write labelled solutions, of a run or a file, in another tool's layout; or a run's test
+    questions as inspect_ai's log."""
     with outcome():
+        if to == "inspect":
+            from glore.report.inspect_log import write_inspect_log
+
+            n = write_inspect_log(_open_run(source).run_dir, output)
+            path = printable(str(output))
+            _console().print(f"{n:,} test questions, as inspect_ai's log: {path}", soft_wrap=True)
+            return
         from glore.cli.format_commands import SkippedRows, export_solutions
         from glore.formats import read_solutions
         from glore.formats.run_solutions import run_solutions
