@@ -158,7 +158,7 @@ def test_an_engine_with_the_settings_of_all_kinds_is_taken(kind: str) -> None:
         ({"task": {"kind": "svamp", "merge_answer_line": True}}, "got kind svamp; remove it"),
         (
             {"task": {"kind": "math", "boxed": False}},
-            "of kind gsm8k or svamp or jsonl, got kind math",
+            "of kind gsm8k or svamp or jsonl or reasoning_gym, got kind math",
         ),
         (
             {"engine": {"retries": 3}},
@@ -184,7 +184,8 @@ def test_an_engine_with_the_settings_of_all_kinds_is_taken(kind: str) -> None:
         ({"engine": {"kind": "ray", "inner": {"urk": 3}}}, "unknown key 'engine.inner.urk'; known"),
         (
             {"task": {"kind": "nope"}},
-            "task.kind: input should be 'stories', 'gsm8k', 'svamp', 'math' or 'jsonl', got 'nope'",
+            "task.kind: input should be 'stories', 'gsm8k', 'svamp', 'math', 'jsonl' or "
+            "'reasoning_gym', got 'nope'",
         ),
         (
             {"engine": {"kind": ["torch"]}},
@@ -412,7 +413,10 @@ def test_its_fingerprint_holds_its_own_settings(tmp_path: Path) -> None:
             {"n": 3},
             "n is for tasks of kind sums, got kind stories; remove it (on the command line t",
         ),
-        ({"kind": "nope"}, "'jsonl', 'absent', 'parrot', 'sums' or 'total', got 'nope'"),
+        (
+            {"kind": "nope"},
+            "'jsonl', 'reasoning_gym', 'absent', 'parrot', 'sums' or 'total', got 'nope'",
+        ),
         (
             {"kind": "absent"},
             "can't load 'sums_package:Nothing', which an installed package names as",
@@ -421,7 +425,7 @@ def test_its_fingerprint_holds_its_own_settings(tmp_path: Path) -> None:
         ({"kind": "parrot"}, "it must name a subclass of TaskSettings"),
         (
             {"kind": "sums", "n_dev": 3},
-            "n_dev is for tasks of kind gsm8k or svamp or math or jsonl,",
+            "n_dev is for tasks of kind gsm8k or svamp or math or jsonl or reasoning_gym,",
         ),
         ({"kind": "sums", "n": "a"}, "task.n: input should be a valid integer, got 'a'"),
     ],

@@ -351,8 +351,8 @@ def export(
             from glore.report.inspect_log import write_inspect_log
 
             n = write_inspect_log(_open_run(source).run_dir, output)
-            path = printable(str(output))
-            _console().print(f"{n:,} test questions, as inspect_ai's log: {path}", soft_wrap=True)
+            where = printable(str(output))
+            _console().print(f"{n:,} test questions, as inspect_ai's log: {where}", soft_wrap=True)
             return
         from glore.cli.format_commands import SkippedRows, export_solutions
         from glore.formats import read_solutions
