@@ -18,6 +18,7 @@ from glore.evaluation import (
     read_evaluation,
     write_evaluation,
 )
+from glore.evaluation.ranking import concordant
 from glore.evaluation.rerank_curves import majority, pass_at_k, rerank_at_k
 from glore.records import Problem, StepLabels
 from support.fake_records import fake_inputs, scores, solution
@@ -96,6 +97,44 @@ def test_tables_1_and_2_by_hand():
         1,
         2,
     )
+
+
+def test_ranking_within_a_question_by_hand():
+    """A model that only knows which question is hard is above chance over all, and at chance
+    here.
+    """
+    verdicts = {"q0": ("right", "right", "wrong"), "q1": ("right", "wrong", "wrong"), "q2": ()}
+    drafts = [solution(q, "d", STEPS, "right") for q in verdicts]
+    samples = {
+        q: [solution(q, f"s{i}", STEPS, v) for i, v in enumerate(found)]
+        for q, found in (*verdicts.items(), ("q2", ("right", "unknown", "right")))
+    }
+    given_scores = {"q0": (0.9, 0.7, 0.8), "q1": (0.1, 0.1, 0.2), "q2": (0.5, 0.5, 0.5)}
+    inputs = EvaluationInputs(
+        name="hand",
+        problems=problems(3),
+        drafts=tuple(drafts),
+        samples=tuple(s for found in samples.values() for s in found),
+        scores=tuple(
+            scores(s, "orm", 0.3, 0.3, p)
+            for q, found in samples.items()
+            for s, p in zip(found, given_scores[q], strict=True)
+        ),
+    )
+    (row,) = evaluate(inputs, FAST).ranking
+    # q0: 1 of 2 pairs; q1: a tie and a miss; q2 has no wrong sample.
+    assert (row.model, row.n_pairs, row.above.n) == ("orm", 4, 2)
+    assert row.above.value == pytest.approx(1.5 / 4)
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=6),
+    st.lists(st.integers(0, 4), min_size=1, max_size=6),
+)
+def test_concordant_pairs_by_counting(right, wrong):
+    expected = sum((r > w) + (r == w) / 2 for r in right for w in wrong)
+    assert concordant(right, wrong) == expected
+    assert concordant(right, wrong) + concordant(wrong, right) == len(right) * len(wrong)
 
 
 def hand_made_refinements():

@@ -29,6 +29,7 @@ from glore.evaluation.decomposition import (
     OracleRow,
     PlaceRow,
 )
+from glore.evaluation.ranking import RankingRow
 from glore.pipeline.fingerprints import flat_settings
 from glore.pipeline.folder import write_json
 from glore.pipeline.marks import DoneMark
@@ -195,6 +196,7 @@ MEASURED = {
     "figure3": ("figure3", {"all drafts": "all_drafts", "when the ORM says": "orm_gated"}),
     "table1": ("table1", {"balanced, %": "balanced", "natural, %": "natural"}),
     "table2": ("table2", {"natural, %": "natural", "bad called good": "false_positive_rate"}),
+    "ranking": ("ranking", {"right above wrong, %": "above"}),
     "agreement": ("agreement", {"agreement": "agreement", "false → good": "called_good"}),
     "oracles": ("decomposition.oracles", {"accuracy, %": "accuracy", "− pipeline, points": "gain"}),
     "losses": ("decomposition.losses", {"wrong drafts, %": "share"}),
@@ -284,7 +286,9 @@ def test_csv_of_cells_without_a_number():
     ]
 
 
-def with_losses(e, *, copied=0.0, place_gain=(0.1, -0.1, 0.3), lost=(1, 5, 2), student=10, orm=0.7):
+def with_losses(
+    e, *, copied=0.0, place_gain=(0.1, -0.1, 0.3), lost=(1, 5, 2), student=10, orm=0.7, ranks=0.7
+):
     """An evaluation of 40 drafts with made-up parts; `lost`: where, how, which."""
 
     def estimate(k, n=20):
@@ -302,7 +306,10 @@ def with_losses(e, *, copied=0.0, place_gain=(0.1, -0.1, 0.3), lost=(1, 5, 2), s
         dataclasses.replace(r, balanced=Estimate(orm, orm - 0.1, orm + 0.1, 40)) for r in e.table2
     ]
     counts = dataclasses.replace(e.counts, n_drafts=40, n_drafts_right=student)
-    return dataclasses.replace(e, decomposition=made, table2=tuple(judged), counts=counts)
+    above = RankingRow("orm", Estimate(ranks, ranks - 0.1, ranks + 0.1, 40), 99)
+    return dataclasses.replace(
+        e, decomposition=made, table2=tuple(judged), ranking=(above,), counts=counts
+    )
 
 
 @pytest.mark.parametrize(
@@ -315,6 +322,8 @@ def with_losses(e, *, copied=0.0, place_gain=(0.1, -0.1, 0.3), lost=(1, 5, 2), s
         ({"copied": 0.6}, "the refiner copies the wrong draft"),
         ({"student": 2}, r"the student is too weak \(2 of 40"),
         ({"orm": 0.55}, "the ORM is at chance on final answers"),
+        ({"ranks": 0.55}, "the ORM ranks the samples of one question at chance"),
+        ({"orm": 0.55, "ranks": 0.55}, "the ORM is at chance on final answers"),
         ({"orm": 0.55, "copied": 0.5}, "the refiner copies .*; the ORM is at chance"),
     ],
 )

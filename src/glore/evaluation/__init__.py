@@ -5,6 +5,7 @@ reward_models   Table 1 (steps), Table 2 (final answers)
 calibration     predicted probability against the share that is good
 refinement      Table 3, Fig. 3, Fig. 4, overlap of global and local refinement
 decomposition   which part of refinement fails, with oracles
+ranking         right samples of a question above wrong ones
 rerank_curves   accuracy against K; majority; pass@K
 students        Table 5
 labels          App. G: label agreement and its ablation; label balance

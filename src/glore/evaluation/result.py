@@ -18,6 +18,7 @@ from glore.evaluation.label_agreement import (
     label_agreement,
     step_balance,
 )
+from glore.evaluation.ranking import RankingRow, ranking
 from glore.evaluation.refinement import (
     FixedDifference,
     FixedRow,
@@ -83,6 +84,7 @@ class Evaluation:
     figure4_differences: tuple[RerankDifference, ...]
     overlap: Overlap | None
     decomposition: Decomposition | None
+    ranking: tuple[RankingRow, ...]
     curves: tuple[CurvePoint, ...]
     calibrations: tuple[Calibration, ...]
     agreement: tuple[AgreementRow, ...]
@@ -121,6 +123,7 @@ def evaluate(
         figure4_differences=figure4_differences,
         overlap=overlap(index),
         decomposition=decompose(inputs, index),
+        ranking=ranking(index),
         curves=rerank_curves(index),
         calibrations=calibrations(inputs, index),
         agreement=label_agreement(inputs, index, labels, steps),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from glore.evaluation.inputs import SORM
+from glore.evaluation.ranking import RankingRow
 from glore.evaluation.result import Evaluation
 from glore.evaluation.reward_models import (
     ALL_STEPS,
@@ -16,7 +17,7 @@ from glore.evaluation.reward_models import (
 from glore.report import paper
 from glore.report.views import MODEL_NAMES, Columns, TableView, table_of
 
-__all__ = ["table1", "table1_differences", "table2", "table2_differences"]
+__all__ = ["ranking", "table1", "table1_differences", "table2", "table2_differences"]
 
 AGAINST_NAMES = {LABELS: "rollout labels", TRUTH: "exact truth"}
 SCOPE_NAMES = {INTERMEDIATE: "", ALL_STEPS: ", with answer line"}
@@ -79,6 +80,25 @@ def table2_differences(e: Evaluation) -> TableView:
         "On the same drafts, in points.",
         _DIFFERENCES,
         e.table2_differences,
+    )
+
+
+def ranking(e: Evaluation) -> TableView:
+    """How often each model scores a right sample above a wrong one of the same question."""
+    columns: Columns[RankingRow] = (
+        ("model", lambda r: MODEL_NAMES[r.model]),
+        ("right above wrong, % [95 %]", lambda r: r.above),
+        ("questions", lambda r: r.above.n),
+        ("pairs", lambda r: r.n_pairs),
+    )
+    return table_of(
+        "ranking",
+        "Rerank · Samples of one question",
+        "Share of the pairs of a right and a wrong sample of one question in which the right one "
+        "has the higher score. 50 is chance: a model that only knows which questions are hard. "
+        "Intervals resample questions.",
+        columns,
+        e.ranking,
     )
 
 

@@ -20,7 +20,13 @@ from glore.evaluation.refinement import (
 from glore.evaluation.result import Evaluation
 from glore.report import paper
 from glore.report.decomposition_tables import losses, oracles, places
-from glore.report.judging_tables import table1, table1_differences, table2, table2_differences
+from glore.report.judging_tables import (
+    ranking,
+    table1,
+    table1_differences,
+    table2,
+    table2_differences,
+)
 from glore.report.views import (
     MODEL_NAMES,
     REFINER_NAMES,
@@ -50,6 +56,7 @@ def table_views(evaluation: Evaluation) -> list[TableView]:
         table1_differences,
         table2,
         table2_differences,
+        ranking,
         _table5,
         _curves,
         _agreement,

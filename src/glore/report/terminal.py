@@ -24,6 +24,7 @@ MAIN_TABLES = (
     "places",
     "table1",
     "table2",
+    "ranking",
     "table5",
     "agreement",
     "counts",

@@ -58,12 +58,19 @@ def _refiner(found: Decomposition) -> str | None:
 
 def _orm(e: Evaluation) -> str | None:
     row = next((r for r in e.table2 if r.model == ORM), None)
-    if row is None or not _at_chance(row.balanced):
-        return None
-    return (
-        f"the ORM is at chance on final answers (class-balanced {percent(row.balanced)} %, "
-        "chance 50), so it can't say when to refine or which answer to take"
-    )
+    if row is not None and _at_chance(row.balanced):
+        return (
+            f"the ORM is at chance on final answers (class-balanced {percent(row.balanced)} %, "
+            "chance 50), so it can't say when to refine or which answer to take"
+        )
+    ranks = next((r for r in e.ranking if r.model == ORM), None)
+    if ranks is not None and _at_chance(ranks.above):
+        return (
+            f"the ORM ranks the samples of one question at chance ({percent(ranks.above)} % of "
+            "pairs), so it can't say which answer to take; at most it knows which questions are "
+            "hard"
+        )
+    return None
 
 
 def _sorm(e: Evaluation) -> str | None:
