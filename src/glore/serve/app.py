@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -28,6 +29,7 @@ from glore.serve.worker import Worker
 
 __all__ = ["create_app"]
 
+_LOG = logging.getLogger("glore.serve")
 KEEP_ALIVE_SECONDS = 10.0
 """A stream says something at least so often, so that nothing between takes it for dead."""
 
@@ -64,7 +66,8 @@ def create_app(served: Served, limits: Limits | None = None, key: str | None = N
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _body_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_exception_handler(GloreError, _unexpected)
+    app.add_exception_handler(Exception, _unexpected)  # uvicorn logs these
     app.add_middleware(Guard, limits=limits, key=key)
     app.add_middleware(_Counted, metrics=routes.metrics)
     return app
@@ -166,6 +169,8 @@ class _Routes:
             yield event(error.body)
             return
         except Exception as error:
+            if not isinstance(error, GloreError):
+                _LOG.error("a stream failed", exc_info=error)
             yield event(_of(error).body)
             return
         finally:

@@ -119,7 +119,15 @@ class Asking:
         question = text.strip()
         if not question:
             raise invalid(param, "the question is empty; give the text of a problem")
-        return Prompt(question, layout, self._served.n_tokens(layout.solve(question)))
+        n_tokens, context = self._served.n_tokens(layout.solve(question)), self._served.context
+        if context is not None and n_tokens >= context:
+            raise invalid(
+                param,
+                f"the prompt has {n_tokens} tokens and the student's context is {context}; "
+                "shorten the question",
+                "context_length_exceeded",
+            )
+        return Prompt(question, layout, n_tokens)
 
     def _sampling(self, body: SamplingBody, prompts: Sequence[Prompt]) -> Sampling:
         if body.model not in MODELS:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import uvicorn
 
@@ -36,8 +38,9 @@ def serve_run(
     ModelError for a run that can't be served.
     """
     with _bound(host, port) as listener, Refiner.from_run(config.run_dir) as refiner:
-        tokenizer = load_tokenizer(config.run_dir / "models" / "student")
-        app = create_app(Served.of(refiner, tokenizer, config), limits, key)
+        folder = config.run_dir / "models" / "student"
+        served = Served.of(refiner, load_tokenizer(folder), config, _context(folder))
+        app = create_app(served, limits, key)
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
@@ -58,6 +61,13 @@ def serve_run(
             server.run(sockets=[listener])
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def _context(folder: Path) -> int | None:
+    """How many tokens the model in this folder is made for, if its config says."""
+    said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    value = said.get("max_position_embeddings")
+    return value if isinstance(value, int) and value > 0 else None
 
 
 def _bound(host: str, port: int) -> contextlib.closing[socket.socket]:

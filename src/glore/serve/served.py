@@ -42,9 +42,17 @@ class Served:
     top_k: int = 0
     best_of: int = 3
     """Solutions to choose from, if a request does not say."""
+    context: int | None = None
+    """Tokens that the student can read and write; none: not known."""
 
     @classmethod
-    def of(cls, refiner: Refiner, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> Served:
+    def of(
+        cls,
+        refiner: Refiner,
+        tokenizer: PreTrainedTokenizerBase,
+        config: RunConfig,
+        context: int | None,
+    ) -> Served:
         """The open models of a run with these settings."""
         sampling = config.evaluation
         return cls(
@@ -55,6 +63,7 @@ class Served:
             sampling.top_p,
             sampling.top_k,
             sampling.best_of,
+            context,
         )
 
     def n_tokens(self, segments: Sequence[str]) -> int:
