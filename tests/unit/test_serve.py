@@ -206,6 +206,8 @@ def test_control_tokens_in_a_question_are_text(client: httpx2.Client, models: Mo
         ({"logprobs": True}, 400, "logprobs", "not supported"),
         ({"tools": [{}]}, 400, "tools", "not supported"),
         ({"nonsense": 1}, 400, "nonsense", "no parameter"),
+        ({"\ud800\x1b": 1}, 400, None, "unicode"),
+        ({"messages": [{"role": "\ud800", "content": "q"}]}, 400, "messages.0.role", "nput"),
         ({"n": 17}, 400, "n", "at most 16"),
         ({"n": 0}, 400, "n", "at least 1"),
         ({"n": "2"}, 400, "n", "integer"),

@@ -16,7 +16,14 @@ from starlette.exceptions import HTTPException
 
 from glore.errors import GloreError, shown
 from glore.serve.asking import Asking
-from glore.serve.bodies import ChatBody, CompletionBody, RefineBody, SamplingBody, ScoreBody
+from glore.serve.bodies import (
+    ChatBody,
+    CompletionBody,
+    ErrorBody,
+    RefineBody,
+    SamplingBody,
+    ScoreBody,
+)
 from glore.serve.failures import ApiError, invalid
 from glore.serve.guard import App, Guard, Receive, Scope, Send
 from glore.serve.limits import Limits
@@ -29,6 +36,15 @@ from glore.serve.worker import Worker
 
 __all__ = ["create_app"]
 
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": what}
+    for status, what in (("4XX", "A refused request"), ("5XX", "A failure"))
+}
+"""Answers of every route besides the good one, for the schema."""
+STREAMS: dict[int | str, dict[str, Any]] = {
+    **REFUSALS,
+    200: {"content": {"text/event-stream": {}}, "description": "The answer, whole or as a stream"},
+}
 _LOG = logging.getLogger("glore.serve")
 KEEP_ALIVE_SECONDS = 10.0
 """A stream says something at least so often, so that nothing between takes it for dead."""
@@ -55,14 +71,30 @@ def create_app(served: Served, limits: Limits | None = None, key: str | None = N
         redoc_url=None,
     )
     app.state.worker = routes.worker
-    app.add_api_route("/v1/completions", routes.completions, methods=["POST"], response_model=None)
-    app.add_api_route("/v1/chat/completions", routes.chat, methods=["POST"], response_model=None)
-    app.add_api_route("/v1/refine", routes.refine, methods=["POST"], response_model=None)
-    app.add_api_route("/v1/score", routes.score, methods=["POST"], response_model=None)
-    app.add_api_route("/v1/models", routes.models, response_model=None)
-    app.add_api_route("/v1/models/{name}", routes.model, response_model=None)
-    app.add_api_route("/healthz", routes.health, response_model=None)
-    app.add_api_route("/metrics", routes.metrics_text, response_model=None)
+    app.add_api_route(
+        "/v1/completions",
+        routes.completions,
+        methods=["POST"],
+        response_model=None,
+        responses=STREAMS,
+    )
+    app.add_api_route(
+        "/v1/chat/completions",
+        routes.chat,
+        methods=["POST"],
+        response_model=None,
+        responses=STREAMS,
+    )
+    app.add_api_route(
+        "/v1/refine", routes.refine, methods=["POST"], response_model=None, responses=REFUSALS
+    )
+    app.add_api_route(
+        "/v1/score", routes.score, methods=["POST"], response_model=None, responses=REFUSALS
+    )
+    app.add_api_route("/v1/models", routes.models, response_model=None, responses=REFUSALS)
+    app.add_api_route("/v1/models/{name}", routes.model, response_model=None, responses=REFUSALS)
+    app.add_api_route("/healthz", routes.health, response_model=None, responses=REFUSALS)
+    app.add_api_route("/metrics", routes.metrics_text, response_class=PlainTextResponse)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _body_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -286,8 +318,8 @@ async def _body_error(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if part != "body")
     got = "" if first["type"] == "missing" else f", got {shown(first.get('input'), 60)}"
-    what = "the body is not JSON" if first["type"] == "json_invalid" else f"{place[:100]}"
-    found = invalid(place[:100] or None, f"{what}: {first['msg'][:200]}{got}")
+    what = "the body is not JSON" if first["type"] == "json_invalid" else place[:100] or "the body"
+    found = invalid(place or None, f"{what}: {first['msg'][:200]}{got}")
     return await _api_error(request, found)
 
 

@@ -14,10 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from glore.errors import shown
 from glore.serve.failures import invalid
+from glore.serve.served import MODELS
 
 __all__ = [
     "ChatBody",
     "CompletionBody",
+    "ErrorBody",
     "Message",
     "RefineBody",
     "SamplingBody",
@@ -82,7 +84,7 @@ class SamplingBody(BaseModel):
     """What completions and chats share."""
 
     model_config = ConfigDict(strict=True, extra="allow")
-    model: str
+    model: str = Field(json_schema_extra={"enum": list(MODELS)})
     n: int | None = Field(None, description="Choices per prompt; default 1.")
     best_of: int | None = Field(
         None, description="Solutions to choose from, for the models best-of-n and majority."
@@ -130,6 +132,21 @@ class ScoreBody(BaseModel):
     steps: list[str]
 
 
+class ErrorFields(BaseModel):
+    """What an error says."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """The answer to a request that is refused."""
+
+    error: ErrorFields
+
+
 def check_extra(body: SamplingBody) -> None:
     """Raises ApiError for a parameter that is not built."""
     for name, value in (body.model_extra or {}).items():
@@ -138,5 +155,5 @@ def check_extra(body: SamplingBody) -> None:
             continue
         known = "is not supported" if name in NEUTRAL else "is no parameter of this server"
         raise invalid(
-            name[:100], f"{shown(name)} {known}, got {shown(value)}; leave it out", "unsupported"
+            name, f"{shown(name)} {known}, got {shown(value)}; leave it out", "unsupported"
         )

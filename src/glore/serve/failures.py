@@ -22,7 +22,8 @@ class ApiError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.param, self.code = status, param, code
+        self.status, self.code = status, code
+        self.param = None if param is None else printable(param, 100)  # it may be a client's text
         self.headers = dict(headers or {})
 
     @property
