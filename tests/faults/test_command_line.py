@@ -195,7 +195,7 @@ FAILURES: dict[str, tuple[str, int, str]] = {
     ),
     "an unknown command": ("$GLORE rnu", 2, "Did you mean 'run'?"),
     "an unknown option": ("$GLORE run r.yaml --dryrun", 2, "Possible options: --dry-run"),
-    "no recipe": ("$GLORE run", 2, "Missing argument 'recipe'; see: glore run --help"),
+    "no recipe": ("$GLORE run", 2, "Missing argument '"),
     "one argument too many": ("$GLORE show small other", 2, "unexpected extra argument"),
     "an option without its value": (
         "$GLORE run r.yaml --until",

@@ -21,6 +21,8 @@ from glore.engines.protocol import SamplingParams
 from glore.errors import EngineError
 from support.tiny_models import tiny_lm, tiny_step_model, tiny_tokenizer
 
+# Of numpy before 2 and Triton's interpreter.
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")
 PARAMS = SamplingParams(temperature=0.0, max_new_tokens=4)
 
 
@@ -98,7 +100,7 @@ def test_scores_are_those_of_a_pass_a_solution() -> None:
         ("w20", ("w21 w22",)),
     ]
     scorer = StepScorer.of(tiny_step_model("qwen2"), tiny_tokenizer(), backends=("cuda",))
-    assert scorer.backend == "cuda"
+    assert scorer.backend == "cuda float32"
     expected = StepScorer.of(
         tiny_step_model("qwen2"), tiny_tokenizer(), backends=("fallback",)
     ).score(items)

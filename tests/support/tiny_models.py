@@ -53,7 +53,12 @@ def llama_like(vocab: int, hidden: int, inner: int, n_layers: int) -> Configs:
         "mistral": lambda: MistralConfig(**shape, sliding_window=12),
         "gemma": lambda: GemmaConfig(**shape, head_dim=head),
         "gemma2": lambda: Gemma2Config(
-            **shape, head_dim=head, sliding_window=10, query_pre_attn_scalar=head
+            **shape,
+            head_dim=head,
+            sliding_window=10,
+            query_pre_attn_scalar=head,
+            # transformers before 5.21 chooses torch's attention, which ignores the softcap
+            attn_implementation="eager",
         ),
         "gemma3": lambda: Gemma3TextConfig(
             **shape, head_dim=head, sliding_window=10, query_pre_attn_scalar=head

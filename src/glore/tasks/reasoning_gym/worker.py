@@ -18,6 +18,8 @@ import re
 import sys
 from collections.abc import Mapping
 
+__all__ = ["main"]
+
 _EVALUATES = re.compile(r"\b(?:parse_expr|sympify|eval|exec)\s*\(")
 
 
