@@ -13,12 +13,12 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol
 
 from glore.chat_template import prompt_layout
 from glore.config import EngineSettings, PromptSettings
 from glore.decisions import CANDIDATES, Decisions, mark_drafts, refine_drafts
+from glore.engines.lifetime import ClosedAtExit
 from glore.engines.protocol import Engine, Request, SamplingParams, check_scores
 from glore.errors import DataError, EngineError, ModelError, RunError, has_lone_surrogate, shown
 from glore.pipeline.integrity import check_belongs_together, makers
@@ -52,7 +52,7 @@ class RefineOptions(Decisions):
     max_new_tokens: int = 300
 
 
-class Refiner:
+class Refiner(ClosedAtExit):
     """Drafts with the student, finds the first bad step, refines, and chooses by the ORM.
 
     A context manager. Closing it closes the models that `from_run` and `from_models` opened, and
@@ -142,17 +142,6 @@ class Refiner:
         """Close the models that `from_run` or `from_models` opened. Closing again does nothing."""
         self._is_closed = True
         self._opened.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __call__(self, question: str) -> Refinement:
         """Refine one question."""

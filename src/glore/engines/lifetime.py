@@ -10,10 +10,29 @@ from typing import Self
 from glore.engines.protocol import Result
 from glore.errors import EngineError, shown
 
-__all__ = ["Closable"]
+__all__ = ["Closable", "ClosedAtExit"]
 
 
-class Closable:
+class ClosedAtExit:
+    """Base of what `with` closes at the end."""
+
+    def close(self) -> None:
+        """Free what is held."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Closable(ClosedAtExit):
     """Base of engines and scorers: `close`, `with`, and an error for use after that.
 
     A class derived from it frees what it holds in `_free`, sets `name`, and calls `check_open`
@@ -52,14 +71,6 @@ class Closable:
     def __enter__(self) -> Self:
         self.check_open()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _free(self) -> None:
         """Free what is held. Called once."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from glore.chat_template import step_format
 from glore.config import EngineSettings, PromptSettings
+from glore.engines.lifetime import ClosedAtExit
 from glore.errors import ConfigError, DataError, shown
 from glore.prompts import LINES, StepFormat
 from glore.rerank import AGGREGATES
@@ -63,7 +63,7 @@ def reward_function(
     return RewardFunction(scorer, steps, aggregate, f"glore_{Path(path).name}")
 
 
-class RewardFunction:
+class RewardFunction(ClosedAtExit):
     """Prompts and completions → rewards in [0, 1]. A context manager; closing it closes the model.
 
     A completion without a step has the reward 0.
@@ -129,17 +129,6 @@ class RewardFunction:
     def close(self) -> None:
         """Free the reward model."""
         self.scorer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def question_of(prompt: str | Conversation) -> str:

@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from glore.chat_template import step_format
 from glore.decisions import MARKED_BY, Decisions, MarkedDraft, mark_drafts, refine_drafts
+from glore.engines.protocol import Engine
 from glore.evaluation.inputs import REFINERS, REWARD_MODELS, SFT_ORM
 from glore.pipeline import Stage, StageContext, declare
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores
@@ -39,7 +40,16 @@ from glore.stages.labelling import LABELS, ROLLOUTS, roll_out, student_policy
 from glore.stages.reward import has_own_orm
 from glore.where import label_drafts
 
-__all__ = ["draft_scores", "drafts", "labels", "refinements", "rollouts", "samples", "scores"]
+__all__ = [
+    "draft_scores",
+    "drafts",
+    "labels",
+    "refined_solutions",
+    "refinements",
+    "rollouts",
+    "samples",
+    "scores",
+]
 
 SCORING = ("student.bootstrap", "engine")
 
@@ -159,10 +169,8 @@ def refinements(ctx: StageContext) -> None:
 
     Parts: `global`, `local_orm`, `local_sorm`, `truth`.
     """
-    task, engine = task_of(ctx), lazy_engine(ctx, ctx.model_dir("refiner"))
-    layout = layout_of(ctx, ctx.model_dir("refiner"))
     problems = problems_by_id(ctx, "test")
-    questions = {i: p.question for i, p in problems.items()}
+    engine = lazy_engine(ctx, ctx.model_dir("refiner"))
     solutions = ctx.read("test_drafts", Solution)
     decisions = Decisions(threshold=ctx.config.evaluation.threshold)
     made: list[Solution] = []
@@ -175,35 +183,56 @@ def refinements(ctx: StageContext) -> None:
             verdicts_of_orm = [decisions.needs_work(scores[d.id]) for d in solutions]
             ctx.warn(judges_every_draft_alike(model, verdicts_of_orm, solutions))
 
-        def work(shard: Sequence[MarkedDraft], kind: str = kind) -> list[Solution]:
-            completions = refine_drafts(
-                engine(),
-                {kind: shard},
-                questions,
-                max_new_tokens=ctx.config.student.max_new_tokens,
-                seed=ctx.seed,
-                layout=layout,
-            )[kind]
-            ctx.count(tokens=sum(c.n_tokens for c in completions))
-            return [
-                graded_solution(
-                    task,
-                    problems[m.draft.problem_id],
-                    completion,
-                    solution_id=f"{m.draft.id}/{kind}",
-                    source=kind,
-                    temperature=0.0,
-                    draft_id=m.draft.id,
-                    steps=layout.steps,
-                )
-                for m, completion in zip(shard, completions, strict=True)
-            ]
-
-        refined = ctx.sharded(marked, shard_size(1), work, Solution, kind, unit="drafts")
+        refined = refined_solutions(ctx, marked, kind, problems, engine, part=kind)
         ctx.count(**verdicts(refined, kind))
         made += refined
     ctx.warn(refiner_copies(made, {d.id: d.steps for d in solutions}))
     ctx.write(truth_of(ctx, made, problems), StepLabels, "truth")
+
+
+def refined_solutions(
+    ctx: StageContext,
+    marked: Sequence[MarkedDraft],
+    kind: str,
+    problems: Mapping[str, Problem],
+    engine: Callable[[], Engine],
+    *,
+    name: str = "",
+    part: str = "part",
+) -> list[Solution]:
+    """Greedy refinements of marked drafts by the run's refiner, written as `part`.
+
+    `kind`: how they were marked, and the solutions' source. `name`: ends their ids; the kind if
+    empty.
+    """
+    task, layout = task_of(ctx), layout_of(ctx, ctx.model_dir("refiner"))
+    questions = {i: p.question for i, p in problems.items()}
+
+    def work(shard: Sequence[MarkedDraft]) -> list[Solution]:
+        completions = refine_drafts(
+            engine(),
+            {kind: shard},
+            questions,
+            max_new_tokens=ctx.config.student.max_new_tokens,
+            seed=ctx.seed,
+            layout=layout,
+        )[kind]
+        ctx.count(tokens=sum(c.n_tokens for c in completions))
+        return [
+            graded_solution(
+                task,
+                problems[m.draft.problem_id],
+                completion,
+                solution_id=f"{m.draft.id}/{name or kind}",
+                source=kind,
+                temperature=0.0,
+                draft_id=m.draft.id,
+                steps=layout.steps,
+            )
+            for m, completion in zip(shard, completions, strict=True)
+        ]
+
+    return ctx.sharded(marked, shard_size(1), work, Solution, part, unit="drafts")
 
 
 def scores(has_sft: bool) -> Stage:

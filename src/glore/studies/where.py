@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from glore.config import RunConfig
-from glore.decisions import GLOBAL, LOCAL_SORM, MarkedDraft, refine_drafts
+from glore.decisions import GLOBAL, LOCAL_SORM, MarkedDraft
 from glore.evaluation import EvaluationInputs, EvaluationOptions
 from glore.evaluation.decomposition import first_errors
 from glore.evaluation.inputs import ORM, Index
@@ -23,19 +23,16 @@ from glore.pipeline import StageContext, declare
 from glore.pipeline.integrity import recorded_files
 from glore.records import Problem, Solution, StepLabels, StepScores, read_records
 from glore.report.views import Cell, TableView
-from glore.solutions import graded_solution
 from glore.stages.checks import check_engine
 from glore.stages.common import (
     SAMPLING,
-    layout_of,
     lazy_engine,
     model_name,
     problems_by_id,
     score,
-    shard_size,
-    task_of,
     verdicts,
 )
+from glore.stages.test_set import refined_solutions
 from glore.statistics import Difference, Estimate
 from glore.studies.study import Study
 
@@ -108,34 +105,8 @@ def _refined(
     ctx: StageContext, wrong: Sequence[MarkedDraft], problems: Mapping[str, Problem]
 ) -> list[Solution]:
     folder = ctx.model_dir("refiner")
-    task, engine, layout = task_of(ctx), lazy_engine(ctx, folder), layout_of(ctx, folder)
-    questions = {i: p.question for i, p in problems.items()}
-
-    def work(shard: Sequence[MarkedDraft]) -> list[Solution]:
-        completions = refine_drafts(
-            engine(),
-            {LOCAL_SORM: shard},
-            questions,
-            max_new_tokens=ctx.config.student.max_new_tokens,
-            seed=ctx.seed,
-            layout=layout,
-        )[LOCAL_SORM]
-        ctx.count(tokens=sum(c.n_tokens for c in completions))
-        return [
-            graded_solution(
-                task,
-                problems[m.draft.problem_id],
-                completion,
-                solution_id=f"{m.draft.id}/first wrong step",
-                source=LOCAL_SORM,
-                temperature=0.0,
-                draft_id=m.draft.id,
-                steps=layout.steps,
-            )
-            for m, completion in zip(shard, completions, strict=True)
-        ]
-
-    made = ctx.sharded(wrong, shard_size(1), work, Solution, unit="drafts")
+    engine = lazy_engine(ctx, folder)
+    made = refined_solutions(ctx, wrong, LOCAL_SORM, problems, engine, name="first wrong step")
     ctx.release(model_name(folder))
     return made
 
