@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--drafts", type=int, default=6, help="four prompts each")
     parser.add_argument("--tokens", type=int, default=48, help="of each completion")
     parser.add_argument("--rows", type=int, default=256)
-    parser.add_argument("--part", type=int, default=2, help="`generate` gets every so-manieth one")
+    parser.add_argument("--part", type=int, default=2, help="`generate` gets one in this many")
     options = parser.parse_args()
     torch.set_num_threads(options.cores)
     load = Workload(options.model, options.drafts, 8, options.tokens)

@@ -73,7 +73,7 @@ class Subject:
     rollouts: list[Ask]
     drafts: list[Ask]
     part: int
-    """`generate` gets every so-manieth prompt: it takes the others' time many times over, and a
+    """`generate` gets one prompt in this many: it takes the others' time many times over, and a
     rate does not need all.
     """
 
