@@ -148,7 +148,7 @@ def serve(
     seconds: Annotated[float, typer.Option(min=1, help="Most seconds for an answer.")] = 300,
     drain: Annotated[int, typer.Option(min=0, help="Seconds to finish after SIGTERM.")] = 60,
 ) -> None:
-    """Serve a run's models behind OpenAI's API (pip install 'glore[serve]')."""
+    """Serve a run's models behind OpenAI's API (needs the extra serve)."""
     with outcome() as own:
         config = _open_run(run)
         own.log_dir = config.run_dir / "log"
