@@ -23,6 +23,7 @@ from glore.errors import ConfigError, ModelError, shown
 from glore.files import replacing_folder
 from glore.model_folder import in_one_line, open_folder, own_code, read_json
 from glore.model_weights import check_headers, check_loaded, weight_headers
+from glore.own_process import variable_set
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -306,23 +307,13 @@ def _load(
     return model
 
 
-@contextlib.contextmanager
-def _in_this_thread() -> Iterator[None]:
+def _in_this_thread() -> contextlib.AbstractContextManager[None]:
     """transformers reads weights in this thread alone inside the block.
 
     What other threads allocate stays with them after it is freed: the C library can't give back
     the ends of their arenas (60 MB of a model of 101 MB in bfloat16).
     """
-    name = "HF_DEACTIVATE_ASYNC_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+    return variable_set("HF_DEACTIVATE_ASYNC_LOAD", "1")
 
 
 def _failed(what: str, path: str | Path, error: Exception, code: Sequence[str]) -> ModelError:

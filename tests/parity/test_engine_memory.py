@@ -28,7 +28,7 @@ import json, sys
 from glore.config import EngineSettings
 from glore.engines.open import open_engine, open_scorer
 from support.engine_kinds import requests_of
-from support.processes import resident_bytes
+from glore.own_process import resident_bytes
 
 small, big, what, dtype = sys.argv[1:5]
 settings = EngineSettings(device="cpu", dtype=dtype, max_rows=16)

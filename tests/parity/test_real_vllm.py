@@ -18,8 +18,9 @@ from glore.engines.open import open_engine
 from glore.engines.protocol import Engine, Request, SamplingParams
 from glore.engines.vllm import VllmEngine
 from glore.errors import EngineError
+from glore.own_process import resident_bytes
 from support.engine_kinds import by_id, requests_of, save_tiny_model, seeds
-from support.processes import descendants, resident_bytes
+from support.processes import descendants
 from support.real_vllm import IN_PROCESS, served, small_cache
 
 pytestmark = pytest.mark.vllm

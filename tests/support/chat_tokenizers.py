@@ -132,6 +132,11 @@ def chat_tokenizer(name: str) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer.from_str(_trained())
     tokenizer.add_special_tokens(list(family.special))
     tokenizer.add_tokens(list(family.words))
+    return of_family(tokenizer, family)
+
+
+def of_family(tokenizer: Tokenizer, family: Family) -> PreTrainedTokenizerFast:
+    """The tokenizer with the ends, the beginning and the chat template of that family."""
     if family.adds_bos:
         assert family.bos is not None
         bos = (family.bos, tokenizer.token_to_id(family.bos))

@@ -1,4 +1,4 @@
-"""What this process has started, and the memory it holds, from /proc (Linux)."""
+"""What this process has started, from /proc (Linux)."""
 
 from __future__ import annotations
 
@@ -25,9 +25,3 @@ def descendants() -> dict[int, str]:
         below = {pid for pid, parent in parents.items() if parent in below}
         found |= {pid: lines[pid] for pid in below}
     return {pid: line for pid, line in found.items() if "resource_tracker" not in line}
-
-
-def resident_bytes() -> int:
-    """Memory of this process that is in RAM."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -19,6 +19,7 @@ from tokenizers import (
 from transformers import PreTrainedTokenizerFast
 
 from support.chat_tokenizers import FAMILIES as CHAT
+from support.chat_tokenizers import of_family
 
 _TEXT = [
     "Step 1: Ann has 3 + 4 = 7 apples. ки\nStep 2: Bob has 7 - 2 = 5 apples. ки\n",
@@ -73,18 +74,4 @@ def step_tokenizer(name: str, more_special: tuple[str, ...] = ()) -> PreTrainedT
     family = CHAT[{"qwen": "qwen3", "gemma": "gemma3", "mistral": "zephyr"}.get(name, name)]
     tokenizer = Tokenizer.from_str(_trained(name))
     tokenizer.add_special_tokens([*family.special, *more_special])
-    if family.adds_bos:
-        assert family.bos is not None
-        bos = (family.bos, tokenizer.token_to_id(family.bos))
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{family.bos} $A", special_tokens=[bos]
-        )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=family.eos,
-        bos_token=family.bos,
-        pad_token=family.pad,
-        clean_up_tokenization_spaces=False,
-    )
-    fast.chat_template = family.template
-    return fast
+    return of_family(tokenizer, family)

@@ -20,12 +20,11 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     monkeypatch.setattr(allocator, "resident_bytes", lambda: seen["bytes"])
     monkeypatch.setattr(allocator, "available_bytes", lambda: 6 * LEAST_GROWTH)
 
-    class Library:
-        def malloc_trim(self, _: int) -> None:
-            seen["releases"] += 1
-            seen["bytes"] = seen["after"]
+    def release() -> None:
+        seen["releases"] += 1
+        seen["bytes"] = seen["after"]
 
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: Library())
+    monkeypatch.setattr(allocator, "release_freed_memory", release)
     return seen
 
 
@@ -69,7 +68,8 @@ def test_large_blocks_take_few_page_faults_inside_and_are_returned_after() -> No
     """In a process of its own: what other tests freed would count, too."""
     code = """
 import resource
-from glore.training.allocator import keep_freed_memory, resident_bytes
+from glore.own_process import resident_bytes
+from glore.training.allocator import keep_freed_memory
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def churn():

@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "files",
         "digests",
         "adapter_folder",
+        "own_process",
         "seeds",
         "engines.protocol",
     ),

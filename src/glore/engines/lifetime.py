@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import Self
@@ -13,12 +14,12 @@ from glore.errors import EngineError, shown
 __all__ = ["Closable", "ClosedAtExit"]
 
 
-class ClosedAtExit:
+class ClosedAtExit(ABC):
     """Base of what `with` closes at the end."""
 
+    @abstractmethod
     def close(self) -> None:
         """Free what is held."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self

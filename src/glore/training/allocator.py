@@ -14,7 +14,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+from glore.own_process import available_bytes, release_freed_memory, resident_bytes
 
 __all__ = ["KeptMemory", "keep_freed_memory"]
 
@@ -72,26 +73,8 @@ class KeptMemory:
     def release(self) -> None:
         """Return all freed memory to the kernel."""
         if self.is_kept:
-            ctypes.CDLL(None).malloc_trim(0)
+            release_freed_memory()
             self._least = resident_bytes()
-
-
-def resident_bytes() -> int:
-    """Memory that this process uses; 0 where that is not known."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
-    return pages * os.sysconf("SC_PAGESIZE")
-
-
-def available_bytes() -> int:
-    """Memory that processes could still get; 0 where that is not known."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * int(next(x for x in lines if x.startswith("MemAvailable:")).split()[1])
-    except (OSError, ValueError, IndexError, StopIteration):
-        return 0
 
 
 def _set(options: dict[int, int]) -> bool:

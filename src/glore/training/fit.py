@@ -32,6 +32,7 @@ from transformers import (
 from glore.config import TrainSettings
 from glore.errors import ConfigError, ModelError, out_of_memory, shown
 from glore.models import computes_bfloat16, quiet, trains_on_cpu
+from glore.own_process import variable_set
 from glore.training.allocator import KeptMemory, keep_freed_memory
 from glore.training.batches import plan_batches
 from glore.training.compiled import compiled_blocks
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 __all__ = ["fit", "seed_all"]
 
 CHECKPOINTS = "checkpoints"
+TENSORBOARD = "TENSORBOARD_LOGGING_DIR"
+"""Where tensorboard writes to; the Trainer reads it from the environment only."""
 
 
 def seed_all(seed: int) -> None:
@@ -120,7 +123,7 @@ def fit(
     was_cached = model.config.use_cache if hasattr(model.config, "use_cache") else None
     model.config.use_cache = False
     with (
-        _log_folder((setup.log_dir or work_dir / "log") / name),
+        variable_set(TENSORBOARD, str((setup.log_dir or work_dir / "log") / name)),
         _trainer_warnings(),
         _without_denormals(),
         fast_products(on_cpu),
@@ -325,21 +328,6 @@ def _checkpointing(wanted: bool) -> dict[str, bool]:
         else "gradient_checkpointing"
     )
     return {name: wanted}
-
-
-@contextlib.contextmanager
-def _log_folder(folder: Path) -> Iterator[None]:
-    """Let tensorboard write to `folder`; the Trainer reads it from the environment only."""
-    name = "TENSORBOARD_LOGGING_DIR"
-    before = os.environ.get(name)
-    os.environ[name] = str(folder)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 @contextlib.contextmanager

@@ -6,15 +6,13 @@ its youngest rows (`glore.engines.local.scheduler`) and nothing gets smaller.
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import functools
 import gc
 import logging
-from collections.abc import Callable
 
 from glore.engines.local.prefix_tree import PAGE_SIZE
 from glore.errors import EngineError
+from glore.own_process import release_freed_memory
 
 __all__ = ["Limits", "affordable_pages", "free_unused", "halved", "plan_pages"]
 
@@ -102,8 +100,7 @@ def halved(
 def free_unused() -> None:
     """Give memory that nothing refers to any more back to the GPU and the system.
 
-    A model's modules refer to one another, so the garbage collector runs first. The C library
-    keeps freed blocks unless it is told to trim them (glibc; others are left as they are).
+    A model's modules refer to one another, so the garbage collector runs first.
     """
     import torch
 
@@ -112,14 +109,4 @@ def free_unused() -> None:
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
-    trim = _trim()
-    if trim is not None:
-        trim(0)
-
-
-@functools.cache
-def _trim() -> Callable[[int], object] | None:
-    try:
-        return ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError, TypeError):
-        return None
+    release_freed_memory()

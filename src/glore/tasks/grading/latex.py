@@ -10,22 +10,17 @@ left behind. Threads may share a checker. A forked process starts a worker of it
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import subprocess
-import sys
 import threading
 import weakref
-from pathlib import Path
-from typing import TextIO, cast
 
 from glore.errors import DataError
+from glore.tasks.line_worker import Worker, end_worker, killed_after, receive, send, start_worker
 
 __all__ = ["LatexChecker"]
 
 _WORKER = "glore.tasks.grading.latex_worker"
-_SOURCE = str(Path(__file__).parents[3])
 _START_SECONDS = 120.0
 _MAX_CACHED = 20_000
 
@@ -41,9 +36,9 @@ class LatexChecker:
         self._limit_seconds = limit_seconds
         self._memory_mib = memory_mib
         self._lock = threading.Lock()
-        self._worker: subprocess.Popen[str] | None = None
+        self._worker: Worker | None = None
         self._owner_pid = os.getpid()
-        self._finalizer: weakref.finalize[[subprocess.Popen[str], int], LatexChecker] | None = None
+        self._finalizer: weakref.finalize[[Worker, int], LatexChecker] | None = None
         self._cached: dict[tuple[str, str], str] = {}
 
     def check(self, gold: str, found: str) -> str:
@@ -75,34 +70,9 @@ class LatexChecker:
             return "unknown"
         return answer
 
-    def _start(self) -> subprocess.Popen[str]:
-        # -P keeps the current folder off the worker's import path. glore is imported from where
-        # this process has it.
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            _WORKER,
-            str(self._limit_seconds),
-            str(self._memory_mib),
-        ]
+    def _start(self) -> Worker:
         try:
-            environment = {
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(
-                    filter(None, (_SOURCE, os.environ.get("PYTHONPATH")))
-                ),
-            }
-            pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
-            worker = subprocess.Popen(
-                command,
-                stdin=pipe,
-                stdout=pipe,
-                stderr=quiet,
-                text=True,
-                encoding="utf-8",
-                env=environment,
-            )
+            worker = start_worker(_WORKER, (str(self._limit_seconds), str(self._memory_mib)))
         except OSError as error:
             raise DataError(
                 f"can't start the LaTeX checker: {error.strerror or error}; free memory or "
@@ -127,27 +97,18 @@ class LatexChecker:
         self._owner_pid = os.getpid()
 
 
-def _exchange(worker: subprocess.Popen[str], line: str | None, limit_seconds: float) -> str:
+def _exchange(worker: Worker, line: str | None, limit_seconds: float) -> str:
     """Send a line (if any) and read one; empty if the worker died or was killed at the limit."""
-    timer = threading.Timer(limit_seconds, worker.kill)
-    timer.daemon = True
-    timer.start()
     try:
-        if line is not None:
-            cast(TextIO, worker.stdin).write(line + "\n")
-            cast(TextIO, worker.stdin).flush()
-        return cast(TextIO, worker.stdout).readline().strip()
+        with killed_after(worker, limit_seconds):
+            if line is not None:
+                send(worker, line)
+            return receive(worker).strip()
     except OSError:
         return ""
-    finally:
-        timer.cancel()
 
 
-def _end(worker: subprocess.Popen[str], owner_pid: int) -> None:
+def _end(worker: Worker, owner_pid: int) -> None:
     if os.getpid() != owner_pid:
         return
-    worker.kill()
-    worker.wait()
-    for pipe in (worker.stdin, worker.stdout):
-        with contextlib.suppress(OSError):  # a line that the dead worker never read
-            cast(TextIO, pipe).close()
+    end_worker(worker)

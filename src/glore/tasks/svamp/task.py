@@ -21,9 +21,9 @@ from glore.tasks.data.row import Row, text_field
 from glore.tasks.data.splits import Loaded
 from glore.tasks.grading.grade import answer_line
 from glore.tasks.grading.numbers import canonical, parse_number
-from glore.tasks.svamp.equations import parse_infix, worked_lines
+from glore.tasks.svamp.equations import parse_infix
 from glore.tasks.svamp.mawps import COLUMNS, read_mawps, with_mawps
-from glore.tasks.svamp.templates import lettered, usable_templates
+from glore.tasks.svamp.templates import Template, solved, usable_templates
 
 __all__ = ["open_svamp"]
 
@@ -91,14 +91,13 @@ def _problem(row: Row, split: str, number: int, worked: Worked) -> Loaded:
 
 def _worked(row: Row, question: str, gold: str, worked: Worked) -> tuple[str, ...] | None:
     """The equation as steps; none if it contradicts the answer (one of 1,000 does)."""
-    if worked == "none":
+    if worked == "none":  # the equation is not even read
         return None
     equation = text_field(row, "Equation")
-    named = lettered(question, {}) if worked == "columns" else ()
     try:
-        steps = worked_lines(parse_infix(equation), {}, *named)
+        steps = solved(Template(question, parse_infix(equation), {}), worked)
     except DataError as error:
         raise DataError(
             f"{row.where}: the field 'Equation': {error}; correct it or remove the problem"
         ) from error
-    return steps if steps[-1] == answer_line(gold) else None
+    return steps if steps and steps[-1] == answer_line(gold) else None
