@@ -21,7 +21,7 @@ from glore.evaluation import read_evaluation
 from glore.pipeline import StagePlan, plan_stages, run_stages
 from glore.pipeline.fingerprints import model_contents
 from glore.pipeline.view import settings_view
-from glore.prompts import ControlText
+from glore.prompts import ControlText, solve_segments
 from glore.records import PrefixTrials, Problem, RefinementPair, Solution, StepLabels, StepScores
 from glore.stages import build_stages, read_inputs
 from glore.tasks import open_task
@@ -370,11 +370,39 @@ def test_prompted_bootstrap_has_no_sft_student(world: World, tmp_path: Path) -> 
     assert (config.run_dir / "models/student/model.txt").read_text().startswith("ei")
 
 
+def test_reward_models_may_learn_from_questions_that_the_student_has_not_seen(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked = [dataclasses.replace(p, solution=("#### 10",)) for p in all_problems()]
+    monkeypatch.setattr(glore.stages.common, "open_task", lambda settings, seed: Oracle(worked))
+    config = config_of(tmp_path, sft_questions=7)
+    config = config.model_copy(
+        update={
+            "reward": config.reward.model_copy(update={"questions": 5}),
+            "student": config.student.model_copy(
+                update={"ei": config.student.ei.model_copy(update={"questions": 7})}
+            ),
+        }
+    )
+    run_stages(build_stages(config), config)
+    prompt_of = {p.id: solve_segments(p.question) for p in worked}
+    drawn = {s.problem_id for s in read_stage(config, "samples", Solution)}  # type: ignore[attr-defined]
+    assert len(drawn) == 5
+    judged = {e.prompt for e in world.trained["sorm"]}  # type: ignore[attr-defined]
+    assert judged <= {prompt_of[i] for i in drawn}
+    for model in ("sft", "ei1"):
+        seen = {e.prompt for e in world.trained[model]}  # type: ignore[attr-defined]
+        assert len(seen) == 7
+        assert not seen & {prompt_of[i] for i in drawn}, model
+
+
 def test_bad_combinations_are_said(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ValidationError, match=r"needs a round of expert iteration"):
         config_of(tmp_path, bootstrap="prompt", ei={"max_rounds": 0})
+    with pytest.raises(ValidationError, match=r"sft_questions 3 is for student\.bootstrap sft"):
+        config_of(tmp_path, bootstrap="prompt", sft_questions=3)
     unworked = [dataclasses.replace(p, solution=None) for p in all_problems()]
     monkeypatch.setattr(glore.stages.common, "open_task", lambda settings, seed: Oracle(unworked))
     config = config_of(tmp_path / "2")

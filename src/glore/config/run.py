@@ -36,9 +36,8 @@ class ExpertIterationSettings(SamplingSettings):
     samples: int = Field(96, ge=1)
     """K solutions per training question and round."""
     questions: int = Field(0, ge=0)
-    """Training questions to sample from; 0: all. They are the last in a seeded order, of which the
-    reward models use the first `reward.questions`. If the two don't overlap, the reward models
-    learn from questions that the student was not trained on.
+    """Training questions to sample from; 0: all. They are the last in a seeded order, as those of
+    `student.sft_questions`.
     """
     max_rounds: int = Field(5, ge=0, le=20)
     min_gain: float = Field(0.005, ge=0)
@@ -61,12 +60,23 @@ class StudentSettings(Settings):
     else the built-in one; none: the built-in one.
     """
     sft: TrainSettings = TrainSettings()
+    sft_questions: Annotated[int, Field(ge=0), NEWER] = 0
+    """Training questions whose worked solutions the student learns from, in every round; 0: all.
+    They are the last in a seeded order, of which the reward models use the first
+    `reward.questions`. If the two don't overlap, the reward models learn from questions that the
+    student was not trained on.
+    """
     ei: ExpertIterationSettings = ExpertIterationSettings()
     ei_train: TrainSettings = TrainSettings()
     max_new_tokens: int = Field(300, ge=8)
 
     @model_validator(mode="after")
-    def _shots_of_a_prompt(self) -> StudentSettings:
+    def _only_with_its_bootstrap(self) -> StudentSettings:
+        if self.sft_questions and self.bootstrap != "sft":
+            raise ValueError(
+                f"sft_questions {self.sft_questions} is for student.bootstrap sft, got "
+                f"{self.bootstrap}; drop it (student.sft_questions=0) or set the bootstrap"
+            )
         if self.shots is not None and self.bootstrap != "prompt":
             raise ValueError(
                 f"shots {self.shots} is for student.bootstrap prompt, got {self.bootstrap}; drop "

@@ -40,7 +40,7 @@ def sft_tokens(config: RunConfig) -> int:
     """Fine-tuning on the worked solutions."""
     if config.student.bootstrap != "sft":
         return 0
-    return _trained(config, workload(config).n_worked, config.student.sft.epochs)
+    return _trained(config, _n_worked(config), config.student.sft.epochs)
 
 
 def round_tokens(config: RunConfig) -> int:
@@ -51,7 +51,7 @@ def round_tokens(config: RunConfig) -> int:
 def round_train_tokens(config: RunConfig, number: int) -> int:
     """Fine-tuning in round `number` of expert iteration, on the solutions of all rounds so far."""
     rows = number * _round_solutions(config) * TRAIN_ROWS_SHARE
-    worked = workload(config).n_worked if config.student.bootstrap == "sft" else 0
+    worked = _n_worked(config) if config.student.bootstrap == "sft" else 0
     return _trained(config, rows + worked, config.student.ei_train.epochs)
 
 
@@ -123,6 +123,13 @@ def _rolled_out(config: RunConfig, drafts: int, full_counts: bool) -> int:
     steps = workload(config).solution_steps - 1
     prefixes, share = (steps, 0.5) if full_counts else (PREFIXES_PER_DRAFT, 0.25)
     return _drawn(config, drafts * prefixes * config.labels.rollouts * share)
+
+
+def _n_worked(config: RunConfig) -> float:
+    """Worked solutions that the student learns from."""
+    found = workload(config)
+    n_train = found.questions["train"]
+    return found.n_worked * min(config.student.sft_questions or n_train, n_train) / n_train
 
 
 def _round_solutions(config: RunConfig) -> int:

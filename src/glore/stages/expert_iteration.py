@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from glore.config import RunConfig
@@ -30,6 +30,8 @@ from glore.tasks.grading.answers import with_answer_line
 
 __all__ = ["chosen_round", "expert_iteration", "sft", "student"]
 
+Steps = tuple[str, ...]
+
 SFT_READERS = ("sft_samples", "sft_orm", "sft_test_drafts", "sft_test_samples")
 """Stages that open the SFT model only if it is not the student itself."""
 
@@ -40,7 +42,10 @@ def sft(has_worked: bool) -> Stage:
         "sft",
         _run_sft,
         inputs=("problems", "base"),
-        reads=("student.bootstrap", "student.shots", "student.sft", *SAMPLING),
+        reads=(
+            *("student.bootstrap", "student.shots", "student.sft", "student.sft_questions"),
+            *SAMPLING,
+        ),
         uses=TRAINING,
         models=("sft",) if has_worked else (),
         opens=base_opened,
@@ -59,8 +64,7 @@ def _run_sft(ctx: StageContext) -> None:
     """
     if ctx.config.student.bootstrap == "sft":
         problems = problems_by_id(ctx, "train")
-        worked = worked_solutions(problems.values())
-        check_worked(problems.values())
+        worked = _worked(ctx, problems)
         train_lm(
             ctx,
             "sft",
@@ -144,7 +148,7 @@ def _train_round(ctx: StageContext, round_: int) -> None:
         return
     settings = ctx.config.student
     problems = problems_by_id(ctx, "train")
-    worked = worked_solutions(problems.values()) if settings.bootstrap == "sft" else []
+    worked = _worked(ctx, problems) if settings.bootstrap == "sft" else []
     earlier = [s for r in range(1, round_) for s in ctx.read(f"ei{r}_train", Solution, "right")]
     merge = ctx.config.task.merge_answer_line
     stated = [
@@ -175,6 +179,15 @@ def _train_round(ctx: StageContext, round_: int) -> None:
     )
     _solve_dev(ctx, round_)
     _spare_worse(ctx, round_)
+
+
+def _worked(ctx: StageContext, problems: Mapping[str, Problem]) -> list[tuple[str, Steps]]:
+    """D_0: ids and worked solutions of the training questions that the student may learn from."""
+    chosen = seeded_choice(
+        ctx, list(problems.values()), ctx.config.student.sft_questions, last=True
+    )
+    check_worked(chosen)
+    return worked_solutions(chosen)
 
 
 def _spare_worse(ctx: StageContext, round_: int) -> None:
