@@ -185,6 +185,22 @@ def test_balance_is_exact_per_length_and_does_not_depend_on_order(
     assert balance_mask(dict(shuffled), seed) == kept
 
 
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.lists(st.booleans(), min_size=1, max_size=4)), max_size=25
+    ),
+    st.integers(0, 3),
+)
+def test_balance_within_each_question(drafts: list[tuple[int, list[bool]]], seed: int) -> None:
+    labels = {(f"p{q}", f"s{n}"): steps for n, (q, steps) in enumerate(drafts)}
+    kept = balance_mask(labels, seed, within_question=True)
+    assert kept.keys() == labels.keys()
+    for question in {key[0] for key in labels}:
+        alone = {key: steps for key, steps in labels.items() if key[0] == question}
+        here = {key: kept[key] for key in alone}
+        assert here == balance_mask(alone, seed), "as if it were the only question"
+
+
 @given(st.lists(st.booleans(), min_size=1, max_size=8))
 def test_propagated_labels_are_monotone_and_end_at_the_last_success(success: list[bool]) -> None:
     draft = solution("\n".join(f"step {'abcdefghij'[n]}" for n in range(len(success) + 1)))

@@ -113,6 +113,10 @@ class LabelSettings(SamplingSettings):
     """Results of all steps of the prefix, or of its last step only."""
     propagate: bool = True
     balance: bool = True
+    balance_within: Annotated[Literal["all", "question"], NEWER] = "all"
+    """As many positive as negative labels of each step in the whole training set, or also among the
+    drafts of each question, so that a question alone says nothing about its labels.
+    """
     full_counts: bool = False
     """Sample all K rollouts at every step instead of the exact backward scan (needed for soft
     labels and `propagate: false`).

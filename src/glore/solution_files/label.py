@@ -38,7 +38,7 @@ from glore.stages.checks import check_engine, check_prompt
 from glore.stages.common import layout_of, lazy_engine
 from glore.stages.diagnoses import labels_are_of_one_kind
 from glore.stages.fine_tuning import base_model
-from glore.stages.labelling import LABELS, ROLLOUTS, Policy, roll_out
+from glore.stages.labelling import BALANCE, LABELS, ROLLOUTS, Policy, roll_out
 from glore.where import label_drafts
 
 __all__ = ["KINDS", "LabelJob", "label_config", "label_file", "labelling_cost"]
@@ -149,9 +149,7 @@ def _stages(job: LabelJob, config: RunConfig) -> tuple[Stage, ...]:
         uses=("base.model", "base.revision"),
         checks=(check_engine, check_prompt),
     )
-    labels = Stage(
-        "labels", _label, inputs=("rollouts",), reads=(*LABELS, "labels.balance", "prompt")
-    )
+    labels = Stage("labels", _label, inputs=("rollouts",), reads=(*LABELS, *BALANCE, "prompt"))
     return (base(config), solutions, rollouts, labels)
 
 

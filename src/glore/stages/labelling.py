@@ -29,6 +29,7 @@ from glore.tasks.protocol import Task
 from glore.where import label_drafts, verify_prefixes
 
 __all__ = [
+    "BALANCE",
     "CONSISTENCY",
     "DRAWN",
     "LABELS",
@@ -44,6 +45,7 @@ __all__ = [
 
 CONSISTENCY = ("labels.consistency", "labels.consistency_steps")
 LABELS = ("labels.propagate", *CONSISTENCY)
+BALANCE = ("labels.balance", "labels.balance_within")
 ROLLOUTS = (
     "labels.rollouts",
     *drawn_by("labels"),
@@ -142,7 +144,7 @@ def drafts_per_shard(settings: LabelSettings) -> int:
 @declare(
     "labels",
     inputs=("rollouts",),
-    reads=(*LABELS, "labels.balance", "reward.draft_samples"),
+    reads=(*LABELS, *BALANCE, "reward.draft_samples"),
     opens=lambda _: (),
 )
 def labels(ctx: StageContext) -> None:

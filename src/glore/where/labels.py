@@ -87,7 +87,13 @@ def label_drafts(
     keys = {d.id: (d.problem_id, d.id) for d in drafts if d.id in final}
     full = {keys[i]: (True,) * len(found) for i, found in final.items()}
     kept = (
-        balance_mask({keys[i]: found for i, found in final.items()}, seed) if rule.balance else full
+        balance_mask(
+            {keys[i]: found for i, found in final.items()},
+            seed,
+            within_question=rule.balance_within == "question",
+        )
+        if rule.balance
+        else full
     )
     labels = [
         _record(d.id, final.get(d.id), kept[keys[d.id]] if d.id in final else None, name)
