@@ -10,15 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import Field
 
-from glore.config import RunConfig
+from glore.config import RunConfig, Settings
 from glore.errors import ConfigError, RunError
 from glore.pipeline import Stage, StageContext, run_stages
 from glore.records import Solution, read_records
+from glore.report import build_report
 from glore.stages import build_stages
 from glore.studies import STUDIES, Study, find_study, run_study
+from glore.studies import study as study_module
+from glore.studies.measured import Measured, number, pivot, read_measured
 from glore.studies.rerank import RerankPoint
-from glore.studies.run import study_tables
+from glore.studies.run import study_sections, study_tables
+from glore.studies.study import configured, own_settings
 from glore.studies.where import WhereRow
 from support.pretend_models import config_of, pretend
 from support.small_stages import contents
@@ -126,6 +131,77 @@ def test_a_study_sees_only_what_its_stages_declare(run: RunConfig) -> None:
     study = dataclasses.replace(study, stages=lambda config: (lost,))
     with pytest.raises(ValueError, match="study peek: stage peek reads unknown test_draft"):
         run_study(study, run)
+
+
+class Given(Settings):
+    k: int = Field(2, ge=1)
+
+
+def counting(settings: Settings) -> Study:
+    """A study that counts to its own setting."""
+    assert isinstance(settings, Given)
+
+    def count(ctx: StageContext) -> None:
+        ctx.write([number("t", "k", "value", settings.k)], Measured)
+
+    stage = Stage("count", count, inputs=("test_drafts",), own={"k": settings.k})
+    return Study(
+        "counting",
+        "Counts <to> k.",
+        lambda config: (stage,),
+        lambda config, folder: [pivot(read_measured(folder, "count"), "t", "T", "", "what")],
+        settings=settings,
+        build=counting,
+    )
+
+
+def test_a_study_with_settings_of_its_own(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_module, "STUDIES", {"counting": "test_studies:FIRST"})
+    monkeypatch.setitem(globals(), "FIRST", counting(Given()))
+    monkeypatch.setitem(sys.modules, "test_studies", sys.modules[__name__])
+    found = find_study("counting")
+    mine, others = own_settings(found, ["k=5", "engine.max_rows=8"])
+    assert (mine, others) == (["k=5"], ["engine.max_rows=8"])
+    five = configured(found, {}, mine)
+    run_study(five, run)
+    (section,) = study_sections(run)
+    assert section.tables[0].text_rows == (("k", "5"),)
+    assert not section.stale
+    with pytest.raises(RunError, match=r"study\.k 5 → 2"):
+        run_study(found, run)
+    run_study(found, run, redo=True)
+    (section,) = study_sections(run)
+    assert section.tables[0].text_rows == (("k", "2"),)
+    page = build_report(run.run_dir, [section]).read_text(encoding="utf-8")
+    assert 'id="study-counting"' in page
+    assert "Counts &lt;to&gt; k." in page
+    assert "../studies/counting/t.csv" in page
+    with pytest.raises(ConfigError, match=r"override 'k=0': k: input should be greater"):
+        configured(found, {}, ["k=0"])
+    with pytest.raises(ConfigError, match=r"unknown key 'kk'; did you mean k\?"):
+        configured(found, {}, ["kk=1"])
+    with pytest.raises(ConfigError, match="has no settings of its own, got 'k=1'"):
+        configured(find_study_in_package(), {}, ["k=1"])
+
+
+def find_study_in_package() -> Study:
+    from glore.studies.where import STUDY
+
+    return STUDY
+
+
+def test_the_report_does_not_show_results_of_another_run(run: RunConfig) -> None:
+    run_study(find_study("rerank"), run)
+    assert not study_sections(run)[0].stale
+    other = run.evaluation.model_copy(update={"bootstrap_samples": 200})
+    (section,) = study_sections(run.model_copy(update={"evaluation": other}))
+    assert "bootstrap_samples 100 → 200" in section.stale or "bootstrap_samples" in section.stale
+    assert not section.tables
+    (run.run_dir / "studies" / "rerank" / "settings.json").write_text("{")
+    (section,) = study_sections(run)
+    assert "settings.json" in section.stale
+    page = build_report(run.run_dir, [section]).read_text(encoding="utf-8")
+    assert "glore study rerank" in page
 
 
 def test_a_name_that_is_no_study_gets_the_nearest_one() -> None:

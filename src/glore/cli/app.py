@@ -239,7 +239,11 @@ def study(
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings that change no result."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="The study's own settings, such as samples=32; settings of the run that change "
+            "no result, such as engine.max_rows=64.",
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be computed and what is reused.")
@@ -250,17 +254,20 @@ def study(
 ) -> None:
     """Ask a finished run a question of the papers; its tables are printed and kept."""
     with outcome() as own:
-        from glore.studies import find_study
+        from glore.studies.study import configured, find_study, own_settings
 
         asked = find_study(name)
+        mine, others = own_settings(asked, overrides or [])
+        asked = configured(asked, {}, mine)
         folder = _open_run(run).run_dir
         from glore.cli.dry_run import plan_table
         from glore.config import load_config
         from glore.progress import TerminalProgress
+        from glore.report import build_report
         from glore.report.terminal import print_view
-        from glore.studies.run import run_study, study_tables
+        from glore.studies.run import run_study, study_section, study_sections
 
-        config = load_config(folder / "config.yaml", overrides or [])
+        config = load_config(folder / "config.yaml", others)
         console = _console()
         if dry_run:
             plans = run_study(asked, config, dry_run=True)
@@ -270,10 +277,15 @@ def study(
         own.on_interrupt = "all finished work is kept: run the same command to continue"
         with TerminalProgress(log_file=folder / "log" / "run.log") as progress:
             run_study(asked, config, progress=progress, redo=redo)
-        for view in study_tables(asked, config):
+        found = study_section(asked, config)
+        for view in found.tables:
             print_view(view, console)
+        for sentence in found.findings:
+            console.print(printable(f"- {sentence}"), soft_wrap=True)
         where = printable(str(folder / "studies" / name / "tables.md"))
-        console.print(f"tables: {where}", soft_wrap=True)
+        console.print(f"tables and figures: {where}", soft_wrap=True)
+        page = build_report(folder, study_sections(config))
+        console.print(f"report: {printable(str(page))}#study-{name}", soft_wrap=True)
 
 
 @app.command()
@@ -424,10 +436,12 @@ def _console() -> Console:
 
 
 def _print_report(run_dir: Path, console: Console) -> None:
+    from glore.config import load_run
     from glore.report import build_report, print_tables
+    from glore.studies.run import study_sections
 
     print_tables(run_dir, console)
-    path = build_report(run_dir)
+    path = build_report(run_dir, study_sections(load_run(run_dir)))
     console.print(f"report: {printable(str(path))}", soft_wrap=True)
 
 

@@ -25,7 +25,7 @@ from glore.config.engine import (
     VllmEngineSettings,
 )
 from glore.config.prompt import PromptSettings
-from glore.config.recipe import config_of, load_config, load_run
+from glore.config.recipe import config_of, load_config, load_run, section_of
 from glore.config.resolved import resolved_recipe
 from glore.config.run import (
     EvaluationSettings,
@@ -89,4 +89,5 @@ __all__ = [
     "load_config",
     "load_run",
     "resolved_recipe",
+    "section_of",
 ]

@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -27,8 +28,9 @@ from glore.config.yaml_reader import MAX_BYTES, parse_yaml
 from glore.errors import ConfigError, shown
 from glore.files import read_given
 
-__all__ = ["config_of", "load_config", "load_run"]
+__all__ = ["config_of", "load_config", "load_run", "section_of"]
 
+S = TypeVar("S", bound=BaseModel)
 _SECRET = re.compile(
     r"(^|[._-])(api_?keys?|keys?|tokens?|secrets?|passwords?)([._-]|$)", re.IGNORECASE
 )
@@ -64,6 +66,21 @@ def config_of(
     for override in overrides:
         _apply(settings, override)
     return _checked(settings, where, overrides)
+
+
+def section_of(
+    kind: type[S], data: Mapping[str, object], overrides: Sequence[str], where: str
+) -> S:
+    """Settings of a class of their own, outside of a run's, with dotted overrides. `where` names
+    their place in errors. Raises ConfigError.
+    """
+    settings: dict[object, object] = {key: copy.deepcopy(value) for key, value in data.items()}
+    for override in overrides:
+        _apply(settings, override)
+    try:
+        return kind.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, settings, where, overrides, kind)) from error
 
 
 def load_run(folder: str | Path) -> RunConfig:
@@ -152,14 +169,18 @@ def _shown_override(override: str) -> str:
 
 
 def _explain(
-    error: ValidationError, data: dict[object, object], recipe: str, overrides: Sequence[str]
+    error: ValidationError,
+    data: dict[object, object],
+    recipe: str,
+    overrides: Sequence[str],
+    kind: type[BaseModel] = RunConfig,
 ) -> str:
     """The first errors of pydantic as one line. Each follows the place to fix."""
     items = error.errors()
     messages: dict[str, list[str]] = {}
     for item in items[:3]:
         messages.setdefault(_origin(item["loc"], recipe, overrides), []).append(
-            _message(item, data)
+            _message(item, data, kind)
         )
     more = f" (and {len(items) - 3} more)" if len(items) > 3 else ""
     return "; ".join(f"{where}: {'; '.join(lines)}" for where, lines in messages.items()) + more
@@ -178,11 +199,11 @@ def _origin(location: tuple[int | str, ...], recipe: str, overrides: Sequence[st
     return f"{recipe} with {', '.join(map(_shown_override, inside))}" if inside else recipe
 
 
-def _message(item: ErrorDetails, data: Mapping[object, object]) -> str:
+def _message(item: ErrorDetails, data: Mapping[object, object], kind: type[BaseModel]) -> str:
     """One error of pydantic in glore's words, with the nearest known key."""
     path = ".".join(str(p) for p in item["loc"])
     if item["type"] == "extra_forbidden":
-        known = _known_keys(item["loc"][:-1], data)
+        known = _known_keys(item["loc"][:-1], data, kind)
         near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
         return f"unknown key {shown(path)}; {hint}"
@@ -194,9 +215,8 @@ def _message(item: ErrorDetails, data: Mapping[object, object]) -> str:
     return f"{path}: {item['msg'][0].lower()}{item['msg'][1:]}, got {got}"
 
 
-def _known_keys(location: tuple[int | str, ...], data: object) -> list[str]:
-    """The settings of the section at a location in a recipe's data."""
-    model: type[BaseModel] = RunConfig
+def _known_keys(location: tuple[int | str, ...], data: object, model: type[BaseModel]) -> list[str]:
+    """The settings of the section at a location in the data of settings of class `model`."""
     for name in location:
         field = model.model_fields.get(str(name))
         annotation = field.annotation if field else None

@@ -19,6 +19,7 @@ from glore.pipeline.fingerprints import (
     REGRADED,
     declared_settings,
     difference,
+    flat_settings,
     package_versions,
     stage_fingerprint,
 )
@@ -131,6 +132,7 @@ def _plan(
     found = stage.contents(config) if stage.contents else {}
     settings = {
         **declared_settings(config, stage),
+        **flat_settings(dict(stage.own), "study"),
         **_contents(found, earlier),
     }
     fingerprint = stage_fingerprint(

@@ -56,6 +56,8 @@ class Stage:
     """
     version: int = 1
     """Raise it when the stage's code changes what comes out."""
+    own: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    """Values that its result depends on and that are no settings of the run: those of a study."""
     study: str = ""
     """The study that it belongs to; empty: the run itself."""
 
@@ -86,6 +88,7 @@ def declare(
     estimate: Callable[[RunConfig], int] | None = None,
     checks: tuple[Callable[[RunConfig], None], ...] = (),
     version: int = 1,
+    own: Mapping[str, object] | None = None,
 ) -> Callable[[Callable[[StageContext], None]], Stage]:
     """Decorator: the function becomes the `Stage` that runs it. The fields are those of `Stage`."""
 
@@ -104,6 +107,7 @@ def declare(
             estimate=estimate,
             checks=checks,
             version=version,
+            own=own or {},
         )
 
     return declared

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from glore.pipeline.integrity import check_belongs_together
 from glore.pipeline.marks import read_done
 from glore.pipeline.recorded import changed_since, made_with
 from glore.report.page import RunFacts, StageFacts, render_page
+from glore.report.studied import StudySection
 from glore.report.table_files import TABLES, write_tables
 from glore.report.terminal import print_evaluation
 from glore.stages import build_stages, evaluation_options, read_inputs
@@ -23,15 +25,17 @@ from glore.stages import build_stages, evaluation_options, read_inputs
 __all__ = ["build_report", "print_tables"]
 
 
-def build_report(run_dir: Path) -> Path:
+def build_report(run_dir: Path, studies: Sequence[StudySection] = ()) -> Path:
     """Write `report/index.html` of a finished run, and its tables as files beside it, and return
-    the page's path. Raises RunError if the run is not finished, or its stages don't fit each other.
+    the page's path. `studies`: what the run's studies found. Raises RunError if the run is not
+    finished, or its stages don't fit each other.
     """
     made = _made_with(run_dir)
     evaluation = _evaluation(run_dir, made)
     path = run_dir / "report" / "index.html"
     write_tables(path.parent / TABLES, evaluation)
-    write_text(path, render_page(evaluation, read_inputs(run_dir, made), _facts(run_dir, made)))
+    page = render_page(evaluation, read_inputs(run_dir, made), _facts(run_dir, made), studies)
+    write_text(path, page)
     return path
 
 

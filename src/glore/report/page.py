@@ -19,8 +19,10 @@ from glore.evaluation import Evaluation, EvaluationInputs
 from glore.evaluation.headline import accuracy, fixed_by_both, gain, sorm_steps
 from glore.evaluation.refinement import GREEDY, RERANKED
 from glore.progress import duration
+from glore.report.charts import draw
 from glore.report.figures import figures
 from glore.report.solution_browser import embedded, solution_data
+from glore.report.studied import StudySection
 from glore.report.summary import headline
 from glore.report.table_files import TABLES
 from glore.report.tables import table_views
@@ -54,19 +56,25 @@ class RunFacts:
     """Version line."""
 
 
-def render_page(evaluation: Evaluation, inputs: EvaluationInputs, facts: RunFacts) -> str:
+def render_page(
+    evaluation: Evaluation,
+    inputs: EvaluationInputs,
+    facts: RunFacts,
+    studies: Sequence[StudySection] = (),
+) -> str:
     """The whole page as HTML text."""
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = _asset("chart.css") + _asset("page.css"), _asset("page.js")
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
     body = "\n".join(
         (
-            _header(evaluation, facts),
+            _header(evaluation, facts, has_studies=bool(studies)),
             _figures(evaluation),
             _browser(),
             _tables(evaluation),
+            _studies(studies),
             _cost(facts),
             _footer(facts),
         )
@@ -100,7 +108,7 @@ def _hash(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
-def _header(e: Evaluation, facts: RunFacts) -> str:
+def _header(e: Evaluation, facts: RunFacts, has_studies: bool) -> str:
     sentences = "".join(f"<li>{_intervals(s)}</li>" for s in headline(e))
     nav = "".join(
         f'<a href="#{place}">{name}</a>'
@@ -109,6 +117,7 @@ def _header(e: Evaluation, facts: RunFacts) -> str:
             ("figures", "Figures"),
             ("solutions", "Solutions"),
             ("tables", "Tables"),
+            *((("studies", "Studies"),) if has_studies else ()),
             ("cost", "Time and tokens"),
         )
     )
@@ -167,11 +176,15 @@ def _intervals(text: str) -> str:
 
 
 def _figures(e: Evaluation) -> str:
-    shown = "".join(
-        f"<figure><h3>{escape(title)}</h3><figcaption>{escape(caption)}</figcaption>{drawing}</figure>"
-        for title, caption, drawing in figures(e)
-    )
+    shown = "".join(_figure(*parts) for parts in figures(e))
     return f'<section id="figures"><h2>Figures</h2><div class="figures">{shown}</div></section>'
+
+
+def _figure(title: str, caption: str, drawing: str, links: str = "") -> str:
+    return (
+        f"<figure><h3>{escape(title)}</h3><figcaption>{escape(caption)}{links}</figcaption>"
+        f"{drawing}</figure>"
+    )
 
 
 def _browser() -> str:
@@ -195,17 +208,52 @@ def _tables(e: Evaluation) -> str:
     return f'<section id="tables"><h2>Tables</h2>{tables}</section>'
 
 
-def _table(view: TableView) -> str:
+def _studies(studies: Sequence[StudySection]) -> str:
+    """A part for each study: its figures, then its tables."""
+    if not studies:
+        return ""
+    parts = []
+    for study in studies:
+        figures = "".join(
+            _figure(
+                chart.title,
+                chart.caption,
+                draw(chart),
+                f" {_links(study.files, chart.id, ('svg', 'csv', 'tex'))}",
+            )
+            for chart in study.charts
+        )
+        tables = "".join(_table(view, study.files) for view in study.tables)
+        said = "".join(f"<li>{_intervals(sentence)}</li>" for sentence in study.findings)
+        parts.append(
+            f'<section id="study-{escape(study.name)}"><h3>{escape(study.name)}</h3>'
+            f'<p class="note">{escape(study.about)}</p>'
+            + (f'<p class="note"><b>{escape(study.stale)}</b></p>' if study.stale else "")
+            + (f'<ul class="summary">{said}</ul>' if said else "")
+            + (f'<div class="figures">{figures}</div>' if figures else "")
+            + f"{tables}</section>"
+        )
+    return f'<section id="studies"><h2>Studies</h2>{"".join(parts)}</section>'
+
+
+_LINK_NAMES = {"svg": "SVG", "csv": "CSV", "tex": "LaTeX"}
+
+
+def _links(folder: str, name: str, suffixes: Sequence[str]) -> str:
+    return " · ".join(
+        f'<a href="{escape(folder)}/{escape(name)}.{suffix}">{_LINK_NAMES[suffix]}</a>'
+        for suffix in suffixes
+    )
+
+
+def _table(view: TableView, folder: str = TABLES) -> str:
     head = "".join(f'<th scope="col">{escape(c)}</th>' for c in view.columns)
     rows = []
     for i, row in enumerate(view.text_rows):
         cells = "".join(f"<td>{_cell(c)}</td>" for c in row[1:])
         kind = ' class="key"' if i in view.headline else ""
         rows.append(f'<tr{kind}><th scope="row">{escape(row[0])}</th>{cells}</tr>')
-    files = " · ".join(
-        f'<a href="{TABLES}/{escape(view.id)}.{suffix}">{name}</a>'
-        for suffix, name in (("csv", "CSV"), ("tex", "LaTeX"))
-    )
+    files = _links(folder, view.id, ("csv", "tex"))
     note = f'<p class="note">{escape(view.note)} {files}</p>'
     title = escape(view.title)
     return (

@@ -17,25 +17,33 @@ from glore.pipeline.integrity import recorded_files
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores, read_records
 from glore.solutions import first_of_each
 
-__all__ = ["evaluation", "evaluation_options", "read_inputs"]
+__all__ = ["EVALUATED", "evaluated", "evaluation", "evaluation_options", "gathered", "read_inputs"]
 
 T = TypeVar("T")
 
 
+EVALUATED = (
+    "student.bootstrap",
+    *(f"evaluation.{name}" for name in ("threshold", "aggregate", "best_of", "bootstrap_samples")),
+    "labels",
+    "reward.draft_samples",
+)
+"""Settings that `gathered` and `evaluation_options` read, and how labels are made."""
+
+
+def evaluated(has_sft: bool) -> tuple[str, ...]:
+    """The stages whose records `gathered` reads, with those that they come from."""
+    sft = ("sft_test_drafts", "sft_test_samples") if has_sft else ()
+    return ("labels", "test_labels", "test_scores", *sft)
+
+
 def evaluation(has_sft: bool) -> Stage:
     """All tables; `has_sft`: those of the SFT student, too."""
-    sft = ("sft_test_drafts", "sft_test_samples") if has_sft else ()
-    own = ("threshold", "aggregate", "best_of", "bootstrap_samples")
     return Stage(
         "evaluate",
         _evaluate,
-        inputs=("labels", "test_labels", "test_scores", *sft),
-        reads=(
-            "student.bootstrap",
-            *(f"evaluation.{name}" for name in own),
-            "labels",
-            "reward.draft_samples",
-        ),
+        inputs=evaluated(has_sft),
+        reads=EVALUATED,
         uses=("name",),
         opens=lambda _: (),
     )
@@ -45,7 +53,7 @@ def _evaluate(ctx: StageContext) -> None:
     """All tables, as `report/evaluation.json`."""
     options = evaluation_options(ctx.config)
     steps = step_format(ctx.config.prompt)
-    found = evaluate(_gathered(ctx.read, ctx.config), options, ctx.config.labels, steps)
+    found = evaluate(gathered(ctx.read, ctx.config), options, ctx.config.labels, steps)
     write_evaluation(ctx.run_dir / "report" / "evaluation.json", found)
     write_card_metrics(ctx.run_dir / "models", found)
     ctx.count(**dataclasses.asdict(found.counts))
@@ -79,14 +87,15 @@ def read_inputs(run_dir: Path, config: RunConfig | None = None) -> EvaluationInp
             )
         return read_records(files, kind)
 
-    return _gathered(read, config or load_run(run_dir))
+    return gathered(read, config or load_run(run_dir))
 
 
 class _Reader(Protocol):
     def __call__(self, stage: str, kind: type[T], part: str = "part") -> list[T]: ...
 
 
-def _gathered(read: _Reader, config: RunConfig) -> EvaluationInputs:
+def gathered(read: _Reader, config: RunConfig) -> EvaluationInputs:
+    """The records of a run that its tables are made of. `read`: as `StageContext.read`."""
     has_sft = config.student.bootstrap == "sft"
     refinements = [s for kind in REFINERS for s in read("test_refinements", Solution, kind)]
     scores = [s for model in REWARD_MODELS for s in read("test_draft_scores", StepScores, model)]

@@ -46,6 +46,7 @@ __all__ = [
     "sft_orm",
     "sft_samples",
     "sorm",
+    "train_reward_model",
 ]
 
 SAMPLES = ("reward.questions", "reward.samples", *drawn_by("reward"), *SAMPLING)
@@ -117,7 +118,7 @@ def _sample_train_questions(ctx: StageContext, model: str) -> None:
 def orm(ctx: StageContext) -> None:
     """ORM: every step has the label of the final answer."""
     drafts = ctx.read("samples", Solution)
-    _train_reward_model(ctx, "orm", drafts, orm_labels(drafts), "reward.orm")
+    train_reward_model(ctx, "orm", drafts, orm_labels(drafts), "reward.orm")
 
 
 @declare(
@@ -145,7 +146,7 @@ def sft_orm(ctx: StageContext) -> None:
             )
         ctx.count(skipped=1)
         return
-    _train_reward_model(ctx, "sft_orm", drafts, orm_labels(drafts), "reward.orm", student="sft")
+    train_reward_model(ctx, "sft_orm", drafts, orm_labels(drafts), "reward.orm", student="sft")
 
 
 def has_own_orm(samples: Sequence[Solution]) -> bool:
@@ -166,7 +167,7 @@ def has_own_orm(samples: Sequence[Solution]) -> bool:
 def balanced_orm(ctx: StageContext) -> None:
     """Balanced ORM: the same on as many right as wrong solutions of every question."""
     drafts = balanced_solutions(ctx.read("samples", Solution), ctx.seed)
-    _train_reward_model(
+    train_reward_model(
         ctx, "balanced_orm", drafts, orm_labels(drafts, "balanced_orm"), "reward.orm"
     )
 
@@ -184,12 +185,12 @@ def balanced_orm(ctx: StageContext) -> None:
 )
 def sorm(ctx: StageContext) -> None:
     """SORM: step labels from verifying rollouts."""
-    _train_reward_model(
+    train_reward_model(
         ctx, "sorm", train_drafts(ctx), ctx.read("labels", StepLabels), "reward.sorm"
     )
 
 
-def _train_reward_model(
+def train_reward_model(
     ctx: StageContext,
     name: str,
     solutions: Sequence[Solution],
@@ -197,6 +198,9 @@ def _train_reward_model(
     section: str,
     student: str = "student",
 ) -> None:
+    """Train `models/NAME` on labelled solutions of training questions, with the settings at
+    `section`. Raises RunError where there are no good or no bad steps. Studies train so too.
+    """
     from glore.training.examples import StepExample
     from glore.training.finetune import train_step_classifier
 

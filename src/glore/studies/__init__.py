@@ -1,6 +1,6 @@
 """Studies: questions that the papers ask of a finished run, each a plan of stages over it.
 
-study     what a study is, and the registry of all
+study     what a study is, its settings, and the registry of all
 run       runs a study over a run
 rerank    the ways to reduce step scores (App. D)
 where     local refinement from the first wrong step

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import json
+from pathlib import Path
 
 from glore.config import RunConfig
-from glore.pipeline import Stage, StagePlan, ancestors, run_stages
-from glore.pipeline.folder import write_text
+from glore.errors import GloreError, RunError
+from glore.files import read_given
+from glore.pipeline import Stage, StagePlan, ancestors, plan_stages, run_stages
+from glore.pipeline.folder import write_json
 from glore.progress import Progress
-from glore.report.table_files import to_csv
-from glore.report.views import TableView, to_markdown
+from glore.report.studied import StudySection, write_study
+from glore.report.views import TableView
 from glore.stages import build_stages
-from glore.studies.study import Study
+from glore.studies.study import Study, configured, find_study
 
-__all__ = ["run_study", "study_stages", "study_tables"]
+__all__ = ["run_study", "study_section", "study_sections", "study_stages", "study_tables"]
+
+SETTINGS = "settings.json"
+"""The study's own settings, in its folder."""
+MAX_BYTES = 1 << 20
 
 
 def study_stages(study: Study, config: RunConfig) -> tuple[Stage, ...]:
@@ -40,27 +47,75 @@ def run_study(
     progress: Progress | None = None,
     redo: bool = False,
 ) -> tuple[StagePlan, ...]:
-    """Run the study's stages, reusing what fits, and write its tables; returns what was planned for
-    its stages.
+    """Run the study's stages, reusing what fits, and write its tables and charts; returns what was
+    planned for its stages.
 
-    Tables: `RUN/studies/NAME/tables.md`, and a CSV file each. Raises RunError where the run is not
-    finished, or where, without `redo`, results would be replaced.
+    In `RUN/studies/NAME`: `tables.md`, a CSV and a LaTeX file for each table and chart, an SVG file
+    for each chart. Raises RunError where the run is not finished, or where, without `redo`, results
+    would be replaced.
     """
     stages = study_stages(study, config)
     plans = run_stages(stages, config, dry_run=dry_run, progress=progress, redo=redo)
     if not dry_run:
-        _write_tables(study, config, study_tables(study, config))
+        folder = _folder(study, config)
+        write_json(folder / SETTINGS, study.settings.model_dump(mode="json"))
+        write_study(folder, study_section(study, config))
     return tuple(p for s, p in zip(stages, plans, strict=True) if s.study)
 
 
 def study_tables(study: Study, config: RunConfig) -> list[TableView]:
     """The tables of a study that has run."""
-    return study.tables(config, config.run_dir / "studies" / study.name)
+    return study.tables(config, _folder(study, config))
 
 
-def _write_tables(study: Study, config: RunConfig, views: Sequence[TableView]) -> None:
-    folder = config.run_dir / "studies" / study.name
-    text = "\n".join([f"# {study.name}\n\n{study.about}\n", *map(to_markdown, views)])
-    write_text(folder / "tables.md", text)
-    for view in views:
-        write_text(folder / f"{view.id}.csv", to_csv(view))
+def study_section(study: Study, config: RunConfig) -> StudySection:
+    """What a study that has run found."""
+    folder = _folder(study, config)
+    return StudySection(
+        study.name,
+        study.about,
+        tuple(study.tables(config, folder)),
+        tuple(study.charts(config, folder)),
+        tuple(study.findings(config, folder)),
+    )
+
+
+def study_sections(config: RunConfig) -> list[StudySection]:
+    """A section for every study in the run's folder, by name. One whose results are not those of
+    the run as it is now, or can't be read, says so in `stale` and shows no numbers.
+    """
+    folders = sorted(p for p in (config.run_dir / "studies").glob("*") if p.is_dir())
+    return [_section(folder.name, config) for folder in folders]
+
+
+def _section(name: str, config: RunConfig) -> StudySection:
+    again = f"run it again: glore study {name} {config.run_dir}"
+    about = ""
+    try:
+        study = find_study(name)
+        about = study.about
+        study = configured(study, _read_settings(config.run_dir / "studies" / name / SETTINGS))
+        plans = plan_stages(study_stages(study, config), config, estimates=False)
+        to_do = [plan for plan in plans if plan.state != "reused"]
+        if to_do:
+            why = f"its stage {to_do[0].name} would be {to_do[0].state} ({to_do[0].why})"
+            return StudySection(name, about, stale=f"The results are not shown: {why}; {again}.")
+        return study_section(study, config)
+    except GloreError as error:
+        return StudySection(name, about, stale=f"The results can't be read: {error}; {again}.")
+
+
+def _read_settings(path: Path) -> dict[str, object]:
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(read_given(path, MAX_BYTES))
+    except (OSError, ValueError) as error:
+        raise RunError(f"can't read {path}: {error}") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path} holds no settings; remove it")
+    return found
+
+
+def _folder(study: Study, config: RunConfig) -> Path:
+    return config.run_dir / "studies" / study.name

@@ -1,31 +1,41 @@
-"""What a study is: a plan of declared stages over a finished run, and tables made of their records.
+"""What a study is: a plan of declared stages over a finished run, and tables, charts and sentences
+made of their records.
 
 To add one, write a file like `rerank.py` and add its line to `STUDIES`. A study of your own needs
 no change here: an installed package names it under the entry point group `glore.studies`, as
 `NAME = "module:STUDY"`.
+
+A study may have settings of its own (`glore study NAME RUN samples=32`). Then a function makes the
+study from them, and `STUDY` is what it makes of the defaults. What a stage's result depends on of
+them stands in `own` of its declaration.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from glore.config import RunConfig
+from glore.config import RunConfig, Settings, section_of
 from glore.config.plugins import imported, plugin, plugin_names
 from glore.errors import ConfigError, shown
 from glore.pipeline import Stage
+from glore.report.charts import Chart
 from glore.report.views import TableView
 
-__all__ = ["STUDIES", "Study", "find_study"]
+__all__ = ["STUDIES", "NoSettings", "Study", "configured", "find_study", "own_settings"]
 
 STUDIES: Mapping[str, str] = MappingProxyType(
     {"rerank": "glore.studies.rerank:STUDY", "where": "glore.studies.where:STUDY"}
 )
 """Name → where it is."""
 GROUP = "glore.studies"
+
+
+class NoSettings(Settings):
+    """Of a study without settings of its own."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,6 +49,14 @@ class Study:
     """Its stages, in order. Their inputs are stages of the run, or of the study before them."""
     tables: Callable[[RunConfig, Path], list[TableView]]
     """Its tables, from the run's settings and the folder that holds the study's `stages/`."""
+    charts: Callable[[RunConfig, Path], list[Chart]] = lambda config, folder: []
+    """Its charts, from the same."""
+    findings: Callable[[RunConfig, Path], list[str]] = lambda config, folder: []
+    """What came out, in a few sentences, from the same."""
+    settings: Settings = dataclasses.field(default_factory=NoSettings)
+    """Its own settings, as they were given."""
+    build: Callable[[Settings], Study] | None = None
+    """Other settings of the same class → the study with them; none: it has no settings."""
 
 
 def find_study(name: str) -> Study:
@@ -55,3 +73,28 @@ def find_study(name: str) -> Study:
             "glore.studies.Study"
         )
     return study
+
+
+def own_settings(study: Study, overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Overrides of the command line → those of the study's own settings, and those of the run's. A
+    key without a dot that no section of a run has is one of the study.
+    """
+    mine = [o for o in overrides if _first(o) not in RunConfig.model_fields]
+    return mine, [o for o in overrides if o not in mine]
+
+
+def configured(study: Study, given: Mapping[str, object], overrides: Sequence[str] = ()) -> Study:
+    """The study with these of its settings. Raises ConfigError for one that it does not have."""
+    if not given and not overrides:
+        return study
+    kind = type(study.settings)
+    if study.build is None:
+        raise ConfigError(
+            f"study {study.name} has no settings of its own, got "
+            f"{', '.join(map(shown, [*given, *overrides]))}"
+        )
+    return study.build(section_of(kind, given, overrides, f"study {study.name}"))
+
+
+def _first(override: str) -> str:
+    return override.partition("=")[0].strip().partition(".")[0]
