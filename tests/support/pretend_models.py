@@ -33,7 +33,7 @@ SKILL = {
     "student": 0.6,
     "refiner": 0.7,
 }
-"""Chance of a right step, by model."""
+"""Chance of a right step, by model; of any other: 0.7."""
 
 
 class Oracle(LastLineTask):
@@ -80,7 +80,7 @@ class World:
     ) -> Engine:
         name = Path(model).name
         self.opened[name] += 1
-        skill = SKILL[name]
+        skill = SKILL.get(name, 0.7)
 
         def answer(request: Request, seed: int) -> str:
             rng = random.Random(seed)

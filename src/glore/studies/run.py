@@ -25,11 +25,12 @@ MAX_BYTES = 1 << 20
 
 
 def study_stages(study: Study, config: RunConfig) -> tuple[Stage, ...]:
-    """The stages of the run that the study reads, then its own. Raises ValueError for an input that
-    is none of them.
+    """The stages of the run that the study reads, those of other studies (`Study.after`), then its
+    own. Raises ValueError for an input that is none of them.
     """
-    own = tuple(dataclasses.replace(stage, study=study.name) for stage in study.stages(config))
-    everything = (*build_stages(config), *own)
+    own = _named(study, config)
+    others = (stage for name in study.after for stage in _named(find_study(name), config))
+    everything = (*build_stages(config), *others, *own)
     names = {stage.name for stage in everything}
     for stage in own:
         unknown = [name for name in stage.inputs if name not in names]
@@ -38,6 +39,10 @@ def study_stages(study: Study, config: RunConfig) -> tuple[Stage, ...]:
     needed = {source.name for stage in own for source in ancestors(stage, everything)}
     needed |= {stage.name for stage in own}
     return tuple(stage for stage in everything if stage.name in needed)
+
+
+def _named(study: Study, config: RunConfig) -> tuple[Stage, ...]:
+    return tuple(dataclasses.replace(stage, study=study.name) for stage in study.stages(config))
 
 
 def run_study(

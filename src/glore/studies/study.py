@@ -28,7 +28,11 @@ from glore.report.views import TableView
 __all__ = ["STUDIES", "NoSettings", "Study", "configured", "find_study", "own_settings"]
 
 STUDIES: Mapping[str, str] = MappingProxyType(
-    {"rerank": "glore.studies.rerank:STUDY", "where": "glore.studies.where:STUDY"}
+    {
+        "rerank": "glore.studies.rerank:STUDY",
+        "rise": "glore.studies.rise:STUDY",
+        "where": "glore.studies.where:STUDY",
+    }
 )
 """Name → where it is."""
 GROUP = "glore.studies"
@@ -53,6 +57,10 @@ class Study:
     """Its charts, from the same."""
     findings: Callable[[RunConfig, Path], list[str]] = lambda config, folder: []
     """What came out, in a few sentences, from the same."""
+    after: tuple[str, ...] = ()
+    """Other studies whose stages its own may read. Those that it reads are computed first, in the
+    other study's folder, unless they are there.
+    """
     settings: Settings = dataclasses.field(default_factory=NoSettings)
     """Its own settings, as they were given."""
     build: Callable[[Settings], Study] | None = None

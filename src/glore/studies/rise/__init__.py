@@ -1,0 +1,37 @@
+"""Study `rise`: does a model that is asked again improve, and which part of its training does it?
+
+RISE (Qu et al. 2024, arXiv 2407.18219) trains a model to improve its own last attempt: the attempts
+are its own, right ones among them, the improved ones are the best of N of the model itself,
+weighted by exp(reward / τ), and turns follow each other at test time, with a majority over them.
+GLoRe's refiner learns from wrong drafts of the student alone, and needs an ORM to keep right ones.
+The study takes these differences one at a time, each model with as many examples and the settings
+of the run's refiner.
+
+Assumptions, where RISE has it otherwise: the window is one attempt, not the conversation; there are
+two rounds, the first on the run's samples of the student (whose best of N don't see the attempt
+before); every round starts from the student, on the examples of all rounds, as expert iteration
+does; weights are rounded to whole numbers (12 to 1 at τ = 0.4). An ablation of round 2 would train
+two models more, so the ablations are those of round 1.
+
+examples  states, improved attempts, weights
+turns     attempts in turns
+stages    data, trainings, turns on the test questions
+results   accuracy by turn, what turns change, differences
+"""
+
+from __future__ import annotations
+
+from glore.studies.rise.results import results, rise_charts, rise_findings, rise_tables
+from glore.studies.rise.stages import rise_stages
+from glore.studies.study import Study
+
+__all__ = ["STUDY"]
+
+STUDY = Study(
+    "rise",
+    "RISE's turns against GLoRe's refiner, one difference at a time (arXiv 2407.18219).",
+    lambda config: (*rise_stages(config), results),
+    rise_tables,
+    rise_charts,
+    rise_findings,
+)

@@ -1,0 +1,289 @@
+"""The stages of the study: data and trainings of RISE and of its ablations, turns on the test
+questions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from glore.config import RunConfig
+from glore.pipeline import Stage, StageContext, declare
+from glore.prompts import PromptLayout
+from glore.records import Problem, RefinementPair, Solution
+from glore.solutions import by_problem, first_of_each
+from glore.stages.checks import check_engine, check_training
+from glore.stages.common import SAMPLING, drawn_by, problems_by_id, sample
+from glore.stages.estimates import draft_tokens, refiner_tokens, sample_tokens
+from glore.stages.fine_tuning import TRAINING, base_model, base_opened, train_lm
+from glore.studies.rise.examples import (
+    TurnExample,
+    as_targets,
+    first_turns,
+    kept_right,
+    next_turns,
+    subsample,
+)
+from glore.studies.rise.turns import answer_again, play_turns
+
+__all__ = [
+    "GLORE",
+    "GLORE_RIGHT",
+    "N_TURNS",
+    "ONLY_TARGETS",
+    "ONLY_WRONG",
+    "RISE",
+    "ROUND_1",
+    "VARIANTS",
+    "Variant",
+    "rise_stages",
+    "turns",
+]
+
+BEST_OF = 4
+"""N: attempts of which the best is learned from."""
+N_TURNS = 5
+PARALLEL = 5
+"""Attempts at turn 1 that majority voting sees (m5@t1)."""
+
+Steps = tuple[str, ...]
+GLORE, GLORE_RIGHT = "glore", "glore_right"
+ROUND_1, RISE = "rise_1", "rise_2"
+ONLY_WRONG, ONLY_TARGETS = "rise_only_wrong", "rise_only_right_targets"
+
+
+class Variant(NamedTuple):
+    """A model that is asked to try again, and what it learned from."""
+
+    name: str
+    model: str
+    about: str
+    marked: bool
+    """Whether `[BAD]` stands before the first step, as in GLoRe's global refinement."""
+    has_own_first: bool
+    """Whether turn 1 is the model's own; else the student's."""
+
+
+VARIANTS = (
+    Variant(GLORE, "refiner", "GLoRe's refiner, asked again", True, False),
+    Variant(GLORE_RIGHT, GLORE_RIGHT, "+ right drafts in training", True, False),
+    Variant(ONLY_WRONG, ONLY_WRONG, "RISE round 1 without right drafts", False, True),
+    Variant(ONLY_TARGETS, ONLY_TARGETS, "RISE round 1, right targets alone", False, True),
+    Variant(ROUND_1, ROUND_1, "RISE round 1", False, True),
+    Variant(RISE, RISE, "RISE round 2: own turns", False, True),
+)
+
+
+@declare(
+    "rise_examples_1",
+    inputs=("samples", "pairs"),
+    reads=("reward.draft_samples",),
+    opens=lambda _: (),
+)
+def examples_1(ctx: StageContext) -> None:
+    """Round 1, from the run's samples of the student: the draft of turn 2 is one of them, and the
+    best of the question's other ones is the improved attempt.
+    """
+    samples = ctx.read("samples", Solution)
+    attempts = first_of_each(samples, BEST_OF)
+    drafts = first_of_each(samples, ctx.config.reward.draft_samples)
+    others = by_problem(samples)
+    attempts_of = {
+        d.id: [s for s in others[d.problem_id] if s.id != d.id][:BEST_OF] for d in drafts
+    }
+    found = [
+        *first_turns(attempts, ctx.seed),
+        *next_turns(drafts, attempts_of, ctx.seed),
+    ]
+    ctx.write(found, TurnExample)
+    _count_examples(ctx, found)
+
+
+def _count_examples(ctx: StageContext, found: Sequence[TurnExample]) -> None:
+    ctx.count(
+        examples=len(found),
+        first_turns=sum(e.turn == 1 for e in found),
+        right_drafts=sum(e.draft_correct == "right" for e in found),
+        right_targets=sum(e.reward > 0 for e in found),
+    )
+
+
+@declare(
+    "rise_own_turns",
+    inputs=("rise_1",),
+    reads=("reward.questions", *drawn_by("reward"), *SAMPLING),
+    opens=lambda _: (ROUND_1,),
+    estimate=lambda c: round(2 * BEST_OF * sample_tokens(c) / c.reward.samples),
+    checks=(check_engine,),
+)
+def own_turns(ctx: StageContext) -> None:
+    """Round 2: N first attempts at every training question by the model of round 1, and N next ones
+    after the first of them. Parts: `first`, `next`.
+    """
+    asked = {s.problem_id for s in ctx.read("samples", Solution)}
+    known = problems_by_id(ctx, "train")
+    reward = ctx.config.reward
+    first = sample(
+        ctx,
+        ctx.model_dir(ROUND_1),
+        [p for p in known.values() if p.id in asked],
+        source=ROUND_1,
+        n=BEST_OF,
+        drawn=reward,
+        part="first",
+    )
+    drafts = first_of_each(first, 1)
+    answer_again(ctx, ROUND_1, drafts, known, marked=False, drawn=reward, n=BEST_OF, part="next")
+
+
+@declare("rise_examples_2", inputs=("rise_own_turns",), opens=lambda _: ())
+def examples_2(ctx: StageContext) -> None:
+    """The examples of round 1 and those of the model's own turns."""
+    first = ctx.read("rise_own_turns", Solution, "first")
+    drafts = first_of_each(first, 1)
+    following: dict[str, list[Solution]] = {}
+    for solution in ctx.read("rise_own_turns", Solution, "next"):
+        following.setdefault(solution.draft_id or "", []).append(solution)
+    own = [*first_turns(first, ctx.seed), *next_turns(drafts, following, ctx.seed)]
+    ctx.write([*ctx.read("rise_examples_1", TurnExample), *own], TurnExample)
+    _count_examples(ctx, own)
+
+
+def _rise_training(
+    name: str,
+    source: str,
+    keeps: Callable[[TurnExample], bool] = lambda e: True,
+    weighted: bool = True,
+) -> Stage:
+    """Fine-tune the student on as many examples as the run's refiner had pairs."""
+
+    def run(ctx: StageContext) -> None:
+        found = [e for e in ctx.read(source, TurnExample) if keeps(e)]
+        questions = {i: p.question for i, p in problems_by_id(ctx, "train").items()}
+        n = len(ctx.read("pairs", RefinementPair))
+        keys = [f"{i}/{e.problem_id}/{e.turn}" for i, e in enumerate(found)]
+        chosen = subsample(found, keys, n, ctx.seed)
+        ctx.count(examples=len(chosen), right_targets=sum(e.reward > 0 for e in chosen))
+
+        def targets(layout: PromptLayout) -> list[tuple[Steps, Steps]]:
+            return as_targets(chosen, questions, layout, weighted)
+
+        train_lm(ctx, name, targets, "refiner.train", ctx.model_dir("student"))
+
+    return Stage(
+        name,
+        run,
+        inputs=(source, "pairs", "student"),
+        reads=("refiner.train",),
+        uses=TRAINING,
+        models=(name,),
+        opens=lambda _: ("student",),
+        estimate=refiner_tokens,
+        checks=(check_training("refiner.train"),),
+    )
+
+
+def _run_glore_right(ctx: StageContext) -> None:
+    """GLoRe's refiner with right drafts among its pairs, which it is to leave alone; as many pairs
+    as the run's refiner had.
+    """
+    pairs = ctx.read("pairs", RefinementPair)
+    samples = ctx.read("samples", Solution)
+    right = kept_right(first_of_each(samples, ctx.config.reward.draft_samples))
+    mark = 0 if ctx.config.refiner.global_mark == "first" else None
+    everything = [*pairs, *(dataclasses.replace(p, marked_step=mark) for p in right)]
+    keys = [f"{i}/{p.draft_id}/{p.kind}" for i, p in enumerate(everything)]
+    chosen = subsample(everything, keys, len(pairs), ctx.seed)
+    questions = {i: p.question for i, p in problems_by_id(ctx, "train").items()}
+    ctx.count(examples=len(chosen), right_drafts=sum(p.kind == "right" for p in chosen))
+
+    def targets(layout: PromptLayout) -> list[tuple[Steps, Steps]]:
+        return [
+            (layout.refine(questions[p.problem_id], p.draft_steps, p.marked_step), p.target_steps)
+            for p in chosen
+        ]
+
+    is_student = ctx.config.refiner.init == "student"
+    start = ctx.model_dir("student") if is_student else base_model(ctx)
+    train_lm(ctx, GLORE_RIGHT, targets, "refiner.train", start)
+
+
+glore_right = Stage(
+    GLORE_RIGHT,
+    _run_glore_right,
+    inputs=("pairs", "student", "base"),
+    reads=(*("refiner.train", "refiner.init", "refiner.global_mark", "reward.draft_samples"),),
+    uses=TRAINING,
+    models=(GLORE_RIGHT,),
+    opens=lambda c: ("student",) if c.refiner.init == "student" else base_opened(c),
+    estimate=refiner_tokens,
+    checks=(check_training("refiner.train"),),
+)
+
+
+def _turn_tokens(config: RunConfig) -> int:
+    return draft_tokens(config) * len(VARIANTS) * 2 * N_TURNS
+
+
+@declare(
+    "rise_turns",
+    inputs=("test_drafts", "test_samples", "refiner", *(v.name for v in VARIANTS[1:])),
+    reads=("refiner.global_mark", *drawn_by("evaluation"), *SAMPLING),
+    opens=lambda _: tuple(v.model for v in VARIANTS),
+    estimate=_turn_tokens,
+    checks=(check_engine,),
+)
+def turns(ctx: StageContext) -> None:
+    """Five turns of every variant on the test questions, greedy and sampled.
+
+    Parts: `VARIANT_greedy_tN` and `VARIANT_sampled_tN`, N from 2; turn 1 is `…_t1` if it is the
+    model's own, else the run's drafts or samples.
+    """
+    problems = problems_by_id(ctx, "test")
+    for variant in VARIANTS:
+        marked = variant.marked and ctx.config.refiner.global_mark == "first"
+        for mode, drawn in (("greedy", None), ("sampled", ctx.config.evaluation)):
+            first = first_attempts(ctx, variant, mode)
+            play_turns(
+                ctx,
+                variant.model,
+                first_of_each(first, 1),
+                problems,
+                n_turns=N_TURNS,
+                marked=marked,
+                drawn=drawn,
+                part=f"{variant.name}_{mode}",
+            )
+
+
+def first_attempts(ctx: StageContext, variant: Variant, mode: str) -> list[Solution]:
+    """Turn 1 of a variant; `sampled`: several attempts at each question."""
+    if not variant.has_own_first:
+        return ctx.read("test_drafts" if mode == "greedy" else "test_samples", Solution)
+    return sample(
+        ctx,
+        ctx.model_dir(variant.model),
+        ctx.read("problems", Problem, "test"),
+        source=variant.name,
+        n=1 if mode == "greedy" else PARALLEL,
+        drawn=None if mode == "greedy" else ctx.config.evaluation,
+        part=f"{variant.name}_{mode}_t1",
+    )
+
+
+def rise_stages(config: RunConfig) -> tuple[Stage, ...]:
+    """All of them but the results, in order."""
+    return (
+        examples_1,
+        _rise_training(ROUND_1, examples_1.name),
+        own_turns,
+        examples_2,
+        _rise_training(RISE, examples_2.name),
+        _rise_training(
+            ONLY_WRONG, examples_1.name, lambda e: e.turn == 1 or e.draft_correct == "wrong"
+        ),
+        _rise_training(ONLY_TARGETS, examples_1.name, lambda e: e.reward > 0, weighted=False),
+        glore_right,
+        turns,
+    )
