@@ -13,10 +13,10 @@ from glore.records import Problem, Solution, StepScores
 from glore.statistics import Estimate, wilson
 from glore.studies.measured import Measured, difference
 
-__all__ = ["differences", "estimate", "right", "test_index"]
+__all__ = ["differences", "estimate", "question_index", "right"]
 
 
-def test_index(
+def question_index(
     ctx: StageContext,
     drafts: Sequence[Solution],
     samples: Sequence[Solution] = (),

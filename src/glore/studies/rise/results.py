@@ -27,7 +27,7 @@ from glore.studies.measured import (
     read_measured,
     share,
 )
-from glore.studies.paired import differences, estimate, right, test_index
+from glore.studies.paired import differences, estimate, question_index, right
 from glore.studies.rise.stages import (
     GLORE,
     GLORE_RIGHT,
@@ -104,7 +104,7 @@ def played(ctx: StageContext, variant: Variant, mode: str) -> Played:
 def results(ctx: StageContext) -> None:
     """All numbers of the tables."""
     drafts = ctx.read("test_drafts", Solution)
-    index, ids = test_index(ctx, drafts), [d.problem_id for d in drafts]
+    index, ids = question_index(ctx, drafts), [d.problem_id for d in drafts]
     greedy = {v.about: played(ctx, v, "greedy") for v in VARIANTS}
     sampled = {v.about: played(ctx, v, "sampled") for v in VARIANTS}
     found = [

@@ -1,0 +1,170 @@
+"""Study `rise`: what is learned from, what the turns see, and that the tables count the turns."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glore.config import RunConfig
+from glore.pipeline import run_stages
+from glore.prompts import PLAIN
+from glore.records import Solution, read_records
+from glore.stages import build_stages
+from glore.studies import find_study, run_study
+from glore.studies.measured import read_measured
+from glore.studies.rise.examples import (
+    TAU,
+    TurnExample,
+    as_targets,
+    best_of,
+    kept_right,
+    next_turns,
+    subsample,
+)
+from glore.studies.rise.stages import N_TURNS, VARIANTS
+from glore.training.examples import LMExample
+from support.pretend_models import World, config_of, pretend
+
+
+def solution(id: str, correct: str = "right", problem: str = "p", text: str = "") -> Solution:
+    steps = (text or f"text {id}", "#### 1")
+    return Solution(id, problem, steps, "1", correct, "student", None, 5, "eos", 0, 1.0)
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunConfig, World]]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        world = pretend(monkeypatch)
+        config = config_of(tmp_path_factory.mktemp("runs"))
+        run_stages(build_stages(config), config)
+        run_study(find_study("rise"), config)
+        yield config, world
+
+
+def read(config: RunConfig, stage: str, part: str) -> list[Solution]:
+    folder = config.run_dir / "studies" / "rise" / "stages" / stage
+    return read_records(sorted(folder.glob(f"{part}-0*.parquet")), Solution)
+
+
+@given(st.lists(st.sampled_from(("right", "wrong", "unknown")), max_size=6), st.integers(0, 99))
+def test_the_best_of_n_is_right_if_any_is(verdicts: list[str], seed: int) -> None:
+    options = [solution(str(i), verdict) for i, verdict in enumerate(verdicts)]
+    best = best_of(options, seed, "key")
+    gradable = [v for v in verdicts if v != "unknown"]
+    assert (best is None) == (not gradable)
+    if best is not None:
+        assert best.correct == ("right" if "right" in gradable else "wrong")
+        assert best_of(options[::-1], seed, "key") == best, "the order plays no part"
+
+
+def test_an_example_occurs_as_often_as_its_weight_says() -> None:
+    right = TurnExample("p", 2, ("a",), "wrong", ("b", "#### 1"), 1.0)
+    wrong = dataclasses.replace(right, reward=0.0)
+    first = TurnExample("p", 1, (), "", ("c",), 1.0)
+    found = Counter(as_targets([right, wrong, first], {"p": "Why?"}, PLAIN, weighted=True))
+    again, alone = PLAIN.refine("Why?", ("a",), None), PLAIN.solve("Why?")
+    ratio = round(math.exp(1 / TAU))
+    assert ratio == 12
+    assert found == {(again, ("b", "#### 1")): ratio + 1, (alone, ("c",)): ratio}
+    even = Counter(as_targets([right, first], {"p": "Why?"}, PLAIN, weighted=False))
+    assert set(even.values()) == {1}
+
+
+def test_a_draft_without_an_attempt_to_learn_from_is_left_out() -> None:
+    drafts = [solution("a", "wrong"), solution("b"), solution("c", "wrong")]
+    attempts = {"a": [solution("x"), solution("y", "wrong")], "c": [solution("z", "unknown")]}
+    (only,) = next_turns(drafts, attempts, 0)
+    assert (only.draft_steps, only.draft_correct) == (drafts[0].steps, "wrong")
+    assert (only.target_steps, only.reward) == (solution("x").steps, 1.0)
+
+
+def test_right_drafts_are_left_alone() -> None:
+    (pair,) = kept_right([solution("a"), solution("b", "wrong")])
+    assert pair.draft_steps == pair.target_steps == solution("a").steps
+
+
+@given(st.integers(0, 30), st.integers(0, 40), st.integers(0, 9))
+def test_a_subsample_keeps_the_order_and_grows(size: int, n: int, seed: int) -> None:
+    keys = [str(i) for i in range(size)]
+    found = subsample(range(size), keys, n, seed)
+    assert len(found) == min(size, n)
+    assert found == sorted(found)
+    assert set(found) <= set(subsample(range(size), keys, n + 1, seed))
+
+
+def test_every_model_learns_from_at_most_as_many_examples_as_the_refiner(
+    studied: tuple[RunConfig, World],
+) -> None:
+    _, world = studied
+    most = len(world.trained["refiner"])
+    for name in ("rise_1", "rise_2", "rise_only_wrong", "rise_only_right_targets", "glore_right"):
+        examples = [e for e in world.trained[name] if isinstance(e, LMExample)]
+        distinct = {(e.prompt, e.target) for e in examples}
+        assert 0 < len(distinct) <= most, name
+        assert world.bases[name] == ("base" if name == "glore_right" else "student")
+    drafts = [e.prompt for e in world.trained["glore_right"] if isinstance(e, LMExample)]
+    assert any("[BAD]" in segment for prompt in drafts for segment in prompt)
+    assert not any(
+        "[BAD]" in segment
+        for e in world.trained["rise_2"]
+        if isinstance(e, LMExample)
+        for segment in e.prompt
+    )
+
+
+def test_every_turn_sees_the_attempt_before_it(studied: tuple[RunConfig, World]) -> None:
+    config, world = studied
+    asked = {r.segments for e in world.engines["rise_2"] for r in e.requests}
+    before = read(config, "rise_turns", "rise_2_greedy_t1")
+    for turn in range(2, N_TURNS + 1):
+        after = read(config, "rise_turns", f"rise_2_greedy_t{turn}")
+        assert [s.draft_id for s in after] == [s.id for s in before]
+        for s in before:
+            assert any(
+                all(f"{step}\n" in segments for step in s.steps) and "Draft:" in segments[0]
+                for segments in asked
+            )
+        before = after
+
+
+def test_the_tables_count_the_turns(studied: tuple[RunConfig, World]) -> None:
+    config, _ = studied
+    folder = config.run_dir / "studies" / "rise"
+    measured = read_measured(folder, "rise_results")
+    cells = {(m.table, m.row, m.column): m for m in measured}
+    for variant in VARIANTS[2:]:
+        turns = [
+            read(config, "rise_turns", f"{variant.name}_greedy_t{t}") for t in range(1, N_TURNS + 1)
+        ]
+        right = [[s.correct == "right" for s in turn] for turn in turns]
+        n, way = len(right[0]), variant.about
+        for t in range(N_TURNS):
+            cell = cells["rise-turns", (way,), f"turn {t + 1}"]
+            assert (cell.value, cell.n) == (sum(right[t]) / n, n)
+        oracle = cells["rise-turns", (way,), "stopped by an oracle"]
+        assert oracle.value == sum(map(any, zip(*right, strict=True))) / n
+        for t in range(1, N_TURNS):
+            row = (way, f"{t} → {t + 1}")
+            fixed = cells["rise-changes", row, "fixed"].value
+            broken = cells["rise-changes", row, "broken"].value
+            assert fixed is not None
+            assert broken is not None
+            assert fixed - broken == pytest.approx((sum(right[t]) - sum(right[t - 1])) / n)
+        tokens = sum(s.n_tokens for turn in turns for s in turn) / n
+        cell = cells["rise-turns", (way,), f"tokens, {N_TURNS} turns"]
+        assert cell.value == pytest.approx(tokens)
+    for m in measured:
+        if m.table == "rise-differences" and not any(", " in way for way in m.row):
+            first, second = (cells["rise-turns", (way,), f"turn {N_TURNS}"].value for way in m.row)
+            assert first is not None
+            assert second is not None
+            assert m.value == pytest.approx(first - second)
+            assert m.n == 8
+    said = " ".join(find_study("rise").findings(config, folder))
+    assert "points" in said
