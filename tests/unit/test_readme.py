@@ -56,7 +56,8 @@ def test_every_glore_command_is_understood(words: list[str]) -> None:
 
 @pytest.mark.parametrize("words", [w for w in GLORE_COMMANDS if w[0] == "run"], ids=" ".join)
 def test_every_recipe_takes_the_settings_shown(words: list[str]) -> None:
-    config = load_config(ROOT / words[1], [w for w in words[2:] if "=" in w])
+    recipe = ROOT / words[1] if "/" in words[1] else words[1]
+    config = load_config(recipe, [w for w in words[2:] if "=" in w])
     if "--until" in words:
         from glore.stages import build_stages
 

@@ -1,6 +1,5 @@
 """The commands: `glore run · refine · serve · report · compare · show · study · regrade · export ·
-validate`, and, from `solution_commands`, `label · train · score`.
-
+validate`; from `solution_commands`, `label · train · score`; from `recipe_commands`, `recipes`.
 
 `glore.cli.failures` turns every error into one line and an exit code.
 
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from glore.cli.failures import outcome, run_app
+from glore.cli.recipe_commands import recipes
 from glore.cli.solution_commands import label, score, train
 from glore.errors import DataError, RunError, printable, shown
 
@@ -44,7 +44,10 @@ ExistingRun = Annotated[
 
 @app.command()
 def run(
-    recipe: Annotated[Path, typer.Argument(help="A YAML file such as recipes/quickstart.yaml.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="A YAML file, or the name of a recipe (glore recipes), as quickstart."),
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -418,7 +421,7 @@ def validate(
             raise typer.Exit(1)
 
 
-for command in (label, train, score):
+for command in (label, train, score, recipes):
     app.command()(command)
 
 

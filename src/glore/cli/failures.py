@@ -121,10 +121,7 @@ def _usage(error: Exception, arguments: Sequence[str]) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "glore"
     if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
-        return (
-            "no command was given; choose one of those above, "
-            "such as: glore run recipes/quickstart.yaml"
-        )
+        return "no command was given; choose one of those above, such as: glore run quickstart"
     said = " ".join(str(getattr(error, "format_message", error.__str__)()).split())
     option = getattr(error, "option_name", None)
     given = next((a for a in arguments if isinstance(option, str) and a.startswith(option)), None)

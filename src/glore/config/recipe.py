@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from glore.config.kinds import KindSettings
+from glore.config.packaged import packaged_recipes, recipe_path
 from glore.config.resolved import (
     FILE_NAME,
     at_folder,
@@ -40,12 +41,15 @@ _SECRET = re.compile(
 def load_config(recipe: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> RunConfig:
     """Read a recipe and apply dotted overrides such as `labels.rollouts=4` (values are YAML).
 
+    `recipe` is a path or, as a text without `/` and `.`, the name of a recipe that comes with
+    glore (`glore.config.packaged`).
+
     The `config.yaml` of a run stands for the run in its folder, wherever that is now. With `name`
     or `runs_dir` among the overrides it becomes another run. Settings that run commands or send a
     variable away count among the overrides only (`glore.config.trust`). Raises ConfigError naming
     the file, the key, the value and the fix.
     """
-    path = _expanded(Path(recipe))
+    path = _expanded(recipe_path(recipe) if isinstance(recipe, str) else recipe)
     folder = run_folder_of(path)
     if folder is None:
         return _read(path, overrides)
@@ -109,7 +113,7 @@ def _read(
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"can't read the recipe {path}: {getattr(error, 'strerror', None) or error}; "
-            "give the path of a YAML file such as recipes/quickstart.yaml"
+            f"{_instead(path)}"
         ) from error
     if run_folder is not None:
         check_complete(text, path)
@@ -133,6 +137,13 @@ def _read(
     elif problem := untrusted(data, given):
         raise ConfigError(f"{path}: {problem}")
     return _checked(data, str(path), overrides)
+
+
+def _instead(path: Path) -> str:
+    """What to give instead of a recipe that can't be read."""
+    if path.stem in packaged_recipes() and path.parent.name == "recipes":
+        return f"glore has that recipe inside: glore run {path.stem}"
+    return "give the path of a YAML file, or the name of a recipe (glore recipes lists them)"
 
 
 def _checked(data: dict[object, object], where: str, overrides: Sequence[str]) -> RunConfig:

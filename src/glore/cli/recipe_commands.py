@@ -1,0 +1,48 @@
+"""The commands on what comes with glore: `glore recipes · settings`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from glore.cli.failures import outcome
+from glore.errors import ConfigError, shown
+
+__all__ = ["recipes"]
+
+
+def recipes(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="A recipe, or accelerate/ddp, …: printed. Default: the list."
+        ),
+    ] = None,
+    path: Annotated[
+        bool, typer.Option("--path", help="Print the file's path (without NAME: the folder's).")
+    ] = False,
+) -> None:
+    """List the recipes that come with glore, or print one: glore recipes small > mine.yaml."""
+    with outcome():
+        from glore.config.packaged import packaged_recipes, recipe_summary, recipes_folder
+
+        if name is None:
+            if path:
+                print(recipes_folder())
+                return
+            known = packaged_recipes()
+            width = max(map(len, known), default=0)
+            for recipe, file in known.items():
+                print(f"{recipe:{width}}  {recipe_summary(file)}")
+            return
+        folder = recipes_folder()
+        files = {str(p.relative_to(folder).with_suffix("")): p for p in folder.rglob("*.yaml")}
+        if name not in files:
+            raise ConfigError(
+                f"there is no recipe {shown(name)}; there are {', '.join(sorted(files))}"
+            )
+        print(
+            files[name] if path else files[name].read_text(encoding="utf-8"),
+            end="\n" if path else "",
+        )
