@@ -29,6 +29,7 @@ __all__ = ["STUDIES", "NoSettings", "Study", "configured", "find_study", "own_se
 
 STUDIES: Mapping[str, str] = MappingProxyType(
     {
+        "budget": "glore.studies.budget:STUDY",
         "rerank": "glore.studies.rerank:STUDY",
         "rise": "glore.studies.rise:STUDY",
         "where": "glore.studies.where:STUDY",
