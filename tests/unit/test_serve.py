@@ -11,6 +11,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("fastapi", reason="glore serve needs the extra serve: pip install glore[serve]")
 pytest.importorskip("uvicorn", reason="glore serve needs the extra serve: pip install glore[serve]")
@@ -21,9 +23,11 @@ from glore.errors import ConfigError
 from glore.prompts import BAD_MARK, PromptLayout
 from glore.refiner import RefineOptions, Refiner
 from glore.serve.app import create_app
+from glore.serve.every_mark import marks
 from glore.serve.keys import KEY_VARIABLE, read_key
 from glore.serve.limits import Limits
 from glore.serve.served import Served
+from glore.where import first_bad_step
 from support.fakes import FunctionEngine
 from support.live_server import live, until
 from support.tiny_models import tiny_tokenizer
@@ -49,6 +53,8 @@ class Models:
         assert self.gate.wait(30)
         if "fail" in "".join(request.segments):
             raise RuntimeError("a secret of the server")
+        if "every" in "".join(request.segments):
+            return "a\nb\nc\nd"
         if request.params.stop:
             return "cut here"
         return ANSWERS[seed % 3] if request.params.temperature else ANSWERS[0]
@@ -179,6 +185,37 @@ def test_refine_gives_the_whole_trace(client: httpx2.Client) -> None:
     assert found["candidate_kinds"] == ["draft", "global", "local"]
     assert found["candidate_scores"] == [0.25, 0.95, 0.95]
     assert (found["chosen"], found["answer"], found["text"]) == (1, "7", "right\n#### 7")
+
+
+def test_every_mark_is_refined_where_asked(client: httpx2.Client, models: Models) -> None:
+    plain = client.post("/v1/refine", json={"question": "q"}).json()
+    assert "solutions" not in plain
+    scores = dict(zip(("a", "b", "c", "d"), (0.8, 0.9, 0.7, 0.2), strict=True))
+    GOOD.update(scores)
+    found = client.post("/v1/refine", json={"question": "every", "every_mark": True}).json()
+    for step in scores:
+        del GOOD[step]
+    assert (found["marked_step"], found["chosen"]) == (3, 1)
+    draft, *others = found["solutions"]
+    assert (draft["kind"], draft["sorm"], draft["score"]) == ("draft", [0.8, 0.9, 0.7, 0.2], 0.2)
+    assert [(s["kind"], s["marked_step"]) for s in others] == [
+        ("global", None),
+        ("local", 0),
+        ("local", 2),
+        ("local", 3),
+    ]
+    assert {(s["answer"], s["score"], tuple(s["orm"])) for s in others} == {
+        ("7", 0.95, (0.9, 0.95))
+    }
+    assert found["usage"]["completion_tokens"] == sum(s["n_tokens"] for s in found["solutions"])
+    assert found["usage"]["completion_tokens"] == found["n_tokens"] + 2 * 4
+
+
+@given(st.lists(st.sampled_from([0.0, 0.1, 0.5, 0.7, 1.0]), max_size=9))
+def test_marks_are_those_of_all_thresholds(scores: list[float]) -> None:
+    thresholds = [*scores, *(p / 2 for p in scores), 0.0, 1.0]
+    found = {first_bad_step(scores, t) for t in thresholds} - {None}
+    assert set(marks(scores)) == found
 
 
 def test_scores_are_those_of_both_models(client: httpx2.Client) -> None:

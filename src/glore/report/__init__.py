@@ -11,13 +11,14 @@ summary           what came out, in plain words
 figures           inline SVG, drawn with `svg`
 judging_figures   rerank curves, calibration, label balance
 solution_browser  the data of the solution browser
-page              the HTML page (page.css, page.js)
+page              the HTML page (page.css, page.js, solutions.js)
+assets            style and scripts of pages, and the policy that allows no others
 terminal          rich tables
 paper             the paper's numbers, for orientation
 """
 
 from __future__ import annotations
 
-from glore.report.build import build_report, print_tables
+from glore.report.build import browser_data, build_report, print_tables
 
-__all__ = ["build_report", "print_tables"]
+__all__ = ["browser_data", "build_report", "print_tables"]

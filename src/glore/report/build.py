@@ -17,12 +17,13 @@ from glore.pipeline.integrity import check_belongs_together
 from glore.pipeline.marks import read_done
 from glore.pipeline.recorded import changed_since, made_with
 from glore.report.page import RunFacts, StageFacts, render_page
+from glore.report.solution_browser import Json, solution_data
 from glore.report.studied import StudySection
 from glore.report.table_files import TABLES, write_tables
 from glore.report.terminal import print_evaluation
 from glore.stages import build_stages, evaluation_options, read_inputs
 
-__all__ = ["build_report", "print_tables"]
+__all__ = ["browser_data", "build_report", "print_tables"]
 
 
 def build_report(run_dir: Path, studies: Sequence[StudySection] = ()) -> Path:
@@ -37,6 +38,15 @@ def build_report(run_dir: Path, studies: Sequence[StudySection] = ()) -> Path:
     page = render_page(evaluation, read_inputs(run_dir, made), _facts(run_dir, made), studies)
     write_text(path, page)
     return path
+
+
+def browser_data(run_dir: Path) -> dict[str, Json]:
+    """The test set of a finished run as the solution browser shows it, every digit kept. Raises
+    RunError if the run is not finished, or its stages don't fit each other.
+    """
+    made = _made_with(run_dir)
+    check_belongs_together(run_dir, [stage.name for stage in build_stages(made)])
+    return solution_data(read_inputs(run_dir, made), evaluation_options(made), digits=None)
 
 
 def print_tables(run_dir: Path, console: Console) -> None:

@@ -7,18 +7,16 @@ hashes. Even a mistake in the escaping would not let a model's text run.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import hashlib
 import re
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 
 from glore.evaluation import Evaluation, EvaluationInputs
 from glore.evaluation.headline import accuracy, fixed_by_both, gain, sorm_steps
 from glore.evaluation.refinement import GREEDY, RERANKED
 from glore.progress import duration
+from glore.report.assets import asset, policy
 from glore.report.charts import draw
 from glore.report.figures import figures
 from glore.report.solution_browser import embedded, solution_data
@@ -63,11 +61,8 @@ def render_page(
     studies: Sequence[StudySection] = (),
 ) -> str:
     """The whole page as HTML text."""
-    style, script = _asset("chart.css") + _asset("page.css"), _asset("page.js")
-    policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
+    style = asset("glore.report", "chart.css", "page.css")
+    script = asset("glore.report", "solutions.js", "page.js")
     body = "\n".join(
         (
             _header(evaluation, facts, has_studies=bool(studies)),
@@ -84,7 +79,7 @@ def render_page(
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta http-equiv="Content-Security-Policy" content="{policy(style, script)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">
 <link rel="icon" href="data:,">
@@ -98,14 +93,6 @@ def render_page(
 </body>
 </html>
 """
-
-
-def _asset(name: str) -> str:
-    return files("glore.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _hash(content: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
 def _header(e: Evaluation, facts: RunFacts, has_studies: bool) -> str:
@@ -200,7 +187,9 @@ placeholder="Search questions and steps" aria-label="Search questions and steps"
 <p class="legend"><span>Probability of success after a step:
 0<span class="ramp"></span>1. The colour of the step itself is the SORM's.</span>
 <span>✓ / ✗: a good or a bad step, by the exact truth if the task knows it, else by rollouts</span>
-<span>[BAD]: the first step that the SORM scores at or below the threshold</span></p></section>"""
+<span>[BAD]: the first step that the SORM scores at or below the threshold</span>
+<span>Needless: the draft was right, but the ORM called it wrong or a refinement was chosen</span>
+</p></section>"""
 
 
 def _tables(e: Evaluation) -> str:

@@ -61,7 +61,7 @@ class Asking:
         """`/v1/refine`."""
         prompt = self._prompt("question", body.question, self._served.refiner.layout)
         draw = self._draw(GLORE, body, body.max_tokens, ())
-        return Sampling(GLORE, (prompt,), 1, 1, draw)
+        return Sampling(GLORE, (prompt,), 1, 1, draw, every_mark=bool(body.every_mark))
 
     def score(self, body: ScoreBody) -> Scoring:
         """`/v1/score`."""

@@ -117,6 +117,11 @@ class RefineBody(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
     question: str
+    every_mark: bool | None = Field(
+        None,
+        description="Also refine from every step that some threshold would mark, and give all "
+        "solutions with the scores of their steps.",
+    )
     seed: int | None = None
     max_tokens: int | None = None
     temperature: float | None = Field(None, allow_inf_nan=False)

@@ -13,7 +13,16 @@ from glore.serve.work import Choice, Draw
 from glore.solutions import completion_text
 from glore.tasks.grading.grade import find_answer, normalise_gold
 
-__all__ = ["Chosen", "best_of", "by_majority", "chosen", "cut", "drawn", "solution_text"]
+__all__ = [
+    "Chosen",
+    "answer_of",
+    "best_of",
+    "by_majority",
+    "chosen",
+    "cut",
+    "drawn",
+    "solution_text",
+]
 
 
 class Chosen(NamedTuple):
@@ -26,8 +35,13 @@ class Chosen(NamedTuple):
 def chosen(served: Served, completion: Completion) -> Chosen:
     """A completion → its steps and its final answer, in the graders' spelling."""
     steps = completion_text(completion.text, served.refiner.layout.steps).steps
-    found = find_answer(lines_of(steps), boxed=True)
-    return Chosen(steps, None if found is None else normalise_gold(found) or found)
+    return Chosen(steps, answer_of(steps))
+
+
+def answer_of(steps: Sequence[str]) -> str | None:
+    """The final answer of a solution, in the graders' spelling."""
+    found = find_answer(lines_of(tuple(steps)), boxed=True)
+    return None if found is None else normalise_gold(found) or found
 
 
 def drawn(served: Served, completions: Sequence[Completion], draw: Draw) -> Choice:

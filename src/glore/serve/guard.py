@@ -18,8 +18,8 @@ from glore.serve.limits import Limits
 
 __all__ = ["App", "Guard", "Receive", "Scope", "Send"]
 
-OPEN = frozenset(("/healthz",))
-"""Routes that ask for no key."""
+OPEN = frozenset(("/healthz", "/"))
+"""Routes that ask for no key: the page at `/` holds nothing of the run, and asks for one itself."""
 DISCARDED = 16
 """Bodies that are refused are read to their end, up to so many times the limit."""
 Scope = MutableMapping[str, Any]

@@ -17,6 +17,7 @@ from glore.records import Refinement
 from glore.refiner import Refiner
 from glore.seeds import stable_seed
 from glore.serve.choosing import cut, solution_text
+from glore.serve.every_mark import every_candidate
 from glore.serve.served import Served
 from glore.serve.work import Answer, Choice, Draw, Job, Sampling
 
@@ -60,14 +61,26 @@ def refine_jobs(served: Served, jobs: Sequence[Job]) -> None:
     own = Refiner(student, refiner, given.orm, given.sorm, given.options, given.layout)
     found = own.refine(questions)
     ended = {**student.completions, **refiner.completions}
+    works = [job.work for job in jobs if isinstance(job.work, Sampling)]
+    wanted = [work.every_mark for work in works for _ in range(len(work.prompts) * work.n)]
+    tokens = [draw.max_tokens for draw, _ in draws]
+    more = every_candidate(given, found, wanted, ended, tokens)
     start = 0
-    for job in jobs:
-        work = job.work
-        assert isinstance(work, Sampling)
+    for job, work in zip(jobs, works, strict=True):
         own_part = found[start : start + len(work.prompts) * work.n]
         start += len(own_part)
-        choices = tuple(_choice(r, ended, work.draw, given.layout.steps) for r in own_part)
-        job.future.set_result(Answer(choices, sum(r.n_tokens for r in own_part)))
+        choices = tuple(
+            dataclasses.replace(
+                _choice(r, ended, work.draw, given.layout.steps),
+                candidates=more.get(r.problem_id, ()),
+            )
+            for r in own_part
+        )
+        n_tokens = sum(
+            sum(c.n_tokens for c in more[r.problem_id]) if r.problem_id in more else r.n_tokens
+            for r in own_part
+        )
+        job.future.set_result(Answer(choices, n_tokens))
 
 
 class _Around(Closable):

@@ -17,6 +17,7 @@ from glore.models import load_tokenizer
 from glore.refiner import Refiner
 from glore.serve.app import create_app
 from glore.serve.limits import Limits
+from glore.serve.playground import Browsed
 from glore.serve.served import Served
 
 __all__ = ["serve_run"]
@@ -40,7 +41,7 @@ def serve_run(
     with _bound(host, port) as listener, Refiner.from_run(config.run_dir) as refiner:
         folder = config.run_dir / "models" / "student"
         served = Served.of(refiner, load_tokenizer(folder), config, _context(folder))
-        app = create_app(served, limits, key)
+        app = create_app(served, limits, key, Browsed.of(config.run_dir))
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
@@ -54,7 +55,10 @@ def serve_run(
             say(f"warning: {host} can be reached from elsewhere, and no API key is asked for")
         where = f"[{host}]" if ":" in host else host
         url = f"http://{where}:{listener.getsockname()[1]}/v1"
-        say(f"serving {config.run_dir} at {url}; Ctrl-C or SIGTERM ends it")
+        say(
+            f"serving {config.run_dir} at {url}, for people at {url.removesuffix('v1')}; Ctrl-C or "
+            "SIGTERM ends it"
+        )
         # uvicorn raises the signal again after it has drained; for SIGTERM that is the end we want.
         before = signal.signal(signal.SIGTERM, lambda *_: None)
         try:

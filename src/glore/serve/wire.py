@@ -94,15 +94,17 @@ def usage(work: Sampling, answer: Answer) -> Json:
 
 
 def trace(work: Sampling, answer: Answer) -> Json:
-    """Every value of a refinement."""
+    """Every value of a refinement; with `every_mark`, also `solutions` (`work.Candidate`)."""
     (choice,) = answer.choices
     assert choice.refinement is not None
+    more = bool(choice.candidates)
     return {
         "object": "refinement",
         **{k: v for k, v in dataclasses.asdict(choice.refinement).items() if k != "problem_id"},
         "text": choice.text,
         "finish_reason": choice.finish_reason,
         "usage": usage(work, answer),
+        **({"solutions": list(map(dataclasses.asdict, choice.candidates))} if more else {}),
     }
 
 

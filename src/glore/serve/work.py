@@ -8,7 +8,17 @@ from concurrent.futures import Future
 from glore.prompts import PromptLayout
 from glore.records import Refinement
 
-__all__ = ["Answer", "Choice", "Draw", "Job", "Prompt", "Sampling", "Scores", "Scoring"]
+__all__ = [
+    "Answer",
+    "Candidate",
+    "Choice",
+    "Draw",
+    "Job",
+    "Prompt",
+    "Sampling",
+    "Scores",
+    "Scoring",
+]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,6 +53,8 @@ class Sampling:
     n: int
     best_of: int
     draw: Draw
+    every_mark: bool = False
+    """For the model glore: also refine from every step that some threshold would mark."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,6 +63,25 @@ class Scoring:
 
     question: str
     steps: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Candidate:
+    """A solution that some threshold lets the reranker choose from."""
+
+    kind: str
+    """`draft`, `global` or `local`."""
+    marked_step: int | None
+    """Of a local refinement: the 0-based step that `[BAD]` preceded."""
+    steps: tuple[str, ...]
+    orm: tuple[float, ...]
+    """Probability after every step."""
+    sorm: tuple[float, ...]
+    score: float
+    """The reranker's."""
+    answer: str | None
+    n_tokens: int
+    finish_reason: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,6 +95,9 @@ class Choice:
     """What a composite model did, as text; empty for the student."""
     refinement: Refinement | None = None
     """Every value on the way, for the model glore."""
+    candidates: tuple[Candidate, ...] = ()
+    """With `Sampling.every_mark`: the draft, its global refinement, then local ones by their mark.
+    """
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
