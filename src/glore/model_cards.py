@@ -28,6 +28,13 @@ _FRAME = {
         "its line break and encoded by itself; p(good) of a step is class 1 at the step's last "
         "token."
     ),
+    "pairs": (
+        "Its input is the question (`Question: …`, `Answer:`, or a chat) and the steps, each with "
+        "its line break and encoded by itself. The score of a solution is class 1 at its last "
+        "token, σ(r), trained with −log σ(r_right − r_wrong) on pairs of a right and a wrong "
+        "solution of one question. It ranks solutions of one question; 0.5 means nothing, and the "
+        "scores of the other steps were not trained."
+    ),
 }
 _LOAD = {
     "causal": """\
@@ -74,6 +81,17 @@ trainer = GRPOTrainer(model=POLICY, reward_funcs=reward, train_dataset=DATA)
 ```
 """,
 }
+# The score of the last step is the solution's.
+_LOAD["pairs"] = (
+    _LOAD["steps"]
+    .replace("[scores] = ", "[(*_, score)] = ")
+    .replace("class 1 at positions", "class 1 at the last position")
+    .replace("scores = logits.softmax(-1)[:, 1]", "score = logits.softmax(-1)[-1, 1]")
+    .replace(
+        "scores = output.outputs.data[solution.positions, 1]",
+        "score = output.outputs.data[solution.positions[-1], 1]",
+    )
+)
 _LIMITS = {
     "causal": (
         "Not an assistant and not a general model: it was trained on the questions of one task and "
@@ -85,6 +103,13 @@ _LIMITS = {
         "student, for the same task, in the same form. For another model's solutions they are "
         "uncalibrated until measured. A reward model can be fooled: in training against it, watch "
         "the answers themselves. It says nothing about truth or safety of other text."
+    ),
+    "pairs": (
+        "Its scores compare solutions of one question, like those it was trained on: by the same "
+        "student, for the same task, in the same form. They are no probabilities that an answer "
+        "is right, don't compare solutions of two questions, and don't find the wrong step of one. "
+        "A reward model can be fooled: in training against it, watch the answers themselves. It "
+        "says nothing about truth or safety of other text."
     ),
 }
 
@@ -115,8 +140,8 @@ def model_card(
 ) -> str:
     """The card of a model that was trained here, Markdown without front matter.
 
-    `what`: the model in a sentence, with its base; `kind`: `causal` or `steps`; `about`: its data
-    and recipe, a line each.
+    `what`: the model in a sentence, with its base; `kind`: `causal`, `steps` or `pairs`; `about`:
+    its data and recipe, a line each.
     """
     lines = [
         f"# {name}",

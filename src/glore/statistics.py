@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -119,6 +119,10 @@ def _log_tail_p(n: int, smaller: int) -> float:
     return 2 * math.exp(top) * sum(math.exp(x - top) for x in logs)
 
 
+MAX_KEPT_WEIGHTS = 20_000_000
+"""Draws × clusters whose weights are kept for the next estimate; of more they are drawn again."""
+
+
 class Resampler:
     """A bootstrap over clusters, deterministic in (clusters, n_draws, seed). `keeps`: estimates are
     `Kept`.
@@ -158,7 +162,7 @@ class Resampler:
         sums_CM = self._cluster_sums(units, columns_UM)
         with np.errstate(invalid="ignore", divide="ignore"):
             value = float(statistic(sums_CM.sum(axis=0, keepdims=True))[0])
-            return value, statistic(self._weights() @ sums_CM)
+            return value, statistic(self._resampled(sums_CM))
 
     def kept(
         self,
@@ -204,16 +208,20 @@ class Resampler:
         np.add.at(sums_CM, [self._row[u] for u in units], columns_UM)
         return sums_CM
 
-    def _weights(self) -> FloatArray:
-        """How often each draw has each cluster, [B, C]. Made once."""
+    def _resampled(self, sums_CM: FloatArray) -> FloatArray:
+        """Column sums of each draw, [B, M]."""
+        if self._n_draws * len(self._row) > MAX_KEPT_WEIGHTS:
+            return np.stack([weights_C @ sums_CM for weights_C in self._drawn()])
         if self._weights_BC is None:
-            rng = np.random.default_rng(self._seed)
-            n = len(self._row)
-            counts = (
-                np.bincount(rng.integers(0, n, size=n), minlength=n) for _ in range(self._n_draws)
-            )
-            self._weights_BC = np.stack([c.astype(np.float64) for c in counts])
-        return self._weights_BC
+            self._weights_BC = np.stack(list(self._drawn()))
+        return self._weights_BC @ sums_CM
+
+    def _drawn(self) -> Iterator[FloatArray]:
+        """How often each draw has each cluster, [C], draw by draw."""
+        rng = np.random.default_rng(self._seed)
+        n = len(self._row)
+        for _ in range(self._n_draws):
+            yield np.bincount(rng.integers(0, n, size=n), minlength=n).astype(np.float64)
 
 
 def ratio(sums: FloatArray) -> FloatArray:

@@ -2,8 +2,9 @@
 (methods 2 and 5).
 
 Every step of a solution gets the label of its final answer, so the ORM estimates the value of the
-student, V^π. The Balanced ORM is trained on as many right as wrong solutions of every question.
-Both leave out ungraded solutions.
+student, V^π. The Balanced ORM is trained on as many right as wrong solutions of every question. The
+contrastive reward model compares a right and a wrong solution of one question. All leave out
+ungraded solutions.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from glore.records import Solution, StepLabels
 from glore.seeds import stable_seed
 from glore.solutions import by_problem
 
-__all__ = ["balanced_solutions", "needs_work", "orm_labels"]
+__all__ = ["balanced_solutions", "contrastive_pairs", "needs_work", "orm_labels"]
 
 
 def orm_labels(solutions: Sequence[Solution], rule: str = "orm") -> list[StepLabels]:
@@ -39,6 +40,21 @@ def balanced_solutions(solutions: Sequence[Solution], seed: int) -> list[Solutio
         for ids in (right, wrong):
             kept.update(sorted(ids, key=lambda i: (stable_seed(seed, "balanced_orm", i), i))[:n])
     return [s for s in solutions if s.id in kept]
+
+
+def contrastive_pairs(solutions: Sequence[Solution], seed: int) -> list[tuple[Solution, Solution]]:
+    """min(n+, n−) pairs of a right and a wrong solution of each question, in the order of the
+    questions (App. F). No solution is in two pairs.
+
+    The solutions are those of `balanced_solutions`, so both kinds of reward model can learn from
+    the same ones. Who is paired with whom is by hash of the ids, so it depends on no order.
+    """
+    pairs: list[tuple[Solution, Solution]] = []
+    for group in by_problem(balanced_solutions(solutions, seed)).values():
+        ranked = sorted(group, key=lambda s: (stable_seed(seed, "contrastive", s.id), s.id))
+        right, wrong = ([s for s in ranked if s.correct == x] for x in ("right", "wrong"))
+        pairs.extend(zip(right, wrong, strict=True))
+    return pairs
 
 
 def needs_work(p_correct: Sequence[float], threshold: float) -> bool:

@@ -1,9 +1,14 @@
-"""What this process has started, from /proc (Linux)."""
+"""What this process has started, from /proc (Linux), and a launcher of two processes."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+TWO_PROCESSES = "torchrun --standalone --local_addr 127.0.0.1 --nproc_per_node 2"
+"""A launcher of two processes on this machine. It takes a port that the system chooses and holds it
+from then on: a port that is chosen before it starts may be taken by then.
+"""
 
 
 def descendants() -> dict[int, str]:

@@ -51,7 +51,7 @@ def card(kind: str, about: tuple[str, ...] = ("data: x",)) -> str:
     return model_card("sorm", "From base.", kind, TrainSettings(), REPORT, 5, about)
 
 
-@pytest.mark.parametrize("kind", ["causal", "steps"])
+@pytest.mark.parametrize("kind", ["causal", "steps", "pairs"])
 def test_a_card_says_what_from_how_and_what_not(kind: str) -> None:
     text = card(kind)
     heads = re.findall(r"^## (.*)$", text, re.MULTILINE)
@@ -71,7 +71,7 @@ def test_a_card_says_what_from_how_and_what_not(kind: str) -> None:
     assert "9.0" not in text  # no times: equal trainings write equal cards
 
 
-@pytest.mark.parametrize("kind", ["causal", "steps"])
+@pytest.mark.parametrize("kind", ["causal", "steps", "pairs"])
 def test_its_code_compiles_and_names_what_there_is(kind: str) -> None:
     [code] = re.findall(r"```python\n(.*?)```", card(kind), re.DOTALL)
     tree = ast.parse(code)

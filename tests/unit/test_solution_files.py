@@ -9,7 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,12 +29,13 @@ from glore.records import PrefixTrials, Solution
 from glore.reward_models.open import open_reward_model
 from glore.solution_files.answers import answer_of, read_answers
 from glore.solution_files.cost import rollout_cost, scanned_tokens
-from glore.solution_files.examples import LabelRule, training_solutions
+from glore.solution_files.examples import LabelRule, training_pairs, training_solutions
 from glore.solution_files.graded import graded_solutions
-from glore.solution_files.judging import first_errors, step_accuracy
+from glore.solution_files.judging import Agreement
 from glore.solution_files.label import LabelJob, label_config, label_file
-from glore.solution_files.score import score_file
+from glore.solution_files.score import Scored, ScoreJob, score_config, score_file
 from glore.solution_files.train import train_config, train_file
+from glore.step_layouts.parts import Item
 from glore.where import expected_rollouts
 from support.command_line import environment, glore
 from support.tiny_training import save_base
@@ -323,8 +327,8 @@ def test_labels_to_train_on():
         training_solutions(soft, LabelRule("prm"), "f")
     found, _ = training_solutions(soft, LabelRule("prm", threshold=0.0), "f")
     assert found[0].labels == (True, True, False)
-    with pytest.raises(ConfigError, match="contrastive reward models are not built"):
-        LabelRule("contrastive")
+    with pytest.raises(ConfigError, match="a reward model can be orm, sorm, prm, contrastive"):
+        LabelRule("dpo")
     with pytest.raises(DataError, match="no solution has labels for the sorm: 1 without step"):
         training_solutions(given[2:], LabelRule("sorm"), "f")
 
@@ -350,8 +354,8 @@ def test_train_then_score(tmp_path, base):
     assert not (tmp_path / "sorm.work").exists()
     with pytest.raises(RunError, match="is there already"):
         train("sorm", labelled(48), base, tmp_path / "sorm")
+    scored = score(tmp_path / "sorm", labelled(12), tmp_path / "s.jsonl")
     with open_reward_model(tmp_path / "sorm") as scorer:
-        scored = score_file(labelled(12), scorer, tmp_path / "s.jsonl", "sorm", SilentProgress())
         single = [scorer.score([(s.question, s.steps)])[0] for s in labelled(12)]
     rows = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
     assert np.allclose([r["scores"] for r in rows], single, atol=1e-5)
@@ -361,6 +365,69 @@ def test_train_then_score(tmp_path, base):
     assert [s.labels for s in read_solutions(tmp_path / "s.jsonl")] == [
         s.labels for s in labelled(12)
     ]
+
+
+def several(n: int) -> list[LabelledSolution]:
+    """Four solutions of each question, one or two of them wrong: they take away."""
+    made = []
+    for i in range(n):
+        for k in range(4):
+            right = k >= 1 + i % 2
+            steps = (GOOD if right else BAD, f"Tom : {k}", "#### 15")
+            made.append(
+                LabelledSolution(f"Ana has {i} pens.", steps, id=f"q{i}-{k}", correct=right)
+            )
+    return made
+
+
+def test_pairs_of_a_file(tmp_path, base):
+    given = several(6)
+    lone = LabelledSolution("Who?", ("me",), correct=True)
+    found, left_out = training_solutions(
+        [*given, lone, dataclasses.replace(lone, correct=None)], LabelRule("contrastive"), "f"
+    )
+    assert left_out == {"that don't say whether the final answer is right (field correct)": 1}
+    pairs = training_pairs(found, 0, "f")
+    assert len(pairs) == 3 * (1 + 2)  # min(right, wrong) of each question
+    for right, wrong in pairs:
+        assert right.question == wrong.question
+        assert (right.labels[-1], wrong.labels[-1]) == (True, False)
+    assert len({s.id for pair in pairs for s in pair}) == 2 * len(pairs)
+    backwards, _ = training_solutions(given[::-1], LabelRule("contrastive"), "f")
+    assert {(a.id, b.id) for a, b in training_pairs(backwards, 0, "f")} == {
+        (a.id, b.id) for a, b in pairs
+    }
+    with pytest.raises(
+        DataError, match=r"none of 1 questions has both \(1 right and 0 wrong solutions\)"
+    ):
+        train("contrastive", [lone], base, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_train_a_contrastive_model_then_rank(tmp_path, base):
+    made = train("contrastive", several(24), base, tmp_path / "rm", "epochs=12", held_out=0.3)
+    assert (made.good_steps, made.bad_steps) == (0, 0)
+    n_held = made.held_out.above.n
+    assert 0 < n_held < 24
+    assert made.held_out.n_pairs in range(3 * n_held, 4 * n_held + 1)
+    assert made.held_out.above.value > 0.9  # it has learned what a tiny model can see
+    card = (tmp_path / "rm" / "README.md").read_text()
+    assert f"n={n_held} questions with {made.held_out.n_pairs} pairs" in card
+    assert "in pairs of a right and a wrong solution" in card
+    scored = score(tmp_path / "rm", several(8), tmp_path / "s.jsonl")
+    assert scored.ranked.above.value > 0.9
+    assert (scored.ranked.above.n, scored.ranked.n_pairs) == (8, 4 * 3 + 4 * 4)
+
+
+def test_ranking_by_hand():
+    found = agreed(
+        ["p", "p", "p", "q", "q", "r"],
+        [None] * 6,
+        [(0.1, 0.5), (0.9, 0.5), (0.2,), (0.1,), (0.3,), (0.9,)],
+        correct=[True, False, False, True, False, True],
+    ).ranked()
+    assert (found.above.value, found.above.n, found.n_pairs) == ((0.5 + 1 + 0) / 3, 2, 3)
+    assert agreed(["p"], [None], [(0.5,)], correct=[True]).ranked().above.value is None
 
 
 def test_a_training_goes_on_from_its_checkpoint(tmp_path, base, monkeypatch):
@@ -402,36 +469,146 @@ def test_mistakes_of_a_training_are_said_before_it(tmp_path, base):
     assert not (tmp_path / "m").exists()
 
 
-def test_a_solution_that_does_not_fit_is_counted(tmp_path, base):
-    class Small:
-        def fits(self, items):
-            return [len(steps) < 3 for _, steps in items]
+def score(
+    model: Path,
+    given: list[LabelledSolution] | Path,
+    output: Path,
+    *overrides: str,
+    **options: object,
+) -> Scored:
+    source = given if isinstance(given, Path) else write(output.with_suffix(".in.jsonl"), given)
+    redo = bool(options.pop("redo", False))
+    job = ScoreJob(source, output, str(model), **options)
+    return score_file(job, score_config(job, ("engine.device=cpu",)), SilentProgress(), redo=redo)
 
-        def score(self, items):
-            return [(0.75,) * len(steps) for _, steps in items]
 
-    given = [LabelledSolution("Q", ("a",) * n, (True,) * n) for n in (2, 3, 1)]
-    scored = score_file(given, Small(), tmp_path / "s.jsonl", "m", SilentProgress())
+class Knows:
+    """A scorer by function; it counts the solutions that it was asked for."""
+
+    backend, warning = "a function", ""
+
+    def __init__(self, says: Callable[[Item], tuple[float, ...]]) -> None:
+        self.says, self.n_scored = says, 0
+
+    def fits(self, items: Sequence[Item]) -> list[bool]:
+        return [len(steps) < 9 for _, steps in items]
+
+    def score(self, items: Sequence[Item]) -> list[tuple[float, ...]]:
+        self.n_scored += len(items)
+        return list(map(self.says, items))
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def rm(base, tmp_path_factory):
+    """A reward model of ours."""
+    folder = tmp_path_factory.mktemp("rm") / "rm"
+    train("sorm", labelled(4), base, folder, "max_steps=1")
+    return folder
+
+
+@pytest.fixture
+def scorer(monkeypatch):
+    """Every reward model that is opened is a function: the numbers of its question and step."""
+
+    def says(item: Item) -> tuple[float, ...]:
+        return tuple(1 / (2 + len(item[0]) + i) for i in range(len(item[1])))
+
+    found = Knows(says)
+    monkeypatch.setattr("glore.reward_models.open.open_reward_model", lambda *_: found)
+    return found
+
+
+def test_a_solution_that_does_not_fit_is_counted(tmp_path, rm, scorer):
+    given = [LabelledSolution("Q", ("a",) * n, (True,) * n) for n in (2, 9, 1)]
+    scored = score(rm, given, tmp_path / "s.jsonl", threshold=0.1)
     rows = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
-    assert [r["scores"] for r in rows] == [[0.75] * 2, None, [0.75]]
+    assert [r["scores"] for r in rows] == [[1 / 3, 1 / 4], None, [1 / 3]]
+    assert [r["first_bad"] for r in rows] == [-1, None, -1]
     assert (scored.n_solutions, scored.n_steps, scored.n_too_long) == (3, 3, 1)
+    assert not (tmp_path / "s.jsonl.work").exists()
 
 
-def test_processbench_is_read_scored_and_written(tmp_path, data_dir):
+def test_a_killed_scoring_goes_on_to_the_same_bytes(tmp_path, rm, scorer, monkeypatch):
+    monkeypatch.setattr("glore.solution_files.score.SCORED_TOGETHER", 16)
+    source = write(tmp_path / "a.jsonl", labelled(50))
+    score(rm, source, tmp_path / "whole.jsonl")
+    assert scorer.n_scored == 50
+
+    class StoppedError(Exception):
+        """Stands for the end of the process."""
+
+    says = scorer.says
+
+    def stops(item: Item) -> tuple[float, ...]:
+        if "Ana has 40 " in item[0]:
+            raise StoppedError
+        return says(item)
+
+    scorer.says, output = stops, tmp_path / "again.jsonl"
+    with pytest.raises(StoppedError):
+        score(rm, source, output)
+    assert not output.exists()
+    scorer.says, scorer.n_scored = says, 0
+    with pytest.raises(RunError, match=r"scores.*redo"):  # of another file
+        score(rm, write(tmp_path / "b.jsonl", labelled(49)), output)
+    with pytest.raises(RunError, match=r"layout of the model"):
+        score(rm, source, output, layout="trl")
+    assert scorer.n_scored == 0
+    score(rm, source, output)
+    assert scorer.n_scored == 18  # two shards of 16 were there
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert not (tmp_path / "again.jsonl.work").exists()
+    scored = score(rm, source, output, threshold=0.01)  # again, from the beginning
+    assert (scorer.n_scored, scored.steps.natural.value) == (68, 0.5)
+
+
+@pytest.mark.slow
+def test_kill_dash_nine_of_a_scoring(tmp_path, rm):
+    """Two shards; the second is under way when the process is killed."""
+    source = write(tmp_path / "a.jsonl", [labelled(300)[i % 300] for i in range(2500)])
+    command = [sys.executable, "-m", "glore", "score", str(source), "--model", str(rm), "--output"]
+    place = {"cwd": tmp_path, "env": environment()}
+    subprocess.run([*command, "whole.jsonl"], check=True, timeout=300, **place)
+    process = subprocess.Popen([*command, "again.jsonl"], **place)
+    shard = tmp_path / "again.jsonl.work/score/stages/scores/part-00000.parquet"
+    while process.poll() is None and not shard.exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "again.jsonl").exists()
+    subprocess.run([*command, "again.jsonl"], check=True, timeout=300, **place)
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_memory_of_a_scoring_does_not_grow_with_the_file(tmp_path, rm, scorer, monkeypatch):
+    monkeypatch.setattr("glore.solution_files.score.SCORED_TOGETHER", 32)
+    steps = ("x" * 60_000, "#### 1")
+    source = tmp_path / "a.jsonl"
+    with source.open("w") as file:
+        for i in range(640):  # 38 MB
+            row = {"question": f"Q{i % 50}", "steps": steps, "labels": [True, False]}
+            file.write(json.dumps(row) + "\n")
+    score(rm, source, tmp_path / "warm.jsonl")
+    tracemalloc.start()
+    try:
+        scored = score(rm, source, tmp_path / "s.jsonl")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert scored.n_solutions == 640
+    assert peak < 20e6  # 16 MiB of it are one block of the digest
+
+
+def test_processbench_is_read_scored_and_written(tmp_path, data_dir, rm, scorer):
     """A scorer that knows the labels finds every first error; the file comes back as it was."""
     source = data_dir / "processbench" / "gsm8k.json"
     first = {(s.question, s.steps): s.labels for s in read_solutions(source)}
-
-    class Knows:
-        def fits(self, items):
-            return [True] * len(items)
-
-        def score(self, items):
-            return [tuple(0.9 * (x is True) for x in first[item]) for item in items]
-
-    scored = score_file(
-        read_solutions(source), Knows(), tmp_path / "s.jsonl", "m", SilentProgress()
-    )
+    scorer.says = lambda item: tuple(0.9 * (x is True) for x in first[item])
+    scorer.fits = lambda items: [True] * len(items)
+    scored = score(rm, source, tmp_path / "s.jsonl")
     found = scored.first
     assert (found.wrong.n, found.right.n, found.f1.n) == (207, 193, 400)
     assert (found.f1.value, scored.steps.natural.value) == (1.0, 1.0)
@@ -440,20 +617,33 @@ def test_processbench_is_read_scored_and_written(tmp_path, data_dir):
     assert json.loads((tmp_path / "back.json").read_text(encoding="utf-8")) == kept
 
 
+def agreed(
+    questions: list[str],
+    labels: list[Any],
+    scores: list[tuple[float, ...]],
+    threshold: float = 0.5,
+    correct: list[bool | None] | None = None,
+) -> Agreement:
+    found = Agreement(threshold)
+    for q, x, c, p in zip(questions, labels, correct or [None] * len(scores), scores, strict=True):
+        found.add(q, x, c, p)
+    return found
+
+
 def test_accuracy_and_f1_by_hand():
     questions = ["p", "q", "r", "s"]
     labels = [(True, True), (True, False, None), (False, None), None]
     scores = [(0.9, 0.6), (0.8, 0.2, 0.1), (0.7, 0.1), (0.5,)]
-    judged = step_accuracy(questions, labels, scores)
+    judged = agreed(questions, labels, scores).steps()
     assert (judged.natural.value, judged.natural.n) == (4 / 5, 5)
     assert judged.balanced.value == pytest.approx((3 / 3 + 1 / 2) / 2)
-    found = first_errors(questions, labels, scores)
+    found = agreed(questions, labels, scores).first_errors()
     assert (found.wrong.value, found.wrong.n, found.right.value, found.right.n) == (0.5, 2, 1.0, 1)
     assert found.f1.value == pytest.approx(2 * 0.5 / 1.5)
-    strict = first_errors(questions, labels, scores, threshold=0.75)
+    strict = agreed(questions, labels, scores, threshold=0.75).first_errors()
     assert (strict.wrong.value, strict.right.value, strict.f1.value) == (1.0, 0.0, 0.0)
-    assert step_accuracy(["q"], [None], [(0.5,)]).natural.value is None
-    unlabelled_before = first_errors(["q"], [(None, False)], [(0.9, 0.1)])
+    assert agreed(["q"], [None], [(0.5,)]).steps().natural.value is None
+    unlabelled_before = agreed(["q"], [(None, False)], [(0.9, 0.1)]).first_errors()
     assert unlabelled_before.f1.n == 0
 
 

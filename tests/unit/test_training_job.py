@@ -8,7 +8,6 @@ import dataclasses
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ from glore.training.job_owner import Owner, exclusive
 from glore.training.launch import as_json
 from glore.training.training_setup import TrainingSetup
 from support import tiny_training as tiny
+from support.processes import TWO_PROCESSES
 
 ACCELERATE = Path(__file__).parents[2] / "recipes" / "accelerate"
 
@@ -75,7 +75,7 @@ def test_two_processes_train_what_one_trains_in_two_micro_steps(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     progress = Recorder()
-    two = train(base, tmp_path / "two", two_processes(), progress, save_steps=2)
+    two = train(base, tmp_path / "two", TWO_PROCESSES, progress, save_steps=2)
     one = train(base, tmp_path / "one", "", gradient_accumulation=2)
     assert (two.n_steps, two.n_rows, two.n_tokens) == (one.n_steps, one.n_rows, one.n_tokens)
     assert two.final_loss == pytest.approx(one.final_loss, abs=1e-4)
@@ -92,18 +92,11 @@ def test_two_processes_train_what_one_trains_in_two_micro_steps(
     assert torch.isfinite(logits).all()
 
 
-def two_processes() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return f"torchrun --nproc_per_node 2 --master_addr 127.0.0.1 --master_port {port}"
-
-
 def test_checkpoints_of_two_processes_are_whole_with_the_parts_of_both(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    train(base, tmp_path, two_processes(), save_steps=2)
+    train(base, tmp_path, TWO_PROCESSES, save_steps=2)
     checkpoints = tmp_path / "work" / "checkpoints"
     assert sorted(p.name for p in checkpoints.glob("checkpoint-*")) == [
         "checkpoint-4",
@@ -116,7 +109,7 @@ def test_checkpoints_of_two_processes_are_whole_with_the_parts_of_both(
     notes: list[str] = []
     progress = Recorder()
     monkeypatch.setattr(progress, "note", notes.append)
-    train(base, tmp_path, two_processes(), progress, save_steps=2)
+    train(base, tmp_path, TWO_PROCESSES, progress, save_steps=2)
     assert [note.partition(" (")[0] for note in notes] == ["train out: checkpoint-4 can't be used"]
     assert notes[0].endswith(
         "rng_state_1.pth is missing or unreadable), and none is complete, so the training starts "
@@ -128,6 +121,7 @@ def test_checkpoints_of_two_processes_are_whole_with_the_parts_of_both(
 KILLED = """
 import sys
 from support import tiny_training as tiny
+from support.processes import TWO_PROCESSES
 from pathlib import Path
 from glore.progress import SilentProgress
 from glore.prompts import ControlText

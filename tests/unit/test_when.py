@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glore.when import balanced_solutions, needs_work, orm_labels
+from glore.when import balanced_solutions, contrastive_pairs, needs_work, orm_labels
 from support.fakes import solution
 
 
@@ -46,6 +46,30 @@ def test_balanced_selection_keeps_as_many_of_each_kind_per_question(
     random.Random(seed).shuffle(shuffled)
     assert {s.id for s in balanced_solutions(shuffled, seed)} == {s.id for s in kept}
     assert kept == [s for s in solutions if s in kept]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.sampled_from(["right", "wrong", "unknown"])), max_size=30
+    ),
+    st.integers(0, 5),
+)
+def test_pairs_are_of_one_question_and_use_no_solution_twice(
+    shape: list[tuple[int, str]], seed: int
+) -> None:
+    solutions = [solution("x", verdict, f"s{n}", f"p{p}") for n, (p, verdict) in enumerate(shape)]
+    pairs = contrastive_pairs(solutions, seed)
+    for right, wrong in pairs:
+        assert (right.correct, wrong.correct) == ("right", "wrong")
+        assert right.problem_id == wrong.problem_id
+    used = [s.id for pair in pairs for s in pair]
+    assert len(used) == len(set(used))
+    # min(n+, n-) of each question: the solutions of the Balanced ORM.
+    assert set(used) == {s.id for s in balanced_solutions(solutions, seed)}
+    shuffled = solutions[:]
+    random.Random(seed).shuffle(shuffled)
+    ids = {(a.id, b.id) for a, b in pairs}
+    assert {(a.id, b.id) for a, b in contrastive_pairs(shuffled, seed)} == ids
 
 
 def test_balanced_selection_differs_between_seeds() -> None:

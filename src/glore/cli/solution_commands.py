@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -80,7 +81,11 @@ def label(
 
 def train(
     rule: Annotated[
-        str, typer.Argument(metavar="orm|sorm|prm", help="Labels of answers, or of steps.")
+        str,
+        typer.Argument(
+            metavar="orm|sorm|prm|contrastive",
+            help="Labels of answers, of steps (sorm, prm), or pairs of a right and a wrong answer.",
+        ),
     ],
     file: Annotated[Path, typer.Argument(help="A file of labelled solutions, in any layout.")],
     base: Annotated[str, typer.Option(help="The model to start from: a folder or a Hub name.")],
@@ -151,32 +156,29 @@ def score(
         float, typer.Option(help="A step whose score is at most this is called bad.")
     ] = 0.5,
     placeholder: Placeholder = "ки",
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Replace scores of another file or model.")
+    ] = False,
 ) -> None:
-    """Score the steps of solutions; with labels in the file, say how well the scores agree."""
-    with outcome():
+    """Score the steps of solutions; with labels in the file, say how well the scores agree. Again:
+    continues where it stopped.
+    """
+    with outcome() as own:
         from glore.cli.solution_results import print_scored
-        from glore.config import EngineSettings
-        from glore.formats import read_solutions
         from glore.progress import TerminalProgress
-        from glore.reward_models.open import open_reward_model
-        from glore.solution_files.score import score_file
-        from glore.solution_files.settings import command_config, model_section
+        from glore.solution_files.score import ScoreJob, score_config, score_file
 
         _check_output(output, file)
         if not 0 <= threshold < 1:
             raise ConfigError(f"--threshold is from 0 to below 1, got {threshold}")
-        data = {"name": "score", "task": {"kind": "jsonl"}, "base": model_section(model)}
-        config = command_config(data, overrides or [], "engine", EngineSettings, ("prompt",))
-        solutions = read_solutions(file, origin, placeholder=placeholder)
-        asked = any(o.strip().startswith("prompt.") for o in overrides or [])
-        with (
-            TerminalProgress() as progress,
-            open_reward_model(
-                model, layout, config.engine, config.prompt if asked else None
-            ) as scorer,
-        ):
-            progress.note(f"{printable(model)}: {scorer.backend}")
-            scored = score_file(solutions, scorer, output, model, progress, threshold=threshold)
+        job = ScoreJob(file, output, model, layout, origin, placeholder, threshold)
+        config = score_config(job, overrides or [])
+        if any(o.strip().startswith("prompt.") for o in overrides or []):
+            job = dataclasses.replace(job, prompt=config.prompt)
+        own.on_interrupt = "all finished work is kept: run the same command to continue"
+        own.log_dir = config.run_dir / "log"
+        with TerminalProgress(log_file=config.run_dir / "log" / "run.log") as progress:
+            scored = score_file(job, config, progress, redo=redo)
         print_scored(scored, output, threshold, _console())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from glore.errors import printable
-from glore.solution_files.judging import Judged
+from glore.solution_files.judging import Judged, Ranked
 from glore.solution_files.score import Scored
 from glore.solution_files.train import Trained
 from glore.statistics import Estimate
@@ -20,11 +20,18 @@ def print_trained(trained: Trained, output: Path, console: Console) -> None:
     report = trained.report
     dropped = f", {report.n_dropped:,} left out as too long" if report.n_dropped else ""
     lines = [f"left out: {n:,} {why}" for why, n in trained.left_out.items()]
-    lines.append(
-        f"{report.n_rows:,} rows ({trained.good_steps:,} good and {trained.bad_steps:,} bad "
-        f"steps{dropped}), {report.n_steps:,} optimiser steps, loss {report.final_loss:.4f}"
+    data = (
+        f"{trained.n_pairs:,} pairs"
+        if trained.n_pairs
+        else f"{trained.good_steps:,} good and {trained.bad_steps:,} bad steps"
     )
-    if trained.held_out is not None:
+    lines.append(
+        f"{report.n_rows:,} rows ({data}{dropped}), {report.n_steps:,} optimiser steps, loss "
+        f"{report.final_loss:.4f}"
+    )
+    if isinstance(trained.held_out, Ranked):
+        lines.append(f"held out: {_ranked(trained.held_out)}")
+    elif trained.held_out is not None:
         lines.append(f"held out: {_judged(trained.held_out)}")
     for line in (*lines, f"reward model: {output}"):
         console.print(printable(line), soft_wrap=True)
@@ -47,12 +54,21 @@ def print_scored(scored: Scored, output: Path, threshold: float, console: Consol
             f"step called bad in {_estimate(first.right)} of those without; F1 "
             f"{_estimate(first.f1)}"
         )
+    if scored.ranked.n_pairs:
+        lines.append(_ranked(scored.ranked))
     for line in lines:
         console.print(printable(line), soft_wrap=True)
 
 
 def _judged(found: Judged) -> str:
     return f"{_estimate(found.natural)} right, class-balanced {_estimate(found.balanced)}"
+
+
+def _ranked(found: Ranked) -> str:
+    return (
+        f"right solutions scored above wrong ones of the same question in {_estimate(found.above)} "
+        f"of {found.n_pairs:,} pairs, n: questions"
+    )
 
 
 def _estimate(found: Estimate) -> str:

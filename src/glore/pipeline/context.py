@@ -164,12 +164,25 @@ class StageContext:
         part: str = "part",
         unit: str = "items",
     ) -> list[R]:
-        """`work` on `items`, `shard_size` at a time, each shard committed as `PART-00000.parquet`,
-        …; shards already there are reused.
+        """All records of `shards`, in order."""
+        found = self.shards(items, shard_size, work, kind, part, unit)
+        return [record for records in found for record in records]
 
-        Returns all records in order. `work` must depend on nothing but its items and the stage's
-        fingerprint; it reports tokens with `count(tokens=…)`, and may call `progress.advance` for a
-        smoother line, but not `progress.begin`.
+    def shards(
+        self,
+        items: Sequence[T],
+        shard_size: int,
+        work: Callable[[Sequence[T]], Sequence[R]],
+        kind: type[R],
+        part: str = "part",
+        unit: str = "items",
+    ) -> Iterator[Sequence[R]]:
+        """`work` on `items`, `shard_size` at a time, each shard committed as `PART-00000.parquet`,
+        …; shards already there are reused. Gives the records of each shard, in order.
+
+        `work` must depend on nothing but its items and the stage's fingerprint; it reports tokens
+        with `count(tokens=…)`, and may call `progress.advance` for a smoother line, but not
+        `progress.begin`.
         """
         n_shards = max(1, -(-len(items) // shard_size))
         facts = {"n_items": len(items), "shard_size": shard_size}
@@ -185,14 +198,10 @@ class StageContext:
             self.progress.begin(
                 part, sum(len(s) for s, k in zip(shards, kept, strict=True) if not k), unit
             )
-        out: list[R] = []
         for name, shard, is_kept in zip(names, shards, kept, strict=True):
             records = self._reuse_shard(name, facts, kind) if is_kept else None
-            out.extend(
-                self._make_shard(name, facts, shard, work, kind) if records is None else records
-            )
+            yield self._make_shard(name, facts, shard, work, kind) if records is None else records
         self._drop_shards_from(part, n_shards)
-        return out
 
     def once(self, name: str, work: Callable[[], None]) -> None:
         """Do `work` unless an earlier attempt at this stage finished it. For work that leaves its

@@ -1,8 +1,9 @@
 """Labels of a file → labels to train on, of one rule.
 
-orm    every step has the label of the final answer
-sorm   the file's step labels, as verifying rollouts make them
-prm    the file's step labels, whoever made them
+orm          every step has the label of the final answer
+sorm         the file's step labels, as verifying rollouts make them
+prm          the file's step labels, whoever made them
+contrastive  pairs of a solution with a right and one with a wrong final answer
 
 A label never moves to another step. Steps without a label stay in the text and out of the loss.
 Soft labels are not rounded unless a threshold is given: the loss is that of two classes.
@@ -12,16 +13,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from glore.errors import ConfigError, DataError, shown
 from glore.formats import LabelledSolution
 from glore.formats.labelled import NEUTRAL, Label, is_soft
 from glore.formats.writing import NEUTRAL_AS
+from glore.records import Solution
+from glore.solution_files.answers import question_key
+from glore.solution_files.graded import VERDICTS, solution_names
+from glore.when import contrastive_pairs
 
-__all__ = ["RULES", "LabelRule", "TrainingSolution", "training_solutions"]
+__all__ = [
+    "CONTRASTIVE",
+    "OF_ANSWERS",
+    "RULES",
+    "LabelRule",
+    "TrainingSolution",
+    "training_pairs",
+    "training_solutions",
+]
 
-RULES = ("orm", "sorm", "prm")
+CONTRASTIVE = "contrastive"
+RULES = ("orm", "sorm", "prm", CONTRASTIVE)
+OF_ANSWERS = ("orm", CONTRASTIVE)
+"""Rules that learn from the verdict on the final answer."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,10 +53,7 @@ class LabelRule:
 
     def __post_init__(self) -> None:
         if self.name not in RULES:
-            fix = "; contrastive reward models are not built" if self.name == "contrastive" else ""
-            raise ConfigError(
-                f"a reward model can be {', '.join(RULES)}, got {shown(self.name)}{fix}"
-            )
+            raise ConfigError(f"a reward model can be {', '.join(RULES)}, got {shown(self.name)}")
         if self.threshold is not None and not 0 <= self.threshold < 1:
             raise ConfigError(f"--threshold is from 0 to below 1, got {self.threshold}")
         if self.neutral not in NEUTRAL_AS:
@@ -53,6 +66,8 @@ class LabelRule:
 class TrainingSolution:
     """A solution with a label per step, of which those that are kept are learned."""
 
+    id: str
+    """The file's, or its number in the file."""
     question: str
     steps: tuple[str, ...]
     labels: tuple[bool, ...]
@@ -68,16 +83,18 @@ def training_solutions(
     """
     found: list[TrainingSolution] = []
     left_out: Counter[str] = Counter()
-    for number, solution in enumerate(solutions, start=1):
-        labels = _orm(solution) if rule.name == "orm" else _hard(solution, rule, where, number)
-        flags = solution.kept if solution.kept and rule.name != "orm" else (True,) * len(labels)
+    of_answers = rule.name in OF_ANSWERS
+    given = list(solutions)
+    for number, (name, solution) in enumerate(zip(solution_names(given), given, strict=True), 1):
+        labels = _answer(solution) if of_answers else _hard(solution, rule, where, number)
+        flags = solution.kept if solution.kept and not of_answers else (True,) * len(labels)
         kept = tuple(k and x is not None for k, x in zip(flags, labels, strict=True))
         if not any(kept):
             left_out[_reason(solution, rule)] += 1
             continue
         found.append(
             TrainingSolution(
-                solution.question, solution.steps, tuple(x is True for x in labels), kept
+                name, solution.question, solution.steps, tuple(x is True for x in labels), kept
             )
         )
     if not found:
@@ -86,7 +103,42 @@ def training_solutions(
     return found, left_out
 
 
-def _orm(solution: LabelledSolution) -> tuple[bool | None, ...]:
+def training_pairs(
+    found: Sequence[TrainingSolution], seed: int, where: str
+) -> list[tuple[TrainingSolution, TrainingSolution]]:
+    """A right and a wrong solution of the same question, as a run pairs them
+    (`glore.when.contrastive_pairs`). Raises DataError where no question has both.
+    """
+    drafts = [
+        Solution(
+            id=s.id,
+            problem_id=question_key(s.question),
+            steps=s.steps,
+            answer=None,
+            correct=VERDICTS[s.labels[-1]],
+            source="file",
+            draft_id=None,
+            n_tokens=0,
+            stop="eos",
+            seed=0,
+            temperature=0.0,
+        )
+        for s in found
+    ]
+    by_id = {s.id: s for s in found}
+    pairs = [(by_id[a.id], by_id[b.id]) for a, b in contrastive_pairs(drafts, seed)]
+    if not pairs:
+        n_right = sum(d.correct == "right" for d in drafts)
+        raise DataError(
+            f"{where}: the {CONTRASTIVE} reward model learns from a right and a wrong solution of "
+            f"the same question, and none of {len({d.problem_id for d in drafts})} questions has "
+            f"both ({n_right} right and {len(drafts) - n_right} wrong solutions); give several "
+            "solutions of each question"
+        )
+    return pairs
+
+
+def _answer(solution: LabelledSolution) -> tuple[bool | None, ...]:
     """The verdict on the final answer at every step."""
     return (solution.correct,) * len(solution.steps)
 
@@ -115,6 +167,6 @@ def _class(label: Label, rule: LabelRule) -> bool | None:
 def _reason(solution: LabelledSolution, rule: LabelRule) -> str:
     if not solution.steps:
         return "without steps"
-    if rule.name == "orm":
+    if rule.name in OF_ANSWERS:
         return "that don't say whether the final answer is right (field correct)"
     return "without step labels to learn"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from glore.config import JsonlTaskSettings, TaskSettings
@@ -15,9 +15,17 @@ from glore.solution_files.answers import answer_of, question_key, readable_answe
 from glore.tasks.open import open_grader
 from glore.tasks.protocol import Task
 
-__all__ = ["Graded", "graded_solutions", "grader_of", "problem_ids"]
+__all__ = [
+    "VERDICTS",
+    "Graded",
+    "graded_solutions",
+    "grader_of",
+    "problem_ids",
+    "solution_names",
+]
 
 VERDICTS = {True: "right", False: "wrong"}
+"""What a file says of the final answer → the verdict in records."""
 
 
 class Graded(NamedTuple):
@@ -80,7 +88,7 @@ def graded_solutions(
     if missing:
         _refuse(found, missing, where)
     task = grader_of(settings, seed, problems.values())
-    names = _names(found)
+    names = solution_names(found)
     drafts = [
         _draft(s, names[n], problems[question_key(s.question)], task) for n, s in enumerate(found)
     ]
@@ -100,7 +108,7 @@ def _refuse(found: list[LabelledSolution], missing: list[int], where: str) -> No
     )
 
 
-def _names(found: list[LabelledSolution]) -> list[str]:
+def solution_names(found: Sequence[LabelledSolution]) -> list[str]:
     """The file's ids. A missing one, and one that is there already, gets the solution's number."""
     n_of = Counter(s.id for s in found)
     return [

@@ -1,22 +1,22 @@
-"""How well step scores agree with the labels of a file: steps judged right, and ProcessBench's F1,
-with 95 % intervals over questions.
+"""How well step scores agree with what a file says of its solutions: steps judged right,
+ProcessBench's F1, and right solutions scored above wrong ones, with 95 % intervals over questions.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from glore.evaluation.ranking import concordant
 from glore.formats.labelled import Label
 from glore.solution_files.answers import question_key
-from glore.statistics import Estimate, FloatArray, Resampler
+from glore.statistics import Estimate, FloatArray, Resampler, Statistic, ratio
 from glore.where import first_bad_step
 
-__all__ = ["FirstErrors", "Judged", "first_errors", "step_accuracy"]
-
-Labels = Sequence[Label] | None
+__all__ = ["Agreement", "FirstErrors", "Judged", "Ranked"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,61 +41,107 @@ class FirstErrors:
     """Harmonic mean of the two."""
 
 
-def step_accuracy(
-    questions: Sequence[str],
-    labels: Sequence[Labels],
-    scores: Sequence[Sequence[float]],
-    threshold: float = 0.5,
-) -> Judged:
-    """Labels and scores of the solutions of these questions → accuracy over the steps whose label
-    is true or false.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ranked:
+    """Whether right solutions are scored above wrong ones of the same question."""
+
+    above: Estimate
+    """Share of the pairs by the last step's score, a tie counting half; 0.5 is chance. n: questions
+    with a pair.
     """
-    units: list[str] = []
-    pairs: list[tuple[bool, bool]] = []
-    for question, given, p in zip(questions, labels, scores, strict=True):
-        for label, value in zip(given or (), p, strict=bool(given)):
+    n_pairs: int
+
+
+@dataclasses.dataclass(slots=True)
+class _OfQuestion:
+    """What is kept of the solutions of one question."""
+
+    steps: list[int] = dataclasses.field(default_factory=lambda: [0] * 4)
+    """Good steps called good, good steps, bad steps called bad, bad steps."""
+    first: list[int] = dataclasses.field(default_factory=lambda: [0] * 4)
+    """First wrong steps found, solutions with one; solutions without in which no step is called
+    bad, solutions without.
+    """
+    right: list[float] = dataclasses.field(default_factory=list)
+    """Last scores of the solutions whose final answer is right, and of the wrong ones below."""
+    wrong: list[float] = dataclasses.field(default_factory=list)
+
+
+class Agreement:
+    """Takes solutions one at a time, with their scores; keeps a few numbers for each question."""
+
+    def __init__(self, threshold: float = 0.5) -> None:
+        self.threshold = threshold
+        self._of: dict[str, _OfQuestion] = {}
+
+    def add(
+        self,
+        question: str,
+        labels: Sequence[Label] | None,
+        correct: bool | None,
+        p: Sequence[float],
+    ) -> None:
+        """A solution: its labels, whether its final answer is right, p(good) after each step."""
+        key = hashlib.blake2b(question_key(question).encode(), digest_size=16).hexdigest()
+        of = self._of.setdefault(key, _OfQuestion())
+        for label, value in zip(labels or (), p, strict=bool(labels)):
             if isinstance(label, bool):
-                units.append(question_key(question))
-                pairs.append((label, value > threshold))
-    table = np.array(pairs, dtype=np.float64).reshape(-1, 2)
-    good, called = table[:, 0], table[:, 1]
-    columns = np.stack([good * called, good, (1 - good) * (1 - called), 1 - good], axis=1)
-    estimate = Resampler(units).estimate
-    return Judged(
-        estimate(units, columns, lambda s: (s[..., 0] + s[..., 2]) / (s[..., 1] + s[..., 3])),
-        estimate(units, columns, lambda s: (s[..., 0] / s[..., 1] + s[..., 2] / s[..., 3]) / 2),
-    )
+                at = 0 if label else 2
+                of.steps[at] += (value > self.threshold) == label
+                of.steps[at + 1] += 1
+        if labels:
+            self._add_first(of, labels, p)
+        if correct is not None and p:
+            (of.right if correct else of.wrong).append(p[-1])
+
+    def _add_first(self, of: _OfQuestion, labels: Sequence[Label], p: Sequence[float]) -> None:
+        """Solutions with a step without a hard label before the first wrong one are left out."""
+        first = next((i for i, x in enumerate(labels) if x is False), None)
+        if all(x is True for x in labels[:first]):
+            at = 2 if first is None else 0
+            of.first[at] += first_bad_step(p, self.threshold) == first
+            of.first[at + 1] += 1
+
+    def steps(self) -> Judged:
+        """Accuracy over the steps whose label is true or false."""
+        table = _table([of.steps for of in self._of.values()])
+        n = int(table[:, [1, 3]].sum())
+        return Judged(
+            _over(table, n, lambda s: (s[..., 0] + s[..., 2]) / (s[..., 1] + s[..., 3])),
+            _over(table, n, lambda s: (s[..., 0] / s[..., 1] + s[..., 2] / s[..., 3]) / 2),
+        )
+
+    def first_errors(self) -> FirstErrors:
+        """ProcessBench's numbers, over the solutions whose labels tell the first wrong step, or
+        that there is none.
+        """
+        table = _table([of.first for of in self._of.values()])
+        n_wrong, n_right = int(table[:, 1].sum()), int(table[:, 3].sum())
+        return FirstErrors(
+            _over(table, n_wrong, lambda s: s[..., 0] / s[..., 1]),
+            _over(table, n_right, lambda s: s[..., 2] / s[..., 3]),
+            _over(table, n_wrong + n_right, _harmonic),
+        )
+
+    def ranked(self) -> Ranked:
+        """How often the last step's score puts a right solution above a wrong one."""
+        pairs = [(of.right, of.wrong) for of in self._of.values() if of.right and of.wrong]
+        columns = [(concordant(*both), len(both[0]) * len(both[1])) for both in pairs]
+        table = np.asarray(columns, dtype=np.float64).reshape(-1, 2)
+        return Ranked(_over(table, len(table), ratio), round(table[:, 1].sum()))
 
 
-def first_errors(
-    questions: Sequence[str],
-    labels: Sequence[Labels],
-    scores: Sequence[Sequence[float]],
-    threshold: float = 0.5,
-) -> FirstErrors:
-    """The solutions whose labels tell the first wrong step, or that there is none → ProcessBench's
-    numbers. Solutions with a step without a hard label before that are left out.
-    """
-    units: list[str] = []
-    rows: list[tuple[float, float, float, float]] = []
-    for question, given, p in zip(questions, labels, scores, strict=True):
-        if not given:
-            continue
-        first = next((i for i, x in enumerate(given) if x is False), None)
-        if not all(x is True for x in given[:first]):
-            continue
-        hit = float(first_bad_step(p, threshold) == first)
-        units.append(question_key(question))
-        rows.append((hit, 1.0, 0.0, 0.0) if first is not None else (0.0, 0.0, hit, 1.0))
-    table = np.array(rows, dtype=np.float64).reshape(-1, 4)
-    estimate = Resampler(units).estimate
-    wrong = estimate(units, table, lambda s: s[..., 0] / s[..., 1])
-    right = estimate(units, table, lambda s: s[..., 2] / s[..., 3])
-    return FirstErrors(
-        dataclasses.replace(wrong, n=int(table[:, 1].sum())),
-        dataclasses.replace(right, n=int(table[:, 3].sum())),
-        estimate(units, table, _harmonic),
-    )
+def _table(rows: Sequence[Sequence[int]]) -> FloatArray:
+    """The questions with something to judge, [C, 4]."""
+    table = np.asarray(rows, dtype=np.float64).reshape(-1, 4)
+    judged: FloatArray = table[table[:, 1] + table[:, 3] > 0]
+    return judged
+
+
+def _over(table: FloatArray, n: int, statistic: Statistic) -> Estimate:
+    """A statistic of the column sums; intervals resample whole questions, the rows of the table."""
+    names = list(map(str, range(len(table))))
+    return dataclasses.replace(Resampler(names).estimate(names, table, statistic), n=n)
 
 
 def _harmonic(sums: FloatArray) -> FloatArray:

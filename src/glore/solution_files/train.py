@@ -22,16 +22,25 @@ from glore.formats import LabelledSolution
 from glore.model_cards import with_metrics
 from glore.pipeline.folder import locked, write_text
 from glore.progress import Progress
+from glore.prompts import PromptLayout
 from glore.reward_models.layouts import NOTE, note_of
 from glore.seeds import stable_seed
 from glore.solution_files.answers import question_key
-from glore.solution_files.examples import LabelRule, TrainingSolution, training_solutions
-from glore.solution_files.judging import Judged, step_accuracy
+from glore.solution_files.examples import (
+    CONTRASTIVE,
+    OF_ANSWERS,
+    LabelRule,
+    TrainingSolution,
+    training_pairs,
+    training_solutions,
+)
+from glore.solution_files.judging import Agreement, Judged, Ranked
 from glore.solution_files.settings import command_config, model_section, work_folder
 from glore.stages.checks import check_base, check_prompt, check_training
 from glore.statistics import Estimate
 from glore.step_layouts.apart import GloreLayout
 from glore.training.examples import StepExample, TrainReport
+from glore.training.pairs import PAIR, PairExample
 from glore.training.training_setup import TrainingSetup
 
 __all__ = ["Trained", "train_config", "train_file"]
@@ -40,6 +49,7 @@ ABOUT = {
     "orm": "of the final answer, at every step",
     "sorm": "of steps, from the file",
     "prm": "of steps, from the file",
+    CONTRASTIVE: "of the final answer, in pairs of a right and a wrong solution of a question",
 }
 
 
@@ -51,8 +61,12 @@ class Trained:
     left_out: Counter[str]
     good_steps: int
     bad_steps: int
-    held_out: Judged | None
-    """Accuracy on the steps of questions that were held out; none without any."""
+    n_pairs: int
+    """Of a contrastive reward model, which has no labels of steps."""
+    held_out: Judged | Ranked | None
+    """On questions that were held out: accuracy on steps, or right solutions above wrong ones; none
+    without any.
+    """
 
 
 def train_config(
@@ -99,24 +113,28 @@ def train_file(
         check(config)
     found, left_out = training_solutions(solutions, rule, where)
     learned, judged = _split(found, held_out, config.seed)
-    n_good, n_bad = _classes(learned, rule, where)
+    pairs = training_pairs(learned, config.seed, where) if rule.name == CONTRASTIVE else []
+    n_good, n_bad = (0, 0) if pairs else _classes(learned, rule, where)
+    if pairs:
+        alone = len(learned) - PAIR * len(pairs)
+        left_out.update({"without another of the other kind to pair with": alone} if alone else {})
     work = work_folder(output)
     with locked(work):
         made = work / output.name
-        report = _train(learned, rule, config, made, progress, where)
-        accuracy = _judge(made, judged, config, progress) if judged else None
+        report = _train(learned, pairs, rule, config, made, progress, where)
+        accuracy = _judge(made, judged, rule, config, progress) if judged else None
         _complete_card(made, accuracy)
         move_folder(made, output)
     shutil.rmtree(work, ignore_errors=True)
-    return Trained(report, left_out, n_good, n_bad, accuracy)
+    return Trained(report, left_out, n_good, n_bad, len(pairs), accuracy)
 
 
 def _section(rule: LabelRule) -> str:
-    return "reward.orm" if rule.name == "orm" else "reward.sorm"
+    return "reward.orm" if rule.name in OF_ANSWERS else "reward.sorm"
 
 
 def _settings(rule: LabelRule, config: RunConfig) -> TrainSettings:
-    return config.reward.orm if rule.name == "orm" else config.reward.sorm
+    return config.reward.orm if rule.name in OF_ANSWERS else config.reward.sorm
 
 
 def _split(
@@ -147,30 +165,48 @@ def _classes(learned: Sequence[TrainingSolution], rule: LabelRule, where: str) -
 
 def _train(
     learned: Sequence[TrainingSolution],
+    pairs: Sequence[tuple[TrainingSolution, TrainingSolution]],
     rule: LabelRule,
     config: RunConfig,
     made: Path,
     progress: Progress,
     where: str,
 ) -> TrainReport:
-    from glore.training.finetune import train_step_classifier
+    from glore.training.finetune import train_contrastive, train_step_classifier
 
-    base = str(config.base.reference)
+    base, settings = str(config.base.reference), _settings(rule, config)
     layout = prompt_layout(config.prompt, base)
+    data = f"{len(learned):,} solutions" if not pairs else f"{len(pairs):,} pairs of solutions"
+    setup = _setup(rule, config, layout, made, progress, f"{Path(where).name}: {data}")
+
+    def texts(steps: Sequence[str]) -> tuple[str, ...]:
+        return tuple(map(layout.steps.text, steps))
+
+    if pairs:
+        both = [
+            PairExample(layout.solve(right.question), texts(right.steps), texts(wrong.steps))
+            for right, wrong in pairs
+        ]
+        return train_contrastive(base, both, settings, setup)
     examples = [
-        StepExample(
-            prompt=layout.solve(s.question),
-            steps=tuple(map(layout.steps.text, s.steps)),
-            labels=s.labels,
-            kept=s.kept,
-        )
-        for s in learned
+        StepExample(layout.solve(s.question), texts(s.steps), s.labels, s.kept) for s in learned
     ]
+    return train_step_classifier(base, examples, settings, setup)
+
+
+def _setup(
+    rule: LabelRule,
+    config: RunConfig,
+    layout: PromptLayout,
+    made: Path,
+    progress: Progress,
+    data: str,
+) -> TrainingSetup:
     checkpoints = made.parent / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
     is_usual = config.prompt == PromptSettings()
     note = "" if is_usual else note_of(GloreLayout(layout), config.prompt).decode()
-    setup = TrainingSetup(
+    return TrainingSetup(
         out_dir=made,
         work_dir=checkpoints,
         log_dir=made.parent / "log",
@@ -179,33 +215,40 @@ def _train(
         dtype=config.base.dtype,
         device=config.engine.device,
         launch=config.launch,
-        about=(
-            f"trained by glore train {rule.name} on {Path(where).name}: {len(learned):,} solutions",
-            f"labels: {ABOUT[rule.name]}",
-        ),
+        about=(f"trained by glore train {rule.name} on {data}", f"labels: {ABOUT[rule.name]}"),
         notes=((NOTE, note),) if note else (),
     )
-    return train_step_classifier(base, examples, _settings(rule, config), setup)
 
 
 def _judge(
-    model: Path, judged: Sequence[TrainingSolution], config: RunConfig, progress: Progress
-) -> Judged:
+    model: Path,
+    judged: Sequence[TrainingSolution],
+    rule: LabelRule,
+    config: RunConfig,
+    progress: Progress,
+) -> Judged | Ranked:
     from glore.reward_models.open import open_reward_model
 
     progress.note(f"scoring {len(judged):,} solutions that were held out")
     with open_reward_model(model, None, config.engine, config.prompt) as scorer:
         scores = scorer.score([(s.question, s.steps) for s in judged])
-    labels = [
-        tuple(x if k else None for x, k in zip(s.labels, s.kept, strict=True)) for s in judged
-    ]
-    return step_accuracy([s.question for s in judged], labels, scores)
+    agreement = Agreement()
+    for s, p in zip(judged, scores, strict=True):
+        labels = tuple(x if k else None for x, k in zip(s.labels, s.kept, strict=True))
+        agreement.add(s.question, labels, s.labels[-1], p)
+    return agreement.ranked() if rule.name == CONTRASTIVE else agreement.steps()
 
 
-def _complete_card(model: Path, held_out: Judged | None) -> None:
+def _complete_card(model: Path, held_out: Judged | Ranked | None) -> None:
     """What was measured, in the model card."""
     lines = ["Not measured: no questions were held out (`glore train --held-out 0.1`)."]
-    if held_out is not None:
+    if isinstance(held_out, Ranked):
+        lines = [
+            "On the solutions of questions that were held out, with 95 % intervals over questions:",
+            f"- right solutions scored above wrong ones of the same question: "
+            f"{_share(held_out.above, 'questions')} with {held_out.n_pairs:,} pairs",
+        ]
+    elif held_out is not None:
         lines = [
             "On the steps of questions that were held out, with 95 % intervals over questions:",
             f"- judged right: {_share(held_out.natural)}",
@@ -215,7 +258,7 @@ def _complete_card(model: Path, held_out: Judged | None) -> None:
     write_text(card, with_metrics(card.read_text(encoding="utf-8"), lines))
 
 
-def _share(found: Estimate) -> str:
+def _share(found: Estimate, units: str = "steps") -> str:
     if found.value is None or found.low is None or found.high is None:
         return f"not measured (n={found.n:,})"
-    return f"{found.value:.4f} [{found.low:.4f}, {found.high:.4f}], n={found.n:,} steps"
+    return f"{found.value:.4f} [{found.low:.4f}, {found.high:.4f}], n={found.n:,} {units}"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
-from glore.config import PromptSettings, RunConfig
 from glore.errors import RunError
 from glore.pipeline import StageContext, declare
 from glore.records import Problem, Solution, StepLabels
-from glore.reward_models.layouts import NOTE, note_of
 from glore.seeds import stable_seed
 from glore.stages.checks import check_engine, check_training
 from glore.stages.common import (
@@ -28,14 +25,11 @@ from glore.stages.estimates import orm_tokens, sample_tokens, sorm_tokens
 from glore.stages.expert_iteration import chosen_round
 from glore.stages.fine_tuning import (
     TRAINING,
-    base_model,
-    base_opened,
     count_training,
     training_settings,
-    training_setup,
 )
 from glore.stages.labelling import train_drafts
-from glore.step_layouts.apart import GloreLayout
+from glore.stages.reward_training import reward_setup, start_of, start_opened
 from glore.when import balanced_solutions, orm_labels
 
 __all__ = [
@@ -86,11 +80,6 @@ def sft_samples(ctx: StageContext) -> None:
     _sample_train_questions(ctx, "sft")
 
 
-def _start(config: RunConfig, student: str) -> tuple[str, ...]:
-    """The model of the run that a reward model starts from."""
-    return (student,) if config.reward.init == "student" else base_opened(config)
-
-
 def _sample_train_questions(ctx: StageContext, model: str) -> None:
     reward = ctx.config.reward
     problems = seeded_choice(ctx, ctx.read("problems", Problem, "train"), reward.questions)
@@ -111,7 +100,7 @@ def _sample_train_questions(ctx: StageContext, model: str) -> None:
     uses=TRAINING,
     models=("orm",),
     delivers=("orm",),
-    opens=lambda c: _start(c, "student"),
+    opens=start_opened,
     estimate=orm_tokens,
     checks=(check_training("reward.orm"),),
 )
@@ -127,7 +116,7 @@ def orm(ctx: StageContext) -> None:
     reads=ORM,
     uses=TRAINING,
     models=("sft_orm",),
-    opens=lambda c: _start(c, "sft"),
+    opens=lambda c: start_opened(c, "sft"),
     estimate=orm_tokens,
     checks=(check_training("reward.orm"),),
 )
@@ -160,7 +149,7 @@ def has_own_orm(samples: Sequence[Solution]) -> bool:
     reads=ORM,
     uses=TRAINING,
     models=("balanced_orm",),
-    opens=lambda c: _start(c, "student"),
+    opens=start_opened,
     estimate=orm_tokens,
     checks=(check_training("reward.orm"),),
 )
@@ -179,7 +168,7 @@ def balanced_orm(ctx: StageContext) -> None:
     uses=TRAINING,
     models=("sorm",),
     delivers=("sorm",),
-    opens=lambda c: _start(c, "student"),
+    opens=start_opened,
     estimate=sorm_tokens,
     checks=(check_training("reward.sorm"),),
 )
@@ -205,7 +194,7 @@ def train_reward_model(
     from glore.training.finetune import train_step_classifier
 
     problems = problems_by_id(ctx, "train")
-    start = ctx.model_dir(student) if ctx.config.reward.init == "student" else base_model(ctx)
+    start = start_of(ctx, student)
     layout = layout_of(ctx, start)
     examples = [
         StepExample(
@@ -230,10 +219,7 @@ def train_reward_model(
             "(reward.samples)"
         )
     ctx.count(good_steps=n_good, bad_steps=n_bad)
-    setup = training_setup(ctx, name, section)
-    if ctx.config.prompt != PromptSettings():  # the folder says so, wherever it goes
-        note = note_of(GloreLayout(layout), ctx.config.prompt).decode()
-        setup = dataclasses.replace(setup, notes=((NOTE, note),))
+    setup = reward_setup(ctx, name, section, layout)
     settings = training_settings(ctx, section)
     count_training(ctx, train_step_classifier(start, examples, settings, setup))
     _check_trained(ctx, name, section, problems, solutions, labels)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = [
+    "CHUNK",
     "IGNORED",
     "LMExample",
     "Row",
@@ -32,6 +33,7 @@ __all__ = [
     "merged_rows",
     "step_row",
     "step_rows",
+    "step_rows_of",
 ]
 
 IGNORED = -100
@@ -87,6 +89,11 @@ class Row:
     targets: npt.NDArray[np.int32]
     copies: int = 1
     """Number of equal examples: the row's weight in the loss."""
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether a position of it is part of the loss."""
+        return bool((self.targets != IGNORED).any())
 
 
 E_ = TypeVar("E_", LMExample, StepExample, Document)
@@ -146,15 +153,20 @@ def step_rows(
     """Rows of step examples, and the number left out as too long or without a kept step."""
 
     def encode(chunk: list[StepExample]) -> list[Row]:
-        parts = segment_parts(
-            tokenizer, [e.prompt for e in chunk], [[(s,) for s in e.steps] for e in chunk]
-        )
-        return [
-            step_row(found, example.labels, example.kept)
-            for example, found in zip(chunk, parts, strict=True)
-        ]
+        return step_rows_of(tokenizer, chunk)
 
     return _rows(examples, encode, max_length)
+
+
+def step_rows_of(tokenizer: PreTrainedTokenizerBase, examples: Sequence[StepExample]) -> list[Row]:
+    """The row of each step example, however long."""
+    parts = segment_parts(
+        tokenizer, [e.prompt for e in examples], [[(s,) for s in e.steps] for e in examples]
+    )
+    return [
+        step_row(found, example.labels, example.kept)
+        for example, found in zip(examples, parts, strict=True)
+    ]
 
 
 def step_row(parts: Parts, labels: Sequence[bool], kept: Sequence[bool]) -> Row:
@@ -179,26 +191,31 @@ def _rows(
     todo = list(examples)
     for start in range(0, len(todo), CHUNK):
         for row in encode(todo[start : start + CHUNK]):
-            if len(row.ids) <= max_length and (row.targets != IGNORED).any():
+            if len(row.ids) <= max_length and row.is_scored:
                 rows.append(row)
             else:
                 n_dropped += 1
     return rows, n_dropped
 
 
-def merged_rows(rows: Sequence[Row]) -> list[Row]:
-    """Merge equal rows into one with its number of copies, in the place of the first.
+def merged_rows(rows: Sequence[Row], together: int = 1) -> list[Row]:
+    """Merge equal rows into one with its number of copies, in the place of the first. `together`:
+    rows that stay one after the other (2: pairs, which are merged where both are equal).
 
     Samples of one question repeat each other (45 of 100 in the quickstart). The mean gradient stays
     the same, and each text is computed once.
     """
-    merged: dict[tuple[bytes, bytes], Row] = {}
-    for row in rows:
-        key = (row.ids.tobytes(), row.targets.tobytes())
+    merged: dict[tuple[bytes, ...], list[Row]] = {}
+    for start in range(0, len(rows), together):
+        group = rows[start : start + together]
+        key = tuple(part for row in group for part in (row.ids.tobytes(), row.targets.tobytes()))
         before = merged.get(key)
         merged[key] = (
-            row
+            list(group)
             if before is None
-            else dataclasses.replace(before, copies=before.copies + row.copies)
+            else [
+                dataclasses.replace(b, copies=b.copies + row.copies)
+                for b, row in zip(before, group, strict=True)
+            ]
         )
-    return list(merged.values())
+    return [row for group in merged.values() for row in group]

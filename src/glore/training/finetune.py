@@ -1,5 +1,6 @@
 """Fine-tune a pretrained model on examples: language models (students and refiners, methods 1 and
-4) and step classifiers (ORM, Balanced ORM and SORM, method 2, which differ in their labels only).
+4), step classifiers (ORM, Balanced ORM and SORM, method 2, which differ in their labels only) and
+contrastive reward models (App. F).
 
 A step classifier is a two-class token classification at the last token of each kept step; one
 forward pass scores every step of a solution.
@@ -35,14 +36,15 @@ from glore.training.examples import (
     step_rows,
 )
 from glore.training.fit import fit, seed_all
-from glore.training.launch import launch_training
+from glore.training.launch import Kind, launch_training
 from glore.training.memory_errors import explain_out_of_memory
+from glore.training.pairs import PAIR, PairExample, pair_rows
 from glore.training.training_setup import TrainingSetup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["train_causal_lm", "train_step_classifier"]
+__all__ = ["train_causal_lm", "train_contrastive", "train_step_classifier"]
 
 Load = Callable[..., "PreTrainedModel"]
 """Folder or Hub name and dtype → model. `options`: as `glore.models.load_causal_lm`."""
@@ -97,7 +99,41 @@ def train_step_classifier(
             what,
             new=new_step_model,
             load=load_step_model,
-            classifier=True,
+            kind="steps",
+        )
+
+
+def train_contrastive(
+    base: str | Path, examples: Iterable[PairExample], settings: TrainSettings, setup: TrainingSetup
+) -> TrainReport:
+    """Train a contrastive reward model (App. F) from the causal LM `base` and save it to
+    `setup.out_dir`, as `train_step_classifier` saves a step classifier.
+
+    The loss is −log σ(r_right − r_wrong), r the difference of the logits of good and bad at a
+    solution's last token. So the score of its last step, p(good) = σ(r), ranks the solutions of a
+    question. A batch has `batch_size` rows, two per pair, and at least one pair. Resumes, launches
+    and raises as `train_causal_lm` does.
+    """
+    if setup.launch:
+        return launch_training("pairs", base, examples, settings, setup)
+    what = (
+        "Contrastive reward model (0 bad, 1 good, at the last token of the last step), started "
+        f"from {base}."
+    )
+
+    def rows(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Row], int]:
+        return pair_rows(tokenizer, examples, settings.max_length)
+
+    with explain_out_of_memory(settings, setup):
+        return _fine_tuned(
+            base,
+            rows,
+            settings,
+            setup,
+            what,
+            new=new_step_model,
+            load=load_step_model,
+            kind="pairs",
         )
 
 
@@ -110,13 +146,14 @@ def _fine_tuned(
     *,
     new: Load,
     load: Load,
-    classifier: bool = False,
+    kind: Kind = "causal",
 ) -> TrainReport:
     """Train and save one model.
 
     `new` makes the model to train from `base`, `load` reads a trained one. `what` describes it in
     the model card.
     """
+    is_paired = kind == "pairs"
     seed_all(setup.seed)
     tokenizer = load_tokenizer(base)
     lora = settings.lora
@@ -125,16 +162,16 @@ def _fine_tuned(
     model = new(base, setup.dtype, options=options)
     bad_id = prepare_tokenizer(tokenizer, model)
     rows, n_dropped = rows_of(tokenizer)
-    trained = wrap_lora(model, lora, bad_id, classifier=classifier)
+    trained = wrap_lora(model, lora, bad_id, classifier=kind != "causal")
     report = fit(
         trained,
-        merged_rows(rows),
+        merged_rows(rows, PAIR if is_paired else 1),
         settings,
         setup,
         pad_id=int(tokenizer.pad_token_id),
         n_dropped=n_dropped,
+        is_paired=is_paired,
     )
-    kind = "steps" if classifier else "causal"
     card = model_card(setup.out_dir.name, what, kind, settings, report, setup.seed, setup.about)
     if is_first():
         whole = whole_folder(setup.work_dir)

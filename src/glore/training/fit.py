@@ -41,6 +41,7 @@ from glore.training.distributed import gather_weights, is_sharded
 from glore.training.examples import Row, TrainReport
 from glore.training.packed_attention import check_rows_apart
 from glore.training.packing import plan_packed
+from glore.training.pairs import PAIR, pair_tokens, plan_pairs
 from glore.training.resume import complete, job_fingerprint, resume_point
 from glore.training.trainer import Packing, PlannedBatches, PlannedTrainer
 from glore.training.training_setup import TrainingSetup
@@ -69,12 +70,13 @@ def fit(
     pad_id: int,
     n_dropped: int,
     in_order: bool = False,
+    is_paired: bool = False,
 ) -> TrainReport:
     """Train `model` in place on `rows`. Only checkpoints are saved, in
     `setup.work_dir/checkpoints`.
 
     `n_dropped`: examples that did not become rows, for the report. `in_order`: keep the order of
-    the rows (`plan_batches`).
+    the rows (`plan_batches`). `is_paired`: rows are pairs (`glore.training.pairs`).
 
     Raises ModelError when there are no rows or the loss is not finite, ConfigError for an unknown
     tracker.
@@ -104,19 +106,13 @@ def fit(
     world = int(os.environ.get("WORLD_SIZE", "1"))
     group = settings.gradient_accumulation * world
     lengths = [len(row.ids) for row in rows]
-    planned = (
-        partial(plan_packed, lengths, settings.batch_tokens)
-        if settings.batch_tokens
-        else partial(plan_batches, lengths, settings.batch_size)
-    )
-    plan = planned(settings.epochs, settings.max_steps * group, seed, in_order)
+    plan = _plan(lengths, settings, settings.max_steps * group, seed, in_order, is_paired)
     # Compiled blocks want one shape.
-    packing = (
-        Packing(max(lengths), settings.batch_tokens if settings.compile else 0)
-        if settings.batch_tokens
-        else None
-    )
-    batches = PlannedBatches(rows, plan, group, world, pad_id, packing)
+    n_packed = settings.batch_tokens
+    if is_paired and n_packed:
+        n_packed = pair_tokens(lengths, n_packed)
+    packing = Packing(max(lengths), n_packed if settings.compile else 0) if n_packed else None
+    batches = PlannedBatches(rows, plan, group, world, pad_id, packing, PAIR if is_paired else 1)
     n_steps = math.ceil(len(plan) / group)
     folder = work_dir / CHECKPOINTS
     setup.progress.begin(what, n_steps, "steps")
@@ -135,6 +131,7 @@ def fit(
             trainer = PlannedTrainer(
                 settings,
                 packing,
+                is_paired,
                 model=model,
                 args=arguments,
                 train_dataset=batches,
@@ -153,7 +150,7 @@ def fit(
             with arguments.main_process_first(local=False):
                 checkpoint = resume_point(
                     folder,
-                    job_fingerprint(settings, rows, plan, world, seed, model),
+                    job_fingerprint(settings, rows, plan, world, seed, model, is_paired),
                     what,
                     setup.progress,
                 )
@@ -187,6 +184,25 @@ def fit(
         _final_loss(trainer.state.log_history, n_steps),
         time.monotonic() - started,
     )
+
+
+def _plan(
+    lengths: Sequence[int],
+    settings: TrainSettings,
+    n_batches: int,
+    seed: int,
+    in_order: bool,
+    is_paired: bool,
+) -> list[tuple[int, ...]]:
+    """Row indices of every batch, as `plan_batches` gives them."""
+    if is_paired:
+        return plan_pairs(lengths, settings, n_batches, seed, in_order)
+    planned = (
+        partial(plan_packed, lengths, settings.batch_tokens)
+        if settings.batch_tokens
+        else partial(plan_batches, lengths, settings.batch_size)
+    )
+    return planned(settings.epochs, n_batches, seed, in_order)
 
 
 def _final_loss(log: Sequence[Mapping[str, float]], n_steps: int) -> float:

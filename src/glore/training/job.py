@@ -21,9 +21,10 @@ from glore.progress import Progress, SilentProgress
 from glore.prompts import ControlText
 from glore.training.distributed import is_first
 from glore.training.examples import LMExample, StepExample, TrainReport
-from glore.training.finetune import train_causal_lm, train_step_classifier
+from glore.training.finetune import train_causal_lm, train_contrastive, train_step_classifier
 from glore.training.job_owner import still_owned
 from glore.training.launch import MARK, Kind
+from glore.training.pairs import PairExample
 from glore.training.training_setup import TrainingSetup
 
 __all__ = ["main", "prompt_of"]
@@ -74,6 +75,9 @@ def _train(
     if kind == "causal":
         pairs = [LMExample(prompt=prompt_of(e), target=_texts(e["target"])) for e in examples]
         return train_causal_lm(base, pairs, settings, setup)
+    if kind == "pairs":
+        both = [PairExample(prompt_of(e), _texts(e["right"]), _texts(e["wrong"])) for e in examples]
+        return train_contrastive(base, both, settings, setup)
     steps = [
         StepExample(
             prompt_of(e),

@@ -26,12 +26,14 @@ from glore.training.examples import LMExample, StepExample, TrainReport
 from glore.training.job_owner import Owner, exclusive
 from glore.training.launch_command import launch_path, launch_words, no_launcher
 from glore.training.memory_errors import memory_error
+from glore.training.pairs import PairExample
 from glore.training.training_setup import TrainingSetup
 
 __all__ = ["MARK", "Kind", "as_json", "launch_training"]
 
-Kind = Literal["causal", "steps"]
-"""Whether a causal language model or a step classifier is trained."""
+Kind = Literal["causal", "steps", "pairs"]
+"""Whether a causal language model, a step classifier or a contrastive reward model is trained."""
+Example = LMExample | StepExample | PairExample
 MARK = "@glore "
 """Begins a line of progress."""
 _KILLED = re.compile(r"SIGKILL|exitcode *:? *-9\b")
@@ -41,7 +43,7 @@ _KILLED = re.compile(r"SIGKILL|exitcode *:? *-9\b")
 def launch_training(
     kind: Kind,
     base: str | Path,
-    examples: Iterable[LMExample] | Iterable[StepExample],
+    examples: Iterable[Example],
     settings: TrainSettings,
     setup: TrainingSetup,
 ) -> TrainReport:
@@ -103,7 +105,7 @@ def launch_training(
     return _outcome(folder, process.returncode, list(last), settings, setup)
 
 
-def as_json(example: LMExample | StepExample) -> dict[str, object]:
+def as_json(example: Example) -> dict[str, object]:
     """An example as JSON. `controls`: indexes of its prompt's segments that are control text."""
     controls = [i for i, s in enumerate(example.prompt) if isinstance(s, ControlText)]
     return {**dataclasses.asdict(example), **({"controls": controls} if controls else {})}

@@ -1,7 +1,8 @@
 """transformers.Trainer with our loss, over batches that were planned beforehand.
 
-The loss is the mean over all scored positions of an optimiser step, whatever micro-batches and
-devices they are in, each counted as often as its example occurs. A language model's logits are
+The loss is the mean over all scored positions of an optimiser step (over all pairs, for a
+contrastive reward model), whatever micro-batches and devices they are in, each counted as often as
+its example occurs. A language model's logits are
 computed at scored positions only. On a CPU each half of a batch has its own thread.
 Axes: B rows, T tokens, D hidden size, V vocabulary or classes, N scored positions of a batch.
 """
@@ -16,7 +17,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, softplus
 from torch.utils.data import Dataset
 from transformers import Trainer
 
@@ -27,6 +28,7 @@ from glore.training.examples import IGNORED, Row
 from glore.training.optimizers import MuonWithAdamW, split_parameters
 from glore.training.packed_attention import row_bounds
 from glore.training.packing import pack_rows
+from glore.training.pairs import PAIR
 from glore.training.thread_parallel import N_THREADS, ThreadParallel
 
 __all__ = ["Packing", "PlannedBatches", "PlannedTrainer"]
@@ -55,7 +57,9 @@ class PlannedBatches(Dataset[TorchBatch]):
         world: int,
         pad_id: int,
         packing: Packing | None = None,
+        per_term: int = 1,
     ) -> None:
+        """`per_term`: scored positions that one term of the loss reads; 2 for pairs."""
         self.rows, self.plan, self.group, self.world, self.pad_id, self.packing = (
             rows,
             plan,
@@ -64,6 +68,7 @@ class PlannedBatches(Dataset[TorchBatch]):
             pad_id,
             packing,
         )
+        self.per_term = per_term
         self._scored = [int((row.targets != IGNORED).sum()) * row.copies for row in rows]
 
     def __len__(self) -> int:
@@ -72,7 +77,7 @@ class PlannedBatches(Dataset[TorchBatch]):
     def __getitem__(self, index: int) -> TorchBatch:
         rows = [self.rows[i] for i in self.plan[index]]
         # Gradients are averaged over devices, so each device's share is scaled up by their number.
-        scale = torch.tensor(self.world / self.n_scored(index // self.group))
+        scale = torch.tensor(self.world * self.per_term / self.n_scored(index // self.group))
         copies = torch.tensor([row.copies for row in rows], dtype=torch.float32)
         if self.packing is None:
             ids_BT, targets_BT = map(torch.from_numpy, pad_rows(rows, self.pad_id))
@@ -125,15 +130,22 @@ class PlannedTrainer(Trainer):
     loss_is_scaled_for_ga = True
 
     def __init__(
-        self, settings: TrainSettings, packing: Packing | None = None, **arguments: Any
+        self,
+        settings: TrainSettings,
+        packing: Packing | None = None,
+        is_paired: bool = False,
+        **arguments: Any,
     ) -> None:
+        """`is_paired`: rows are pairs of a right and a wrong solution (`glore.training.pairs`)."""
         self.settings, self.packing = settings, packing
         super().__init__(data_collator=_only, **arguments)
         self._flops_per_token = 6 * sum(p.numel() for p in self.model.parameters())
+        self._together = PAIR if is_paired else 1
+        summed = summed_pair_losses if is_paired else summed_losses
         self.summed = (
-            torch.compile(summed_losses, backend=compiled.BACKEND, dynamic=True)
+            torch.compile(summed, backend=compiled.BACKEND, dynamic=True)
             if settings.compile
-            else summed_losses
+            else summed
         )
         self.scored_only = _ScoredOnly(self.model)
         trained = [p for p in self.model.parameters() if p.requires_grad]
@@ -153,13 +165,18 @@ class PlannedTrainer(Trainer):
         inputs: TorchBatch,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Forward and backward; on a CPU with a thread for each half of the rows."""
-        if self.threads is None or len(inputs["input_ids"]) < N_THREADS:
+        """Forward and backward; on a CPU with a thread for each half of the rows. Pairs stay
+        whole.
+        """
+        if self.threads is None or len(inputs["input_ids"]) < N_THREADS * self._together:
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
+        groups = {
+            key: inputs[key].unflatten(0, (-1, self._together))
+            for key in ("input_ids", "targets", "weights")
+        }
         parts = [
-            inputs
-            | {key: inputs[key][half::N_THREADS] for key in ("input_ids", "targets", "weights")}
+            inputs | {key: group[half::N_THREADS].flatten(0, 1) for key, group in groups.items()}
             for half in range(N_THREADS)
         ]
         parts = [part | {"scored": scored_in(part["targets"])} for part in parts]
@@ -172,8 +189,8 @@ class PlannedTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Summed cross entropy of the scored positions, divided by their number in the optimiser
-        step.
+        """Summed losses of the scored positions, or of pairs of them, divided by their number in
+        the optimiser step.
         """
         targets_BT, scored_N = inputs["targets"], inputs["scored"]
         packed: dict[str, Any] = {}
@@ -225,6 +242,17 @@ def summed_losses(
 ) -> torch.Tensor:
     """Weighted sum of the cross entropies, in float32."""
     return (cross_entropy(logits_NV.float(), targets_N, reduction="none") * weights_N).sum()
+
+
+def summed_pair_losses(
+    logits_NC: torch.Tensor, targets_N: torch.Tensor, weights_N: torch.Tensor
+) -> torch.Tensor:
+    """Weighted sum of −log σ(r_right − r_wrong), in float32. N positions are N / 2 pairs; r is the
+    difference of the two logits, so p(good) = σ(r).
+    """
+    rewards_N = logits_NC[:, 1].float() - logits_NC[:, 0].float()
+    signed_N = torch.where(targets_N == 1, rewards_N, -rewards_N)
+    return (softplus(-signed_N.view(-1, PAIR).sum(1)) * weights_N[::PAIR]).sum()
 
 
 class _ScoredOnly:
