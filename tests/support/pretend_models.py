@@ -122,6 +122,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(glore.engines.local.scorer, "StepScorer", Scorer)
     monkeypatch.setattr(glore.training.finetune, "train_causal_lm", world.train)
     monkeypatch.setattr(glore.training.finetune, "train_step_classifier", world.train)
+    monkeypatch.setattr(glore.training.finetune, "train_contrastive", world.train)
     monkeypatch.setattr("glore.models.load_tokenizer", lambda path: None)
     return world
 

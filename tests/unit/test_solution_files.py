@@ -599,7 +599,7 @@ def test_memory_of_a_scoring_does_not_grow_with_the_file(tmp_path, rm, scorer, m
     finally:
         tracemalloc.stop()
     assert scored.n_solutions == 640
-    assert peak < 20e6  # 16 MiB of it are one block of the digest
+    assert peak < 20e6  # 16 MiB of it are a buffer for a model's config.json
 
 
 def test_processbench_is_read_scored_and_written(tmp_path, data_dir, rm, scorer):

@@ -14,10 +14,13 @@ from pydantic import Field
 
 from glore.config import RunConfig, Settings
 from glore.errors import ConfigError, RunError
-from glore.pipeline import Stage, StageContext, run_stages
-from glore.records import Solution, read_records
+from glore.pipeline import Stage, StageContext, declare, run_stages
+from glore.pipeline.marks import read_done
+from glore.records import Solution, StepScores, read_records
 from glore.report import build_report
 from glore.stages import build_stages
+from glore.stages.common import problems_by_id, score
+from glore.stages.contrastive import contrastive
 from glore.studies import STUDIES, Study, find_study, run_study
 from glore.studies import study as study_module
 from glore.studies.measured import Measured, number, pivot, read_measured
@@ -182,6 +185,30 @@ def test_a_study_with_settings_of_its_own(run: RunConfig, monkeypatch: pytest.Mo
         configured(found, {}, ["kk=1"])
     with pytest.raises(ConfigError, match="has no settings of its own, got 'k=1'"):
         configured(find_study_in_package(), {}, ["k=1"])
+
+
+def test_a_study_trains_a_contrastive_reward_model_and_scores_with_it(
+    run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @declare("ranked", inputs=("contrastive", "test_samples"), reads=("engine",))
+    def ranked(ctx: StageContext) -> None:
+        samples = ctx.read("test_samples", Solution)
+        score(ctx, "contrastive", samples, problems_by_id(ctx, "test"))
+
+    study = Study("pairs", "Pairs.", lambda _: (contrastive, ranked), lambda *_: [])
+    world = pretend(monkeypatch)
+    run_study(study, run)
+    assert world.bases == {"contrastive": "student"}
+    texts = [("".join(p.right), "".join(p.wrong)) for p in world.trained["contrastive"]]
+    assert all("#### 10" in right and "#### 10" not in wrong for right, wrong in texts)
+    folder = run.run_dir / "studies" / "pairs"
+    done = read_done(folder / "stages" / "contrastive")
+    assert done is not None
+    assert done.counts["pairs"] == len(texts) > 0
+    found = read_records(folder / "stages" / "ranked" / "part-00000.parquet", StepScores)
+    assert {s.model for s in found} == {"contrastive"}
+    assert len(found) == 8 * 4
+    assert {p.state for p in run_study(study, run)} == {"reused"}
 
 
 def find_study_in_package() -> Study:
