@@ -38,6 +38,8 @@ __all__ = [
     "JudgeRow",
     "final_accuracy",
     "final_cases",
+    "judge_difference",
+    "judge_row",
     "step_accuracy",
     "step_cases",
 ]
@@ -159,19 +161,21 @@ def _judge(
     called = {
         m: (np.asarray(p) > index.options.threshold).astype(np.float64) for m, p in cases.p.items()
     }
-    rows = [_row(index, cases.units, good, c, model, against, scope) for model, c in called.items()]
+    rows = [
+        judge_row(index, cases.units, good, c, model, against, scope) for model, c in called.items()
+    ]
     pairs = [
         (a, b)
         for a, b in ((SORM, ORM), (SORM, BALANCED_ORM), (BALANCED_ORM, ORM))
         if a in called and b in called
     ]
     return rows, [
-        _difference(index, cases.units, good, (a, called[a]), (b, called[b]), against, scope)
+        judge_difference(index, cases.units, good, (a, called[a]), (b, called[b]), against, scope)
         for a, b in pairs
     ]
 
 
-def _row(
+def judge_row(
     index: Index,
     units: list[str],
     good: FloatArray,
@@ -180,6 +184,7 @@ def _row(
     against: str,
     scope: str,
 ) -> JudgeRow:
+    """One reward model's verdicts on yes/no cases. `good`, `called`: 1 or 0 for each."""
     bad = 1 - good
     columns = np.stack([good * called, good, bad * (1 - called), bad], axis=1)
     estimate = index.resampler.estimate
@@ -200,7 +205,7 @@ def _row(
     )
 
 
-def _difference(
+def judge_difference(
     index: Index,
     units: list[str],
     good: FloatArray,
@@ -209,6 +214,7 @@ def _difference(
     against: str,
     scope: str,
 ) -> JudgeDifference:
+    """Paired difference of two models' verdicts, each with its name, on the same cases."""
     bad = 1 - good
     (first_name, a), (second_name, b) = first, second
     columns = np.stack([good * a, bad * (1 - a), good * b, bad * (1 - b), good, bad], axis=1)

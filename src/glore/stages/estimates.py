@@ -14,6 +14,7 @@ __all__ = [
     "orm_tokens",
     "refinement_tokens",
     "refiner_tokens",
+    "rolled_out_tokens",
     "rollout_tokens",
     "round_tokens",
     "round_train_tokens",
@@ -76,6 +77,11 @@ def rollout_tokens(config: RunConfig) -> int:
     """Verifying rollouts of the training drafts."""
     drafts = _reward_questions(config) * config.reward.draft_samples
     return _rolled_out(config, drafts, config.labels.full_counts)
+
+
+def rolled_out_tokens(config: RunConfig, drafts: float, rollouts: int) -> int:
+    """`rollouts` of them from every prefix of so many drafts: half a solution on average."""
+    return _drawn(config, drafts * (workload(config).solution_steps - 1) * rollouts * 0.5)
 
 
 def refiner_tokens(config: RunConfig) -> int:

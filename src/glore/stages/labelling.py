@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -103,11 +104,17 @@ def roll_out(
     problems: Mapping[str, Problem],
     settings: LabelSettings,
     policy: Policy,
+    drawn: Sequence[PrefixTrials] = (),
 ) -> list[PrefixTrials]:
-    """Rollouts with their verdicts for these drafts, committed shard by shard."""
+    """Rollouts with their verdicts for these drafts, committed shard by shard. `drawn`: rollouts of
+    them that another stage drew in the same way; only missing ones are drawn.
+    """
     engine, layout, task = policy
     kept = ctx.work_dir() / DRAWN
-    drawn = read_records(kept, PrefixTrials) if kept.exists() else []
+    own = read_records(kept, PrefixTrials) if kept.exists() else []
+    known = Counter[str]()
+    for trial in drawn:
+        known[trial.solution_id] += trial.n_tokens
 
     def work(shard: Sequence[Solution]) -> list[PrefixTrials]:
         trials = verify_prefixes(
@@ -118,11 +125,12 @@ def roll_out(
             settings,
             seed=ctx.seed,
             progress=ctx.progress,
-            drawn=drawn,
+            drawn=[*drawn, *own],
             layout=layout,
         )
         ctx.count(
-            tokens=sum(t.n_tokens for t in trials), rollouts=sum(len(t.completions) for t in trials)
+            tokens=sum(t.n_tokens for t in trials) - sum(known[d.id] for d in shard),
+            rollouts=sum(len(t.completions) for t in trials),
         )
         return trials
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from glore.chat_template import step_format
+from glore.config import RunConfig
 from glore.errors import RunError
 from glore.how import global_pairs, local_pairs, mixed_pairs
 from glore.pipeline import StageContext, declare
@@ -19,7 +21,7 @@ from glore.stages.labelling import CONSISTENCY, train_drafts
 from glore.tasks.grading.answers import with_answer_line
 from glore.where import good_traces
 
-__all__ = ["pairs", "refiner"]
+__all__ = ["pairs", "refiner", "refiner_opened", "train_refiner"]
 
 Steps = tuple[str, ...]
 
@@ -72,13 +74,13 @@ def pairs(ctx: StageContext) -> None:
     uses=TRAINING,
     models=("refiner",),
     delivers=("refiner",),
-    opens=lambda c: ("student",) if c.refiner.init == "student" else base_opened(c),
+    opens=lambda c: refiner_opened(c),
     estimate=refiner_tokens,
     checks=(check_training("refiner.train"),),
 )
 def refiner(ctx: StageContext) -> None:
     """One model for both kinds: question and marked draft → whole corrected solution."""
-    found, problems = ctx.read("pairs", RefinementPair), problems_by_id(ctx, "train")
+    found = ctx.read("pairs", RefinementPair)
     if not found:
         raise RunError(
             "there is no wrong draft with a right continuation, so the refiner has nothing to "
@@ -86,16 +88,30 @@ def refiner(ctx: StageContext) -> None:
             "or more samples (reward.draft_samples)"
         )
 
+    train_refiner(ctx, "refiner", found)
+
+
+def train_refiner(ctx: StageContext, model: str, pairs: Sequence[RefinementPair]) -> None:
+    """Train `models/MODEL` on pairs of training questions, with the settings and from the weights
+    of the run's refiner. Studies train so too.
+    """
+    problems = problems_by_id(ctx, "train")
+
     def examples(layout: PromptLayout) -> list[tuple[Steps, Steps]]:
-        questions = [problems[p.problem_id].question for p in found]
+        questions = [problems[p.problem_id].question for p in pairs]
         return [
             (layout.refine(question, p.draft_steps, p.marked_step), p.target_steps)
-            for question, p in zip(questions, found, strict=True)
+            for question, p in zip(questions, pairs, strict=True)
         ]
 
     is_student = ctx.config.refiner.init == "student"
     start = ctx.model_dir("student") if is_student else base_model(ctx)
-    train_lm(ctx, "refiner", examples, "refiner.train", start)
+    train_lm(ctx, model, examples, "refiner.train", start)
+
+
+def refiner_opened(config: RunConfig) -> tuple[str, ...]:
+    """The model of the run that a refiner starts from."""
+    return ("student",) if config.refiner.init == "student" else base_opened(config)
 
 
 def _right_solutions(ctx: StageContext) -> dict[str, list[Steps]]:

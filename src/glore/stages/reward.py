@@ -186,9 +186,11 @@ def train_reward_model(
     labels: Sequence[StepLabels],
     section: str,
     student: str = "student",
+    epochs: float | None = None,
 ) -> None:
     """Train `models/NAME` on labelled solutions of training questions, with the settings at
-    `section`. Raises RunError where there are no good or no bad steps. Studies train so too.
+    `section`. A solution may come several times, with other labels. `epochs`: in place of that
+    setting. Raises RunError where there are no good or no bad steps. Studies train so too.
     """
     from glore.training.examples import StepExample
     from glore.training.finetune import train_step_classifier
@@ -221,6 +223,8 @@ def train_reward_model(
     ctx.count(good_steps=n_good, bad_steps=n_bad)
     setup = reward_setup(ctx, name, section, layout)
     settings = training_settings(ctx, section)
+    if epochs is not None:
+        settings = settings.model_copy(update={"epochs": epochs})
     count_training(ctx, train_step_classifier(start, examples, settings, setup))
     _check_trained(ctx, name, section, problems, solutions, labels)
 

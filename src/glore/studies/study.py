@@ -32,6 +32,9 @@ STUDIES: Mapping[str, str] = MappingProxyType(
         "budget": "glore.studies.budget:STUDY",
         "rerank": "glore.studies.rerank:STUDY",
         "rise": "glore.studies.rise:STUDY",
+        "self-filter": "glore.studies.self_filter:STUDY",
+        "shepherd": "glore.studies.shepherd:STUDY",
+        "value": "glore.studies.value:STUDY",
         "where": "glore.studies.where:STUDY",
     }
 )

@@ -16,7 +16,8 @@ from glore.solutions import by_problem, first_of_each
 from glore.stages.checks import check_engine, check_training
 from glore.stages.common import SAMPLING, drawn_by, problems_by_id, sample
 from glore.stages.estimates import draft_tokens, refiner_tokens, sample_tokens
-from glore.stages.fine_tuning import TRAINING, base_model, base_opened, train_lm
+from glore.stages.fine_tuning import TRAINING, train_lm
+from glore.stages.refining import refiner_opened, train_refiner
 from glore.studies.rise.examples import (
     TurnExample,
     as_targets,
@@ -195,18 +196,8 @@ def _run_glore_right(ctx: StageContext) -> None:
     everything = [*pairs, *(dataclasses.replace(p, marked_step=mark) for p in right)]
     keys = [f"{i}/{p.draft_id}/{p.kind}" for i, p in enumerate(everything)]
     chosen = subsample(everything, keys, len(pairs), ctx.seed)
-    questions = {i: p.question for i, p in problems_by_id(ctx, "train").items()}
     ctx.count(examples=len(chosen), right_drafts=sum(p.kind == "right" for p in chosen))
-
-    def targets(layout: PromptLayout) -> list[tuple[Steps, Steps]]:
-        return [
-            (layout.refine(questions[p.problem_id], p.draft_steps, p.marked_step), p.target_steps)
-            for p in chosen
-        ]
-
-    is_student = ctx.config.refiner.init == "student"
-    start = ctx.model_dir("student") if is_student else base_model(ctx)
-    train_lm(ctx, GLORE_RIGHT, targets, "refiner.train", start)
+    train_refiner(ctx, GLORE_RIGHT, chosen)
 
 
 glore_right = Stage(
@@ -216,7 +207,7 @@ glore_right = Stage(
     reads=(*("refiner.train", "refiner.init", "refiner.global_mark", "reward.draft_samples"),),
     uses=TRAINING,
     models=(GLORE_RIGHT,),
-    opens=lambda c: ("student",) if c.refiner.init == "student" else base_opened(c),
+    opens=refiner_opened,
     estimate=refiner_tokens,
     checks=(check_training("refiner.train"),),
 )
