@@ -121,9 +121,10 @@ class Refiner(ClosedAtExit):
         """Load the four models from their folders or Hub names. `prompt`: how they were trained to
         be prompted; none: plain. Raises ModelError where one can't be loaded.
         """
+        from glore.engines.auto import chosen_for
         from glore.engines.open import open_engine, open_scorer
 
-        settings = engine or EngineSettings()
+        settings = chosen_for(student, engine or EngineSettings())
         layout = prompt_layout(prompt or PromptSettings(), student)
         with contextlib.ExitStack() as opened:  # closes what is open if the next can't be loaded
             shared = settings.shared_by(2)

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from glore.config import (
+    AutoEngineSettings,
     EngineSettings,
     Gsm8kTaskSettings,
     HttpEngineSettings,
@@ -118,10 +119,14 @@ def test_every_kind_builds_its_class_and_names_what_opens_it(
     assert hook is None or callable(imported(hook))
 
 
-def test_without_a_kind_it_is_the_first() -> None:
+def test_without_a_kind_it_is_the_default_one() -> None:
     assert type(TaskSettings()) is StoriesTaskSettings
-    assert type(EngineSettings(device="cpu")) is TorchEngineSettings
-    assert config(engine={"max_rows": 3}).engine == TorchEngineSettings(max_rows=3)
+    assert type(EngineSettings(device="cpu")) is AutoEngineSettings
+    assert config().engine == AutoEngineSettings()
+    assert config(engine={"max_rows": 3}).engine == AutoEngineSettings(max_rows=3)
+    assert config(engine={"kind": "torch"}).engine == TorchEngineSettings()
+    inner = config(engine={"kind": "ray", "inner": {"dtype": "bfloat16"}}).engine.sampler
+    assert inner == TorchEngineSettings(dtype="bfloat16")
     pool = config(engine={"kind": "ray", "inner": {"kind": "http", "url": "http://x"}}).engine
     assert isinstance(pool, RayEngineSettings)
     assert type(pool.inner) is HttpEngineSettings
@@ -134,12 +139,12 @@ def test_a_task_with_the_settings_of_all_kinds_is_taken(kind: str) -> None:
     assert not set(task.model_dump()) - set(type(task).model_fields)
 
 
-@pytest.mark.parametrize("kind", ["torch", "http", "vllm", "ray"])
+@pytest.mark.parametrize("kind", ["auto", "torch", "http", "vllm", "ray"])
 def test_an_engine_with_the_settings_of_all_kinds_is_taken(kind: str) -> None:
     url = {"url": "http://x/v1"} if kind == "http" else {}
     flat = {**FLAT_ENGINE, "kind": kind, **url}
     assert config(engine=flat).engine == EngineSettings(kind=kind, **url)
-    if kind != "ray":
+    if kind not in ("ray", "auto"):
         pool = config(engine={**FLAT_ENGINE, "kind": "ray", "inner": flat}).engine
         assert pool == RayEngineSettings(inner=EngineSettings(kind=kind, **url))
 
@@ -162,7 +167,7 @@ def test_an_engine_with_the_settings_of_all_kinds_is_taken(kind: str) -> None:
         ),
         (
             {"engine": {"retries": 3}},
-            "engine: retries is for engines of kind http or ray, got kind t",
+            "engine: retries is for engines of kind http or ray, got kind auto",
         ),
         (
             {"engine": {"kind": "vllm", "url": "http://x"}},
@@ -179,7 +184,7 @@ def test_an_engine_with_the_settings_of_all_kinds_is_taken(kind: str) -> None:
         ({"engine": {"kind": "http", "url": "http://x", "urk": 3}}, "did you mean url"),
         (
             {"engine": {"urk": 3}},
-            "known keys: kind, device, dtype, max_rows, scoring_tokens, quant",
+            "known keys: kind, device, dtype, max_rows, scoring_tokens, tensor_parallel",
         ),
         ({"engine": {"kind": "ray", "inner": {"urk": 3}}}, "unknown key 'engine.inner.urk'; known"),
         (
@@ -189,12 +194,13 @@ def test_an_engine_with_the_settings_of_all_kinds_is_taken(kind: str) -> None:
         ),
         (
             {"engine": {"kind": ["torch"]}},
-            "engine.kind: input should be 'torch', 'http', 'vllm' or",
+            "engine.kind: input should be 'torch', 'http', 'vllm', 'ray' or 'auto'",
         ),
         (
             {"task": 3},
             "task: input should be a valid dictionary or instance of TaskSettings, got 3",
         ),
+        ({"engine": {"kind": "ray", "inner": {"kind": "auto"}}}, "inner can't be of kind auto, s"),
         (
             {"engine": {"kind": "ray", "inner": {"max_rows": 0}}},
             "engine.inner.max_rows: input should",

@@ -82,10 +82,11 @@ def run(
         stages = build_stages(config)
         console = _console()
         if dry_run:
-            from glore.cli.dry_run import data_note, disk_note, plan_table
+            from glore.cli.dry_run import data_note, disk_note, engine_note, plan_table
 
             plans = run_stages(stages, config, until=until, dry_run=True)
             console.print(plan_table(plans, str(config.run_dir)))
+            console.print(engine_note(config), soft_wrap=True)
             console.print(data_note(config), soft_wrap=True)
             console.print(disk_note(config, stages), soft_wrap=True)
             return
@@ -220,13 +221,20 @@ def show(
     with outcome() as own:
         config = _open_run(run)
         own.log_dir = config.run_dir / "log"
-        from glore.cli.display import stage_backends, stage_warnings, stages_table
+        from glore.cli.display import (
+            stage_backends,
+            stage_engines,
+            stage_warnings,
+            stages_table,
+        )
         from glore.pipeline import plan_stages
         from glore.stages import build_stages
 
         console = _console()
         plans = plan_stages(build_stages(config), config, estimates=False)
         console.print(stages_table(plans, config.run_dir))
+        for line in stage_engines(plans, config.run_dir):
+            console.print(printable(f"engine {line}"), soft_wrap=True)
         for line in stage_backends(plans, config.run_dir):
             console.print(printable(f"backend {line}"), soft_wrap=True)
         for warning in stage_warnings(plans, config.run_dir):

@@ -31,6 +31,7 @@ __all__ = [
     "regrading_notes",
     "regrading_tables",
     "stage_backends",
+    "stage_engines",
     "stage_warnings",
     "stages_table",
 ]
@@ -69,6 +70,19 @@ def stage_backends(plans: Sequence[StagePlan], run_dir: Path) -> list[str]:
         f"{backend}: {', '.join(f'{m} ({_some(stages)})' for m, stages in models.items())}"
         for backend, models in sorted(found.items())
     ]
+
+
+def stage_engines(plans: Sequence[StagePlan], run_dir: Path) -> list[str]:
+    """The kinds of engines that drew in a run, with why `engine.kind=auto` chose them; a line each,
+    with the stages.
+    """
+    found: dict[str, list[str]] = {}
+    for plan in plans:
+        done = read_done(run_dir / "stages" / plan.name)
+        kind = done and (done.engine or done.settings.get("engine.kind"))
+        if kind:
+            found.setdefault(str(kind), []).append(plan.name)
+    return [f"{kind}: {_some(stages)}" for kind, stages in sorted(found.items())]
 
 
 def _some(stages: Sequence[str]) -> str:

@@ -10,11 +10,12 @@ from rich.table import Table
 from glore.cli.rich_tables import cell, count, new_table
 from glore.config import RunConfig
 from glore.pipeline import Stage, StagePlan
+from glore.pipeline.chosen import with_engine
 from glore.progress import duration
 from glore.stages.disk import disk_use, model_bytes, n_models
 from glore.stages.workload import workload
 
-__all__ = ["data_note", "disk_note", "plan_table"]
+__all__ = ["data_note", "disk_note", "engine_note", "plan_table"]
 
 
 def plan_table(plans: Sequence[StagePlan], run_dir: str) -> Table:
@@ -86,6 +87,12 @@ def data_note(config: RunConfig) -> str:
         f"questions: {questions}, about {found.question_tokens:.0f} tokens each; solutions of "
         f"about {found.solution_tokens:.0f} tokens, {found.n_worked:,} worked ({how})"
     )
+
+
+def engine_note(config: RunConfig) -> str:
+    """Which engine draws, and why."""
+    chosen, why = with_engine(config)
+    return f"engine: {why or f'{chosen.engine.kind}, as engine.kind says'}"
 
 
 def _bytes(n: float) -> str:

@@ -18,6 +18,8 @@ one. A field's meaning stands under the field.
 from __future__ import annotations
 
 from glore.config.engine import (
+    AutoEngineSettings,
+    ChosenEngine,
     EngineSettings,
     HttpEngineSettings,
     RayEngineSettings,
@@ -57,7 +59,9 @@ from glore.config.training import (
 )
 
 __all__ = [
+    "AutoEngineSettings",
     "BaseModelSettings",
+    "ChosenEngine",
     "DatasetTaskSettings",
     "EngineSettings",
     "EvaluationSettings",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
@@ -12,6 +13,8 @@ from glore.config.trust import VARIABLE
 from glore.errors import shown
 
 __all__ = [
+    "AutoEngineSettings",
+    "ChosenEngine",
     "EngineSettings",
     "HttpEngineSettings",
     "Quantization",
@@ -24,15 +27,16 @@ Quantization = Literal["none", "int16", "int8"]
 
 
 class EngineSettings(KindSettings):
-    """How completions are sampled, and on what reward models score (docs/engines.md): `torch`,
-    `http`, `vllm`, `ray`, or a kind of an installed package (entry points in `glore.engines`).
+    """How completions are sampled, and on what reward models score (docs/engines.md): `auto`,
+    `torch`, `http`, `vllm`, `ray`, or a kind of an installed package (entry points in
+    `glore.engines`).
 
     `device`, `dtype` and `scoring_tokens` also hold for reward models, which always score in this
     process. `opener` takes a model's folder or Hub name and the settings, and returns a
     `glore.engines.protocol.Engine`.
     """
 
-    kind: str = "torch"
+    kind: str = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """`auto`: a GPU that torch sees through CUDA, else the CPU. `mps` (an Apple GPU) draws and
     scores; trainings then run on the CPU.
@@ -47,6 +51,10 @@ class EngineSettings(KindSettings):
     checker: ClassVar[str | None] = None
     """`module:function` that takes the settings and raises a GloreError for what can be known to be
     missing before any stage begins, such as a package or a key.
+    """
+    chooser: ClassVar[str | None] = None
+    """For a kind that stands for others: `module:function` that takes a run's settings and returns
+    the engine's (`ChosenEngine`).
     """
 
     @property
@@ -66,24 +74,24 @@ class EngineSettings(KindSettings):
         return {name: getattr(self, name) for name in ("kind", "dtype", *sorted(own))}
 
 
-class TorchEngineSettings(EngineSettings):
-    """transformers in this process."""
+class ChosenEngine(NamedTuple):
+    """The settings of an engine that was chosen, and why it was."""
 
-    kind: Literal["torch"] = "torch"
+    settings: EngineSettings
+    why: str
+
+
+class _TorchOptions(EngineSettings):
+    """What `torch` alone has."""
+
     quantization: Quantization = "none"
     """On a CPU: `int16` and `int8` draw with weights and their inputs in whole numbers, keys and
     values in 16 bits: faster, and from a slightly different distribution (docs/engines.md says how
     different). Reward models always score without it.
     """
 
-    opener: ClassVar[str] = "glore.engines.local.engine:TorchEngine"
-
-    def fingerprint_fields(self) -> dict[str, object]:
-        quantized = {} if self.quantization == "none" else {"quantization": self.quantization}
-        return {"kind": self.kind, "dtype": self.dtype, **quantized}
-
     @model_validator(mode="after")
-    def _quantized_on_a_cpu(self) -> TorchEngineSettings:
+    def _quantized_on_a_cpu(self) -> Self:
         if self.quantization != "none" and (
             self.dtype != "float32" or self.device in ("cuda", "mps")
         ):
@@ -92,6 +100,18 @@ class TorchEngineSettings(EngineSettings):
                 f"{self.dtype}, device {self.device}; drop one"
             )
         return self
+
+
+class TorchEngineSettings(_TorchOptions):
+    """transformers in this process."""
+
+    kind: Literal["torch"] = "torch"
+
+    opener: ClassVar[str] = "glore.engines.local.engine:TorchEngine"
+
+    def fingerprint_fields(self) -> dict[str, object]:
+        quantized = {} if self.quantization == "none" else {"quantization": self.quantization}
+        return {"kind": self.kind, "dtype": self.dtype, **quantized}
 
 
 class HttpEngineSettings(EngineSettings):
@@ -177,16 +197,21 @@ class HttpEngineSettings(EngineSettings):
         return self
 
 
-class VllmEngineSettings(EngineSettings):
-    """vLLM in this process."""
+class _VllmOptions(EngineSettings):
+    """What `vllm` alone has."""
 
-    kind: Literal["vllm"] = "vllm"
     tensor_parallel: int = Field(1, ge=1)
     """GPUs that share a model."""
     gpu_memory: float = Field(0.9, gt=0, le=1)
     """Share of each GPU's memory for weights and cache. Engines that are open at once share it."""
     context: int | None = Field(None, ge=16)
     """Longest prompt and completion together, in tokens; none: the model's own limit."""
+
+
+class VllmEngineSettings(_VllmOptions):
+    """vLLM in this process."""
+
+    kind: Literal["vllm"] = "vllm"
 
     opener: ClassVar[str] = "glore.engines.vllm:VllmEngine"
     checker: ClassVar[str | None] = "glore.engines.vllm:check_installed"
@@ -198,6 +223,21 @@ class VllmEngineSettings(EngineSettings):
         return {"kind": self.kind, "dtype": self.dtype}
 
 
+class AutoEngineSettings(_TorchOptions, _VllmOptions):
+    """`vllm` or `torch`, whichever fits this machine and the model (`glore.engines.auto`). An
+    option that the chosen kind does not have is refused when it is chosen.
+    """
+
+    kind: Literal["auto"] = "auto"
+
+    opener: ClassVar[str] = "glore.engines.open:open_engine"
+    chooser: ClassVar[str | None] = "glore.stages.engine_choice:choose_for_run"
+
+    def fingerprint_fields(self) -> dict[str, object]:
+        """Refused: results depend on the engine that is chosen. Raises ValueError."""
+        raise ValueError("an engine of kind auto has no fingerprint before it is chosen")
+
+
 class RayEngineSettings(EngineSettings):
     """A pool of `inner` engines on one or many machines."""
 
@@ -205,7 +245,9 @@ class RayEngineSettings(EngineSettings):
     workers: int = Field(2, ge=1)
     """Engines in the pool."""
     inner: SerializeAsAny[EngineSettings | None] = None
-    """What each worker runs; none: torch with this section's device, dtype and max_rows."""
+    """What each worker runs, `torch` unless it names a kind; none: torch with this section's
+    device, dtype and max_rows.
+    """
     address: str | None = None
     """The cluster, such as `auto`, or, given on the command line at each start, `10.0.0.1:6379`;
     none: the one in RAY_ADDRESS or already running here, else a new one on this machine; `local`: a
@@ -236,6 +278,12 @@ class RayEngineSettings(EngineSettings):
         other = {} if inner.dtype == self.dtype else {"inner.dtype": inner.dtype}
         return {**inner.fingerprint_fields(), "dtype": self.dtype, **other}
 
+    @field_validator("inner", mode="before")
+    @classmethod
+    def _torch_inside(cls, inner: object) -> object:
+        """`auto` would choose for this machine, and the workers may be on others."""
+        return {"kind": "torch", **inner} if isinstance(inner, Mapping) else inner
+
     @model_validator(mode="after")
     def _pool_of_other_engines(self) -> RayEngineSettings:
         if self.inner is not None and self.max_rows != type(self).model_fields["max_rows"].default:
@@ -244,6 +292,11 @@ class RayEngineSettings(EngineSettings):
             )
         if self.inner is not None and self.inner.kind == "ray":
             raise ValueError("inner can't be of kind ray itself; use torch, http or vllm")
+        if self.inner is not None and self.inner.kind == "auto":
+            raise ValueError(
+                "inner can't be of kind auto, since the workers may be on other machines than this "
+                "one; use torch, http or vllm"
+            )
         return self
 
 
@@ -253,6 +306,7 @@ EngineSettings.kinds = Kinds(
     HttpEngineSettings,
     VllmEngineSettings,
     RayEngineSettings,
+    AutoEngineSettings,
     group="glore.engines",
     noun="engines",
 )

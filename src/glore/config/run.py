@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from glore.config.engine import EngineSettings, TorchEngineSettings
+from glore.config.engine import AutoEngineSettings, EngineSettings
 from glore.config.prompt import PromptSettings
 from glore.config.section import NEWER, LocalPath, SamplingSettings, Settings
 from glore.config.task import TaskSettings
@@ -183,7 +183,7 @@ class RunConfig(Settings):
     """
     task: SerializeAsAny[TaskSettings] = StoriesTaskSettings()
     base: BaseModelSettings = BaseModelSettings()
-    engine: SerializeAsAny[EngineSettings] = TorchEngineSettings()
+    engine: SerializeAsAny[EngineSettings] = AutoEngineSettings()
     prompt: PromptSettings = PromptSettings()
     student: StudentSettings = StudentSettings()
     reward: RewardModelSettings = RewardModelSettings()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from glore.config.plugins import imported
+from glore.engines.auto import chosen_for
 from glore.engines.protocol import Engine
 from glore.errors import EngineError, shown
 from glore.prompts import PLAIN, PromptLayout
@@ -31,8 +32,10 @@ def open_engine(
     """The engine that `settings.kind` names, over the model at `model_path` (a folder or Hub name).
 
     The caller closes it. `logs_warning`: log its `warning`, once a process. Raises ModelError when
-    the model can't be loaded, EngineError when the engine's server, package or cluster isn't there.
+    the model can't be loaded, EngineError when the engine's server, package or cluster isn't there,
+    ConfigError for an option that the engine chosen by `auto` does not have.
     """
+    settings = chosen_for(model_path, settings)
     if settings.kind in READ_ADAPTERS:
         engine = cast(Engine, imported(settings.opener)(model_path, settings))
     else:

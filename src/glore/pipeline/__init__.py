@@ -2,6 +2,7 @@
 
 stage         a stage as data: what it reads and makes
 view          the settings as one stage sees them
+chosen        the engine that engine.kind=auto stands for
 reuse         what will be done about each stage, and why
 run           runs stages: reuse, resume
 context       what a stage gets: settings, records, shards, models

@@ -79,6 +79,10 @@ class DoneMark:
     """
     removed: dict[str, str] = dataclasses.field(default_factory=dict)
     """Model of this stage that was removed to save disk → why. It is in `models` still."""
+    engine: str = ""
+    """The engine that `engine.kind=auto` chose, and why. Empty where the kind was given, for a
+    stage that draws nothing, and in marks of earlier releases.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 

@@ -4,6 +4,7 @@ have changed since.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from glore.config.section import newer_settings
 from glore.digests import is_inside
 from glore.errors import RunError, shown
 from glore.pipeline.fingerprints import flat_settings
-from glore.pipeline.marks import DoneMark, read_done
+from glore.pipeline.marks import DoneMark, read_done, read_started
 
-__all__ = ["changed_since", "made_with", "marks_behind"]
+__all__ = ["changed_since", "made_with", "marks_behind", "noted_values"]
 
 
 def marks_behind(run_dir: Path, stages: Sequence[str]) -> list[DoneMark]:
@@ -38,6 +39,20 @@ def marks_behind(run_dir: Path, stages: Sequence[str]) -> list[DoneMark]:
     for stage in stages:
         visit(stage)
     return ordered
+
+
+def noted_values(run_dir: Path, setting: str) -> set[object]:
+    """The values of a setting (a dotted path) that the marks of a run's stages note, of unfinished
+    ones too. Marks that can't be read are left out: planning reports them.
+    """
+    found: set[object] = set()
+    for folder in sorted(run_dir.glob("stages/*/")):
+        with contextlib.suppress(RunError):
+            mark = read_done(folder) or read_started(folder)
+            value = mark.settings.get(setting) if mark else None
+            if isinstance(value, str | int | float):
+                found.add(value)
+    return found
 
 
 def made_with(run_dir: Path, stages: Sequence[str]) -> RunConfig:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from glore.config import RunConfig
 from glore.errors import DataError, RunError, shown
+from glore.pipeline.chosen import with_engine
 from glore.pipeline.fingerprints import (
     REGRADED,
     declared_settings,
@@ -71,9 +72,11 @@ def plan_stages(
 
     `estimates`: with tokens, for which the data of the task is read.
 
-    Raises RunError for a mark that can't be read, unless `redo` replaces it; ValueError for stages
-    whose names or models collide, or whose inputs do not precede them.
+    Raises RunError for a mark that can't be read, unless `redo` replaces it; ConfigError where
+    `engine.kind=auto` can't choose; ValueError for stages whose names or models collide, or whose
+    inputs do not precede them.
     """
+    config = with_engine(config).config
     plans: dict[str, StagePlan] = {}
     maker: dict[str, str] = {}
     for stage in stages:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from glore.config import RunConfig, resolved_recipe
 from glore.errors import ConfigError, GloreError, RunError, shown
+from glore.pipeline.chosen import with_engine
 from glore.pipeline.context import StageContext
 from glore.pipeline.fingerprints import package_versions
 from glore.pipeline.folder import (
@@ -69,6 +70,7 @@ def run_stages(
     them, the run's own must be finished: a study only reads them.
     """
     progress = progress or SilentProgress()
+    given, (config, engine) = config, with_engine(config)
     run_dir = config.run_dir
     chosen = _up_to(stages, until)
     check_is_run_folder(run_dir)
@@ -91,7 +93,9 @@ def run_stages(
         if swept:
             progress.note(f"left behind by a killed process, and removed: {', '.join(swept)}")
         if not is_study:
-            write_text(run_dir / "config.yaml", resolved_recipe(config))
+            write_text(run_dir / "config.yaml", resolved_recipe(given))
+        if engine and any(plan.state != "reused" for plan in plans):
+            progress.note(f"engine {engine}")
         warned: set[str] = set()
         done = {plan.name for plan in plans if plan.state == "reused"}
         own = [pair for pair in zip(chosen, plans, strict=True) if not is_study or pair[0].study]
@@ -102,7 +106,8 @@ def run_stages(
                 _tidy(stage.folder(run_dir))
             else:
                 progress.note(f"{label}: {plan.state} ({plan.why})")
-                _run_stage(stage, plan, chosen, config, _Labelled(progress, label), redo, warned)
+                labelled = _Labelled(progress, label)
+                _run_stage(stage, plan, chosen, config, engine, labelled, redo, warned)
                 done.add(stage.name)
             if config.keep == "final" and not is_study:
                 remove_unread(stages, done, config, progress)
@@ -133,6 +138,7 @@ def _run_stage(
     plan: StagePlan,
     stages: Sequence[Stage],
     config: RunConfig,
+    engine: str,
     progress: Progress,
     redo: bool,
     warned: set[str],
@@ -206,6 +212,7 @@ def _run_stage(
         warnings=context.warnings,
         backends=context.backends,
         spared=context.spared,
+        engine=engine if "engine.kind" in plan.settings else "",
     )
     write_json(folder / "done.json", dataclasses.asdict(done))
     _tidy(folder)

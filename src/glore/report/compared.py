@@ -15,6 +15,7 @@ from glore.config import RunConfig
 from glore.errors import RunError, shown
 from glore.evaluation.compare import ComparedRow, Group, MeasuredRun, compare
 from glore.evaluation.measures import measure
+from glore.pipeline.chosen import with_engine
 from glore.pipeline.fingerprints import flat_settings
 from glore.pipeline.integrity import check_belongs_together
 from glore.pipeline.marks import read_done
@@ -165,7 +166,7 @@ def _settings(run_dir: Path) -> RunConfig:
             f"run {run_dir} is not finished (its stage evaluate is not done), so it can't be "
             f"compared; finish it with: glore run {shlex.quote(str(run_dir / 'config.yaml'))}"
         )
-    made = made_with(run_dir, ["evaluate"])
+    made = with_engine(made_with(run_dir, ["evaluate"])).config
     check_belongs_together(run_dir, [stage.name for stage in build_stages(made)])
     return made
 

@@ -110,11 +110,12 @@ def labelling_cost(job: LabelJob, config: RunConfig, *, measures: bool = True) -
         return cost.said(None)
     from glore.chat_template import prompt_layout
     from glore.engines.open import open_engine
+    from glore.pipeline.chosen import with_engine
 
     problems = {p.id: p for p in graded.problems}
     layout = prompt_layout(config.prompt, policy)
     drafts = _fitting(graded.drafts, problems, policy, layout)
-    with open_engine(policy, config.engine) as engine:
+    with open_engine(policy, with_engine(config).config.engine) as engine:
         return cost.said(measured_rate(engine, drafts, problems, config.labels, layout))
 
 
