@@ -71,7 +71,7 @@ def as_kind(settings: AutoEngineSettings, kind: str, why: str) -> ChosenEngine:
                 f"engine.kind=auto chooses {kind} here, since {why}; remove it, or set "
                 f"engine.kind={others}"
             )
-    return ChosenEngine(made(kind=kind, **given), why)
+    return ChosenEngine(EngineSettings.model_validate({"kind": kind, **given}), why)
 
 
 def _short(n: int) -> str:
