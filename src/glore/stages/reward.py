@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glore.errors import RunError
 from glore.pipeline import StageContext, declare
+from glore.prompts import PromptLayout
 from glore.records import Problem, Solution, StepLabels
 from glore.seeds import stable_seed
 from glore.stages.checks import check_engine, check_training
@@ -32,6 +35,9 @@ from glore.stages.labelling import train_drafts
 from glore.stages.reward_training import reward_setup, start_of, start_opened
 from glore.when import balanced_solutions, orm_labels
 
+if TYPE_CHECKING:
+    from glore.training.examples import StepExample
+
 __all__ = [
     "balanced_orm",
     "has_own_orm",
@@ -40,6 +46,7 @@ __all__ = [
     "sft_orm",
     "sft_samples",
     "sorm",
+    "train_on_steps",
     "train_reward_model",
 ]
 
@@ -193,7 +200,6 @@ def train_reward_model(
     setting. Raises RunError where there are no good or no bad steps. Studies train so too.
     """
     from glore.training.examples import StepExample
-    from glore.training.finetune import train_step_classifier
 
     problems = problems_by_id(ctx, "train")
     start = start_of(ctx, student)
@@ -208,6 +214,24 @@ def train_reward_model(
         for s, r in zip(solutions, labels, strict=True)
         if r.labels is not None and r.kept is not None and any(r.kept)
     ]
+    train_on_steps(ctx, name, examples, section, start, layout, epochs)
+    _check_trained(ctx, name, section, problems, solutions, labels)
+
+
+def train_on_steps(
+    ctx: StageContext,
+    name: str,
+    examples: Sequence[StepExample],
+    section: str,
+    start: str | Path,
+    layout: PromptLayout,
+    epochs: float | None = None,
+) -> None:
+    """Train `models/NAME` from `start` on steps written in `layout`, whatever they are of. `epochs`
+    and errors: as in `train_reward_model`.
+    """
+    from glore.training.finetune import train_step_classifier
+
     n_good = sum(
         label and kept for e in examples for label, kept in zip(e.labels, e.kept, strict=True)
     )
@@ -226,7 +250,6 @@ def train_reward_model(
     if epochs is not None:
         settings = settings.model_copy(update={"epochs": epochs})
     count_training(ctx, train_step_classifier(start, examples, settings, setup))
-    _check_trained(ctx, name, section, problems, solutions, labels)
 
 
 def _check_trained(

@@ -12,6 +12,7 @@ import numpy as np
 
 from glore.config import RunConfig
 from glore.evaluation.inputs import Index
+from glore.evaluation.ranking import concordant
 from glore.evaluation.rerank_curves import majority, rerank_at_k
 from glore.evaluation.reward_models import Cases, judge_difference, judge_row
 from glore.pipeline import Stage, StageContext
@@ -22,16 +23,19 @@ from glore.stages.checks import check_engine, check_training
 from glore.stages.common import problems_by_id, score
 from glore.stages.estimates import sorm_tokens
 from glore.stages.fine_tuning import TRAINING, base_opened
-from glore.statistics import Estimate, Resampler
+from glore.statistics import Estimate, Resampler, ratio
 from glore.studies.measured import Measured, difference, share
 
 __all__ = [
     "Scored",
+    "above_rows",
+    "curve_rows",
     "final_rows",
     "label_agreement",
     "majority_row",
     "read_scored",
     "reference_labels",
+    "rerank_differences",
     "rerank_rows",
     "reward_stage",
     "score_stage",
@@ -202,6 +206,73 @@ def _best_of(
         )
         for group in groups.values()
     ]
+
+
+def curve_rows(
+    index: Index, table: str, samples: Sequence[Solution], scores: Scored, way: Mapping[str, str]
+) -> list[Measured]:
+    """A line for each model: accuracy when the best of K samples is chosen, for K = 1, 2, 4, …
+
+    `way`: model → how its step scores are reduced.
+    """
+    groups = by_problem(samples)
+    units = [index.cluster_of[i] for i in groups]
+    n = min(map(len, groups.values()), default=0)
+    grid = [*(2**i for i in range(n.bit_length()) if 2**i < n), n]
+    return [
+        share(
+            table,
+            name,
+            "accuracy",
+            index.resampler.mean(units, _best_of(groups, of, way[name], k)),
+            float(k),
+        )
+        for name, of in scores.items()
+        for k in grid
+    ]
+
+
+def rerank_differences(
+    index: Index,
+    table: str,
+    samples: Sequence[Solution],
+    scores: Scored,
+    way: Mapping[str, str],
+    pairs: Sequence[tuple[str, str]],
+) -> list[Measured]:
+    """First minus second with all samples, paired on the questions, a row for each pair."""
+    groups = by_problem(samples)
+    units = [index.cluster_of[i] for i in groups]
+    n = min(map(len, groups.values()), default=0)
+    values = {name: _best_of(groups, of, way[name], n) for name, of in scores.items()}
+    return [
+        difference(table, (a, b), "difference", index.resampler.paired(units, values[a], values[b]))
+        for a, b in pairs
+    ]
+
+
+def above_rows(
+    index: Index, table: str, samples: Sequence[Solution], scores: Scored, way: Mapping[str, str]
+) -> list[Measured]:
+    """A row for each model: how often a right sample scores above a wrong one of its question."""
+    groups = [
+        (index.cluster_of[i], group)
+        for i, group in by_problem(samples).items()
+        if {"right", "wrong"} <= {s.correct for s in group}
+    ]
+    found = []
+    for name, of in scores.items():
+        columns = []
+        for _, group in groups:
+            right, wrong = (
+                [aggregate(of[s.id], way[name]) for s in group if s.correct == verdict]
+                for verdict in ("right", "wrong")
+            )
+            columns.append((concordant(right, wrong), len(right) * len(wrong)))
+        units = [unit for unit, _ in groups]
+        e = index.resampler.estimate(units, np.asarray(columns, dtype=np.float64), ratio)
+        found.append(share(table, name, "right above wrong", e))
+    return found
 
 
 def majority_row(index: Index, samples: Sequence[Solution]) -> Estimate:

@@ -30,6 +30,8 @@ __all__ = ["STUDIES", "NoSettings", "Study", "configured", "find_study", "own_se
 STUDIES: Mapping[str, str] = MappingProxyType(
     {
         "budget": "glore.studies.budget:STUDY",
+        "contrastive": "glore.studies.contrastive:STUDY",
+        "prm": "glore.studies.prm:STUDY",
         "rerank": "glore.studies.rerank:STUDY",
         "rise": "glore.studies.rise:STUDY",
         "self-filter": "glore.studies.self_filter:STUDY",

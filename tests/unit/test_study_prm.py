@@ -1,0 +1,148 @@
+"""Studies `prm` and `contrastive`: labels as people give them, files of labels, rerank tables."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glore.config import RunConfig
+from glore.errors import ConfigError
+from glore.evaluation import read_evaluation
+from glore.pipeline import run_stages
+from glore.records import Solution, StepLabels
+from glore.stages import build_stages
+from glore.studies import find_study, run_study
+from glore.studies.measured import find, read_measured
+from glore.studies.prm import all_labels, neutral_as, until_first_mistake
+from glore.studies.study import configured
+from glore.training.examples import StepExample
+from support.pretend_models import World, config_of, pretend
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunConfig, World]]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        world = pretend(monkeypatch)
+        config = config_of(tmp_path_factory.mktemp("runs"))
+        run_stages(build_stages(config), config)
+        for name in ("prm", "contrastive"):
+            run_study(find_study(name), config)
+        yield config, world
+
+
+def labels(*flags: bool) -> StepLabels:
+    first = flags.index(False) if False in flags else None
+    return StepLabels("d", flags, (True,) * len(flags), first, "truth")
+
+
+Flags = st.lists(st.booleans(), min_size=1, max_size=6)
+
+
+@given(Flags)
+def test_labels_end_with_the_first_mistake(flags: list[bool]) -> None:
+    found = until_first_mistake(labels(*flags))
+    n = flags.index(False) + 1 if False in flags else len(flags)
+    assert found.kept == (*(True,) * n, *(False,) * (len(flags) - n))
+    assert found.labels == tuple(flags)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=6))
+def test_neutral_steps_are_those_on_which_truth_and_rollouts_disagree(
+    pairs: list[tuple[bool, bool]],
+) -> None:
+    truth, rollouts = (labels(*(p[side] for p in pairs)) for side in (0, 1))
+    bad = next((i for i, p in enumerate(pairs) if p == (False, False)), len(pairs))
+    for neutral in (True, False, None):
+        found = neutral_as(truth, rollouts, neutral)
+        assert found.labels is not None
+        assert found.kept is not None
+        for i, (good, other) in enumerate(pairs):
+            is_neutral = good != other
+            assert found.kept[i] == (i <= bad and not (is_neutral and neutral is None))
+            if found.kept[i]:
+                assert found.labels[i] == (neutral if is_neutral else good)
+
+
+def test_all_labels_judge_each_step_by_itself() -> None:
+    draft = Solution("d", "p", ("a", "b", "c"), "1", "wrong", "s", None, 1, "eos", 0, 1.0)
+    found = all_labels(draft, (True, False, True))
+    assert (found.labels, found.first_error) == ((True, False, True), 1)
+    assert found.kept == (True, True, True)
+
+
+def test_each_prm_learns_from_its_labels(studied: tuple[RunConfig, World]) -> None:
+    _, world = studied
+    for e in world.trained["prm"]:
+        assert isinstance(e, StepExample)
+        wrong = [i for i, step in enumerate(e.steps) if "false" in step or step == "#### 3\n"]
+        n = wrong[0] + 1 if wrong else len(e.steps)
+        assert e.kept == tuple(i < n for i in range(len(e.steps)))
+        assert e.labels == tuple(not wrong or i < wrong[0] for i in range(len(e.steps)))
+    every = [e for e in world.trained["prm_all_labels"] if isinstance(e, StepExample)]
+    assert every
+    assert all(all(e.kept) for e in every)
+
+
+def test_the_main_figure_agrees_with_the_run(studied: tuple[RunConfig, World]) -> None:
+    config, _ = studied
+    curves = {
+        (p.way, p.k): p.accuracy.value
+        for p in read_evaluation(config.run_dir / "report" / "evaluation.json").curves
+    }
+    for study, stage, table in (
+        ("prm", "prm_results", "prm-curves"),
+        ("contrastive", "contrastive_results", "contrastive-curves"),
+    ):
+        found = read_measured(config.run_dir / "studies" / study, stage)
+        points = {(m.row[0], m.x): m.value for m in found if m.table == table}
+        for k in (1, 2, 4):
+            assert points["ORM", k] == pytest.approx(curves["orm", k])
+            if study == "prm":
+                assert points["majority", k] == pytest.approx(curves["majority", k])
+    found = read_measured(config.run_dir / "studies" / "prm", "prm_results")
+    last = find(found, "prm-rerank", "ORM", "final")
+    assert last.value == pytest.approx(curves["orm", 4])
+
+
+def test_a_prm_learns_from_a_file_of_people(
+    studied: tuple[RunConfig, World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _ = studied
+    shutil.copytree(config.run_dir, tmp_path / "t")
+    config = config.model_copy(update={"runs_dir": str(tmp_path)})
+    world = pretend(monkeypatch)
+    path = tmp_path / "prm800k.jsonl"
+    ratings = (1, 0, -1)
+    steps = [
+        {"completions": [{"text": f"step {r}", "rating": r}], "chosen_completion": 0}
+        for r in ratings
+    ]
+    row = {"question": {"problem": "Why?"}, "label": {"steps": steps}}
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    study = configured(find_study("prm"), {}, [f"labels={path}", "neutral=bad", "truth=false"])
+    run_study(study, config, redo=True)
+    (example,) = world.trained["prm_file"]
+    assert isinstance(example, StepExample)
+    assert (example.labels, example.kept) == ((True, False, False), (True,) * 3)
+    assert set(world.trained) == {"prm_file"}
+    names = {m.row[0] for m in read_measured(tmp_path / "t" / "studies" / "prm", "prm_results")}
+    assert "PRM, from the file" in names
+    path.write_text(json.dumps(row | {"x": 1}) + "\n", encoding="utf-8")
+    changed = configured(find_study("prm"), {}, [f"labels={path}", "neutral=bad", "truth=false"])
+    states = {p.name: p.state for p in run_study(changed, config, dry_run=True, redo=True)}
+    assert states["prm_file"] == "computed", "another content is another training"
+
+
+def test_settings_without_anything_to_learn_from_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no file"):
+        configured(find_study("prm"), {}, [f"labels={tmp_path / 'none.jsonl'}"])
+    with pytest.raises(ConfigError, match="nothing to learn from"):
+        configured(find_study("prm"), {}, ["truth=false"])
+    with pytest.raises(ConfigError, match="neutral"):
+        configured(find_study("prm"), {}, ["neutral=maybe"])
