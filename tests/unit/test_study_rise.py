@@ -121,9 +121,9 @@ def test_every_model_learns_from_at_most_as_many_examples_as_the_refiner(
 def test_every_turn_sees_the_attempt_before_it(studied: tuple[RunConfig, World]) -> None:
     config, world = studied
     asked = {r.segments for e in world.engines["rise_2"] for r in e.requests}
-    before = read(config, "rise_turns", "rise_2_greedy_t1")
+    before = read(config, "rise_2_turns", "greedy_t1")
     for turn in range(2, N_TURNS + 1):
-        after = read(config, "rise_turns", f"rise_2_greedy_t{turn}")
+        after = read(config, "rise_2_turns", f"greedy_t{turn}")
         assert [s.draft_id for s in after] == [s.id for s in before]
         for s in before:
             assert any(
@@ -140,7 +140,7 @@ def test_the_tables_count_the_turns(studied: tuple[RunConfig, World]) -> None:
     cells = {(m.table, m.row, m.column): m for m in measured}
     for variant in VARIANTS[2:]:
         turns = [
-            read(config, "rise_turns", f"{variant.name}_greedy_t{t}") for t in range(1, N_TURNS + 1)
+            read(config, f"{variant.name}_turns", f"greedy_t{t}") for t in range(1, N_TURNS + 1)
         ]
         right = [[s.correct == "right" for s in turn] for turn in turns]
         n, way = len(right[0]), variant.about

@@ -25,7 +25,7 @@ from glore.studies.budget.spent import Spent, is_right, until_accepted, voted
 from glore.studies.measured import Measured, line_chart, number, pivot, read_measured, share
 from glore.studies.paired import differences, estimate, question_index
 from glore.studies.rise.results import played
-from glore.studies.rise.stages import N_TURNS, RISE, VARIANTS, turns
+from glore.studies.rise.stages import N_TURNS, RISE, VARIANTS, turns_name
 
 __all__ = ["budget_charts", "budget_findings", "budget_tables", "results", "turn_scores"]
 
@@ -40,7 +40,7 @@ VARIANT = next(v for v in VARIANTS if v.name == RISE)
 
 @declare(
     "rise_turn_scores",
-    inputs=(turns.name, "orm"),
+    inputs=(turns_name(VARIANT), "orm"),
     reads=("engine",),
     opens=lambda _: (ORM,),
     checks=(check_engine,),

@@ -38,7 +38,7 @@ from glore.studies.rise.stages import (
     ROUND_1,
     VARIANTS,
     Variant,
-    turns,
+    turns_name,
 )
 
 __all__ = ["Played", "played", "results", "rise_charts", "rise_findings", "rise_tables"]
@@ -86,18 +86,18 @@ def _voted(attempts: Sequence[Solution]) -> float:
 
 def played(ctx: StageContext, variant: Variant, mode: str) -> Played:
     """The turns of a variant on the test questions. `mode`: `greedy` or `sampled`."""
-    name = f"{variant.name}_{mode}"
+    stage = turns_name(variant)
     if variant.has_own_first:
-        first = ctx.read(turns.name, Solution, f"{name}_t1")
+        first = ctx.read(stage, Solution, f"{mode}_t1")
     else:
         first = ctx.read("test_drafts" if mode == "greedy" else "test_samples", Solution)
-    later = [ctx.read(turns.name, Solution, f"{name}_t{t}") for t in range(2, N_TURNS + 1)]
+    later = [ctx.read(stage, Solution, f"{mode}_t{t}") for t in range(2, N_TURNS + 1)]
     return Played(list(by_problem(first).values()), [first_of_each(first, 1), *later])
 
 
 @declare(
     "rise_results",
-    inputs=(turns.name,),
+    inputs=tuple(map(turns_name, VARIANTS)),
     reads=("evaluation.bootstrap_samples",),
     opens=lambda _: (),
 )

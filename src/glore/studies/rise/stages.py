@@ -1,5 +1,5 @@
 """The stages of the study: data and trainings of RISE and of its ablations, turns on the test
-questions.
+questions. Each variant has its own stage of turns, so that another study reads one of them alone.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
     "VARIANTS",
     "Variant",
     "rise_stages",
-    "turns",
+    "turns_name",
 ]
 
 BEST_OF = 4
@@ -213,26 +213,15 @@ glore_right = Stage(
 )
 
 
-def _turn_tokens(config: RunConfig) -> int:
-    return draft_tokens(config) * len(VARIANTS) * 2 * N_TURNS
+def turns_of(variant: Variant) -> Stage:
+    """Five turns of a variant on the test questions, greedy and sampled.
 
-
-@declare(
-    "rise_turns",
-    inputs=("test_drafts", "test_samples", "refiner", *(v.name for v in VARIANTS[1:])),
-    reads=("refiner.global_mark", *drawn_by("evaluation"), *SAMPLING),
-    opens=lambda _: tuple(v.model for v in VARIANTS),
-    estimate=_turn_tokens,
-    checks=(check_engine,),
-)
-def turns(ctx: StageContext) -> None:
-    """Five turns of every variant on the test questions, greedy and sampled.
-
-    Parts: `VARIANT_greedy_tN` and `VARIANT_sampled_tN`, N from 2; turn 1 is `…_t1` if it is the
-    model's own, else the run's drafts or samples.
+    Parts: `greedy_tN` and `sampled_tN`, N from 2; turn 1 is `…_t1` if it is the model's own, else
+    the run's drafts or samples.
     """
-    problems = problems_by_id(ctx, "test")
-    for variant in VARIANTS:
+
+    def run(ctx: StageContext) -> None:
+        problems = problems_by_id(ctx, "test")
         marked = variant.marked and ctx.config.refiner.global_mark == "first"
         for mode, drawn in (("greedy", None), ("sampled", ctx.config.evaluation)):
             first = first_attempts(ctx, variant, mode)
@@ -244,8 +233,23 @@ def turns(ctx: StageContext) -> None:
                 n_turns=N_TURNS,
                 marked=marked,
                 drawn=drawn,
-                part=f"{variant.name}_{mode}",
+                part=mode,
             )
+
+    return Stage(
+        turns_name(variant),
+        run,
+        inputs=("test_drafts", "test_samples", variant.model),
+        reads=("refiner.global_mark", *drawn_by("evaluation"), *SAMPLING),
+        opens=lambda _: (variant.model,),
+        estimate=lambda c: draft_tokens(c) * (2 * N_TURNS + PARALLEL),
+        checks=(check_engine,),
+    )
+
+
+def turns_name(variant: Variant) -> str:
+    """The stage that plays the turns of a variant."""
+    return f"{variant.name}_turns"
 
 
 def first_attempts(ctx: StageContext, variant: Variant, mode: str) -> list[Solution]:
@@ -259,7 +263,7 @@ def first_attempts(ctx: StageContext, variant: Variant, mode: str) -> list[Solut
         source=variant.name,
         n=1 if mode == "greedy" else PARALLEL,
         drawn=None if mode == "greedy" else ctx.config.evaluation,
-        part=f"{variant.name}_{mode}_t1",
+        part=f"{mode}_t1",
     )
 
 
@@ -271,10 +275,10 @@ def rise_stages(config: RunConfig) -> tuple[Stage, ...]:
         own_turns,
         examples_2,
         _rise_training(RISE, examples_2.name),
+        glore_right,
         _rise_training(
             ONLY_WRONG, examples_1.name, lambda e: e.turn == 1 or e.draft_correct == "wrong"
         ),
         _rise_training(ONLY_TARGETS, examples_1.name, lambda e: e.reward > 0, weighted=False),
-        glore_right,
-        turns,
+        *map(turns_of, VARIANTS),
     )
