@@ -13,7 +13,7 @@ from typing import Protocol
 
 from glore.config import Settings
 
-__all__ = ["NOT_MEASURED", "exported_card", "model_card", "with_metrics"]
+__all__ = ["NOT_MEASURED", "exported_card", "model_card", "ready_card", "with_metrics"]
 
 NOT_MEASURED = "Not measured yet. The run's last stage, `evaluate`, writes the numbers here."
 _METRICS = re.compile(r"(?<=^## Metrics\n)(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
@@ -178,6 +178,22 @@ def exported_card(name: str, source: str, layout: str) -> str:
         f"The reward model {source} (layout {layout}, see step_layout.json), written by glore as a "
         "two-class token classifier: 0 bad, 1 good, at the last token of each step. Its scores are "
         "those of its source up to rounding; what is known of it, its source says.",
+        "",
+        *_use("steps"),
+    ]
+    return "\n".join(lines)
+
+
+def ready_card(name: str, source: str, layout: str) -> str:
+    """The card of a reward model that a run took as it was."""
+    lines = [
+        f"# {name}",
+        "",
+        f"The reward model {source} (layout {layout}, see step_layout.json), copied by a glore run "
+        "as it is; what is known of it, its source says.",
+        "",
+        "## Metrics",
+        NOT_MEASURED,
         "",
         *_use("steps"),
     ]

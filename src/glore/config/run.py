@@ -23,6 +23,7 @@ __all__ = [
     "EvaluationSettings",
     "ExpertIterationSettings",
     "LabelSettings",
+    "ReadyModelSettings",
     "RefinerSettings",
     "RewardModelSettings",
     "RunConfig",
@@ -85,6 +86,36 @@ class StudentSettings(Settings):
         return self
 
 
+class ReadyModelSettings(Settings):
+    """Reward models that the run takes as they are, ours or another's, instead of training them."""
+
+    orm: Annotated[LocalPath | None, NEWER] = None
+    """A folder, a Hub name or NAME@REVISION; none: the ORM is trained."""
+    sorm: Annotated[LocalPath | None, NEWER] = None
+    """The same for the SORM."""
+    orm_layout: Annotated[str | None, NEWER] = None
+    """How questions and steps are written for that ORM (docs/reward-models.md); none: what its
+    folder tells.
+    """
+    sorm_layout: Annotated[str | None, NEWER] = None
+
+    @model_validator(mode="after")
+    def _layout_of_a_model(self) -> ReadyModelSettings:
+        for name, model in (("orm", self.orm), ("sorm", self.sorm)):
+            layout: str | None = getattr(self, f"{name}_layout")
+            if layout is not None and model is None:
+                raise ValueError(
+                    f"{name}_layout {shown(layout)} is for a ready model, and {name} is not set; "
+                    "set it or drop the layout"
+                )
+            if model is not None and model.lower().endswith(".gguf"):
+                raise ValueError(
+                    f"{name} {shown(model)} is a GGUF file, which holds no reward model that glore "
+                    "reads; give a folder with safetensors or a Hub name"
+                )
+        return self
+
+
 class RewardModelSettings(SamplingSettings):
     """Data and training of ORM, Balanced ORM and SORM."""
 
@@ -98,6 +129,7 @@ class RewardModelSettings(SamplingSettings):
     """Which weights the reward models start from."""
     orm: TrainSettings = TrainSettings()
     sorm: TrainSettings = TrainSettings()
+    ready: ReadyModelSettings = ReadyModelSettings()
 
 
 class LabelSettings(SamplingSettings):

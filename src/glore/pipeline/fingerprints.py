@@ -33,6 +33,7 @@ __all__ = [
     "fingerprint_of",
     "flat_settings",
     "model_contents",
+    "model_files",
     "package_versions",
     "release_of",
     "stage_fingerprint",
@@ -95,9 +96,9 @@ def digest_of_files(files: Mapping[str, Path], settings: str = "the settings bel
     return digest.hexdigest()
 
 
-def model_contents(model: str) -> dict[str, str | None]:
-    """A hash of the files that loaders read in the folder `base.model`, or in the folder of the
-    file that it names; None if there are none. Empty for a Hub name.
+def model_contents(model: str, setting: str = "base.model") -> dict[str, str | None]:
+    """A hash of the files that loaders read in the folder `model`, or in the folder of the file
+    that it names; None if there are none. Empty for a Hub name. `setting` names the model.
 
     Raises DataError for a file that can't be read.
     """
@@ -105,17 +106,20 @@ def model_contents(model: str) -> dict[str, str | None]:
         return {}
     folder = Path(model).expanduser()
     if folder.suffix.lower() == ".gguf":
-        return {
-            "base.model": digest_of_files({"": folder}, "base.model") if folder.is_file() else None
-        }
+        return {setting: digest_of_files({"": folder}, setting) if folder.is_file() else None}
     if folder.is_file():  # pickled weights are named by their file
         folder = folder.parent
-    files = {
+    files = model_files(folder)
+    return {setting: digest_of_files(files, setting) if files else None}
+
+
+def model_files(folder: Path) -> dict[str, Path]:
+    """The files that loaders read in a model's folder, by name."""
+    return {
         p.name: p
         for p in folder.glob("*")
         if p.suffix in _MODEL_FILES and p.name not in _NO_MODEL_FILES and p.is_file()
     }
-    return {"base.model": digest_of_files(files, "base.model") if files else None}
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 bases             the problems, the base model
 expert_iteration  SFT, rounds of expert iteration, the student
+ready             reward models that are there already, in place of the ORM, the SORM or both
 reward            samples, ORM, Balanced ORM, SORM
 labelling         verifying rollouts, step labels
 refining          refinement pairs, the joint refiner
@@ -14,6 +15,7 @@ from __future__ import annotations
 from glore.config import RunConfig
 from glore.pipeline import Stage
 from glore.stages import bases, evaluating, expert_iteration, labelling, refining, reward, test_set
+from glore.stages.ready import ready_stages
 
 __all__ = ["build_stages"]
 
@@ -30,18 +32,22 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
         test_set.drafts("sft_test_drafts", "sft"),
         test_set.samples("sft_test_samples", "sft"),
     )
+    given = ready_stages(config)
+    trained = {stage.name: (stage,) for stage in (reward.orm, reward.sorm)}
+    trained |= dict.fromkeys(given, ())
     return (
         bases.problems,
         bases.base(config),
+        *given.values(),
         expert_iteration.sft(has_sft),
         *(stage for number in rounds for stage in expert_iteration.expert_iteration(number)),
         expert_iteration.student(rounds),
         reward.samples,
-        reward.orm,
+        *trained["orm"],
         reward.balanced_orm,
         labelling.rollouts,
         labelling.labels,
-        reward.sorm,
+        *trained["sorm"],
         refining.pairs,
         refining.refiner,
         test_set.drafts("test_drafts", "student"),
