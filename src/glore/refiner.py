@@ -122,7 +122,8 @@ class Refiner(ClosedAtExit):
         be prompted; none: plain. Raises ModelError where one can't be loaded.
         """
         from glore.engines.auto import chosen_for
-        from glore.engines.open import open_engine, open_scorer
+        from glore.engines.open import open_engine
+        from glore.reward_models.open import open_model_of_run
 
         settings = chosen_for(student, engine or EngineSettings())
         layout = prompt_layout(prompt or PromptSettings(), student)
@@ -131,8 +132,8 @@ class Refiner(ClosedAtExit):
             made = cls(
                 opened.enter_context(open_engine(student, shared)),
                 opened.enter_context(open_engine(refiner, shared)),
-                opened.enter_context(open_scorer(orm, settings, layout)),
-                opened.enter_context(open_scorer(sorm, settings, layout)),
+                opened.enter_context(open_model_of_run(orm, settings, layout)),
+                opened.enter_context(open_model_of_run(sorm, settings, layout)),
                 options,
                 layout,
             )

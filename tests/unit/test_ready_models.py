@@ -10,13 +10,12 @@ import pytest
 
 import glore.reward_models.open
 from glore.config import EngineSettings, RunConfig, load_config
-from glore.engines.open import open_scorer
 from glore.errors import ConfigError, GloreError, ModelError, RunError
 from glore.pipeline import plan_stages, run_stages
 from glore.pipeline.marks import read_done
 from glore.prompts import PLAIN
 from glore.reward_models.layouts import NOTE
-from glore.reward_models.open import open_reward_model
+from glore.reward_models.open import open_model_of_run, open_reward_model
 from glore.stages import build_stages
 from glore.stages.ready import ready_stages
 from support.pretend_models import Scorer, config_of, pretend
@@ -46,7 +45,10 @@ def test_a_foreign_model_scores_in_the_run_as_it_does_alone(layout: str, tmp_pat
     made = config.run_dir / "models" / "sorm"
     assert not list(made.glob("*.py"))
     assert "## Metrics" in (made / "README.md").read_text()
-    with open_reward_model(source, layout, CPU) as alone, open_scorer(made, CPU, PLAIN) as inside:
+    with (
+        open_reward_model(source, layout, CPU) as alone,
+        open_model_of_run(made, CPU, PLAIN) as inside,
+    ):
         assert inside.score(ITEMS) == alone.score(ITEMS)
     done = read_done(config.run_dir / "stages" / "sorm")
     assert done is not None
@@ -78,7 +80,10 @@ def test_a_model_of_ours_is_prompted_as_it_was_trained(tmp_path: Path) -> None:
     run_stages(tuple(ready_stages(config).values()), config)
     made = config.run_dir / "models" / "orm"
     assert json.loads((made / NOTE).read_text())["prompt"]["steps"] == "paragraph"
-    with open_reward_model(source, None, CPU) as alone, open_scorer(made, CPU, PLAIN) as inside:
+    with (
+        open_reward_model(source, None, CPU) as alone,
+        open_model_of_run(made, CPU, PLAIN) as inside,
+    ):
         assert inside.score(ITEMS) == alone.score(ITEMS)
         assert inside.layout.prompt.steps != PLAIN.steps
 

@@ -63,19 +63,14 @@ def open_scorer(
     *,
     logs_warning: bool = True,
 ) -> StepScorer:
-    """The reward model at `model_path`, whose inputs look like `layout`, or as a folder's own
-    `step_layout.json` says. The caller closes it; `logs_warning` is as in `open_engine`.
+    """The reward model at `model_path`, whose inputs look like `layout`. The caller closes it;
+    `logs_warning` is as in `open_engine`.
 
     Raises ModelError when the model can't be loaded.
     """
     from glore.engines.local.scorer import StepScorer
-    from glore.reward_models.layouts import NOTE
-    from glore.reward_models.open import open_reward_model
 
-    if (Path(model_path) / NOTE).is_file():
-        scorer = open_reward_model(model_path, None, settings)
-    else:
-        scorer = StepScorer(model_path, settings, layout)
+    scorer = StepScorer(model_path, settings, layout)
     if logs_warning:
         _log_once(scorer.warning)
     return scorer

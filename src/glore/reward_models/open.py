@@ -10,13 +10,14 @@ from glore.config import EngineSettings, PromptSettings
 from glore.errors import ModelError, shown
 from glore.model_folder import SAFE, SAFE_INDEX, is_pickled, open_folder
 from glore.model_weights import weight_headers
+from glore.prompts import PLAIN, PromptLayout
 from glore.reward_models.layouts import detected, noted_layout, noted_prompt, step_layout
 from glore.step_layouts.parts import StepLayout
 
 if TYPE_CHECKING:
     from glore.engines.local.scorer import StepScorer
 
-__all__ = ["layout_at", "open_reward_model", "prompt_at"]
+__all__ = ["layout_at", "open_model_of_run", "open_reward_model", "prompt_at"]
 
 
 def open_reward_model(
@@ -45,6 +46,30 @@ def open_reward_model(
     scorer = StepScorer.of(model, tokenizer, settings.scoring_tokens, layout=chosen)
     scorer.name = str(path)
     return scorer
+
+
+def open_model_of_run(
+    folder: str | Path,
+    engine: EngineSettings,
+    prompt: PromptLayout = PLAIN,
+    *,
+    logs_warning: bool = True,
+) -> StepScorer:
+    """A reward model of a run as a scorer, which the caller closes. Its inputs look as the folder's
+    own `step_layout.json` says (a model that was ready, or trained with another prompt), else ours
+    with this layout of prompts. `logs_warning`: as in `open_engine`.
+
+    Raises ModelError, ConfigError.
+    """
+    from glore.engines.open import open_scorer
+
+    where = f"can't load a reward model from {shown(str(folder))}"
+    noted = noted_layout(Path(folder), where)
+    if noted is not None and noted.name != "glore":
+        return open_reward_model(folder, None, engine)
+    asked = noted_prompt(Path(folder), where)
+    layout = prompt if asked is None else prompt_layout(asked, folder)
+    return open_scorer(folder, engine, layout, logs_warning=logs_warning)
 
 
 def layout_at(

@@ -195,11 +195,11 @@ def step_scorer(
 
     It is closed by `ctx.release(model)`, or when the stage ends.
     """
-    from glore.engines.open import open_scorer
+    from glore.reward_models.open import open_model_of_run
 
     folder = ctx.model_dir(model)
     layout = layout_of(ctx, folder)
-    scorer = open_scorer(folder, ctx.config.engine, layout, logs_warning=False)
+    scorer = open_model_of_run(folder, ctx.config.engine, layout, logs_warning=False)
     return ctx.keep(scorer, model).score
 
 

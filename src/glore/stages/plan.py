@@ -33,8 +33,7 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
         test_set.samples("sft_test_samples", "sft"),
     )
     given = ready_stages(config)
-    trained = {stage.name: (stage,) for stage in (reward.orm, reward.sorm)}
-    trained |= dict.fromkeys(given, ())
+    trained = {s.name: () if s.name in given else (s,) for s in (reward.orm, reward.sorm)}
     return (
         bases.problems,
         bases.base(config),

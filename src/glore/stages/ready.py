@@ -22,7 +22,7 @@ from glore.model_folder import open_folder
 from glore.pipeline import Stage, StageContext
 from glore.pipeline.fingerprints import model_contents, model_files
 from glore.reward_models.layouts import NOTE, note_of
-from glore.reward_models.open import layout_at, prompt_at
+from glore.reward_models.open import layout_at, open_reward_model, prompt_at
 
 __all__ = ["ready_stages"]
 
@@ -87,10 +87,8 @@ def _take(model: str, ctx: StageContext) -> None:
 
 def _try(ctx: StageContext, model: str, path: str) -> None:
     """Score one solution. Raises the GloreError of a model that can't, which names the setting."""
-    from glore.engines.open import open_scorer
-
     try:
-        scorer = open_scorer(ctx.model_dir(model), ctx.config.engine, logs_warning=False)
+        scorer = open_reward_model(ctx.model_dir(model), None, ctx.config.engine)
         ctx.keep(scorer, model).score([TRIAL])
     except GloreError as error:
         raise type(error)(f"reward.ready.{model} ({path}): {error}") from error
