@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import glore.reward_models.open
 from glore.config import EngineSettings, RunConfig, load_config
 from glore.errors import ConfigError, GloreError, ModelError, RunError
 from glore.pipeline import plan_stages, run_stages
@@ -93,9 +92,8 @@ def test_a_run_trains_only_what_is_not_named(
 ) -> None:
     world = pretend(monkeypatch)
     monkeypatch.setattr("glore.stages.bases.model_contents", lambda model: {})
-    monkeypatch.setattr(
-        glore.reward_models.open, "open_reward_model", lambda path, *_: Marked(path)
-    )
+    for where in ("glore.reward_models.open", "glore.stages.ready"):
+        monkeypatch.setattr(f"{where}.open_reward_model", lambda path, *_: Marked(path))
     source = save_checkpoint("trl", tmp_path / "source")
     config = with_ready(tmp_path, sorm=str(source), orm=str(source), orm_layout="trl")
     names = [stage.name for stage in build_stages(config)]

@@ -153,7 +153,9 @@ def test_what_it_opened_is_closed_also_when_a_model_is_missing(
     opened: list[FunctionEngine] = []
     asked: list[object] = []
 
-    def open_one(path: object, settings: EngineSettings, *layout: PromptLayout) -> FunctionEngine:
+    def open_one(
+        path: object, settings: EngineSettings, *layout: PromptLayout, logs_warning: bool = True
+    ) -> FunctionEngine:
         if path == missing:
             raise ModelError(f"no model {path}")
         opened.append(FunctionEngine(lambda request, seed: ""))
