@@ -211,6 +211,41 @@ def test_a_study_trains_a_contrastive_reward_model_and_scores_with_it(
     assert {p.state for p in run_study(study, run)} == {"reused"}
 
 
+def test_a_study_reads_the_stages_of_another_and_computes_only_what_it_needs(
+    run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(ctx: StageContext) -> None:
+        ctx.write([number("t", "k", "value", 7)], Measured)
+
+    def copy(ctx: StageContext) -> None:
+        ctx.write(ctx.read("first", Measured), Measured)
+
+    first = Stage("first", write, inputs=("test_drafts",))
+    unread = Stage("unread", write, inputs=("test_drafts",))
+    source = Study("source", "Writes.", lambda _: (first, unread), lambda *_: [])
+    reader = Study(
+        "reader",
+        "Reads.",
+        lambda _: (Stage("copy", copy, inputs=("first",)),),
+        lambda config, folder: [pivot(read_measured(folder, "copy"), "t", "T", "", "what")],
+        after=("source",),
+    )
+    monkeypatch.setattr(study_module, "STUDIES", {"source": "test_studies:SOURCE"})
+    monkeypatch.setitem(globals(), "SOURCE", source)
+    monkeypatch.setitem(sys.modules, "test_studies", sys.modules[__name__])
+    plans = {p.name: p.state for p in run_study(reader, run)}
+    assert plans == {"first": "computed", "copy": "computed"}
+    (view,) = study_tables(reader, run)
+    assert view.text_rows == (("k", "7"),)
+    studies = run.run_dir / "studies"
+    assert (studies / "source" / "stages" / "first" / "done.json").exists()
+    assert not (studies / "source" / "stages" / "unread").exists()
+    assert {p.name: p.state for p in run_study(source, run)} == {
+        "first": "reused",
+        "unread": "computed",
+    }
+
+
 def find_study_in_package() -> Study:
     from glore.studies.where import STUDY
 
