@@ -149,8 +149,11 @@ class Refiner(ClosedAtExit):
         """Refine one question."""
         return self.refine([question])[0]
 
-    def refine(self, questions: Sequence[str]) -> list[Refinement]:
+    def refine(
+        self, questions: Sequence[str], drafts: Sequence[Steps] | None = None
+    ) -> list[Refinement]:
         """Refine questions in one batch, results in their order; `problem_id` is `q0`, `q1`, …
+        `drafts`: the steps to begin with, for each question; none: the student draws them.
 
         Raises DataError for a question that is empty, oversized or no Unicode, before anything is
         sampled; EngineError where one does not fit into a model's context, and after `close`;
@@ -171,17 +174,21 @@ class Refiner(ClosedAtExit):
         }
         options = self.options
 
-        requests = [self._draft_request(q, text) for q, text in asked.items()]
-        completions = {r.request.id: r.completions[0] for r in self.student.run(requests)}
-        drafts = [_Draft(q, q, self._steps(completions[q].text)) for q in asked]
-        items = [(asked[d.id], d.steps) for d in drafts]
+        n_tokens = dict.fromkeys(asked, 0)
+        if drafts is None:
+            requests = [self._draft_request(q, text) for q, text in asked.items()]
+            drawn = {r.request.id: r.completions[0] for r in self.student.run(requests)}
+            n_tokens |= {q: completion.n_tokens for q, completion in drawn.items()}
+            drafts = [self._steps(drawn[q].text) for q in asked]
+        begun = [_Draft(q, q, tuple(steps)) for q, steps in zip(asked, drafts, strict=True)]
+        items = [(asked[d.id], d.steps) for d in begun]
         orm = dict(zip(asked, _scores("ORM", self.orm, items), strict=True))
         sorm = dict(zip(asked, _scores("SORM", self.sorm, items), strict=True))
 
         when = {q: options.needs_work(orm[q]) for q in asked}
         where = {q: options.first_bad_step(sorm[q]) for q in asked}
         marked = {
-            kind: mark_drafts(drafts, kind, sorm, options, mark_global=options.mark_global)
+            kind: mark_drafts(begun, kind, sorm, options, mark_global=options.mark_global)
             for kind in CANDIDATES
         }
         how = refine_drafts(
@@ -193,8 +200,7 @@ class Refiner(ClosedAtExit):
             layout=self.layout,
         )
 
-        candidates = {d.id: [_Candidate("draft", d.steps, orm[d.id])] for d in drafts}
-        n_tokens = {q: completions[q].n_tokens for q in asked}
+        candidates = {d.id: [_Candidate("draft", d.steps, orm[d.id])] for d in begun}
         for kind, found in how.items():
             refined = [self._steps(completion.text) for completion in found]
             owners = [m.draft.id for m in marked[kind]]
@@ -206,7 +212,7 @@ class Refiner(ClosedAtExit):
 
         seconds = (time.monotonic() - begin) / max(1, len(asked))
         refinements = []
-        for draft in drafts:
+        for draft in begun:
             q, found_of = draft.id, candidates[draft.id]
             chosen = options.choose([c.orm_scores for c in found_of])
             refinements.append(

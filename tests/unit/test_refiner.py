@@ -67,6 +67,19 @@ def test_every_value_on_the_way() -> None:
     assert "[BAD] good\nbad\n" in prompts["q0/global"]
 
 
+def test_given_drafts_are_refined_and_cost_nothing() -> None:
+    refiner, student, _ = _refiner("good\nbad\n#### 3")
+    drawn = refiner("How many?")
+    drafts = [("good", "bad", "#### 3"), ("fine", "#### 1,000")]
+    first, second = refiner.refine(["How many?", "And now?"], drafts)
+    assert len(student.requests) == 1
+    assert (first.candidates, first.chosen) == (drawn.candidates, drawn.chosen)
+    assert first.n_tokens == drawn.n_tokens - 5
+    assert (second.draft, second.chosen, second.answer) == (drafts[1], 0, "1000")
+    with pytest.raises(ValueError, match="shorter"):
+        refiner.refine(["How many?", "And now?"], drafts[:1])
+
+
 def test_without_a_bad_step_there_is_no_local_candidate() -> None:
     result = _refiner("good\n#### 1,000")[0]("q")
     assert not result.needs_work

@@ -123,6 +123,44 @@ def test_glore_counts_and_shows_all_its_work(client: httpx2.Client) -> None:
     assert answer["usage"]["completion_tokens"] == 8 + 2 * 4  # the draft, two refinements
 
 
+def test_iterated_goes_on_until_the_orm_accepts(client: httpx2.Client, models: Models) -> None:
+    answer = ask(client, "glore-iterated").json()
+    message = answer["choices"][0]["message"]
+    assert message["content"] == "right\n#### 7"
+    assert message["reasoning_content"].startswith("Round 1\nDraft (needs work")
+    assert "Round 2" not in message["reasoning_content"]
+    assert answer["usage"]["completion_tokens"] == 8 + 2 * 4
+    # Every round a little better, and never good enough: it ends after four.
+    better = dict(zip(("r0", "r1", "r2", "r3", "r4"), (0.3, 0.35, 0.4, 0.45, 0.48), strict=True))
+
+    def improved(request: Request, seed: int) -> str:
+        drafted = next(n for n in reversed(range(4)) if f"r{n}" in "".join(request.segments))
+        return f"r{drafted + 1}"
+
+    models.served.refiner.student = FunctionEngine(lambda request, seed: "r0")
+    models.served.refiner.refiner = FunctionEngine(improved)
+    GOOD.update(better)
+    try:
+        answer = ask(client, "glore-iterated", n=2).json()
+        alone = ask(client, "glore-iterated", "other").json()
+        for step in ("r1", "r2"):
+            GOOD[step] = 0.3  # no refinement is better than the draft: one round
+        stuck = ask(client, "glore-iterated").json()
+        GOOD["r0"] = 0.9
+        accepted = ask(client, "glore-iterated").json()
+    finally:
+        for step in better:
+            del GOOD[step]
+    assert [c["message"]["content"] for c in answer["choices"]] == ["r4"] * 2
+    assert answer["choices"][0]["message"]["reasoning_content"].count("Round ") == 4
+    assert answer["usage"]["completion_tokens"] == 2 * (2 + 4 * 2 * 2)
+    assert alone["usage"]["completion_tokens"] == 2 + 4 * 2 * 2
+    assert stuck["choices"][0]["message"]["content"] == "r0"
+    assert stuck["usage"]["completion_tokens"] == 2 + 2 * 2
+    assert accepted["usage"]["completion_tokens"] == 2
+    assert accepted["choices"][0]["message"]["reasoning_content"] == "The ORM accepts the draft."
+
+
 def test_best_of_n_and_majority_choose(client: httpx2.Client) -> None:
     for model, chosen in (("best-of-n", ANSWERS[1]), ("majority", None)):
         answer = ask(client, model, best_of=24, seed=3).json()
@@ -146,7 +184,7 @@ def test_completions_of_a_list_are_those_of_each_prompt(client: httpx2.Client) -
 
 
 def test_streams_hold_the_same_answer(client: httpx2.Client) -> None:
-    for model in ("student", "glore", "majority"):
+    for model in ("student", "glore", "glore-iterated", "majority"):
         whole = ask(client, model, seed=1).json()
         options = {"include_usage": True}
         *pieces, last = events(ask(client, model, seed=1, stream=True, stream_options=options))
@@ -321,7 +359,7 @@ def test_a_failure_of_one_request_is_not_one_of_others(
 
 def test_models_health_metrics(client: httpx2.Client) -> None:
     names = [m["id"] for m in client.get("/v1/models").json()["data"]]
-    assert names == ["student", "glore", "best-of-n", "majority"]
+    assert names == ["student", "glore", "glore-iterated", "best-of-n", "majority"]
     assert client.get("/v1/models/glore").json()["id"] == "glore"
     assert client.get("/v1/models/x").status_code == 404
     assert client.get("/healthz").json() == {"status": "ok"}

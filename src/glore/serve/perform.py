@@ -7,16 +7,18 @@ A batch that fails is halved until the job at fault is alone, so that all others
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
-from glore.engines.protocol import Completion, Request, Result, SamplingParams, check_scores
+from glore.engines.protocol import Completion, Request, Result, check_scores
 from glore.seeds import stable_seed
 from glore.serve.choosing import best_of, by_majority, chosen, drawn
+from glore.serve.iterating import iterate_jobs
 from glore.serve.refining import refine_jobs
-from glore.serve.served import BEST_OF_N, GLORE, STUDENT, Served
+from glore.serve.served import BEST_OF_N, GLORE, ITERATED, STUDENT, Served
 from glore.serve.work import Answer, Choice, Draw, Job, Sampling, Scores, Scoring
 from glore.serve.worker import More
 
-__all__ = ["Performer", "answer_apart", "params_of"]
+__all__ = ["Performer", "answer_apart"]
 
 MAX_TOGETHER = 64
 """Choices refined in one batch; answers of a batch are given before the next begins."""
@@ -40,9 +42,10 @@ class Performer:
             except Exception:  # also what a library raises, such as for memory
                 left = [job for job in everything if not job.future.done()]
                 answer_apart(left, self._draw)
-        refining = [job for job in jobs if isinstance(job.work, Sampling) and not _draws(job)]
-        for group in _groups(refining):
-            answer_apart(group, lambda some: refine_jobs(self._served, some))
+        refining = [(w.model, job) for job in jobs if isinstance(w := job.work, Sampling)]
+        for model, way in ((GLORE, refine_jobs), (ITERATED, iterate_jobs)):
+            for group in _groups([job for name, job in refining if name == model]):
+                answer_apart(group, partial(way, self._served))
 
     def _score(self, jobs: Sequence[Job]) -> None:
         items = [(w.question, w.steps) for job in jobs if isinstance(w := job.work, Scoring)]
@@ -79,7 +82,7 @@ class Performer:
                             for c in range(work.n)
                             for k in range(work.best_of)
                         ),
-                        params_of(work.draw, stop=work.model == STUDENT),
+                        work.draw.params(stop=work.model == STUDENT),
                     )
                 )
             return made
@@ -147,20 +150,9 @@ def answer_apart(jobs: Sequence[Job], answer: Callable[[list[Job]], None]) -> No
         answer_apart(left[half:], answer)
 
 
-def params_of(draw: Draw, stop: bool) -> SamplingParams:
-    """The engine's parameters. `stop`: whether the engine is to look for a single stop."""
-    return SamplingParams(
-        temperature=draw.temperature,
-        top_p=draw.top_p,
-        top_k=draw.top_k,
-        max_new_tokens=draw.max_tokens,
-        stop=draw.stops[0] if stop and len(draw.stops) == 1 else "",
-    )
-
-
 def _draws(job: Job) -> bool:
     """Whether the student alone samples for it."""
-    return isinstance(job.work, Sampling) and job.work.model != GLORE
+    return isinstance(job.work, Sampling) and job.work.model not in (GLORE, ITERATED)
 
 
 def _finish(served: Served, job: Job, found: dict[int, tuple[Completion, ...]], way: Way) -> None:

@@ -21,14 +21,14 @@ from glore.serve.every_mark import every_candidate
 from glore.serve.served import Served
 from glore.serve.work import Answer, Choice, Draw, Job, Sampling
 
-__all__ = ["refine_jobs", "work_text"]
+__all__ = ["KINDS", "Around", "asked", "refine_jobs", "refining", "work_text"]
 
 KINDS = {"global": GLOBAL, "local": LOCAL_SORM}
 """Kind of a candidate → that of its request."""
 
 
-def refine_jobs(served: Served, jobs: Sequence[Job]) -> None:
-    """Refine the questions of all jobs in one batch, and answer the jobs."""
+def asked(jobs: Sequence[Job]) -> tuple[list[str], list[tuple[Draw, int]]]:
+    """The questions of all jobs, each n times, and how to draw each draft: settings and seed."""
     questions: list[str] = []
     draws: list[tuple[Draw, int]] = []
     for job in jobs:
@@ -39,6 +39,23 @@ def refine_jobs(served: Served, jobs: Sequence[Job]) -> None:
             draws += [
                 (work.draw, stable_seed("serve", work.draw.seed, c, 0)) for c in range(work.n)
             ]
+    return questions, draws
+
+
+def refining(engine: Engine, draws: Sequence[tuple[Draw, int]]) -> Around:
+    """The refiner's engine, so that each refinement has the tokens that its client asked for."""
+
+    def change(request: Request) -> Request:
+        tokens = draws[_index(request.id)][0].max_tokens
+        params = dataclasses.replace(request.params, max_new_tokens=tokens)
+        return dataclasses.replace(request, params=params)
+
+    return Around(engine, change)
+
+
+def refine_jobs(served: Served, jobs: Sequence[Job]) -> None:
+    """Refine the questions of all jobs in one batch, and answer the jobs."""
+    questions, draws = asked(jobs)
 
     def draft(request: Request) -> Request:
         draw, seed = draws[_index(request.id)]
@@ -51,13 +68,8 @@ def refine_jobs(served: Served, jobs: Sequence[Job]) -> None:
         )
         return dataclasses.replace(request, seeds=(seed,), params=params)
 
-    def refinement(request: Request) -> Request:
-        tokens = draws[_index(request.id)][0].max_tokens
-        params = dataclasses.replace(request.params, max_new_tokens=tokens)
-        return dataclasses.replace(request, params=params)
-
     given = served.refiner
-    student, refiner = _Around(given.student, draft), _Around(given.refiner, refinement)
+    student, refiner = Around(given.student, draft), refining(given.refiner, draws)
     own = Refiner(student, refiner, given.orm, given.sorm, given.options, given.layout)
     found = own.refine(questions)
     ended = {**student.completions, **refiner.completions}
@@ -83,7 +95,7 @@ def refine_jobs(served: Served, jobs: Sequence[Job]) -> None:
         job.future.set_result(Answer(choices, n_tokens))
 
 
-class _Around(Closable):
+class Around(Closable):
     """An engine whose requests are changed by `change`, and whose completions are kept."""
 
     def __init__(self, engine: Engine, change: Callable[[Request], Request]) -> None:

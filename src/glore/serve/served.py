@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
     from glore.config import RunConfig
 
-__all__ = ["BEST_OF_N", "COMPOSITE", "GLORE", "MAJORITY", "MODELS", "STUDENT", "Served"]
+__all__ = ["BEST_OF_N", "COMPOSITE", "GLORE", "ITERATED", "MAJORITY", "MODELS", "STUDENT", "Served"]
 
-STUDENT, GLORE, BEST_OF_N, MAJORITY = "student", "glore", "best-of-n", "majority"
-MODELS = (STUDENT, GLORE, BEST_OF_N, MAJORITY)
+STUDENT, GLORE, ITERATED = "student", "glore", "glore-iterated"
+BEST_OF_N, MAJORITY = "best-of-n", "majority"
+MODELS = (STUDENT, GLORE, ITERATED, BEST_OF_N, MAJORITY)
 COMPOSITE = MODELS[1:]
 """Models that sample more than they answer."""
 

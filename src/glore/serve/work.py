@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from concurrent.futures import Future
 
+from glore.engines.protocol import SamplingParams
 from glore.prompts import PromptLayout
 from glore.records import Refinement
 
@@ -32,6 +33,16 @@ class Draw:
     stops: tuple[str, ...]
     seed: int
     """All else being equal, the same seed gives the same answer, whatever else is sampled."""
+
+    def params(self, stop: bool = False) -> SamplingParams:
+        """The engine's parameters. `stop`: whether the engine is to look for a single stop."""
+        return SamplingParams(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            max_new_tokens=self.max_tokens,
+            stop=self.stops[0] if stop and len(self.stops) == 1 else "",
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
