@@ -206,6 +206,48 @@ def test_streams_hold_the_same_answer(client: httpx2.Client) -> None:
         assert "".join(texts) == ANSWERS[0]
 
 
+class TellingEngine(FunctionEngine):
+    """Tells each part of a text, and waits for `gates[n]` after the n-th."""
+
+    def __init__(self, parts: list[str]) -> None:
+        super().__init__(lambda request, seed: parts[-1])
+        self.parts, self.gates = parts, [threading.Event() for _ in parts]
+
+    def stream(self, requests: object, follow_up: object, listener_of: object) -> object:
+        for request in requests:
+            for part, gate in zip(self.parts, self.gates, strict=True):
+                if (tell := listener_of(request)) is not None:
+                    for index in range(len(request.seeds)):
+                        tell(index, part)
+                    assert gate.wait(30)
+            yield from self.run([request])
+
+
+def test_the_student_streams_what_is_drawn(models: Models) -> None:
+    engine = TellingEngine(["on", "one tw", "one", "one two STO", "one two STOP three\nfour"])
+    models.served.refiner.student = engine
+    body = {"model": "student", "prompt": "q", "stream": True, "n": 2, "stop": ["STOP", "zz"]}
+    with connected(create_app(models.served)) as client:
+        with client.stream("POST", "/v1/completions", json=body) as answer:
+            read = (json.loads(x.removeprefix("data: ")) for x in answer.iter_lines() if "{" in x)
+            drawn: dict[int, str] = {0: "", 1: ""}
+            # Each text is here before the engine goes on; a shorter one, drawn again, is not sent.
+            for gate, shown in zip(engine.gates, ("on", "one tw", "", "one two ", ""), strict=True):
+                while shown and set(drawn.values()) != {shown}:
+                    (choice,) = next(read)["choices"]
+                    drawn[choice["index"]] += choice["text"]
+                gate.set()
+            rest = [piece["choices"][0] for piece in read]
+        assert [(c["text"], c["finish_reason"]) for c in rest] == [("", "stop")] * 2
+        whole = {**body, "stream": False, "n": 1}
+        assert client.post("/v1/completions", json=whole).json()["choices"][0]["text"] == drawn[0]
+        del body["stop"]
+        pieces = events(client.post("/v1/completions", json=body))
+        for index in (0, 1):
+            texts = [c["text"] for p in pieces for c in p["choices"] if c["index"] == index]
+            assert "".join(texts) == engine.parts[-1]
+
+
 def test_stops_are_looked_for_in_the_answer(client: httpx2.Client, models: Models) -> None:
     assert ask(client, stop="x").json()["choices"][0]["message"]["content"] == "cut here"
     assert models.student.requests[-1].params.stop == "x"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from glore.engines.partial import OnText, StreamsText
 from glore.engines.protocol import Completion, Request, Result, check_scores
 from glore.seeds import stable_seed
 from glore.serve.choosing import best_of, by_majority, chosen, drawn
@@ -92,8 +93,21 @@ class Performer:
             jobs.extend(new)
             return [request for job in new for request in requests(job)]
 
+        def listener(request: Request) -> OnText | None:
+            job, prompt = owners[request.id]
+            tell, work = job.on_text, job.work
+            if tell is None or not isinstance(work, Sampling) or work.model != STUDENT:
+                return None
+            return lambda index, text: tell(prompt * work.n + index, text)
+
         first = [request for job in jobs for request in requests(job)]
-        for result in self._served.refiner.student.run(first, arrived):
+        student = self._served.refiner.student
+        results = (
+            student.stream(first, arrived, listener)
+            if isinstance(student, StreamsText)
+            else student.run(first, arrived)
+        )
+        for result in results:
             job, index = owners[result.request.id]
             found[job][index] = result.completions
             work = job.work

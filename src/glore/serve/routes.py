@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import Request
@@ -26,7 +26,8 @@ from glore.serve.limits import Limits
 from glore.serve.metrics import Metrics
 from glore.serve.perform import Performer
 from glore.serve.playground import Browsed, playground_page
-from glore.serve.served import MODELS, Served
+from glore.serve.served import MODELS, STUDENT, Served
+from glore.serve.streaming import TextsSoFar
 from glore.serve.wire import Wire, event, model_entry, models_list, trace
 from glore.serve.work import Answer, Job, Sampling, Scores, Scoring
 from glore.serve.worker import Worker
@@ -144,22 +145,32 @@ class Routes:
         wire = Wire(work, is_chat, bool(options and options.include_usage))
         if not body.stream:
             return JSONResponse(wire.whole(await self._answer(work, request)))
-        job = self._submit(work)  # a full queue is refused before the stream begins
+        texts = TextsSoFar(asyncio.get_running_loop(), work.draw.stops)
+        # A full queue is refused before the stream begins.
+        job = self._submit(work, texts.take if work.model == STUDENT else None)
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return StreamingResponse(
-            self._stream(wire, job, request), media_type="text/event-stream", headers=headers
+            self._stream(wire, job, texts, request),
+            media_type="text/event-stream",
+            headers=headers,
         )
 
-    async def _stream(self, wire: Wire, job: Job, request: Request) -> AsyncIterator[str]:
+    async def _stream(
+        self, wire: Wire, job: Job, texts: TextsSoFar, request: Request
+    ) -> AsyncIterator[str]:
         for piece in wire.opening():
             yield event(piece)
         waiting = asyncio.ensure_future(self._wait(job, request))
         try:
             while not waiting.done():
-                await asyncio.wait({waiting}, timeout=KEEP_ALIVE_SECONDS)
-                if not waiting.done():
+                is_new = await texts.wait(waiting, KEEP_ALIVE_SECONDS)
+                for index, text in texts.new():
+                    yield event(wire.part(index, text))
+                if not is_new and not waiting.done():
                     yield ": still at work\n\n"
             answer = waiting.result()
+            assert isinstance(answer, Answer)
+            texts.check(answer)
         except ApiError as error:
             yield event(error.body)
             return
@@ -171,9 +182,8 @@ class Routes:
         finally:
             waiting.cancel()
             job.future.cancel()
-        assert isinstance(answer, Answer)
         self._count(wire.work, answer)
-        for piece in wire.pieces(answer):
+        for piece in wire.pieces(answer, texts.sent):
             yield event(piece)
         yield event("[DONE]")
 
@@ -183,8 +193,10 @@ class Routes:
         self._count(work, answer)
         return answer
 
-    def _submit(self, work: Sampling | Scoring) -> Job:
-        job = Job(work)
+    def _submit(
+        self, work: Sampling | Scoring, on_text: Callable[[int, str], None] | None = None
+    ) -> Job:
+        job = Job(work, on_text)
         self.worker.submit(job)
         return job
 

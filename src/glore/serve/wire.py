@@ -6,7 +6,7 @@ import dataclasses
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from glore.serve.work import Answer, Choice, Sampling
 
@@ -37,12 +37,18 @@ class Wire:
             for index in range(len(self.work.prompts) * self.work.n):
                 yield self._piece(index, {"role": "assistant", "content": ""})
 
-    def pieces(self, answer: Answer) -> Iterator[Json]:
-        """The answer as a stream, line by line; a composite model's work first."""
+    def part(self, index: int, text: str) -> Json:
+        """A part of a choice's text that has been drawn."""
+        return self._piece(index, {"content": text})
+
+    def pieces(self, answer: Answer, sent: Mapping[int, int]) -> Iterator[Json]:
+        """The answer as a stream, line by line; a composite model's work first. `sent`: characters
+        of each choice's text that were sent as parts.
+        """
         for index, choice in enumerate(answer.choices):
             for text in choice.work.splitlines(keepends=True):
                 yield self._piece(index, {"reasoning_content": text})
-            for text in choice.text.splitlines(keepends=True):
+            for text in choice.text[sent.get(index, 0) :].splitlines(keepends=True):
                 yield self._piece(index, {"content": text})
             yield self._piece(index, {}, choice.finish_reason)
         if self.include_usage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from concurrent.futures import Future
 
 from glore.engines.protocol import SamplingParams
@@ -130,7 +131,12 @@ class Scores:
 
 @dataclasses.dataclass(eq=False)
 class Job:
-    """A request that waits or is worked on. Its future gets an Answer or Scores."""
+    """A request that waits or is worked on. Its future gets an Answer or Scores.
+
+    `on_text` is told, in the worker's thread, the index of a choice of the student and its text so
+    far, where the engine can say (`glore.engines.partial`).
+    """
 
     work: Sampling | Scoring
+    on_text: Callable[[int, str], None] | None = None
     future: Future[Answer | Scores] = dataclasses.field(default_factory=Future)

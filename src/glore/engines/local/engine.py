@@ -28,6 +28,7 @@ from glore.engines.local.queue import LocalJob
 from glore.engines.local.rows import Ints
 from glore.engines.local.runner import BACKENDS, ModelRunner
 from glore.engines.local.scheduler import Scheduler
+from glore.engines.partial import ListenerOf
 from glore.engines.protocol import FollowUp, Request, Result
 from glore.engines.requests import run_requests
 from glore.errors import EngineError, shown
@@ -137,10 +138,20 @@ class TorchEngine(Closable):
         self.check_open()
         return self._guarded(self._results(requests, follow_up))
 
+    def stream(
+        self, requests: Iterable[Request], follow_up: FollowUp | None, listener_of: ListenerOf
+    ) -> Iterator[Result]:
+        """As `run`, and listeners are told what is drawn (`glore.engines.partial.StreamsText`)."""
+        self.check_open()
+        return self._guarded(self._results(requests, follow_up, listener_of))
+
     def _results(
-        self, requests: Iterable[Request], follow_up: FollowUp | None
+        self,
+        requests: Iterable[Request],
+        follow_up: FollowUp | None,
+        listener_of: ListenerOf | None = None,
     ) -> Generator[Result]:
-        scheduler = self.scheduler()
+        scheduler = self.scheduler(listener_of)
         try:
             yield from run_requests(scheduler, requests, follow_up)
         except NotFiniteError as error:
@@ -155,9 +166,9 @@ class TorchEngine(Closable):
         del self.model, self.tokenizer, self.runner, self._ids
         free_unused()
 
-    def scheduler(self) -> Scheduler | FallbackScheduler:
-        """What draws in one call of `run`."""
-        parts = self.is_end, self.texts
+    def scheduler(self, listener_of: ListenerOf | None = None) -> Scheduler | FallbackScheduler:
+        """What draws in one call of `run` or `stream`."""
+        parts = self.is_end, self.texts, listener_of
         if self.packed:
             return Scheduler(self.runner, self.encode, self.max_rows, self.n_pages, *parts)
         return FallbackScheduler(self.model, self._cache, self.encode, self.max_rows, *parts)

@@ -21,6 +21,8 @@ from glore.engines.local.memory import halved
 from glore.engines.local.noise import uniforms
 from glore.engines.local.queue import LocalJob, RequestQueue
 from glore.engines.local.stops import StopFinder
+from glore.engines.local.texts_so_far import TextsSoFar
+from glore.engines.partial import ListenerOf
 from glore.engines.protocol import Request, Result
 from glore.errors import ModelError, out_of_memory
 
@@ -70,7 +72,9 @@ class FallbackScheduler:
         max_rows: int,
         is_end: Callable[[Ints], npt.NDArray[np.bool_]],
         texts: Callable[[list[list[int]]], list[str]],
+        listener_of: ListenerOf | None = None,
     ) -> None:
+        self._so_far = TextsSoFar(texts, listener_of)
         self._model, self._cache_name, self._max_rows = model, cache_name, max_rows
         self._encode, self._is_end, self._texts = encode, is_end, texts
         self._stops = StopFinder(texts)
@@ -92,7 +96,9 @@ class FallbackScheduler:
 
     def add(self, request: Request, is_follow_up: bool) -> None:
         """Queue a request. Raises EngineError for one that can't be drawn."""
-        self._queue.add(self._encode(request), is_follow_up)
+        job = self._encode(request)
+        self._so_far.add(job)
+        self._queue.add(job, is_follow_up)
 
     def step(self) -> list[Result]:
         """Draw a wave. Returns the results that became complete."""
@@ -111,6 +117,7 @@ class FallbackScheduler:
             logprobs = tuple(d.logprobs) if job.request.params.logprobs else None
             text = whole if d.cut is None else d.cut
             if job.finish(index, text, len(d.ids), d.stop, logprobs):
+                self._so_far.forget(job)
                 results.append(job.result())
         return results
 
@@ -164,6 +171,9 @@ class FallbackScheduler:
             alive &= step + 1 < limit
             if not alive.any():
                 break
+            if self._so_far.is_due:
+                going = [(*rows[i], drawn[i].ids) for i in np.flatnonzero(alive).tolist()]
+                self._so_far.tell(row for row in going if self._so_far.listens(row[0]))
             given = chosen[:, None].to(given.device)
         return drawn
 

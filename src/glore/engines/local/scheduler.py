@@ -25,6 +25,8 @@ from glore.engines.local.queue import LocalJob, RequestQueue
 from glore.engines.local.rows import Ints, RowTable
 from glore.engines.local.runner import ModelRunner
 from glore.engines.local.stops import StopFinder
+from glore.engines.local.texts_so_far import TextsSoFar
+from glore.engines.partial import ListenerOf
 from glore.engines.protocol import Request, Result
 from glore.errors import EngineError, out_of_memory
 
@@ -58,9 +60,11 @@ class Scheduler:
         n_pages: int,
         is_end: Callable[[Ints], npt.NDArray[np.bool_]],
         texts: Callable[[list[list[int]]], list[str]],
+        listener_of: ListenerOf | None = None,
     ) -> None:
         self._runner, self._encode, self._is_end, self._texts = runner, encode, is_end, texts
         self._stops = StopFinder(texts)
+        self._so_far = TextsSoFar(texts, listener_of)
         self._n_threads = torch.get_num_threads()
         self._queue = RequestQueue(max_rows)
         self._in_progress: dict[LocalJob, None] = {}
@@ -95,7 +99,9 @@ class Scheduler:
 
     def add(self, request: Request, is_follow_up: bool) -> None:
         """Queue a request. Raises EngineError for one that can't be drawn."""
-        self._queue.add(self._encode(request), is_follow_up)
+        job = self._encode(request)
+        self._so_far.add(job)
+        self._queue.add(job, is_follow_up)
 
     def step(self) -> list[Result]:
         """Admit, run, postprocess. Returns the results that became complete."""
@@ -230,6 +236,12 @@ class Scheduler:
         without_row = rows.fork(self._kv_cache.copy)
         if without_row.size:
             self._preempt(without_row)
+        if self._so_far.is_due:
+            self._so_far.tell(
+                (job, int(rows.seed_index[slot]), rows.tokens_of(slot))
+                for slot in np.flatnonzero(rows.active).tolist()
+                if (job := rows.jobs[slot]) is not None and self._so_far.listens(job)
+            )
 
     def _stopped(self, slots: Ints) -> dict[int, str]:
         """Completions whose text holds its stop string: slot → the text before it."""
@@ -263,6 +275,7 @@ class Scheduler:
             text = texts[f.key] if f.text is None else f.text
             if f.job.finish(f.index, text, len(f.tokens), f.stop, f.logprobs):
                 self._complete.append(f.job)
+                self._so_far.forget(f.job)
                 del self._in_progress[f.job]
 
     # Preempt, and start again
