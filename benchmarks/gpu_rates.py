@@ -105,18 +105,18 @@ def step(bench: Bench, size: str) -> dict[str, object]:
         "| variant | rows | step, engine (ms) | card alone (ms) | bound (ms) | share of the bound "
         "| card alone |\n|" + "---|" * 7
     )
-    variants = (
-        {"as shipped": {}, "compiled layers": {"compiles": True}}
-        if bench.compiles
-        else {"as shipped": {}}
-    )
+    variants: dict[str, dict[str, object]] = {
+        "as shipped": {},
+        "the model's own layers": {"backends": ("cuda-layers",)},
+    }
+    if bench.compiles:
+        variants["own layers, compiled"] = {"backends": ("cuda-layers",), "compiles": True}
     for name, options in variants.items():
         begun = time.perf_counter()
         engine = _engine(bench, size, n_rows, **options)
         results[name] = _step_rates(bench, engine, asks, name, peak)
         print(f"(set up and measured in {time.perf_counter() - begun:.0f} s)", flush=True)
         if name == "as shipped":
-            _block_sizes(bench, engine, asks)
             _profile(bench, engine, asks)
         engine.runner.close()
         del engine
@@ -124,12 +124,11 @@ def step(bench: Bench, size: str) -> dict[str, object]:
     return results
 
 
-def _engine(bench: Bench, size: str, n_rows: int, **options: bool) -> TorchEngine:
+def _engine(bench: Bench, size: str, n_rows: int, **options: object) -> TorchEngine:
     model = bench.model(size)
-    engine = TorchEngine.of(
-        model, tokenizer(model.config.vocab_size), max_rows=n_rows, backends=("cuda",), **options
-    )
-    assert engine.runner.backend == "cuda", engine.runner.reason
+    options = {"backends": ("cuda",), **options}
+    engine = TorchEngine.of(model, tokenizer(model.config.vocab_size), max_rows=n_rows, **options)
+    assert engine.runner.backend in options["backends"], engine.runner.reason
     return engine
 
 
@@ -188,22 +187,6 @@ def _step_rates(
     }
 
 
-def _block_sizes(bench: Bench, engine: TorchEngine, asks: list[Ask]) -> None:
-    """The graph's time by the size of the attention kernel's blocks."""
-    cuda = engine.runner._cuda
-    assert cuda is not None
-    for pairs in (1, 16, 32, 64):
-        cuda._step_pairs = pairs
-        cuda._plans.clear()
-        _run(bench, engine, asks)
-        graph = max(cuda._plans.items())[1].graph
-        alone = float("nan") if graph is None else _median_seconds(graph.replay, 20)
-        print(f"blocks of {pairs} (query, head) pairs: {alone * 1e3:.2f} ms a step", flush=True)
-    cuda._step_pairs = 16
-    cuda._plans.clear()
-    _run(bench, engine, asks)
-
-
 def _profile(bench: Bench, engine: TorchEngine, asks: list[Ask]) -> None:
     """The kernels that take most of the card's time, and the share of the wall time that it is
     busy.
@@ -234,22 +217,16 @@ def rollouts(bench: Bench, size: str) -> dict[str, object]:
     contenders: dict[str, Timed] = {}
     engines = []
     rows = (4, 8) if bench.is_dry else (256, 1024)
-    variants = [("", {})] + ([(", compiled layers", {"compiles": True})] if bench.compiles else [])
+    variants: dict[str, dict[str, object]] = {"": {}}
+    if bench.compiles:
+        compiled = {"backends": ("cuda-layers",), "compiles": True}
+        variants |= {", own layers": {"backends": ("cuda-layers",)}, ", compiled": compiled}
     for n_rows in rows:
-        for label, options in variants:
+        for label, options in variants.items():
             with _or_reason(f"glore {n_rows}{label}"):
-                # Half of what the rest leaves each time: several engines and the peers stand side
-                # by side here.
-                model = bench.model(size)
-                engine = TorchEngine.of(
-                    model,
-                    tokenizer(model.config.vocab_size),
-                    max_rows=n_rows,
-                    cache_tokens=n_rows * 256,
-                    backends=("cuda",),
-                    **options,
-                )
-                assert engine.runner.backend == "cuda", engine.runner.reason
+                # Room for what is asked, not all of the card: several engines and the peers stand
+                # side by side here.
+                engine = _engine(bench, size, n_rows, cache_tokens=n_rows * 256, **options)
                 engines.append(engine)
                 contenders[f"glore, {n_rows} rows{label}"] = lambda _, engine=engine: _run(
                     bench, engine, asks

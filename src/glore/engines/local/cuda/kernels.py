@@ -5,13 +5,14 @@ Triton's interpreter (`TRITON_INTERPRET=1`) runs them on a CPU: tests hold them 
 `glore.engines.local.attention.ForwardContext` and `glore.engines.local.draw`.
 
 Attention works on *blocks*: a few consecutive queries of a batch. What their chains have in common
-at the beginning (the prompt of siblings, a question) is read once for all of them, then each
-query's own pages in turn. So one kernel a layer does what cascade attention does in two or three,
+at the beginning (the prompt of siblings, a question) is read once for all of them, then the pages
+of each query's own. So one kernel a layer does what cascade attention does in two or three,
 without partial results in memory. A query meets its own key in registers; hence a decode step
 stores the new keys and values in the same kernel.
 
 Axes: N queries, H key/value heads, Q query heads for each, D head size, P pages, T tokens of a
-page, R rows of logits, V vocabulary, C completions. M = (query, query head) pairs of a block.
+page, R rows of logits, V vocabulary, C completions. M = (query, query head) pairs of a block, S =
+slots: tokens of pages that are read at once.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["attend_kernel", "choose_kernel", "copy_kernel", "stats_kernel", "store_kernel"]
+__all__ = [
+    "add_norm_kernel",
+    "attend_kernel",
+    "choose_kernel",
+    "copy_kernel",
+    "gate_kernel",
+    "stats_kernel",
+    "store_kernel",
+]
 
 
 @triton.jit
@@ -31,73 +40,69 @@ def _capped(scores, CAP: tl.constexpr):
 
 
 @triton.jit
-def _fold(
-    q_MD, top_M, total_M, part_MD, owner_M, n_pages_M, n_last_M, position_M,
-    keys, values, table, starts, at, first_slot, end_page, head, scaling,
-    H: tl.constexpr, T: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,
-    CODE: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, WIDE: tl.constexpr,
+def _read(
+    x, row_M, row_stride, head, head_stride, d, mask_MD, position_M, norm, cosine, sine, eps,
+    D: tl.constexpr, ROPE: tl.constexpr, NORM: tl.constexpr,
 ):  # fmt: skip
-    """Fold the next BN tokens of a chain into the running softmax of the queries that `owner_M`
-    names.
+    """Queries or keys [M, D] of one head, with norm and rotation where the model has them.
+
+    In the type that they are stored in, rounded once. The rotation pairs d with d + D/2, as
+    transformers' `rotate_half` does.
     """
-    slot_N = first_slot + tl.arange(0, BN)
-    place_N, offset_N = slot_N // T, slot_N % T
-    inside_N = place_N < end_page
-    code_N = tl.load(table + at + place_N, mask=inside_N, other=0)
-    page_N, fill_N = (code_N // CODE).to(tl.int64), code_N % CODE
-    d = tl.arange(0, BD)
-    address_N = ((page_N * H + head) * T + offset_N) * D
-    k_DN = tl.load(
-        keys + address_N[None, :] + d[:, None], mask=inside_N[None, :] & (d < D)[:, None], other=0.0
-    )
-    if WIDE:
-        k_DN = k_DN.to(tl.float32)
-    scores = _capped(tl.dot(q_MD, k_DN, input_precision="tf32x3") * scaling, CAP)
-    is_last = place_N[None, :] == n_pages_M[:, None] - 1
-    limit = tl.where(
-        is_last, n_last_M[:, None] - 1, fill_N[None, :]
-    )  # without the query's own token, which is counted already
-    seen = (
-        owner_M[:, None]
-        & inside_N[None, :]
-        & (place_N[None, :] < n_pages_M[:, None])
-        & (offset_N[None, :] < limit)
-    )
-    if WINDOW > 0:
-        key_N = tl.load(starts + at + place_N, mask=inside_N, other=0) + offset_N
-        seen = seen & (key_N[None, :] > position_M[:, None] - WINDOW)
-    scores = tl.where(seen, scores, float("-inf"))
-    most_M = tl.maximum(top_M, tl.max(scores, axis=1))
-    fade_M = tl.exp(top_M - most_M)
-    weights = tl.exp(scores - most_M[:, None])
-    v_ND = tl.load(
-        values + address_N[:, None] + d[None, :],
-        mask=inside_N[:, None] & (d < D)[None, :],
-        other=0.0,
-    )
-    rounded = weights.to(v_ND.dtype)
-    if WIDE:
-        rounded, v_ND = rounded.to(tl.float32), v_ND.to(tl.float32)
-    part_MD = part_MD * fade_M[:, None] + tl.dot(rounded, v_ND, input_precision="tf32x3")
-    return most_M, total_M * fade_M + tl.sum(weights, axis=1), part_MD
+    at_M = row_M * row_stride + head * head_stride
+    x_MD = tl.load(x + at_M[:, None] + d[None, :], mask=mask_MD, other=0.0)
+    if ROPE:
+        half = D // 2
+        d2 = tl.where(d < half, d + half, d - half)
+        other_MD = tl.load(x + at_M[:, None] + d2[None, :], mask=mask_MD, other=0.0)
+        a_MD, b_MD = x_MD.to(tl.float32), other_MD.to(tl.float32)
+        if NORM:
+            scale_M = tl.rsqrt(tl.sum(a_MD * a_MD, axis=1) / D + eps)
+            inside = d < D
+            a_MD *= scale_M[:, None] * tl.load(norm + d, mask=inside, other=0.0).to(tl.float32)
+            b_MD *= scale_M[:, None] * tl.load(norm + d2, mask=inside, other=0.0).to(tl.float32)
+        at_angle = position_M[:, None] * D + d[None, :]
+        cos_MD = tl.load(cosine + at_angle, mask=mask_MD, other=0.0)
+        sin_MD = tl.load(sine + at_angle, mask=mask_MD, other=0.0)
+        sign = tl.where(d < half, -1.0, 1.0)
+        x_MD = (a_MD * cos_MD + sign[None, :] * b_MD * sin_MD).to(x_MD.dtype)
+    return x_MD
+
+
+@triton.jit
+def _slots(
+    n, n_shared, n_common, s, own_pages_S, common_at, own_at_S,
+    T: tl.constexpr, BN: tl.constexpr, OWN: tl.constexpr,
+):  # fmt: skip
+    """The tokens of step `n` [S]: the place of their page in its chain, their place in the page,
+    whether there is such a page, and its entry in the table.
+    """
+    is_shared = n < n_shared
+    slot_S = tl.where(is_shared, n * BN + s, n_common * T + (n - n_shared) * OWN + s % OWN)
+    place_S = slot_S // T
+    inside_S = place_S < tl.where(is_shared, n_common, own_pages_S)
+    return place_S, slot_S % T, inside_S, tl.where(is_shared, common_at, own_at_S) + place_S
 
 
 @triton.jit
 def attend_kernel(
     q, k, v, out, keys, values,
     table, starts, at_N, n_pages_N, n_last_N, positions_N, write_page_N, write_offset_N,
-    block_first, block_count, block_common,
-    q_row, q_head, k_row, k_head, v_row, v_head, scaling,
+    block_first, block_count, block_common, q_norm, k_norm, cosine, sine,
+    q_row, q_head, k_row, k_head, v_row, v_head, scaling, eps,
     H: tl.constexpr, Q: tl.constexpr, QP: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
-    BD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, CODE: tl.constexpr,
+    BD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, OWN: tl.constexpr, CODE: tl.constexpr,
     WINDOW: tl.constexpr, CAP: tl.constexpr, STORE: tl.constexpr, WIDE: tl.constexpr,
+    ROPE: tl.constexpr, NORM: tl.constexpr,
 ):  # fmt: skip
     """One block of queries and one key/value head → out [N, H*Q, D] (contiguous).
 
     `table` holds chains one after another, a page as `page * CODE + fill`; `at_N`: where a query's
-    chain begins. `starts`: as `table`, the position of each page's first token. `STORE`: the
-    queries' keys and values are written too. `WIDE`: products of float32 copies of their operands,
-    to the same result: the interpreter knows no bfloat16 products.
+    chain begins. `starts`: as `table`, the position of each page's first token. `OWN`: tokens of
+    each query's own pages that are read at once, so that BN / OWN is the most queries of a block.
+    `STORE`: the queries' keys and values are written too. `ROPE`, `NORM`: queries and keys are
+    still to be rotated, and normalised before. `WIDE`: products of float32 copies of their
+    operands, to the same result: the interpreter knows no bfloat16 products.
     """
     block, head = tl.program_id(0), tl.program_id(1)
     first, count, n_common = (
@@ -110,16 +115,17 @@ def attend_kernel(
     query_M = (first + mine_M).to(tl.int64)
     asked_M = mine_M < count
     valid_M = asked_M & (group_M < Q)
+    position_M = tl.load(positions_N + query_M, mask=asked_M, other=0)
     d = tl.arange(0, BD)
     mask_MD = valid_M[:, None] & (d < D)[None, :]
-    q_MD = tl.load(
-        q + query_M[:, None] * q_row + (head * Q + group_M)[:, None] * q_head + d[None, :],
-        mask=mask_MD,
-        other=0.0,
-    )
-    k_MD = tl.load(
-        k + query_M[:, None] * k_row + head * k_head + d[None, :], mask=mask_MD, other=0.0
-    )
+    q_MD = _read(
+        q, query_M, q_row, head * Q + group_M, q_head, d, mask_MD, position_M, q_norm, cosine,
+        sine, eps, D, ROPE, NORM,
+    )  # fmt: skip
+    k_MD = _read(
+        k, query_M, k_row, head, k_head, d, mask_MD, position_M, k_norm, cosine, sine, eps, D,
+        ROPE, NORM,
+    )  # fmt: skip
     v_MD = tl.load(
         v + query_M[:, None] * v_row + head * v_head + d[None, :], mask=mask_MD, other=0.0
     )
@@ -137,40 +143,131 @@ def attend_kernel(
     part_MD = v_MD.to(tl.float32)
     n_pages_M = tl.load(n_pages_N + query_M, mask=asked_M, other=0)
     n_last_M = tl.load(n_last_N + query_M, mask=asked_M, other=0)
-    position_M = tl.load(positions_N + query_M, mask=asked_M, other=0)
-    # What the chains have in common, then each query's own: one loop, since its body is most of the
-    # code.
-    for n in range(count + 1):
-        row = first + tl.maximum(n - 1, 0)
-        own_pages = tl.load(n_pages_N + row)
-        n_pages = tl.where(n == 0, n_common, own_pages)
-        begin = tl.where(n == 0, 0, n_common * T)
-        end = tl.where(n == 0, n_common * T, (own_pages - 1) * T + tl.load(n_last_N + row) - 1)
-        owner_M = valid_M & ((mine_M == n - 1) | (mine_M * 0 + n == 0))
-        at = tl.load(at_N + row)
-        for slot in range(begin, end, BN):
-            top_M, total_M, part_MD = _fold(
-                q_MD, top_M, total_M, part_MD, owner_M, n_pages_M, n_last_M, position_M,
-                keys, values, table, starts, at, slot, n_pages, head, scaling,
-                H, T, D, BD, BN, CODE, WINDOW, CAP, WIDE,
-            )  # fmt: skip
+    # What the chains have in common is read BN tokens at once, then the pages of every query's own,
+    # OWN tokens of each at once.
+    s = tl.arange(0, BN)
+    mine_S = s // OWN
+    row_S = first + tl.minimum(mine_S, count - 1)
+    own_pages_S = tl.load(n_pages_N + row_S)
+    own_at_S = tl.load(at_N + row_S)
+    # All but the query's own token, which is counted already.
+    n_own_S = (own_pages_S - 1 - n_common) * T + tl.load(n_last_N + row_S) - 1
+    common_at = tl.load(at_N + first)
+    n_shared = tl.cdiv(n_common * T, BN)
+    n_steps = n_shared + tl.cdiv(tl.max(tl.maximum(n_own_S, 0), axis=0), OWN)
+    place_S, offset_S, inside_S, entry_S = _slots(
+        0, n_shared, n_common, s, own_pages_S, common_at, own_at_S, T, BN, OWN
+    )
+    code_S = tl.load(table + entry_S, mask=inside_S, other=0)
+    for n in range(n_steps):
+        is_shared = n < n_shared
+        page_S, fill_S = (code_S // CODE).to(tl.int64), code_S % CODE
+        address_S = ((page_S * H + head) * T + offset_S) * D
+        k_DS = tl.load(
+            keys + address_S[None, :] + d[:, None],
+            mask=inside_S[None, :] & (d < D)[:, None],
+            other=0.0,
+        )
+        v_SD = tl.load(
+            values + address_S[:, None] + d[None, :],
+            mask=inside_S[:, None] & (d < D)[None, :],
+            other=0.0,
+        )
+        # Where the next step's pages are is read while this one's arrive.
+        next_place_S, next_offset_S, next_inside_S, next_entry_S = _slots(
+            n + 1, n_shared, n_common, s, own_pages_S, common_at, own_at_S, T, BN, OWN
+        )
+        code_S = tl.load(table + next_entry_S, mask=next_inside_S, other=0)
+        if WIDE:
+            k_DS = k_DS.to(tl.float32)
+        scores = _capped(tl.dot(q_MD, k_DS, input_precision="tf32x3") * scaling, CAP)
+        is_last = place_S[None, :] == n_pages_M[:, None] - 1
+        limit = tl.where(is_last, n_last_M[:, None] - 1, fill_S[None, :])
+        seen = (
+            valid_M[:, None]
+            & (is_shared | (mine_M[:, None] == mine_S[None, :]))
+            & inside_S[None, :]
+            & (place_S[None, :] < n_pages_M[:, None])
+            & (offset_S[None, :] < limit)
+        )
+        if WINDOW > 0:
+            key_S = tl.load(starts + entry_S, mask=inside_S, other=0) + offset_S
+            seen = seen & (key_S[None, :] > position_M[:, None] - WINDOW)
+        scores = tl.where(seen, scores, float("-inf"))
+        most_M = tl.maximum(top_M, tl.max(scores, axis=1))
+        fade_M = tl.exp(top_M - most_M)
+        weights = tl.exp(scores - most_M[:, None])
+        rounded = weights.to(v_SD.dtype)
+        if WIDE:
+            rounded, v_SD = rounded.to(tl.float32), v_SD.to(tl.float32)
+        part_MD = part_MD * fade_M[:, None] + tl.dot(rounded, v_SD, input_precision="tf32x3")
+        total_M = total_M * fade_M + tl.sum(weights, axis=1)
+        top_M = most_M
+        place_S, offset_S, inside_S, entry_S = (
+            next_place_S, next_offset_S, next_inside_S, next_entry_S,
+        )  # fmt: skip
     target = (query_M * (H * Q) + head * Q + group_M)[:, None] * D + d[None, :]
     tl.store(out + target, (part_MD / total_M[:, None]).to(out.dtype.element_ty), mask=mask_MD)
 
 
 @triton.jit
 def store_kernel(
-    k, v, keys, values, write_page_N, write_offset_N, k_row, k_head, v_row, v_head,
-    H: tl.constexpr, T: tl.constexpr, D: tl.constexpr, BD: tl.constexpr,
+    k, v, keys, values, write_page_N, write_offset_N, positions_N, k_norm, cosine, sine,
+    k_row, k_head, v_row, v_head, n_queries, eps,
+    H: tl.constexpr, T: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, BM: tl.constexpr,
+    ROPE: tl.constexpr, NORM: tl.constexpr,
 ):  # fmt: skip
-    """Store one query's keys and values of one head in its page; nothing if the page is -1."""
-    query, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    page = tl.load(write_page_N + query).to(tl.int64)
+    """Store BM queries' keys and values of one head in their pages; nothing if the page is -1."""
+    query_M = (tl.program_id(0) * BM + tl.arange(0, BM)).to(tl.int64)
+    head = tl.program_id(1)
+    asked_M = query_M < n_queries
+    page_M = tl.load(write_page_N + query_M, mask=asked_M, other=-1).to(tl.int64)
+    position_M = tl.load(positions_N + query_M, mask=asked_M, other=0)
+    offset_M = tl.load(write_offset_N + query_M, mask=asked_M, other=0)
     d = tl.arange(0, BD)
-    mask = d < tl.where(page >= 0, D, 0)
-    target = ((page * H + head) * T + tl.load(write_offset_N + query)) * D + d
-    tl.store(keys + target, tl.load(k + query * k_row + head * k_head + d, mask=mask), mask=mask)
-    tl.store(values + target, tl.load(v + query * v_row + head * v_head + d, mask=mask), mask=mask)
+    mask_MD = (page_M >= 0)[:, None] & (d < D)[None, :]
+    k_MD = _read(
+        k, query_M, k_row, head, k_head, d, mask_MD, position_M, k_norm, cosine, sine, eps, D,
+        ROPE, NORM,
+    )  # fmt: skip
+    v_MD = tl.load(
+        v + query_M[:, None] * v_row + head * v_head + d[None, :], mask=mask_MD, other=0.0
+    )
+    target = (((page_M * H + head) * T + offset_M) * D)[:, None] + d[None, :]
+    tl.store(keys + target, k_MD, mask=mask_MD)
+    tl.store(values + target, v_MD, mask=mask_MD)
+
+
+@triton.jit
+def add_norm_kernel(
+    x, stream, weight, out, eps, SIZE: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr
+):
+    """One row of the residual stream: add x [SIZE] to it (`ADD`), and give its root mean square
+    norm.
+    """
+    i = tl.arange(0, BLOCK)
+    at = tl.program_id(0).to(tl.int64) * SIZE + i
+    row = tl.load(stream + at, mask=i < SIZE, other=0.0)
+    if ADD:
+        more = tl.load(x + at, mask=i < SIZE, other=0.0)
+        row = (row.to(tl.float32) + more.to(tl.float32)).to(row.dtype)
+        tl.store(stream + at, row, mask=i < SIZE)
+    wide = row.to(tl.float32)
+    wide *= tl.rsqrt(tl.sum(wide * wide, axis=0) / SIZE + eps)
+    wide *= tl.load(weight + i, mask=i < SIZE, other=0.0).to(tl.float32)
+    tl.store(out + at, wide.to(row.dtype), mask=i < SIZE)
+
+
+@triton.jit
+def gate_kernel(gate_up, out, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    """silu(gate) · up of one row [2 * SIZE] → [SIZE]."""
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    row = tl.program_id(0).to(tl.int64)
+    gate = tl.load(gate_up + row * 2 * SIZE + i, mask=i < SIZE, other=0.0)
+    up = tl.load(gate_up + row * 2 * SIZE + SIZE + i, mask=i < SIZE, other=0.0)
+    wide = gate.to(tl.float32)
+    value = wide * tl.sigmoid(wide) * up.to(tl.float32)
+    tl.store(out + row * SIZE + i, value.to(gate.dtype), mask=i < SIZE)
 
 
 @triton.jit

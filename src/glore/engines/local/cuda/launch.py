@@ -5,7 +5,7 @@ Axes as in `glore.engines.local.cuda.kernels`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import triton
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from glore.engines.local.cuda.inputs import Inputs
 
 __all__ = [
+    "Rotation",
+    "add_norm",
     "attend",
     "block_queries",
     "choose",
     "copy_pages",
+    "gated",
     "is_interpreted",
     "prompt_pairs",
     "row_stats",
@@ -35,6 +38,10 @@ into registers.
 """
 _VOCABULARY_BLOCK = 1024
 _COPY_BLOCK = 1024
+_STORED_AT_ONCE = 16
+_WARPS, _STAGES = 4, 3
+"""Of the attention kernel."""
+_GATED_AT_ONCE = 2048
 
 
 def is_interpreted() -> bool:
@@ -54,6 +61,18 @@ def block_queries(n_each: int, pairs: int) -> int:
     return max(1, pairs // triton.next_power_of_2(n_each))
 
 
+class Rotation(NamedTuple):
+    """What queries and keys still need before attention."""
+
+    cosine: torch.Tensor
+    """[positions, D] float32"""
+    sine: torch.Tensor
+    q_norm: torch.Tensor | None = None
+    """[D]; none: no norms."""
+    k_norm: torch.Tensor | None = None
+    eps: float = 0.0
+
+
 def attend(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -66,11 +85,12 @@ def attend(
     window: int | None,
     softcap: float | None,
     is_step: bool,
+    rotation: Rotation | None = None,
 ) -> torch.Tensor:
     """q [N, H*Q, D], k and v [N, H, D], pages [P, H, T, D] → [N, H*Q, D].
 
     Stores the keys and values. `n_block`: queries of a block at most. `is_step`: no query reads
-    keys that another one of the batch writes.
+    keys that another one of the batch writes. `rotation`: none where q and k have it.
     """
     n_queries, n_heads, size = k.shape
     n_each = q.shape[1] // n_heads
@@ -79,12 +99,20 @@ def attend(
     out = torch.empty((n_queries, n_heads * n_each, size), dtype=q.dtype, device=q.device)
     padded = max(_LEAST, triton.next_power_of_2(size))
     strides = k.stride(0), k.stride(1), v.stride(0), v.stride(1)
+    # Tensors that a kernel does not read are some tensor all the same.
+    cosine, sine, q_norm, k_norm, eps = rotation or (q, q, None, None, 0.0)
+    turned = {"ROPE": rotation is not None, "NORM": q_norm is not None}
+    if q_norm is None or k_norm is None:
+        q_norm = k_norm = cosine
     if not is_step:
-        kernels.store_kernel[(n_queries, n_heads)](
-            k, v, keys, values, inputs["write_page"], inputs["write_offset"], *strides,
-            H=n_heads, T=PAGE_SIZE, D=size, BD=padded, num_warps=1,
+        kernels.store_kernel[(triton.cdiv(n_queries, _STORED_AT_ONCE), n_heads)](
+            k, v, keys, values,
+            inputs["write_page"], inputs["write_offset"], inputs["positions"],
+            k_norm, cosine, sine, *strides, n_queries, eps,
+            H=n_heads, T=PAGE_SIZE, D=size, BD=padded, BM=_STORED_AT_ONCE, **turned, num_warps=4,
         )  # fmt: skip
     per_query = triton.next_power_of_2(n_each)
+    at_once = _tokens_at_once(padded, keys.dtype)
     names = (
         "table",
         "starts",
@@ -100,13 +128,39 @@ def attend(
     )
     kernels.attend_kernel[(inputs.sizes.n_blocks, n_heads)](
         q, k, v, out, keys, values, *(inputs[name] for name in names),
-        q.stride(0), q.stride(1), *strides, float(scaling),
+        q_norm, k_norm, cosine, sine, q.stride(0), q.stride(1), *strides, float(scaling), eps,
         H=n_heads, Q=n_each, QP=per_query, T=PAGE_SIZE, D=size, BD=padded,
         BM=max(_LEAST, triton.next_power_of_2(n_block * per_query)),
-        BN=_tokens_at_once(padded, keys.dtype), CODE=2 * PAGE_SIZE,
+        BN=at_once, OWN=max(1, at_once // triton.next_power_of_2(n_block)), CODE=2 * PAGE_SIZE,
         WINDOW=window or 0, CAP=float(softcap or 0.0), STORE=is_step,
-        WIDE=is_interpreted() and q.dtype == torch.bfloat16, num_warps=4,
+        WIDE=is_interpreted() and q.dtype == torch.bfloat16, **turned,
+        num_warps=_WARPS, num_stages=_STAGES,
     )  # fmt: skip
+    return out
+
+
+def add_norm(
+    x: torch.Tensor | None, stream: torch.Tensor, weight: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """Add x [N, I] to the residual stream [N, I] in place; its root mean square norm [N, I]."""
+    out = torch.empty_like(stream)
+    size = stream.shape[1]
+    kernels.add_norm_kernel[(stream.shape[0],)](
+        stream if x is None else x, stream, weight, out, eps,
+        SIZE=size, BLOCK=triton.next_power_of_2(size), ADD=x is not None,
+        num_warps=4 if size <= 2048 else 8,
+    )  # fmt: skip
+    return out
+
+
+def gated(gate_up: torch.Tensor) -> torch.Tensor:
+    """silu(gate) · up: [N, 2I] → [N, I]."""
+    n, size = gate_up.shape[0], gate_up.shape[1] // 2
+    out = torch.empty((n, size), dtype=gate_up.dtype, device=gate_up.device)
+    block = min(_GATED_AT_ONCE, triton.next_power_of_2(size))
+    kernels.gate_kernel[(n, triton.cdiv(size, block))](
+        gate_up, out, SIZE=size, BLOCK=block, num_warps=4
+    )
     return out
 
 

@@ -1,7 +1,8 @@
 """A transformers model on pages with our kernels; decode steps are CUDA graphs.
 
-The model's own forward pass runs unchanged except for its attention, so every architecture that
-calls transformers' attention interface works. A decode step of n rows replays the graph of the next
+Llama and its kin have a forward pass of our own (`glore.engines.local.cuda.decoder`). Any other
+model's own forward pass runs unchanged except for its attention, so every architecture that calls
+transformers' attention interface works. A decode step of n rows replays the graph of the next
 larger row count (`padded_rows`). Its inputs are one buffer, sent by one copy. Drawing follows on
 the GPU, and one small copy brings the tokens back (`Step.tokens`).
 """
@@ -19,6 +20,7 @@ from triton.errors import TritonError
 
 from glore.engines.local.attention import ATTENTION_NAME, register
 from glore.engines.local.batch import Batch
+from glore.engines.local.cuda.decoder import Decoder
 from glore.engines.local.cuda.inputs import Inputs, Sizes, chain_blocks, row_blocks
 from glore.engines.local.cuda.kv_cache import CudaKVCache
 from glore.engines.local.cuda.launch import (
@@ -125,16 +127,18 @@ class _Plan:
 class CudaModel:
     """A model whose attention is set to our kernels.
 
-    `keeps`: whether the model knows `logits_to_keep`. `captures`: whether steps become CUDA graphs;
-    otherwise the same calls are made one by one. `compiles`: whether `torch.compile` joins the
-    small kernels of each layer, which takes half a minute at the start. `refusal`: why capturing
-    was given up, if it was. Raises NotImplementedError where Triton's kernels can't run.
+    `keeps`: whether the model knows `logits_to_keep`. `decodes`: by `Decoder`; otherwise by the
+    model's own layers. `captures`: whether steps become CUDA graphs; otherwise the same calls are
+    made one by one. `compiles`: whether `torch.compile` joins the small kernels of the model's own
+    layers, which takes half a minute at the start. `refusal`: why capturing was given up, if it
+    was. Raises NotImplementedError where Triton's kernels can't run.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
         keeps: bool,
+        decodes: bool = True,
         captures: bool = True,
         step_pairs: int = _STEP_PAIRS,
         compiles: bool = False,
@@ -156,9 +160,10 @@ class CudaModel:
         self._plans: dict[int, _Plan] = {}
         self._pool = torch.cuda.graph_pool_handle() if self.captures else None
         self._bytes_per_page = 0
+        self._decoder = Decoder(model) if decodes else None
         register(is_compiled=compiles)
         model.set_attn_implementation(ATTENTION_NAME)
-        if compiles:
+        if compiles and not decodes:
             for layer in model.base_model.get_submodule("layers").children():
                 layer.compile(dynamic=True)
 
@@ -204,8 +209,16 @@ class CudaModel:
             self.device,
         )
         inputs.fill(batch, blocks)
+        self._rotate(batch)
         selected = inputs["selected"].long()
         return self._read(_ForwardContext(pages, inputs, False, n_block), selected)
+
+    def _rotate(self, batch: Batch) -> None:
+        """Rotations of all the batch's positions are there."""
+        if self._decoder is not None and not self._decoder.has_angles(
+            int(batch.positions.max()) + 1
+        ):
+            self._plans.clear()
 
     def close(self) -> None:
         """Free pages and graphs."""
@@ -227,6 +240,7 @@ class CudaModel:
     @torch.inference_mode()
     def step(self, batch: Batch, draws: Draws, pages: CudaKVCache) -> Step:
         """One token for every completion of a decode step. Does not wait for the GPU."""
+        self._rotate(batch)
         plan = self._plan(batch, draws)
         plan.inputs.fill(batch, row_blocks(batch, plan.n_block, plan.inputs.sizes.n_queries), draws)
         if plan.logits is None or plan.stats is None or plan.graph is None:
@@ -302,6 +316,10 @@ class CudaModel:
 
     def _read(self, reading: _ForwardContext, selected: torch.Tensor | None) -> torch.Tensor:
         try:
+            if self._decoder is not None:
+                return self._decoder.forward(
+                    reading.inputs, reading.pages, reading.is_step, reading.n_block, selected
+                )
             output = self.model(
                 input_ids=reading.inputs["tokens"].long()[None],
                 position_ids=reading.inputs["positions"].long()[None],

@@ -12,7 +12,8 @@ import torch
 
 from glore.engines.local.batch import Batch
 from glore.engines.local.draw import DrawSettings, draw_each
-from glore.engines.local.native.build import KINDS, KNOWN, Library
+from glore.engines.local.llama_weights import LayerWeights, angles, llama_weights
+from glore.engines.local.native.build import KINDS, Library
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NativeModel", "attend_natively", "draw_natively"]
 
-_ROPES = ("default", "linear", "llama3")
-"""Frequencies that don't depend on the longest position of the batch."""
 _FP32, _BF16, _INT16, _INT8 = range(4)
 """As in forward.c."""
 _WORD = ctypes.c_void_p
@@ -209,13 +208,7 @@ class NativeModel:
     def __init__(
         self, model: PreTrainedModel, library: Library, quantization: Quantization = "none"
     ) -> None:
-        config = model.config
-        if config.model_type not in KNOWN or config.hidden_act != "silu":
-            raise NotImplementedError(f"{config.model_type} models")
-        if (getattr(config, "rope_parameters", None) or {}).get(
-            "rope_type", "default"
-        ) not in _ROPES:
-            raise NotImplementedError("rotary positions that depend on the batch")
+        weights = llama_weights(model)
         self._model, self.library = model, library
         self._parameters = list(model.parameters())
         is_bfloat16 = next(model.parameters()).dtype == torch.bfloat16 and bool(
@@ -227,40 +220,34 @@ class NativeModel:
         is_integer = self.kind in (_INT16, _INT8)
         if not library.glore_has(self.kind):
             raise NotImplementedError("products of integers without AVX512-VNNI instructions")
-        self._base = model.base_model
-        layers = list(self._base.get_submodule("layers").children())
-        head = "lm_head" if _maybe(model, "lm_head.weight") is not None else "score"
         self._version, self._n_written = (
             self._fingerprint(),
             sum(p._version for p in self._parameters),
         )
         self._kept: list[torch.Tensor] = []
-        heads, kv = config.num_attention_heads, config.num_key_value_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        kv, size = weights.n_kv_heads, weights.head_size
         self.like = torch.empty(kv, size, dtype=torch.float16 if is_integer else torch.float32)
         """Keys of one token, for their shape and type."""
-        self.n_layers = len(layers)
-        self.n_out = model.get_parameter(f"{head}.weight").shape[0]
-        self._layers = (_Layer * self.n_layers)(*map(self._layer, layers))
+        self.n_layers, self.n_out = len(weights.layers), weights.head.shape[0]
+        self._layers = (_Layer * self.n_layers)(*map(self._layer, weights.layers))
         self._c = _Model(
             *(
                 self.n_layers,
-                config.hidden_size,
-                heads,
+                weights.embedding.shape[1],
+                weights.n_heads,
                 kv,
                 size,
-                config.intermediate_size,
+                weights.inner_size,
                 self.n_out,
                 self.kind,
             ),
-            self._vector(self._base.get_parameter("embed_tokens.weight")),
-            self._vector(self._base.get_parameter("norm.weight")),
+            self._vector(weights.embedding),
+            self._vector(weights.final_norm),
             self._panels(
-                model.get_parameter(f"{head}.weight"),
-                kind={_INT16: _FP32, _INT8: _INT16}.get(self.kind, self.kind),
+                weights.head, kind={_INT16: _FP32, _INT8: _INT16}.get(self.kind, self.kind)
             ),
-            self._vector(_maybe(model, f"{head}.bias")),
-            *(None, None, self._layers, config.rms_norm_eps, size**-0.5),
+            self._vector(weights.head_bias),
+            *(None, None, self._layers, weights.eps, size**-0.5),
         )
         self._angles: tuple[torch.Tensor, torch.Tensor] | None = None
 
@@ -301,47 +288,27 @@ class NativeModel:
     def _fingerprint(self) -> tuple[int, ...]:
         return tuple(x for p in self._parameters for x in (p.data_ptr(), p._version))
 
-    @torch.no_grad()
     def _rotary(self, n_positions: int) -> None:
         """Compute cosines and sines [positions, D] with the model's own module."""
         if self._angles is not None and self._angles[0].shape[0] >= n_positions:
             return
-        n_positions = max(256, 2 * n_positions)
-        cos, sin = self._base.get_submodule("rotary_emb")(
-            torch.zeros(1), position_ids=torch.arange(n_positions)[None]
-        )
-        self._angles = cos[0].float().contiguous(), sin[0].float().contiguous()
+        self._angles = angles(self._model, max(256, 2 * n_positions))
         self._c.cosine, self._c.sine = (x.data_ptr() for x in self._angles)
 
     @torch.no_grad()
-    def _layer(self, layer: torch.nn.Module) -> _Layer:
-        projections: list[torch.Tensor] = [
-            layer.get_parameter(f"self_attn.{x}_proj.weight") for x in "qkv"
-        ]
-        biases = [b for x in "qkv" if (b := _maybe(layer, f"self_attn.{x}_proj.bias")) is not None]
-        if _maybe(layer, "mlp.gate_proj.bias") is not None or len(biases) not in (0, 3):
-            raise NotImplementedError("biases of this kind")
-        window = getattr(layer.get_submodule("self_attn"), "sliding_window", None)
-        if self._model.config.model_type == "mistral":
-            window = self._model.config.sliding_window
+    def _layer(self, layer: LayerWeights) -> _Layer:
         return _Layer(
-            self._vector(layer.get_parameter("input_layernorm.weight")),
-            self._panels(torch.cat(projections)),
-            self._vector(torch.cat(biases) if biases else None),
-            self._vector(_maybe(layer, "self_attn.q_norm.weight")),
-            self._vector(_maybe(layer, "self_attn.k_norm.weight")),
-            self._panels(layer.get_parameter("self_attn.o_proj.weight")),
-            self._vector(_maybe(layer, "self_attn.o_proj.bias")),
-            self._vector(layer.get_parameter("post_attention_layernorm.weight")),
-            self._panels(
-                layer.get_parameter("mlp.gate_proj.weight"),
-                layer.get_parameter("mlp.up_proj.weight"),
-            ),
-            self._panels(
-                layer.get_parameter("mlp.down_proj.weight"),
-                kind=_INT16 if self.kind == _INT8 else self.kind,
-            ),
-            window or 0,
+            self._vector(layer.input_norm),
+            self._panels(torch.cat(layer.qkv)),
+            self._vector(torch.cat(layer.qkv_bias) if layer.qkv_bias else None),
+            self._vector(layer.q_norm),
+            self._vector(layer.k_norm),
+            self._panels(layer.out),
+            self._vector(layer.out_bias),
+            self._vector(layer.mlp_norm),
+            self._panels(*layer.gate_up),
+            self._panels(layer.down, kind=_INT16 if self.kind == _INT8 else self.kind),
+            layer.window,
         )
 
     def _vector(self, weight: torch.Tensor | None) -> int | None:
@@ -363,11 +330,3 @@ class NativeModel:
             raise MemoryError("no memory to lay out weights")
         self._kept.append(out)
         return out.data_ptr()
-
-
-def _maybe(module: torch.nn.Module, name: str) -> torch.Tensor | None:
-    """A parameter that not every model has."""
-    try:
-        return module.get_parameter(name)
-    except AttributeError:
-        return None
