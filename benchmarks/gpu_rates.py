@@ -3,7 +3,8 @@ transformers.
 
 The bandwidth bound of a step: its weights, the distinct pages of keys and values, and the logits,
 each moved once, over the card's peak. The share of it counts the whole run, including the host's
-work.
+work. Beside it stands what the step's products alone would take at the rate of large products: with
+many rows they are the longer of the two.
 """
 
 from __future__ import annotations
@@ -102,8 +103,8 @@ def step(bench: Bench, size: str) -> dict[str, object]:
     n_rows = 16 if bench.is_dry else 1024
     asks = bench.asks(128)
     print(
-        "| variant | rows | step, engine (ms) | card alone (ms) | bound (ms) | share of the bound "
-        "| card alone |\n|" + "---|" * 7
+        "| variant | rows | step, engine (ms) | card alone (ms) | bound (ms) | share of it "
+        "| card alone | products alone (ms) |\n|" + "---|" * 8
     )
     variants: dict[str, dict[str, object]] = {
         "as shipped": {},
@@ -173,9 +174,14 @@ def _step_rates(
     bound = statistics.median([counted[i][1] for i in full] or [float("nan")]) / peak
     graph = max(cuda._plans.items())[1].graph
     alone = float("nan") if graph is None else _median_seconds(graph.replay, 20)
+    # Two operations for each weight of a matrix and row, at the rate of large products.
+    matrices = sum(p.numel() for p in model.parameters() if p.dim() == 2)
+    if not model.config.tie_word_embeddings:
+        matrices -= model.get_input_embeddings().weight.numel()
+    products = 2 * matrices * most / bench.card.get("flops", float("nan"))
     print(
         f"| {name} | {most} | {seconds * 1e3:.2f} | {alone * 1e3:.2f} | {bound * 1e3:.2f} | "
-        f"{bound / seconds:.0%} | {bound / alone:.0%} |",
+        f"{bound / seconds:.0%} | {bound / alone:.0%} | {products * 1e3:.2f} |",
         flush=True,
     )
     return {
@@ -184,6 +190,7 @@ def _step_rates(
         "graph_ms": alone * 1e3,
         "bound_ms": bound * 1e3,
         "share": bound / seconds,
+        "products_ms": products * 1e3,
     }
 
 
