@@ -116,7 +116,7 @@ def seconds_a_layer(size: str, n: int, pairs: int, device: torch.device, dry: bo
 def _with(
     option: tuple[int, int, int], size: str, n: int, device: torch.device, dry: bool
 ) -> float:
-    launch._WARPS, launch._STAGES = option[1:]
+    launch._WARPS, launch._STAGES = dict.fromkeys((True, False), option[1]), option[2]
     return seconds_a_layer(size, n, option[0], device, dry)
 
 

@@ -20,7 +20,7 @@ from glore.engines.local.draw import Draws, DrawSettings, draw_each
 from glore.engines.local.engine import TorchEngine
 from glore.engines.local.noise import uniforms
 from glore.engines.local.prefix_tree import PAGE_SIZE, PrefixTree, cut
-from glore.engines.local.runner import ModelRunner
+from glore.engines.local.runner import BACKENDS, ModelRunner
 from glore.engines.local.scorer import StepScorer
 from glore.engines.protocol import Request, SamplingParams
 
@@ -203,25 +203,19 @@ def drawing(bench: Bench) -> dict[str, float]:
     return results
 
 
-def text(bench: Bench) -> dict[str, str]:
-    """Greedy text in float32 equals `generate`'s on 64 prompts, for every architecture and the 135M
+def text(bench: Bench, name: str) -> str:
+    """Greedy text in float32 equals `generate`'s on 64 prompts, for an architecture or the 135M
     shape.
     """
-    results = {}
-    for name in ["135M", *architectures()][: 2 if bench.is_dry else None]:
-        model = (
-            bench.model("135M", torch.float32)
-            if name == "135M"
-            else small_model(name, bench.device, torch.float32)
-        )
-        n_equal, n = _greedy_equal(bench, model)
-        results[name] = f"{n_equal} of {n}"
-        print(
-            f"{name}: {n_equal} of {n} greedy texts equal "
-            f"`generate`'s{'' if n_equal == n else ' **DIFFERENT**'}",
-            flush=True,
-        )
-    return results
+    model = (
+        bench.model("135M", torch.float32)
+        if name == "135M"
+        else small_model(name, bench.device, torch.float32)
+    )
+    n_equal, n = _greedy_equal(bench, model)
+    note = "" if n_equal == n else " **DIFFERENT**"
+    print(f"{name}: {n_equal} of {n} greedy texts equal `generate`'s{note}", flush=True)
+    return f"{n_equal} of {n}"
 
 
 @torch.inference_mode()
@@ -242,8 +236,9 @@ def _greedy_equal(bench: Bench, model: PreTrainedModel) -> tuple[int, int]:
             pad_token_id=0,
         )
         theirs.append(out[0, len(one) :].tolist())
-    engine = TorchEngine.of(model, words, max_rows=64, backends=("cuda",))
-    assert engine.runner.backend == "cuda", engine.runner.reason
+    engine = TorchEngine.of(model, words, max_rows=64, backends=("cuda", "cuda-layers"))
+    assert engine.packed, engine.runner.reason
+    print(engine.backend, engine.runner.reason)
     params = SamplingParams(temperature=0.0, max_new_tokens=n_new)
     requests = [Request(str(i), segments, (1,), params) for i, segments in enumerate(prompts)]
     ours = {r.request.id: r.completions[0].text for r in engine.run(requests)}
@@ -259,7 +254,7 @@ def backends(bench: Bench) -> dict[str, str]:
             torch.bfloat16,
             *((torch.float16,) if name == "llama" else ()),
         ):
-            asked = ("cuda",) if bench.is_dry else ("cuda", "paged")
+            asked = ("cuda", "cuda-layers") if bench.is_dry else BACKENDS
             runner = ModelRunner(small_model(name, bench.device, dtype), asked)
             refused = runner._cuda.refusal if runner._cuda is not None else ""
             results[f"{name} {dtype}"] = f"{runner.backend} {runner.reason} {refused}"
@@ -277,7 +272,7 @@ def scores(bench: Bench) -> dict[str, float]:
     exact = StepScorer.of(
         bench.reward_model("135M", torch.float32), tokenizer(), backends=("cuda",)
     )
-    assert exact.backend == "cuda"
+    assert exact.backend == "cuda float32"
     plain = StepScorer.of(
         bench.reward_model("135M", torch.float32), tokenizer(), backends=("fallback",)
     )

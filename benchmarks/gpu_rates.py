@@ -16,7 +16,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, LlamaForCausalLM, StoppingCriteria
+from transformers import (
+    GenerationConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+)
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
 from benchmarks.gpu_shapes import Bench
@@ -114,7 +120,9 @@ def step(bench: Bench, size: str) -> dict[str, object]:
         variants["own layers, compiled"] = {"backends": ("cuda-layers",), "compiles": True}
     for name, options in variants.items():
         begun = time.perf_counter()
-        engine = _engine(bench, size, n_rows, **options)
+        model = bench.model(size)
+        words = tokenizer(model.config.vocab_size)
+        engine = engine_of(model, words, n_rows, **options)
         results[name] = _step_rates(bench, engine, asks, name, peak)
         print(f"(set up and measured in {time.perf_counter() - begun:.0f} s)", flush=True)
         if name == "as shipped":
@@ -125,10 +133,12 @@ def step(bench: Bench, size: str) -> dict[str, object]:
     return results
 
 
-def _engine(bench: Bench, size: str, n_rows: int, **options: object) -> TorchEngine:
-    model = bench.model(size)
+def engine_of(
+    model: PreTrainedModel, words: PreTrainedTokenizerBase, n_rows: int, **options: object
+) -> TorchEngine:
+    """Our engine; on the fastest backend, unless `backends` says otherwise."""
     options = {"backends": ("cuda",), **options}
-    engine = TorchEngine.of(model, tokenizer(model.config.vocab_size), max_rows=n_rows, **options)
+    engine = TorchEngine.of(model, words, max_rows=n_rows, **options)
     assert engine.runner.backend in options["backends"], engine.runner.reason
     return engine
 
@@ -220,7 +230,20 @@ def _profile(bench: Bench, engine: TorchEngine, asks: list[Ask]) -> None:
 
 def rollouts(bench: Bench, size: str) -> dict[str, object]:
     """720 rollouts from 90 prefixes: tokens per second, in turn, medians of the rounds."""
-    asks = bench.asks()
+    return race_rollouts(
+        bench, lambda: bench.model(size), tokenizer(bench.config(size).vocab_size), bench.asks()
+    )
+
+
+def race_rollouts(
+    bench: Bench,
+    model_of: Callable[[], LlamaForCausalLM],
+    words: PreTrainedTokenizerBase,
+    asks: list[Ask],
+) -> dict[str, object]:
+    """The continuations `asks` by our engine and by transformers. `model_of` gives the same weights
+    at every call.
+    """
     contenders: dict[str, Timed] = {}
     engines = []
     rows = (4, 8) if bench.is_dry else (256, 1024)
@@ -233,12 +256,12 @@ def rollouts(bench: Bench, size: str) -> dict[str, object]:
             with _or_reason(f"glore {n_rows}{label}"):
                 # Room for what is asked, not all of the card: several engines and the peers stand
                 # side by side here.
-                engine = _engine(bench, size, n_rows, cache_tokens=n_rows * 256, **options)
+                engine = engine_of(model_of(), words, n_rows, cache_tokens=n_rows * 512, **options)
                 engines.append(engine)
                 contenders[f"glore, {n_rows} rows{label}"] = lambda _, engine=engine: _run(
                     bench, engine, asks
                 )
-    model = bench.model(size)
+    model = model_of()
     for n_rows in rows:
         # At 256 rows every batch is alike, so a part of the prompts gives the rate.
         some = (
@@ -251,7 +274,7 @@ def rollouts(bench: Bench, size: str) -> dict[str, object]:
         )
     if not bench.is_dry:
         contenders["generate_batch, CUDA graphs"] = lambda warm: _generate_batch(
-            bench, bench.model(size), asks[:2] if warm else asks
+            bench, model_of(), asks[:2] if warm else asks
         )
     return _race(bench, contenders)
 
@@ -340,7 +363,7 @@ def _generate(
         )
         n_new = [a.n_new for a in rows]
         stop = _Lengths(longest, n_new, bench.device)
-        model.generate(
+        out = model.generate(
             ids,
             attention_mask=mask,
             do_sample=True,
@@ -348,15 +371,30 @@ def _generate(
             max_new_tokens=max(n_new),
             stopping_criteria=[stop],
         )
-        n += sum(n_new)
+        n += _drawn(out[:, longest:], n_new, model)
     bench.sync()
     return n, time.perf_counter() - start
 
 
+def _drawn(new: torch.Tensor, n_new: list[int], model: LlamaForCausalLM) -> int:
+    """Tokens that were asked for: up to the end token, where the model has one."""
+    end = model.generation_config.eos_token_id
+    if end is None:
+        return sum(n_new)
+    ends = torch.isin(new, torch.tensor(end, device=new.device))
+    lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, new.shape[1])
+    return int(torch.minimum(lengths, torch.tensor(n_new, device=new.device)).sum())
+
+
 def _generate_batch(bench: Bench, model: LlamaForCausalLM, asks: list[Ask]) -> tuple[int, float]:
     """transformers' continuous batching with CUDA graphs. Its start and warm-up are not counted."""
+    end = model.generation_config.eos_token_id
     settings = GenerationConfig(
-        max_new_tokens=128, do_sample=True, top_k=0, eos_token_id=-1, pad_token_id=0
+        max_new_tokens=512,
+        do_sample=True,
+        top_k=0,
+        eos_token_id=-1 if end is None else end,
+        pad_token_id=0,
     )
     config = ContinuousBatchingConfig(use_cuda_graph=True, max_memory_percent=0.4)
     with model.continuous_batching_context_manager(

@@ -109,7 +109,7 @@ def generate_prefilled(model: LlamaForCausalLM, asks: list[Ask], n_rows: int) ->
 def generate_one_by_one(model: LlamaForCausalLM, asks: list[Ask]) -> float:
     """A typical hand-written labeller: one prefix after another, `num_return_sequences=k`."""
     for ask in asks:
-        ids = torch.tensor([ask.ids])
+        ids = torch.tensor([ask.ids], device=model.device)
         model.generate(
             ids,
             attention_mask=torch.ones_like(ids),

@@ -66,9 +66,9 @@ class Student:
             [s for s in samples if wrong.get(s.problem_id) is s],
         )
 
-    def model(self) -> LlamaForCausalLM:
+    def model(self, dtype: str = "float32", device: str = "cpu") -> LlamaForCausalLM:
         """The same weights at every call."""
-        return load_causal_lm(self.folder / "models" / "student", dtype="float32", device="cpu")
+        return load_causal_lm(self.folder / "models" / "student", dtype=dtype, device=device)
 
     def subject(self) -> Subject:
         """The model with its requests."""
@@ -78,7 +78,7 @@ class Student:
             "a trained student of 1M",
             self.model,
             self.tokenizer,
-            self._prefixes(self.wrong[:N_DRAFTS]),
+            self.prefixes(self.wrong[:N_DRAFTS]),
             drafts,
             4,
         )
@@ -92,7 +92,7 @@ class Student:
             kind: TorchEngine.of(self.model(), self.tokenizer, quantization=kind)
             for kind in ("none", *kinds)
         }
-        naive = self._prefixes(drafts[:: len(drafts) // N_NAIVE])
+        naive = self.prefixes(drafts[:: len(drafts) // N_NAIVE])
 
         def labelled(kind: Quantization, full: bool) -> float:
             rule = LabelSettings(
@@ -136,7 +136,8 @@ class Student:
             lines,
         )
 
-    def _prefixes(self, drafts: Sequence[Solution]) -> list[Ask]:
+    def prefixes(self, drafts: Sequence[Solution]) -> list[Ask]:
+        """K rollouts from every prefix of the drafts."""
         n_new = self.config.labels.max_new_tokens
         return [
             self._ask(d.problem_id, d.steps[:i], K, n_new)

@@ -39,8 +39,10 @@ into registers.
 _VOCABULARY_BLOCK = 1024
 _COPY_BLOCK = 1024
 _STORED_AT_ONCE = 16
-_WARPS, _STAGES = 4, 3
-"""Of the attention kernel."""
+_FEW_PAIRS = 16
+_WARPS = {True: 2, False: 4}
+"""Of the attention kernel, for blocks of up to `_FEW_PAIRS` and of more."""
+_STAGES = 3
 _GATED_AT_ONCE = 2048
 
 
@@ -126,15 +128,16 @@ def attend(
         "length",
         "common",
     )
+    block_pairs = max(_LEAST, triton.next_power_of_2(n_block * per_query))
     kernels.attend_kernel[(inputs.sizes.n_blocks, n_heads)](
         q, k, v, out, keys, values, *(inputs[name] for name in names),
         q_norm, k_norm, cosine, sine, q.stride(0), q.stride(1), *strides, float(scaling), eps,
         H=n_heads, Q=n_each, QP=per_query, T=PAGE_SIZE, D=size, BD=padded,
-        BM=max(_LEAST, triton.next_power_of_2(n_block * per_query)),
-        BN=at_once, OWN=max(1, at_once // triton.next_power_of_2(n_block)), CODE=2 * PAGE_SIZE,
+        BM=block_pairs, BN=at_once, OWN=max(1, at_once // triton.next_power_of_2(n_block)),
+        CODE=2 * PAGE_SIZE,
         WINDOW=window or 0, CAP=float(softcap or 0.0), STORE=is_step,
         WIDE=is_interpreted() and q.dtype == torch.bfloat16, **turned,
-        num_warps=_WARPS, num_stages=_STAGES,
+        num_warps=_WARPS[block_pairs <= _FEW_PAIRS], num_stages=_STAGES,
     )  # fmt: skip
     return out
 

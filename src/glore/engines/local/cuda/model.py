@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -158,7 +158,7 @@ class CudaModel:
         self.refusal = ""
         self._pages: CudaKVCache | None = None
         self._plans: dict[int, _Plan] = {}
-        self._pool = torch.cuda.graph_pool_handle() if self.captures else None
+        self._pool: Any = None
         self._bytes_per_page = 0
         self._decoder = Decoder(model) if decodes else None
         register(is_compiled=compiles)
@@ -297,6 +297,9 @@ class CudaModel:
         """Record the step that has just been run, and replay it."""
         ran = plan.logits, plan.stats
         graph = torch.cuda.CUDAGraph()
+        if all(other.graph is None for other in self._plans.values()):
+            # Graphs share memory; memory whose graphs are all gone can't be recorded into again.
+            self._pool = torch.cuda.graph_pool_handle()
         torch.cuda.synchronize(self.device)
         try:
             with torch.cuda.graph(graph, pool=self._pool):

@@ -306,7 +306,7 @@ class NativeModel:
             self._panels(layer.out),
             self._vector(layer.out_bias),
             self._vector(layer.mlp_norm),
-            self._panels(*layer.gate_up),
+            self._panels(layer.gate_up[0], layer.gate_up[1]),
             self._panels(layer.down, kind=_INT16 if self.kind == _INT8 else self.kind),
             layer.window,
         )
