@@ -60,12 +60,11 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=540, help="no section begins later than this"
     )
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument(
         "--dry", action="store_true", help="tiny shapes on a CPU, in Triton's interpreter"
     )
     options = parser.parse_args()
-    bench = Bench.of(options.dry, options.rounds, not options.no_compile)
+    bench = Bench.of(options.dry, options.rounds)
     skipped = set(options.skip.split(","))
     results: dict[str, object] = {"device": bench.name, "torch": torch.__version__}
     begun = time.perf_counter()

@@ -116,8 +116,6 @@ def step(bench: Bench, size: str) -> dict[str, object]:
         "as shipped": {},
         "the model's own layers": {"backends": ("cuda-layers",)},
     }
-    if bench.compiles:
-        variants["own layers, compiled"] = {"backends": ("cuda-layers",), "compiles": True}
     for name, options in variants.items():
         begun = time.perf_counter()
         model = bench.model(size)
@@ -247,20 +245,13 @@ def race_rollouts(
     contenders: dict[str, Timed] = {}
     engines = []
     rows = (4, 8) if bench.is_dry else (256, 1024)
-    variants: dict[str, dict[str, object]] = {"": {}}
-    if bench.compiles:
-        compiled = {"backends": ("cuda-layers",), "compiles": True}
-        variants |= {", own layers": {"backends": ("cuda-layers",)}, ", compiled": compiled}
     for n_rows in rows:
-        for label, options in variants.items():
-            with _or_reason(f"glore {n_rows}{label}"):
-                # Room for what is asked, not all of the card: several engines and the peers stand
-                # side by side here.
-                engine = engine_of(model_of(), words, n_rows, cache_tokens=n_rows * 512, **options)
-                engines.append(engine)
-                contenders[f"glore, {n_rows} rows{label}"] = lambda _, engine=engine: _run(
-                    bench, engine, asks
-                )
+        with _or_reason(f"glore {n_rows}"):
+            # Room for what is asked, not all of the card: several engines and the peers stand side
+            # by side here.
+            engine = engine_of(model_of(), words, n_rows, cache_tokens=n_rows * 512)
+            engines.append(engine)
+            contenders[f"glore, {n_rows} rows"] = lambda _, engine=engine: _run(bench, engine, asks)
     model = model_of()
     for n_rows in rows:
         # At 256 rows every batch is alike, so a part of the prompts gives the rate.

@@ -44,15 +44,14 @@ class Bench:
     name: str
     is_dry: bool
     n_rounds: int
-    compiles: bool
     card: dict[str, float] = dataclasses.field(default_factory=dict)
     """What `gpu_rates.card` measured."""
 
     @classmethod
-    def of(cls, is_dry: bool, n_rounds: int, compiles: bool) -> Bench:
+    def of(cls, is_dry: bool, n_rounds: int) -> Bench:
         if is_dry:
-            return cls(torch.device("cpu"), "dry run on a CPU", True, 1, False)
-        return cls(torch.device("cuda"), torch.cuda.get_device_name(), False, n_rounds, compiles)
+            return cls(torch.device("cpu"), "dry run on a CPU", True, 1)
+        return cls(torch.device("cuda"), torch.cuda.get_device_name(), False, n_rounds)
 
     def sync(self) -> None:
         if not self.is_dry:

@@ -244,12 +244,6 @@ def _attention(
     return glore_context.attend(layer, q, k, v, scale, sliding_window, softcap)[None], None
 
 
-def register(is_compiled: bool = False) -> None:
-    """Register the attention with transformers as ATTENTION_NAME. Repeating it changes nothing.
-
-    `is_compiled`: for models whose layers are compiled by `torch.compile`, which leaves the
-    attention as it is.
-    """
-    AttentionInterface.register(
-        ATTENTION_NAME, torch.compiler.disable(_attention) if is_compiled else _attention
-    )
+def register() -> None:
+    """Register the attention with transformers as ATTENTION_NAME. Repeating it changes nothing."""
+    AttentionInterface.register(ATTENTION_NAME, _attention)

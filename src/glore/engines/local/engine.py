@@ -72,16 +72,15 @@ class TorchEngine(Closable):
         cache_tokens: int | None = None,
         backends: tuple[str, ...] = BACKENDS,
         quantization: Quantization = "none",
-        compiles: bool = False,
     ) -> TorchEngine:
         """An engine over a loaded model, which it takes over (evaluation mode, own attention).
 
         `cache_tokens`: tokens whose keys and values have room. `backends`: those that may be used
         (`ModelRunner`). `quantization`: as `engine.quantization`; raises EngineError where it is
-        not available. `compiles`: on a GPU, compile the layers too.
+        not available.
         """
         engine = cls.__new__(cls)
-        engine._set_up(model, tokenizer, max_rows, cache_tokens, backends, quantization, compiles)
+        engine._set_up(model, tokenizer, max_rows, cache_tokens, backends, quantization)
         return engine
 
     def _set_up(
@@ -92,7 +91,6 @@ class TorchEngine(Closable):
         cache_tokens: int | None = None,
         backends: tuple[str, ...] = BACKENDS,
         quantization: Quantization = "none",
-        compiles: bool = False,
     ) -> None:
         from glore.tokenization import encode_many, encode_segments
 
@@ -100,7 +98,7 @@ class TorchEngine(Closable):
         self.name = type(model).__name__
         self.tokenizer = tokenizer
         self.max_rows = max_rows
-        self.runner = ModelRunner(model, backends, quantization, compiles)
+        self.runner = ModelRunner(model, backends, quantization)
         self.warning = self.runner.warning
         if quantization != "none" and self.runner.products != quantization:
             raise no_quantization(quantization, model.config.model_type, self.runner.fault)

@@ -68,7 +68,7 @@ class ModelRunner:
     """One model and its backend.
 
     `backends`: those that may be used, the best first. `quantization`: of the native backend, the
-    only one that has it. `compiles`: of the cuda-layers backend (`CudaModel`).
+    only one that has it.
 
     `backend` is the one in use; with `fallback`, `forward` can't be called. `refusals`: why better
     backends are not used. `warning`: that, and its cost, if the backend is slower than the model's
@@ -81,11 +81,9 @@ class ModelRunner:
         model: PreTrainedModel,
         backends: tuple[str, ...] = BACKENDS,
         quantization: Quantization = "none",
-        compiles: bool = False,
     ) -> None:
         self.model = model
         self._quantization = quantization
-        self._compiles = compiles
         self.device = next(model.parameters()).device
         self._native: NativeModel | None = None
         self._cuda: CudaModel | None = None
@@ -300,8 +298,7 @@ class ModelRunner:
         elif backend in _OF_GPUS:
             from glore.engines.local.cuda.model import CudaModel
 
-            decodes = backend == "cuda"
-            self._cuda = CudaModel(self.model, self._keep, decodes, compiles=self._compiles)
+            self._cuda = CudaModel(self.model, self._keep, decodes=backend == "cuda")
         else:
             register()
             self.model.set_attn_implementation(ATTENTION_NAME)

@@ -27,7 +27,7 @@ _POSITIONS = 4096
 """Rotations that are kept at first."""
 
 
-class _Layer(NamedTuple):
+class DecoderLayer(NamedTuple):
     """Weights of one layer; those with the same input as one matrix."""
 
     weights: LayerWeights
@@ -53,8 +53,8 @@ class Decoder:
         dtypes = {p.dtype for p in model.parameters()}
         if len(dtypes) > 1:
             raise NotImplementedError(f"weights of the types {', '.join(map(str, dtypes))}")
-        self._layers = [
-            _Layer(
+        self.layers = [
+            DecoderLayer(
                 x, _joined(x.qkv), _joined(x.qkv_bias) if x.qkv_bias else None, _joined(x.gate_up)
             )
             for x in self._weights.layers
@@ -88,9 +88,9 @@ class Decoder:
         n_q, n_kv = w.n_heads * w.head_size, w.n_kv_heads * w.head_size
         scaling = w.head_size**-0.5
         stream = torch.nn.functional.embedding(inputs["tokens"], w.embedding)
-        x = add_norm(None, stream, self._layers[0].weights.input_norm, w.eps)
-        next_norms = [layer.weights.input_norm for layer in self._layers[1:]] + [w.final_norm]
-        for n, (layer, next_norm) in enumerate(zip(self._layers, next_norms, strict=True)):
+        x = add_norm(None, stream, self.layers[0].weights.input_norm, w.eps)
+        next_norms = [layer.weights.input_norm for layer in self.layers[1:]] + [w.final_norm]
+        for n, (layer, next_norm) in enumerate(zip(self.layers, next_norms, strict=True)):
             one = layer.weights
             q, k, v = (
                 part.view(part.shape[0], -1, w.head_size)

@@ -129,9 +129,8 @@ class CudaModel:
 
     `keeps`: whether the model knows `logits_to_keep`. `decodes`: by `Decoder`; otherwise by the
     model's own layers. `captures`: whether steps become CUDA graphs; otherwise the same calls are
-    made one by one. `compiles`: whether `torch.compile` joins the small kernels of the model's own
-    layers, which takes half a minute at the start. `refusal`: why capturing was given up, if it
-    was. Raises NotImplementedError where Triton's kernels can't run.
+    made one by one. `refusal`: why capturing was given up, if it was. Raises NotImplementedError
+    where Triton's kernels can't run.
     """
 
     def __init__(
@@ -141,7 +140,6 @@ class CudaModel:
         decodes: bool = True,
         captures: bool = True,
         step_pairs: int = _STEP_PAIRS,
-        compiles: bool = False,
     ) -> None:
         self.model = model
         self.device = next(model.parameters()).device
@@ -161,11 +159,8 @@ class CudaModel:
         self._pool: Any = None
         self._bytes_per_page = 0
         self._decoder = Decoder(model) if decodes else None
-        register(is_compiled=compiles)
+        register()
         model.set_attn_implementation(ATTENTION_NAME)
-        if compiles and not decodes:
-            for layer in model.base_model.get_submodule("layers").children():
-                layer.compile(dynamic=True)
 
     def new_kv_cache(self, n_pages: int) -> CudaKVCache:
         """A cache of `n_pages` pages. For the same number it is the same one, since graphs contain
