@@ -266,6 +266,17 @@ def test_pages_are_copied_in_every_layer() -> None:
         pages.layer(1, torch.zeros(1, 2, 16))
 
 
+@given(sizes=st.builds(Sizes, *[st.integers(0, 70)] * 5))
+def test_fields_of_the_inputs_are_aligned_whatever_their_lengths(sizes: Sizes) -> None:
+    """Triton compiles a kernel again for every pattern of alignments: seconds each."""
+    inputs = Inputs(sizes, torch.device("cpu"))
+    names = ("seeds", "tokens", "at", "n_last", "first", "common", "row", "selected", "table")
+    for name in (*names, "starts"):
+        assert inputs[name].data_ptr() % 16 == 0 or not inputs[name].numel()
+    assert inputs["at"].numel() == sizes.n_queries
+    assert inputs["starts"].numel() == sizes.n_entries
+
+
 def test_padded_row_counts_are_few_and_close() -> None:
     counts = [padded_rows(n) for n in range(1, 1025)]
     assert all(n <= c < 2 * n for n, c in enumerate(counts, 1))

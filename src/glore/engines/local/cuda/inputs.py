@@ -23,6 +23,10 @@ __all__ = ["CODE", "Blocks", "Inputs", "Sizes", "chain_blocks", "row_blocks"]
 
 CODE = 2 * PAGE_SIZE
 """A table entry is `page * CODE + tokens of the page`."""
+_ALIGNED = 4
+"""Every field begins at a multiple of so many numbers, 16 bytes. Triton compiles a kernel anew for
+every pattern of pointers that are, and are not, such multiples.
+"""
 _QUERY_FIELDS = (
     "tokens",
     "positions",
@@ -100,7 +104,7 @@ class Inputs:
     def __init__(self, sizes: Sizes, device: torch.device) -> None:
         self.sizes = sizes
         lengths = {
-            "seeds": 2 * sizes.n_completions,  # first: 64-bit numbers need an even offset
+            "seeds": 2 * sizes.n_completions,
             **dict.fromkeys(_QUERY_FIELDS, sizes.n_queries),
             **dict.fromkeys(_BLOCK_FIELDS, sizes.n_blocks),
             **dict.fromkeys(_DRAW_FIELDS, sizes.n_completions),
@@ -108,18 +112,17 @@ class Inputs:
             "table": sizes.n_entries,
             "starts": sizes.n_entries,
         }
-        ends = np.cumsum(list(lengths.values())).tolist()
+        whole = [-(-length // _ALIGNED) * _ALIGNED for length in lengths.values()]
+        begins = np.cumsum([0, *whole]).tolist()
         self._is_cuda = device.type == "cuda"
-        self._host = torch.zeros(ends[-1], dtype=torch.int32, pin_memory=self._is_cuda)
-        self._device = (
-            torch.zeros(ends[-1], dtype=torch.int32, device=device) if self._is_cuda else self._host
-        )
+        self._host = torch.zeros(begins[-1], dtype=torch.int32, pin_memory=self._is_cuda)
+        self._device = torch.zeros_like(self._host, device=device) if self._is_cuda else self._host
         host = self._host.numpy()
-        self._fields: dict[str, _Field] = {}
-        self._begin: dict[str, int] = {}
-        for (name, length), end in zip(lengths.items(), ends, strict=True):
-            self._begin[name] = end - length
-            self._fields[name] = _Field(host[end - length : end], self._device[end - length : end])
+        self._begin = dict(zip(lengths, begins, strict=False))
+        self._fields = {
+            name: _Field(host[begin : begin + length], self._device[begin : begin + length])
+            for (name, length), begin in zip(lengths.items(), begins, strict=False)
+        }
 
     def __getitem__(self, name: str) -> torch.Tensor:
         """A field on the device, int32."""

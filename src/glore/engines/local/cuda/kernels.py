@@ -210,7 +210,7 @@ def attend_kernel(
     tl.store(out + target, (part_MD / total_M[:, None]).to(out.dtype.element_ty), mask=mask_MD)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_queries"])
 def store_kernel(
     k, v, keys, values, write_page_N, write_offset_N, positions_N, k_norm, cosine, sine,
     k_row, k_head, v_row, v_head, n_queries, eps,
