@@ -20,6 +20,8 @@ from glore.engines.lifetime import Closable
 from glore.engines.protocol import Engine, Request
 from glore.prompts import PromptLayout
 from glore.records import Problem, read_records
+from glore.step_layouts.parts import StepLayout
+from glore.step_layouts.question import QuestionScored
 from glore.training.examples import TrainReport
 from glore.training.training_setup import TrainingSetup
 from support.fakes import FunctionEngine, LastLineTask, problem
@@ -102,13 +104,16 @@ class World:
 class Scorer(Closable):
     backend = "table"
 
-    def __init__(self, model: Path, settings: EngineSettings, layout: PromptLayout) -> None:
+    def __init__(
+        self, model: Path, settings: EngineSettings, layout: PromptLayout | StepLayout
+    ) -> None:
         assert (model / "model.txt").read_text() == model.name, "there is such a model"
+        self._first = (0.6,) if isinstance(layout, QuestionScored) else ()
         self._good = 0.9 if model.name == "orm" else 0.8
 
     def score(self, items: Sequence[tuple[str, tuple[str, ...]]]) -> list[tuple[float, ...]]:
         return [
-            tuple(0.2 if "false" in s or s == "#### 3" else self._good for s in steps)
+            (*self._first, *(0.2 if "false" in s or s == "#### 3" else self._good for s in steps))
             for _, steps in items
         ]
 

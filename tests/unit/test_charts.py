@@ -108,6 +108,8 @@ def test_a_method_looks_the_same_in_every_chart() -> None:
     assert looks(["new", "SORM"])["SORM"] == looks(["SORM"])["SORM"] == LOOKS["SORM"]
     many = looks(["majority", *(f"m{i}" for i in range(7))])
     assert len(set(many.values())) == len(many)
+    assert "look4" not in many.values(), "it has the colour of majority"
+    assert looks(["ORM", "SORM", "other"])["other"] == "look3"
     assert set(LOOKS.values()) - set(SPARE) == {"orm", "balanced_orm", "sorm", "majority", "pass"}
 
 

@@ -18,13 +18,13 @@ from glore.pipeline import Stage, StageContext, declare, run_stages
 from glore.pipeline.marks import read_done
 from glore.records import Solution, StepScores, read_records
 from glore.report import build_report
+from glore.report.views import MODEL_NAMES
 from glore.stages import build_stages
 from glore.stages.common import problems_by_id, score
 from glore.stages.contrastive import contrastive
 from glore.studies import STUDIES, Study, find_study, run_study
 from glore.studies import study as study_module
-from glore.studies.measured import Measured, number, pivot, read_measured
-from glore.studies.rerank import RerankPoint
+from glore.studies.measured import Measured, find, number, pivot, read_measured
 from glore.studies.run import study_sections, study_tables
 from glore.studies.study import configured, own_settings
 from glore.studies.where import WhereRow
@@ -50,6 +50,12 @@ def run(finished: RunConfig, tmp_path: Path) -> RunConfig:
     return finished.model_copy(update={"runs_dir": str(tmp_path)})
 
 
+def numbers_of(run: RunConfig, name: str) -> list[Measured]:
+    """What the last stage of a study measured."""
+    stage = find_study(name).stages(run)[-1].name
+    return read_measured(run.run_dir / "studies" / name, stage)
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_adds_a_folder_to_the_run_and_is_reused(run: RunConfig, name: str) -> None:
     study, before = find_study(name), contents(run.run_dir)
@@ -59,7 +65,9 @@ def test_a_study_adds_a_folder_to_the_run_and_is_reused(run: RunConfig, name: st
     made = contents(run.run_dir)
     assert {path: made[path] for path in before} == before, "the run itself stays as it is"
     folder = f"studies/{name}/"
-    assert all(path.startswith((folder, "log/")) for path in made.keys() - before.keys())
+    places = (folder, *(f"studies/{other}/stages/" for other in study.after), "log/")
+    places += tuple(f"studies/{other}/models/" for other in study.after)
+    assert all(path.startswith(places) for path in made.keys() - before.keys())
     assert {p.state for p in run_study(study, run)} == {"reused"}
     tables = study_tables(study, run)
     assert tables
@@ -100,15 +108,34 @@ def test_rerank_agrees_with_the_run_where_they_measure_the_same(run: RunConfig) 
     from glore.evaluation import read_evaluation
 
     run_study(find_study("rerank"), run)
-    parts = (run.run_dir / "studies/rerank/stages/rerank_curves").glob("part-*.parquet")
-    found = {
-        (p.way, p.k): p for p in read_records(parts, RerankPoint) if p.aggregate in ("", "final")
-    }
+    found = numbers_of(run, "rerank")
     curves = read_evaluation(run.run_dir / "report" / "evaluation.json").curves
-    assert len(curves) == len(found)
+    names = {"majority": (MODEL_NAMES["majority"], ""), "pass": (MODEL_NAMES["pass"], "")}
     for point in curves:
-        assert found[point.way, point.k].accuracy == point.accuracy.value
-        assert found[point.way, point.k].low == point.accuracy.low
+        row = names.get(point.way, (MODEL_NAMES[point.way], "final"))
+        cell = find(found, "rerank", row, f"K = {point.k}")
+        assert (cell.value, cell.low) == (point.accuracy.value, point.accuracy.low)
+    finals = [m for m in found if m.table == "rerank" and m.row[1] in ("", "final")]
+    assert len([m for m in finals if "weighted" not in m.row[0]]) == len(curves)
+
+
+def test_rerank_draws_what_the_run_lacks(run: RunConfig) -> None:
+    more = configured(find_study("rerank"), {}, ["samples=10"])
+    assert [p.name for p in run_study(more, run, dry_run=True)] == [
+        "more_samples",
+        "more_scores",
+        "rerank_measured",
+    ]
+    run_study(more, run)
+    found = numbers_of(run, "rerank")
+    assert {m.x for m in found if m.table == "rerank"} == {1, 2, 4, 8, 10}
+    drawn = read_records(
+        sorted((run.run_dir / "studies/rerank/stages/more_samples").glob("part-*.parquet")),
+        Solution,
+    )
+    assert len(drawn) == 8 * 6, "the run has four of ten samples of each of eight questions"
+    passed = [m.value for m in found if m.row == (MODEL_NAMES["pass"], "")]
+    assert passed == sorted(passed)
 
 
 def test_a_run_that_is_not_finished_is_refused(run: RunConfig) -> None:

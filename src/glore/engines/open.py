@@ -16,6 +16,7 @@ from glore.prompts import PLAIN, PromptLayout
 if TYPE_CHECKING:
     from glore.config import EngineSettings
     from glore.engines.local.scorer import StepScorer
+    from glore.step_layouts.parts import StepLayout
 
 __all__ = ["open_engine", "open_scorer"]
 
@@ -59,7 +60,7 @@ def open_engine(
 def open_scorer(
     model_path: str | Path,
     settings: EngineSettings,
-    layout: PromptLayout = PLAIN,
+    layout: PromptLayout | StepLayout = PLAIN,
     *,
     logs_warning: bool = True,
 ) -> StepScorer:

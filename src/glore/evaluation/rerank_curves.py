@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections import Counter
 from collections.abc import Sequence
 
 from glore.evaluation.inputs import REWARD_MODELS, Index
@@ -23,7 +22,9 @@ __all__ = [
     "MAJORITY",
     "PASS",
     "CurvePoint",
+    "grid",
     "majority",
+    "majority_at_k",
     "pass_at_k",
     "rerank_at_k",
     "rerank_curves",
@@ -64,7 +65,7 @@ def rerank_curves(index: Index) -> tuple[CurvePoint, ...]:
         m for m in REWARD_MODELS if all(index.score(m, s) is not None for g in groups for s in g)
     ]
     points = []
-    for k in _grid(n):
+    for k in grid(n):
         for model in models:
             points.append(
                 (
@@ -76,7 +77,7 @@ def rerank_curves(index: Index) -> tuple[CurvePoint, ...]:
                     ],
                 )
             )
-        points.append((MAJORITY, k, [_majority_at_k(g, k, index.options.seed) for g in groups]))
+        points.append((MAJORITY, k, [majority_at_k(g, k, index.options.seed) for g in groups]))
         points.append((PASS, k, [pass_at_k(len(g), sum(_rights(g)), k) for g in groups]))
     return tuple(
         CurvePoint(way, k, index.resampler.mean(units, values)) for way, k, values in points
@@ -98,18 +99,28 @@ def rerank_at_k(scores: Sequence[float], right: Sequence[bool], k: int) -> float
     return sum(math.comb(n - 1 - rank, k - 1) / total for rank, i in enumerate(order) if right[i])
 
 
-def majority(samples: Sequence[Solution]) -> Solution | None:
-    """The first sample with the most frequent answer. Ties: the answer that comes first. None: no
-    sample has an answer.
+def majority(
+    samples: Sequence[Solution], weights: Sequence[float] | None = None
+) -> Solution | None:
+    """The first sample with the most frequent answer, or with the largest sum of weights. Ties: the
+    answer that comes first. None: no sample has an answer.
     """
-    counts = Counter(s.answer for s in samples if s.answer is not None)
+    counts: dict[str, float] = {}
+    for s, weight in zip(samples, weights or [1.0] * len(samples), strict=True):
+        if s.answer is not None:
+            counts[s.answer] = counts.get(s.answer, 0.0) + weight
     if not counts:
         return None
     most = max(counts.values())
     return next(s for s in samples if s.answer is not None and counts[s.answer] == most)
 
 
-def _majority_at_k(samples: Sequence[Solution], k: int, seed: int) -> float:
+def majority_at_k(
+    samples: Sequence[Solution], k: int, seed: int, weights: Sequence[float] | None = None
+) -> float:
+    """Chance that the majority of k random samples is right, weighted or not. `seed` draws the
+    subsets: for k below the number of samples the chance is a mean over a few of them.
+    """
     n = len(samples)
     if k == n:
         subsets = [list(range(n))]
@@ -117,11 +128,17 @@ def _majority_at_k(samples: Sequence[Solution], k: int, seed: int) -> float:
         # Seeded by the question alone, so another question does not change its subsets.
         rng = random.Random(f"{seed}/{samples[0].problem_id}/{k}")
         subsets = [sorted(rng.sample(range(n), k)) for _ in range(MAJORITY_SUBSETS)]
-    voted = [majority([samples[i] for i in subset]) for subset in subsets]
+    voted = [
+        majority(
+            [samples[i] for i in subset],
+            None if weights is None else [weights[i] for i in subset],
+        )
+        for subset in subsets
+    ]
     return sum(v is not None and v.correct == "right" for v in voted) / len(voted)
 
 
-def _grid(n: int) -> list[int]:
+def grid(n: int) -> list[int]:
     """1, 2, 4, … and n."""
     return [*(2**i for i in range(n.bit_length()) if 2**i < n), n]
 

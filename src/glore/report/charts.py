@@ -47,6 +47,10 @@ LOOKS: Mapping[str, str] = MappingProxyType(
 """Name of a method as a chart shows it → class of the style sheet."""
 SPARE = ("look1", "look2", "look3", "look4", "look5", "look6", "look7", "look8")
 """Looks of names that are not in `LOOKS`."""
+TWINS: Mapping[str, str] = MappingProxyType(
+    {"orm": "look1", "sorm": "look2", "balanced_orm": "look3", "majority": "look4"}
+)
+"""Looks with the same colour. A chart has only one of two."""
 _STYLE = "chart.css"
 
 
@@ -142,7 +146,8 @@ def standalone(chart: Chart) -> str:
 def looks(names: Sequence[str]) -> dict[str, str]:
     """Names of a chart's methods → their looks, all different as far as there are enough."""
     found = {name: LOOKS[name] for name in names if name in LOOKS}
-    spare = [look for look in SPARE if look not in found.values()]
+    used = {*found.values(), *(TWINS.get(look) for look in found.values())}
+    spare = [look for look in SPARE if look not in used]
     others = [name for name in dict.fromkeys(names) if name not in found]
     return {**found, **{n: (spare or SPARE)[i % len(spare or SPARE)] for i, n in enumerate(others)}}
 

@@ -12,7 +12,9 @@ from glore.model_folder import SAFE, SAFE_INDEX, is_pickled, open_folder
 from glore.model_weights import weight_headers
 from glore.prompts import PLAIN, PromptLayout
 from glore.reward_models.layouts import detected, noted_layout, noted_prompt, step_layout
+from glore.step_layouts.apart import GloreLayout
 from glore.step_layouts.parts import StepLayout
+from glore.step_layouts.question import QuestionScored
 
 if TYPE_CHECKING:
     from glore.engines.local.scorer import StepScorer
@@ -53,11 +55,13 @@ def open_model_of_run(
     engine: EngineSettings,
     prompt: PromptLayout = PLAIN,
     *,
+    with_question: bool = False,
     logs_warning: bool = True,
 ) -> StepScorer:
     """A reward model of a run as a scorer, which the caller closes. Its inputs look as the folder's
     own `step_layout.json` says (a model that was ready, or trained with another prompt), else ours
-    with this layout of prompts. `logs_warning`: as in `open_engine`.
+    with this layout of prompts. `with_question`: the bare question has a score too, before those of
+    the steps. `logs_warning`: as in `open_engine`.
 
     Raises ModelError, ConfigError.
     """
@@ -66,9 +70,11 @@ def open_model_of_run(
     where = f"can't load a reward model from {shown(str(folder))}"
     noted = noted_layout(Path(folder), where)
     if noted is not None and noted.name != "glore":
-        return open_reward_model(folder, None, engine)
+        chosen = QuestionScored(noted) if with_question else noted
+        return open_reward_model(folder, chosen, engine)
     asked = noted_prompt(Path(folder), where)
-    layout = prompt if asked is None else prompt_layout(asked, folder)
+    ours = prompt if asked is None else prompt_layout(asked, folder)
+    layout = QuestionScored(GloreLayout(ours)) if with_question else ours
     return open_scorer(folder, engine, layout, logs_warning=logs_warning)
 
 

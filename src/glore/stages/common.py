@@ -29,6 +29,7 @@ __all__ = [
     "problems_by_id",
     "sample",
     "score",
+    "score_with_question",
     "seeded_choice",
     "shard_size",
     "step_scorer",
@@ -188,10 +189,32 @@ def score(
     return scores
 
 
+def score_with_question(
+    ctx: StageContext,
+    model: str,
+    solutions: Sequence[Solution],
+    problems: Mapping[str, Problem],
+    part: str = "part",
+) -> list[StepScores]:
+    """As `score`, with one more score before the others: at the end of the bare question. Every
+    solution has steps.
+    """
+    scorer = functools.cache(lambda: step_scorer(ctx, model, with_question=True))
+
+    def work(shard: Sequence[Solution]) -> list[StepScores]:
+        scores = scorer()([(problems[s.problem_id].question, s.steps) for s in shard])
+        return [StepScores(s.id, model, p) for s, p in zip(shard, scores, strict=True)]
+
+    scores = ctx.sharded(solutions, SCORES_PER_SHARD, work, StepScores, part, unit="solutions")
+    ctx.release(model)
+    return scores
+
+
 def step_scorer(
-    ctx: StageContext, model: str
+    ctx: StageContext, model: str, *, with_question: bool = False
 ) -> Callable[[Sequence[tuple[str, tuple[str, ...]]]], list[tuple[float, ...]]]:
-    """Load a reward model: (question, steps) → probability after each step.
+    """Load a reward model: (question, steps) → probability after each step; `with_question`: and
+    before the first one.
 
     It is closed by `ctx.release(model)`, or when the stage ends.
     """
@@ -199,7 +222,9 @@ def step_scorer(
 
     folder = ctx.model_dir(model)
     layout = layout_of(ctx, folder)
-    scorer = open_model_of_run(folder, ctx.config.engine, layout, logs_warning=False)
+    scorer = open_model_of_run(
+        folder, ctx.config.engine, layout, with_question=with_question, logs_warning=False
+    )
     return ctx.keep(scorer, model).score
 
 

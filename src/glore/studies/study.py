@@ -31,13 +31,20 @@ STUDIES: Mapping[str, str] = MappingProxyType(
     {
         "budget": "glore.studies.budget:STUDY",
         "contrastive": "glore.studies.contrastive:STUDY",
+        "generalisation": "glore.studies.generalisation:STUDY",
+        "labels": "glore.studies.labels:STUDY",
+        "pessimism": "glore.studies.pessimism:STUDY",
+        "postprocessing": "glore.studies.postprocessing:STUDY",
         "prm": "glore.studies.prm:STUDY",
+        "processbench": "glore.studies.processbench:STUDY",
         "rerank": "glore.studies.rerank:STUDY",
         "rise": "glore.studies.rise:STUDY",
         "self-filter": "glore.studies.self_filter:STUDY",
         "shepherd": "glore.studies.shepherd:STUDY",
         "value": "glore.studies.value:STUDY",
+        "when-to-stop": "glore.studies.when_to_stop:STUDY",
         "where": "glore.studies.where:STUDY",
+        "where-refined": "glore.studies.where_refined:STUDY",
     }
 )
 """Name → where it is."""

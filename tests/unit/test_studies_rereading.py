@@ -1,0 +1,310 @@
+"""The studies that mostly read again what a run has: their numbers, against the run's own tables,
+against slow twins, and by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glore.config import LabelSettings, RunConfig
+from glore.errors import ConfigError, DataError
+from glore.evaluation import Evaluation, EvaluationInputs, read_evaluation
+from glore.pipeline import run_stages
+from glore.prompts import PLAIN
+from glore.records import PrefixTrials, Solution, read_records
+from glore.stages import build_stages
+from glore.step_layouts.apart import GloreLayout
+from glore.step_layouts.parts import score_positions, token_ids
+from glore.step_layouts.question import QuestionScored
+from glore.studies import find_study, run_study
+from glore.studies.error_kinds import error_kind, false_equation
+from glore.studies.labels import first_rollouts, scan_cost
+from glore.studies.measured import Measured, find, read_measured
+from glore.studies.processbench import Judged, best_threshold
+from glore.studies.refining import mark_of
+from glore.studies.run import study_sections
+from glore.studies.study import configured
+from glore.studies.where_refined import WrongSolution
+from glore.where import label_drafts
+from support.fake_records import solution
+from support.pretend_models import config_of, pretend, read_stage
+from support.tiny_models import tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunConfig]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        pretend(monkeypatch)
+        config = config_of(tmp_path_factory.mktemp("runs"))
+        run_stages(build_stages(config), config)
+        yield config
+
+
+@pytest.fixture
+def run(finished: RunConfig, tmp_path: Path) -> RunConfig:
+    shutil.copytree(finished.run_dir, tmp_path / "t")
+    return finished.model_copy(update={"runs_dir": str(tmp_path)})
+
+
+def measured(run: RunConfig, name: str, *overrides: str) -> list[Measured]:
+    """Run a study, and read what its last stage measured."""
+    study = configured(find_study(name), {}, overrides)
+    run_study(study, run)
+    return read_measured(run.run_dir / "studies" / name, study.stages(run)[-1].name)
+
+
+def evaluation_of(run: RunConfig) -> Evaluation:
+    return read_evaluation(run.run_dir / "report" / "evaluation.json")
+
+
+@pytest.mark.parametrize(
+    ("step", "kind"),
+    [
+        ("Mia: 12 + 9 = 21", "content"),
+        ("Mia: 12 + 9 = 22", "equation"),
+        ("She has <<12*2=25>>25 pens.", "equation"),
+        ("That costs $1,200 + $34 = $1,234 in total.", "content"),
+        ("Dan: ? + Kim 8 = 10", "content"),
+        ("Check: Dan B 10 + 8 = 11, 11 = 11", "equation"),
+        ("Half of 10 is 10 / 0 = 5", "content"),
+        ("((((1 + 1 = 2", "content"),
+        ("so 5 = 5.0 and 1/2 = 0.5", "content"),
+        ("#### 21", "answer"),
+        ("no numbers", "content"),
+        ("3 × 4 = 13", "equation"),
+        ("-3 + 5 = 2", "content"),
+    ],
+)
+def test_kinds_of_errors(step: str, kind: str) -> None:
+    assert error_kind(step) == kind
+
+
+@given(st.integers(-99, 99), st.integers(1, 99), st.sampled_from("+-*"))
+def test_true_equations_hold_and_false_ones_do_not(a: int, b: int, sign: str) -> None:
+    value = {"+": a + b, "-": a - b, "*": a * b}[sign]
+    assert not false_equation(f"so there are {a} {sign} {b} = {value} pens")
+    assert false_equation(f"so there are {a} {sign} {b} = {value + 1} pens")
+
+
+@given(st.text(max_size=300))
+def test_any_text_has_a_kind(text: str) -> None:
+    assert error_kind(text) in ("equation", "content", "answer")
+
+
+def trial(draft: Solution, i: int, verdicts: str) -> PrefixTrials:
+    """A record from letters: r right, w wrong; every rollout costs 10 tokens."""
+    n = len(verdicts)
+    words = {"r": "right", "w": "wrong"}
+    return PrefixTrials(
+        draft.id, i, ("x",) * n, tuple(words[v] for v in verdicts), (True,) * n, 10 * n, True
+    )
+
+
+def test_the_cost_of_a_scan_by_hand() -> None:
+    wrong = solution("p1", "0", ("a", "b", "c", "#### 3"), "wrong")
+    right = solution("p2", "0", ("a", "b", "#### 1"), "right")
+    trials = [
+        trial(wrong, 1, "wwrw"),
+        trial(wrong, 2, "wrrr"),
+        trial(wrong, 3, "wwww"),
+        trial(right, 1, "rrrr"),
+        trial(right, 2, "rrrr"),
+    ]
+    found = scan_cost(EvaluationInputs("", (), (wrong, right), ()), trials, 4)
+    # From the end: four without success, then one failure and the success; right ones cost nothing.
+    assert find(found, "labels-cost", "backward scan", "rollouts a draft").value == 6 / 2
+    assert find(found, "labels-cost", "backward scan", "tokens a draft").value == 60 / 2
+    assert find(found, "labels-cost", "all 4 at every step", "rollouts a draft").value == 20 / 2
+
+
+@given(st.lists(st.text("rw", min_size=6, max_size=6), min_size=2, max_size=4), st.integers(1, 6))
+def test_labels_of_fewer_rollouts_never_gain_a_good_step(verdicts: list[str], k: int) -> None:
+    draft = solution("p", "0", ("s",) * (len(verdicts) + 1), "wrong")
+    trials = [trial(draft, i, v) for i, v in enumerate(verdicts, start=1)]
+    rule = LabelSettings(consistency="off", balance=False)
+    few, all_of_them = (
+        label_drafts([draft], t, rule, seed=0).labels[0].labels or ()
+        for t in (first_rollouts(trials, k), trials)
+    )
+    assert len(few) == len(all_of_them)
+    assert all(b or not a for a, b in zip(few, all_of_them, strict=True))
+
+
+def test_labels_at_the_run_s_k_agree_with_the_run(run: RunConfig) -> None:
+    found = measured(run, "labels", "rollouts=6")
+    row = next(r for r in evaluation_of(run).agreement if r.where == "test" and r.rule == "as used")
+    assert find(found, "labels-by-k", "K = 4", "agreement").value == row.agreement.value
+    assert find(found, "labels-by-k", "K = 4", "false steps called good").value == (
+        row.called_good.value
+    )
+    agreements = [m.x for m in found if m.table == "labels-by-k" and m.column == "agreement"]
+    assert agreements == [1, 2, 4, 6]
+    parts = sorted(
+        (run.run_dir / "studies/labels/stages/full_test_rollouts").glob("part-*.parquet")
+    )
+    assert parts
+    kinds = [m.row[0] for m in found if m.table == "labels-by-step"]
+    steps = sum(m.value or 0 for m in found if m.table == "labels-by-step" and m.column == "steps")
+    assert steps == row.agreement.n
+    assert "true, in a right draft" in kinds
+
+
+def test_the_bare_question_is_scored_and_nothing_else_changes() -> None:
+    tokenizer = tiny_tokenizer()
+    items = [("How many pens?", ("1 + 1 = 2", "#### 2")), ("Why?", ("#### 3",))]
+    inner = GloreLayout(PLAIN)
+    for before, after in zip(
+        inner.encode(tokenizer, items),
+        QuestionScored(inner).encode(tokenizer, items),
+        strict=True,
+    ):
+        assert token_ids(after) == token_ids(before)
+        first, *others = score_positions(after)
+        assert others == score_positions(before)
+        assert first == len(before[0]) - 1
+
+
+def test_thresholds_start_from_the_run_s_pipeline(run: RunConfig) -> None:
+    found = measured(run, "when-to-stop")
+    ways = {r.way: r.accuracy.value for r in evaluation_of(run).figure4}
+    assert find(found, "when-oracles", "none: the pipeline", "right").value == ways["reranked"]
+    assert find(found, "when-oracles", "which", "right").value == ways["perfect"]
+    own = find(found, "when-chosen", "the run's: no gate", "right, test")
+    assert own.value == ways["reranked"]
+    worth = {
+        m.row[0]: m.value or 0 for m in found if m.table == "when-oracles" and m.kind == "share"
+    }
+    assert worth["when + how"] >= worth["how"] >= worth["none: the pipeline"]
+    best = find(found, "when-chosen", "both chosen on dev", "right, dev").value or 0
+    on_dev = [m.value or 0 for m in found if m.table == "when-sweep" and m.row[1] == "dev"]
+    assert best >= max(on_dev)
+    gate = {m.x: m.value for m in found if m.table == "when-sweep" and m.row == ("T_ORM", "test")}
+    assert gate[1.0] == ways["reranked"]
+
+
+def test_refinements_know_their_marks(run: RunConfig) -> None:
+    found = measured(run, "where-refined", "samples=5")
+    stage = run.run_dir / "studies/where-refined/stages/wrong_solutions_refined"
+    wrong = read_records(sorted(stage.glob("wrong-*.parquet")), WrongSolution)
+    local = read_records(sorted(stage.glob("local-*.parquet")), Solution)
+    assert [(s.draft_id, mark_of(s)) for s in local] == [(w.solution_id, w.error) for w in wrong]
+    assert sum(w.where == "samples" for w in wrong) <= 5
+    whole = find(found, "refined-overlap", "greedy drafts", "global")
+    table3 = {r.refiners: r.fixed for r in evaluation_of(run).table3}
+    assert whole.n == table3["global",].n
+    both, union, local_alone = (
+        find(found, "refined-overlap", "greedy drafts", c).value or 0
+        for c in ("both fix", "global ∪ local", "local")
+    )
+    assert union == pytest.approx((whole.value or 0) + local_alone - both)
+    n = sum(
+        m.value or 0 for m in found if m.table == "refined-by-position" and m.column == "drafts"
+    )
+    assert n == whole.n
+
+
+def test_pessimism_reads_the_score_before_the_first_step(run: RunConfig) -> None:
+    found = measured(run, "pessimism")
+    column = "mean score of the question"
+    for model in ("ORM", "Balanced ORM", "SORM"):
+        assert find(found, "pessimism-question", model, column).value == pytest.approx(0.6)
+    rows = {
+        r.model: r
+        for r in evaluation_of(run).table1
+        if (r.against, r.scope) == ("truth", "intermediate")
+    }
+    for name, model in (("ORM", "orm"), ("SORM", "sorm")):
+        mine = find(found, "pessimism-gap", ("final student", "all"), name)
+        assert mine.value == pytest.approx(rows[model].natural.value)
+
+
+def test_generalisation_has_the_run_s_own_numbers_on_its_diagonal(run: RunConfig) -> None:
+    found = measured(run, "generalisation")
+    of = {r.student: r for r in evaluation_of(run).table5}
+    # The run reranks by its own aggregate, as the study does.
+    for name, student in (("ORM_EI", "EI"), ("ORM_SFT", "SFT")):
+        cell = find(found, "generalisation-rerank", name, f"{student} samples")
+        assert cell.value == of[student].reranked.value  # type: ignore[union-attr]
+    assert (run.run_dir / "studies/generalisation/models/sft_sorm").is_dir()
+    missed = find(
+        found,
+        "generalisation-seen",
+        ("ORM, final answers", "training"),
+        "right ones called wrong",
+    )
+    samples = read_stage(run, "samples", Solution)
+    assert missed.n == sum(s.correct == "right" for s in samples)  # type: ignore[attr-defined]
+
+
+def test_postprocessing_relabels_without_touching_the_run(run: RunConfig) -> None:
+    found = measured(run, "postprocessing")
+    rows = list(dict.fromkeys(m.row[0] for m in found if m.table == "postprocessing"))
+    assert rows == [
+        "the run's SORM",
+        "as used",
+        "not propagated",
+        "substrings (paper)",
+        "last step alone",
+        "no consistency",
+        "not balanced",
+    ]
+    row = next(
+        r for r in evaluation_of(run).agreement if r.where == "train" and r.rule == "as used"
+    )
+    mine = find(found, "postprocessing", "as used", "labels right")
+    assert (mine.value, mine.n) == (row.agreement.value, row.agreement.n)
+
+
+def rows_of(path: Path, n: int) -> Path:
+    """ProcessBench's layout: half of the solutions are wrong at their second step."""
+    rows = [
+        {
+            "id": f"{path.stem}-{i}",
+            "generator": "m",
+            "problem": f"q{i}",
+            "steps": ["1 + 1 = 2", "2 + 1 = 3 false" if i % 2 else "2 + 8 = 10", "#### 10"],
+            "final_answer_correct": not i % 2,
+            "label": 1 if i % 2 else -1,
+        }
+        for i in range(n)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_processbench_chooses_its_threshold_on_one_file(run: RunConfig, tmp_path: Path) -> None:
+    gsm8k, math = (rows_of(tmp_path / f"{name}.jsonl", 10) for name in ("gsm8k", "math"))
+    found = measured(run, "processbench", f"files=[{math},{gsm8k}]")
+    t = find(found, "processbench", ("ORM", "math"), "T").value or 0
+    assert 0.2 <= t < 0.9, "the pretended ORM says 0.9 or 0.2"
+    for column in ("error accuracy", "correct accuracy", "F1"):
+        assert find(found, "processbench", ("SORM", "gsm8k"), column).value == 1.0
+    assert find(found, "processbench-average", "ORM", "average F1, %").value == 100
+    assert find(found, "processbench", ("ORM", "math"), "with an error").value == 5
+    rows_of(gsm8k, 12)  # another content, so the study no longer fits
+    (section,) = study_sections(run)
+    assert "content of study.files" in section.stale
+    with pytest.raises(DataError, match=r"files: '.*none.json' is no file"):
+        measured(run, "processbench", f"files=[{tmp_path}/none.json]")
+    with pytest.raises(ConfigError, match="unknown key 'file'; did you mean files"):
+        measured(run, "processbench", "file=x")
+
+
+def test_the_best_threshold_by_hand() -> None:
+    judged = [
+        Judged("gsm8k", "a", 1, 2, (0.8, 0.3)),
+        Judged("gsm8k", "b", 0, 2, (0.4, 0.1)),
+        Judged("gsm8k", "c", None, 2, (0.9, 0.6)),
+        Judged("gsm8k", "d", None, 2, None),
+    ]
+    # Between 0.4 and 0.6 both errors are found, and one of two right ones is kept.
+    t = best_threshold(judged)
+    assert 0.4 <= t < 0.6
+    assert best_threshold([judged[0]]) == 0.5, "without right solutions there is no F1"
