@@ -17,6 +17,7 @@ from glore.records import Solution, read_records
 from glore.stages import build_stages
 from glore.studies import find_study, run_study
 from glore.studies.budget.iterated import N_ROUNDS
+from glore.studies.budget.results import sample_numbers
 from glore.studies.budget.spent import Spent, until_accepted
 from glore.studies.measured import Measured, read_measured
 from support.pretend_models import config_of, pretend
@@ -69,6 +70,13 @@ def test_attempts_end_at_the_first_that_the_orm_accepts(
         assert tokens == sum(a.n_tokens for a in attempts[:seen])
         best = max(range(seen), key=lambda i: (scores[i], -i))
         assert right == float(attempts[best].correct == "right")
+
+
+def test_few_samples_are_all_measured_and_many_at_intervals() -> None:
+    assert sample_numbers(8) == list(range(1, 9))
+    found = sample_numbers(96)
+    assert found[:16] == list(range(1, 17))
+    assert found[16:] == [*range(24, 96, 8), 96]
 
 
 def test_the_ways_that_the_run_knows_agree_with_it(studied: RunConfig) -> None:

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import glore.stages.common
 from glore.config import RunConfig
+from glore.errors import RunError
 from glore.how import value_mark
 from glore.pipeline import run_stages
 from glore.records import PrefixTrials, Solution, StepLabels, StepScores, read_records
@@ -21,7 +24,8 @@ from glore.studies.measured import Measured, find, read_measured
 from glore.studies.self_filter import filtered
 from glore.studies.shepherd import counts_of, hard_labels, soft_labels
 from glore.training.examples import LMExample, StepExample
-from support.pretend_models import World, config_of, pretend, read_stage
+from support.fakes import LastLineTask
+from support.pretend_models import World, all_problems, config_of, pretend, read_stage
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +191,24 @@ def test_value_refines_from_the_place_of_the_highest_score(
     )
     assert fixed.value == n_fixed / len(wrong)
     assert fixed.n == len(wrong)
+
+
+def test_without_the_truth_the_labels_of_rollouts_stand_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch)
+    monkeypatch.setattr(
+        glore.stages.common, "open_task", lambda settings, seed: LastLineTask(all_problems())
+    )
+    config = config_of(tmp_path)
+    run_stages(build_stages(config), config)
+    for study, stage, table in (
+        ("shepherd", "shepherd_results", "shepherd-steps"),
+        ("self-filter", "self_filter_results", "self-filter-steps"),
+    ):
+        run_study(find_study(study), config)
+        found = measured(config, study, stage)
+        assert [m for m in found if m.table == table and m.value is not None]
+        assert all(m.value is None for m in found if m.column == "labels right")
+    with pytest.raises(RunError, match=r"knows no exact truth .* labels=FILE truth=false"):
+        run_study(find_study("prm"), config)

@@ -27,7 +27,14 @@ from glore.studies.paired import differences, estimate, question_index
 from glore.studies.rise.results import played
 from glore.studies.rise.stages import N_TURNS, RISE, VARIANTS, turns_name
 
-__all__ = ["budget_charts", "budget_findings", "budget_tables", "results", "turn_scores"]
+__all__ = [
+    "budget_charts",
+    "budget_findings",
+    "budget_tables",
+    "results",
+    "sample_numbers",
+    "turn_scores",
+]
 
 GREEDY, MAJORITY, BEST_OF = "greedy", "majority", "best of N by ORM"
 ONE_BY_ONE = "samples until the ORM accepts"
@@ -35,6 +42,7 @@ LAST_TURN, TURNS_VOTED, TURNS_ORM = "RISE", "RISE, majority of turns", "RISE unt
 GLORE_ONCE = "GLoRe once, every draft"
 BASELINES = (MAJORITY, BEST_OF, ONE_BY_ONE)
 TABLE, CURVE, EQUAL = "budget", "budget-curve", "budget-differences"
+MAX_ROTATIONS = 16
 VARIANT = next(v for v in VARIANTS if v.name == RISE)
 
 
@@ -119,7 +127,7 @@ def _of_samples(ctx: StageContext, drafts: Sequence[Solution]) -> list[Spent]:
         values = [decisions.score(scores[s.id]) for s in group]
         right = [s.correct == "right" for s in group]
         mean = sum(s.n_tokens for s in group) / len(group)
-        for n in range(1, len(group) + 1):
+        for n in sample_numbers(len(group)):
             best = rerank_at_k(values, right, n)
             tokens, accepted = until_accepted(group, [scores[s.id] for s in group], decisions, n)
             found += [
@@ -130,10 +138,17 @@ def _of_samples(ctx: StageContext, drafts: Sequence[Solution]) -> list[Spent]:
     return found
 
 
+def sample_numbers(k: int) -> list[int]:
+    """Numbers of samples to measure: all up to 16, then every eighth, and all k."""
+    return sorted({*range(1, min(k, 16) + 1), *range(24, k, 8), k})
+
+
 def _majority(group: Sequence[Solution], n: int) -> float:
-    """Mean over the rotations of the samples, the first n of each: every sample counts equally."""
+    """Mean over rotations of the samples, the first n of each; with few samples every one counts
+    equally.
+    """
     k = len(group)
-    starts = range(k) if n < k else (0,)
+    starts = range(0, k, max(1, k // MAX_ROTATIONS)) if n < k else (0,)
     votes = [voted([group[(start + j) % k] for j in range(n)]) for start in starts]
     return sum(votes) / len(votes)
 

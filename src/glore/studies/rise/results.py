@@ -34,6 +34,7 @@ from glore.studies.rise.stages import (
     N_TURNS,
     ONLY_TARGETS,
     ONLY_WRONG,
+    PARALLEL,
     RISE,
     ROUND_1,
     VARIANTS,
@@ -130,8 +131,9 @@ def _by_turn(
         columns = {f"turn {t}": p.right(t) for t in range(1, N_TURNS + 1)}
         columns[VOTED] = p.voted()
         columns["stopped by an oracle"] = p.solved()
-        if parallel:
-            columns["majority of 5 at turn 1"] = [_voted(group[:5]) for group in p.parallel]
+        if parallel and all(len(group) >= PARALLEL for group in p.parallel):
+            voted = [_voted(group[:PARALLEL]) for group in p.parallel]
+            columns[f"majority of {PARALLEL} at turn 1"] = voted
         for place, (name, values) in enumerate(columns.items(), start=1):
             x = float(place) if place <= N_TURNS else None
             out.append(share(table, way, name, estimate(index, ids, values), x))
@@ -182,7 +184,7 @@ def _in_frame(index: Index, ids: Sequence[str], found: dict[str, Played]) -> lis
     rise = found[next(v.about for v in VARIANTS if v.name == RISE)]
     values = {
         "m1@t1": rise.right(1),
-        "m5@t1": [_voted(group[:5]) for group in rise.parallel],
+        "m5@t1": [_voted(group[:PARALLEL]) for group in rise.parallel],
         "m1@t5": rise.voted(),
         "turn 5": rise.right(N_TURNS),
     }

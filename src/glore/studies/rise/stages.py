@@ -27,6 +27,7 @@ from glore.studies.rise.examples import (
     subsample,
 )
 from glore.studies.rise.turns import answer_again, play_turns
+from glore.tasks.grading.answers import with_answer_line
 
 __all__ = [
     "GLORE",
@@ -34,6 +35,7 @@ __all__ = [
     "N_TURNS",
     "ONLY_TARGETS",
     "ONLY_WRONG",
+    "PARALLEL",
     "RISE",
     "ROUND_1",
     "VARIANTS",
@@ -86,7 +88,7 @@ def examples_1(ctx: StageContext) -> None:
     """Round 1, from the run's samples of the student: the draft of turn 2 is one of them, and the
     best of the question's other ones is the improved attempt.
     """
-    samples = ctx.read("samples", Solution)
+    samples = _stated(ctx, ctx.read("samples", Solution))
     attempts = first_of_each(samples, BEST_OF)
     drafts = first_of_each(samples, ctx.config.reward.draft_samples)
     others = by_problem(samples)
@@ -99,6 +101,17 @@ def examples_1(ctx: StageContext) -> None:
     ]
     ctx.write(found, TurnExample)
     _count_examples(ctx, found)
+
+
+def _stated(ctx: StageContext, solutions: Sequence[Solution]) -> list[Solution]:
+    """The solutions as targets: right ones end in the answer line, as in expert iteration."""
+    merge = ctx.config.task.merge_answer_line
+    return [
+        dataclasses.replace(s, steps=with_answer_line(s.steps, merge))
+        if s.correct == "right"
+        else s
+        for s in solutions
+    ]
 
 
 def _count_examples(ctx: StageContext, found: Sequence[TurnExample]) -> None:
@@ -141,10 +154,10 @@ def own_turns(ctx: StageContext) -> None:
 @declare("rise_examples_2", inputs=("rise_own_turns",), opens=lambda _: ())
 def examples_2(ctx: StageContext) -> None:
     """The examples of round 1 and those of the model's own turns."""
-    first = ctx.read("rise_own_turns", Solution, "first")
+    first = _stated(ctx, ctx.read("rise_own_turns", Solution, "first"))
     drafts = first_of_each(first, 1)
     following: dict[str, list[Solution]] = {}
-    for solution in ctx.read("rise_own_turns", Solution, "next"):
+    for solution in _stated(ctx, ctx.read("rise_own_turns", Solution, "next")):
         following.setdefault(solution.draft_id or "", []).append(solution)
     own = [*first_turns(first, ctx.seed), *next_turns(drafts, following, ctx.seed)]
     ctx.write([*ctx.read("rise_examples_1", TurnExample), *own], TurnExample)
