@@ -42,7 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """One run for all tests here."""
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "tiny.yaml").write_text(RECIPE)
-    config = load_config(folder / "tiny.yaml", [f"runs_dir={folder / 'runs'}"])
+    config = load_config(folder / "tiny.yaml", [f"runs_dir={folder / 'runs'}", "track=tensorboard"])
     assert run(config) == config.run_dir
     return config
 
@@ -107,6 +107,37 @@ def test_the_report_is_one_file_without_network(finished: RunConfig) -> None:
     assert "<html" in text
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert 'src="http' not in text
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Tag → (step, value) of all points that TensorBoard shows for a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder))
+    found.Reload()
+    return {tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def test_every_training_and_every_sampling_has_live_curves(finished: RunConfig) -> None:
+    log = finished.run_dir / "log"
+    trained = {path.name for path in (finished.run_dir / "models").iterdir()} - {"student"}
+    assert {"base", "sft", "ei1", "orm", "balanced_orm", "sorm", "refiner"} <= trained
+    for model in trained:
+        loss = curves(log / model)["train/loss"]
+        assert len(loss) > 3, model
+        assert all(value > 0 for _, value in loss)
+    inputs = read_inputs(finished.run_dir)
+    right = sum(s.correct == "right" for s in inputs.samples) / len(inputs.samples)
+    assert curves(log / "test_samples")["sampling/right"] == [(20, pytest.approx(right))]
+    refined = curves(log / "test_refinements")
+    assert {tag for tag in refined if "/right/" in tag} == {
+        f"sampling/right/{kind}" for kind in ("global", "local_orm", "local_sorm")
+    }
+    rollouts = curves(log / "rollouts")
+    labels = [label for r in inputs.train_labels for label in r.labels or ()]
+    [(n_done, good)] = rollouts["sampling/good_labels"]
+    assert (n_done, good) == (len(inputs.train_drafts), pytest.approx(sum(labels) / len(labels)))
+    assert all(rate > 0 for _, rate in rollouts["sampling/tokens_per_second"])
 
 
 def test_computing_stages_again_gives_the_same_bytes(finished: RunConfig, tmp_path: Path) -> None:

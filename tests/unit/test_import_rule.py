@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "records",
         "config",
         "progress",
+        "curves",
         "files",
         "digests",
         "adapter_folder",

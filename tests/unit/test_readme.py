@@ -83,7 +83,11 @@ def test_every_make_target_exists() -> None:
         ["make", "smollm2"],
     ]
     assert {"run", "test", "check"} <= targets
-    assert {w[0] for w in (*commands(README), *commands(USAGE))} == {"make", "glore"}
+    assert {w[0] for w in (*commands(README), *commands(USAGE))} == {
+        "make",
+        "glore",
+        "tensorboard",
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -1,5 +1,6 @@
 """The commands: `glore run · refine · serve · report · compare · show · study · regrade · export ·
-validate`; from `solution_commands`, `label · train · score`; from `recipe_commands`, `recipes`.
+validate`; from `solution_commands`, `label · train · score`; from `recipe_commands`, `recipes ·
+settings`.
 
 `glore.cli.failures` turns every error into one line and an exit code.
 
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from glore.cli.failures import outcome, run_app
-from glore.cli.recipe_commands import recipes
+from glore.cli.recipe_commands import recipes, settings
 from glore.cli.solution_commands import label, score, train
 from glore.errors import DataError, RunError, printable, shown
 
@@ -429,7 +430,7 @@ def validate(
             raise typer.Exit(1)
 
 
-for command in (label, train, score, recipes):
+for command in (label, train, score, recipes, settings):
     app.command()(command)
 
 

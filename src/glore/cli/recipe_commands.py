@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from glore.cli.failures import outcome
-from glore.errors import ConfigError, shown
+from glore.errors import ConfigError, printable, shown
 
-__all__ = ["recipes"]
+__all__ = ["recipes", "settings"]
 
 
 def recipes(
@@ -46,3 +46,23 @@ def recipes(
             files[name] if path else files[name].read_text(encoding="utf-8"),
             end="\n" if path else "",
         )
+
+
+def settings(
+    word: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[WORD]", help="Part of a setting's path, such as labels or lora.r."
+        ),
+    ] = None,
+) -> None:
+    """Print the settings of a recipe: values, default, meaning."""
+    with outcome():
+        from glore.config.reference import as_lines
+
+        lines = as_lines(word)
+        if not lines:
+            raise ConfigError(
+                f"no setting has {shown(word)} in its path; glore settings prints all of them"
+            )
+        print("\n".join(map(printable, lines)))

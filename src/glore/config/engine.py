@@ -254,6 +254,7 @@ class RayEngineSettings(EngineSettings):
     new one in any case.
     """
     cpus_per_worker: float = Field(1.0, ge=0)
+    """Cores that each worker takes of its machine; its threads."""
     gpus_per_worker: float = Field(0.0, ge=0)
     """What each worker takes of its machine."""
     ship_models: bool = False

@@ -33,6 +33,7 @@ class KindSettings(Settings):
     """
 
     kind: str
+    """Which one; it decides which settings the section has."""
 
     opener: ClassVar[str]
     """`module:function` that makes a task or an engine of these settings; imported at first use."""

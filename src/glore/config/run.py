@@ -41,6 +41,7 @@ class ExpertIterationSettings(SamplingSettings):
     `student.sft_questions`.
     """
     max_rounds: int = Field(5, ge=0, le=20)
+    """Most rounds; 0: none, so the student is the fine-tuned base."""
     min_gain: float = Field(0.005, ge=0)
     """Stop when greedy accuracy on dev gains less than this (a share)."""
     max_per_question: int = Field(0, ge=0)
@@ -70,6 +71,7 @@ class StudentSettings(Settings):
     ei: ExpertIterationSettings = ExpertIterationSettings()
     ei_train: TrainSettings = TrainSettings()
     max_new_tokens: int = Field(300, ge=8)
+    """Longest sampled solution, in tokens, of drafts and refinements too."""
 
     @model_validator(mode="after")
     def _only_with_its_bootstrap(self) -> StudentSettings:
@@ -98,6 +100,7 @@ class ReadyModelSettings(Settings):
     folder tells.
     """
     sorm_layout: Annotated[str | None, NEWER] = None
+    """The same for that SORM."""
 
     @model_validator(mode="after")
     def _layout_of_a_model(self) -> ReadyModelSettings:
@@ -138,13 +141,16 @@ class LabelSettings(SamplingSettings):
     rollouts: int = Field(8, ge=1)
     """K verifying rollouts per prefix."""
     max_new_tokens: int = Field(300, ge=8)
+    """Longest verifying rollout, in tokens."""
     consistency: Literal["number", "substring", "off"] = "number"
     """Match results on number boundaries (chosen), by literal substring (the paper), or not at all.
     """
     consistency_steps: Literal["all", "last"] = "all"
     """Results of all steps of the prefix, or of its last step only."""
     propagate: bool = True
+    """A good step makes every step before it good."""
     balance: bool = True
+    """Leave out steps until good and bad ones of each length are as many."""
     balance_within: Annotated[Literal["all", "question"], NEWER] = "all"
     """As many positive as negative labels of each step in the whole training set, or also among the
     drafts of each question, so that a question alone says nothing about its labels.
@@ -168,6 +174,7 @@ class RefinerSettings(Settings):
     """Method 4: pairs and training of the joint refiner."""
 
     init: Literal["student", "base"] = "base"
+    """Which weights the refiner starts from."""
     global_mark: Literal["first", "none"] = "first"
     """`[BAD]` before S_1 in global pairs (chosen), or no mark."""
     global_pairs: Literal["one", "all"] = "one"
@@ -187,11 +194,13 @@ class EvaluationSettings(SamplingSettings):
     samples: int = Field(96, ge=3)
     """K samples per test question for the rerank curves and pass@K."""
     best_of: int = Field(3, ge=1)
+    """Samples of the baseline that the refined drafts are compared with."""
     label_full_counts: bool = False
     """All K rollouts at every step of the test drafts, so that the ablation of the labels has a row
     without propagation.
     """
     bootstrap_samples: int = Field(2000, ge=100)
+    """Draws for the 95 % intervals over questions."""
 
 
 class RunConfig(Settings):
@@ -202,7 +211,9 @@ class RunConfig(Settings):
     beginning with a letter or digit.
     """
     runs_dir: LocalPath = "runs"
+    """The folder with all runs."""
     seed: int = Field(0, ge=0)
+    """Every random choice follows from it."""
     launch: str = ""
     """The command that starts trainings on several devices, such as `accelerate launch
     --config_file recipes/accelerate/fsdp.yaml`; empty: train on one device, in this process. It is
@@ -212,6 +223,11 @@ class RunConfig(Settings):
     keep: Literal["all", "final"] = "all"
     """Models that stay: all of them, or those that `glore refine` reads (student, refiner, ORM,
     SORM). `final` removes each other model as soon as no stage to be computed opens it.
+    """
+    track: Literal["none", "tensorboard"] = "none"
+    """`tensorboard`: live curves in `log/` of the run folder, of every training (beside its own
+    `report_to`) and of every sampling stage (rate, right answers, step labels). Extra
+    `tensorboard`.
     """
     task: SerializeAsAny[TaskSettings] = StoriesTaskSettings()
     base: BaseModelSettings = BaseModelSettings()

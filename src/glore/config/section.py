@@ -128,6 +128,7 @@ class SamplingSettings(Settings):
     """How solutions are drawn."""
 
     temperature: Temperature = 1.0
+    """Logits are divided by it before a token is drawn."""
     top_p: Annotated[float, Field(gt=0, le=1), NEWER] = 1.0
     """Draw from the fewest tokens that have this share of the probability; 1: from all."""
     top_k: Annotated[int, Field(ge=0, le=MAX_TOP_K), NEWER] = 0

@@ -52,8 +52,11 @@ class StoriesSettings(Settings):
     distractors: int = Field(1, ge=0, le=3)
     """Largest number of irrelevant sentences in a story."""
     n_train: int = Field(3000, ge=1)
+    """Training questions."""
     n_dev: int = Field(300, ge=1)
+    """Dev questions."""
     n_test: int = Field(600, ge=1)
+    """Test questions."""
     worked_share: float = Field(0.1, ge=0, le=1)
     """Share of the training questions with a worked solution."""
 

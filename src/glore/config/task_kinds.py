@@ -129,6 +129,7 @@ class DatasetTaskSettings(_BuiltinTaskSettings):
     no dev split.
     """
     max_train: int | None = Field(None, ge=1)
+    """Most training questions to use: as `max_test`."""
     max_test: int | None = Field(None, ge=1)
     """Most questions to use: the first in an order fixed by a hash, so a random subset."""
 
@@ -285,9 +286,11 @@ class ReasoningGymTaskSettings(TaskSettings):
     process of its own. A set that evaluates answers as code is refused.
     """
     n_dev: int = Field(200, ge=1)
+    """Items held out of the training items as dev."""
     max_train: int | None = Field(None, ge=1)
+    """Most training items to use: the first in an order fixed by a hash."""
     max_test: int | None = Field(None, ge=1)
-    """As for datasets."""
+    """Most test items to use: the same."""
     boxed: bool = True
     """As for `gsm8k`."""
 

@@ -32,9 +32,13 @@ class LoraSettings(Settings):
     """Low-rank adaptation through peft (extra `peft`)."""
 
     r: int = Field(16, ge=1)
+    """Rank."""
     alpha: float = Field(32.0, gt=0)
+    """Scale: the adapter counts `alpha / r`."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Of the adapter's input."""
     target_modules: Union[Literal["all-linear"], Names] = "all-linear"
+    """Ends of the names of adapted layers; `all-linear`: all but the head."""
     save: Annotated[Literal["merged", "adapter"], NEWER] = "merged"
     """`merged`: a whole model, with the adapter merged. `adapter`: the adapter alone, which is
     merged in memory when the model is opened; the model that it was trained on must stay.
@@ -64,12 +68,15 @@ class TrainSettings(Settings):
     """One training run on transformers.Trainer."""
 
     epochs: float = Field(1.0, gt=0)
+    """Passes over the rows; parts are possible."""
     max_steps: int = Field(0, ge=0)
     """Optimiser steps; 0: as many as `epochs` gives."""
     learning_rate: float = Field(5e-5, gt=0)
+    """At the top, after the warm-up."""
     min_learning_rate_ratio: float = Field(0.01, ge=0, le=1)
     """The cosine ends at this share of `learning_rate` (App. C: 5e-5 → 5e-7)."""
     warmup_ratio: float = Field(0.03, ge=0, le=0.5)
+    """Share of the steps in which the rate rises from 0."""
     batch_size: int = Field(64, ge=1)
     """Rows per device and micro-step."""
     batch_tokens: int = Field(0, ge=0)
@@ -77,10 +84,13 @@ class TrainSettings(Settings):
     0: `batch_size` padded rows.
     """
     gradient_accumulation: int = Field(1, ge=1)
+    """Micro-steps of an optimiser step."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon`: Muon for the 2-D hidden weights, AdamW for embeddings, head and vectors."""
     weight_decay: float = Field(0.0, ge=0)
+    """Of AdamW and Muon."""
     max_grad_norm: float = Field(1.0, gt=0)
+    """Longer gradients are shortened to this norm."""
     bf16: bool = False
     """Mixed precision in BF16. A CPU without BF16 instructions trains in float32 instead and
     reports it.
@@ -90,6 +100,7 @@ class TrainSettings(Settings):
     and longer.
     """
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: slower, with less memory."""
     max_length: int = Field(1024, ge=16)
     """Longer rows are left out and counted."""
     lora: LoraSettings | None = None
@@ -133,15 +144,21 @@ class ScratchModelSettings(Settings):
     """
 
     hidden_size: int = Field(128, ge=16)
+    """Width of the model."""
     n_layers: int = Field(4, ge=1)
+    """Blocks."""
     n_heads: int = Field(4, ge=1)
+    """Attention heads; twice their number divides `hidden_size`."""
     intermediate_size: int = Field(384, ge=16)
+    """Width inside a block's MLP."""
     max_positions: int = Field(1024, ge=128)
+    """Context in tokens."""
     rope_theta: float = Field(300.0, gt=1)
     """Base of the rotary embeddings. Texts are short: with the usual 10,000 most angles hardly
     change, and the model learns to read later.
     """
     vocab_size: int = Field(1024, ge=300)
+    """Tokens of its own tokenizer."""
     n_tokens: int = Field(3_600_000, ge=1)
     """Tokens of base documents to train on."""
     train: TrainSettings = TrainSettings(learning_rate=3e-3, optimizer="muon", batch_size=64)

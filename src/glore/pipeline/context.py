@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from glore.config import RunConfig
+from glore.curves import Curves
 from glore.digests import file_digest
 from glore.errors import RunError
 from glore.pipeline.folder import write_json
@@ -48,11 +49,12 @@ class StageContext:
         redo: bool = False,
         warned: set[str] | None = None,
         fingerprint: str = "",
+        track: str = "none",
     ) -> None:
         """`config`: the settings that the stage declares. `inputs`: earlier stage → its folder.
         `models`: every model that the stage opens or makes → its folder. `warned`: models whose
         slow backend a stage before has warned of; this one adds to it. `fingerprint`: the short
-        hash of what the result is made from.
+        hash of what the result is made from. `track`: the tracker of live curves.
         """
         self.config = config
         self.fingerprint = fingerprint
@@ -62,7 +64,10 @@ class StageContext:
         self.folder = folder
         self.reused_seconds = 0.0
         """Wall time of earlier attempts whose work is reused."""
-        self._watched = _Watched(progress)
+        self.track = track
+        self.curves = Curves(run_dir / "log" / name if track == "tensorboard" else None)
+        """Live curves of `sharded`; a stage adds shares to them."""
+        self._watched = _Watched(progress, self.curves)
         self.progress: Progress = self._watched
         self._inputs, self._models, self._makes = inputs, models, makes
         self._redo = redo
@@ -124,8 +129,9 @@ class StageContext:
         self._open.release(model)
 
     def close(self) -> None:
-        """Close every model that is open still."""
+        """Close every model that is open still, and the curves."""
         self._open.close()
+        self.curves.close()
 
     @property
     def backends(self) -> dict[str, str]:
@@ -198,6 +204,8 @@ class StageContext:
             self.progress.begin(
                 part, sum(len(s) for s, k in zip(shards, kept, strict=True) if not k), unit
             )
+        n_kept = sum(len(s) for s, k in zip(shards, kept, strict=True) if k)
+        self.curves.begin(part, n_kept)
         for name, shard, is_kept in zip(names, shards, kept, strict=True):
             records = self._reuse_shard(name, facts, kind) if is_kept else None
             yield self._make_shard(name, facts, shard, work, kind) if records is None else records
@@ -259,6 +267,7 @@ class StageContext:
         units = len(shard) - (self._watched.units - units_before)
         tokens = int(counter["tokens"]) - (self._watched.tokens - tokens_before)
         self.progress.advance(max(units, 0), max(tokens, 0))
+        self.curves.end_shard()
         return records
 
     def _reuse_shard(self, name: str, facts: Mapping[str, int], kind: type[R]) -> list[R] | None:
@@ -330,8 +339,8 @@ class StageContext:
 class _Watched:
     """Passes progress on and adds up what was shown."""
 
-    def __init__(self, inner: Progress) -> None:
-        self._inner = inner
+    def __init__(self, inner: Progress, curves: Curves) -> None:
+        self._inner, self._curves = inner, curves
         self.units = 0
         self.tokens = 0
 
@@ -341,6 +350,7 @@ class _Watched:
     def advance(self, n: int = 1, tokens: int = 0) -> None:
         self.units += n
         self.tokens += tokens
+        self._curves.advance(n, tokens)
         self._inner.advance(n, tokens)
 
     def note(self, message: str) -> None:

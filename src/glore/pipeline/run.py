@@ -173,6 +173,7 @@ def _run_stage(
         redo=redo,
         warned=warned,
         fingerprint=plan.fingerprint,
+        track=config.track,
     )
     begin = time.monotonic()
     # Replaces the last stage's line while this one opens its data and models.

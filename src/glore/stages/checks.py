@@ -124,6 +124,11 @@ def _check_training(config: RunConfig, section: str) -> None:
             )
         _check_lora(settings.lora.target_modules, config, section)
     check_trackers(settings.report_to, section)
+    if config.track != "none" and not is_installed(config.track):
+        raise ConfigError(
+            f"track: {config.track} is not installed here; pip install 'glore[{config.track}]', or "
+            "set it to none"
+        )
 
 
 def _check_lora(targets: str | Collection[str], config: RunConfig, section: str) -> None:

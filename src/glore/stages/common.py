@@ -120,6 +120,7 @@ def sample(
             prompted=prompted,
         )
         ctx.count(tokens=sum(s.n_tokens for s in solutions))
+        ctx.curves.share("right", sum(s.correct == "right" for s in solutions), len(solutions))
         return solutions
 
     solutions = ctx.sharded(problems, shard_size(n), work, Solution, part, unit="questions")

@@ -56,6 +56,7 @@ def training_setup(ctx: StageContext, model: str, section: str) -> TrainingSetup
         out_dir=ctx.new_model_dir(model),
         work_dir=ctx.work_dir(),
         log_dir=ctx.run_dir / "log",
+        trackers=() if ctx.track == "none" else (ctx.track,),
         seed=stable_seed(ctx.seed, "training", ctx.name) >> 32,  # 31 bits
         progress=ctx.progress,
         dtype=ctx.config.base.dtype,

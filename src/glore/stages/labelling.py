@@ -132,6 +132,7 @@ def roll_out(
             tokens=sum(t.n_tokens for t in trials) - sum(known[d.id] for d in shard),
             rollouts=sum(len(t.completions) for t in trials),
         )
+        _show_balance(ctx, shard, trials, settings, layout)
         return trials
 
     trials = ctx.sharded(drafts, drafts_per_shard(settings), work, PrefixTrials, unit="drafts")
@@ -142,6 +143,30 @@ def roll_out(
     if n_cut:
         ctx.count(cut=n_cut)
     return trials
+
+
+def _show_balance(
+    ctx: StageContext,
+    drafts: Sequence[Solution],
+    trials: Sequence[PrefixTrials],
+    settings: LabelSettings,
+    layout: PromptLayout,
+) -> None:
+    """Add to the live curves: right rollouts, and good labels of those that the trials give."""
+    if ctx.track == "none":
+        return
+    verdicts = [verdict for t in trials for verdict in t.correct]
+    ctx.curves.share("right", verdicts.count("right"), len(verdicts))
+    rule = LabelSettings(
+        rollouts=settings.rollouts,
+        full_counts=settings.full_counts,
+        consistency=settings.consistency,
+        consistency_steps=settings.consistency_steps,
+        balance=False,
+    )
+    found, _ = label_drafts(drafts, trials, rule, seed=ctx.seed, steps=layout.steps)
+    labels = [label for record in found for label in record.labels or ()]
+    ctx.curves.share("good_labels", sum(labels), len(labels))
 
 
 def drafts_per_shard(settings: LabelSettings) -> int:

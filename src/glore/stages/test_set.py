@@ -218,7 +218,7 @@ def refined_solutions(
             layout=layout,
         )[kind]
         ctx.count(tokens=sum(c.n_tokens for c in completions))
-        return [
+        refined = [
             graded_solution(
                 task,
                 problems[m.draft.problem_id],
@@ -231,6 +231,8 @@ def refined_solutions(
             )
             for m, completion in zip(shard, completions, strict=True)
         ]
+        ctx.curves.share("right", sum(s.correct == "right" for s in refined), len(refined))
+        return refined
 
     return ctx.sharded(marked, shard_size(1), work, Solution, part, unit="drafts")
 

@@ -43,6 +43,7 @@ from glore.training.packed_attention import check_rows_apart
 from glore.training.packing import plan_packed
 from glore.training.pairs import PAIR, pair_tokens, plan_pairs
 from glore.training.resume import complete, job_fingerprint, resume_point
+from glore.training.trackers import both
 from glore.training.trainer import Packing, PlannedBatches, PlannedTrainer
 from glore.training.training_setup import TrainingSetup
 
@@ -127,7 +128,8 @@ def fit(
         keep_freed_memory(on_cpu) as kept,
     ):
         try:
-            arguments = _arguments(settings, folder, n_steps, seed, on_cpu)
+            trackers = both(settings.report_to, setup.trackers)
+            arguments = _arguments(settings, folder, n_steps, seed, on_cpu, trackers)
             trainer = PlannedTrainer(
                 settings,
                 packing,
@@ -294,7 +296,12 @@ class Watch(TrainerCallback):
 
 
 def _arguments(
-    settings: TrainSettings, folder: Path, n_steps: int, seed: int, on_cpu: bool
+    settings: TrainSettings,
+    folder: Path,
+    n_steps: int,
+    seed: int,
+    on_cpu: bool,
+    trackers: list[str],
 ) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -318,7 +325,7 @@ def _arguments(
         logging_steps=settings.log_steps or (1 if on_cpu else STEPS_BETWEEN_READINGS),
         logging_nan_inf_filter=False,
         disable_tqdm=True,
-        report_to=list(settings.report_to) or "none",
+        report_to=trackers,
         save_strategy="steps" if settings.save_steps else "no",
         save_steps=settings.save_steps or 500,
         save_total_limit=None,  # older ones go once the new one is complete (`resume.complete`)

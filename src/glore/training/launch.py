@@ -163,6 +163,7 @@ def _setup_fields(setup: TrainingSetup) -> dict[str, object]:
         "out_dir": str(setup.out_dir),
         "work_dir": str(setup.work_dir),
         "log_dir": None if setup.log_dir is None else str(setup.log_dir),
+        "trackers": list(setup.trackers),
         "seed": setup.seed,
         "dtype": setup.dtype,
         "device": setup.device,

@@ -1,12 +1,21 @@
-"""Checks before a training that the packages of the trackers it reports to are installed."""
+"""The trackers of a training, and the check before it that their packages are installed."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from glore.errors import ConfigError
 
-__all__ = ["check_trackers"]
+__all__ = ["both", "check_trackers"]
+
+
+def both(own: Sequence[str], of_run: Sequence[str]) -> list[str]:
+    """The trackers of a training: its own and those of the run, each once. `all` has them all;
+    `none` alone means none.
+    """
+    if tuple(own) == ("all",) or not of_run:
+        return list(own) or ["none"]
+    return [*of_run, *(name for name in own if name not in (*of_run, "none"))]
 
 
 def check_trackers(names: Collection[str], section: str) -> None:

@@ -23,6 +23,8 @@ class TrainingSetup:
     """Checkpoints and everything else that a killed training resumes from."""
     log_dir: Path | None = None
     """Trackers write to `log_dir/NAME`; none: to `work_dir/log/NAME`."""
+    trackers: tuple[str, ...] = ()
+    """Trackers beside those in the settings of the training (`report_to`)."""
     seed: int
     progress: Progress
     dtype: str = "float32"
