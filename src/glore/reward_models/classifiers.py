@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from glore.adapter_folder import is_own_adapter
 from glore.errors import ModelError, shown
 from glore.model_folder import ModelFolder, open_folder
 from glore.model_weights import weight_headers, weights_under
@@ -52,6 +53,8 @@ def load_classifier(
     ModelError.
     """
     where = f"can't load a reward model from {shown(str(path))}"
+    if is_own_adapter(Path(path)):
+        return load_step_model(path, dtype, device)
     names = weight_headers(open_folder(path, "reward model"), where).keys()
     prefix = head_prefix(names)
     if prefix is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glore.adapter_folder import is_own_adapter
 from glore.chat_template import prompt_layout
 from glore.config import EngineSettings, PromptSettings
 from glore.errors import ModelError, shown
@@ -89,10 +90,13 @@ def layout_at(
     _refuse_pickles(path, where)
     if layout is not None and not isinstance(layout, str):
         return layout
-    found = open_folder(path, "reward model")
+    is_ours = is_own_adapter(Path(path))  # its base has the weights
+    found = open_folder(path, "reward model", weights=not is_ours)
     noted = noted_layout(found.folder, where)
     if layout is None and noted is not None:
         layout = noted.name
+    if layout is None and is_ours:
+        layout = "glore"
     name = layout or detected(found, weight_headers(found, where), where)
     if name != "glore":
         return noted if noted is not None and noted.name == name else step_layout(name)
