@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import glore.stages.common
 from glore.config import LabelSettings, RunConfig
 from glore.errors import ConfigError, DataError
 from glore.evaluation import Evaluation, EvaluationInputs, read_evaluation
@@ -34,7 +35,8 @@ from glore.studies.study import configured
 from glore.studies.where_refined import WrongSolution
 from glore.where import label_drafts
 from support.fake_records import solution
-from support.pretend_models import config_of, pretend, read_stage
+from support.fakes import LastLineTask
+from support.pretend_models import all_problems, config_of, pretend, read_stage
 from support.tiny_models import tiny_tokenizer
 
 
@@ -51,6 +53,44 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunConfig]:
 def run(finished: RunConfig, tmp_path: Path) -> RunConfig:
     shutil.copytree(finished.run_dir, tmp_path / "t")
     return finished.model_copy(update={"runs_dir": str(tmp_path)})
+
+
+@pytest.fixture(scope="module")
+def prompted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunConfig]:
+    """A run without an SFT student, of a task that does not know the truth of steps."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        pretend(monkeypatch)
+        monkeypatch.setattr(
+            glore.stages.common, "open_task", lambda settings, seed: LastLineTask(all_problems())
+        )
+        config = config_of(tmp_path_factory.mktemp("runs"), bootstrap="prompt")
+        run_stages(build_stages(config), config)
+        yield config
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "generalisation",
+        "labels",
+        "pessimism",
+        "postprocessing",
+        "processbench",
+        "rerank",
+        "when-to-stop",
+        "where-refined",
+    ],
+)
+def test_a_run_without_truth_and_without_sft_student_can_be_studied(
+    prompted: RunConfig, name: str
+) -> None:
+    run_study(find_study(name), prompted)
+    (section,) = (s for s in study_sections(prompted) if s.name == name)
+    assert not section.stale
+    assert any(view.rows for view in section.tables)
+    folder = prompted.run_dir / "studies" / name
+    for chart in section.charts:
+        assert (folder / f"{chart.id}.svg").read_text().startswith("<svg")
 
 
 def measured(run: RunConfig, name: str, *overrides: str) -> list[Measured]:
