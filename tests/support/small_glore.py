@@ -10,6 +10,7 @@ import os
 import sys
 import time
 import types
+from collections.abc import Sequence
 from pathlib import Path
 
 import glore
@@ -38,7 +39,7 @@ def print_tables(run_dir: Path, console: object) -> None:
     print("the tables")
 
 
-def build_report(run_dir: Path) -> Path:
+def build_report(run_dir: Path, studies: Sequence[object] = ()) -> Path:
     return run_dir / "report" / "index.html"
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from glore.cli.dry_run import data_note, disk_note, plan_table
-from glore.config import RunConfig, ScratchModelSettings, load_config
+from glore.cli.dry_run import data_note, disk_note, gpu_note, plan_table
+from glore.config import RunConfig, ScratchModelSettings, TorchEngineSettings, load_config
 from glore.pipeline import Stage, StageContext, plan_stages, run_stages
 from glore.records import Problem
 from glore.stages import build_stages
 from glore.stages.disk import n_models, scratch_shapes
+from glore.stages.estimates import round_train_tokens
+from glore.stages.gpu_time import rates_of
 from glore.stages.workload import workload
 from support.small_stages import small_config
 
@@ -134,3 +136,72 @@ def test_the_rehearsal_counts_its_questions_and_touches_every_stage(tmp_path: Pa
         config.refiner.train,
     )
     assert all(0 < training.max_steps <= 20 for training in trainings)
+
+
+def llama_shapes(
+    hidden: int, inner: int, cached: int, layers: int, vocabulary: int, tied: bool
+) -> dict[str, tuple[int, ...]]:
+    layer = {
+        **{f"self_attn.{name}.weight": (hidden, hidden) for name in "qo"},
+        **{f"self_attn.{name}.weight": (cached, hidden) for name in "kv"},
+        **{f"mlp.{name}.weight": (inner, hidden) for name in ("gate", "up")},
+        "mlp.down.weight": (hidden, inner),
+        "norm1.weight": (hidden,),
+        "norm2.weight": (hidden,),
+    }
+    return {
+        "model.embed_tokens.weight": (vocabulary, hidden),
+        **{f"model.layers.{n}.{name}": s for n in range(layers) for name, s in layer.items()},
+        "model.norm.weight": (hidden,),
+        **({} if tied else {"lm_head.weight": (vocabulary, hidden)}),
+    }
+
+
+def test_rates_of_the_measured_shape_are_the_measured_ones() -> None:
+    small = llama_shapes(576, 1536, 192, 30, 49152, tied=True)
+    for rows, drawn in ((256, 22_940), (1024, 63_805), (5000, 63_805), (128, 11_470)):
+        found = rates_of(small, rows, checkpoints=False)
+        assert found == pytest.approx((209_497, drawn, drawn), rel=1e-6)
+
+
+def test_rates_of_a_large_shape_follow_operations_and_bytes() -> None:
+    """Mistral 7B, by hand: 7.242e9 weights, 8.85 times the small shape's outputs of layers."""
+    found = rates_of(llama_shapes(4096, 14336, 1024, 32, 32000, tied=False), 256, checkpoints=True)
+    assert found.trained == pytest.approx(209_497 * 134.515e6 / 7.2417e9 * 0.75, rel=1e-3)
+    reading = 2 * (7.2417e9 - 134.515e6) / 4.21e12 / (22_940 * 0.0057)
+    assert found.drawn_better == pytest.approx(1 / (1 / 22_940 + reading), rel=1e-3)
+    assert found.drawn_worse == pytest.approx(1 / (8.849 / 22_940 + reading), rel=1e-3)
+
+
+def test_a_large_base_on_a_gpu_has_an_estimate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = llama_shapes(4096, 14336, 1024, 32, 32000, tied=False)
+    monkeypatch.setattr("glore.stages.disk.weight_shapes", lambda config: shapes)
+    monkeypatch.setattr("glore.stages.gpu_time.weight_shapes", lambda config: shapes)
+    config = config_of(tmp_path, task=own_data(tmp_path), base={"model": "some/base"})
+    plans = plan_stages(build_stages(config), config)
+    note = gpu_note(config, plans)
+    assert note.startswith("time on one H200, estimated from the rates of a 135M model")
+    assert "not measured: training at 3,891 tokens/s" in note
+    done = tuple(dataclasses.replace(plan, state="reused") for plan in plans)
+    assert "tokens/s, 0 s; sampling at" in gpu_note(config, done)
+    on_cpu = config.model_copy(update={"engine": TorchEngineSettings(device="cpu")})
+    assert gpu_note(on_cpu, plans) == ""
+    shapes = llama_shapes(576, 1536, 192, 30, 49152, tied=True)
+    assert gpu_note(config, plans) == ""
+
+
+def test_rounds_train_on_at_most_the_capped_solutions(tmp_path: Path) -> None:
+    def tokens(most: int, number: int) -> int:
+        ei = {"samples": 10, "max_per_question": most}
+        student = {"ei": ei, "ei_train": {"epochs": 1}, "bootstrap": "prompt"}
+        task, base = own_data(tmp_path), {"model": "some/base"}
+        config = config_of(tmp_path, task=task, base=base, student=student)
+        found = workload(config)
+        return round(
+            round_train_tokens(config, number) / (found.question_tokens + found.solution_tokens)
+        )
+
+    assert [tokens(0, 1), tokens(0, 2)] == [70 * 5, 70 * 10]
+    assert [tokens(7, 1), tokens(7, 2), tokens(7, 3)] == [70 * 5, 70 * 7, 70 * 7]

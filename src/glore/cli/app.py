@@ -83,13 +83,15 @@ def run(
         stages = build_stages(config)
         console = _console()
         if dry_run:
-            from glore.cli.dry_run import data_note, disk_note, engine_note, plan_table
+            from glore.cli.dry_run import data_note, disk_note, engine_note, gpu_note, plan_table
 
             plans = run_stages(stages, config, until=until, dry_run=True)
             console.print(plan_table(plans, str(config.run_dir)))
             console.print(engine_note(config), soft_wrap=True)
             console.print(data_note(config), soft_wrap=True)
             console.print(disk_note(config, stages), soft_wrap=True)
+            if estimate := gpu_note(config, plans):
+                console.print(estimate, soft_wrap=True)
             return
         own.log_dir = config.run_dir / "log"
         own.on_interrupt = "all finished work is kept: run the same command to continue"

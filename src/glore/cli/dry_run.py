@@ -9,13 +9,15 @@ from rich.table import Table
 
 from glore.cli.rich_tables import cell, count, new_table
 from glore.config import RunConfig
+from glore.engines.auto import LARGE
 from glore.pipeline import Stage, StagePlan
 from glore.pipeline.chosen import with_engine
 from glore.progress import duration
-from glore.stages.disk import disk_use, model_bytes, n_models
+from glore.stages.disk import BYTES, disk_use, model_bytes, n_models
+from glore.stages.gpu_time import CARD, gpu_rates
 from glore.stages.workload import workload
 
-__all__ = ["data_note", "disk_note", "engine_note", "plan_table"]
+__all__ = ["data_note", "disk_note", "engine_note", "gpu_note", "plan_table"]
 
 
 def plan_table(plans: Sequence[StagePlan], run_dir: str) -> Table:
@@ -86,6 +88,30 @@ def data_note(config: RunConfig) -> str:
     return (
         f"questions: {questions}, about {found.question_tokens:.0f} tokens each; solutions of "
         f"about {found.solution_tokens:.0f} tokens, {found.n_worked:,} worked ({how})"
+    )
+
+
+def gpu_note(config: RunConfig, plans: Sequence[StagePlan]) -> str:
+    """What the stages to do would take on one GPU, by `glore.stages.gpu_time`; empty for a base
+    that is not large or not known here, off a GPU, and where rates of this run are known.
+    """
+    size = model_bytes(config)
+    known = [trains for trains in (True, False) if _rate(plans, trains)]
+    if known or size is None or config.engine.device in ("cpu", "mps"):
+        return ""
+    rates = gpu_rates(config) if size / BYTES[config.base.dtype] >= LARGE else None
+    if rates is None:
+        return ""
+    trained, drawn = (
+        sum(plan.tokens or 0 for plan in plans if plan.trains == trains and plan.state != "reused")
+        for trains in (True, False)
+    )
+    return (
+        f"time on one {CARD}, estimated from the rates of a 135M model (docs/cluster.md), not "
+        f"measured: training at {rates.trained:,.0f} tokens/s, "
+        f"{duration(trained / rates.trained)}; sampling at {rates.drawn_worse:,.0f} to "
+        f"{rates.drawn_better:,.0f} tokens/s, {duration(drawn / rates.drawn_better)} to "
+        f"{duration(drawn / rates.drawn_worse)}; all rounds of expert iteration counted"
     )
 
 

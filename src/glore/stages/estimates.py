@@ -50,8 +50,12 @@ def round_tokens(config: RunConfig) -> int:
 
 
 def round_train_tokens(config: RunConfig, number: int) -> int:
-    """Fine-tuning in round `number` of expert iteration, on the solutions of all rounds so far."""
+    """Fine-tuning in round `number` of expert iteration, on the solutions of all rounds so far, at
+    most `student.ei.max_per_question` of each question.
+    """
     rows = number * _round_solutions(config) * TRAIN_ROWS_SHARE
+    most = config.student.ei.max_per_question
+    rows = min(rows, _round_questions(config) * most) if most else rows
     worked = _n_worked(config) if config.student.bootstrap == "sft" else 0
     return _trained(config, rows + worked, config.student.ei_train.epochs)
 
@@ -139,8 +143,12 @@ def _n_worked(config: RunConfig) -> float:
 
 
 def _round_solutions(config: RunConfig) -> int:
+    return _round_questions(config) * config.student.ei.samples
+
+
+def _round_questions(config: RunConfig) -> int:
     n_train = workload(config).questions["train"]
-    return min(config.student.ei.questions or n_train, n_train) * config.student.ei.samples
+    return min(config.student.ei.questions or n_train, n_train)
 
 
 def _reward_questions(config: RunConfig) -> int:
