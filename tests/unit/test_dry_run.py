@@ -16,7 +16,7 @@ from glore.records import Problem
 from glore.stages import build_stages
 from glore.stages.disk import n_models, scratch_shapes
 from glore.stages.estimates import round_train_tokens
-from glore.stages.gpu_time import rates_of
+from glore.stages.gpu_time import rates_of, step_seconds
 from glore.stages.workload import workload
 from support.small_stages import small_config
 
@@ -159,7 +159,7 @@ def llama_shapes(
 
 def test_rates_of_the_measured_shape_are_the_measured_ones() -> None:
     small = llama_shapes(576, 1536, 192, 30, 49152, tied=True)
-    for rows, drawn in ((256, 22_940), (1024, 63_805), (5000, 63_805), (128, 11_470)):
+    for rows, drawn in ((256, 58_500), (1024, 142_500), (5000, 142_500), (128, 29_250)):
         found = rates_of(small, rows, checkpoints=False)
         assert found == pytest.approx((209_497, drawn, drawn), rel=1e-6)
 
@@ -168,9 +168,20 @@ def test_rates_of_a_large_shape_follow_operations_and_bytes() -> None:
     """Mistral 7B, by hand: 7.242e9 weights, 8.85 times the small shape's outputs of layers."""
     found = rates_of(llama_shapes(4096, 14336, 1024, 32, 32000, tied=False), 256, checkpoints=True)
     assert found.trained == pytest.approx(209_497 * 134.515e6 / 7.2417e9 * 0.75, rel=1e-3)
-    reading = 2 * (7.2417e9 - 134.515e6) / 4.21e12 / (22_940 * 0.0057)
-    assert found.drawn_better == pytest.approx(1 / (1 / 22_940 + reading), rel=1e-3)
-    assert found.drawn_worse == pytest.approx(1 / (8.849 / 22_940 + reading), rel=1e-3)
+    tokens, more = 58_500 * 0.00218, 7.2417e9 - 134.515e6  # 128 tokens a step
+    reading, products = 2 * more / 4.2e12, 2 * more * tokens / 780e12
+    assert reading > products
+    assert found.drawn_better == pytest.approx(tokens / (0.00218 + reading), rel=1e-3)
+    worse = 8.849 * 0.00218 + reading + products
+    assert found.drawn_worse == pytest.approx(tokens / worse, rel=1e-3)
+
+
+def test_the_step_measured_with_a_larger_model_lies_between_the_cases() -> None:
+    """TinyLlama's shape, 1,024 rows: 5.06 ms (docs/results.md)."""
+    layer = 2 * 2048 + 2 * 256 + 2 * 5632 + 2048
+    worse, better = step_seconds(1_100_048_384, 22 * layer, 1024)
+    assert better < 0.00506 < worse
+    assert worse < 2 * better
 
 
 def test_a_large_base_on_a_gpu_has_an_estimate(
@@ -182,7 +193,7 @@ def test_a_large_base_on_a_gpu_has_an_estimate(
     config = config_of(tmp_path, task=own_data(tmp_path), base={"model": "some/base"})
     plans = plan_stages(build_stages(config), config)
     note = gpu_note(config, plans)
-    assert note.startswith("time on one H200, estimated from the rates of a 135M model")
+    assert note.startswith("time on one H200, estimated from the rates of smaller models")
     assert "not measured: training at 3,891 tokens/s" in note
     done = tuple(dataclasses.replace(plan, state="reused") for plan in plans)
     assert "tokens/s, 0 s; sampling at" in gpu_note(config, done)

@@ -107,7 +107,7 @@ def gpu_note(config: RunConfig, plans: Sequence[StagePlan]) -> str:
         for trains in (True, False)
     )
     return (
-        f"time on one {CARD}, estimated from the rates of a 135M model (docs/cluster.md), not "
+        f"time on one {CARD}, estimated from the rates of smaller models (docs/cluster.md), not "
         f"measured: training at {rates.trained:,.0f} tokens/s, "
         f"{duration(trained / rates.trained)}; sampling at {rates.drawn_worse:,.0f} to "
         f"{rates.drawn_better:,.0f} tokens/s, {duration(drawn / rates.drawn_better)} to "

@@ -19,9 +19,9 @@ __all__ = ["LARGE", "as_kind", "best_kind", "chosen_for"]
 
 LARGE = 1_000_000_000
 """Weights from which `auto` takes vLLM. vLLM starts anew for each stage that draws, twelve times in
-the tiny run that was measured, at some 30 s each. Below this size a stage's sampling takes the
-`torch` engine less than such a start or little more (135M weights: 63,800 tokens/s on an H200), and
-its completions are reproducible, which vLLM's are not. docs/engines.md has the numbers.
+the tiny run that was measured, at some 30 s each. At 135M weights, in which `torch` draws 133,000
+tokens/s or more on an H200, that is more than most stages take. Completions of `torch` are also
+reproducible, which vLLM's are not. docs/engines.md has the numbers.
 """
 
 

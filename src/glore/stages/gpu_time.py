@@ -5,9 +5,11 @@ Training: the same floating-point operations per second, so the rate falls as th
 third more operations with gradient checkpointing, which computes the layers again. Low-rank
 adapters save some of them, which is not counted.
 
-Sampling: reading the additional weights once a step comes on top of the small model's time for a
-token. That time stays as it is in the better case, where launching kernels takes it. In the worse
-case it grows with the numbers that the layers put out, which elementwise kernels read and write.
+Sampling: additional weights cost reading them once a step, and two operations each for a token. In
+the better case the larger of the two comes on top of the small model's time. In the worse case both
+come on top, and the small model's time grows with the numbers that the layers put out, which
+attention, norms and gates read and write. The step that was measured with 1.1 billion weights lies
+between the two (a test holds that).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import NamedTuple
 from glore.config import RunConfig, TrainSettings
 from glore.stages.disk import HEADS, Shapes, weight_shapes
 
-__all__ = ["CARD", "GpuRates", "gpu_rates", "rates_of"]
+__all__ = ["CARD", "GpuRates", "gpu_rates", "rates_of", "step_seconds"]
 
 CARD = "H200"
 SMALL_WEIGHTS = 134_515_008
@@ -26,11 +28,13 @@ SMALL_OUTPUTS = 155_520
 """Numbers that the layers' matrices put out for a token, in SmolLM2-135M's shape."""
 TRAINED = 209_497.0
 """Tokens per second of its fine-tuning, packed and compiled."""
-DRAWN = {256: 22_940.0, 1024: 63_805.0}
-"""Rows → tokens per second of its rollouts."""
-STEP_SECONDS = 0.0057
-BANDWIDTH = 4.21e12
+DRAWN = {256: 58_500.0, 1024: 142_500.0}
+"""Rows → tokens per second of its rollouts, the middle of two measurements each."""
+STEP_SECONDS = 0.00218
+BANDWIDTH = 4.2e12
 """Bytes per second that a copy on the card reached."""
+OPERATIONS = 780e12
+"""Per second, of large products in bfloat16 on the card."""
 
 
 class GpuRates(NamedTuple):
@@ -56,13 +60,21 @@ def rates_of(shapes: Shapes, max_rows: int, checkpoints: bool) -> GpuRates:
     rows = max((r for r in DRAWN if r <= max_rows), default=min(DRAWN))
     small = min(1.0, max_rows / rows) * DRAWN[rows]
     # Rows end at different times, so a step draws fewer tokens than there are rows.
-    more_bytes = 2 * max(0, n - SMALL_WEIGHTS)
-    reading = more_bytes / BANDWIDTH / (small * STEP_SECONDS)
+    worse, better = step_seconds(n, outputs, small * STEP_SECONDS)
+    drawn = small * STEP_SECONDS
     return GpuRates(
         trained=TRAINED * SMALL_WEIGHTS / n * (0.75 if checkpoints else 1.0),
-        drawn_worse=1 / (max(1.0, outputs / SMALL_OUTPUTS) / small + reading),
-        drawn_better=1 / (1 / small + reading),
+        drawn_worse=drawn / worse,
+        drawn_better=drawn / better,
     )
+
+
+def step_seconds(n_weights: int, outputs: int, n_tokens: float) -> tuple[float, float]:
+    """A decode step of `n_tokens` tokens, in the worse and in the better case."""
+    more = max(0, n_weights - SMALL_WEIGHTS)
+    reading, products = 2 * more / BANDWIDTH, 2 * more * n_tokens / OPERATIONS
+    growth = max(1.0, outputs / SMALL_OUTPUTS)
+    return growth * STEP_SECONDS + reading + products, STEP_SECONDS + max(reading, products)
 
 
 def _is_embedding(name: str) -> bool:
