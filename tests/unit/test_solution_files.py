@@ -169,7 +169,7 @@ def test_kill_dash_nine_of_the_command(tmp_path, base):
     place = {"cwd": tmp_path, "env": environment()}
     subprocess.run([*command, "whole.jsonl"], check=True, timeout=300, **place)
     process = subprocess.Popen([*command, "again.jsonl"], **place)
-    shard = tmp_path / "again.jsonl.work/label/stages/rollouts/part-00000.parquet"
+    shard = tmp_path / "again.jsonl.work/label/stages/rollouts/.part-00000.json"
     while process.poll() is None and not shard.exists():
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -573,7 +573,7 @@ def test_kill_dash_nine_of_a_scoring(tmp_path, rm):
     place = {"cwd": tmp_path, "env": environment()}
     subprocess.run([*command, "whole.jsonl"], check=True, timeout=300, **place)
     process = subprocess.Popen([*command, "again.jsonl"], **place)
-    shard = tmp_path / "again.jsonl.work/score/stages/scores/part-00000.parquet"
+    shard = tmp_path / "again.jsonl.work/score/stages/scores/.part-00000.json"
     while process.poll() is None and not shard.exists():
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
