@@ -396,8 +396,8 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
             d = Difference(m.value, m.low, m.high, m.n, m.gained, m.lost, m.p)
             shown = "" if d.excludes_zero else " (no difference shown)"
             said.append(
-                f"On {student} samples, the {kind} of that student reranks {points(d)} points "
-                f"better than the other's{shown}."
+                f"Reranking {student} samples, the {kind} of that student minus the other's: "
+                f"{points(d)} points{shown}."
             )
     rows = [find(found, OVERFIT, ("ORM, final answers", s), "judged right") for s in (SEEN, UNSEEN)]
     missed = find(found, OVERFIT, ("ORM, final answers", SEEN), "right ones called wrong")
