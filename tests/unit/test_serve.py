@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from glore.serve.every_mark import marks
 from glore.serve.keys import KEY_VARIABLE, read_key
 from glore.serve.limits import Limits
 from glore.serve.served import Served
+from glore.serve.tracing import WANTED, set_up_tracing
 from glore.where import first_bad_step
 from support.fakes import FunctionEngine
 from support.live_server import live, until
@@ -367,6 +369,10 @@ def test_mistakes_are_refused_before_anything_is_sampled(
 
 
 def test_what_asks_for_nothing_is_accepted(client: httpx2.Client) -> None:
+    empty = [{"role": "system", "content": " "}, {"role": "user", "content": "q"}]
+    for model in ("student", "glore"):
+        assert ask(client, model, messages=empty, extra_body={}).status_code == 200
+    assert error_of(ask(client, continue_final_message=True), 400)["param"] is not None
     more = {"user": "me", "logprobs": False, "presence_penalty": 0.0, "tools": None, "echo": False}
     assert ask(client, **more).status_code == 200
     assert error_of(ask(client, presence_penalty=0.5), 400)["param"] == "presence_penalty"
@@ -521,3 +527,49 @@ def test_a_conversation_needs_a_chat() -> None:
         assert "special token" in error_of(ask(client, messages=messages), 400)["message"]
         wrong = error_of(ask(client, messages=[before[0], before[2], messages[-1]]), 400)
         assert "in turn" in wrong["message"]
+
+
+def test_requests_are_spans(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "spans need the extra otel: pip install glore[otel]"
+    trace = pytest.importorskip("opentelemetry.trace", reason=reason)
+    sdk = pytest.importorskip("opentelemetry.sdk.trace", reason=reason)
+    export = pytest.importorskip("opentelemetry.sdk.trace.export", reason=reason)
+    memory = pytest.importorskip(
+        "opentelemetry.sdk.trace.export.in_memory_span_exporter", reason=reason
+    )
+    kept, provider = memory.InMemorySpanExporter(), sdk.TracerProvider()
+    provider.add_span_processor(export.SimpleSpanProcessor(kept))
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    parent = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}
+    with connected(create_app(models.served)) as client:
+        client.headers.update(parent)
+        tokens = ask(client, "glore", text="a secret question").json()["usage"]
+        assert ask(client, stream=True).status_code == 200
+        assert ask(client, text="fail").status_code == 500
+        assert client.get("/healthz").status_code == 200
+    spans = kept.get_finished_spans()
+    assert {f"{span.context.trace_id:032x}" for span in spans} == {"ab" * 16}
+    assert [span.name for span in spans] == [
+        *(["glore queue", "glore models", "POST /v1/chat/completions"] * 3),
+        "GET /healthz",
+    ]
+    queue, work, request = spans[:3]
+    assert f"{request.parent.span_id:016x}" == "cd" * 8
+    assert {queue.parent.span_id, work.parent.span_id} == {request.context.span_id}
+    assert queue.start_time <= queue.end_time == work.start_time <= work.end_time
+    assert work.attributes["gen_ai.request.model"] == "glore"
+    assert work.attributes["gen_ai.usage.output_tokens"] == tokens["completion_tokens"]
+    assert request.attributes["http.response.status_code"] == 200
+    assert spans[8].status.status_code.name == "ERROR"
+    assert not any("secret" in str(dict(span.attributes)) for span in spans)
+
+
+def test_an_exporter_that_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in WANTED:
+        monkeypatch.delenv(name, raising=False)
+    set_up_tracing()  # nothing is asked for
+    monkeypatch.setenv(WANTED[0], "http://127.0.0.1:1")
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    with pytest.raises(ConfigError, match=r"pip install 'glore\[otel\]'"):
+        set_up_tracing()

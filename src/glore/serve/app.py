@@ -18,6 +18,7 @@ from glore.serve.limits import Limits
 from glore.serve.playground import Browsed
 from glore.serve.routes import Routes
 from glore.serve.served import Served
+from glore.serve.tracing import Traced
 
 __all__ = ["create_app"]
 
@@ -79,4 +80,5 @@ def create_app(
     add_handlers(app)
     app.add_middleware(Guard, limits=limits, key=key)
     app.add_middleware(Counted, metrics=routes.metrics)
+    app.add_middleware(Traced)
     return app

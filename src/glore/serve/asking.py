@@ -96,7 +96,8 @@ class Asking:
         before = messages[:-1]
         system = None
         if before and before[0].role in ("system", "developer"):
-            system, before = before[0].text, before[1:]
+            # An empty one asks for nothing; optillm sends it with every request.
+            system, before = before[0].text if before[0].text.strip() else None, before[1:]
         if system is None and all(m.role == "user" for m in before):
             if before and self._served.refiner.layout.chat is not None:
                 raise invalid("messages", "turns of user and assistant must alternate")

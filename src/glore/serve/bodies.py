@@ -44,6 +44,11 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "parallel_tool_calls": (True, False),
         "response_format": ({"type": "text"},),
         "modalities": (["text"],),
+        # What its_hub and clients of vLLM send with every request.
+        "extra_body": ({},),
+        "add_generation_prompt": (True,),
+        "continue_final_message": (False,),
+        "include_stop_str_in_output": (False,),
     }
 )
 """Parameters that are not built → values with which they ask for nothing, besides null."""

@@ -28,6 +28,7 @@ from glore.serve.perform import Performer
 from glore.serve.playground import Browsed, playground_page
 from glore.serve.served import MODELS, STUDENT, Served
 from glore.serve.streaming import TextsSoFar
+from glore.serve.tracing import span_of_job
 from glore.serve.wire import Wire, event, model_entry, models_list, trace
 from glore.serve.work import Answer, Job, Sampling, Scores, Scoring
 from glore.serve.worker import Worker
@@ -226,6 +227,7 @@ class Routes:
             self.metrics.add("glore_disconnected_total")
             raise
         finally:
+            span_of_job(job.submitted, job.begun, time.time_ns(), _attributes(job, answered))
             gone.cancel()
             job.future.cancel()
             answered.cancel()
@@ -235,6 +237,24 @@ class Routes:
         self.metrics.add("glore_prompt_tokens_total", prompt, model=work.model)
         tokens = answer.completion_tokens
         self.metrics.add("glore_completion_tokens_total", tokens, model=work.model)
+
+
+def _attributes(job: Job, answered: asyncio.Future[Answer | Scores]) -> dict[str, str | int | bool]:
+    """What a span says of a job, in OpenTelemetry's words for generative models."""
+    work = job.work
+    if not isinstance(work, Sampling):
+        return {"glore.work": "score"}
+    said: dict[str, str | int | bool] = {
+        "glore.work": "sample",
+        "gen_ai.request.model": work.model,
+        "gen_ai.request.max_tokens": work.draw.max_tokens,
+        "gen_ai.usage.input_tokens": sum(p.n_tokens for p in work.prompts),
+    }
+    if answered.done() and not answered.cancelled() and answered.exception() is None:
+        answer = answered.result()
+        assert isinstance(answer, Answer)
+        said["gen_ai.usage.output_tokens"] = answer.completion_tokens
+    return said
 
 
 def _both(*futures: asyncio.Future[Any]) -> set[asyncio.Future[Any]]:

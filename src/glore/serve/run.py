@@ -19,6 +19,7 @@ from glore.serve.app import create_app
 from glore.serve.limits import Limits
 from glore.serve.playground import Browsed
 from glore.serve.served import Served
+from glore.serve.tracing import set_up_tracing
 
 __all__ = ["serve_run"]
 
@@ -35,9 +36,10 @@ def serve_run(
     """Serve a finished run. Returns when a SIGTERM has been obeyed: no new connection is taken, and
     accepted requests are answered. `say` gets a line when models are loaded, and warnings.
 
-    Raises ConfigError for an address that can't be had, before a model is loaded; RunError or
-    ModelError for a run that can't be served.
+    Raises ConfigError for an address that can't be had, or a package that tracing lacks, before a
+    model is loaded; RunError or ModelError for a run that can't be served.
     """
+    set_up_tracing()
     with _bound(host, port) as listener, Refiner.from_run(config.run_dir) as refiner:
         folder = config.run_dir / "models" / "student"
         served = Served.of(refiner, load_tokenizer(folder), config, _context(folder))
@@ -48,6 +50,9 @@ def serve_run(
                 log_level="warning",
                 access_log=False,
                 timeout_graceful_shutdown=limits.drain_seconds,
+                # Clients keep connections while they wait for something else. uvicorn's 5 seconds
+                # close one in the moment in which it is used again.
+                timeout_keep_alive=75,
                 server_header=False,
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -139,4 +140,8 @@ class Job:
 
     work: Sampling | Scoring
     on_text: Callable[[int, str], None] | None = None
+    submitted: int = dataclasses.field(default_factory=time.time_ns)
+    """Nanoseconds since 1970."""
+    begun: int | None = None
+    """When the models took it."""
     future: Future[Answer | Scores] = dataclasses.field(default_factory=Future)

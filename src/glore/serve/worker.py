@@ -90,6 +90,8 @@ class Worker:
                 taken.append(self._queue.popleft())
         # Outside the lock: a future that was cancelled just now calls `_forget`.
         ready = [job for job in taken if job.future.set_running_or_notify_cancel()]
+        for job in ready:
+            job.begun = time.time_ns()
         self._taken += ready
         return ready
 
