@@ -128,3 +128,7 @@ def test_the_second_way_of_a_difference_has_at_least_as_many_tokens(studied: Run
     for first, second in rows:
         spends = [float(text.rpartition("(")[2].split()[0]) for text in (first, second)]
         assert spends[0] <= spends[1] or f", {most} (" in second
+    (said,) = find_study("budget").findings(studied, studied.run_dir / "studies" / "budget")
+    way = said.partition("sampling in parallel is ")[2].partition(":")[0]
+    named = {part.partition(" (")[0] for part in said.split("(") if part.startswith(way)}
+    assert all(name.rpartition(", ")[0] == way for name in named), "no other way's numbers"

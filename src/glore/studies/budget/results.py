@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -202,17 +203,16 @@ def _by_id(scores: Sequence[StepScores]) -> dict[str, tuple[float, ...]]:
 def _at_equal_tokens(
     index: Index, ids: Sequence[str], places: Mapping[tuple[str, int], _Place]
 ) -> list[Measured]:
-    """The last step of every other way against each baseline with at least as many tokens; with the
-    most it has, where that is not enough.
+    """The first step beyond the draft and the last one of every other way, against each baseline
+    with at least as many tokens; with the most it has, where that is not enough.
     """
-    last: dict[str, int] = {}
+    steps_of: dict[str, list[int]] = {}
     for way, step in places:
-        last[way] = max(step, last.get(way, 0))
+        steps_of.setdefault(way, []).append(step)
+    draft = places[GREEDY, 1].mean_tokens
     values: dict[str, list[float]] = {}
     pairs: list[tuple[str, str]] = []
-    for way, step in last.items():
-        if way in BASELINES:
-            continue
+    for way, step in _compared_steps(steps_of, places, draft):
         mine = places[way, step]
         for baseline in BASELINES:
             steps = sorted(s for w, s in places if w == baseline)
@@ -226,6 +226,16 @@ def _at_equal_tokens(
             values[first], values[second] = mine.right, other.right
             pairs.append((first, second))
     return differences(index, EQUAL, ids, values, pairs)
+
+
+def _compared_steps(
+    steps_of: Mapping[str, Sequence[int]], places: Mapping[tuple[str, int], _Place], draft: float
+) -> Iterator[tuple[str, int]]:
+    """Way and step of everything that samples more than the draft, besides the baselines."""
+    for way, steps in steps_of.items():
+        beyond = [s for s in sorted(steps) if places[way, s].mean_tokens > 1.2 * draft]
+        if way not in BASELINES and beyond:
+            yield from dict.fromkeys((way, s) for s in (beyond[0], beyond[-1]))
 
 
 def budget_tables(config: RunConfig, folder: Path) -> list[TableView]:
@@ -276,14 +286,15 @@ def budget_findings(config: RunConfig, folder: Path) -> list[str]:
     rows = [m for m in found if m.table == EQUAL]
     curve = [m for m in found if m.table == CURVE and m.row[0] not in BASELINES]
     best = max(curve, key=lambda m: (m.value or 0.0, -(m.x or 0.0)))
-    against = [m for m in rows if m.row[0].startswith(f"{best.row[0]}, ")]
+    mine = re.compile(rf"{re.escape(best.row[0])}, \d+ \(")
+    against = [m for m in rows if mine.match(m.row[0])]
     shown = "; ".join(
         f"{points(Difference(m.value, m.low, m.high, m.n, m.gained, m.lost, m.p))} against "
-        f"{m.row[1]}"
+        f"{m.row[1]} ({m.row[0]})"
         for m in against
     )
     accuracy = 100 * (best.value or 0.0)
     return [
         f"The most accurate way besides sampling in parallel is {best.row[0]}: {accuracy:.1f} % "
-        f"with {best.x:.0f} tokens a question. At its last step, in points: {shown}."
+        f"with {best.x:.0f} tokens a question. At equal tokens, in points: {shown}."
     ]
