@@ -161,7 +161,7 @@ def test_the_tables_count_the_turns(studied: tuple[RunConfig, World]) -> None:
         assert cell.value == pytest.approx(tokens)
     for m in measured:
         if m.table == "rise-differences" and not any(", " in way for way in m.row):
-            first, second = (cells["rise-turns", (way,), f"turn {N_TURNS}"].value for way in m.row)
+            first, second = (cells["rise-turns", (way,), m.column].value for way in m.row)
             assert first is not None
             assert second is not None
             assert m.value == pytest.approx(first - second)

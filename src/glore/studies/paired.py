@@ -62,6 +62,7 @@ def differences(
     problem_ids: Sequence[str],
     values: Mapping[str, Sequence[float]],
     pairs: Iterable[tuple[str, str]],
+    column: str = "difference",
 ) -> list[Measured]:
     """First minus second on the same problems, a row for each pair of ways. `values`: way → one
     value per problem, in the order of the ids.
@@ -71,7 +72,7 @@ def differences(
         difference(
             table,
             (first, second),
-            "difference",
+            column,
             index.resampler.paired(units, values[first], values[second]),
         )
         for first, second in pairs

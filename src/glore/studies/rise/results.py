@@ -101,6 +101,7 @@ def played(ctx: StageContext, variant: Variant, mode: str) -> Played:
     inputs=tuple(map(turns_name, VARIANTS)),
     reads=("evaluation.bootstrap_samples",),
     opens=lambda _: (),
+    version=2,
 )
 def results(ctx: StageContext) -> None:
     """All numbers of the tables."""
@@ -160,23 +161,25 @@ def _changes(index: Index, ids: Sequence[str], found: dict[str, Played]) -> list
 
 
 def _one_at_a_time(index: Index, ids: Sequence[str], found: dict[str, Played]) -> list[Measured]:
-    """At the last turn: each variant against the one that differs in one thing."""
+    """Each variant against the one that differs in one thing, at turn 2 and at the last turn: a
+    model that changes every attempt looks harmless at every other turn.
+    """
     about = {v.name: v.about for v in VARIANTS}
-    rise = found[about[RISE]]
-    values = {way: p.right(N_TURNS) for way, p in found.items()}
-    voted, first = f"{about[RISE]}, {VOTED}", f"{about[RISE]}, turn 1"
-    values |= {voted: rise.voted(), first: rise.right(1)}
     pairs = [
         (about[GLORE_RIGHT], about[GLORE]),
         (about[ROUND_1], about[ONLY_WRONG]),
         (about[ROUND_1], about[ONLY_TARGETS]),
         (about[RISE], about[ROUND_1]),
-        (about[RISE], first),
-        (voted, about[RISE]),
-        (about[RISE], about[GLORE_RIGHT]),
-        (about[RISE], about[GLORE]),
+        (about[RISE], f"{about[RISE]}, {VOTED}"),
+        *((way, f"{way}, turn 1") for way in found),
     ]
-    return differences(index, ONE_AT_A_TIME, ids, values, pairs)
+    out = []
+    for turn in (2, N_TURNS):
+        values = {way: p.right(turn) for way, p in found.items()}
+        values |= {f"{way}, turn 1": p.right(1) for way, p in found.items()}
+        values[f"{about[RISE]}, {VOTED}"] = found[about[RISE]].voted()
+        out += differences(index, ONE_AT_A_TIME, ids, values, pairs, f"turn {turn}")
+    return out
 
 
 def _in_frame(index: Index, ids: Sequence[str], found: dict[str, Played]) -> list[Measured]:
@@ -228,8 +231,8 @@ def rise_tables(config: RunConfig, folder: Path) -> list[TableView]:
         pivot(
             found,
             ONE_AT_A_TIME,
-            f"RISE · one difference at a time, greedy, turn {N_TURNS}",
-            "First minus second, paired on the same test questions.",
+            "RISE · one difference at a time, greedy",
+            "First minus second, paired on the same test questions, at two turns.",
             ("first", "second"),
             n_column=True,
         ),
@@ -265,20 +268,19 @@ def rise_findings(config: RunConfig, folder: Path) -> list[str]:
     found = read_measured(folder, results.name)
     about = {v.name: v.about for v in VARIANTS}
 
-    def effect(first: str, second: str) -> str:
-        m = find(found, ONE_AT_A_TIME, (first, second), "difference")
+    def effect(first: str, second: str, turn: int = N_TURNS) -> str:
+        m = find(found, ONE_AT_A_TIME, (first, second), f"turn {turn}")
         return points(Difference(m.value, m.low, m.high, m.n, m.gained, m.lost, m.p))
 
     rise, glore = about[RISE], about[GLORE]
     return [
-        f"From its first to its last turn, RISE moves by {effect(rise, f'{rise}, turn 1')} points "
-        f"without a reward model; GLoRe's refiner, asked as often, ends {effect(rise, glore)} "
-        "points below it.",
-        f"Right drafts in training move the last turn of GLoRe's refiner by "
-        f"{effect(about[GLORE_RIGHT], glore)} points, and that of RISE's first round by "
-        f"{effect(about[ROUND_1], about[ONLY_WRONG])}.",
-        f"Of the other differences, reward weights instead of right targets alone move RISE by "
-        f"{effect(about[ROUND_1], about[ONLY_TARGETS])} points, its own turns by "
-        f"{effect(rise, about[ROUND_1])}, and the majority over its turns instead of the last one "
-        f"by {effect(f'{rise}, {VOTED}', rise)}.",
+        f"Asked once more, RISE moves by {effect(rise, f'{rise}, turn 1', 2)} points without a "
+        f"reward model, and GLoRe's refiner by {effect(glore, f'{glore}, turn 1', 2)}.",
+        f"Right drafts in training move turn 2 of GLoRe's refiner by "
+        f"{effect(about[GLORE_RIGHT], glore, 2)} points, and that of RISE's first round by "
+        f"{effect(about[ROUND_1], about[ONLY_WRONG], 2)}.",
+        f"Of the other differences, at turn {N_TURNS}: reward weights instead of right targets "
+        f"alone {effect(about[ROUND_1], about[ONLY_TARGETS])} points, own turns "
+        f"{effect(rise, about[ROUND_1])}, the last turn instead of the majority "
+        f"{effect(rise, f'{rise}, {VOTED}')}.",
     ]
