@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from pathlib import Path
@@ -38,11 +39,15 @@ if __name__ == "__main__":
     (folder / "small" / "models" / "student" / "config.json").write_text("{}")
     glore.serve.run.Refiner = SmallRefiner
     glore.serve.run.load_tokenizer = lambda path: tiny_tokenizer()
-    glore.serve.run.serve_run(
-        RunConfig(name="small", runs_dir=str(folder)),
-        host="127.0.0.1",
-        port=port,
-        limits=Limits(),
-        key=None,
-        say=lambda line: print(line, flush=True),
-    )
+    before = len(gc.get_objects())
+    try:
+        glore.serve.run.serve_run(
+            RunConfig(name="small", runs_dir=str(folder)),
+            host="127.0.0.1",
+            port=port,
+            limits=Limits(),
+            key=None,
+            say=lambda line: print(line, flush=True),
+        )
+    finally:
+        print(f"garbage is looked for in {len(gc.get_objects())} of {before} objects", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import signal
 import socket
@@ -64,6 +65,9 @@ def serve_run(
             f"serving {config.run_dir} at {url}, for people at {url.removesuffix('v1')}; Ctrl-C or "
             "SIGTERM ends it"
         )
+        # The libraries and models are a million objects that stay to the end. Looking through them
+        # for garbage takes seconds, several times after the last answer.
+        gc.freeze()
         # uvicorn raises the signal again after it has drained; for SIGTERM that is the end we want.
         before = signal.signal(signal.SIGTERM, lambda *_: None)
         try:
