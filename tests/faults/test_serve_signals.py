@@ -55,7 +55,7 @@ def test_a_signal_lets_accepted_requests_finish(
                 process.send_signal(sent)
                 answer = asked.result().json()
             assert [c["text"] for c in answer["choices"]] == ["#### 1"] * 2
-            # Loaded libraries and models are left out, or the end of a large run takes half a minute.
+            # What was loaded is left out, or the end of a large run takes half a minute.
             (last,) = re.findall(r"in (\d+) of (\d+) objects", process.stdout.read())
             assert int(last[0]) < int(last[1]) / 2
             assert process.wait(30) == code
