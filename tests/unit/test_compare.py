@@ -69,6 +69,16 @@ def test_a_difference_is_paired_on_shared_questions():
     assert d.high - d.low < 0.15
 
 
+def test_p_with_many_differing_questions():
+    first = made("a", [1] * 30 + [0] * 170)
+    second = made("b", [0] * 30 + [1] * 60 + [0] * 110)
+    _, row = compare(alone(first, second))
+    assert (row.difference.gained, row.difference.lost) == (60, 30)
+    exact = 2 * sum(math.comb(90, k) for k in range(31)) / 2**90  # more than 64 bits
+    assert row.difference.p == pytest.approx(exact)
+    assert exact < 0.003
+
+
 def test_pairs_need_the_same_id_and_the_same_text():
     flags = [1, 0] * 50
     first = made("a", flags)

@@ -254,7 +254,8 @@ def _mcnemar(
     a, b = outcomes
     if a.keys() != b.keys():
         return 0, 0, None
-    gained, lost = sum(a[q] > b[q] for q in a), sum(a[q] < b[q] for q in a)
+    # Python's integers: numpy's overflow in powers of two.
+    gained, lost = sum(bool(a[q] > b[q]) for q in a), sum(bool(a[q] < b[q]) for q in a)
     return gained, lost, mcnemar_p(gained, lost)
 
 
