@@ -103,7 +103,7 @@ def test_on_a_gpu_the_loss_is_read_every_tenth_step_and_batches_travel_by_themse
     tmp_path: Path,
 ) -> None:
     on_gpu, on_cpu, asked = (
-        fit._arguments(TrainSettings(log_steps=n), tmp_path, 5, 0, cpu)
+        fit._arguments(TrainSettings(log_steps=n), tmp_path, 5, 0, cpu, [])
         for n, cpu in ((0, False), (0, True), (3, True))
     )
     assert (on_gpu.logging_steps, on_cpu.logging_steps, asked.logging_steps) == (10, 1, 3)
@@ -234,6 +234,6 @@ def test_a_transformers_without_activation_checkpointing_is_asked_by_the_older_n
     }
     monkeypatch.setattr(fit, "TrainingArguments", Older)
     assert fit._checkpointing(True) == {"gradient_checkpointing": True}
-    arguments = fit._arguments(TrainSettings(gradient_checkpointing=True), tmp_path, 1, 0, True)
+    arguments = fit._arguments(TrainSettings(gradient_checkpointing=True), tmp_path, 1, 0, True, [])
     assert arguments.gradient_checkpointing is True
-    assert fit._arguments(TrainSettings(), tmp_path, 1, 0, True).gradient_checkpointing is False
+    assert fit._arguments(TrainSettings(), tmp_path, 1, 0, True, []).gradient_checkpointing is False

@@ -110,7 +110,7 @@ def one_step(
         settings,
         packing,
         model=model,
-        args=fit._arguments(settings, folder, 1, 0, True),
+        args=fit._arguments(settings, folder, 1, 0, True, []),
         train_dataset=batches,
     )
     loss = trainer.compute_loss(model, batches[0])

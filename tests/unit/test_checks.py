@@ -352,7 +352,7 @@ def test_whatever_the_settings_take_the_trainer_takes(name: str, tmp_path: Path)
     for value in edges(TrainSettings.model_fields[name]):
         settings = TrainSettings.model_validate({name: value})
         assert plan_batches([5, 6], settings.batch_size, settings.epochs, settings.max_steps, 0)
-        _arguments(settings, tmp_path, 3, 1, True)
+        _arguments(settings, tmp_path, 3, 1, True, [])
 
 
 def test_whatever_the_settings_take_peft_takes() -> None:

@@ -283,6 +283,8 @@ class RayEngineSettings(EngineSettings):
     @classmethod
     def _torch_inside(cls, inner: object) -> object:
         """`auto` would choose for this machine, and the workers may be on others."""
+        if isinstance(inner, AutoEngineSettings) and "kind" not in inner.model_fields_set:
+            inner = inner.model_dump(exclude_unset=True)
         return {"kind": "torch", **inner} if isinstance(inner, Mapping) else inner
 
     @model_validator(mode="after")
