@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from glore.serve.app import create_app
 from glore.serve.every_mark import marks
 from glore.serve.keys import KEY_VARIABLE, read_key
 from glore.serve.limits import Limits
-from glore.serve.served import Served
+from glore.serve.served import MODELS, Served
 from glore.serve.tracing import WANTED, set_up_tracing
 from glore.where import first_bad_step
 from support.fakes import FunctionEngine
@@ -167,7 +168,9 @@ def test_best_of_n_and_majority_choose(client: httpx2.Client) -> None:
     for model, chosen in (("best-of-n", ANSWERS[1]), ("majority", None)):
         answer = ask(client, model, best_of=24, seed=3).json()
         (choice,) = answer["choices"]
-        assert choice["message"]["reasoning_content"].count("Solution ") == 24
+        work = choice["message"]["reasoning_content"]
+        assert len(re.findall(r"(?m)^Solution \d+$", work)) == 24
+        assert len(re.findall(r"(?m)^Solution \d+: .*, chosen$", work)) == 1
         text = choice["message"]["content"]
         assert text == chosen or (chosen is None and text.endswith("#### 5"))
         assert answer["usage"]["completion_tokens"] > 24 * 5
@@ -186,7 +189,7 @@ def test_completions_of_a_list_are_those_of_each_prompt(client: httpx2.Client) -
 
 
 def test_streams_hold_the_same_answer(client: httpx2.Client) -> None:
-    for model in ("student", "glore", "glore-iterated", "majority"):
+    for model in MODELS:
         whole = ask(client, model, seed=1).json()
         options = {"include_usage": True}
         *pieces, last = events(ask(client, model, seed=1, stream=True, stream_options=options))
@@ -248,6 +251,64 @@ def test_the_student_streams_what_is_drawn(models: Models) -> None:
         for index in (0, 1):
             texts = [c["text"] for p in pieces for c in p["choices"] if c["index"] == index]
             assert "".join(texts) == engine.parts[-1]
+
+
+def work_until(lines: Iterator[str], end: str) -> str:
+    """Read a stream until the work holds `end`, without any of the answer. Returns that work."""
+    work = ""
+    while end not in work:
+        line = next(lines)
+        if "{" in line:
+            (choice,) = json.loads(line.removeprefix("data: "))["choices"]
+            assert not choice["delta"].get("content")
+            work += choice["delta"].get("reasoning_content", "")
+    return work
+
+
+@pytest.mark.parametrize("model", ["glore", "glore-iterated"])
+def test_glore_streams_its_work(models: Models, model: str) -> None:
+    gate = threading.Event()
+
+    def refined(request: Request, seed: int) -> str:
+        assert gate.wait(30)
+        return "right\n#### 7"
+
+    # The local refinement is drawn first, and told after the global one.
+    models.served.refiner.refiner = FunctionEngine(refined)
+    body = {"model": model, "messages": [{"role": "user", "content": "q"}], "stream": True}
+    with connected(create_app(models.served)) as client:
+        with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            lines = answer.iter_lines()
+            work = work_until(lines, "\n0.25 0.25  #### 8")  # no refinement has begun
+            gate.set()
+            work += work_until(lines, "Scores: draft 0.250, global 0.950 (chosen), local 0.950")
+            rest = "".join(lines)
+        assert work.index("Draft") < work.index("Global") < work.index("Local")
+        assert '"content": "#### 7"' in rest
+        assert rest.endswith("data: [DONE]")
+        message = ask(client, model).json()["choices"][0]["message"]
+        assert message["reasoning_content"] == work
+
+
+def test_best_of_n_streams_the_solutions_before_their_scores(models: Models) -> None:
+    gate, orm = threading.Event(), models.served.refiner.orm
+
+    class Waiting:
+        def score(self, items: list[tuple[str, tuple[str, ...]]]) -> list[tuple[float, ...]]:
+            assert gate.wait(30)
+            return orm.score(items)
+
+    models.served.refiner.orm = Waiting()
+    messages = [{"role": "user", "content": "q"}]
+    body = {"model": "best-of-n", "messages": messages, "stream": True, "best_of": 2}
+    with connected(create_app(models.served)) as client:
+        with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            lines = answer.iter_lines()
+            assert "score" not in work_until(lines, "Solution 2\n")
+            gate.set()
+            rest = work_until(lines, "Solution 2: score 0.") + "".join(lines)
+        assert ", chosen" in rest
+        assert '"content": ' in rest
 
 
 def test_stops_are_looked_for_in_the_answer(client: httpx2.Client, models: Models) -> None:

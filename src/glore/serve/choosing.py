@@ -22,6 +22,7 @@ __all__ = [
     "cut",
     "drawn",
     "solution_text",
+    "solutions_text",
 ]
 
 
@@ -80,6 +81,13 @@ def solution_text(steps: Sequence[str], how: StepFormat) -> str:
     return how.end.join(steps)
 
 
+def solutions_text(served: Served, completions: Sequence[Completion]) -> str:
+    """The solutions to choose from, as text for people."""
+    how = served.refiner.layout.steps
+    texts = [solution_text(chosen(served, c).steps, how) for c in completions]
+    return "\n\n".join(f"Solution {n}\n{text}" for n, text in enumerate(texts, start=1))
+
+
 def cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
     """The text before the first of the stops, and whether there is one."""
     places = [place for stop in stops if (place := text.find(stop)) >= 0]
@@ -93,13 +101,13 @@ def _choice(
     notes: Sequence[str],
     draw: Draw,
 ) -> Choice:
-    how = served.refiner.layout.steps
-    texts = [solution_text(chosen(served, c).steps, how) for c in completions]
-    work = "\n\n".join(
-        f"Solution {n} ({note}{', chosen' if n - 1 == index else ''})\n{text}"
-        for n, (text, note) in enumerate(zip(texts, notes, strict=True), start=1)
-    )
-    text, is_cut = cut(texts[index], draw.stops)
+    steps = chosen(served, completions[index]).steps
+    text, is_cut = cut(solution_text(steps, served.refiner.layout.steps), draw.stops)
+    verdicts = [
+        f"\nSolution {n}: {note}{', chosen' if n - 1 == index else ''}"
+        for n, note in enumerate(notes, start=1)
+    ]
+    work = f"{solutions_text(served, completions)}\n{''.join(verdicts)}"
     return Choice(text, "stop" if is_cut else _reason(completions[index]), work)
 
 

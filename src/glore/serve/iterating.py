@@ -15,7 +15,8 @@ from glore.engines.protocol import Completion, Request, check_scores
 from glore.records import Refinement
 from glore.refiner import Refiner
 from glore.serve.choosing import cut, solution_text
-from glore.serve.refining import KINDS, asked, refining, work_text
+from glore.serve.progress import Progress, Tell, tells_of, work_text
+from glore.serve.refining import KINDS, asked, refining
 from glore.serve.served import Served
 from glore.serve.work import Answer, Choice, Draw, Job, Sampling
 from glore.solutions import completion_text
@@ -34,6 +35,8 @@ class _Candidate:
     steps: tuple[str, ...]
     completion: Completion
     n_tokens: int
+    tell: Tell | None
+    """Who is told the work so far."""
     work: list[str] = dataclasses.field(default_factory=list)
     """What each round did, as text."""
 
@@ -47,9 +50,11 @@ def iterate_jobs(served: Served, jobs: Sequence[Job]) -> None:
         going = _called_wrong(models, going)
         if not going:
             break
-        refiner = refining(models.refiner, [(c.draw, 0) for c in going])
+        before = ["\n\n".join([*c.work, f"Round {number}\n"]) for c in going]
+        progress = Progress(models, [c.tell for c in going], before)
+        refiner = refining(models.refiner, [(c.draw, 0) for c in going], progress)
         own = Refiner(
-            models.student, refiner, models.orm, models.sorm, models.options, models.layout
+            models.student, refiner, progress.orm, progress.sorm, models.options, models.layout
         )
         found = own.refine([c.question for c in going], [c.steps for c in going])
         for candidate, refinement in zip(going, found, strict=True):
@@ -75,10 +80,12 @@ def _drafts(served: Served, jobs: Sequence[Job]) -> list[_Candidate]:
     ]
     drawn = {r.request.id: r.completions[0] for r in served.refiner.student.run(requests)}
     found = []
-    for n, (question, (draw, _)) in enumerate(zip(questions, draws, strict=True)):
+    for n, (question, (draw, _), tell) in enumerate(
+        zip(questions, draws, tells_of(jobs), strict=True)
+    ):
         completion = drawn[f"q{n}"]
         steps = completion_text(completion.text, layout.steps).steps
-        found.append(_Candidate(question, draw, steps, completion, completion.n_tokens))
+        found.append(_Candidate(question, draw, steps, completion, completion.n_tokens, tell))
     return found
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from glore.engines.partial import OnText, StreamsText
 from glore.engines.protocol import Completion, Request, Result, check_scores
 from glore.seeds import stable_seed
-from glore.serve.choosing import best_of, by_majority, chosen, drawn
+from glore.serve.choosing import best_of, by_majority, chosen, drawn, solutions_text
 from glore.serve.iterating import iterate_jobs
 from glore.serve.refining import refine_jobs
 from glore.serve.served import BEST_OF_N, GLORE, ITERATED, STUDENT, Served
@@ -115,12 +115,19 @@ class Performer:
             if len(found[job]) < len(work.prompts):
                 continue
             if work.model == BEST_OF_N:
+                self._tell_solutions(job, found[job])
                 to_choose.append(job)
             else:
                 way = drawn if work.model == STUDENT else by_majority
                 _finish(self._served, job, found.pop(job), way)
         if to_choose:
             self._choose(to_choose, found)
+
+    def _tell_solutions(self, job: Job, found: dict[int, tuple[Completion, ...]]) -> None:
+        """Tell a client the solutions of each choice while they wait for their scores."""
+        if job.on_text is not None:
+            for index, completions in enumerate(_by_choice(job, found)):
+                job.on_text(index, solutions_text(self._served, completions))
 
     def _choose(
         self, jobs: Sequence[Job], found: dict[Job, dict[int, tuple[Completion, ...]]]
@@ -173,13 +180,20 @@ def _finish(served: Served, job: Job, found: dict[int, tuple[Completion, ...]], 
     """Answer a job by its completions, in the order of its prompts."""
     work = job.work
     assert isinstance(work, Sampling)
-    choices = [
-        way(served, found[index][start : start + work.best_of], work.draw)
+    choices = [way(served, completions, work.draw) for completions in _by_choice(job, found)]
+    n_tokens = sum(c.n_tokens for completions in found.values() for c in completions)
+    job.future.set_result(Answer(tuple(choices), n_tokens))
+
+
+def _by_choice(job: Job, found: dict[int, tuple[Completion, ...]]) -> list[tuple[Completion, ...]]:
+    """The completions of each choice: n of the first prompt, then of the second, …"""
+    work = job.work
+    assert isinstance(work, Sampling)
+    return [
+        found[index][start : start + work.best_of]
         for index in range(len(work.prompts))
         for start in range(0, work.n * work.best_of, work.best_of)
     ]
-    n_tokens = sum(c.n_tokens for completions in found.values() for c in completions)
-    job.future.set_result(Answer(tuple(choices), n_tokens))
 
 
 def _groups(jobs: Sequence[Job]) -> list[list[Job]]:

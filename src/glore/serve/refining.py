@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from glore.decisions import GLOBAL, LOCAL_SORM
 from glore.engines.lifetime import Closable
 from glore.engines.protocol import Completion, Engine, FollowUp, Request, Result
-from glore.prompts import BAD_MARK, StepFormat
+from glore.prompts import StepFormat
 from glore.records import Refinement
 from glore.refiner import Refiner
 from glore.seeds import stable_seed
 from glore.serve.choosing import cut, solution_text
 from glore.serve.every_mark import every_candidate
+from glore.serve.progress import Progress, tells_of, work_text
 from glore.serve.served import Served
 from glore.serve.work import Answer, Choice, Draw, Job, Sampling
 
-__all__ = ["KINDS", "Around", "asked", "refine_jobs", "refining", "work_text"]
+__all__ = ["KINDS", "Around", "asked", "refine_jobs", "refining"]
 
 KINDS = {"global": GLOBAL, "local": LOCAL_SORM}
 """Kind of a candidate → that of its request."""
@@ -42,15 +43,17 @@ def asked(jobs: Sequence[Job]) -> tuple[list[str], list[tuple[Draw, int]]]:
     return questions, draws
 
 
-def refining(engine: Engine, draws: Sequence[tuple[Draw, int]]) -> Around:
-    """The refiner's engine, so that each refinement has the tokens that its client asked for."""
+def refining(engine: Engine, draws: Sequence[tuple[Draw, int]], progress: Progress) -> Around:
+    """The refiner's engine, so that each refinement has the tokens that its client asked for, and
+    is told to `progress`.
+    """
 
     def change(request: Request) -> Request:
         tokens = draws[_index(request.id)][0].max_tokens
         params = dataclasses.replace(request.params, max_new_tokens=tokens)
         return dataclasses.replace(request, params=params)
 
-    return Around(engine, change)
+    return Around(engine, change, progress)
 
 
 def refine_jobs(served: Served, jobs: Sequence[Job]) -> None:
@@ -69,8 +72,9 @@ def refine_jobs(served: Served, jobs: Sequence[Job]) -> None:
         return dataclasses.replace(request, seeds=(seed,), params=params)
 
     given = served.refiner
-    student, refiner = Around(given.student, draft), refining(given.refiner, draws)
-    own = Refiner(student, refiner, given.orm, given.sorm, given.options, given.layout)
+    progress = Progress(given, tells_of(jobs))
+    student, refiner = Around(given.student, draft), refining(given.refiner, draws, progress)
+    own = Refiner(student, refiner, progress.orm, progress.sorm, given.options, given.layout)
     found = own.refine(questions)
     ended = {**student.completions, **refiner.completions}
     works = [job.work for job in jobs if isinstance(job.work, Sampling)]
@@ -96,10 +100,17 @@ def refine_jobs(served: Served, jobs: Sequence[Job]) -> None:
 
 
 class Around(Closable):
-    """An engine whose requests are changed by `change`, and whose completions are kept."""
+    """An engine whose requests are changed by `change`, and whose completions are kept. Those of
+    refinements are told to `progress`.
+    """
 
-    def __init__(self, engine: Engine, change: Callable[[Request], Request]) -> None:
-        self._engine, self._change = engine, change
+    def __init__(
+        self,
+        engine: Engine,
+        change: Callable[[Request], Request],
+        progress: Progress | None = None,
+    ) -> None:
+        self._engine, self._change, self._progress = engine, change, progress
         self.completions: dict[str, Completion] = {}
 
     @property
@@ -111,8 +122,14 @@ class Around(Closable):
         self, requests: Iterable[Request], follow_up: FollowUp | None = None
     ) -> Iterator[Result]:
         """As the real engine, which stays open."""
+        if self._progress is not None:
+            self._progress.begin()
         for result in self._engine.run(map(self._change, requests), follow_up):
-            self.completions[result.request.id] = result.completions[0]
+            name, (completion,) = result.request.id, result.completions
+            self.completions[name] = completion
+            if self._progress is not None:
+                kind = next(kind for kind, of in KINDS.items() if name.endswith(f"/{of}"))
+                self._progress.refined(_index(name), kind, completion)
             yield result
 
 
@@ -126,24 +143,6 @@ def _choice(
     text, is_cut = cut(solution_text(steps, how), draw.stops)
     reason = "length" if completion.stop == "length" and not is_cut else "stop"
     return Choice(text, reason, work_text(refinement), refinement)
-
-
-def work_text(refinement: Refinement) -> str:
-    """Draft, marks and candidates with their scores, as text for people."""
-    r = refinement
-    verdict = "needs work" if r.needs_work else "looks right"
-    lines = [f"Draft ({verdict}; ORM and SORM of every step)"]
-    for i, (step, orm, sorm) in enumerate(zip(r.draft, r.orm_scores, r.sorm_scores, strict=True)):
-        mark = f"{BAD_MARK} " if i == r.marked_step else ""
-        lines.append(f"{orm:.2f} {sorm:.2f}  {mark}{step}")
-    for i, (kind, steps, score) in enumerate(
-        zip(r.candidate_kinds, r.candidates, r.candidate_scores, strict=True)
-    ):
-        lines.append("")
-        name = "Draft" if kind == "draft" else f"{kind.capitalize()} refinement"
-        lines.append(f"{name} (score {score:.3f}{', chosen' if i == r.chosen else ''})")
-        lines += steps if kind != "draft" else ()
-    return "\n".join(lines)
 
 
 def _index(request_id: str) -> int:

@@ -146,9 +146,10 @@ class Routes:
         wire = Wire(work, is_chat, bool(options and options.include_usage))
         if not body.stream:
             return JSONResponse(wire.whole(await self._answer(work, request)))
-        texts = TextsSoFar(asyncio.get_running_loop(), work.draw.stops)
+        is_work = work.model != STUDENT
+        texts = TextsSoFar(asyncio.get_running_loop(), work.draw.stops, is_work)
         # A full queue is refused before the stream begins.
-        job = self._submit(work, texts.take if work.model == STUDENT else None)
+        job = self._submit(work, texts.take)
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return StreamingResponse(
             self._stream(wire, job, texts, request),

@@ -14,13 +14,16 @@ __all__ = ["TextsSoFar"]
 
 
 class TextsSoFar:
-    """The texts of a request's choices so far. Only the latest is kept, however slow a client is.
+    """The texts of a request's choices so far; for a composite model, its work on them. Only the
+    latest is kept, however slow a client is.
 
-    `stops`: those of the request; nothing of them is sent.
+    `stops`: those of the request; nothing of them is sent, except in work.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, stops: Sequence[str]) -> None:
-        self._loop, self._stops = loop, stops
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, stops: Sequence[str], is_work: bool = False
+    ) -> None:
+        self._loop, self._stops, self._is_work = loop, () if is_work else stops, is_work
         self._latest: dict[int, str] = {}
         self._sent: dict[int, str] = {}
         self._changed = asyncio.Event()
@@ -65,5 +68,6 @@ class TextsSoFar:
     def check(self, answer: Answer) -> None:
         """Raises RuntimeError where a choice does not begin with what was sent of it."""
         for index, text in self._sent.items():
-            if not answer.choices[index].text.startswith(text):
+            choice = answer.choices[index]
+            if not (choice.work if self._is_work else choice.text).startswith(text):
                 raise RuntimeError("a choice does not begin with what was streamed of it")

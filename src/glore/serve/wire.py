@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 
+from glore.serve.served import COMPOSITE
 from glore.serve.work import Answer, Choice, Sampling
 
 __all__ = ["Wire", "event", "model_entry", "models_list", "trace"]
@@ -38,17 +39,20 @@ class Wire:
                 yield self._piece(index, {"role": "assistant", "content": ""})
 
     def part(self, index: int, text: str) -> Json:
-        """A part of a choice's text that has been drawn."""
-        return self._piece(index, {"content": text})
+        """A part of a choice's text that has been drawn, or of the work of a composite model."""
+        is_work = self.work.model in COMPOSITE
+        return self._piece(index, {"reasoning_content" if is_work else "content": text})
 
     def pieces(self, answer: Answer, sent: Mapping[int, int]) -> Iterator[Json]:
         """The answer as a stream, line by line; a composite model's work first. `sent`: characters
-        of each choice's text that were sent as parts.
+        of each choice that were sent as parts.
         """
+        is_work = self.work.model in COMPOSITE
         for index, choice in enumerate(answer.choices):
-            for text in choice.work.splitlines(keepends=True):
+            begin = sent.get(index, 0)
+            for text in choice.work[begin if is_work else 0 :].splitlines(keepends=True):
                 yield self._piece(index, {"reasoning_content": text})
-            for text in choice.text[sent.get(index, 0) :].splitlines(keepends=True):
+            for text in choice.text[0 if is_work else begin :].splitlines(keepends=True):
                 yield self._piece(index, {"content": text})
             yield self._piece(index, {}, choice.finish_reason)
         if self.include_usage:

@@ -134,8 +134,8 @@ class Scores:
 class Job:
     """A request that waits or is worked on. Its future gets an Answer or Scores.
 
-    `on_text` is told, in the worker's thread, the index of a choice of the student and its text so
-    far, where the engine can say (`glore.engines.partial`).
+    `on_text` is told, in the worker's thread, the index of a choice and the beginning of its text,
+    where the engine can say (`glore.engines.partial`); of a composite model's, of its `work`.
     """
 
     work: Sampling | Scoring
