@@ -34,6 +34,17 @@ def rows(n: int = 6, classes: int = 0) -> list[Row]:
     return made
 
 
+def soft_rows(n: int = 6) -> list[Row]:
+    """Every second row has soft labels; the others keep their classes."""
+    rng = np.random.default_rng(1)
+    made = rows(n, classes=2)
+    for i in range(0, n, 2):
+        soft = rng.random(len(made[i].ids)).astype(np.float32)
+        targets = np.where(made[i].targets == IGNORED, np.float32(IGNORED), soft)
+        made[i] = Row(made[i].ids, targets)
+    return made
+
+
 def slow_loss(model: torch.nn.Module, batch: list[Row]) -> torch.Tensor:
     """Mean over the scored positions, one unpadded row at a time."""
     total, n = torch.zeros(()), 0
@@ -102,6 +113,59 @@ def test_step_loss_is_the_mean_over_kept_steps(architecture: str, tmp_path: Path
     assert run_fit(model, made, settings, tmp_path) == pytest.approx(
         slow_loss(twin, made).item(), rel=1e-5
     )
+
+
+def by_hand(model: torch.nn.Module, made: list[Row]) -> torch.Tensor:
+    """Mean of −p log P(good) − (1 − p) log P(bad), one scored position at a time."""
+    terms = []
+    for row in made:
+        logits = model(input_ids=torch.tensor(row.ids[None].astype(np.int64))).logits[0].double()
+        for (bad, good), p in zip(logits, row.targets.tolist(), strict=True):
+            if p != IGNORED:
+                good_is_likely = 1 / (1 + torch.exp(bad - good))
+                terms.append(
+                    -p * torch.log(good_is_likely) - (1 - p) * torch.log(1 - good_is_likely)
+                )
+    return torch.stack(terms).mean()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"batch_size": 2, "gradient_accumulation": 3}, {"batch_tokens": 200, "max_length": 64}],
+    ids=["padded", "accumulated", "packed"],
+)
+def test_a_soft_label_is_learned_with_the_cross_entropy_of_both_classes(
+    changes: dict[str, int], tmp_path: Path
+) -> None:
+    made = soft_rows()
+    settings = TrainSettings(
+        **{"batch_size": 6, "learning_rate": 1e-3, "warmup_ratio": 0.0, "max_steps": 1, **changes}
+    )
+    model, twin = (without_dropout(tiny_step_model("llama")) for _ in range(2))
+    loss = by_hand(twin, made)
+    assert run_fit(model, made, settings, tmp_path) == pytest.approx(loss.item(), rel=1e-5)
+    optimizer = torch.optim.AdamW(twin.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(twin.parameters(), settings.max_grad_norm)
+    optimizer.step()
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        assert (a - b).abs().mean() < 2e-5
+
+
+def test_a_soft_label_is_so_many_copies_of_its_two_classes(tmp_path: Path) -> None:
+    """One soft label of 3 / 4 and four hard ones, three of which are good, weigh the same."""
+    ids = np.arange(5, 13, dtype=np.int32)
+    blank = np.full(8, IGNORED, dtype=np.int32)
+    good, bad, soft = blank.copy(), blank.copy(), blank.astype(np.float32)
+    good[-1], bad[-1], soft[-1] = 1, 0, 0.75
+    settings = TrainSettings(batch_size=4, learning_rate=1e-3, warmup_ratio=0.0, max_steps=1)
+    hard = merged_rows([Row(ids, good)] * 3 + [Row(ids, bad)])
+    a, b = (without_dropout(tiny_step_model("llama")) for _ in range(2))
+    assert run_fit(a, hard, settings, tmp_path / "a") == pytest.approx(
+        run_fit(b, merged_rows([Row(ids, soft)] * 4), settings, tmp_path / "b"), rel=1e-5
+    )
+    for p, q in zip(a.parameters(), b.parameters(), strict=True):
+        assert (p - q).abs().mean() < 2e-5
 
 
 @pytest.mark.parametrize("classes", [0, 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -75,6 +76,14 @@ def step_examples(n: int = 16) -> list[StepExample]:
             (True, i % 3 != 0),
         )
         for i in range(n)
+    ]
+
+
+def soft_examples() -> list[StepExample]:
+    """The same with soft labels in two thirds of them."""
+    return [
+        e if i % 3 == 0 else dataclasses.replace(e, labels=(0.8, 0.7) if i % 2 == 0 else (0.25, 0))
+        for i, e in enumerate(step_examples())
     ]
 
 

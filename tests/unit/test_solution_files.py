@@ -323,8 +323,8 @@ def test_labels_to_train_on():
     assert sum(left_out.values()) == 1
     assert all(all(s.kept) for s in found)
     soft = [LabelledSolution("Q", steps, (1.0, 0.25, 0.0))]
-    with pytest.raises(DataError, match=r"f, solution 1: its labels are soft.*--threshold"):
-        training_solutions(soft, LabelRule("prm"), "f")
+    found, _ = training_solutions(soft, LabelRule("prm"), "f")
+    assert found[0].labels == (1.0, 0.25, 0.0)
     found, _ = training_solutions(soft, LabelRule("prm", threshold=0.0), "f")
     assert found[0].labels == (True, True, False)
     with pytest.raises(ConfigError, match="a reward model can be orm, sorm, prm, contrastive"):
@@ -365,6 +365,28 @@ def test_train_then_score(tmp_path, base):
     assert [s.labels for s in read_solutions(tmp_path / "s.jsonl")] == [
         s.labels for s in labelled(12)
     ]
+
+
+def test_soft_labels_are_learned_as_they_are(tmp_path, base):
+    """p is what a tiny model sees in a step: it learns 0.8 for one that adds, 0.3 for the other."""
+    soft = [
+        LabelledSolution(
+            s.question, s.steps[:1], (0.8 if s.labels[0] else 0.3,), id=s.id, correct=s.correct
+        )
+        for s in labelled(48)
+    ]
+    made = train("prm", soft, base, tmp_path / "prm", "epochs=12", held_out=0.3)
+    assert (made.good_steps, made.bad_steps) == (0, 0)
+    assert made.soft_steps + made.held_out.natural.n == 48
+    assert made.held_out.natural.value > 0.9
+    card = (tmp_path / "prm" / "README.md").read_text()
+    assert "A soft label above 0.5 counts as good." in card
+    with open_reward_model(tmp_path / "prm") as scorer:
+        scores = scorer.score([(s.question, s.steps) for s in labelled(12)])
+    assert np.allclose([p[0] for p in scores], [0.8, 0.3] * 6, atol=0.1)
+    same = [dataclasses.replace(s, labels=(0.3,)) for s in soft]
+    with pytest.raises(DataError, match=r"0 good and 0 bad .* 48 steps of the soft label 0\.3,"):
+        train("prm", same, base, tmp_path / "same")
 
 
 def several(n: int) -> list[LabelledSolution]:

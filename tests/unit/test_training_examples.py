@@ -83,6 +83,21 @@ def test_a_step_is_scored_at_its_last_token_if_it_is_kept() -> None:
     assert all(row.ids[end] == ids("\n")[0] for end in ends)
 
 
+def test_a_soft_label_is_a_target_of_its_own() -> None:
+    def targets(labels: tuple[float, ...], kept: tuple[bool, ...]) -> np.ndarray:
+        example = StepExample(("Ana",), ("12\n", "7 + 7 = 14\n"), labels, kept)
+        return step_rows(TOKENIZER, [example], 96)[0][0].targets
+
+    soft = targets((0.3, True), (True, True))
+    assert soft.dtype == np.float32
+    assert soft[soft != IGNORED].tolist() == [np.float32(0.3), 1]
+    # Without a soft label that is learned, rows have the bytes of hard labels.
+    hard = targets((0.0, 1.0), (True, True))
+    assert hard.dtype == np.int32
+    assert hard.tobytes() == targets((False, True), (True, True)).tobytes()
+    assert targets((0.3, True), (False, True)).dtype == np.int32
+
+
 def test_what_is_too_long_or_has_no_target_is_counted() -> None:
     rows, n_dropped = lm_rows(
         TOKENIZER, [LMExample(("Ana " * 200,), ("12\n",)), LMExample(("Ana",), ("12\n",))], 96

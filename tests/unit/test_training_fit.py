@@ -123,6 +123,26 @@ def test_a_killed_training_resumes_to_the_same_bytes(
     assert (whole.final_loss, whole.n_tokens) == (resumed.final_loss, resumed.n_tokens)
 
 
+def test_a_killed_training_on_soft_labels_resumes_to_the_same_bytes(
+    base: Path, tmp_path: Path
+) -> None:
+    def train_prm(name: str, work: str, die_at: int = 0) -> Recorder:
+        progress = Recorder(die_at)
+        setup = TrainingSetup(
+            out_dir=tmp_path / name, work_dir=tmp_path / work, seed=1, progress=progress
+        )
+        changed = tiny.settings(save_steps=2, epochs=2)
+        train_step_classifier(base, tiny.soft_examples(), changed, setup)
+        return progress
+
+    train_prm("whole", "w1")
+    with pytest.raises(Killed):
+        train_prm("killed", "w2", die_at=5)
+    notes = train_prm("resumed", "w2").notes
+    assert [n for n in notes if "resumed at" in n] == ["train resumed: resumed at step 4 of 8"]
+    assert weights(tmp_path / "whole") == weights(tmp_path / "resumed")
+
+
 def killed_training(base: Path, tmp_path: Path, **changes: object) -> Path:
     """The checkpoints (steps 2 and 4 of 6) of a training that was killed at step 5."""
     with pytest.raises(Killed):

@@ -180,6 +180,27 @@ def test_an_owner_on_another_machine_is_not_taken_for_gone() -> None:
     assert not dataclasses.replace(Owner.me(), pid=2**22 + 1, place="another machine").is_gone()
 
 
+def test_two_processes_learn_soft_labels_as_one_does(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    reports = []
+    for name, launch, accumulated in (("two", TWO_PROCESSES, 1), ("one", "", 2)):
+        setup = TrainingSetup(
+            out_dir=tmp_path / name,
+            work_dir=tmp_path / f"{name}-work",
+            seed=5,
+            progress=Recorder(),
+            device="cpu",
+            launch=launch,
+        )
+        settings = tiny.settings(gradient_accumulation=accumulated)
+        reports.append(train_step_classifier(base, tiny.soft_examples(), settings, setup))
+    assert reports[0].final_loss == pytest.approx(reports[1].final_loss, abs=1e-4)
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "one"))
+    assert max(float((a[k] - b[k]).abs().max()) for k in a) < 1e-4
+
+
 def test_a_step_classifier_as_a_job_is_the_one_trained_here(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,7 +214,7 @@ def test_a_step_classifier_as_a_job_is_the_one_trained_here(
         (True,),
         (True,),
     )
-    examples = [*tiny.step_examples(), odd]
+    examples = [*tiny.soft_examples(), odd]
     for name, launch in (("job", sys.executable), ("here", "")):
         setup = TrainingSetup(
             out_dir=tmp_path / name,

@@ -103,7 +103,8 @@ def train(
         float, typer.Option("--held-out", help="Share of the questions to judge the model on.")
     ] = 0.0,
     threshold: Annotated[
-        float | None, typer.Option(help="Soft labels above it are good. Default: refuse them.")
+        float | None,
+        typer.Option(help="Soft labels above it are good. Default: learned as they are."),
     ] = None,
     neutral: Annotated[
         str, typer.Option(help="What neutral labels are: good, bad or missing.")

@@ -20,10 +20,11 @@ def print_trained(trained: Trained, output: Path, console: Console) -> None:
     report = trained.report
     dropped = f", {report.n_dropped:,} left out as too long" if report.n_dropped else ""
     lines = [f"left out: {n:,} {why}" for why, n in trained.left_out.items()]
+    soft = f", {trained.soft_steps:,} with a soft label" if trained.soft_steps else ""
     data = (
         f"{trained.n_pairs:,} pairs"
         if trained.n_pairs
-        else f"{trained.good_steps:,} good and {trained.bad_steps:,} bad steps"
+        else f"{trained.good_steps:,} good and {trained.bad_steps:,} bad steps{soft}"
     )
     lines.append(
         f"{report.n_rows:,} rows ({data}{dropped}), {report.n_steps:,} optimiser steps, loss "

@@ -6,7 +6,8 @@ prm          the file's step labels, whoever made them
 contrastive  pairs of a solution with a right and one with a wrong final answer
 
 A label never moves to another step. Steps without a label stay in the text and out of the loss.
-Soft labels are not rounded unless a threshold is given: the loss is that of two classes.
+Soft labels are not rounded unless a threshold is given: a step of label p is learned as good with
+weight p and as bad with weight 1 − p.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Sequence
 
 from glore.errors import ConfigError, DataError, shown
 from glore.formats import LabelledSolution
-from glore.formats.labelled import NEUTRAL, Label, is_soft
+from glore.formats.labelled import NEUTRAL, Label
 from glore.formats.writing import NEUTRAL_AS
 from glore.records import Solution
 from glore.solution_files.answers import question_key
@@ -47,7 +48,7 @@ class LabelRule:
     name: str
     """One of `RULES`."""
     threshold: float | None = None
-    """Soft labels above it are good; none refuses them."""
+    """Soft labels above it are good; none learns them as they are."""
     neutral: str = "good"
     """What neutral labels become: a key of `glore.formats.writing.NEUTRAL_AS`."""
 
@@ -70,7 +71,8 @@ class TrainingSolution:
     """The file's, or its number in the file."""
     question: str
     steps: tuple[str, ...]
-    labels: tuple[bool, ...]
+    labels: tuple[float, ...]
+    """True or false; a soft label is a float."""
     kept: tuple[bool, ...]
 
 
@@ -79,14 +81,14 @@ def training_solutions(
 ) -> tuple[list[TrainingSolution], Counter[str]]:
     """The solutions that can be learned from, in order, and how many were left out, by reason.
 
-    Raises DataError for a file without labels of the rule, and for soft labels without a threshold.
+    Raises DataError for a file without labels of the rule.
     """
     found: list[TrainingSolution] = []
     left_out: Counter[str] = Counter()
     of_answers = rule.name in OF_ANSWERS
     given = list(solutions)
-    for number, (name, solution) in enumerate(zip(solution_names(given), given, strict=True), 1):
-        labels = _answer(solution) if of_answers else _hard(solution, rule, where, number)
+    for name, solution in zip(solution_names(given), given, strict=True):
+        labels = _answer(solution) if of_answers else _of_steps(solution, rule)
         flags = solution.kept if solution.kept and not of_answers else (True,) * len(labels)
         kept = tuple(k and x is not None for k, x in zip(flags, labels, strict=True))
         if not any(kept):
@@ -94,7 +96,7 @@ def training_solutions(
             continue
         found.append(
             TrainingSolution(
-                name, solution.question, solution.steps, tuple(x is True for x in labels), kept
+                name, solution.question, solution.steps, tuple(x or False for x in labels), kept
             )
         )
     if not found:
@@ -115,7 +117,7 @@ def training_pairs(
             problem_id=question_key(s.question),
             steps=s.steps,
             answer=None,
-            correct=VERDICTS[s.labels[-1]],
+            correct=VERDICTS[bool(s.labels[-1])],
             source="file",
             draft_id=None,
             n_tokens=0,
@@ -143,25 +145,18 @@ def _answer(solution: LabelledSolution) -> tuple[bool | None, ...]:
     return (solution.correct,) * len(solution.steps)
 
 
-def _hard(
-    solution: LabelledSolution, rule: LabelRule, where: str, number: int
-) -> tuple[bool | None, ...]:
+def _of_steps(solution: LabelledSolution, rule: LabelRule) -> tuple[float | None, ...]:
     if solution.labels is None:
         return (None,) * len(solution.steps)
-    if rule.threshold is None and any(map(is_soft, solution.labels)):
-        raise DataError(
-            f"{where}, solution {number}: its labels are soft, and the training has two classes: "
-            "give --threshold T (above it is good; 0 calls a step good after any right rollout)"
-        )
-    return tuple(_class(label, rule) for label in solution.labels)
+    return tuple(_target(label, rule) for label in solution.labels)
 
 
-def _class(label: Label, rule: LabelRule) -> bool | None:
+def _target(label: Label, rule: LabelRule) -> float | None:
     if label == NEUTRAL:
         label = NEUTRAL_AS[rule.neutral]
-    if is_soft(label) and rule.threshold is not None:
-        return float(label) > rule.threshold  # type: ignore[arg-type]  # a number by is_soft
-    return label if isinstance(label, bool) else None
+    if isinstance(label, float) and rule.threshold is not None:
+        return label > rule.threshold
+    return label if isinstance(label, (bool, float)) else None
 
 
 def _reason(solution: LabelledSolution, rule: LabelRule) -> str:

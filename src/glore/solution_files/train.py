@@ -53,6 +53,10 @@ ABOUT = {
 }
 
 
+SOFT_IS_GOOD = 0.5
+"""Where a model is judged, a step whose soft label is above it counts as good."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trained:
     """What a training made."""
@@ -61,6 +65,8 @@ class Trained:
     left_out: Counter[str]
     good_steps: int
     bad_steps: int
+    soft_steps: int
+    """Steps whose label is between bad and good."""
     n_pairs: int
     """Of a contrastive reward model, which has no labels of steps."""
     held_out: Judged | Ranked | None
@@ -114,7 +120,7 @@ def train_file(
     found, left_out = training_solutions(solutions, rule, where)
     learned, judged = _split(found, held_out, config.seed)
     pairs = training_pairs(learned, config.seed, where) if rule.name == CONTRASTIVE else []
-    n_good, n_bad = (0, 0) if pairs else _classes(learned, rule, where)
+    counts = (0, 0, 0) if pairs else _classes(learned, rule, where)
     if pairs:
         alone = len(learned) - PAIR * len(pairs)
         left_out.update({"without another of the other kind to pair with": alone} if alone else {})
@@ -123,10 +129,10 @@ def train_file(
         made = work / output.name
         report = _train(learned, pairs, rule, config, made, progress, where)
         accuracy = _judge(made, judged, rule, config, progress) if judged else None
-        _complete_card(made, accuracy)
+        _complete_card(made, accuracy, is_soft=counts[-1] > 0)
         move_folder(made, output)
     shutil.rmtree(work, ignore_errors=True)
-    return Trained(report, left_out, n_good, n_bad, len(pairs), accuracy)
+    return Trained(report, left_out, *counts, len(pairs), accuracy)
 
 
 def _section(rule: LabelRule) -> str:
@@ -151,16 +157,20 @@ def _split(
     return learned, judged
 
 
-def _classes(learned: Sequence[TrainingSolution], rule: LabelRule, where: str) -> tuple[int, int]:
-    """Good and bad steps to learn from. Raises DataError where there are none of a kind."""
+def _classes(
+    learned: Sequence[TrainingSolution], rule: LabelRule, where: str
+) -> tuple[int, int, int]:
+    """Good, bad and soft steps to learn from. Raises DataError where all have the same label."""
     kept = [x for s in learned for x, k in zip(s.labels, s.kept, strict=True) if k]
-    n_good = sum(kept)
-    if not n_good or n_good == len(kept):
+    n_good, n_bad = kept.count(1), kept.count(0)
+    n_soft = len(kept) - n_good - n_bad
+    if len(set(kept)) < 2:
+        softly = f", and {n_soft} steps of the soft label {kept[0]:g}," if n_soft else ""
         raise DataError(
-            f"{where}: the {rule.name} has {n_good} good and {len(kept) - n_good} bad steps to "
-            "learn from and needs both; give more solutions, of harder or easier questions"
+            f"{where}: the {rule.name} has {n_good} good and {n_bad} bad steps{softly} to learn "
+            "from and needs both; give more solutions, of harder or easier questions"
         )
-    return n_good, len(kept) - n_good
+    return n_good, n_bad, n_soft
 
 
 def _train(
@@ -234,13 +244,13 @@ def _judge(
         scores = scorer.score([(s.question, s.steps) for s in judged])
     agreement = Agreement()
     for s, p in zip(judged, scores, strict=True):
-        labels = tuple(x if k else None for x, k in zip(s.labels, s.kept, strict=True))
-        agreement.add(s.question, labels, s.labels[-1], p)
+        labels = [x > SOFT_IS_GOOD if k else None for x, k in zip(s.labels, s.kept, strict=True)]
+        agreement.add(s.question, labels, s.labels[-1] > SOFT_IS_GOOD, p)
     return agreement.ranked() if rule.name == CONTRASTIVE else agreement.steps()
 
 
-def _complete_card(model: Path, held_out: Judged | Ranked | None) -> None:
-    """What was measured, in the model card."""
+def _complete_card(model: Path, held_out: Judged | Ranked | None, is_soft: bool) -> None:
+    """What was measured, in the model card; `is_soft`: labels were soft."""
     lines = ["Not measured: no questions were held out (`glore train --held-out 0.1`)."]
     if isinstance(held_out, Ranked):
         lines = [
@@ -253,6 +263,7 @@ def _complete_card(model: Path, held_out: Judged | Ranked | None) -> None:
             "On the steps of questions that were held out, with 95 % intervals over questions:",
             f"- judged right: {_share(held_out.natural)}",
             f"- class-balanced: {_share(held_out.balanced)}",
+            *([f"A soft label above {SOFT_IS_GOOD} counts as good."] if is_soft else []),
         ]
     card = model / "README.md"
     write_text(card, with_metrics(card.read_text(encoding="utf-8"), lines))

@@ -18,7 +18,10 @@ import numpy.typing as npt
 
 from glore.training.examples import IGNORED, Row
 
-__all__ = ["PADDING_MULTIPLE", "WINDOW", "pad_rows", "plan_batches"]
+__all__ = ["PADDING_MULTIPLE", "WINDOW", "BatchTargets", "no_targets", "pad_rows", "plan_batches"]
+
+BatchTargets = npt.NDArray[np.int64] | npt.NDArray[np.float32]
+"""Targets of a batch: classes, or probabilities of class 1 if a row of it has soft labels."""
 
 WINDOW = 32
 """Batches whose rows are sorted by length together."""
@@ -66,16 +69,21 @@ def _one_epoch(
     return batches if in_order else [batches[i] for i in rng.permutation(len(batches))]
 
 
-def pad_rows(
-    rows: Sequence[Row], pad_id: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def no_targets(rows: Sequence[Row], shape: tuple[int, int]) -> BatchTargets:
+    """Targets of a batch of these rows, to be filled in: `IGNORED` everywhere."""
+    if any(row.targets.dtype.kind == "f" for row in rows):
+        return np.full(shape, IGNORED, dtype=np.float32)
+    return np.full(shape, IGNORED, dtype=np.int64)
+
+
+def pad_rows(rows: Sequence[Row], pad_id: int) -> tuple[npt.NDArray[np.int64], BatchTargets]:
     """Ids and targets of a batch, (B, T) each, padded on the right to a multiple of
     `PADDING_MULTIPLE`.
     """
     longest = max(len(row.ids) for row in rows)
     width = math.ceil(longest / PADDING_MULTIPLE) * PADDING_MULTIPLE
     ids_BT = np.full((len(rows), width), pad_id, dtype=np.int64)
-    targets_BT = np.full((len(rows), width), IGNORED, dtype=np.int64)
+    targets_BT = no_targets(rows, ids_BT.shape)
     for b, row in enumerate(rows):
         ids_BT[b, : len(row.ids)] = row.ids
         targets_BT[b, : len(row.targets)] = row.targets

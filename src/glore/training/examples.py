@@ -2,7 +2,8 @@
 
 A row's `targets` are at the positions whose logits are scored: next-token ids for a language model,
 step labels for a step classifier, `IGNORED` elsewhere. So both have the same loss, and nothing is
-shifted later. Axes: T tokens of a row.
+shifted later. A soft label p is a target too: its loss is the cross entropy with (1 − p, p). Axes:
+T tokens of a row.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = [
     "LMExample",
     "Row",
     "StepExample",
+    "Targets",
     "TrainReport",
     "document_rows",
     "lm_rows",
@@ -40,6 +42,8 @@ IGNORED = -100
 """Target of a position that is not part of the loss (torch's convention)."""
 CHUNK = 4096
 """Examples encoded per call of the tokenizer."""
+Targets = npt.NDArray[np.int32] | npt.NDArray[np.float32]
+"""Targets of a row: classes, or probabilities of class 1 if any label of the row is soft."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,7 +63,8 @@ class StepExample:
     prompt: tuple[str, ...]
     steps: tuple[str, ...]
     """L step segments (`prompts.step_text`)."""
-    labels: tuple[bool, ...]
+    labels: tuple[float, ...]
+    """True or false, or the probability of a good step."""
     kept: tuple[bool, ...]
 
 
@@ -86,7 +91,7 @@ class Row:
     """One training row: token ids and targets, (T,) each."""
 
     ids: npt.NDArray[np.int32]
-    targets: npt.NDArray[np.int32]
+    targets: Targets
     copies: int = 1
     """Number of equal examples: the row's weight in the loss."""
 
@@ -169,17 +174,20 @@ def step_rows_of(tokenizer: PreTrainedTokenizerBase, examples: Sequence[StepExam
     ]
 
 
-def step_row(parts: Parts, labels: Sequence[bool], kept: Sequence[bool]) -> Row:
+def step_row(parts: Parts, labels: Sequence[float], kept: Sequence[bool]) -> Row:
     """The row of one solution in any layout: the label of a kept step is the target where its score
-    is read.
+    is read. The targets are classes unless a kept label is between 0 and 1.
     """
     places = score_positions(parts)
     assert len(places) == len(labels) == len(kept), "one label and one flag per step"
     ids_T = np.array(token_ids(parts), dtype=np.int32)
-    targets_T = np.full_like(ids_T, IGNORED)
+    is_soft = any(k and 0 < label < 1 for label, k in zip(labels, kept, strict=True))
+    targets_T: Targets = np.full_like(ids_T, IGNORED)
+    if is_soft:
+        targets_T = targets_T.astype(np.float32)
     for part, place, label, is_kept in zip(parts[1:], places, labels, kept, strict=True):
         if is_kept and part:
-            targets_T[place] = int(label)
+            targets_T[place] = label
     return Row(ids_T, targets_T)
 
 

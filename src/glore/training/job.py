@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from glore.config import TrainSettings
 from glore.errors import GloreError
@@ -82,7 +83,7 @@ def _train(
         StepExample(
             prompt_of(e),
             _texts(e["steps"]),
-            tuple(map(bool, e["labels"])),
+            tuple(cast("list[float]", e["labels"])),
             tuple(map(bool, e["kept"])),
         )
         for e in examples

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from glore.training.batches import PADDING_MULTIPLE, WINDOW
-from glore.training.examples import IGNORED, Row
+from glore.training.batches import PADDING_MULTIPLE, WINDOW, BatchTargets, no_targets
+from glore.training.examples import Row
 
 __all__ = ["pack_rows", "plan_packed"]
 
@@ -77,7 +77,7 @@ def _fill(rows: Sequence[int], lengths: Sequence[int], budget: int) -> list[tupl
 
 def pack_rows(
     rows: Sequence[Row], pad_id: int, longest: int, width: int = 0
-) -> tuple[Ints, Ints, Ints, npt.NDArray[np.int32]]:
+) -> tuple[Ints, BatchTargets, Ints, npt.NDArray[np.int32]]:
     """Ids, targets and positions (1, T), and the bounds (R + 1) of rows and padding.
 
     Padded to `width` tokens; 0: to a multiple of `PADDING_MULTIPLE`. The padding consists of rows
@@ -91,7 +91,7 @@ def pack_rows(
     padding = width - n_tokens
     lengths += [longest] * (padding // longest) + [padding % longest] * (padding % longest > 0)
     ids_1T = np.full((1, width), pad_id, dtype=np.int64)
-    targets_1T = np.full((1, width), IGNORED, dtype=np.int64)
+    targets_1T = no_targets(rows, (1, width))
     ids_1T[0, :n_tokens] = np.concatenate([row.ids for row in rows])
     targets_1T[0, :n_tokens] = np.concatenate([row.targets for row in rows])
     positions_1T = np.concatenate([np.arange(n) for n in lengths])[None]

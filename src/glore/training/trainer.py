@@ -240,7 +240,11 @@ class PlannedTrainer(Trainer):
 def summed_losses(
     logits_NV: torch.Tensor, targets_N: torch.Tensor, weights_N: torch.Tensor
 ) -> torch.Tensor:
-    """Weighted sum of the cross entropies, in float32."""
+    """Weighted sum of the cross entropies, in float32. Targets are classes, or probabilities p of
+    the second of two classes, whose cross entropy is with (1 − p, p).
+    """
+    if targets_N.is_floating_point():
+        targets_N = torch.stack([1 - targets_N, targets_N], dim=-1)
     return (cross_entropy(logits_NV.float(), targets_N, reduction="none") * weights_N).sum()
 
 
