@@ -384,6 +384,8 @@ def test_control_tokens_in_a_question_are_text(client: httpx2.Client, models: Mo
         ({"model": "gpt-9"}, 404, "model", "student, glore"),
         ({"echo": True}, 400, "echo", "not supported"),
         ({"logprobs": True}, 400, "logprobs", "not supported"),
+        ({"logprobs": 0}, 400, "logprobs", "not supported"),
+        ({"top_logprobs": 2}, 400, "top_logprobs", "not supported"),
         ({"tools": [{}]}, 400, "tools", "not supported"),
         ({"nonsense": 1}, 400, "nonsense", "no parameter"),
         ({"\ud800\x1b": 1}, 400, None, "unicode"),
@@ -435,6 +437,7 @@ def test_what_asks_for_nothing_is_accepted(client: httpx2.Client) -> None:
         assert ask(client, model, messages=empty, extra_body={}).status_code == 200
     assert error_of(ask(client, continue_final_message=True), 400)["param"] is not None
     more = {"user": "me", "logprobs": False, "presence_penalty": 0.0, "tools": None, "echo": False}
+    more["top_logprobs"] = 0
     assert ask(client, **more).status_code == 200
     assert error_of(ask(client, presence_penalty=0.5), 400)["param"] == "presence_penalty"
 

@@ -35,6 +35,7 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
     {
         "echo": (False,),
         "logprobs": (False,),
+        "top_logprobs": (0,),
         "frequency_penalty": (0,),
         "presence_penalty": (0,),
         "logit_bias": ({},),
@@ -160,7 +161,12 @@ class ErrorBody(BaseModel):
 def check_extra(body: SamplingBody) -> None:
     """Raises ApiError for a parameter that is not built."""
     for name, value in (body.model_extra or {}).items():
-        same = [v for v in NEUTRAL.get(name, ()) if type(v) is type(value) or v == 0 == value]
+        # 0.0 is 0, but `logprobs: 0` is not `false`: it asks for those of the drawn tokens.
+        same = [
+            v
+            for v in NEUTRAL.get(name, ())
+            if type(v) is type(value) or (v == 0 == value and v is not False)
+        ]
         if value is None or name in LABELS or value in same:
             continue
         known = "is not supported" if name in NEUTRAL else "is no parameter of this server"
