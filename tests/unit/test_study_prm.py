@@ -20,7 +20,7 @@ from glore.stages import build_stages
 from glore.studies import find_study, run_study
 from glore.studies.measured import find, read_measured
 from glore.studies.prm import all_labels, neutral_as, until_first_mistake
-from glore.studies.study import configured
+from glore.studies.study import configured, own_settings
 from glore.training.examples import StepExample
 from support.pretend_models import World, config_of, pretend
 
@@ -108,6 +108,11 @@ def test_the_main_figure_agrees_with_the_run(studied: tuple[RunConfig, World]) -
     found = read_measured(config.run_dir / "studies" / "prm", "prm_results")
     last = find(found, "prm-rerank", "ORM", "final")
     assert last.value == pytest.approx(curves["orm", 4])
+
+
+def test_its_setting_labels_is_not_the_section_of_the_run() -> None:
+    given = ["labels=prm800k.jsonl", "neutral=bad", "labels.rollouts=4", "engine.max_rows=8"]
+    assert own_settings(find_study("prm"), given) == (given[:2], given[2:])
 
 
 def test_a_prm_learns_from_a_file_of_people(

@@ -98,9 +98,14 @@ def find_study(name: str) -> Study:
 
 def own_settings(study: Study, overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Overrides of the command line → those of the study's own settings, and those of the run's. A
-    key without a dot that no section of a run has is one of the study.
+    key without a dot that the study has, or that no section of a run has, is one of the study.
     """
-    mine = [o for o in overrides if _first(o) not in RunConfig.model_fields]
+    own = type(study.settings).model_fields
+    mine = [
+        o
+        for o in overrides
+        if o.partition("=")[0].strip() in own or _first(o) not in RunConfig.model_fields
+    ]
     return mine, [o for o in overrides if o not in mine]
 
 
