@@ -6,7 +6,7 @@ ready             reward models that are there already, in place of the ORM, the
 reward            samples, ORM, Balanced ORM, SORM
 labelling         verifying rollouts, step labels
 refining          refinement pairs, the joint refiner
-test_set          drafts, samples, labels, scores and refinements of the test questions
+evaluation_set    drafts, samples, labels, scores and refinements of the test questions
 evaluating        the tables
 """
 
@@ -14,7 +14,15 @@ from __future__ import annotations
 
 from glore.config import RunConfig
 from glore.pipeline import Stage
-from glore.stages import bases, evaluating, expert_iteration, labelling, refining, reward, test_set
+from glore.stages import (
+    bases,
+    evaluating,
+    evaluation_set,
+    expert_iteration,
+    labelling,
+    refining,
+    reward,
+)
 from glore.stages.ready import ready_stages
 
 __all__ = ["build_stages"]
@@ -29,8 +37,8 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
     sft_student = (
         reward.sft_samples,
         reward.sft_orm,
-        test_set.drafts("sft_test_drafts", "sft"),
-        test_set.samples("sft_test_samples", "sft"),
+        evaluation_set.drafts("sft_test_drafts", "sft"),
+        evaluation_set.samples("sft_test_samples", "sft"),
     )
     given = ready_stages(config)
     trained = {s.name: () if s.name in given else (s,) for s in (reward.orm, reward.sorm)}
@@ -49,13 +57,13 @@ def build_stages(config: RunConfig) -> tuple[Stage, ...]:
         *trained["sorm"],
         refining.pairs,
         refining.refiner,
-        test_set.drafts("test_drafts", "student"),
-        test_set.samples("test_samples", "student"),
+        evaluation_set.drafts("test_drafts", "student"),
+        evaluation_set.samples("test_samples", "student"),
         *(sft_student if has_sft else ()),
-        test_set.rollouts,
-        test_set.labels,
-        test_set.draft_scores,
-        test_set.refinements,
-        test_set.scores(has_sft),
+        evaluation_set.rollouts,
+        evaluation_set.labels,
+        evaluation_set.draft_scores,
+        evaluation_set.refinements,
+        evaluation_set.scores(has_sft),
         evaluating.evaluation(has_sft),
     )

@@ -28,10 +28,10 @@ from glore.report.views import REFINER_NAMES, TableView
 from glore.stages.checks import check_engine, check_training
 from glore.stages.common import SAMPLING, lazy_engine, model_name, problems_by_id, verdicts
 from glore.stages.estimates import draft_tokens, refiner_tokens
+from glore.stages.evaluation_set import refined_solutions
 from glore.stages.fine_tuning import TRAINING
 from glore.stages.labelling import train_drafts
 from glore.stages.refining import refiner_opened, train_refiner
-from glore.stages.test_set import refined_solutions
 from glore.studies.full_counts import full_rollouts
 from glore.studies.measured import Measured, dot_chart, pivot, read_measured, share
 from glore.studies.paired import differences, estimate, question_index, right

@@ -32,7 +32,7 @@ from glore.stages.common import (
     score,
     verdicts,
 )
-from glore.stages.test_set import refined_solutions
+from glore.stages.evaluation_set import refined_solutions
 from glore.statistics import Difference, Estimate
 from glore.studies.study import Study
 

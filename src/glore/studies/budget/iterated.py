@@ -14,7 +14,7 @@ from glore.records import Problem, Solution, StepScores
 from glore.stages.checks import check_engine
 from glore.stages.common import SAMPLING, lazy_engine, model_name, problems_by_id, score
 from glore.stages.estimates import refinement_tokens
-from glore.stages.test_set import refined_solutions
+from glore.stages.evaluation_set import refined_solutions
 from glore.studies.budget.spent import Spent, is_right
 from glore.studies.rise.stages import GLORE_RIGHT
 
