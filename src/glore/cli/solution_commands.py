@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from glore.cli.failures import outcome
+from glore.cli.streams import new_console
 from glore.errors import ConfigError, printable
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 __all__ = ["label", "score", "train"]
 
@@ -66,7 +64,7 @@ def label(
         own.on_interrupt = "all finished work is kept: run the same command to continue"
         if dry_run:
             plans = label_file(job, config, dry_run=True)
-            console = _console()
+            console = new_console()
             for plan in plans:
                 console.print(f"{plan.name}: {plan.state} ({plan.why})", soft_wrap=True)
             if any(plan.name == "rollouts" and plan.state != "reused" for plan in plans):
@@ -133,7 +131,7 @@ def train(
                 where=str(file),
                 held_out=held_out,
             )
-        print_trained(trained, output, _console())
+        print_trained(trained, output, new_console())
 
 
 def score(
@@ -180,7 +178,7 @@ def score(
         own.log_dir = config.run_dir / "log"
         with TerminalProgress(log_file=config.run_dir / "log" / "run.log") as progress:
             scored = score_file(job, config, progress, redo=redo)
-        print_scored(scored, output, threshold, _console())
+        print_scored(scored, output, threshold, new_console())
 
 
 def _check_output(output: Path, *sources: Path) -> None:
@@ -192,10 +190,3 @@ def _check_output(output: Path, *sources: Path) -> None:
             raise ConfigError(
                 f"--output {printable(str(output))} is the file that is read; give another"
             )
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else 160
-    return Console(highlight=False, markup=False, emoji=False, width=width)

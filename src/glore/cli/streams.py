@@ -20,8 +20,9 @@ from glore.errors import GloreError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+    from rich.console import Console
 
-__all__ = ["OutputError", "guard_streams", "stdout_failed"]
+__all__ = ["OutputError", "guard_streams", "new_console", "stdout_failed"]
 
 
 class OutputError(GloreError):
@@ -107,3 +108,12 @@ def _around(raw: io.FileIO, old: TextIO | None) -> TextIO:
         line_buffering=getattr(old, "line_buffering", True),
         write_through=getattr(old, "write_through", False),
     )
+
+
+def new_console() -> Console:
+    """A console on stdout whose texts are data: no markup."""
+    from rich.console import Console
+
+    # A pipe has no width; 80 columns would fold the tables there.
+    width = None if sys.stdout.isatty() else 160
+    return Console(highlight=False, markup=False, emoji=False, width=width)
