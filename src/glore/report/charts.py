@@ -21,7 +21,18 @@ from glore.report import svg
 from glore.report.views import Cell, TableView, percent
 from glore.statistics import Difference, Estimate
 
-__all__ = ["LOOKS", "DotChart", "Dots", "Line", "LineChart", "Point", "draw", "standalone", "table"]
+__all__ = [
+    "LOOKS",
+    "Chart",
+    "DotChart",
+    "Dots",
+    "Line",
+    "LineChart",
+    "Point",
+    "draw",
+    "standalone",
+    "table",
+]
 
 LOOKS: Mapping[str, str] = MappingProxyType(
     {

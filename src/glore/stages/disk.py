@@ -17,7 +17,17 @@ from glore.pipeline import Stage
 from glore.pipeline.removal import readers_of
 from glore.stages.checks import base_folder
 
-__all__ = ["DiskUse", "disk_use", "model_bytes", "n_models", "scratch_shapes", "weight_shapes"]
+__all__ = [
+    "BYTES",
+    "HEADS",
+    "DiskUse",
+    "Shapes",
+    "disk_use",
+    "model_bytes",
+    "n_models",
+    "scratch_shapes",
+    "weight_shapes",
+]
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 KEPT_CHECKPOINTS = 3
