@@ -743,7 +743,7 @@ def test_leaving_early_leaves_no_thread(server: Server, folder: Path) -> None:
         ({"kind": "http"}, "needs url"),
         ({"kind": "http", "url": "localhost:8000"}, "begins with http://"),
         ({"kind": "http", "url": "http://{host}"}, "only {name} and {path}"),
-        ({"concurrency": 3}, "concurrency is for engines of kind http, got kind torch"),
+        ({"concurrency": 3}, "concurrency is for engines of kind http, got kind auto"),
         ({"kind": "ray", "inner": {"kind": "ray"}}, "inner can't be of kind ray"),
         ({"kind": "ray", "max_rows": 8, "inner": {"kind": "torch"}}, "set inner.max_rows"),
         ({"kind": "vllm", "workers": 3}, "workers is for engines of kind ray"),

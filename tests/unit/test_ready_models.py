@@ -110,7 +110,7 @@ class Marked(Scorer):
     """Scores as the pretended models do."""
 
     def __init__(self, path: Path) -> None:
-        self._good = 0.9
+        self._good, self._first = 0.9, ()
 
 
 @pytest.mark.parametrize(
