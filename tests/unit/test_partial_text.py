@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glore.engines.local.engine import TorchEngine
+from glore.engines.local.scheduler import Scheduler
 from glore.engines.partial import StreamsText, certain
 from glore.engines.protocol import Request, Result, SamplingParams
 from support.engine_kinds import by_id, requests_of
@@ -105,3 +106,40 @@ def test_telling_takes_a_small_part_of_the_time(monkeypatch: pytest.MonkeyPatch)
     # The first telling took a second, so the next one may come nine seconds later: never here.
     assert [len(texts) for texts in heard.values()] == [1]
     engine.close()
+
+
+def test_a_request_that_nobody_wants_gives_its_rows_to_others() -> None:
+    """Rows, seeds that wait for rows, and requests in the queue; the others' texts are the same."""
+    engine = TorchEngine.of(tiny_lm(), tiny_tokenizer(), max_rows=4)
+    params = SamplingParams(temperature=1.0, max_new_tokens=40)
+    requests = [dataclasses.replace(r, params=params) for r in requests_of(5, 6)]
+    plain = {r.request.id: r.completions for r in engine.run(requests)}
+    steps = 0
+
+    def is_wanted(request: Request) -> bool:
+        return request.id == requests[1].id or steps < 5
+
+    step = Scheduler.step
+
+    def counted(scheduler: Scheduler) -> list[Result]:
+        nonlocal steps
+        steps += 1
+        return step(scheduler)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scheduler, "step", counted)
+        results = list(engine.stream(requests, None, lambda _: None, is_wanted))
+        n_given_up, steps = steps, 0
+        list(engine.run(requests))
+    got = {r.request.id: r.completions for r in results}
+    assert got[requests[1].id] == plain[requests[1].id]
+    assert n_given_up < steps, "fewer steps than for all of them"
+    for request in (requests[0], *requests[2:]):
+        completions = got[request.id]
+        assert len(completions) == len(request.seeds), "every request still has its result"
+        for one, whole in zip(completions, plain[request.id], strict=True):
+            assert whole.text.startswith(one.text)
+            assert one.n_tokens < 40 or one == whole
+    assert {r.request.id: r.completions for r in engine.run(requests)} == plain, (
+        "nothing of it stays in the engine"
+    )

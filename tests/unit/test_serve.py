@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +20,8 @@ pytest.importorskip("fastapi", reason="glore serve needs the extra serve: pip in
 pytest.importorskip("uvicorn", reason="glore serve needs the extra serve: pip install glore[serve]")
 
 from glore.chat_template import read_chat_template
-from glore.engines.protocol import Request
+from glore.engines.partial import IsWanted, ListenerOf
+from glore.engines.protocol import Completion, FollowUp, Request, Result
 from glore.errors import ConfigError
 from glore.prompts import BAD_MARK, PromptLayout
 from glore.refiner import RefineOptions, Refiner
@@ -218,7 +219,9 @@ class TellingEngine(FunctionEngine):
         super().__init__(lambda request, seed: parts[-1])
         self.parts, self.gates = parts, [threading.Event() for _ in parts]
 
-    def stream(self, requests: object, follow_up: object, listener_of: object) -> object:
+    def stream(
+        self, requests: object, follow_up: object, listener_of: object, is_wanted: object
+    ) -> object:
         for request in requests:
             for part, gate in zip(self.parts, self.gates, strict=True):
                 if (tell := listener_of(request)) is not None:
@@ -514,6 +517,40 @@ def test_a_client_that_goes_away_frees_its_place(models: Models, stream: bool) -
             assert first.result().status_code == 200
         assert all("gone" not in "".join(r.segments) for r in models.student.requests)
         until(lambda: "glore_disconnected_total 1" in client.get("/metrics").text)
+
+
+class Patient(FunctionEngine):
+    """Draws until its request is not wanted any more, or for ten seconds."""
+
+    def stream(
+        self,
+        requests: Iterable[Request],
+        follow_up: FollowUp | None,
+        listener_of: ListenerOf,
+        is_wanted: IsWanted | None = None,
+    ) -> Iterator[Result]:
+        for request in requests:
+            until(lambda request=request: is_wanted is not None and not is_wanted(request))
+            yield Result(
+                request, tuple(Completion("so far", 2, "length", s) for s in request.seeds)
+            )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["student", "best-of-n"])
+def test_what_is_drawn_for_a_client_that_goes_away_is_given_up(
+    models: Models, model: str, stream: bool
+) -> None:
+    before = models.served.refiner.student
+    models.served.refiner.student = Patient(lambda request, seed: "")
+    app = create_app(models.served)
+    with connected(app) as client:
+        hasty = httpx2.Client(base_url=client.base_url, timeout=0.5)
+        with hasty, pytest.raises(httpx2.TimeoutException):
+            ask(hasty, model, text="gone", stream=stream)
+        until(lambda: app.state.worker.n_running == 0)
+        models.served.refiner.student = before
+        assert ask(client, model).status_code == 200
 
 
 def test_an_answer_has_its_time(models: Models) -> None:

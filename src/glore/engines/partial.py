@@ -1,6 +1,7 @@
 """The text of completions while they are drawn, for engines that draw token by token.
 
-It is one-way: whoever listens can't change what is drawn.
+It is one-way: whoever listens can't change what is drawn. A request that nobody wants any more can
+be given up.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from glore.engines.protocol import FollowUp, Request, Result
 
-__all__ = ["ListenerOf", "OnText", "StreamsText", "certain"]
+__all__ = ["IsWanted", "ListenerOf", "OnText", "StreamsText", "certain"]
 
 OnText = Callable[[int, str], None]
 """Is told, in the thread of the run and several times: the index of a seed, and the text of its
@@ -19,6 +20,8 @@ shorter than an earlier one, where a completion had to be drawn again.
 """
 ListenerOf = Callable[[Request], OnText | None]
 """A request → who listens to its completions; none: nobody."""
+IsWanted = Callable[[Request], bool]
+"""Whether somebody still waits for a request's result."""
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What decoders make of the first bytes of a character."""
 
@@ -28,11 +31,17 @@ class StreamsText(Protocol):
     """What engines may do besides `glore.engines.protocol.Engine`."""
 
     def stream(
-        self, requests: Iterable[Request], follow_up: FollowUp | None, listener_of: ListenerOf
+        self,
+        requests: Iterable[Request],
+        follow_up: FollowUp | None,
+        listener_of: ListenerOf,
+        is_wanted: IsWanted | None = None,
     ) -> Iterator[Result]:
         """As `Engine.run`, with the same results, and listeners are told what is drawn meanwhile.
 
-        `listener_of` is asked once for each request.
+        `listener_of` is asked once for each request. `is_wanted` is asked again and again: once a
+        request is not wanted, its rows go to others, and its completions end where they are, as if
+        by length.
         """
         ...
 

@@ -13,6 +13,7 @@ from glore.engines.partial import OnText, StreamsText
 from glore.engines.protocol import Completion, Request, Result, check_scores
 from glore.seeds import stable_seed
 from glore.serve.choosing import best_of, by_majority, chosen, drawn, solutions_text
+from glore.serve.failures import ApiError
 from glore.serve.iterating import iterate_jobs
 from glore.serve.refining import refine_jobs
 from glore.serve.served import BEST_OF_N, GLORE, ITERATED, STUDENT, Served
@@ -46,7 +47,11 @@ class Performer:
         refining = [(w.model, job) for job in jobs if isinstance(w := job.work, Sampling)]
         for model, way in ((GLORE, refine_jobs), (ITERATED, iterate_jobs)):
             for group in _groups([job for name, job in refining if name == model]):
-                answer_apart(group, partial(way, self._served))
+                for job in group:
+                    if not job.is_wanted:
+                        _refuse_unwanted(job)
+                wanted = [job for job in group if not job.future.done()]
+                answer_apart(wanted, partial(way, self._served))
 
     def _score(self, jobs: Sequence[Job]) -> None:
         items = [(w.question, w.steps) for job in jobs if isinstance(w := job.work, Scoring)]
@@ -103,7 +108,7 @@ class Performer:
         first = [request for job in jobs for request in requests(job)]
         student = self._served.refiner.student
         results = (
-            student.stream(first, arrived, listener)
+            student.stream(first, arrived, listener, lambda r: owners[r.id][0].is_wanted)
             if isinstance(student, StreamsText)
             else student.run(first, arrived)
         )
@@ -113,6 +118,9 @@ class Performer:
             work = job.work
             assert isinstance(work, Sampling)
             if len(found[job]) < len(work.prompts):
+                continue
+            if not job.is_wanted:
+                _refuse_unwanted(job)
                 continue
             if work.model == BEST_OF_N:
                 self._tell_solutions(job, found[job])
@@ -169,6 +177,12 @@ def answer_apart(jobs: Sequence[Job], answer: Callable[[list[Job]], None]) -> No
         half = len(left) // 2
         answer_apart(left[:half], answer)
         answer_apart(left[half:], answer)
+
+
+def _refuse_unwanted(job: Job) -> None:
+    """End a job whose client has gone."""
+    if not job.future.done():
+        job.future.set_exception(ApiError(499, "the client went away"))
 
 
 def _draws(job: Job) -> bool:

@@ -183,7 +183,7 @@ class Routes:
             return
         finally:
             waiting.cancel()
-            job.future.cancel()
+            job.give_up()
         self._count(wire.work, answer)
         for piece in wire.pieces(answer, texts.sent):
             yield event(piece)
@@ -230,7 +230,7 @@ class Routes:
         finally:
             span_of_job(job.submitted, job.begun, time.time_ns(), _attributes(job, answered))
             gone.cancel()
-            job.future.cancel()
+            job.give_up()
             answered.cancel()
 
     def _count(self, work: Sampling, answer: Answer) -> None:

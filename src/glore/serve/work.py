@@ -144,4 +144,11 @@ class Job:
     """Nanoseconds since 1970."""
     begun: int | None = None
     """When the models took it."""
+    is_wanted: bool = True
+    """Whether the client still waits."""
     future: Future[Answer | Scores] = dataclasses.field(default_factory=Future)
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more: it is not begun, and what is drawn for it ends."""
+        self.is_wanted = False
+        self.future.cancel()

@@ -28,7 +28,7 @@ from glore.engines.local.queue import LocalJob
 from glore.engines.local.rows import Ints
 from glore.engines.local.runner import BACKENDS, ModelRunner
 from glore.engines.local.scheduler import Scheduler
-from glore.engines.partial import ListenerOf
+from glore.engines.partial import IsWanted, ListenerOf
 from glore.engines.protocol import FollowUp, Request, Result
 from glore.engines.requests import run_requests
 from glore.errors import EngineError, shown
@@ -137,19 +137,27 @@ class TorchEngine(Closable):
         return self._guarded(self._results(requests, follow_up))
 
     def stream(
-        self, requests: Iterable[Request], follow_up: FollowUp | None, listener_of: ListenerOf
+        self,
+        requests: Iterable[Request],
+        follow_up: FollowUp | None,
+        listener_of: ListenerOf,
+        is_wanted: IsWanted | None = None,
     ) -> Iterator[Result]:
-        """As `run`, and listeners are told what is drawn (`glore.engines.partial.StreamsText`)."""
+        """As `run`, and listeners are told what is drawn (`glore.engines.partial.StreamsText`).
+
+        The fallback ends what it has begun, wanted or not.
+        """
         self.check_open()
-        return self._guarded(self._results(requests, follow_up, listener_of))
+        return self._guarded(self._results(requests, follow_up, listener_of, is_wanted))
 
     def _results(
         self,
         requests: Iterable[Request],
         follow_up: FollowUp | None,
         listener_of: ListenerOf | None = None,
+        is_wanted: IsWanted | None = None,
     ) -> Generator[Result]:
-        scheduler = self.scheduler(listener_of)
+        scheduler = self.scheduler(listener_of, is_wanted)
         try:
             yield from run_requests(scheduler, requests, follow_up)
         except NotFiniteError as error:
@@ -164,11 +172,15 @@ class TorchEngine(Closable):
         del self.model, self.tokenizer, self.runner, self._ids
         free_unused()
 
-    def scheduler(self, listener_of: ListenerOf | None = None) -> Scheduler | FallbackScheduler:
+    def scheduler(
+        self, listener_of: ListenerOf | None = None, is_wanted: IsWanted | None = None
+    ) -> Scheduler | FallbackScheduler:
         """What draws in one call of `run` or `stream`."""
         parts = self.is_end, self.texts, listener_of
         if self.packed:
-            return Scheduler(self.runner, self.encode, self.max_rows, self.n_pages, *parts)
+            return Scheduler(
+                self.runner, self.encode, self.max_rows, self.n_pages, *parts, is_wanted=is_wanted
+            )
         return FallbackScheduler(self.model, self._cache, self.encode, self.max_rows, *parts)
 
     def encode(self, request: Request) -> LocalJob:

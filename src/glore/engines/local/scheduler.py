@@ -26,7 +26,7 @@ from glore.engines.local.rows import Ints, RowTable
 from glore.engines.local.runner import ModelRunner
 from glore.engines.local.stops import StopFinder
 from glore.engines.local.texts_so_far import TextsSoFar
-from glore.engines.partial import ListenerOf
+from glore.engines.partial import IsWanted, ListenerOf
 from glore.engines.protocol import Request, Result
 from glore.errors import EngineError, out_of_memory
 
@@ -61,10 +61,12 @@ class Scheduler:
         is_end: Callable[[Ints], npt.NDArray[np.bool_]],
         texts: Callable[[list[list[int]]], list[str]],
         listener_of: ListenerOf | None = None,
+        is_wanted: IsWanted | None = None,
     ) -> None:
         self._runner, self._encode, self._is_end, self._texts = runner, encode, is_end, texts
         self._stops = StopFinder(texts)
         self._so_far = TextsSoFar(texts, listener_of)
+        self._is_wanted = is_wanted
         self._n_threads = torch.get_num_threads()
         self._queue = RequestQueue(max_rows)
         self._in_progress: dict[LocalJob, None] = {}
@@ -116,6 +118,8 @@ class Scheduler:
         return [job.result() for job in complete]
 
     def _step(self) -> None:
+        if self._is_wanted is not None:
+            self._give_up_unwanted(self._is_wanted)
         if not self.rows.n_active:
             self._detokenize()
         admitted = self._admit(self.rows.room) if self._has_free_rows else []
@@ -143,6 +147,9 @@ class Scheduler:
             if job is None:
                 break
             self._in_progress[job] = None
+            if self._is_wanted is not None and not self._is_wanted(job.request):
+                self._give_up_pending(job)
+                continue
             if job.leaf is None and not self._store_prompt(job, len(admitted)):
                 self._queue.put_back(job)
                 break
@@ -150,6 +157,27 @@ class Scheduler:
             admitted.extend((job, job.pending.popleft()) for _ in range(n))
             self._partial = job if job.pending else None
         return admitted
+
+    def _give_up_unwanted(self, is_wanted: IsWanted) -> None:
+        """End what is drawn for requests that nobody waits for any more."""
+        unwanted = {job for job in self._in_progress if not is_wanted(job.request)}
+        if not unwanted:
+            return
+        slots = self.rows.order()[1]
+        of_them = slots[[self.rows.jobs[slot] in unwanted for slot in slots.tolist()]]
+        if of_them.size:
+            self._finish(of_them, np.zeros(of_them.size, bool), {})
+        if self._partial in unwanted:
+            self._give_up_pending(self._partial)
+
+    def _give_up_pending(self, job: LocalJob) -> None:
+        """No completion is drawn for the seeds that have no row yet."""
+        if job.leaf is not None:
+            self._release_prompt(job)
+        if self._partial is job:
+            self._partial = None
+        while job.pending:
+            self._end(job, job.pending.popleft(), "", 0, "length", None)
 
     def _store_prompt(self, job: LocalJob, n_admitted: int) -> bool:
         """Give the prompt its place in the tree. Returns False where there are too few pages."""
@@ -273,10 +301,22 @@ class Scheduler:
         texts = dict(zip(whole, self._texts(list(whole.values())), strict=True))
         for f in finished:
             text = texts[f.key] if f.text is None else f.text
-            if f.job.finish(f.index, text, len(f.tokens), f.stop, f.logprobs):
-                self._complete.append(f.job)
-                self._so_far.forget(f.job)
-                del self._in_progress[f.job]
+            self._end(f.job, f.index, text, len(f.tokens), f.stop, f.logprobs)
+
+    def _end(
+        self,
+        job: LocalJob,
+        index: int,
+        text: str,
+        n_tokens: int,
+        stop: str,
+        logprobs: tuple[float, ...] | None,
+    ) -> None:
+        """Store a completion. With its last one, the request is complete."""
+        if job.finish(index, text, n_tokens, stop, logprobs):
+            self._complete.append(job)
+            self._so_far.forget(job)
+            del self._in_progress[job]
 
     # Preempt, and start again
 
