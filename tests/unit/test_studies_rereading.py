@@ -331,7 +331,7 @@ def test_processbench_chooses_its_threshold_on_one_file(run: RunConfig, tmp_path
     rows_of(gsm8k, 12)  # another content, so the study no longer fits
     (section,) = study_sections(run)
     assert "content of study.files" in section.stale
-    with pytest.raises(DataError, match=r"files: '.*' is no file"):
+    with pytest.raises(DataError, match=r"files: .* is no file"):
         measured(run, "processbench", f"files=[{tmp_path}/none.json]")
     with pytest.raises(ConfigError, match="unknown key 'file'; did you mean files"):
         measured(run, "processbench", "file=x")
