@@ -159,6 +159,21 @@ def test_a_killed_labelling_goes_on_to_the_same_bytes(tmp_path, base, monkeypatc
         label(job, base, "rollouts=4", "full_counts=true")
 
 
+def assert_a_kill_changes_nothing(folder: Path, command: list[str], stage: str) -> None:
+    """Run a command to its end, and again with kill -9 after the first shard of `stage`."""
+    place = {"cwd": folder, "env": environment()}
+    subprocess.run([*command, "whole.jsonl"], check=True, timeout=300, **place)
+    process = subprocess.Popen([*command, "again.jsonl"], **place)
+    shard = folder / f"again.jsonl.work/{stage}/.part-00000.json"
+    while process.poll() is None and not shard.exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (folder / "again.jsonl").exists()
+    subprocess.run([*command, "again.jsonl"], check=True, timeout=300, **place)
+    assert (folder / "again.jsonl").read_bytes() == (folder / "whole.jsonl").read_bytes()
+
+
 @pytest.mark.slow
 def test_kill_dash_nine_of_the_command(tmp_path, base):
     """Two shards of 32 solutions with one prefix each; the model is random, so none is right."""
@@ -166,17 +181,7 @@ def test_kill_dash_nine_of_the_command(tmp_path, base):
     write(tmp_path / "a.jsonl", given)
     command = [sys.executable, "-m", "glore", "label", "a.jsonl", "--policy", str(base)]
     command += ["rollouts=128", "full_counts=true", "max_new_tokens=8", "--output"]
-    place = {"cwd": tmp_path, "env": environment()}
-    subprocess.run([*command, "whole.jsonl"], check=True, timeout=300, **place)
-    process = subprocess.Popen([*command, "again.jsonl"], **place)
-    shard = tmp_path / "again.jsonl.work/label/stages/rollouts/.part-00000.json"
-    while process.poll() is None and not shard.exists():
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / "again.jsonl").exists()
-    subprocess.run([*command, "again.jsonl"], check=True, timeout=300, **place)
-    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert_a_kill_changes_nothing(tmp_path, command, "label/stages/rollouts")
 
 
 def test_the_gold_answer_of_a_solution(tmp_path, base):
@@ -592,17 +597,7 @@ def test_kill_dash_nine_of_a_scoring(tmp_path, rm):
     """Two shards; the second is under way when the process is killed."""
     source = write(tmp_path / "a.jsonl", [labelled(300)[i % 300] for i in range(2500)])
     command = [sys.executable, "-m", "glore", "score", str(source), "--model", str(rm), "--output"]
-    place = {"cwd": tmp_path, "env": environment()}
-    subprocess.run([*command, "whole.jsonl"], check=True, timeout=300, **place)
-    process = subprocess.Popen([*command, "again.jsonl"], **place)
-    shard = tmp_path / "again.jsonl.work/score/stages/scores/.part-00000.json"
-    while process.poll() is None and not shard.exists():
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / "again.jsonl").exists()
-    subprocess.run([*command, "again.jsonl"], check=True, timeout=300, **place)
-    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert_a_kill_changes_nothing(tmp_path, command, "score/stages/scores")
 
 
 def test_memory_of_a_scoring_does_not_grow_with_the_file(tmp_path, rm, scorer, monkeypatch):

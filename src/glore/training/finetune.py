@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from glore.config import TrainSettings
 from glore.lora import merge_lora, quantization_options, wrap_lora
@@ -36,7 +36,7 @@ from glore.training.examples import (
     step_rows,
 )
 from glore.training.fit import fit, seed_all
-from glore.training.launch import Kind, launch_training
+from glore.training.launch import Example, Kind, launch_training
 from glore.training.memory_errors import explain_out_of_memory
 from glore.training.pairs import PAIR, PairExample, pair_rows
 from glore.training.training_setup import TrainingSetup
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["train_causal_lm", "train_contrastive", "train_step_classifier"]
 
+E = TypeVar("E", bound=Example)
 Load = Callable[..., "PreTrainedModel"]
 """Folder or Hub name and dtype → model. `options`: as `glore.models.load_causal_lm`."""
 
@@ -60,19 +61,10 @@ def train_causal_lm(
     training resumes from `setup.work_dir`. Raises ModelError (base not loadable, nothing to train
     on, out of memory, loss not finite), ConfigError (peft missing).
     """
-    if setup.launch:
-        return launch_training("causal", base, examples, settings, setup)
     what = (
         f"Causal language model, fine-tuned from {base} on prompts and targets (loss on targets)."
     )
-
-    def rows(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Row], int]:
-        return lm_rows(tokenizer, examples, settings.max_length)
-
-    with explain_out_of_memory(settings, setup):
-        return _fine_tuned(
-            base, rows, settings, setup, what, new=load_causal_lm, load=load_causal_lm
-        )
+    return _trained("causal", lm_rows, base, examples, settings, setup, what)
 
 
 def train_step_classifier(
@@ -83,24 +75,8 @@ def train_step_classifier(
 
     The new head depends on the seed alone. Resumes, launches and raises as `train_causal_lm` does.
     """
-    if setup.launch:
-        return launch_training("steps", base, examples, settings, setup)
     what = f"Step classifier (0 bad, 1 good, at the last token of each step), started from {base}."
-
-    def rows(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Row], int]:
-        return step_rows(tokenizer, examples, settings.max_length)
-
-    with explain_out_of_memory(settings, setup):
-        return _fine_tuned(
-            base,
-            rows,
-            settings,
-            setup,
-            what,
-            new=new_step_model,
-            load=load_step_model,
-            kind="steps",
-        )
+    return _trained("steps", step_rows, base, examples, settings, setup, what)
 
 
 def train_contrastive(
@@ -114,45 +90,51 @@ def train_contrastive(
     question. A batch has `batch_size` rows, two per pair, and at least one pair. Resumes, launches
     and raises as `train_causal_lm` does.
     """
-    if setup.launch:
-        return launch_training("pairs", base, examples, settings, setup)
     what = (
         "Contrastive reward model (0 bad, 1 good, at the last token of the last step), started "
         f"from {base}."
     )
-
-    def rows(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Row], int]:
-        return pair_rows(tokenizer, examples, settings.max_length)
-
-    with explain_out_of_memory(settings, setup):
-        return _fine_tuned(
-            base,
-            rows,
-            settings,
-            setup,
-            what,
-            new=new_step_model,
-            load=load_step_model,
-            kind="pairs",
-        )
+    return _trained("pairs", pair_rows, base, examples, settings, setup, what)
 
 
-def _fine_tuned(
+def _trained(
+    kind: Kind,
+    rows_of: Callable[[PreTrainedTokenizerBase, Iterable[E], int], tuple[list[Row], int]],
     base: str | Path,
-    rows_of: Callable[[PreTrainedTokenizerBase], tuple[list[Row], int]],
+    examples: Iterable[E],
     settings: TrainSettings,
     setup: TrainingSetup,
     what: str,
-    *,
-    new: Load,
-    load: Load,
-    kind: Kind = "causal",
 ) -> TrainReport:
-    """Train and save one model.
+    """Train and save one model, here or with the command `setup.launch`.
 
-    `new` makes the model to train from `base`, `load` reads a trained one. `what` describes it in
-    the model card.
+    `rows_of`: tokenizer, examples and longest row → rows, and the number left out. `what` describes
+    the model in its card.
     """
+    if setup.launch:
+        return launch_training(kind, base, examples, settings, setup)
+    with explain_out_of_memory(settings, setup):
+        return _trained_here(
+            kind,
+            lambda tokenizer: rows_of(tokenizer, examples, settings.max_length),
+            base,
+            settings,
+            setup,
+            what,
+        )
+
+
+def _trained_here(
+    kind: Kind,
+    rows_of: Callable[[PreTrainedTokenizerBase], tuple[list[Row], int]],
+    base: str | Path,
+    settings: TrainSettings,
+    setup: TrainingSetup,
+    what: str,
+) -> TrainReport:
+    is_causal = kind == "causal"
+    new: Load = load_causal_lm if is_causal else new_step_model
+    load: Load = load_causal_lm if is_causal else load_step_model
     is_paired = kind == "pairs"
     seed_all(setup.seed)
     tokenizer = load_tokenizer(base)
@@ -162,7 +144,7 @@ def _fine_tuned(
     model = new(base, setup.dtype, options=options)
     bad_id = prepare_tokenizer(tokenizer, model)
     rows, n_dropped = rows_of(tokenizer)
-    trained = wrap_lora(model, lora, bad_id, classifier=kind != "causal")
+    trained = wrap_lora(model, lora, bad_id, classifier=not is_causal)
     report = fit(
         trained,
         merged_rows(rows, PAIR if is_paired else 1),

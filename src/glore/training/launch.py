@@ -29,7 +29,7 @@ from glore.training.memory_errors import memory_error
 from glore.training.pairs import PairExample
 from glore.training.training_setup import TrainingSetup
 
-__all__ = ["MARK", "Kind", "as_json", "launch_training"]
+__all__ = ["MARK", "Example", "Kind", "as_json", "launch_training"]
 
 Kind = Literal["causal", "steps", "pairs"]
 """Whether a causal language model, a step classifier or a contrastive reward model is trained."""
