@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -218,24 +219,13 @@ def text(bench: Bench, name: str) -> str:
     return f"{n_equal} of {n}"
 
 
-@torch.inference_mode()
 def _greedy_equal(bench: Bench, model: PreTrainedModel) -> tuple[int, int]:
     n, n_new = (3, 4) if bench.is_dry else (64, 16)
     words = tokenizer(model.config.vocab_size)
     made = drafts(n, 1)
     prompts = [(d.question, *d.steps[: i % 3]) for i, d in enumerate(made)]
     ids = [[int(w[1:]) for s in segments for w in s.split()] for segments in prompts]
-    theirs = []
-    for one in ids:  # alone: padding would round differently
-        given = torch.tensor([one], device=bench.device)
-        out = model.generate(
-            given,
-            attention_mask=torch.ones_like(given),
-            do_sample=False,
-            max_new_tokens=n_new,
-            pad_token_id=0,
-        )
-        theirs.append(out[0, len(one) :].tolist())
+    theirs = greedy_tokens(model, ids, n_new)
     engine = TorchEngine.of(model, words, max_rows=64, backends=("cuda", "cuda-layers"))
     assert engine.packed, engine.runner.reason
     print(engine.backend, engine.runner.reason)
@@ -243,6 +233,27 @@ def _greedy_equal(bench: Bench, model: PreTrainedModel) -> tuple[int, int]:
     requests = [Request(str(i), segments, (1,), params) for i, segments in enumerate(prompts)]
     ours = {r.request.id: r.completions[0].text for r in engine.run(requests)}
     return sum(ours[str(i)] == engine.texts([tokens])[0] for i, tokens in enumerate(theirs)), n
+
+
+@torch.inference_mode()
+def greedy_tokens(
+    model: PreTrainedModel, ids: Sequence[Sequence[int]], n_new: int
+) -> list[list[int]]:
+    """New tokens that `generate` chooses after each prompt, one prompt at a time: padding would
+    round differently. Before an engine opens the model, which changes its attention.
+    """
+    made = []
+    for one in ids:
+        given = torch.tensor([list(one)], device=model.device)
+        out = model.generate(
+            given,
+            attention_mask=torch.ones_like(given),
+            do_sample=False,
+            max_new_tokens=n_new,
+            pad_token_id=0,
+        )
+        made.append(out[0, len(one) :].tolist())
+    return made
 
 
 def backends(bench: Bench) -> dict[str, str]:

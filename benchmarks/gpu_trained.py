@@ -8,9 +8,8 @@ from __future__ import annotations
 import functools
 import time
 
-import torch
-
 from benchmarks import peers
+from benchmarks.gpu_checks import greedy_tokens
 from benchmarks.gpu_rates import engine_of, race_rollouts
 from benchmarks.gpu_shapes import Bench
 from benchmarks.rounds import Contender, race, show
@@ -77,7 +76,6 @@ def labels(bench: Bench, run: str) -> None:
     show(f"Step labels on {bench.name}: {len(drafts)} wrong drafts", "drafts a second", lines)
 
 
-@torch.inference_mode()
 def text(bench: Bench, run: str) -> str:
     """Greedy text in float32 for 64 questions, against `generate` on one at a time."""
     student = Student.of(run)
@@ -85,13 +83,7 @@ def text(bench: Bench, run: str) -> str:
     n, n_new = (2, 4) if bench.is_dry else (64, 48)
     asks = [student.prefixes([d])[0] for d in student.wrong[:n]]
     begun = time.perf_counter()
-    theirs = []
-    for ask in asks:  # alone: padding would round differently
-        ids = torch.tensor([ask.ids], device=bench.device)
-        out = model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=n_new
-        )
-        theirs.append(out[0, ids.shape[1] :].tolist())
+    theirs = greedy_tokens(model, [ask.ids for ask in asks], n_new)
     engine = engine_of(model, student.tokenizer, 64)
     params = SamplingParams(temperature=0.0, max_new_tokens=n_new)
     requests = [Request(str(i), ask.segments, (1,), params) for i, ask in enumerate(asks)]
