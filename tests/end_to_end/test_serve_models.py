@@ -12,6 +12,8 @@ pytest.importorskip("uvicorn", reason="glore serve needs the extra serve: pip in
 pytest.importorskip("openai", reason="OpenAI's client is not installed: pip install openai")
 
 import openai
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from glore.engines.local.engine import TorchEngine
 from glore.engines.local.scorer import StepScorer
@@ -23,6 +25,13 @@ from support.tiny_models import tiny_lm, tiny_step_model, tiny_tokenizer
 
 KEY = "a-key-of-this-test"
 Asked = tuple[str, str, int]
+Models = tuple[PreTrainedModel, PreTrainedTokenizerFast]
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    """The student's model, for a forward pass of its own, and the tokenizer."""
+    return tiny_lm(seed=0), tiny_tokenizer()
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +123,79 @@ def test_the_client_understands_refusals(url: str, client: object) -> None:
     with stranger, pytest.raises(openai.AuthenticationError, match="API key"):
         stranger.models.list()
     assert [m.id for m in client.models.list()] == list(MODELS)
+
+
+def test_log_probabilities_of_the_drawn_tokens(client: object, models: Models) -> None:
+    """Those of a forward pass over the same tokens, in both formats, whole and streamed."""
+    asked = settings(("student", "w4 w9", 5))
+    chat = client.chat.completions.create(**asked, logprobs=True, top_logprobs=0)
+    plain = client.chat.completions.create(**asked)
+    sums = []
+    for choice, other in zip(chat.choices, plain.choices, strict=True):
+        assert choice.message == other.message
+        assert other.logprobs is None
+        entries = choice.logprobs.content
+        assert "".join(e.token for e in entries) == choice.message.content
+        assert [bytes(e.bytes).decode() for e in entries] == [e.token for e in entries]
+        assert {tuple(e.top_logprobs) for e in entries} == {()}
+        sums.append([e.logprob for e in entries])
+    assert sum(map(len, sums)) == chat.usage.completion_tokens
+    student, tokenizer = models
+    prompt = tokenizer(f"Question: {asked['messages'][0]['content']}\nAnswer:\n")["input_ids"]
+    for choice, logprobs in zip(chat.choices, sums, strict=True):
+        drawn = tokenizer(choice.message.content)["input_ids"]
+        drawn += [tokenizer.eos_token_id] * (len(logprobs) - len(drawn))
+        with torch.inference_mode():
+            logits = student(input_ids=torch.tensor([[*prompt, *drawn]])).logits[0].double()
+        expected = torch.log_softmax(logits[len(prompt) - 1 : -1], -1)[range(len(drawn)), drawn]
+        assert logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+    text = client.completions.create(model="student", prompt=["w4", "w5"], logprobs=1, max_tokens=9)
+    for choice in text.choices:
+        found = choice.logprobs
+        assert "".join(found.tokens) == choice.text
+        assert found.text_offset[0] == 0
+        for token, p, best, at in zip(
+            found.tokens, found.token_logprobs, found.top_logprobs, found.text_offset, strict=True
+        ):
+            assert best == {token: p}
+            assert choice.text.startswith(token, at)
+    likeliest = client.chat.completions.create(
+        **{**asked, "temperature": 0}, logprobs=True, top_logprobs=1
+    )
+    for entry in likeliest.choices[0].logprobs.content:
+        (top,) = entry.top_logprobs
+        assert (top.token, top.logprob) == (entry.token, entry.logprob)
+    pieces = list(client.chat.completions.create(**asked, logprobs=True, stream=True))
+    for choice in chat.choices:
+        parts = [c for piece in pieces for c in piece.choices if c.index == choice.index]
+        streamed = [entry for c in parts if c.logprobs for entry in c.logprobs.content]
+        assert streamed == choice.logprobs.content
+        assert "".join(c.delta.content or "" for c in parts) == choice.message.content
+        assert parts[-1].finish_reason == choice.finish_reason
+    stream = client.completions.create(
+        model="student", prompt="w4", logprobs=0, max_tokens=9, stream=True
+    )
+    offsets = [at for p in stream for c in p.choices if c.logprobs for at in c.logprobs.text_offset]
+    assert offsets == text.choices[0].logprobs.text_offset
+
+
+def test_tokens_that_a_stop_cuts_off_have_no_text(client: object) -> None:
+    def drawn(**more: object) -> object:
+        return client.completions.create(model="student", prompt="w4", max_tokens=12, **more)
+
+    whole = drawn(logprobs=0)
+    stop = whole.choices[0].text.split()[3]
+    for stops in (stop, ["nowhere", stop]):
+        cut = drawn(logprobs=0, stop=stops)
+        (choice,) = cut.choices
+        assert (
+            "".join(choice.logprobs.tokens) == choice.text == whole.choices[0].text.split(stop)[0]
+        )
+        n_drawn = len(choice.logprobs.tokens)
+        assert n_drawn == cut.usage.completion_tokens
+        assert choice.logprobs.token_logprobs == pytest.approx(
+            whole.choices[0].logprobs.token_logprobs[:n_drawn], abs=1e-5
+        )
 
 
 def test_a_stop_ends_the_sampling(client: object) -> None:

@@ -108,6 +108,7 @@ def test_log_probabilities_are_the_models_own(
                 )
             expected = torch.log_softmax(logits, -1)[range(len(tokens)), tokens]
             assert completion.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+            assert completion.tokens == tuple(tokens)
             n_checked += len(tokens)
     assert n_checked > 60
 
@@ -137,7 +138,7 @@ def test_alone_or_in_company_texts_stops_and_log_probabilities_are_the_same(
     for key, completion in together.items():
         other = alone[key].logprobs
         if other is None:
-            assert completion.logprobs is None
+            assert completion.logprobs is completion.tokens is None
         else:
             assert completion.logprobs == pytest.approx(other, abs=1e-5)
             assert len(other) == completion.n_tokens

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from glore.engines.local.engine import TorchEngine
 from glore.engines.local.scheduler import Scheduler
 from glore.engines.partial import StreamsText, certain
-from glore.engines.protocol import Request, Result, SamplingParams
+from glore.engines.protocol import Completion, Request, Result, SamplingParams
 from support.engine_kinds import by_id, requests_of
 from support.fakes import FunctionEngine
 from support.tiny_models import tiny_lm, tiny_tokenizer
@@ -51,7 +51,18 @@ def told(engine: TorchEngine, requests: list[Request]) -> tuple[list[Result], di
             return None
         return lambda index, text: heard[request.id, index].append(text)
 
-    results = list(engine.stream(requests, None, listener_of))
+    ended: dict[tuple[str, int], Completion] = {}
+
+    def on_completion(request: Request, index: int, completion: Completion) -> None:
+        assert (request.id, index) not in ended
+        ended[request.id, index] = completion
+
+    results = []
+    for result in engine.stream(requests, None, listener_of, on_completion=on_completion):
+        results.append(result)
+        for index, completion in enumerate(result.completions):
+            assert ended.pop((result.request.id, index)) == completion, "told before the result"
+    assert not ended
     assert sorted(asked) == sorted(r.id for r in requests)
     return results, heard
 

@@ -20,7 +20,7 @@ pytest.importorskip("fastapi", reason="glore serve needs the extra serve: pip in
 pytest.importorskip("uvicorn", reason="glore serve needs the extra serve: pip install glore[serve]")
 
 from glore.chat_template import read_chat_template
-from glore.engines.partial import IsWanted, ListenerOf
+from glore.engines.partial import IsWanted, ListenerOf, OnCompletion
 from glore.engines.protocol import Completion, FollowUp, Request, Result
 from glore.errors import ConfigError
 from glore.prompts import BAD_MARK, PromptLayout
@@ -220,7 +220,7 @@ class TellingEngine(FunctionEngine):
         self.parts, self.gates = parts, [threading.Event() for _ in parts]
 
     def stream(
-        self, requests: object, follow_up: object, listener_of: object, is_wanted: object
+        self, requests: object, follow_up: object, listener_of: object, *_: object
     ) -> object:
         for request in requests:
             for part, gate in zip(self.parts, self.gates, strict=True):
@@ -291,6 +291,61 @@ def test_glore_streams_its_work(models: Models, model: str) -> None:
         assert rest.endswith("data: [DONE]")
         message = ask(client, model).json()["choices"][0]["message"]
         assert message["reasoning_content"] == work
+
+
+class OneByOne(FunctionEngine):
+    """Tells completions in the order of `ends`, and waits for a gate after each."""
+
+    def __init__(self, texts: list[str], ends: list[int]) -> None:
+        super().__init__(lambda request, seed: texts[request.seeds.index(seed)])
+        self.ends, self.gates = ends, [threading.Event() for _ in ends]
+
+    def stream(
+        self,
+        requests: Iterable[Request],
+        follow_up: FollowUp | None,
+        listener_of: ListenerOf,
+        is_wanted: IsWanted | None = None,
+        on_completion: OnCompletion | None = None,
+    ) -> Iterator[Result]:
+        for result in self.run(requests):
+            assert listener_of(result.request) is None  # halves of solutions are nobody's
+            for index, gate in zip(self.ends, self.gates, strict=True):
+                assert on_completion is not None
+                on_completion(result.request, index, result.completions[index])
+                assert gate.wait(30)
+            yield result
+
+
+@pytest.mark.parametrize("model", ["majority", "best-of-n"])
+def test_each_solution_is_streamed_when_it_is_drawn(models: Models, model: str) -> None:
+    texts = ["one\n#### 5", "two\n#### 6", "three\n#### 5", "four\n#### 9"]
+    engine = OneByOne(texts, [1, 0, 3, 2])
+    models.served.refiner.student = engine
+    messages = [{"role": "user", "content": "q"}]
+    body = {"model": model, "messages": messages, "stream": True, "best_of": 4, "n": 1}
+    body["stream_options"] = {"include_usage": True}
+    with connected(create_app(models.served)) as client:
+        with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            lines = answer.iter_lines()
+            engine.gates[0].set()  # the second one has ended, and waits for the first
+            work = work_until(lines, "#### 6")
+            assert work == "Solution 1\none\n#### 5\n\nSolution 2\ntwo\n#### 6"
+            engine.gates[1].set()
+            engine.gates[2].set()
+            work += work_until(lines, "#### 9")
+            assert work.endswith("\n\nSolution 3\nthree\n#### 5\n\nSolution 4\nfour\n#### 9")
+            engine.gates[3].set()
+            pieces = [json.loads(x.removeprefix("data: ")) for x in lines if "{" in x]
+        *pieces, usage = pieces
+        deltas = [p["choices"][0]["delta"] for p in pieces]
+        work += "".join(d.get("reasoning_content", "") for d in deltas)
+        assert ("2 of 4, chosen" in work) == (model == "majority")
+        del body["stream"], body["stream_options"]
+        whole = client.post("/v1/chat/completions", json=body).json()
+        assert whole["choices"][0]["message"]["reasoning_content"] == work
+        assert whole["usage"] == usage["usage"]
+        assert usage["usage"]["completion_tokens"] == 4 * 4  # three words each, and the end
 
 
 def test_best_of_n_streams_the_solutions_before_their_scores(models: Models) -> None:
@@ -386,9 +441,17 @@ def test_control_tokens_in_a_question_are_text(client: httpx2.Client, models: Mo
     [
         ({"model": "gpt-9"}, 404, "model", "student, glore"),
         ({"echo": True}, 400, "echo", "not supported"),
-        ({"logprobs": True}, 400, "logprobs", "not supported"),
-        ({"logprobs": 0}, 400, "logprobs", "not supported"),
-        ({"top_logprobs": 2}, 400, "top_logprobs", "not supported"),
+        ({"logprobs": True, "model": "glore"}, 400, "logprobs", "ask student"),
+        ({"logprobs": 0}, 400, "logprobs", "boolean"),
+        ({"top_logprobs": 2}, 400, "top_logprobs", "needs logprobs=true"),
+        ({"logprobs": True, "top_logprobs": 2}, 400, "top_logprobs", "at temperature 0, 1"),
+        (
+            {"logprobs": True, "top_logprobs": 1, "temperature": 1},
+            400,
+            "top_logprobs",
+            "of no other",
+        ),
+        ({"logprobs": True, "top_logprobs": -1}, 400, "top_logprobs", "got -1"),
         ({"tools": [{}]}, 400, "tools", "not supported"),
         ({"nonsense": 1}, 400, "nonsense", "no parameter"),
         ({"\ud800\x1b": 1}, 400, None, "unicode"),
@@ -432,6 +495,20 @@ def test_mistakes_are_refused_before_anything_is_sampled(
     if param is not None:
         assert error["param"] == param
     assert models.student.requests == []
+
+
+def test_log_probabilities_that_an_engine_does_not_give_are_refused(
+    client: httpx2.Client, models: Models
+) -> None:
+    for stream in (False, True):
+        answer = ask(client, logprobs=True, stream=stream)
+        assert "does not say which tokens" in answer.text
+    assert error_of(ask(client, logprobs=True), 400)["param"] == "logprobs"
+    body = {"model": "student", "prompt": "q"}
+    for value, words in ((True, "a number here"), (2, "at temperature 0, 1"), ("1", "integer")):
+        answer = client.post("/v1/completions", json={**body, "logprobs": value})
+        assert words in str(error_of(answer, 400)["message"])
+    assert client.post("/v1/completions", json={**body, "logprobs": False}).status_code == 200
 
 
 def test_what_asks_for_nothing_is_accepted(client: httpx2.Client) -> None:
@@ -528,6 +605,7 @@ class Patient(FunctionEngine):
         follow_up: FollowUp | None,
         listener_of: ListenerOf,
         is_wanted: IsWanted | None = None,
+        on_completion: OnCompletion | None = None,
     ) -> Iterator[Result]:
         for request in requests:
             until(lambda request=request: is_wanted is not None and not is_wanted(request))

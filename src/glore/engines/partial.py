@@ -1,4 +1,5 @@
-"""The text of completions while they are drawn, for engines that draw token by token.
+"""The text of completions while they are drawn, for engines that draw token by token, and each
+completion of a request before the request is complete.
 
 It is one-way: whoever listens can't change what is drawn. A request that nobody wants any more can
 be given up.
@@ -9,14 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
-from glore.engines.protocol import FollowUp, Request, Result
+from glore.engines.protocol import Completion, FollowUp, Request, Result
 
-__all__ = ["IsWanted", "ListenerOf", "OnText", "StreamsText", "certain"]
+__all__ = ["IsWanted", "ListenerOf", "OnCompletion", "OnText", "StreamsText", "certain"]
 
 OnText = Callable[[int, str], None]
 """Is told, in the thread of the run and several times: the index of a seed, and the text of its
 completion so far. Each text is the beginning of the completion's final text. A later one may be
 shorter than an earlier one, where a completion had to be drawn again.
+"""
+OnCompletion = Callable[[Request, int, Completion], None]
+"""Is told, in the thread of the run: a request, the index of a seed, and its finished completion.
+Completions end in any order.
 """
 ListenerOf = Callable[[Request], OnText | None]
 """A request → who listens to its completions; none: nobody."""
@@ -36,12 +41,13 @@ class StreamsText(Protocol):
         follow_up: FollowUp | None,
         listener_of: ListenerOf,
         is_wanted: IsWanted | None = None,
+        on_completion: OnCompletion | None = None,
     ) -> Iterator[Result]:
         """As `Engine.run`, with the same results, and listeners are told what is drawn meanwhile.
 
         `listener_of` is asked once for each request. `is_wanted` is asked again and again: once a
         request is not wanted, its rows go to others, and its completions end where they are, as if
-        by length.
+        by length. `on_completion` is told every completion once, before its request's result.
         """
         ...
 

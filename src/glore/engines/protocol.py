@@ -93,6 +93,10 @@ class Completion:
     probability is the model's own, before temperature, top-k and top-p, as in vLLM by default
     (`raw_logprobs`).
     """
+    tokens: tuple[int, ...] | None = None
+    """With `logprobs`: the ids of the drawn tokens [n_tokens]; none where the engine gets only text
+    (`kind: http`).
+    """
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -41,11 +41,17 @@ class Job:
         n_tokens: int,
         stop: str,
         logprobs: tuple[float, ...] | None = None,
+        tokens: tuple[int, ...] | None = None,
     ) -> bool:
         """Store the completion of seed `index`. Returns whether it was the last one."""
         seed = self.request.seeds[index]
-        self.completions[index] = Completion(text, n_tokens, stop, seed, logprobs)
+        self.completions[index] = Completion(text, n_tokens, stop, seed, logprobs, tokens)
         self.n_finished += 1
+        return self.is_complete
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all completions are finished."""
         return self.n_finished == len(self.completions)
 
     def result(self) -> Result:

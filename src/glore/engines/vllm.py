@@ -217,18 +217,20 @@ class _VllmStepper:
             )
         is_stopped = params.stop and isinstance(drawn.stop_reason, str)
         stop = "stop" if is_stopped else STOPS[drawn.finish_reason]
-        logprobs = None
+        logprobs = tokens = None
         if params.logprobs:
             if drawn.logprobs is None:
                 raise EngineError(
                     f"request {shown(job.request.id)}: vLLM gave no log-probabilities; sample "
                     "without logprobs"
                 )
+            tokens = tuple(drawn.token_ids)
             logprobs = tuple(
-                at[token].logprob for at, token in zip(drawn.logprobs, drawn.token_ids, strict=True)
+                at[token].logprob for at, token in zip(drawn.logprobs, tokens, strict=True)
             )
         text = self._text(drawn, params.stop if is_stopped else "")
-        return job if job.finish(index, text, len(drawn.token_ids), stop, logprobs) else None
+        is_last = job.finish(index, text, len(drawn.token_ids), stop, logprobs, tokens)
+        return job if is_last else None
 
     def _text(self, drawn: CompletionOutput, stop: str) -> str:
         """A completion's text, decoded by itself as in the other engines.

@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from glore.config.section import MAX_TEMPERATURE, MAX_TOP_K, MIN_TEMPERATURE
-from glore.errors import has_lone_surrogate, shown
+from glore.errors import shown
 from glore.prompts import PromptLayout
 from glore.serve.bodies import (
     ChatBody,
     CompletionBody,
-    Message,
     RefineBody,
     SamplingBody,
     ScoreBody,
     check_extra,
 )
+from glore.serve.conversation import check_unicode, read_conversation
 from glore.serve.failures import ApiError, invalid, too_large
 from glore.serve.limits import Limits
-from glore.serve.served import BEST_OF_N, COMPOSITE, GLORE, MAJORITY, MODELS, STUDENT, Served
+from glore.serve.served import BEST_OF_N, GLORE, MAJORITY, MODELS, STUDENT, Served
 from glore.serve.work import Draw, Prompt, Sampling, Scoring
 
 __all__ = ["Asking"]
@@ -50,12 +50,20 @@ class Asking:
         if len(prompts) > self._limits.prompts:
             raise too_large("prompt", "prompts in a list", self._limits.prompts, len(prompts))
         layout = self._served.refiner.layout
-        return self._sampling(body, [self._prompt("prompt", text, layout) for text in prompts])
+        if body.logprobs is True:
+            raise invalid("logprobs", "logprobs is a number here: 0 for those of the drawn tokens")
+        n_logprobs = None if body.logprobs is False else body.logprobs
+        made = [self._prompt("prompt", text, layout) for text in prompts]
+        return self._with_logprobs(self._sampling(body, made), "logprobs", n_logprobs)
 
     def chat(self, body: ChatBody) -> Sampling:
         """`/v1/chat/completions`: the last message of the user is the question."""
-        question, layout = self._conversation(body)
-        return self._sampling(body, [self._prompt("messages", question, layout)])
+        question, layout = read_conversation(self._served, self._limits, body)
+        most = body.top_logprobs or 0
+        if most and not body.logprobs:
+            raise invalid("top_logprobs", "top_logprobs needs logprobs=true")
+        work = self._sampling(body, [self._prompt("messages", question, layout)])
+        return self._with_logprobs(work, "top_logprobs", most if body.logprobs else None)
 
     def refine(self, body: RefineBody) -> Sampling:
         """`/v1/refine`."""
@@ -79,44 +87,11 @@ class Asking:
                 raise invalid("steps", f"step {number} is not one {what}: {shown(step, 60)}")
         return Scoring(question, steps)
 
-    def _conversation(self, body: ChatBody) -> tuple[str, PromptLayout]:
-        """The question, and the layout of its prompt after the messages before it."""
-        messages = body.messages
-        if not messages or messages[-1].role != "user":
-            raise invalid("messages", "the last message must be of the role user: the question")
-        if sum(len(m.text) for m in messages) > self._limits.prompt_chars:
-            raise too_large(
-                "messages",
-                "characters of a conversation",
-                self._limits.prompt_chars,
-                sum(len(m.text) for m in messages),
-            )
-        for message in messages:
-            _check_unicode("messages", message.text)
-        before = messages[:-1]
-        system = None
-        if before and before[0].role in ("system", "developer"):
-            # An empty one asks for nothing; optillm sends it with every request.
-            system, before = before[0].text if before[0].text.strip() else None, before[1:]
-        if system is None and all(m.role == "user" for m in before):
-            if before and self._served.refiner.layout.chat is not None:
-                raise invalid("messages", "turns of user and assistant must alternate")
-            return messages[-1].text, self._served.refiner.layout
-        layout = self._served.conversation(system, _turns(before))
-        if body.model in COMPOSITE:
-            raise invalid(
-                "messages",
-                f"the models of {body.model} were trained to judge and refine the answer to a "
-                f"question alone; leave the other messages out, or ask {STUDENT}",
-                "unsupported",
-            )
-        return messages[-1].text, layout
-
     def _prompt(self, param: str, text: str, layout: PromptLayout) -> Prompt:
         most = self._limits.prompt_chars
         if len(text) > most:
             raise too_large(param, "characters of a question", most, len(text))
-        _check_unicode(param, text)
+        check_unicode(param, text)
         question = text.strip()
         if not question:
             raise invalid(param, "the question is empty; give the text of a problem")
@@ -162,6 +137,30 @@ class Asking:
         draw = self._draw(body.model, body, tokens, self._stops(body.stop))
         return Sampling(body.model, tuple(prompts), n, best_of, draw)
 
+    def _with_logprobs(self, work: Sampling, param: str, n_logprobs: int | None) -> Sampling:
+        """The same work with log-probabilities: of the drawn tokens, and of so many likeliest ones.
+
+        The engine knows the first. At temperature 0 the drawn token is the likeliest.
+        """
+        if n_logprobs is None:
+            return work
+        if work.model != STUDENT:
+            raise invalid(
+                "logprobs",
+                f"log-probabilities are those of a text as it is drawn, and {work.model} chooses "
+                f"among several; leave logprobs out, or ask {STUDENT}",
+                "unsupported",
+            )
+        most = 1 if work.draw.temperature == 0 else 0
+        if not 0 <= n_logprobs <= most:
+            raise invalid(
+                param,
+                f"{param} is 0 or, at temperature 0, 1: the engine gives the log-probability of "
+                f"the token that is drawn, and of no other; got {n_logprobs}",
+                "unsupported",
+            )
+        return dataclasses.replace(work, draw=dataclasses.replace(work.draw, n_logprobs=n_logprobs))
+
     def _draw(
         self, model: str, body: _Drawing, max_tokens: int | None, stops: tuple[str, ...]
     ) -> Draw:
@@ -204,7 +203,7 @@ class Asking:
         if len(stops) > self._limits.stops:
             raise too_large("stop", "stops", self._limits.stops, len(stops))
         for text in stops:
-            _check_unicode("stop", text)
+            check_unicode("stop", text)
         return stops
 
     def _count(self, name: str, given: int | None, default: int, most: int) -> int:
@@ -214,21 +213,3 @@ class Asking:
         if value > most:
             raise too_large(name, name, most, value)
         return value
-
-
-def _turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    """Earlier messages → pairs of a user's and the assistant's turn. Raises ApiError."""
-    roles = [message.role for message in messages]
-    if roles != ["user", "assistant"] * (len(roles) // 2):
-        raise invalid(
-            "messages",
-            "messages are: one of the system if any, then user and assistant in turn, and the "
-            f"question; got {', '.join([*roles, 'user'])[:200]}",
-        )
-    texts = [message.text for message in messages]
-    return list(zip(texts[::2], texts[1::2], strict=True))
-
-
-def _check_unicode(param: str, text: str) -> None:
-    if has_lone_surrogate(text):
-        raise invalid(param, "the text holds half a Unicode character (a lone surrogate)")

@@ -1,7 +1,7 @@
 """The bodies of requests, as JSON.
 
 Values have their exact types: `"1"` is no number. What OpenAI knows and this server does not do is
-refused, unless it asks for nothing (`logprobs: false`) or is only a label (`user`).
+refused, unless it asks for nothing (`echo: false`) or is only a label (`user`).
 """
 
 from __future__ import annotations
@@ -34,8 +34,6 @@ LABELS = frozenset(
 NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
     {
         "echo": (False,),
-        "logprobs": (False,),
-        "top_logprobs": (0,),
         "frequency_penalty": (0,),
         "presence_penalty": (0,),
         "logit_bias": ({},),
@@ -110,12 +108,23 @@ class CompletionBody(SamplingBody):
     """`/v1/completions`: every prompt is a question."""
 
     prompt: str | list[str]
+    logprobs: int | bool | None = Field(
+        None,
+        description="For the model student: 0 gives the log-probability of each drawn token; 1 "
+        "also that of the likeliest, where that is the drawn one (temperature 0).",
+    )
 
 
 class ChatBody(SamplingBody):
     """`/v1/chat/completions`: the last message is the question."""
 
     messages: list[Message]
+    logprobs: bool | None = Field(
+        None, description="For the model student: give the log-probability of each drawn token."
+    )
+    top_logprobs: int | None = Field(
+        None, description="Likeliest tokens beside each drawn one: 0, or 1 at temperature 0."
+    )
 
 
 class RefineBody(BaseModel):
@@ -161,7 +170,7 @@ class ErrorBody(BaseModel):
 def check_extra(body: SamplingBody) -> None:
     """Raises ApiError for a parameter that is not built."""
     for name, value in (body.model_extra or {}).items():
-        # 0.0 is 0, but `logprobs: 0` is not `false`: it asks for those of the drawn tokens.
+        # 0.0 is 0, but 0 is not false.
         same = [
             v
             for v in NEUTRAL.get(name, ())

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from glore.engines.protocol import Completion
 from glore.prompts import StepFormat, lines_of
+from glore.serve.drawn_tokens import drawn_tokens
 from glore.serve.served import Served
 from glore.serve.work import Choice, Draw
 from glore.solutions import completion_text
@@ -49,7 +50,8 @@ def drawn(served: Served, completions: Sequence[Completion], draw: Draw) -> Choi
     """The student's own text, as it was drawn."""
     (completion,) = completions
     text, is_cut = cut(completion.text, draw.stops)
-    return Choice(text, "stop" if is_cut else _reason(completion))
+    tokens = None if draw.n_logprobs is None else drawn_tokens(served.tokenizer, completion, text)
+    return Choice(text, "stop" if is_cut else _reason(completion), tokens=tokens)
 
 
 def best_of(

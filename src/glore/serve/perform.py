@@ -6,14 +6,13 @@ A batch that fails is halved until the job at fault is alone, so that all others
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from glore.engines.partial import OnText, StreamsText
-from glore.engines.protocol import Completion, Request, Result, check_scores
-from glore.seeds import stable_seed
-from glore.serve.choosing import best_of, by_majority, chosen, drawn, solutions_text
-from glore.serve.failures import ApiError
+from glore.engines.protocol import Completion, check_scores
+from glore.serve.choosing import best_of, by_majority, chosen, drawn
+from glore.serve.drawing import Found, StudentRun
+from glore.serve.failures import ApiError, invalid
 from glore.serve.iterating import iterate_jobs
 from glore.serve.refining import refine_jobs
 from glore.serve.served import BEST_OF_N, GLORE, ITERATED, STUDENT, Served
@@ -67,79 +66,24 @@ class Performer:
 
     def _draw(self, jobs: list[Job], more: More | None = None) -> None:
         """Answer jobs for which the student draws. `jobs` grows by those that arrive meanwhile."""
-        found: dict[Job, dict[int, tuple[Completion, ...]]] = {}
-        owners: dict[str, tuple[Job, int]] = {}
+        run = StudentRun(self._served, jobs, None if more is None else partial(more, _draws))
         to_choose: list[Job] = []
-
-        def requests(job: Job) -> list[Request]:
-            work = job.work
+        for job in run.complete_jobs():
+            work, found = job.work, run.found[job]
             assert isinstance(work, Sampling)
-            found[job] = {}
-            made = []
-            for index, prompt in enumerate(work.prompts):
-                name = f"r{len(owners)}"
-                owners[name] = (job, index)
-                made.append(
-                    Request(
-                        name,
-                        prompt.layout.solve(prompt.question),
-                        tuple(
-                            stable_seed("serve", work.draw.seed, c, k)
-                            for c in range(work.n)
-                            for k in range(work.best_of)
-                        ),
-                        work.draw.params(stop=work.model == STUDENT),
-                    )
-                )
-            return made
-
-        def arrived(result: Result) -> Iterable[Request]:
-            new = more(_draws) if more is not None else []
-            jobs.extend(new)
-            return [request for job in new for request in requests(job)]
-
-        def listener(request: Request) -> OnText | None:
-            job, prompt = owners[request.id]
-            tell, work = job.on_text, job.work
-            if tell is None or not isinstance(work, Sampling) or work.model != STUDENT:
-                return None
-            return lambda index, text: tell(prompt * work.n + index, text)
-
-        first = [request for job in jobs for request in requests(job)]
-        student = self._served.refiner.student
-        results = (
-            student.stream(first, arrived, listener, lambda r: owners[r.id][0].is_wanted)
-            if isinstance(student, StreamsText)
-            else student.run(first, arrived)
-        )
-        for result in results:
-            job, index = owners[result.request.id]
-            found[job][index] = result.completions
-            work = job.work
-            assert isinstance(work, Sampling)
-            if len(found[job]) < len(work.prompts):
-                continue
             if not job.is_wanted:
                 _refuse_unwanted(job)
-                continue
-            if work.model == BEST_OF_N:
-                self._tell_solutions(job, found[job])
+            elif _lacks_tokens(work, found):
+                job.future.set_exception(_no_tokens(self._served.refiner.student.backend))
+            elif work.model == BEST_OF_N:
                 to_choose.append(job)
             else:
                 way = drawn if work.model == STUDENT else by_majority
-                _finish(self._served, job, found.pop(job), way)
+                _finish(self._served, job, run.found.pop(job), way)
         if to_choose:
-            self._choose(to_choose, found)
+            self._choose(to_choose, run.found)
 
-    def _tell_solutions(self, job: Job, found: dict[int, tuple[Completion, ...]]) -> None:
-        """Tell a client the solutions of each choice while they wait for their scores."""
-        if job.on_text is not None:
-            for index, completions in enumerate(_by_choice(job, found)):
-                job.on_text(index, solutions_text(self._served, completions))
-
-    def _choose(
-        self, jobs: Sequence[Job], found: dict[Job, dict[int, tuple[Completion, ...]]]
-    ) -> None:
+    def _choose(self, jobs: Sequence[Job], found: dict[Job, Found]) -> None:
         """Score all solutions of all jobs at once, and choose."""
         items = [
             (prompt.question, chosen(self._served, completion).steps)
@@ -185,12 +129,28 @@ def _refuse_unwanted(job: Job) -> None:
         job.future.set_exception(ApiError(499, "the client went away"))
 
 
+def _lacks_tokens(work: Sampling, found: Found) -> bool:
+    """Whether log-probabilities are asked for, and the engine does not say of which tokens."""
+    return work.draw.n_logprobs is not None and any(
+        c.tokens is None for completions in found.values() for c in completions
+    )
+
+
+def _no_tokens(backend: str) -> ApiError:
+    return invalid(
+        "logprobs",
+        f"the run's engine ({backend}) does not say which tokens it has drawn; leave logprobs out, "
+        "or serve the run with engine.kind=torch or vllm",
+        "unsupported",
+    )
+
+
 def _draws(job: Job) -> bool:
     """Whether the student alone samples for it."""
     return isinstance(job.work, Sampling) and job.work.model not in (GLORE, ITERATED)
 
 
-def _finish(served: Served, job: Job, found: dict[int, tuple[Completion, ...]], way: Way) -> None:
+def _finish(served: Served, job: Job, found: Found, way: Way) -> None:
     """Answer a job by its completions, in the order of its prompts."""
     work = job.work
     assert isinstance(work, Sampling)
@@ -199,7 +159,7 @@ def _finish(served: Served, job: Job, found: dict[int, tuple[Completion, ...]], 
     job.future.set_result(Answer(tuple(choices), n_tokens))
 
 
-def _by_choice(job: Job, found: dict[int, tuple[Completion, ...]]) -> list[tuple[Completion, ...]]:
+def _by_choice(job: Job, found: Found) -> list[tuple[Completion, ...]]:
     """The completions of each choice: n of the first prompt, then of the second, …"""
     work = job.work
     assert isinstance(work, Sampling)

@@ -149,7 +149,8 @@ class Routes:
         is_work = work.model != STUDENT
         texts = TextsSoFar(asyncio.get_running_loop(), work.draw.stops, is_work)
         # A full queue is refused before the stream begins.
-        job = self._submit(work, texts.take)
+        # With log-probabilities, a stream goes token by token, and those are known at the end.
+        job = self._submit(work, texts.take if work.draw.n_logprobs is None else None)
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return StreamingResponse(
             self._stream(wire, job, texts, request),

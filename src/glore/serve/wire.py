@@ -6,8 +6,10 @@ import dataclasses
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 
+from glore.serve.drawn_tokens import DrawnToken
 from glore.serve.served import COMPOSITE
 from glore.serve.work import Answer, Choice, Sampling
 
@@ -49,6 +51,10 @@ class Wire:
         """
         is_work = self.work.model in COMPOSITE
         for index, choice in enumerate(answer.choices):
+            if choice.tokens is not None:  # nothing of it was sent
+                yield from self._token_pieces(index, choice.tokens)
+                yield self._piece(index, {}, choice.finish_reason)
+                continue
             begin = sent.get(index, 0)
             for text in choice.work[begin if is_work else 0 :].splitlines(keepends=True):
                 yield self._piece(index, {"reasoning_content": text})
@@ -80,15 +86,45 @@ class Wire:
         return {
             "index": index,
             **content,
-            "logprobs": None,
+            "logprobs": None if choice.tokens is None else self._logprobs(choice.tokens),
             "finish_reason": choice.finish_reason,
         }
 
-    def _piece(self, index: int, delta: Json, finish_reason: str | None = None) -> Json:
+    def _token_pieces(self, index: int, tokens: Sequence[DrawnToken]) -> Iterator[Json]:
+        offset = 0
+        for token in tokens:
+            logprobs = self._logprobs([token], offset)
+            yield self._piece(index, {"content": token.text}, logprobs=logprobs)
+            offset += len(token.text)
+
+    def _logprobs(self, tokens: Sequence[DrawnToken], offset: int = 0) -> Json:
+        """Log-probabilities of drawn tokens. `offset`: where the first one begins in the text."""
+        if self.is_chat:
+            shown = bool(self.work.draw.n_logprobs)
+            entries: list[Json] = [
+                {"token": t, "logprob": p, "bytes": list(t.encode())} for t, p in tokens
+            ]
+            content = [{**e, "top_logprobs": [e] if shown else []} for e in entries]
+            return {"content": content, "refusal": None}
+        ends = accumulate((len(t.text) for t in tokens), initial=offset)
+        return {
+            "tokens": [t.text for t in tokens],
+            "token_logprobs": [t.logprob for t in tokens],
+            "top_logprobs": [{t.text: t.logprob} for t in tokens],
+            "text_offset": list(ends)[:-1],
+        }
+
+    def _piece(
+        self,
+        index: int,
+        delta: Json,
+        finish_reason: str | None = None,
+        logprobs: Json | None = None,
+    ) -> Json:
         content: Json = {"delta": delta}
         if not self.is_chat:
             content = {"text": delta.pop("content", ""), **delta}
-        choice = {"index": index, **content, "logprobs": None, "finish_reason": finish_reason}
+        choice = {"index": index, **content, "logprobs": logprobs, "finish_reason": finish_reason}
         last: Json = {"usage": None} if self.include_usage else {}
         return {**self._head(True), "choices": [choice], **last}
 

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from glore.engines.protocol import SamplingParams
 from glore.prompts import PromptLayout
 from glore.records import Refinement
+from glore.serve.drawn_tokens import DrawnToken
 
 __all__ = [
     "Answer",
@@ -35,6 +36,10 @@ class Draw:
     stops: tuple[str, ...]
     seed: int
     """All else being equal, the same seed gives the same answer, whatever else is sampled."""
+    n_logprobs: int | None = None
+    """Likeliest tokens to show beside each drawn one, with their log-probabilities; none: those of
+    the drawn tokens are not wanted either.
+    """
 
     def params(self, stop: bool = False) -> SamplingParams:
         """The engine's parameters. `stop`: whether the engine is to look for a single stop."""
@@ -44,6 +49,7 @@ class Draw:
             top_k=self.top_k,
             max_new_tokens=self.max_tokens,
             stop=self.stops[0] if stop and len(self.stops) == 1 else "",
+            logprobs=self.n_logprobs is not None,
         )
 
 
@@ -108,6 +114,8 @@ class Choice:
     """What a composite model did, as text; empty for the student."""
     refinement: Refinement | None = None
     """Every value on the way, for the model glore."""
+    tokens: tuple[DrawnToken, ...] | None = None
+    """Every token that was drawn for the text, where `Draw.n_logprobs` asks for them."""
     candidates: tuple[Candidate, ...] = ()
     """With `Sampling.every_mark`: the draft, its global refinement, then local ones by their mark.
     """

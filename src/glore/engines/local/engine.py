@@ -28,7 +28,8 @@ from glore.engines.local.queue import LocalJob
 from glore.engines.local.rows import Ints
 from glore.engines.local.runner import BACKENDS, ModelRunner
 from glore.engines.local.scheduler import Scheduler
-from glore.engines.partial import IsWanted, ListenerOf
+from glore.engines.local.texts_so_far import TextsSoFar
+from glore.engines.partial import IsWanted, ListenerOf, OnCompletion
 from glore.engines.protocol import FollowUp, Request, Result
 from glore.engines.requests import run_requests
 from glore.errors import EngineError, shown
@@ -142,22 +143,24 @@ class TorchEngine(Closable):
         follow_up: FollowUp | None,
         listener_of: ListenerOf,
         is_wanted: IsWanted | None = None,
+        on_completion: OnCompletion | None = None,
     ) -> Iterator[Result]:
         """As `run`, and listeners are told what is drawn (`glore.engines.partial.StreamsText`).
 
         The fallback ends what it has begun, wanted or not.
         """
         self.check_open()
-        return self._guarded(self._results(requests, follow_up, listener_of, is_wanted))
+        so_far = TextsSoFar(self.texts, listener_of, on_completion)
+        return self._guarded(self._results(requests, follow_up, so_far, is_wanted))
 
     def _results(
         self,
         requests: Iterable[Request],
         follow_up: FollowUp | None,
-        listener_of: ListenerOf | None = None,
+        so_far: TextsSoFar | None = None,
         is_wanted: IsWanted | None = None,
     ) -> Generator[Result]:
-        scheduler = self.scheduler(listener_of, is_wanted)
+        scheduler = self.scheduler(so_far, is_wanted)
         try:
             yield from run_requests(scheduler, requests, follow_up)
         except NotFiniteError as error:
@@ -173,10 +176,10 @@ class TorchEngine(Closable):
         free_unused()
 
     def scheduler(
-        self, listener_of: ListenerOf | None = None, is_wanted: IsWanted | None = None
+        self, so_far: TextsSoFar | None = None, is_wanted: IsWanted | None = None
     ) -> Scheduler | FallbackScheduler:
         """What draws in one call of `run` or `stream`."""
-        parts = self.is_end, self.texts, listener_of
+        parts = self.is_end, self.texts, so_far or TextsSoFar(self.texts)
         if self.packed:
             return Scheduler(
                 self.runner, self.encode, self.max_rows, self.n_pages, *parts, is_wanted=is_wanted

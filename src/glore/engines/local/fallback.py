@@ -22,7 +22,6 @@ from glore.engines.local.noise import uniforms
 from glore.engines.local.queue import LocalJob, RequestQueue
 from glore.engines.local.stops import StopFinder
 from glore.engines.local.texts_so_far import TextsSoFar
-from glore.engines.partial import ListenerOf
 from glore.engines.protocol import Request, Result
 from glore.errors import ModelError, out_of_memory
 
@@ -72,9 +71,9 @@ class FallbackScheduler:
         max_rows: int,
         is_end: Callable[[Ints], npt.NDArray[np.bool_]],
         texts: Callable[[list[list[int]]], list[str]],
-        listener_of: ListenerOf | None = None,
+        so_far: TextsSoFar,
     ) -> None:
-        self._so_far = TextsSoFar(texts, listener_of)
+        self._so_far = so_far
         self._model, self._cache_name, self._max_rows = model, cache_name, max_rows
         self._encode, self._is_end, self._texts = encode, is_end, texts
         self._stops = StopFinder(texts)
@@ -114,10 +113,12 @@ class FallbackScheduler:
         texts = self._texts([d.ids for d in drawn])
         results = []
         for (job, index), d, whole in zip(rows, drawn, texts, strict=True):
-            logprobs = tuple(d.logprobs) if job.request.params.logprobs else None
+            wanted = job.request.params.logprobs
+            logprobs, ids = (tuple(d.logprobs), tuple(d.ids)) if wanted else (None, None)
             text = whole if d.cut is None else d.cut
-            if job.finish(index, text, len(d.ids), d.stop, logprobs):
-                self._so_far.forget(job)
+            is_last = job.finish(index, text, len(d.ids), d.stop, logprobs, ids)
+            self._so_far.finished(job, index)
+            if is_last:
                 results.append(job.result())
         return results
 

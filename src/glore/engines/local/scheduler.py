@@ -26,7 +26,7 @@ from glore.engines.local.rows import Ints, RowTable
 from glore.engines.local.runner import ModelRunner
 from glore.engines.local.stops import StopFinder
 from glore.engines.local.texts_so_far import TextsSoFar
-from glore.engines.partial import IsWanted, ListenerOf
+from glore.engines.partial import IsWanted
 from glore.engines.protocol import Request, Result
 from glore.errors import EngineError, out_of_memory
 
@@ -60,12 +60,12 @@ class Scheduler:
         n_pages: int,
         is_end: Callable[[Ints], npt.NDArray[np.bool_]],
         texts: Callable[[list[list[int]]], list[str]],
-        listener_of: ListenerOf | None = None,
+        so_far: TextsSoFar,
         is_wanted: IsWanted | None = None,
     ) -> None:
         self._runner, self._encode, self._is_end, self._texts = runner, encode, is_end, texts
         self._stops = StopFinder(texts)
-        self._so_far = TextsSoFar(texts, listener_of)
+        self._so_far = so_far
         self._is_wanted = is_wanted
         self._n_threads = torch.get_num_threads()
         self._queue = RequestQueue(max_rows)
@@ -177,7 +177,7 @@ class Scheduler:
         if self._partial is job:
             self._partial = None
         while job.pending:
-            self._end(job, job.pending.popleft(), "", 0, "length", None)
+            self._end(job, job.pending.popleft(), "", [], "length", None)
 
     def _store_prompt(self, job: LocalJob, n_admitted: int) -> bool:
         """Give the prompt its place in the tree. Returns False where there are too few pages."""
@@ -301,21 +301,23 @@ class Scheduler:
         texts = dict(zip(whole, self._texts(list(whole.values())), strict=True))
         for f in finished:
             text = texts[f.key] if f.text is None else f.text
-            self._end(f.job, f.index, text, len(f.tokens), f.stop, f.logprobs)
+            self._end(f.job, f.index, text, f.tokens, f.stop, f.logprobs)
 
     def _end(
         self,
         job: LocalJob,
         index: int,
         text: str,
-        n_tokens: int,
+        tokens: list[int],
         stop: str,
         logprobs: tuple[float, ...] | None,
     ) -> None:
         """Store a completion. With its last one, the request is complete."""
-        if job.finish(index, text, n_tokens, stop, logprobs):
+        ids = None if logprobs is None else tuple(tokens)
+        is_last = job.finish(index, text, len(tokens), stop, logprobs, ids)
+        self._so_far.finished(job, index)
+        if is_last:
             self._complete.append(job)
-            self._so_far.forget(job)
             del self._in_progress[job]
 
     # Preempt, and start again

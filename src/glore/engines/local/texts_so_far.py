@@ -1,4 +1,4 @@
-"""Tells listeners the text of completions that are being drawn."""
+"""Tells listeners the text of completions that are being drawn, and finished completions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from glore.engines.local.queue import LocalJob
-from glore.engines.partial import ListenerOf, OnText, certain
+from glore.engines.partial import ListenerOf, OnCompletion, OnText, certain
 
 __all__ = ["TextsSoFar"]
 
@@ -17,13 +17,17 @@ _SHARE = 10
 class TextsSoFar:
     """Who listens to which request, and what they have been told.
 
-    `decode`: token rows → texts, special tokens left out.
+    `decode`: token rows → texts, special tokens left out. `on_completion`: is told each
+    completion.
     """
 
     def __init__(
-        self, decode: Callable[[list[list[int]]], list[str]], listener_of: ListenerOf | None
+        self,
+        decode: Callable[[list[list[int]]], list[str]],
+        listener_of: ListenerOf | None = None,
+        on_completion: OnCompletion | None = None,
     ) -> None:
-        self._decode, self._listener_of = decode, listener_of
+        self._decode, self._listener_of, self._on_completion = decode, listener_of, on_completion
         self._listeners: dict[LocalJob, OnText] = {}
         self._told: dict[tuple[LocalJob, int], str] = {}
         self._next = 0.0
@@ -57,8 +61,13 @@ class TextsSoFar:
         end = time.monotonic()
         self._next = end + (_SHARE - 1) * (end - begin)
 
-    def forget(self, job: LocalJob) -> None:
-        """A request is complete: its result has the rest."""
-        if self._listeners.pop(job, None) is not None:
-            for index in range(len(job.request.seeds)):
-                self._told.pop((job, index), None)
+    def finished(self, job: LocalJob, index: int) -> None:
+        """The completion of seed `index` is finished, and told to who wants completions. After the
+        last one nobody listens to the request any more.
+        """
+        completion = job.completions[index]
+        if self._on_completion is not None and completion is not None:
+            self._on_completion(job.request, index, completion)
+        self._told.pop((job, index), None)
+        if job.is_complete:
+            self._listeners.pop(job, None)
