@@ -170,6 +170,16 @@ def test_summary_says_when_nothing_was_shown():
     assert "no difference shown" in found[0]
 
 
+def test_summary_of_a_student_that_is_the_sft_model_compares_nothing():
+    problems = tuple(Problem(f"q{i}", f"question {i}", "7", None, "test") for i in range(4))
+    drafts = tuple(solution(p.id, "d", ("#### 7",), "right") for p in problems)
+    found = headline(evaluate(EvaluationInputs("x", problems, drafts, (), sft_drafts=drafts), FAST))
+    assert found == [
+        "The student is right on the same questions as the SFT model. It is the SFT model where no "
+        "round of expert iteration was run or gained on dev."
+    ]
+
+
 def test_page_of_a_run_with_next_to_nothing_in_it():
     problem = Problem("q", "question", "7", None, "test")
     inputs = EvaluationInputs(

@@ -65,6 +65,11 @@ def _labels(e: Evaluation) -> str | None:
 def _student(e: Evaluation) -> str | None:
     if e.ei_gain is None:
         return None
+    if not e.ei_gain.gained and not e.ei_gain.lost:
+        return (
+            "The student is right on the same questions as the SFT model. It is the SFT model where"
+            " no round of expert iteration was run or gained on dev."
+        )
     return f"Expert iteration against supervised fine-tuning, greedy: {_verdict(e.ei_gain)}."
 
 
