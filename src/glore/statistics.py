@@ -24,8 +24,10 @@ __all__ = [
     "Estimate",
     "FloatArray",
     "Kept",
+    "KeptDifference",
     "Resampler",
     "Statistic",
+    "difference_of",
     "mcnemar_p",
     "ratio",
     "wilson",
@@ -58,6 +60,10 @@ class Kept(Estimate):
     columns: FloatArray
     """[U, M]"""
     statistic: Statistic
+    clusters: Sequence[str] = ()
+    """All that the bootstrap draws from; those without a row, too."""
+    by_wilson: bool = False
+    """Whether the interval is Wilson's, of one yes or no for each unit."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,6 +87,24 @@ class Difference:
     def excludes_zero(self) -> bool:
         """True if the whole interval is on one side of zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class KeptDifference(Difference):
+    """A difference with the observations it was computed from."""
+
+    kept: Kept
+    """The difference as a statistic of its observations."""
+
+
+def difference_of(
+    found: Estimate, gained: int = 0, lost: int = 0, p: float | None = None
+) -> Difference:
+    """A difference that was estimated as one number, such as that of two class-balanced shares;
+    with its observations if the estimate has them.
+    """
+    numbers = (found.value, found.low, found.high, found.n, gained, lost, p)
+    return KeptDifference(*numbers, found) if isinstance(found, Kept) else Difference(*numbers)
 
 
 def wilson(successes: int, n: int) -> Estimate:
@@ -132,7 +156,8 @@ class Resampler:
         self, clusters: Iterable[str], *, n_draws: int = 2000, seed: int = 0, keeps: bool = False
     ) -> None:
         self._keeps = keeps
-        self._row = {key: i for i, key in enumerate(dict.fromkeys(clusters))}
+        self._clusters = tuple(dict.fromkeys(clusters))
+        self._row = {key: i for i, key in enumerate(self._clusters)}
         self._n_draws = n_draws
         self._seed = seed
         self._weights_BC: FloatArray | None = None
@@ -170,11 +195,21 @@ class Resampler:
         units: Sequence[str],
         columns_UM: FloatArray,
         statistic: Statistic,
+        by_wilson: bool = False,
     ) -> Estimate:
         """The estimate, with its observations if this resampler keeps them."""
         if not self._keeps:
             return found
-        return Kept(found.value, found.low, found.high, found.n, units, columns_UM, statistic)
+        numbers = (found.value, found.low, found.high, found.n)
+        return Kept(*numbers, units, columns_UM, statistic, self._clusters, by_wilson)
+
+    def share(self, units: Sequence[str], flags: Sequence[float]) -> Estimate:
+        """The share of ones among yes and no (1 and 0), with Wilson's interval, which takes them as
+        independent. `units`: the cluster of each.
+        """
+        found = wilson(round(sum(flags)), len(flags))
+        columns_UM = np.stack([np.asarray(flags, dtype=np.float64), np.ones(len(flags))], axis=1)
+        return self.kept(found, units, columns_UM, ratio, by_wilson=True)
 
     def mean(self, units: Sequence[str], values: Sequence[float]) -> Estimate:
         """Mean of `values` over units. `units`: the cluster of each value."""
@@ -201,7 +236,7 @@ class Resampler:
             (int((first_U > second_U).sum()), int((first_U < second_U).sum())) if binary else (0, 0)
         )
         p = mcnemar_p(gained, lost) if binary and len(set(units)) == len(units) else None
-        return Difference(found.value, found.low, found.high, found.n, gained, lost, p)
+        return difference_of(found, gained, lost, p)
 
     def _cluster_sums(self, units: Sequence[str], columns_UM: FloatArray) -> FloatArray:
         sums_CM = np.zeros((len(self._row), columns_UM.shape[1]))

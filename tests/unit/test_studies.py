@@ -27,7 +27,6 @@ from glore.studies import study as study_module
 from glore.studies.measured import Measured, find, number, pivot, read_measured
 from glore.studies.run import study_sections, study_tables
 from glore.studies.study import configured, own_settings
-from glore.studies.where import WhereRow
 from support.pretend_models import config_of, pretend
 from support.small_stages import contents
 
@@ -85,23 +84,24 @@ def test_where_refines_the_wrong_drafts_from_their_first_wrong_step(run: RunConf
     run_study(find_study("where"), run)
     stage = run.run_dir / "studies/where/stages/refinements_from_first_wrong_step"
     made = read_records(sorted(stage.glob("part-*.parquet")), Solution)
-    rows = read_records(sorted(stage.glob("rows-*.parquet")), WhereRow)
+    found = numbers_of(run, "where")
     test = run.run_dir / "stages"
     drafts = read_records(sorted((test / "test_drafts").glob("part-*.parquet")), Solution)
     wrong = [d.id for d in drafts if d.correct == "wrong"]
     assert [s.draft_id for s in made] == wrong
     evaluation = read_evaluation(run.run_dir / "report" / "evaluation.json")
     pipeline = next(r.accuracy for r in evaluation.figure4 if r.way == "reranked")
-    by_table = {t: [r for r in rows if r.table == t] for t in ("accuracy", "fixed")}
-    own, where, when, which = by_table["accuracy"]
-    assert (own.value, own.n, own.difference) == (pipeline.value, len(drafts), None)
+    own, where, when, which = [m for m in found if m.column == "accuracy"]
+    assert (own.value, own.n) == (pipeline.value, len(drafts))
     assert where.value <= when.value <= which.value
-    own, placed = by_table["fixed"]
+    own, placed = [m for m in found if m.column == "fixed"]
+    none, gain = [m for m in found if m.table == "where-fixed" and m.kind == "difference"]
     assert own.value == next(
         r.fixed.value for r in evaluation.table3 if r.refiners == ("local_sorm",)
     )
     assert placed.value == sum(s.correct == "right" for s in made) / len(wrong)
-    assert placed.difference == pytest.approx(placed.value - own.value)
+    assert none.value is None
+    assert gain.value == pytest.approx(placed.value - own.value)
 
 
 def test_rerank_agrees_with_the_run_where_they_measure_the_same(run: RunConfig) -> None:

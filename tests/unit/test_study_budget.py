@@ -19,7 +19,7 @@ from glore.studies import find_study, run_study
 from glore.studies.budget.iterated import N_ROUNDS
 from glore.studies.budget.results import sample_numbers
 from glore.studies.budget.spent import Spent, until_accepted
-from glore.studies.measured import Measured, read_measured
+from glore.studies.measured import Measured, find, read_measured
 from support.pretend_models import config_of, pretend
 
 
@@ -122,13 +122,17 @@ def test_only_what_the_orm_calls_wrong_is_refined_again(studied: RunConfig) -> N
 
 def test_the_second_way_of_a_difference_has_at_least_as_many_tokens(studied: RunConfig) -> None:
     found: list[Measured] = read_measured(studied.run_dir / "studies" / "budget", "budget_results")
-    rows = [m.row for m in found if m.table == "budget-differences"]
+    rows = dict.fromkeys(m.row for m in found if m.table == "budget-differences")
     assert rows
     most = max(s for w, s in spent(studied) if w == "majority")
-    for first, second in rows:
-        spends = [float(text.rpartition("(")[2].split()[0]) for text in (first, second)]
-        assert spends[0] <= spends[1] or f", {most} (" in second
+    for row in rows:
+        first, step, second = (
+            find(found, "budget-differences", row, column).value or 0.0
+            for column in ("tokens of the first", "step of the second", "tokens of the second")
+        )
+        assert first <= second or step == most
+        assert find(found, "budget", (row[1], f"{step:.0f}"), "tokens").value == second
     (said,) = find_study("budget").findings(studied, studied.run_dir / "studies" / "budget")
     way = said.partition("sampling in parallel is ")[2].partition(":")[0]
-    named = {part.partition(" (")[0] for part in said.split("(") if part.startswith(way)}
+    named = {part.partition(":")[0] for part in said.split("(") if part.startswith(way)}
     assert all(name.rpartition(", ")[0] == way for name in named), "no other way's numbers"

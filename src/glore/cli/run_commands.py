@@ -4,6 +4,7 @@ needs.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -78,12 +79,13 @@ def run(
 def study(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A study, such as rerank.")],
     run: FinishedRun,
-    overrides: Annotated[
+    more: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...",
-            help="The study's own settings, such as samples=32; settings of the run that change "
-            "no result, such as engine.max_rows=64.",
+            metavar="[RUN]... [KEY=VALUE]...",
+            help="More runs of the same recipe with other seeds, for tables over all of them; the "
+            "study's own settings, such as samples=32; settings of the run that change no result, "
+            "such as engine.max_rows=64.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -92,41 +94,40 @@ def study(
     redo: Annotated[
         bool, typer.Option("--redo", help="Compute again what the study has from other settings.")
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="With several runs: the folder for the tables over all of them; without it, "
+            "pooled/NAME beside the first run."
+        ),
+    ] = None,
 ) -> None:
     """Ask a finished run a question of the papers; its tables are printed and kept."""
     with outcome() as own:
         from glore.studies.study import configured, find_study, own_settings
 
         asked = find_study(name)
-        mine, others = own_settings(asked, overrides or [])
+        runs, overrides = _runs_and_settings([run, *(more or [])])
+        mine, others = own_settings(asked, overrides)
         asked = configured(asked, {}, mine)
-        folder = open_run(run).run_dir
-        from glore.cli.dry_run import plan_table
+        folders = [open_run(r).run_dir for r in runs]
+        from glore.cli.study_command import study_one, study_several
         from glore.config import load_config
-        from glore.progress import TerminalProgress
-        from glore.report import build_report
-        from glore.report.terminal import print_view
-        from glore.studies.run import run_study, study_section, study_sections
 
-        config = load_config(folder / "config.yaml", others)
-        console = new_console()
-        if dry_run:
-            plans = run_study(asked, config, dry_run=True)
-            console.print(plan_table(plans, str(folder / "studies" / name)))
-            return
-        own.log_dir = folder / "log"
+        configs = [load_config(folder / "config.yaml", others) for folder in folders]
+        own.log_dir = None if dry_run else folders[0] / "log"
         own.on_interrupt = "all finished work is kept: run the same command to continue"
-        with TerminalProgress(log_file=folder / "log" / "run.log") as progress:
-            run_study(asked, config, progress=progress, redo=redo)
-        found = study_section(asked, config)
-        for view in found.tables:
-            print_view(view, console)
-        for sentence in found.findings:
-            console.print(printable(f"- {sentence}"), soft_wrap=True)
-        where = printable(str(folder / "studies" / name / "tables.md"))
-        console.print(f"tables and figures: {where}", soft_wrap=True)
-        page = build_report(folder, study_sections(config))
-        console.print(f"report: {printable(str(page))}#study-{name}", soft_wrap=True)
+        if len(folders) == 1 and out is None:
+            study_one(asked, configs[0], dry_run=dry_run, redo=redo)
+        else:
+            place = out or folders[0].parent / "pooled" / name
+            study_several(asked, configs, place, dry_run=dry_run, redo=redo)
+
+
+def _runs_and_settings(given: list[str]) -> tuple[list[str], list[str]]:
+    """Arguments → runs, and settings as `KEY=VALUE`. A folder may have a `=` in its name."""
+    settings = [g for g in given[1:] if "=" in g and not Path(g).is_dir()]
+    return [given[0], *(g for g in given[1:] if g not in settings)], settings
 
 
 def regrade(

@@ -24,7 +24,7 @@ from glore.decisions import CANDIDATES, LOCAL_ORM, LOCAL_SORM, MARKED_BY
 from glore.evaluation.inputs import ORM, SORM, EvaluationInputs, Index
 from glore.evaluation.refinement import candidates_of, chosen_by_orm
 from glore.records import Solution, StepLabels
-from glore.statistics import Difference, Estimate
+from glore.statistics import Difference, Estimate, difference_of
 
 __all__ = [
     "ELSEWHERE",
@@ -250,7 +250,7 @@ def _places(
         ),
         lambda s: s[..., 0] / s[..., 1] - s[..., 2] / s[..., 3],
     )
-    return tuple(rows), Difference(both.value, both.low, both.high, both.n, 0, 0, None)
+    return tuple(rows), difference_of(both)
 
 
 def _copies(index: Index) -> tuple[CopyRow, ...]:

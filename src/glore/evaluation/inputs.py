@@ -11,12 +11,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TypeVar
 
-import numpy as np
-
 from glore.decisions import MARKED_BY, Decisions
 from glore.records import PrefixTrials, Problem, Solution, StepLabels, StepScores
 from glore.solutions import by_problem
-from glore.statistics import Estimate, Resampler, ratio, wilson
+from glore.statistics import Estimate, Resampler
 
 __all__ = [
     "BALANCED_ORM",
@@ -120,8 +118,7 @@ class Index:
         """
         units = self.units(solutions)
         if len(set(units)) == len(units):
-            columns_UM = np.asarray([(flag, 1) for flag in flags], dtype=np.float64).reshape(-1, 2)
-            return self.resampler.kept(wilson(sum(flags), len(flags)), units, columns_UM, ratio)
+            return self.resampler.share(units, [float(f) for f in flags])
         return self.resampler.mean(units, [float(f) for f in flags])
 
     def step_scores(self, model: str, solution: Solution) -> tuple[float, ...] | None:

@@ -24,7 +24,7 @@ from glore.evaluation.inputs import (
     Index,
 )
 from glore.records import StepLabels
-from glore.statistics import Difference, Estimate, FloatArray
+from glore.statistics import Difference, Estimate, FloatArray, difference_of
 
 __all__ = [
     "ALL_STEPS",
@@ -231,6 +231,6 @@ def judge_difference(
         second_name,
         against,
         scope,
-        balanced=Difference(balanced.value, balanced.low, balanced.high, balanced.n, 0, 0, None),
+        balanced=difference_of(balanced),
         natural=natural,
     )

@@ -7,30 +7,26 @@ import dataclasses
 import io
 import json
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from glore.config import RunConfig
-from glore.errors import RunError, shown
 from glore.evaluation.compare import ComparedRow, Group, MeasuredRun, compare
 from glore.evaluation.measures import measure
-from glore.pipeline.chosen import with_engine
-from glore.pipeline.fingerprints import flat_settings
-from glore.pipeline.integrity import check_belongs_together
-from glore.pipeline.marks import read_done
-from glore.pipeline.recorded import made_with, marks_behind
+from glore.report.run_recipes import (
+    Recipe,
+    changed_settings,
+    check_given_once,
+    recipe_of,
+    run_names,
+    some_of,
+    tables_made_with,
+)
 from glore.report.views import MODEL_NAMES, REFINER_NAMES, WAY_NAMES, Cell, TableView
-from glore.stages import build_stages, evaluation_options, read_inputs
+from glore.stages import evaluation_options, read_inputs
 
 __all__ = ["Comparison", "GroupFacts", "compare_runs", "to_csv", "to_json", "views"]
 
-Recipe = dict[str, object]
-"""What a run was made with, but its seed: dotted setting → value, and hashes of local data."""
-SHOWN_SETTINGS = 4
-"""As many settings are shown in which a group differs from the first."""
-NO_RESULT = ("name", "runs_dir", "seed", "launch", "engine")
-"""Settings that say nothing about the recipe, or not all of them; the engine's follow apart."""
 TITLES = {
     "student": "The student (Table 5)",
     "steps": "Reward models as judges of steps before the answer line (Table 1)",
@@ -72,13 +68,10 @@ def compare_runs(run_dirs: Sequence[Path]) -> Comparison:
     """Folders of finished runs → the comparison. Runs whose settings differ in the seed alone are
     one group. Raises RunError where a run is given twice or isn't finished.
     """
-    places = [folder.resolve() for folder in run_dirs]
-    twice = next((d for d, p in zip(run_dirs, places, strict=True) if places.count(p) > 1), None)
-    if twice is not None:
-        raise RunError(f"{twice} is given twice; give each run once")
-    configs = [_settings(folder) for folder in run_dirs]
-    recipes = [_recipe(d, c) for d, c in zip(run_dirs, configs, strict=True)]
-    names = _names(run_dirs)
+    check_given_once(run_dirs)
+    configs = [tables_made_with(folder) for folder in run_dirs]
+    recipes = [recipe_of(d, c) for d, c in zip(run_dirs, configs, strict=True)]
+    names = run_names(run_dirs)
     grouped = _grouped(recipes, [c.seed for c in configs])
     measured = [_measured(d, c, name) for d, c, name in zip(run_dirs, configs, names, strict=True)]
     groups, facts = [], []
@@ -89,7 +82,7 @@ def compare_runs(run_dirs: Sequence[Path]) -> Comparison:
         if len(runs) > 1:
             name = f"{name} (seeds {', '.join(map(str, seeds))})"
         groups.append(Group(name, runs))
-        changed = _changed(recipes[grouped[0][0]], recipes[members[0]])
+        changed = changed_settings(recipes[grouped[0][0]], recipes[members[0]])
         n_questions = sum(len(run.questions) for run in runs)
         facts.append(GroupFacts(name, tuple(run.name for run in runs), seeds, n_questions, changed))
     rows = compare(groups, n_draws=configs[0].evaluation.bootstrap_samples)
@@ -104,7 +97,7 @@ def views(found: Comparison) -> list[TableView]:
         "What is compared",
         NOTE,
         ("runs", "folders", "test questions", f"settings that differ from {first}"),
-        tuple((g.name, ", ".join(g.runs), g.n_questions, _some(g.changed)) for g in found.groups),
+        tuple((g.name, ", ".join(g.runs), g.n_questions, some_of(g.changed)) for g in found.groups),
     )
     tables = dict.fromkeys(row.table for row in found.rows)
     has_others = len(found.groups) > 1
@@ -159,26 +152,6 @@ def to_csv(found: Comparison) -> str:
     return text.getvalue()
 
 
-def _settings(run_dir: Path) -> RunConfig:
-    """What the tables of a run were made with. Raises RunError."""
-    if read_done(run_dir / "stages" / "evaluate") is None:
-        raise RunError(
-            f"run {run_dir} is not finished (its stage evaluate is not done), so it can't be "
-            f"compared; finish it with: glore run {shlex.quote(str(run_dir / 'config.yaml'))}"
-        )
-    made = with_engine(made_with(run_dir, ["evaluate"])).config
-    check_belongs_together(run_dir, [stage.name for stage in build_stages(made)])
-    return made
-
-
-def _recipe(run_dir: Path, made: RunConfig) -> Recipe:
-    fields = {name: getattr(made, name) for name in RunConfig.model_fields if name not in NO_RESULT}
-    flat = flat_settings(fields) | flat_settings(made.engine.fingerprint_fields(), "engine")
-    for mark in marks_behind(run_dir, ["evaluate"]):
-        flat |= {k: v for k, v in mark.settings.items() if k.startswith("content of ")}
-    return flat
-
-
 def _grouped(recipes: Sequence[Recipe], seeds: Sequence[int]) -> list[list[int]]:
     """Positions of the runs, by recipe. A second run with a recipe and seed begins a group of its
     own: it is no new seed.
@@ -198,28 +171,6 @@ def _measured(run_dir: Path, made: RunConfig, name: str) -> MeasuredRun:
     inputs = read_inputs(run_dir, made)
     questions = {" ".join(p.question.split()): p.id for p in inputs.problems}
     return MeasuredRun(name, made.seed, questions, measure(inputs, evaluation_options(made)))
-
-
-def _names(run_dirs: Sequence[Path]) -> list[str]:
-    """The folders' names, with as many folders above them as it takes to differ."""
-    parts = [folder.resolve().parts for folder in run_dirs]
-    n = 1
-    while len({p[-n:] for p in parts}) < len(parts):
-        n += 1
-    return ["/".join(p[-n:]) for p in parts]
-
-
-def _changed(first: Recipe, other: Recipe) -> tuple[str, ...]:
-    return tuple(
-        f"{path}: {shown(first.get(path), 40)} → {shown(other.get(path), 40)}"
-        for path in sorted({*first, *other})
-        if first.get(path) != other.get(path)
-    )
-
-
-def _some(changed: Sequence[str]) -> str:
-    more = len(changed) - SHOWN_SETTINGS
-    return "; ".join(changed[:SHOWN_SETTINGS]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _cells(row: ComparedRow, has_others: bool) -> tuple[Cell, ...]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -68,10 +68,12 @@ class _OfQuestion:
 
 
 class Agreement:
-    """Takes solutions one at a time, with their scores; keeps a few numbers for each question."""
+    """Takes solutions one at a time, with their scores; keeps a few numbers for each question.
+    `keeps`: estimates keep their observations (`statistics.Kept`).
+    """
 
-    def __init__(self, threshold: float = 0.5) -> None:
-        self.threshold = threshold
+    def __init__(self, threshold: float = 0.5, *, keeps: bool = False) -> None:
+        self.threshold, self._keeps = threshold, keeps
         self._of: dict[str, _OfQuestion] = {}
 
     def add(
@@ -82,7 +84,9 @@ class Agreement:
         p: Sequence[float],
     ) -> None:
         """A solution: its labels, whether its final answer is right, p(good) after each step."""
-        key = hashlib.blake2b(question_key(question).encode(), digest_size=16).hexdigest()
+        key = question_key(question)
+        if not self._keeps:
+            key = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
         of = self._of.setdefault(key, _OfQuestion())
         for label, value in zip(labels or (), p, strict=bool(labels)):
             if isinstance(label, bool):
@@ -104,44 +108,51 @@ class Agreement:
 
     def steps(self) -> Judged:
         """Accuracy over the steps whose label is true or false."""
-        table = _table([of.steps for of in self._of.values()])
+        names, table = _table({key: of.steps for key, of in self._of.items()})
         n = int(table[:, [1, 3]].sum())
         return Judged(
-            _over(table, n, lambda s: (s[..., 0] + s[..., 2]) / (s[..., 1] + s[..., 3])),
-            _over(table, n, lambda s: (s[..., 0] / s[..., 1] + s[..., 2] / s[..., 3]) / 2),
+            self._over(
+                names, table, n, lambda s: (s[..., 0] + s[..., 2]) / (s[..., 1] + s[..., 3])
+            ),
+            self._over(
+                names, table, n, lambda s: (s[..., 0] / s[..., 1] + s[..., 2] / s[..., 3]) / 2
+            ),
         )
 
     def first_errors(self) -> FirstErrors:
         """ProcessBench's numbers, over the solutions whose labels tell the first wrong step, or
         that there is none.
         """
-        table = _table([of.first for of in self._of.values()])
+        names, table = _table({key: of.first for key, of in self._of.items()})
         n_wrong, n_right = int(table[:, 1].sum()), int(table[:, 3].sum())
         return FirstErrors(
-            _over(table, n_wrong, lambda s: s[..., 0] / s[..., 1]),
-            _over(table, n_right, lambda s: s[..., 2] / s[..., 3]),
-            _over(table, n_wrong + n_right, _harmonic),
+            self._over(names, table, n_wrong, lambda s: s[..., 0] / s[..., 1]),
+            self._over(names, table, n_right, lambda s: s[..., 2] / s[..., 3]),
+            self._over(names, table, n_wrong + n_right, _harmonic),
         )
 
     def ranked(self) -> Ranked:
         """How often the last step's score puts a right solution above a wrong one."""
-        pairs = [(of.right, of.wrong) for of in self._of.values() if of.right and of.wrong]
-        columns = [(concordant(*both), len(both[0]) * len(both[1])) for both in pairs]
+        both = {key: (of.right, of.wrong) for key, of in self._of.items() if of.right and of.wrong}
+        columns = [(concordant(*pair), len(pair[0]) * len(pair[1])) for pair in both.values()]
         table = np.asarray(columns, dtype=np.float64).reshape(-1, 2)
-        return Ranked(_over(table, len(table), ratio), round(table[:, 1].sum()))
+        above = self._over(list(both), table, len(table), ratio)
+        return Ranked(above, round(table[:, 1].sum()))
+
+    def _over(
+        self, names: Sequence[str], table: FloatArray, n: int, statistic: Statistic
+    ) -> Estimate:
+        """A statistic of the column sums; intervals resample whole questions, the rows of the
+        table.
+        """
+        resampler = Resampler(names, keeps=self._keeps)
+        return dataclasses.replace(resampler.estimate(names, table, statistic), n=n)
 
 
-def _table(rows: Sequence[Sequence[int]]) -> FloatArray:
-    """The questions with something to judge, [C, 4]."""
-    table = np.asarray(rows, dtype=np.float64).reshape(-1, 4)
-    judged: FloatArray = table[table[:, 1] + table[:, 3] > 0]
-    return judged
-
-
-def _over(table: FloatArray, n: int, statistic: Statistic) -> Estimate:
-    """A statistic of the column sums; intervals resample whole questions, the rows of the table."""
-    names = list(map(str, range(len(table))))
-    return dataclasses.replace(Resampler(names).estimate(names, table, statistic), n=n)
+def _table(rows: Mapping[str, Sequence[int]]) -> tuple[list[str], FloatArray]:
+    """The questions with something to judge, and their counts, [C, 4]."""
+    judged = {key: row for key, row in rows.items() if row[1] + row[3] > 0}
+    return list(judged), np.asarray(list(judged.values()), dtype=np.float64).reshape(-1, 4)
 
 
 def _harmonic(sums: FloatArray) -> FloatArray:

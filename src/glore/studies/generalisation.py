@@ -261,7 +261,9 @@ def _overfitting(ctx: StageContext, inputs: EvaluationInputs, index: Index) -> l
     test_scores = {s.solution_id: s.p_correct for s in inputs.scores if s.model == ORM}
     found: list[Measured] = []
     n_draws = index.options.bootstrap_samples
-    train_units = Resampler([s.problem_id for s in training], n_draws=n_draws, seed=seed)
+    train_units = Resampler(
+        [s.problem_id for s in training], n_draws=n_draws, seed=seed, keeps=True
+    )
     sides: list[tuple[str, Resampler, list[tuple[str, bool, float]]]] = [
         (
             SEEN,

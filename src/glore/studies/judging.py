@@ -298,5 +298,5 @@ def label_agreement(
     ]
     units = [u for u, _ in pairs]
     n_draws = config.evaluation.bootstrap_samples
-    found = Resampler(units, n_draws=n_draws, seed=config.seed).mean(units, [v for _, v in pairs])
-    return found if pairs else None
+    resampler = Resampler(units, n_draws=n_draws, seed=config.seed, keeps=True)
+    return resampler.mean(units, [v for _, v in pairs]) if pairs else None

@@ -145,7 +145,7 @@ def measure(ctx: StageContext, inputs: EvaluationInputs, index: Index) -> list[M
             found += _judged(index, POSITION, (at,), mine, x=place[0] + 1)
         for kind, mine in sorted(_grouped(rows, lambda s: (s.order, s.kind)).items()):
             found.append(_agreement(index, KIND, (kind[1],), mine))
-            found.append(number(KIND, (kind[1],), "steps", len(mine)))
+            found.append(number(KIND, (kind[1],), "steps", len(mine), total=True))
     return found + scan_cost(inputs, trials, own_k)
 
 
@@ -257,7 +257,7 @@ def scan_cost(inputs: EvaluationInputs, trials: Sequence[PrefixTrials], k: int) 
         found += [
             number(COST, name, "rollouts a draft", sum(c[0] for c in costs) / n),
             number(COST, name, "tokens a draft", sum(c[1] for c in costs) / n),
-            number(COST, name, "drafts", len(graded)),
+            number(COST, name, "drafts", len(graded), total=True),
         ]
     return found
 

@@ -15,10 +15,12 @@ from glore.pipeline.integrity import recorded_files
 from glore.records import read_records
 from glore.report.charts import DotChart, Dots, Line, LineChart, Point
 from glore.report.views import Cell, TableView
-from glore.statistics import Difference, Estimate
+from glore.statistics import Difference, Estimate, Kept, KeptDifference
 
 __all__ = [
     "Measured",
+    "Observed",
+    "cell_of",
     "difference",
     "dot_chart",
     "estimate_of",
@@ -56,6 +58,18 @@ class Measured:
     """Of a difference, as in `statistics.Difference`."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Observed(Measured):
+    """A number as a stage computed it, with what pooling over several runs needs. Only the fields
+    of `Measured` are written.
+    """
+
+    kept: Kept | None
+    """The observations behind a share or a difference; none: nothing was measured."""
+    total: bool
+    """A count that is added up over runs; the mean is taken of any other plain number."""
+
+
 def share(
     table: str,
     row: str | tuple[str, ...],
@@ -66,7 +80,8 @@ def share(
     """A share with its interval. None: it can't be measured."""
     e = found or Estimate(None, None, None, 0)
     row = (row,) if isinstance(row, str) else row
-    return Measured(table, row, column, "share", e.value, e.low, e.high, e.n, x, 0, 0, None)
+    numbers, kept = (e.value, e.low, e.high, e.n), e if isinstance(e, Kept) else None
+    return Observed(table, row, column, "share", *numbers, x, 0, 0, None, kept, total=False)
 
 
 def difference(
@@ -79,8 +94,9 @@ def difference(
     """A difference of two shares with its interval. None: there is nothing to compare."""
     d = found or Difference(None, None, None, 0, 0, 0, None)
     row = (row,) if isinstance(row, str) else row
-    kind, numbers = "difference", (d.value, d.low, d.high)
-    return Measured(table, row, column, kind, *numbers, d.n, x, d.gained, d.lost, d.p)
+    numbers, outcomes = (d.value, d.low, d.high, d.n), (d.gained, d.lost, d.p)
+    kept = d.kept if isinstance(d, KeptDifference) else None
+    return Observed(table, row, column, "difference", *numbers, x, *outcomes, kept, total=False)
 
 
 def number(
@@ -89,10 +105,13 @@ def number(
     column: str,
     value: float | None,
     x: float | None = None,
+    *,
+    total: bool = False,
 ) -> Measured:
-    """A count, a mean of tokens, a threshold: no interval, not in percent."""
+    """A mean of tokens, a threshold, or (`total`) a count: no interval, not in percent."""
     row = (row,) if isinstance(row, str) else row
-    return Measured(table, row, column, "number", value, None, None, 0, x, 0, 0, None)
+    numbers = (value, None, None, 0)
+    return Observed(table, row, column, "number", *numbers, x, 0, 0, None, None, total)
 
 
 def read_measured(folder: Path, stage: str, part: str = "part") -> list[Measured]:
@@ -143,7 +162,7 @@ def pivot(
         body.append(
             (
                 *row,
-                *(_cell(cells.get((row, c))) for c in columns),
+                *(cell_of(cells.get((row, c))) for c in columns),
                 *((n,) if n_column else ()),
             )
         )
@@ -225,7 +244,8 @@ def _heading(column: str, kind: str) -> str:
     return f"{column}{unit}"
 
 
-def _cell(measured: Measured | None) -> Cell:
+def cell_of(measured: Measured | None) -> Cell:
+    """A number as a cell of a table; none: there is none."""
     if measured is None:
         return None
     m = measured

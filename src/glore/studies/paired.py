@@ -10,7 +10,7 @@ from glore.evaluation import EvaluationInputs, EvaluationOptions
 from glore.evaluation.inputs import Index
 from glore.pipeline import StageContext
 from glore.records import Problem, Solution, StepScores
-from glore.statistics import Estimate, wilson
+from glore.statistics import Estimate
 from glore.studies.measured import Measured, difference
 
 __all__ = ["differences", "estimate", "question_index", "right"]
@@ -38,7 +38,7 @@ def question_index(
         bootstrap_samples=ctx.config.evaluation.bootstrap_samples,
         seed=ctx.seed,
     )
-    return Index(inputs, options)
+    return Index(inputs, options, keeps=True)
 
 
 def right(solutions: Iterable[Solution | None]) -> list[float]:
@@ -52,7 +52,7 @@ def estimate(index: Index, problem_ids: Sequence[str], values: Sequence[float]) 
     """
     units = [index.cluster_of[i] for i in problem_ids]
     if all(v in (0, 1) for v in values) and len(set(units)) == len(units):
-        return wilson(round(sum(values)), len(values))
+        return index.resampler.share(units, values)
     return index.resampler.mean(units, values)
 
 

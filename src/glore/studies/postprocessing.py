@@ -39,7 +39,7 @@ from glore.stages.estimates import sorm_tokens
 from glore.stages.fine_tuning import TRAINING, base_opened
 from glore.stages.labelling import LABELS, train_drafts
 from glore.stages.reward import train_reward_model
-from glore.statistics import Difference, Estimate, FloatArray, Resampler
+from glore.statistics import Difference, Estimate, FloatArray, Resampler, difference_of
 from glore.studies.full_counts import full_rollouts
 from glore.studies.measured import (
     Measured,
@@ -246,9 +246,7 @@ def _judgements(
         np.concatenate([mine, columns(used)], axis=1),
         lambda s: ((s[..., 0] - s[..., 4]) / s[..., 1] + (s[..., 2] - s[..., 6]) / s[..., 3]) / 2,
     )
-    gain = (
-        None if name == AS_USED else Difference(both.value, both.low, both.high, both.n, 0, 0, None)
-    )
+    gain = None if name == AS_USED else difference_of(both)
     return [
         share(TABLE, name, "steps judged right", natural),
         share(TABLE, name, "class-balanced", balanced),
@@ -290,7 +288,7 @@ def _paired(index: Index, first: Values, second: Values, name: str) -> Differenc
 
 def _over(pairs: Values, ctx: StageContext) -> Estimate:
     n_draws = ctx.config.evaluation.bootstrap_samples
-    resampler = Resampler([u for u, _ in pairs], n_draws=n_draws, seed=ctx.seed)
+    resampler = Resampler([u for u, _ in pairs], n_draws=n_draws, seed=ctx.seed, keeps=True)
     return resampler.mean([u for u, _ in pairs], [v for _, v in pairs])
 
 

@@ -268,8 +268,8 @@ def _measured(
             share(TABLE, row, "correct accuracy", by_t.right),
             share(TABLE, row, "F1", by_t.f1),
             share(TABLE, row, "F1 at 0.5", _first_errors(mine, 0.5).f1),
-            number(TABLE, row, "with an error", n_error),
-            number(TABLE, row, "without", len(mine) - n_error),
+            number(TABLE, row, "with an error", n_error, total=True),
+            number(TABLE, row, "without", len(mine) - n_error, total=True),
         ]
     known = [f for f in f1s if f is not None]
     held_out = [f for file, f in zip(files, f1s, strict=True) if f is not None and file != TRAINING]
@@ -308,7 +308,7 @@ def _called(judged: Judged, t: float) -> int | None:
 
 def _first_errors(judged: Sequence[Judged], t: float) -> FirstErrors:
     """The numbers with intervals. A solution without scores is judged wrong."""
-    found = Agreement(t)
+    found = Agreement(t, keeps=True)
     for j in judged:
         error = j.error
         known: tuple[Label, ...] = (True,) * (j.n_steps if error is None else error)

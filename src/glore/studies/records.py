@@ -32,7 +32,7 @@ def run_records(ctx: StageContext) -> tuple[EvaluationInputs, Index]:
     has the inputs `evaluated(has_sft(config))`, reads `READS` and uses `USES`.
     """
     inputs = gathered(ctx.read, ctx.config)
-    return inputs, Index(inputs, evaluation_options(ctx.config))
+    return inputs, Index(inputs, evaluation_options(ctx.config), keeps=True)
 
 
 def reading(

@@ -196,7 +196,7 @@ def _read(ctx: StageContext) -> tuple[Index, dict[str, list[Solution]]]:
     options = EvaluationOptions(
         bootstrap_samples=ctx.config.evaluation.bootstrap_samples, seed=ctx.seed
     )
-    return Index(inputs, options), by_problem(samples)
+    return Index(inputs, options, keeps=True), by_problem(samples)
 
 
 def _differences(

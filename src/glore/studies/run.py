@@ -17,7 +17,14 @@ from glore.report.views import TableView
 from glore.stages import build_stages
 from glore.studies.study import Study, configured, find_study
 
-__all__ = ["run_study", "study_section", "study_sections", "study_stages", "study_tables"]
+__all__ = [
+    "given_settings",
+    "run_study",
+    "study_section",
+    "study_sections",
+    "study_stages",
+    "study_tables",
+]
 
 SETTINGS = "settings.json"
 """The study's own settings, in its folder."""
@@ -99,7 +106,7 @@ def _section(name: str, config: RunConfig) -> StudySection:
     try:
         study = find_study(name)
         about = study.about
-        study = configured(study, _read_settings(config.run_dir / "studies" / name / SETTINGS))
+        study = configured(study, given_settings(config.run_dir / "studies" / name))
         plans = plan_stages(study_stages(study, config), config, estimates=False)
         to_do = [plan for plan in plans if plan.state != "reused"]
         if to_do:
@@ -110,7 +117,9 @@ def _section(name: str, config: RunConfig) -> StudySection:
         return StudySection(name, about, stale=f"The results can't be read: {error}; {again}.")
 
 
-def _read_settings(path: Path) -> dict[str, object]:
+def given_settings(folder: Path) -> dict[str, object]:
+    """The settings that the study in a folder had; empty if it has not run. Raises RunError."""
+    path = folder / SETTINGS
     if not path.exists():
         return {}
     try:

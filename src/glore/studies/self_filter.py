@@ -173,7 +173,7 @@ def _measure(ctx: StageContext, judges: Mapping[str, str], models: Mapping[str, 
     before = label_agreement(ctx.config, labels, truth)
     found = [
         share(TRAIN, "all labels", "labels right", before),
-        number(TRAIN, "all labels", "labels", _n_kept(labels)),
+        number(TRAIN, "all labels", "labels", _n_kept(labels), total=True),
     ]
     threshold = ctx.config.evaluation.threshold
     for name, model in judges.items():
@@ -185,11 +185,12 @@ def _measure(ctx: StageContext, judges: Mapping[str, str], models: Mapping[str, 
             if was
         ]
         units = [u for u, _ in agrees]
-        resampler = Resampler(units, n_draws=ctx.config.evaluation.bootstrap_samples, seed=ctx.seed)
+        n_draws = ctx.config.evaluation.bootstrap_samples
+        resampler = Resampler(units, n_draws=n_draws, seed=ctx.seed, keeps=True)
         row = f"kept by {name}"
         found += [
             share(TRAIN, row, "labels right", label_agreement(ctx.config, kept, truth)),
-            number(TRAIN, row, "labels", _n_kept(kept)),
+            number(TRAIN, row, "labels", _n_kept(kept), total=True),
             share(
                 TRAIN,
                 row,

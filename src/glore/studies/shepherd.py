@@ -209,7 +209,13 @@ def _label_row(
     return [
         share(LABELS, name, "labels right", label_agreement(ctx.config, labels, truth)),
         number(LABELS, name, "good steps, %", round(100 * sum(steps) / max(1, len(steps)), 1)),
-        number(LABELS, name, "labelled drafts", sum(r.labels is not None for r in labels)),
+        number(
+            LABELS,
+            name,
+            "labelled drafts",
+            sum(r.labels is not None for r in labels),
+            total=True,
+        ),
     ]
 
 

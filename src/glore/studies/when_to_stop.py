@@ -38,7 +38,7 @@ from glore.report.views import TableView, percent, points
 from glore.stages.checks import check_engine
 from glore.stages.common import SAMPLING, problems_by_id, sample, score
 from glore.stages.estimates import draft_tokens
-from glore.statistics import Difference, Resampler, wilson
+from glore.statistics import Difference, Resampler
 from glore.studies.measured import (
     Measured,
     difference,
@@ -239,8 +239,9 @@ def measure(ctx: StageContext, inputs: EvaluationInputs, index: Index) -> list[M
     dev_problems = problems_by_id(ctx, "dev")
     dev, dev_orm = _dev_cases(ctx, dev_problems)
     test, test_orm = _test_cases(ctx, inputs, index)
+    of_dev = Resampler([c.unit for c in dev], seed=ctx.seed, keeps=True)
     sides = {
-        "dev": (dev, Chooser(index, dev_orm), Resampler([c.unit for c in dev], seed=ctx.seed)),
+        "dev": (dev, Chooser(index, dev_orm), of_dev),
         "test": (test, Chooser(index, test_orm), index.resampler),
     }
     t = ctx.config.evaluation.threshold
@@ -405,7 +406,8 @@ def _calibration(inputs: EvaluationInputs, index: Index) -> list[Measured]:
         bin_U = np.minimum((p_U * 10).astype(int), 9)
         for b in sorted(set(bin_U.tolist())):
             inside = bin_U == b
-            good = wilson(int(good_U[inside].sum()), int(inside.sum()))
+            units = [unit for unit, here in zip(cases.units, inside, strict=True) if here]
+            good = index.resampler.share(units, good_U[inside].astype(float).tolist())
             mean = float(p_U[inside].mean())
             found.append(share(CALIBRATION, name, f"{b / 10:.1f}–{(b + 1) / 10:.1f}", good, x=mean))
     return found

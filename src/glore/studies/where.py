@@ -20,9 +20,8 @@ from glore.evaluation.decomposition import first_errors
 from glore.evaluation.inputs import ORM, Index
 from glore.evaluation.refinement import candidates_of, chosen_by_orm
 from glore.pipeline import StageContext, declare
-from glore.pipeline.integrity import recorded_files
-from glore.records import Problem, Solution, StepLabels, StepScores, read_records
-from glore.report.views import Cell, TableView
+from glore.records import Problem, Solution, StepLabels, StepScores
+from glore.report.views import TableView
 from glore.stages.checks import check_engine
 from glore.stages.common import (
     SAMPLING,
@@ -33,38 +32,21 @@ from glore.stages.common import (
     verdicts,
 )
 from glore.stages.evaluation_set import refined_solutions
-from glore.statistics import Difference, Estimate
+from glore.studies.measured import Measured, difference, pivot, read_measured, share
 from glore.studies.study import Study
 
-__all__ = ["STUDY", "WhereRow"]
+__all__ = ["STUDY"]
 
-ACCURACY, FIXED = "accuracy", "fixed"
+MEASURE = "where_measured"
+ACCURACY, FIXED = "where-accuracy", "where-fixed"
 PIPELINE = "draft + global + local from the SORM's mark, by ORM"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class WhereRow:
-    """One way to refine, and its difference to the run's own on the same drafts."""
-
-    table: str
-    """ACCURACY (of all test drafts) or FIXED (share of the wrong ones)."""
-    way: str
-    value: float
-    low: float
-    high: float
-    n: int
-    difference: float | None
-    """None for the run's own way."""
-    difference_low: float | None
-    difference_high: float | None
-    gained: int
-    lost: int
-    p: float | None
+GAIN = "− first row"
 
 
 @declare(
     "refinements_from_first_wrong_step",
     inputs=("test_labels", "test_scores"),
+    # The next stage alone needs the evaluation's. They stay, so that earlier results are reused.
     reads=(
         *("evaluation.threshold", "evaluation.aggregate", "evaluation.bootstrap_samples"),
         *SAMPLING,
@@ -72,15 +54,13 @@ class WhereRow:
     checks=(check_engine,),
 )
 def refinements(ctx: StageContext) -> None:
-    """Parts: `part` (the refinements), `orm` (their scores), `rows` (the results)."""
+    """Parts: `part` (the refinements), `orm` (their scores)."""
     problems = problems_by_id(ctx, "test")
     inputs = _inputs(ctx, problems)
     source, error_of = first_errors(inputs)
     wrong = [MarkedDraft(d, error_of[d.id]) for d in inputs.drafts if d.id in error_of]
     made = _refined(ctx, wrong, problems)
-    scores = score(ctx, ORM, made, problems, part=ORM)
-    found = _rows(ctx, inputs, made, scores)
-    ctx.write(found, WhereRow, "rows")
+    score(ctx, ORM, made, problems, part=ORM)
     ctx.count(**verdicts(made), from_truth=int(source == "truth"))
 
 
@@ -111,12 +91,17 @@ def _refined(
     return made
 
 
-def _rows(
-    ctx: StageContext,
-    inputs: EvaluationInputs,
-    made: Sequence[Solution],
-    scores: Sequence[StepScores],
-) -> list[WhereRow]:
+@declare(
+    MEASURE,
+    inputs=("test_labels", "test_scores", refinements.name),
+    reads=("evaluation.threshold", "evaluation.aggregate", "evaluation.bootstrap_samples"),
+    opens=lambda _: (),
+)
+def measure(ctx: StageContext) -> None:
+    """Accuracies and shares fixed, with and without the first wrong step known."""
+    inputs = _inputs(ctx, problems_by_id(ctx, "test"))
+    made = ctx.read(refinements.name, Solution)
+    scores = ctx.read(refinements.name, StepScores, ORM)
     settings = ctx.config.evaluation
     options = EvaluationOptions(
         threshold=settings.threshold,
@@ -124,7 +109,7 @@ def _rows(
         bootstrap_samples=settings.bootstrap_samples,
         seed=ctx.seed,
     )
-    own = Index(inputs, options)
+    own = Index(inputs, options, keeps=True)
     placed = {s.draft_id for s in made}
     right = {d.id for d in inputs.drafts if d.correct == "right"}
     others = [
@@ -135,6 +120,7 @@ def _rows(
     oracle = Index(
         dataclasses.replace(inputs, refinements=(*others, *made), scores=(*inputs.scores, *scores)),
         options,
+        keeps=True,
     )
     ways = {
         PIPELINE: [_is_right(_chosen(own, d)) for d in own.drafts],
@@ -156,10 +142,12 @@ def _rows(
             ("local from the first wrong step", oracle),
         )
     }
-    return [
-        *_compared(own, ACCURACY, own.drafts, ways),
-        *_compared(own, FIXED, wrong, fixed),
+    found = [
+        *_compared(own, ACCURACY, own.drafts, ways, "accuracy"),
+        *_compared(own, FIXED, wrong, fixed, "fixed"),
     ]
+    ctx.write(found, Measured)
+    ctx.count(numbers=len(found))
 
 
 def _chosen(index: Index, draft: Solution, without_draft: bool = False) -> Solution:
@@ -168,28 +156,27 @@ def _chosen(index: Index, draft: Solution, without_draft: bool = False) -> Solut
 
 
 def _compared(
-    index: Index, table: str, drafts: Sequence[Solution], ways: Mapping[str, list[bool]]
-) -> list[WhereRow]:
+    index: Index,
+    table: str,
+    drafts: Sequence[Solution],
+    ways: Mapping[str, list[bool]],
+    column: str,
+) -> list[Measured]:
     """A row for each way; differences to the first one."""
     first, *_ = ways.values()
     units = index.units(drafts)
-    rows: list[WhereRow] = []
+    found = []
     for way, flags in ways.items():
-        share = index.share(drafts, flags)
-        if share.value is None or share.low is None or share.high is None:
-            continue
-        d = (
-            index.resampler.paired(units, list(map(float, flags)), list(map(float, first)))
-            if rows
-            else Difference(None, None, None, 0, 0, 0, None)
+        gain = (
+            None
+            if flags is first
+            else index.resampler.paired(units, list(map(float, flags)), list(map(float, first)))
         )
-        rows.append(
-            WhereRow(
-                *(table, way, share.value, share.low, share.high, share.n),
-                *(d.value, d.low, d.high, d.gained, d.lost, d.p),
-            )
-        )
-    return rows
+        found += [
+            share(table, way, column, index.share(drafts, flags)),
+            difference(table, way, GAIN, gain),
+        ]
+    return found
 
 
 def _is_right(solution: Solution | None) -> bool:
@@ -197,39 +184,23 @@ def _is_right(solution: Solution | None) -> bool:
 
 
 def _tables(config: RunConfig, folder: Path) -> list[TableView]:
-    found = read_records(recorded_files(folder / "stages" / refinements.name, "rows"), WhereRow)
-    return [
-        _table(found, ACCURACY, "Where · Accuracy with the first wrong step known", "accuracy"),
-        _table(found, FIXED, "Where · Wrong drafts that local refinement fixes", "fixed"),
-    ]
-
-
-def _table(found: Sequence[WhereRow], table: str, title: str, measure: str) -> TableView:
-    rows: list[tuple[Cell, ...]] = []
-    for r in found:
-        if r.table != table:
-            continue
-        difference = (
-            ""
-            if r.difference is None
-            else Difference(
-                *(r.difference, r.difference_low, r.difference_high, r.n, r.gained, r.lost, r.p)
-            )
-        )
-        rows.append((r.way, Estimate(r.value, r.low, r.high, r.n), r.n, difference))
-    return TableView(
-        f"where-{table}",
-        title,
+    found = read_measured(folder, MEASURE)
+    note = (
         "Local refinements are drawn from the first wrong step of every wrong draft where it is "
-        "known; right drafts have none. Differences to the first row, paired, in points.",
-        ("way", f"{measure}, % [95 %]", "n", "− first row, points [95 %]"),
-        tuple(rows),
+        "known; right drafts have none. Differences to the first row, paired, in points."
     )
+    return [
+        pivot(found, table, title, note, "way", n_column=True)
+        for table, title in (
+            (ACCURACY, "Where · Accuracy with the first wrong step known"),
+            (FIXED, "Where · Wrong drafts that local refinement fixes"),
+        )
+    ]
 
 
 STUDY = Study(
     "where",
     "Local refinement from the first wrong step of every wrong draft: which part fails.",
-    lambda config: (refinements,),
+    lambda config: (refinements, measure),
     _tables,
 )

@@ -237,7 +237,7 @@ def _by_position(index: Index, cases: Sequence[_Case]) -> list[Measured]:
         mine = [c for c in cases if min(c.wrong.error, LAST_POSITION) == position]
         row = f"step {position + 1}" + (" and later" if position == LAST_POSITION else "")
         units = [c.unit for c in mine]
-        found.append(number(POSITION, row, "drafts", len(mine)))
+        found.append(number(POSITION, row, "drafts", len(mine), total=True))
         for name, ways in (
             ("global", (GLOBAL,)),
             ("local + SORM", (LOCAL_SORM,)),
@@ -261,7 +261,7 @@ def _overlap(index: Index, name: str, cases: Sequence[_Case]) -> list[Measured]:
     n = len(cases)
     alone = sum(whole) / n + sum(local) / n - sum(whole) * sum(local) / n**2
     return [
-        number(OVERLAP, name, "wrong", n),
+        number(OVERLAP, name, "wrong", n, total=True),
         share(OVERLAP, name, "global", mean(units, whole)),
         share(OVERLAP, name, "local", mean(units, local)),
         share(OVERLAP, name, "both fix", mean(units, both)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -66,6 +67,7 @@ def turn_scores(ctx: StageContext) -> None:
     inputs=(turn_scores.name, glore_rounds.name, "test_scores"),
     reads=tuple(f"evaluation.{n}" for n in ("threshold", "aggregate", "bootstrap_samples")),
     opens=lambda _: (),
+    version=2,
 )
 def results(ctx: StageContext) -> None:
     """Parts: `part` (all numbers), `spent` (every way, step and question)."""
@@ -210,8 +212,7 @@ def _at_equal_tokens(
     for way, step in places:
         steps_of.setdefault(way, []).append(step)
     draft = places[GREEDY, 1].mean_tokens
-    values: dict[str, list[float]] = {}
-    pairs: list[tuple[str, str]] = []
+    found = []
     for way, step in _compared_steps(steps_of, places, draft):
         mine = places[way, step]
         for baseline in BASELINES:
@@ -220,12 +221,16 @@ def _at_equal_tokens(
                 (s for s in steps if places[baseline, s].mean_tokens >= mine.mean_tokens),
                 steps[-1],
             )
-            other = places[baseline, n]
-            first = f"{way}, {step} ({mine.mean_tokens:.0f} tokens)"
-            second = f"{baseline}, {n} ({other.mean_tokens:.0f} tokens)"
-            values[first], values[second] = mine.right, other.right
-            pairs.append((first, second))
-    return differences(index, EQUAL, ids, values, pairs)
+            other, row = places[baseline, n], (f"{way}, {step}", baseline)
+            values = {way: mine.right, baseline: other.right}
+            (gain,) = differences(index, EQUAL, ids, values, [(way, baseline)])
+            found += [
+                number(EQUAL, row, "tokens of the first", round(mine.mean_tokens, 1)),
+                number(EQUAL, row, "step of the second", n),
+                number(EQUAL, row, "tokens of the second", round(other.mean_tokens, 1)),
+                dataclasses.replace(gain, row=row),
+            ]
+    return found
 
 
 def _compared_steps(
@@ -255,8 +260,8 @@ def budget_tables(config: RunConfig, folder: Path) -> list[TableView]:
             found,
             EQUAL,
             "Budget · differences at equal tokens",
-            "First minus second, paired on the same test questions. The second has at least as "
-            "many tokens, or the most that the run has sampled.",
+            "First minus second, paired on the same test questions. The second has the first step "
+            "with at least as many tokens, or the most that the run has sampled.",
             ("first", "second"),
             n_column=True,
         ),
@@ -283,14 +288,19 @@ def budget_charts(config: RunConfig, folder: Path) -> list[Chart]:
 def budget_findings(config: RunConfig, folder: Path) -> list[str]:
     """The most accurate way, and its differences at equal tokens."""
     found = read_measured(folder, results.name)
-    rows = [m for m in found if m.table == EQUAL]
+    rows = [m for m in found if m.table == EQUAL and m.kind == "difference"]
     curve = [m for m in found if m.table == CURVE and m.row[0] not in BASELINES]
     best = max(curve, key=lambda m: (m.value or 0.0, -(m.x or 0.0)))
-    mine = re.compile(rf"{re.escape(best.row[0])}, \d+ \(")
-    against = [m for m in rows if mine.match(m.row[0])]
+    mine = re.compile(rf"{re.escape(best.row[0])}, \d+")
+    against = [m for m in rows if mine.fullmatch(m.row[0])]
+    tokens = {
+        m.row: m.value or 0.0
+        for m in found
+        if (m.table, m.column) == (EQUAL, "tokens of the first")
+    }
     shown = "; ".join(
         f"{points(Difference(m.value, m.low, m.high, m.n, m.gained, m.lost, m.p))} against "
-        f"{m.row[1]} ({m.row[0]})"
+        f"{m.row[1]} ({m.row[0]}: {tokens[m.row]:.0f} tokens)"
         for m in against
     )
     accuracy = 100 * (best.value or 0.0)
