@@ -82,7 +82,7 @@ def study(
     more: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN]... [KEY=VALUE]...",
+            metavar="[RUN | KEY=VALUE]...",
             help="More runs of the same recipe with other seeds, for tables over all of them; the "
             "study's own settings, such as samples=32; settings of the run that change no result, "
             "such as engine.max_rows=64.",
