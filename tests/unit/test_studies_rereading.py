@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 import glore.stages.common
 from glore.config import LabelSettings, RunConfig
-from glore.errors import ConfigError, DataError
+from glore.errors import ConfigError, DataError, RunError
 from glore.evaluation import Evaluation, EvaluationInputs, read_evaluation
 from glore.pipeline import run_stages
 from glore.prompts import PLAIN
-from glore.records import PrefixTrials, Solution, read_records
+from glore.records import PrefixTrials, RefinementPair, Solution, read_records
 from glore.stages import build_stages
 from glore.step_layouts.apart import GloreLayout
 from glore.step_layouts.parts import score_positions, token_ids
@@ -33,6 +33,7 @@ from glore.studies.refining import mark_of
 from glore.studies.run import study_sections
 from glore.studies.study import configured
 from glore.studies.where_refined import WrongSolution
+from glore.training.examples import LMExample
 from glore.where import label_drafts
 from support.fake_records import solution
 from support.fakes import LastLineTask
@@ -248,6 +249,57 @@ def test_refinements_know_their_marks(run: RunConfig) -> None:
         m.value or 0 for m in found if m.table == "refined-by-position" and m.column == "drafts"
     )
     assert n == whole.n
+
+
+def test_a_refiner_for_each_kind_learns_from_that_kind_alone(
+    run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = pretend(monkeypatch)
+    plain = measured(run, "where-refined", "samples=5")
+    study = configured(find_study("where-refined"), {}, ["samples=5", "separate=true"])
+    plans = {p.name: p.state for p in run_study(study, run, dry_run=True)}
+    assert plans == {
+        "wrong_solutions_refined": "reused",
+        "global_refiner": "computed",
+        "local_refiner": "computed",
+        "wrong_solutions_refined_apart": "computed",
+        "where_refined_measured": "computed",
+    }
+    with pytest.raises(RunError, match="--redo"):
+        run_study(study, run)
+    run_study(study, run, redo=True)
+    folder = run.run_dir / "studies/where-refined"
+    pairs = read_records(
+        sorted((run.run_dir / "stages/pairs").glob("part-*.parquet")), RefinementPair
+    )
+    for kind in ("global", "local"):
+        mine = [p for p in pairs if p.kind == kind]
+        learned = [e for e in world.trained[f"{kind}_refiner"] if isinstance(e, LMExample)]
+        assert [e.target for e in learned] == [
+            tuple(f"{s}\n" for s in p.target_steps) for p in mine
+        ]
+        assert world.bases[f"{kind}_refiner"] == run.refiner.init
+        made = read_records(
+            sorted((folder / "stages/wrong_solutions_refined_apart").glob(f"{kind}-*.parquet")),
+            Solution,
+        )
+        wrong = read_records(
+            sorted((folder / "stages/wrong_solutions_refined").glob("wrong-*.parquet")),
+            WrongSolution,
+        )
+        assert [s.draft_id for s in made] == [w.solution_id for w in wrong]
+        asked = {r.segments for e in world.engines[f"{kind}_refiner"] for r in e.requests}
+        assert len(asked) <= 2 * len(wrong)
+    found = read_measured(folder, "where_refined_measured")
+    assert [m for m in found if m.table in {p.table for p in plain}] == plain
+    union = find(found, "refined-overlap-apart", "greedy drafts", "global ∪ local").value or 0.0
+    one = find(found, "refined-overlap", "greedy drafts", "global ∪ local").value or 0.0
+    gain = find(found, "refined-models", ("greedy drafts", "∪"), "two − one")
+    assert gain.value == pytest.approx(union - one)
+    titles = [view.title for view in study.tables(run, folder)]
+    assert sum("a refiner for each kind" in title for title in titles) == 3
+    said = study.findings(run, folder)
+    assert any("of two refiners fixes" in sentence for sentence in said)
 
 
 def test_pessimism_reads_the_score_before_the_first_step(run: RunConfig) -> None:

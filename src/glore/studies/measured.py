@@ -22,6 +22,7 @@ __all__ = [
     "Observed",
     "cell_of",
     "difference",
+    "difference_in",
     "dot_chart",
     "estimate_of",
     "find",
@@ -133,6 +134,12 @@ def find(
 def estimate_of(measured: Measured) -> Estimate:
     """A share, or a difference as a value to draw."""
     return Estimate(measured.value, measured.low, measured.high, measured.n)
+
+
+def difference_in(measured: Measured) -> Difference:
+    """The difference that a number holds."""
+    m = measured
+    return Difference(m.value, m.low, m.high, m.n, m.gained, m.lost, m.p)
 
 
 def pivot(
@@ -250,9 +257,9 @@ def cell_of(measured: Measured | None) -> Cell:
         return None
     m = measured
     if m.kind == "share":
-        return Estimate(m.value, m.low, m.high, m.n)
+        return estimate_of(m)
     if m.kind == "difference":
-        return Difference(m.value, m.low, m.high, m.n, m.gained, m.lost, m.p)
+        return difference_in(m)
     if m.value is None:
         return None
     return f"{m.value:,.0f}" if float(m.value).is_integer() else f"{m.value:.3g}"

@@ -17,10 +17,12 @@ from glore.stages.common import layout_of, lazy_engine, model_name, shard_size, 
 __all__ = ["mark_of", "refined", "refiner_engine"]
 
 
-def refiner_engine(ctx: StageContext) -> Callable[[], Engine]:
-    """The run's refiner, opened at first use. `ctx.release("refiner")` closes it."""
-    folder = ctx.model_dir("refiner")
-    assert model_name(folder) == "refiner"
+def refiner_engine(ctx: StageContext, model: str = "refiner") -> Callable[[], Engine]:
+    """A refiner, the run's or one of the study's, opened at first use. `ctx.release(MODEL)` closes
+    it.
+    """
+    folder = ctx.model_dir(model)
+    assert model_name(folder) == model
     return lazy_engine(ctx, folder)
 
 
@@ -34,13 +36,15 @@ def refined(
     part: str,
     n: int = 1,
     temperature: float = 0.0,
+    model: str = "refiner",
 ) -> list[Solution]:
     """n refinements of every marked draft, written as `part`: greedy, or sampled at a temperature.
+    `model`: the refiner behind `engine`.
 
     Several marks of one draft are allowed. Ids are `DRAFT/PART/MARK/k`, where `mark_of` finds the
     mark.
     """
-    task, layout = task_of(ctx), layout_of(ctx, ctx.model_dir("refiner"))
+    task, layout = task_of(ctx), layout_of(ctx, ctx.model_dir(model))
     params = SamplingParams(
         temperature=temperature, max_new_tokens=ctx.config.student.max_new_tokens
     )
