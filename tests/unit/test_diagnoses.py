@@ -54,10 +54,20 @@ def test_a_student_that_never_ends() -> None:
 
 @pytest.mark.parametrize(
     ("accuracies", "best", "warns"),
-    [([0.5, 0.5], 0, True), ([0.5, 0.6], 1, False), ([0.5], 0, False), ([0.5, 0.4, 0.5], 0, True)],
+    [
+        ([0.5, 0.5], 0, True),
+        ([0.5, 0.6], 1, False),
+        ([0.5], 0, False),
+        ([0.5, 0.4, 0.5], 0, True),
+        ([0.5, 0.4], 1, True),
+        ([0.5, 0.4, 0.6], 2, False),
+    ],
 )
 def test_expert_iteration_without_gain(accuracies: list[float], best: int, warns: bool) -> None:
-    assert (expert_iteration_gained_nothing(accuracies, best) is not None) == warns
+    """Round 0 is the SFT model, or the prompted base, which can't become the student."""
+    found = expert_iteration_gained_nothing(accuracies, best)
+    assert (found is not None) == warns
+    assert ("no better than the prompted base" in (found or "")) == (warns and best > 0)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +78,8 @@ def test_expert_iteration_without_gain(accuracies: list[float], best: int, warns
         ([0.9] * 38 + [0.1] * 2, [True] * 20 + [False] * 20, None),
         ([0.9] * 40, [True] * 39 + [False], None),
         ([0.9] * 10, [True] * 5 + [False] * 5, None),
+        ([0.1] * 400, [True] * 16 + [False] * 384, "bad, although 16 of them have the label good"),
+        ([0.9] * 4 + [0.1] * 396, [True] * 16 + [False] * 384, None),
     ],
 )
 def test_a_reward_model_that_gives_every_step_one_class(
@@ -82,8 +94,8 @@ def test_a_reward_model_that_gives_every_step_one_class(
 
 @pytest.mark.parametrize(
     ("called_wrong", "right", "expected"),
-    [(40, 10, "calls 40 of 40 drafts wrong, although 10 are right"), (0, 10, "drafts right"),
-     (20, 10, None), (40, 0, None)],
+    [(40, 10, "calls 40 of 40 drafts wrong, although 10 are right"),
+     (0, 10, "calls 40 of 40 drafts right, although 30 are wrong"), (20, 10, None), (40, 0, None)],
 )  # fmt: skip
 def test_an_orm_that_calls_every_draft_wrong(
     called_wrong: int, right: int, expected: str | None
@@ -94,25 +106,26 @@ def test_an_orm_that_calls_every_draft_wrong(
     assert (expected or "") in (found or "")
 
 
-def trials(verdicts: Sequence[str]) -> list[PrefixTrials]:
-    texts = tuple("x" for _ in verdicts)
-    seeds = tuple(range(len(verdicts)))
-    kind = PrefixTrials.__dataclass_fields__
-    given = {
-        "solution_id": "d0",
-        "n_steps_kept": 1,
-        "completions": texts,
-        "correct": tuple(verdicts),
-        "seeds": seeds,
-    }
-    rest = {name: 0 for name in kind if name not in given}
-    return [PrefixTrials(**{k: v for k, v in {**given, **rest}.items() if k in kind})]  # type: ignore[arg-type]
+def trials(verdicts: Sequence[str], draft: str = "d0") -> list[PrefixTrials]:
+    n = len(verdicts)
+    return [PrefixTrials(draft, 1, ("x",) * n, tuple(verdicts), (True,) * n, n, True)]
 
 
 def test_rollouts_that_are_never_right() -> None:
-    assert "none of 24 rollouts" in (no_rollout_is_right(trials(["wrong"] * 24)) or "")
-    assert no_rollout_is_right(trials(["wrong"] * 23 + ["right"])) is None
-    assert no_rollout_is_right(trials(["wrong"] * 4)) is None
+    wrong = drafts(0, 1)
+    assert "none of 24 rollouts" in (no_rollout_is_right(trials(["wrong"] * 24), wrong) or "")
+    assert no_rollout_is_right(trials(["wrong"] * 23 + ["right"]), wrong) is None
+    assert no_rollout_is_right(trials(["wrong"] * 4), wrong) is None
+    hardly = no_rollout_is_right(trials(["wrong"] * 999 + ["right"]), wrong)
+    assert "1 of 1000 rollouts from prefixes of wrong drafts is right" in (hardly or "")
+    assert "nearly every step" in (hardly or "")
+
+
+def test_full_counts_also_draw_from_right_drafts_which_say_nothing_about_wrong_ones() -> None:
+    right, wrong = drafts(1, 1)
+    drawn = [*trials(["right"] * 30, right.id), *trials(["wrong"] * 30, wrong.id)]
+    assert "none of 30 rollouts" in (no_rollout_is_right(drawn, [right, wrong]) or "")
+    assert no_rollout_is_right(trials(["wrong"] * 30, right.id), [right, wrong]) is None
 
 
 def counts(positive: int, negative: int) -> LabelCounts:
@@ -129,12 +142,25 @@ def test_labels_of_one_kind() -> None:
 
 
 def test_a_refiner_that_copies() -> None:
-    found = drafts(0, 30)
-    steps = {d.id: d.steps for d in found}
-    copies = [dataclasses.replace(d, id=f"{d.id}/global", draft_id=d.id) for d in found]
-    assert "30 of 30 refinements are the draft itself" in (refiner_copies(copies, steps) or "")
+    found = {d.id: d for d in drafts(0, 30)}
+    copies = [dataclasses.replace(d, id=f"{i}/global", draft_id=i) for i, d in found.items()]
+    assert "30 of 30 refinements of wrong drafts" in (refiner_copies(copies, found) or "")
     changed = [dataclasses.replace(c, steps=("b", "#### 2")) for c in copies[:16]]
-    assert refiner_copies([*changed, *copies[16:]], steps) is None
+    assert refiner_copies([*changed, *copies[16:]], found) is None
+
+
+def test_a_refiner_may_leave_right_drafts_as_they_are() -> None:
+    found = {d.id: d for d in drafts(60, 30)}
+    refined = [
+        dataclasses.replace(
+            d,
+            id=f"{i}/global",
+            draft_id=i,
+            steps=d.steps if d.correct == "right" else ("b", "#### 2"),
+        )
+        for i, d in found.items()
+    ]
+    assert refiner_copies(refined, found) is None
 
 
 def test_warnings_are_kept_and_a_healthy_run_has_none(

@@ -15,7 +15,7 @@ from glore.pipeline import Stage, StageContext, plan_stages, run_stages
 from glore.records import Problem
 from glore.stages import build_stages
 from glore.stages.disk import n_models, scratch_shapes
-from glore.stages.estimates import round_train_tokens
+from glore.stages.estimates import refiner_tokens, round_train_tokens, sft_tokens
 from glore.stages.gpu_time import rates_of, step_seconds
 from glore.stages.workload import workload
 from support.small_stages import small_config
@@ -48,6 +48,36 @@ def test_own_data_is_counted(tmp_path: Path) -> None:
     )
     assert "70 train, 10 dev, 20 test" in data_note(config)
     assert "counted in the data" in data_note(config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "n_rows"),
+    [
+        ({"max_steps": 12, "batch_size": 8}, 12 * 8),
+        ({"max_steps": 3, "batch_size": 16, "gradient_accumulation": 2, "epochs": 9.0}, 3 * 2 * 16),
+        ({"max_steps": 2, "batch_size": 512}, 2 * 70),
+    ],
+)
+def test_a_training_that_is_capped_counts_its_steps(
+    tmp_path: Path, settings: dict[str, float], n_rows: int
+) -> None:
+    trainings = {"student": {"sft": settings}, "refiner": {"train": settings}}
+    config = config_of(
+        tmp_path, task=own_data(tmp_path), base={"model": "some/base"}, **trainings
+    )
+    found = workload(config)
+    row = found.question_tokens + found.solution_tokens
+    assert sft_tokens(config) == round(n_rows * row)
+    if n_rows > 70:  # the refiner has more rows than there are questions
+        assert refiner_tokens(config) == round(n_rows * (row + found.solution_tokens))
+
+
+def test_a_packed_training_that_is_capped_reads_full_batches(tmp_path: Path) -> None:
+    sft = {"max_steps": 5, "batch_tokens": 1024}
+    config = config_of(
+        tmp_path, task=own_data(tmp_path), base={"model": "some/base"}, student={"sft": sft}
+    )
+    assert 0.9 * 5 * 1024 < sft_tokens(config) <= 5 * 1024
 
 
 def test_data_that_is_elsewhere_is_assumed_and_bad_data_is_left_to_its_stage(

@@ -31,9 +31,17 @@ ALIKE = 0.99
 apart.
 """
 RARE = 0.05
-"""Less than this share of one kind is too little to expect a reward model to find it."""
+"""A student that is right less often than this gives too little to learn from."""
+MIN_OTHER = 5
+"""Fewer items of one kind than this say nothing about whether it is found."""
+FOUND = 0.2
+"""A reward model that finds fewer of a rare kind than this share of their number doesn't know it.
+"""
 COPIED = 0.5
 """A refiner that returns this share of the drafts unchanged copies."""
+HOPELESS = 0.002
+"""A student that is right in at most this share of its rollouts from wrong drafts never recovers.
+"""
 MIN_N = 20
 """Fewer items than this are too few for a warning."""
 
@@ -61,13 +69,16 @@ def student_fails(solutions: Sequence[Solution], what: str) -> str | None:
 
 
 def expert_iteration_gained_nothing(accuracies: Sequence[float], best: int) -> str | None:
-    """For the greedy accuracies on dev, round 0 first: no round beats fine-tuning alone."""
-    if len(accuracies) < 2 or best > 0:
+    """For the greedy accuracies on dev, round 0 first, and the student's round: no round beats
+    round 0, which is fine-tuning alone, or the base with examples in its prompt.
+    """
+    if len(accuracies) < 2 or max(accuracies[1:]) > accuracies[0]:
         return None
     rounds = ", ".join(f"{a:.1%}" for a in accuracies)
+    student = "the SFT model" if best == 0 else f"round {best}, no better than the prompted base"
     return (
-        f"expert iteration gained nothing on dev (rounds: {rounds}), so the student is the SFT "
-        "model; sample more (student.ei.samples, student.ei.questions), train longer "
+        f"expert iteration gained nothing on dev (rounds: {rounds}), so the student is {student}; "
+        "sample more (student.ei.samples, student.ei.questions), train longer "
         "(student.ei_train.epochs), or give more dev questions (task.n_dev) to see smaller gains"
     )
 
@@ -81,18 +92,17 @@ def judges_every_step_alike(
     good = [p > 0.5 for steps in scores for p in steps]
     truth = [label for steps in labels for label in steps]
     n = len(good)
-    if n < MIN_N or min(truth.count(True), truth.count(False)) < RARE * n:
+    missed = _missed(good, truth)
+    if missed is None:
         return None
-    share = sum(good) / n
-    if ALIKE > share > 1 - ALIKE:
-        return None
-    side, other = ("good", "bad") if share > 0.5 else ("bad", "good")
-    n_other = truth.count(other == "good")
+    called = good.count(missed)
+    other, side = ("good", "bad") if missed else ("bad", "good")
+    n_other = truth.count(missed)
     return (
-        f"the {model} calls {max(share, 1 - share):.0%} of {n} training steps {side}, although "
+        f"the {model} calls {1 - called / n:.0%} of {n} training steps {side}, although "
         f"{n_other} of them have the label {other}: it learned no difference. Raise "
         f"{section}.learning_rate or {section}.epochs, or give it more solutions "
-        "(reward.questions, reward.samples)"
+        f"(reward.questions, reward.samples){_rare(n_other, n)}"
     )
 
 
@@ -102,30 +112,54 @@ def judges_every_draft_alike(
     """For the verdicts of a reward model on drafts: all are called right, or all wrong, although
     drafts of both kinds are there.
     """
-    right = sum(d.correct == "right" for d in drafts)
-    n, called_wrong = len(drafts), sum(needs_work)
-    if n < MIN_N or min(right, n - right) < RARE * n:
+    truth = [d.correct == "right" for d in drafts]
+    missed = _missed([not wrong for wrong in needs_work], truth)
+    if missed is None:
         return None
-    if RARE * n / 5 < called_wrong < n - RARE * n / 5:
-        return None
-    side = "wrong" if called_wrong > n / 2 else "right"
+    n, n_other = len(drafts), truth.count(missed)
+    other, side = ("right", "wrong") if missed else ("wrong", "right")
+    called = sum(wrong != missed for wrong in needs_work)
     return (
-        f"the {model} calls {max(called_wrong, n - called_wrong)} of {n} drafts {side}, although "
-        f"{right} are right: reranking by it can't help. Train it longer "
-        "(reward.orm.epochs, reward.orm.learning_rate), give it more questions "
-        "(reward.questions), or move evaluation.threshold to its scores"
+        f"the {model} calls {n - called} of {n} drafts {side}, although {n_other} are {other}: "
+        "reranking by it can't help. Train it longer (reward.orm.epochs, "
+        "reward.orm.learning_rate), give it more questions (reward.questions), or move "
+        f"evaluation.threshold to its scores{_rare(n_other, n)}"
     )
 
 
-def no_rollout_is_right(trials: Sequence[PrefixTrials]) -> str | None:
-    """For rollouts from the prefixes of wrong drafts: none reaches the right answer."""
-    verdicts = [verdict for trial in trials for verdict in trial.correct]
-    if len(verdicts) < MIN_N or "right" in verdicts:
+def _missed(called: Sequence[bool], truth: Sequence[bool]) -> bool | None:
+    """The kind that is hardly ever called, although there are some of it; None without one."""
+    n = len(called)
+    for kind in (True, False):
+        n_kind = truth.count(kind)
+        most = min((1 - ALIKE) * n, FOUND * n_kind)
+        if n >= MIN_N and n_kind >= MIN_OTHER and called.count(kind) <= most:
+            return kind
+    return None
+
+
+def _rare(n_other: int, n: int) -> str:
+    if n_other >= RARE * n:
+        return ""
+    return f"; at {n_other / n:.1%} they are rare, so a stronger student would help more"
+
+
+def no_rollout_is_right(
+    trials: Sequence[PrefixTrials], drafts: Sequence[Solution]
+) -> str | None:
+    """For the rollouts from prefixes of these drafts: from those of wrong drafts none reaches the
+    right answer, or hardly one.
+    """
+    wrong = {d.id for d in drafts if d.correct == "wrong"}
+    verdicts = [v for trial in trials if trial.solution_id in wrong for v in trial.correct]
+    n, right = len(verdicts), verdicts.count("right")
+    if n < MIN_N or right > HOPELESS * n:
         return None
     return (
-        f"none of {len(verdicts)} rollouts from prefixes of wrong drafts is right, so every step "
-        "of these drafts gets the label bad; use a stronger student, easier questions, more "
-        "rollouts (labels.rollouts), or a higher labels.max_new_tokens if they are cut off"
+        f"{right or 'none'} of {n} rollouts from prefixes of wrong drafts "
+        f"{'are' if right > 1 else 'is'} right, so {'nearly ' if right else ''}every step of these "
+        "drafts gets the label bad; use a stronger student, easier questions, more rollouts "
+        "(labels.rollouts), or a higher labels.max_new_tokens if they are cut off"
     )
 
 
@@ -146,16 +180,17 @@ def labels_are_of_one_kind(counts: LabelCounts) -> str | None:
     )
 
 
-def refiner_copies(
-    refined: Sequence[Solution], draft_steps: Mapping[str, tuple[str, ...]]
-) -> str | None:
-    """For refinements, and the steps of drafts by id: the refiner returns drafts unchanged."""
-    n = len(refined)
-    copied = sum(draft_steps[s.draft_id or ""] == s.steps for s in refined)
+def refiner_copies(refined: Sequence[Solution], drafts: Mapping[str, Solution]) -> str | None:
+    """For refinements, and drafts by id: the refiner returns wrong drafts unchanged. To leave a
+    right one as it is, is no fault.
+    """
+    pairs = [(drafts[s.draft_id or ""], s) for s in refined]
+    of_wrong = [s.steps == d.steps for d, s in pairs if d.correct != "right"]
+    n, copied = len(of_wrong), sum(of_wrong)
     if n < MIN_N or copied < COPIED * n:
         return None
     return (
-        f"{copied} of {n} refinements are the draft itself: the refiner copies. Give it more pairs "
+        f"{copied} of {n} refinements of wrong drafts are the draft itself: the refiner copies. Give it more pairs "
         "(reward.draft_samples, refiner.global_pairs=all), or train it harder "
         "(refiner.train.epochs, refiner.train.learning_rate)"
     )

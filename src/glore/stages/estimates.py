@@ -6,7 +6,7 @@ its rows, as often as it reads them.
 
 from __future__ import annotations
 
-from glore.config import RunConfig
+from glore.config import RunConfig, TrainSettings
 from glore.stages.workload import workload
 
 __all__ = [
@@ -41,7 +41,7 @@ def sft_tokens(config: RunConfig) -> int:
     """Fine-tuning on the worked solutions."""
     if config.student.bootstrap != "sft":
         return 0
-    return _trained(config, _n_worked(config), config.student.sft.epochs)
+    return _trained(config, _n_worked(config), config.student.sft)
 
 
 def round_tokens(config: RunConfig) -> int:
@@ -57,7 +57,7 @@ def round_train_tokens(config: RunConfig, number: int) -> int:
     most = config.student.ei.max_per_question
     rows = min(rows, _round_questions(config) * most) if most else rows
     worked = _n_worked(config) if config.student.bootstrap == "sft" else 0
-    return _trained(config, rows + worked, config.student.ei_train.epochs)
+    return _trained(config, rows + worked, config.student.ei_train)
 
 
 def sample_tokens(config: RunConfig) -> int:
@@ -68,13 +68,13 @@ def sample_tokens(config: RunConfig) -> int:
 def orm_tokens(config: RunConfig) -> int:
     """Training an ORM, on the distinct samples."""
     rows = _reward_questions(config) * config.reward.samples * TRAIN_ROWS_SHARE
-    return _trained(config, rows, config.reward.orm.epochs)
+    return _trained(config, rows, config.reward.orm)
 
 
 def sorm_tokens(config: RunConfig) -> int:
     """Training the SORM."""
     rows = _reward_questions(config) * config.reward.draft_samples
-    return _trained(config, rows, config.reward.sorm.epochs)
+    return _trained(config, rows, config.reward.sorm)
 
 
 def rollout_tokens(config: RunConfig) -> int:
@@ -93,7 +93,7 @@ def refiner_tokens(config: RunConfig) -> int:
     wrong = _reward_questions(config) * config.reward.draft_samples * TRAIN_ROWS_SHARE
     found = workload(config)
     row = found.question_tokens + 2 * found.solution_tokens
-    return round(2 * wrong * row * config.refiner.train.epochs)
+    return _read(2 * wrong, row, config.refiner.train)
 
 
 def draft_tokens(config: RunConfig) -> int:
@@ -121,9 +121,23 @@ def _drawn(config: RunConfig, solutions: float) -> int:
     return round(solutions * workload(config).solution_tokens)
 
 
-def _trained(config: RunConfig, rows: float, epochs: float) -> int:
+def _trained(config: RunConfig, rows: float, settings: TrainSettings) -> int:
     found = workload(config)
-    return round(rows * (found.question_tokens + found.solution_tokens) * epochs)
+    return _read(rows, found.question_tokens + found.solution_tokens, settings)
+
+
+def _read(rows: float, row_tokens: float, settings: TrainSettings) -> int:
+    """Tokens that a training reads of so many rows on one device: those of its epochs, or of its
+    `max_steps`.
+    """
+    if not settings.max_steps:
+        return round(rows * row_tokens * settings.epochs)
+    if settings.batch_tokens:
+        row_tokens = min(row_tokens, settings.batch_tokens)
+        batch = min(rows, settings.batch_tokens // max(1, round(row_tokens)))
+    else:
+        batch = min(rows, settings.batch_size)
+    return round(settings.max_steps * settings.gradient_accumulation * batch * row_tokens)
 
 
 def _rolled_out(config: RunConfig, drafts: int, full_counts: bool) -> int:

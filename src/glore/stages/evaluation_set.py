@@ -186,7 +186,7 @@ def refinements(ctx: StageContext) -> None:
         refined = refined_solutions(ctx, marked, kind, problems, engine, part=kind)
         ctx.count(**verdicts(refined, kind))
         made += refined
-    ctx.warn(refiner_copies(made, {d.id: d.steps for d in solutions}))
+    ctx.warn(refiner_copies(made, {d.id: d for d in solutions}))
     ctx.write(truth_of(ctx, made, problems), StepLabels, "truth")
 
 

@@ -221,8 +221,7 @@ def _select_student(ctx: StageContext) -> None:
         f"student: round {best}, greedy on dev {accuracies[best]:.1%} (rounds: "
         f"{', '.join(f'{a:.1%}' for a in accuracies)})"
     )
-    if ctx.config.student.bootstrap == "sft":
-        ctx.warn(expert_iteration_gained_nothing(accuracies, best))
+    ctx.warn(expert_iteration_gained_nothing(accuracies, best))
     if best == 0:  # then their parts stay empty
         ctx.spare("sft", *SFT_READERS)
     with replacing_folder(ctx.new_model_dir("student")) as copy:

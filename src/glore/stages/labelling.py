@@ -136,7 +136,7 @@ def roll_out(
         return trials
 
     trials = ctx.sharded(drafts, drafts_per_shard(settings), work, PrefixTrials, unit="drafts")
-    ctx.warn(no_rollout_is_right(trials))
+    ctx.warn(no_rollout_is_right(trials, drafts))
     full = sum(settings.rollouts * max(0, len(d.steps) - 1) for d in drafts)
     ctx.count(drafts=len(drafts), prefixes=len(trials), full_count_rollouts=full)
     n_cut = sum(layout.steps.read(text).n_cut > 0 for t in trials for text in t.completions)
