@@ -121,7 +121,7 @@ class Scorer(Closable):
 def pretend(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr(
-        glore.stages.common, "open_task", lambda settings, seed: Oracle(all_problems())
+        glore.stages.common, "open_task", lambda settings, seed, *_: Oracle(all_problems())
     )
     monkeypatch.setattr(glore.engines.open, "open_engine", world.engine)
     monkeypatch.setattr(glore.engines.local.scorer, "StepScorer", Scorer)

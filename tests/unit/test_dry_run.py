@@ -62,9 +62,7 @@ def test_a_training_that_is_capped_counts_its_steps(
     tmp_path: Path, settings: dict[str, float], n_rows: int
 ) -> None:
     trainings = {"student": {"sft": settings}, "refiner": {"train": settings}}
-    config = config_of(
-        tmp_path, task=own_data(tmp_path), base={"model": "some/base"}, **trainings
-    )
+    config = config_of(tmp_path, task=own_data(tmp_path), base={"model": "some/base"}, **trainings)
     found = workload(config)
     row = found.question_tokens + found.solution_tokens
     assert sft_tokens(config) == round(n_rows * row)

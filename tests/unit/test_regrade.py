@@ -58,7 +58,7 @@ class Stricter(Oracle):
 
 def use_grader(monkeypatch: pytest.MonkeyPatch, *questions: str) -> None:
     monkeypatch.setattr(
-        glore.stages.common, "open_task", lambda settings, seed: Stricter(questions)
+        glore.stages.common, "open_task", lambda settings, seed, *_: Stricter(questions)
     )
     monkeypatch.setattr(
         glore.regrade.run, "open_grader", lambda settings, seed, problems: Stricter(questions)

@@ -374,7 +374,7 @@ def test_reward_models_may_learn_from_questions_that_the_student_has_not_seen(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worked = [dataclasses.replace(p, solution=("#### 10",)) for p in all_problems()]
-    monkeypatch.setattr(glore.stages.common, "open_task", lambda settings, seed: Oracle(worked))
+    monkeypatch.setattr(glore.stages.common, "open_task", lambda settings, seed, *_: Oracle(worked))
     config = config_of(tmp_path, sft_questions=7)
     config = config.model_copy(
         update={
@@ -404,7 +404,7 @@ def test_bad_combinations_are_said(
     with pytest.raises(ValidationError, match=r"sft_questions 3 is for student\.bootstrap sft"):
         config_of(tmp_path, bootstrap="prompt", sft_questions=3)
     unworked = [dataclasses.replace(p, solution=None) for p in all_problems()]
-    monkeypatch.setattr(glore.stages.common, "open_task", lambda settings, seed: Oracle(unworked))
+    monkeypatch.setattr(glore.stages.common, "open_task", lambda *_: Oracle(unworked))
     config = config_of(tmp_path / "2")
     with pytest.raises(DataError, match=r"set student\.bootstrap to prompt"):
         run_stages(build_stages(config), config)

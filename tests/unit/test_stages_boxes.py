@@ -48,7 +48,7 @@ def test_what_is_learnt_from_boxes_ends_in_an_answer_line(
         )
 
     monkeypatch.setattr(
-        glore.stages.common, "open_task", lambda settings, seed: BoxedOracle(all_problems())
+        glore.stages.common, "open_task", lambda settings, seed, *_: BoxedOracle(all_problems())
     )
     monkeypatch.setattr(glore.engines.open, "open_engine", engine)
     config = config_of(tmp_path)

@@ -62,7 +62,9 @@ def prompted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunConfig]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         pretend(monkeypatch)
         monkeypatch.setattr(
-            glore.stages.common, "open_task", lambda settings, seed: LastLineTask(all_problems())
+            glore.stages.common,
+            "open_task",
+            lambda *_: LastLineTask(all_problems()),
         )
         config = config_of(tmp_path_factory.mktemp("runs"), bootstrap="prompt")
         run_stages(build_stages(config), config)

@@ -198,7 +198,7 @@ def test_without_the_truth_the_labels_of_rollouts_stand_in(
 ) -> None:
     pretend(monkeypatch)
     monkeypatch.setattr(
-        glore.stages.common, "open_task", lambda settings, seed: LastLineTask(all_problems())
+        glore.stages.common, "open_task", lambda settings, seed, *_: LastLineTask(all_problems())
     )
     config = config_of(tmp_path)
     run_stages(build_stages(config), config)

@@ -11,6 +11,7 @@ import pytest
 
 from glore.config import TaskSettings
 from glore.errors import DataError
+from glore.prompts import LINES, PARAGRAPH_END, StepFormat
 from glore.tasks import Task, open_task
 from glore.tasks.data.dataset import DatasetTask
 from glore.tasks.grading.latex import LatexChecker
@@ -24,7 +25,13 @@ CASES = [
 ]
 
 
-def loaded(path: Path, row: dict[str, object], kind: str = "jsonl", **settings: object) -> Task:
+def loaded(
+    path: Path,
+    row: dict[str, object],
+    kind: str = "jsonl",
+    form: StepFormat = LINES,
+    **settings: object,
+) -> Task:
     """A task whose first training question is `row`."""
     names = {
         "jsonl": ("question", "answer"),
@@ -41,7 +48,8 @@ def loaded(path: Path, row: dict[str, object], kind: str = "jsonl", **settings: 
     )
     return open_task(
         TaskSettings.model_validate({"kind": kind, "path": str(path), "n_dev": 1, **settings}),
-        seed=0,
+        0,
+        form,
     )
 
 
@@ -252,3 +260,45 @@ def test_math_loads_answers_alone(tmp_path: Path) -> None:
         == 5
     )
     assert the_answer(task, {"problem": "p?"}) == "0.5"
+
+
+PARAGRAPHS = StepFormat(PARAGRAPH_END)
+APART = StepFormat(PARAGRAPH_END, think_apart=True)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "gsm8k", "math"])
+@pytest.mark.parametrize(
+    ("form", "text", "steps"),
+    [
+        (PARAGRAPHS, "A.\nB.\n\nC.\n \n\n#### 5", ("A.\nB.", "C.", "#### 5")),
+        (PARAGRAPHS, "A.\nB.\n#### 5", ("A.", "B.", "#### 5")),
+        (LINES, "A.\nB.\n\nC.\n\n#### 5", ("A.", "B.", "C.", "#### 5")),
+        (APART, "<think>\n#### 7\n\nno\n</think>\n\nA.\nB.\n\n#### 5", ("A.\nB.", "#### 5")),
+        (
+            PARAGRAPHS,
+            "<think>\nhm\n\nso\n</think>\n\n#### 5",
+            ("<think>\nhm", "so\n</think>", "#### 5"),
+        ),
+    ],
+)
+def test_a_worked_solution_is_cut_as_the_models_own_are(
+    tmp_path: Path, kind: str, form: StepFormat, text: str, steps: tuple[str, ...]
+) -> None:
+    """Paragraphs where it has several; a thought that is kept apart is no step and no answer."""
+    row = {"question": "q", "answer": "5", "solution": text}
+    if kind == "math":
+        row["problem"] = row.pop("question")
+    if kind == "gsm8k":
+        row["answer"] = row.pop("solution")
+    task = loaded(tmp_path, row, kind, form)
+    (found,) = (p for s in ("train", "dev") for p in task.problems(s) if p.question == "q")
+    assert (found.solution, found.answer) == (steps, "5")
+
+
+def test_a_worked_solution_may_be_as_long_as_a_models_own(tmp_path: Path) -> None:
+    row = {"question": "q", "answer": "5", "solution": "word " * 5000 + "\n#### 5"}
+    assert "at most 20000 are read, so shorten it, or raise prompt.max_sol" in refused(
+        tmp_path, row
+    )
+    task = loaded(tmp_path, row, form=StepFormat(max_chars=30_000))
+    assert any(p.question == "q" for split in ("train", "dev") for p in task.problems(split))

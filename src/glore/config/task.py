@@ -25,6 +25,10 @@ class TaskSettings(KindSettings):
     merge_answer_line: bool = False
     """Let the answer line `#### N` be part of the step before (method, notation)."""
 
+    takes_form: ClassVar[bool] = False
+    """Whether `opener` also takes how worked solutions are cut into steps
+    (`glore.prompts.StepFormat`).
+    """
     regrader: ClassVar[str | None] = None
     """`module:function` that takes the settings, the run's seed and problems read earlier, and
     returns a task that grades them without the data they came from; none: `opener` does.

@@ -173,6 +173,7 @@ class Gsm8kTaskSettings(DatasetTaskSettings):
     """
 
     opener: ClassVar[str] = "glore.tasks.gsm8k:open_gsm8k"
+    takes_form: ClassVar[bool] = True
     regrader: ClassVar[str | None] = "glore.tasks.data.dataset:regrade_numbers"
     usual: ClassVar[UsualData] = UsualData(
         7473, 1319, "openai/gsm8k", config="main", may_be_cut=False
@@ -245,6 +246,7 @@ class MathTaskSettings(DatasetTaskSettings):
     kind: Literal["math"] = "math"
 
     opener: ClassVar[str] = "glore.tasks.math:open_math"
+    takes_form: ClassVar[bool] = True
     regrader: ClassVar[str | None] = "glore.tasks.math:regrade_math"
     usual: ClassVar[UsualData] = UsualData(12000, 500, "DigitalLearningGmbH/MATH-lighteval")
 
@@ -262,6 +264,7 @@ class JsonlTaskSettings(DatasetTaskSettings):
     """
 
     opener: ClassVar[str] = "glore.tasks.jsonl:open_jsonl"
+    takes_form: ClassVar[bool] = True
     regrader: ClassVar[str | None] = "glore.tasks.jsonl:regrade_jsonl"
     usual: ClassVar[UsualData] = UsualData(1000, 200)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from glore.chat_template import step_format
 from glore.config import RunConfig
 from glore.errors import ConfigError, DataError
 from glore.pipeline import Stage, StageContext, declare
@@ -25,14 +26,14 @@ questions, and how answers are graded.
 
 @declare(
     "problems",
-    reads=("task",),
+    reads=("task", "prompt.steps", "prompt.think", "prompt.max_solution_chars"),
     uses=("student.bootstrap", "base.model"),
     opens=lambda _: (),
     contents=lambda c: data_contents(c.task),
 )
 def problems(ctx: StageContext) -> None:
     """Problems of all splits as records: parts `train`, `dev`, `test`."""
-    task = task_of(ctx)
+    task = task_of(ctx, step_format(ctx.config.prompt))
     for split in ("train", "dev", "test"):
         found = task.problems(split)
         if not found:

@@ -144,9 +144,7 @@ def _rare(n_other: int, n: int) -> str:
     return f"; at {n_other / n:.1%} they are rare, so a stronger student would help more"
 
 
-def no_rollout_is_right(
-    trials: Sequence[PrefixTrials], drafts: Sequence[Solution]
-) -> str | None:
+def no_rollout_is_right(trials: Sequence[PrefixTrials], drafts: Sequence[Solution]) -> str | None:
     """For the rollouts from prefixes of these drafts: from those of wrong drafts none reaches the
     right answer, or hardly one.
     """
@@ -190,7 +188,7 @@ def refiner_copies(refined: Sequence[Solution], drafts: Mapping[str, Solution]) 
     if n < MIN_N or copied < COPIED * n:
         return None
     return (
-        f"{copied} of {n} refinements of wrong drafts are the draft itself: the refiner copies. Give it more pairs "
-        "(reward.draft_samples, refiner.global_pairs=all), or train it harder "
+        f"{copied} of {n} refinements of wrong drafts are the draft itself: the refiner copies. "
+        "Give it more pairs (reward.draft_samples, refiner.global_pairs=all), or train it harder "
         "(refiner.train.epochs, refiner.train.learning_rate)"
     )

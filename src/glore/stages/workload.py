@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from glore.chat_template import step_format
 from glore.config import RunConfig
 from glore.config.training import is_local
 from glore.errors import GloreError
@@ -76,7 +77,7 @@ def _workload(key: _Key) -> Workload:
     if config.task.kind != "stories" and not any(Path(path).exists() for path in local.values()):
         return usual
     try:
-        task = open_task(config.task, config.seed)
+        task = open_task(config.task, config.seed, step_format(config.prompt))
         problems = {split: task.problems(split) for split in assumed}
     except GloreError:  # the stage `problems` reports it
         return usual

@@ -8,6 +8,7 @@ from functools import partial
 
 from glore.config import Gsm8kTaskSettings
 from glore.errors import DataError, shown
+from glore.prompts import LINES, StepFormat, lines_of
 from glore.records import Problem
 from glore.tasks.data.dataset import DatasetTask, load_rows, split_rows
 from glore.tasks.data.row import Row, text_field
@@ -19,19 +20,21 @@ from glore.tasks.grading.numbers import canonical, parse_number
 __all__ = ["open_gsm8k"]
 
 
-def open_gsm8k(settings: Gsm8kTaskSettings, seed: int) -> DatasetTask:
-    """GSM8K from `task.path` or the Hub (openai/gsm8k), the same for all seeds. Raises
-    DataError.
+def open_gsm8k(settings: Gsm8kTaskSettings, seed: int, form: StepFormat = LINES) -> DatasetTask:
+    """GSM8K from `task.path` or the Hub (openai/gsm8k), the same for all seeds. `form`: how worked
+    solutions are cut into steps. Raises DataError.
     """
     rows = load_rows(settings)
-    splits = split_rows(settings, rows, partial(_problem, settings=settings), "drop")
+    splits = split_rows(settings, rows, partial(_problem, settings=settings, form=form), "drop")
     return DatasetTask("gsm8k", splits, boxed=settings.boxed)
 
 
-def _problem(row: Row, split: str, number: int, *, settings: Gsm8kTaskSettings) -> Loaded:
+def _problem(
+    row: Row, split: str, number: int, *, settings: Gsm8kTaskSettings, form: StepFormat
+) -> Loaded:
     question, text = text_field(row, "question"), text_field(row, "answer")
-    steps = worked_steps(text, row, "answer", merge=settings.merge_answer_line)
-    found = find_answer(steps)
+    steps = worked_steps(text, row, "answer", settings.merge_answer_line, form)
+    found = find_answer(lines_of(steps))
     if found is None:
         raise DataError(f"{row.where}: the field 'answer' has no final line '#### number'; add it")
     gold = parse_number(found)

@@ -16,6 +16,7 @@ from functools import partial
 from glore.config import JsonlTaskSettings
 from glore.config.plugins import plugin
 from glore.errors import ConfigError, DataError, shown
+from glore.prompts import LINES, StepFormat, lines_of
 from glore.records import Problem
 from glore.tasks.data.dataset import (
     DatasetTask,
@@ -35,16 +36,18 @@ from glore.tasks.protocol import VERDICTS, Grade, Verifier
 __all__ = ["open_jsonl", "regrade_jsonl"]
 
 
-def open_jsonl(settings: JsonlTaskSettings, seed: int) -> DatasetTask:
-    """The problems under `task.path` or `task.hub`, the same for every seed. Raises DataError
-    naming file, line, field and fix, ConfigError for an unknown verifier.
+def open_jsonl(settings: JsonlTaskSettings, seed: int, form: StepFormat = LINES) -> DatasetTask:
+    """The problems under `task.path` or `task.hub`, the same for every seed. `form`: how worked
+    solutions are cut into steps. Raises DataError naming file, line, field and fix, ConfigError for
+    an unknown verifier.
     """
     verify = _verifier(settings)
     rows = load_rows(settings)
     if verify is not None:
-        problem = partial(_verified_problem, settings=settings, verify=verify)
+        problem = partial(_verified_problem, settings=settings, verify=verify, form=form)
         return DatasetTask("jsonl", split_rows(settings, rows, problem, "error"), verifier=verify)
-    splits, checker = split_graded_rows(settings, rows, _problem, "error")
+    problem = partial(_problem, form=form)
+    splits, checker = split_graded_rows(settings, rows, problem, "error")
     if not _any_latex(p for problems in splits.problems.values() for p in problems):
         checker.close()
         return DatasetTask("jsonl", splits, None, settings.boxed)
@@ -66,7 +69,13 @@ def _any_latex(problems: Iterable[Problem]) -> bool:
 
 
 def _problem(
-    row: Row, split: str, number: int, *, settings: JsonlTaskSettings, checker: LatexChecker
+    row: Row,
+    split: str,
+    number: int,
+    *,
+    settings: JsonlTaskSettings,
+    checker: LatexChecker,
+    form: StepFormat,
 ) -> Loaded:
     question, answer = text_field(row, "question"), text_field(row, "answer")
     gold = gold_answer(row, "answer", answer)
@@ -75,21 +84,27 @@ def _problem(
     solution = (
         None
         if text is None
-        else worked_solution(row, text, gold, gold, settings.merge_answer_line, grade)
+        else worked_solution(row, text, gold, gold, settings.merge_answer_line, grade, form)
     )
     name = _name(row, split, number)
     return Loaded(Problem(name, question.strip(), gold, solution, split), row.where)
 
 
 def _verified_problem(
-    row: Row, split: str, number: int, *, settings: JsonlTaskSettings, verify: Verifier
+    row: Row,
+    split: str,
+    number: int,
+    *,
+    settings: JsonlTaskSettings,
+    verify: Verifier,
+    form: StepFormat,
 ) -> Loaded:
     question, answer = text_field(row, "question"), text_field(row, "answer").strip()
     text = optional_text(row, "solution")
     solution = None
     if text is not None:
-        solution = worked_steps(text, row, "solution", settings.merge_answer_line)
-        verdict = verify(answer, solution).verdict
+        solution = worked_steps(text, row, "solution", settings.merge_answer_line, form)
+        verdict = verify(answer, lines_of(solution)).verdict
         if verdict != "right":
             raise DataError(
                 f"{row.where}: the verifier {shown(settings.verifier)} calls the field 'solution' "

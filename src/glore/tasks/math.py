@@ -12,7 +12,7 @@ from functools import partial
 
 from glore.config import MathTaskSettings
 from glore.errors import DataError
-from glore.prompts import split_steps
+from glore.prompts import LINES, StepFormat, split_steps
 from glore.records import Problem
 from glore.tasks.data.dataset import DatasetTask, load_rows, split_graded_rows, splits_of
 from glore.tasks.data.row import Row, optional_text, text_field
@@ -24,11 +24,13 @@ from glore.tasks.grading.latex import LatexChecker
 __all__ = ["open_math", "regrade_math"]
 
 
-def open_math(settings: MathTaskSettings, seed: int) -> DatasetTask:
+def open_math(settings: MathTaskSettings, seed: int, form: StepFormat = LINES) -> DatasetTask:
     """Rows with `problem` (or `question`), and `solution` or `answer` or both, from `task.path` or
-    the Hub, the same for every seed. Raises DataError.
+    the Hub, the same for every seed. `form`: how worked solutions are cut into steps. Raises
+    DataError.
     """
-    return DatasetTask("math", *split_graded_rows(settings, load_rows(settings), _problem, "drop"))
+    problem = partial(_problem, form=form)
+    return DatasetTask("math", *split_graded_rows(settings, load_rows(settings), problem, "drop"))
 
 
 def regrade_math(settings: MathTaskSettings, seed: int, problems: Iterable[Problem]) -> DatasetTask:
@@ -37,7 +39,13 @@ def regrade_math(settings: MathTaskSettings, seed: int, problems: Iterable[Probl
 
 
 def _problem(
-    row: Row, split: str, number: int, *, settings: MathTaskSettings, checker: LatexChecker
+    row: Row,
+    split: str,
+    number: int,
+    *,
+    settings: MathTaskSettings,
+    checker: LatexChecker,
+    form: StepFormat,
 ) -> Loaded:
     question, text, given = (
         text_field(row, "problem", "question"),
@@ -56,7 +64,7 @@ def _problem(
     solution = (
         None
         if text is None
-        else worked_solution(row, text, answer, gold, settings.merge_answer_line, grade)
+        else worked_solution(row, text, answer, gold, settings.merge_answer_line, grade, form)
     )
     return Loaded(
         Problem(f"math-{split}-{number:05d}", question.strip(), gold, solution, split), row.where

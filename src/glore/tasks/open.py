@@ -11,20 +11,25 @@ from typing import cast
 from glore.config import DatasetTaskSettings, TaskSettings
 from glore.config.plugins import imported
 from glore.pipeline.fingerprints import digest_of_files
+from glore.prompts import LINES, StepFormat
 from glore.records import Problem
 from glore.tasks.protocol import Task
 
 __all__ = ["data_contents", "open_grader", "open_task"]
 
 
-def open_task(settings: TaskSettings, seed: int) -> Task:
+def open_task(settings: TaskSettings, seed: int, form: StepFormat = LINES) -> Task:
     """The task, with all problems read and checked. The seed draws the built-in stories; datasets
-    don't depend on it.
+    don't depend on it. `form`: how worked solutions are cut into steps, where the kind of task has
+    them as texts.
 
     Raises DataError for missing or malformed data (file, line, field and fix), ConfigError if the
     settings name no source or no story fits them.
     """
-    return cast(Task, imported(settings.opener)(settings, seed))
+    opened = imported(settings.opener)
+    return cast(
+        Task, opened(settings, seed, form) if settings.takes_form else opened(settings, seed)
+    )
 
 
 def open_grader(settings: TaskSettings, seed: int, problems: Iterable[Problem]) -> Task:

@@ -6,12 +6,13 @@ A solution with another answer is refused: it would be trained on, but graded as
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
 from glore.errors import DataError, shown
-from glore.prompts import MAX_SOLUTION_CHARS, split_steps
+from glore.prompts import LINES, MAX_SOLUTION_CHARS, StepFormat, lines_of, split_steps
 from glore.tasks.data.row import Row
 from glore.tasks.grading.grade import (
     ANSWER_MARK,
@@ -93,20 +94,26 @@ def _not_comparable(text: str, *, has_latex: bool, mixed: bool) -> str | None:
 
 
 def worked_solution(
-    row: Row, text: str, answer: str, gold: str, merge: bool, grade: GradeText
+    row: Row,
+    text: str,
+    answer: str,
+    gold: str,
+    merge: bool,
+    grade: GradeText,
+    form: StepFormat = LINES,
 ) -> tuple[str, ...]:
     """The field `solution` as steps that end with the answer line, which is added if there is none.
 
     Raises DataError if the solution has another answer than `gold`, which is spelled `answer` in
-    the data.
+    the data. `form`: how `worked_steps` cuts it.
     """
-    _check_length(row, "solution", text)
+    _check_length(row, "solution", text, form)
+    text = form.part_thought(text)[1]
     check_boxes(row, "solution", text, gold, grade)
     stated = find_answer(split_steps(text))
     if stated is None:
-        return worked_steps(
-            f"{text}\n{answer_line(' '.join(answer.split()))}", row, "solution", merge
-        )
+        stated_text = f"{text}\n{answer_line(' '.join(answer.split()))}"
+        return worked_steps(stated_text, row, "solution", merge, form)
     verdict = grade(gold, (answer_line(stated),)).verdict
     if verdict != "right":
         fix = (
@@ -118,7 +125,7 @@ def worked_solution(
             f"{row.where}: the field 'solution' ends in {shown(stated)}, but 'answer' is "
             f"{shown(gold)}; {fix}"
         )
-    return worked_steps(text, row, "solution", merge)
+    return worked_steps(text, row, "solution", merge, form)
 
 
 def check_boxes(
@@ -144,16 +151,25 @@ def check_boxes(
         )
 
 
-def worked_steps(text: str, row: Row, field: str, merge: bool) -> tuple[str, ...]:
-    """A worked solution as steps. Raises DataError if it is longer than a solution may be."""
-    _check_length(row, field, text)
-    steps = split_steps(text)
+def worked_steps(
+    text: str, row: Row, field: str, merge: bool, form: StepFormat = LINES
+) -> tuple[str, ...]:
+    """A worked solution as steps: its lines, or the paragraphs where steps are paragraphs and it
+    has several. Thoughts that are kept apart are left out. Raises DataError if it is longer than a
+    solution may be.
+    """
+    _check_length(row, field, text, form)
+    whole = dataclasses.replace(form, max_chars=len(text))
+    steps = whole.split(text)
+    if len(steps) < 2:  # its steps are its lines: it has no empty line between them
+        steps = lines_of(steps)
     return merge_answer_line(steps) if merge else steps
 
 
-def _check_length(row: Row, field: str, text: str) -> None:
-    if len(text) > MAX_SOLUTION_CHARS:
+def _check_length(row: Row, field: str, text: str, form: StepFormat) -> None:
+    most = max(MAX_SOLUTION_CHARS, form.max_chars)
+    if len(text) > most:
         raise DataError(
-            f"{row.where}: the field '{field}' has {len(text)} characters; at most "
-            f"{MAX_SOLUTION_CHARS} are read, so shorten it"
+            f"{row.where}: the field '{field}' has {len(text)} characters; at most {most} are "
+            "read, so shorten it, or raise prompt.max_solution_chars"
         )
