@@ -18,6 +18,7 @@ from glore.stages.disk import n_models, scratch_shapes
 from glore.stages.estimates import refiner_tokens, round_train_tokens, sft_tokens
 from glore.stages.gpu_time import rates_of, step_seconds
 from glore.stages.workload import workload
+from support.chat_tokenizers import chat_tokenizer
 from support.small_stages import small_config
 
 
@@ -50,6 +51,23 @@ def test_own_data_is_counted(tmp_path: Path) -> None:
     assert "counted in the data" in data_note(config)
 
 
+def test_a_chat_counts_its_template_and_its_system_prompt(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    tokenizer = chat_tokenizer("smollm2")
+    tokenizer.save_pretrained(model)
+    (model / "config.json").write_text('{"model_type": "llama"}')
+    system = "Answer in short steps. " * 20
+
+    def tokens(**prompt: object) -> float:
+        base = {"model": str(model)}
+        config = config_of(tmp_path, task=own_data(tmp_path), base=base, prompt=prompt)
+        return workload(config).question_tokens
+
+    n_system = len(tokenizer(system)["input_ids"])
+    assert tokens(style="chat", system=system) > n_system + 10
+    assert tokens(style="chat") < n_system
+
+
 @pytest.mark.parametrize(
     ("settings", "n_rows"),
     [
@@ -66,7 +84,7 @@ def test_a_training_that_is_capped_counts_its_steps(
     found = workload(config)
     row = found.question_tokens + found.solution_tokens
     assert sft_tokens(config) == round(n_rows * row)
-    if n_rows > 70:  # the refiner has more rows than there are questions
+    if settings["batch_size"] < 70:  # the refiner has more rows than there are questions
         assert refiner_tokens(config) == round(n_rows * (row + found.solution_tokens))
 
 

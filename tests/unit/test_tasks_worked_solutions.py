@@ -297,7 +297,7 @@ def test_a_worked_solution_is_cut_as_the_models_own_are(
 
 def test_a_worked_solution_may_be_as_long_as_a_models_own(tmp_path: Path) -> None:
     row = {"question": "q", "answer": "5", "solution": "word " * 5000 + "\n#### 5"}
-    assert "at most 20000 are read, so shorten it, or raise prompt.max_sol" in refused(
+    assert "at most 20000 are read, so shorten it, or raise prompt.max_solution_chars" in refused(
         tmp_path, row
     )
     task = loaded(tmp_path, row, form=StepFormat(max_chars=30_000))

@@ -12,11 +12,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from glore.chat_template import step_format
+from glore.chat_template import prompt_layout, step_format
 from glore.config import RunConfig
 from glore.config.training import is_local
 from glore.errors import GloreError
-from glore.prompts import solve_segments
+from glore.prompts import PromptLayout, StepFormat
 from glore.records import Problem
 from glore.tasks.open import open_task
 
@@ -81,16 +81,16 @@ def _workload(key: _Key) -> Workload:
         problems = {split: task.problems(split) for split in assumed}
     except GloreError:  # the stage `problems` reports it
         return usual
-    count = _counter(config)
+    count, layout = _counter(config), _layout(config)
     sample = [p for split in ("train", "test") for p in problems[split][: SAMPLED // 2]]
     worked = [p for p in problems["train"] if p.solution is not None]
-    texts = [_solution_text(p) for p in worked[:SAMPLED]]
+    texts = [_solution_text(p, layout.steps) for p in worked[:SAMPLED]]
     return Workload(
         {split: len(found) for split, found in problems.items()},
         len(worked),
-        _mean([count("".join(solve_segments(p.question))) for p in sample], usual.question_tokens),
+        _mean([count("".join(layout.solve(p.question))) for p in sample], usual.question_tokens),
         _mean([count(text) for text in texts], usual.solution_tokens),
-        _mean([text.count("\n") for text in texts], usual.solution_steps),
+        _mean([len(p.solution or ()) for p in worked[:SAMPLED]], usual.solution_steps),
         is_counted=True,
     )
 
@@ -100,21 +100,39 @@ def n_pieces(text: str) -> int:
     return len(PIECES.findall(text))
 
 
-def _solution_text(problem: Problem) -> str:
-    return "\n".join(problem.solution or ()) + "\n"
+def _solution_text(problem: Problem, steps: StepFormat) -> str:
+    return "".join(map(steps.text, problem.solution or ()))
+
+
+def _layout(config: RunConfig) -> PromptLayout:
+    """How prompts look: with the chat template of a base model on this machine, else plain."""
+    folder = _tokenizer_folder(config)
+    plain = PromptLayout(step_format(config.prompt))
+    if config.prompt.style == "plain" or folder is None:
+        return plain
+    try:
+        return prompt_layout(config.prompt, folder)
+    except GloreError:  # the check of the stage `sft` reports it
+        return plain
+
+
+def _tokenizer_folder(config: RunConfig) -> Path | None:
+    """The folder of the base model's tokenizer, if it is on this machine."""
+    base = config.base
+    made = config.run_dir / "models" / "base"
+    folder = made if base.is_made_here else Path(base.model or "").expanduser()
+    is_here = base.is_made_here or is_local(base.model or "")
+    return folder if is_here and (folder / "tokenizer.json").is_file() else None
 
 
 def _counter(config: RunConfig) -> Callable[[str], int]:
     """Tokens of a text: by the tokenizer of a base model on this machine, else its pieces."""
-    base = config.base
-    made = config.run_dir / "models" / "base"
-    folder = made if base.is_made_here else Path(base.model or "").expanduser()
-    file = folder / "tokenizer.json"
-    if file.is_file() and (base.is_made_here or is_local(base.model or "")):
+    folder = _tokenizer_folder(config)
+    if folder is not None:
         from tokenizers import Tokenizer
 
         try:
-            tokenizer = Tokenizer.from_file(str(file))
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception:  # damaged: the check of the stage `base` reports it
             return n_pieces
         return lambda text: len(tokenizer.encode(text).ids)
