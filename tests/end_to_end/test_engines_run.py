@@ -10,7 +10,8 @@ from test_tiny_run import RECIPE
 from glore import load_config, run
 from glore.config import RunConfig
 from glore.pipeline.integrity import part_files
-from glore.records import PrefixTrials, Solution, read_records
+from glore.pipeline.marks import read_done
+from glore.records import PrefixTrials, Solution, StepScores, read_records
 from support.engine_kinds import serving
 
 pytestmark = pytest.mark.slow
@@ -36,6 +37,9 @@ def records(config: RunConfig) -> dict[str, list[object]]:
         **solutions,
         "rollouts": read_records(
             part_files(config.run_dir / "stages" / "rollouts", "part"), PrefixTrials
+        ),
+        "scores": read_records(
+            part_files(config.run_dir / "stages" / "test_draft_scores", "sorm"), StepScores
         ),
     }
 
@@ -66,8 +70,12 @@ def test_a_run_with_a_pool(alone: dict[str, list[object]], tmp_path: Path) -> No
         "engine.address=local",
         "engine.workers=2",
         "engine.cpus_per_worker=0.5",
+        "engine.scoring=pool",
     )
     run(config)
     ray.shutdown()
+    scored = read_done(config.run_dir / "stages" / "test_scores")
+    assert scored is not None
+    assert scored.backends["sorm"].startswith("ray × 2 (")
     assert records(config) == alone
     assert run(config_of(tmp_path)) == config.run_dir  # the same results, so torch takes them over

@@ -13,15 +13,21 @@ from pathlib import Path
 
 import pytest
 
-from glore.config import EngineSettings
+from glore.config import EngineSettings, LoraSettings, TrainSettings
 from glore.engines.local.engine import TorchEngine
 from glore.engines.open import open_engine
 from glore.engines.protocol import Request, Result
 from glore.engines.ray import engine as ray_engine
 from glore.engines.ray.engine import RayEngine
 from glore.errors import EngineError, ModelError
+from glore.progress import SilentProgress
+from glore.reward_models.open import open_model_of_run
+from glore.training.finetune import train_causal_lm
+from glore.training.training_setup import TrainingSetup
 from support import toy_engine
 from support.engine_kinds import WARM, by_id, requests_of, save_tiny_model, seeds
+from support.tiny_models import tiny_step_model, tiny_tokenizer
+from support.tiny_training import lm_examples, save_base
 from support.toy_engine import OpenToy, ToyEngine, notes
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -216,3 +222,59 @@ def test_a_model_sent_to_two_machines_one_of_which_is_removed(
             cluster.remove_node(third, allow_graceful=False)
     assert by_id(got) == one
     assert len(got) == len(items)
+
+
+def test_a_pool_of_reward_models_gives_the_scores_of_one(cluster: Cluster, tmp_path: Path) -> None:
+    tiny_step_model().save_pretrained(tmp_path / "orm")
+    tiny_tokenizer().save_pretrained(tmp_path / "orm")
+    items = [
+        (f"w{3 + i % 7} ", tuple(f"w{3 + (5 * i + j) % 50}" for j in range(i % 4)))
+        for i in range(40)
+    ]
+    here = EngineSettings(device="cpu")
+    for with_question in (False, True):
+        scored = [item for item in items if item[1] or not with_question]
+        with open_model_of_run(tmp_path / "orm", here, with_question=with_question) as scorer:
+            expected_scores, reads = scorer.score(scored), scorer.backend
+        for settings in ({}, {"ship_models": True}):
+            pooled = TWO.model_copy(update={"scoring": "pool", **settings})
+            with open_model_of_run(tmp_path / "orm", pooled, with_question=with_question) as scorer:
+                assert scorer.score(scored) == expected_scores
+                assert scorer.backend == f"ray × 2 ({reads})"
+            with pytest.raises(EngineError, match="is closed"):
+                scorer.score(scored)
+
+
+def test_reward_models_that_can_not_be_loaded_are_an_error_of_one_line(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    (tmp_path / "orm").mkdir()
+    with (
+        open_model_of_run(tmp_path / "orm", TWO.model_copy(update={"scoring": "pool"})) as scorer,
+        pytest.raises(ModelError, match="orm"),
+    ):
+        scorer.score([("w3", ("w4",))])
+
+
+@pytest.mark.parametrize("ship_models", [False, True])
+def test_a_pool_opens_adapters(cluster: Cluster, tmp_path: Path, ship_models: bool) -> None:
+    """Workers load after the pool is opened, and again when one is lost, so a folder that was
+    merged for the opening would be gone.
+    """
+    base = save_base(tmp_path / "models" / "base")
+    lora = LoraSettings(r=4, save="adapter")
+    trained = TrainSettings(max_steps=2, batch_size=4, max_length=64, lora=lora)
+    folder = tmp_path / "models" / "student"
+    where = TrainingSetup(
+        out_dir=folder,
+        work_dir=tmp_path / "work",
+        seed=1,
+        progress=SilentProgress(),
+        device="cpu",
+    )
+    train_causal_lm(base, lm_examples(), trained, where)
+    items = [Request("q", ("Question: Ana has 3 pens.\n",), (1, 2), WARM)]
+    one = by_id(list(TorchEngine(folder, EngineSettings(device="cpu", max_rows=4)).run(items)))
+    with open_engine(folder, TWO.model_copy(update={"ship_models": ship_models})) as engine:
+        assert by_id(list(engine.run(items))) == one
+    assert not [p for p in folder.parent.iterdir() if p.name.startswith(".")]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from glore.config.kinds import Kinds, KindSettings
+from glore.config.section import NEWER
 from glore.config.trust import VARIABLE
 from glore.errors import shown
 
@@ -31,9 +32,9 @@ class EngineSettings(KindSettings):
     `torch`, `http`, `vllm`, `ray`, or a kind of an installed package (entry points in
     `glore.engines`).
 
-    `device`, `dtype` and `scoring_tokens` also hold for reward models, which always score in this
-    process. `opener` takes a model's folder or Hub name and the settings, and returns a
-    `glore.engines.protocol.Engine`.
+    `device`, `dtype` and `scoring_tokens` also hold for reward models, which score in this process
+    (or, with `ray`, in a pool). `opener` takes a model's folder or Hub name and the settings, and
+    returns a `glore.engines.protocol.Engine`.
     """
 
     kind: str = "auto"
@@ -60,6 +61,10 @@ class EngineSettings(KindSettings):
     @property
     def sampler(self) -> EngineSettings:
         """The settings of the engine that draws: these, or those inside a pool."""
+        return self
+
+    def scoring_here(self) -> Self:
+        """The settings with which reward models score in this process."""
         return self
 
     def shared_by(self, n_engines: int) -> Self:
@@ -257,6 +262,10 @@ class RayEngineSettings(EngineSettings):
     """Cores that each worker takes of its machine; its threads."""
     gpus_per_worker: float = Field(0.0, ge=0)
     """What each worker takes of its machine."""
+    scoring: Annotated[Literal["here", "pool"], NEWER] = "here"
+    """Where reward models score: in the process of the run, or in a pool of as many workers, with
+    this section's `device`, `dtype` and `scoring_tokens`.
+    """
     ship_models: bool = False
     """Send model files to the workers through the object store; else they open the same path, so it
     must be on a shared folder.
@@ -266,6 +275,22 @@ class RayEngineSettings(EngineSettings):
 
     opener: ClassVar[str] = "glore.engines.ray.engine:RayEngine"
     checker: ClassVar[str | None] = "glore.engines.ray.cluster:check_installed"
+
+    def scoring_here(self) -> Self:
+        return self.model_copy(update={"scoring": "here"})
+
+    def shared_by(self, n_engines: int) -> Self:
+        """Fewer workers each; where there are too few to share, each takes less of its machine."""
+        if self.workers >= n_engines:
+            return self.model_copy(update={"workers": self.workers // n_engines})
+        return self.model_copy(
+            update={
+                "workers": 1,
+                "cpus_per_worker": self.cpus_per_worker / n_engines,
+                "gpus_per_worker": self.gpus_per_worker / n_engines,
+                "inner": None if self.inner is None else self.inner.shared_by(n_engines),
+            }
+        )
 
     @property
     def sampler(self) -> EngineSettings:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["open_engine", "open_scorer"]
 
-READ_ADAPTERS = ("torch", "http")
-"""Engines that merge an adapter themselves, or whose server has the model. For the others it is
-merged into a folder that is there while they open the model.
+READ_ADAPTERS = ("torch", "http", "ray")
+"""Engines that merge an adapter themselves (a pool in each worker), or whose server has the model.
+For the others it is merged into a folder that is there while they open the model.
 """
 _log = logging.getLogger(__name__)
 

@@ -27,18 +27,23 @@ from glore.engines.ray.worker import (
     EngineWorker,
     Exchange,
     Failure,
+    ModelFiles,
     OpenModel,
     Started,
 )
 from glore.engines.requests import run_requests
 from glore.errors import ConfigError, EngineError, GloreError, ModelError, shown
+from glore.models import merged_folder
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from glore.config import RayEngineSettings
 
-__all__ = ["RayEngine"]
+__all__ = ["Opener", "RayEngine"]
+
+Opener = Callable[[str, "ModelFiles | None"], Callable[[], Engine]]
+"""Path of a model and its files, if they are sent along → what opens an engine in a worker."""
 
 START_SECONDS = 900.0
 """Time for a first worker to be ready: a large model on a slow disk loads for minutes."""
@@ -79,11 +84,19 @@ class RayEngine(Closable):
     """
 
     def __init__(self, model_path: str | Path, settings: RayEngineSettings) -> None:
-        self._set_up(settings)
-        folder = Path(model_path)
-        path = str(folder.resolve()) if folder.exists() else str(model_path)
-        files = shipped(self._ray, folder) if settings.ship_models else None
-        self._begin(OpenModel(path, settings.sampler, files))
+        self._open(
+            model_path, settings, lambda path, files: OpenModel(path, settings.sampler, files)
+        )
+
+    @classmethod
+    def over(cls, model_path: str | Path, settings: RayEngineSettings, opener: Opener) -> RayEngine:
+        """A pool of other engines over the model at this path: `opener` takes the path and, if they
+        are sent along, the model's files, and returns what opens the engine in a worker. That must
+        be picklable.
+        """
+        engine = cls.__new__(cls)
+        engine._open(model_path, settings, opener)
+        return engine
 
     @classmethod
     def of(cls, opened: Callable[[], Engine], settings: RayEngineSettings) -> RayEngine:
@@ -92,6 +105,18 @@ class RayEngine(Closable):
         engine._set_up(settings)
         engine._begin(opened)
         return engine
+
+    def _open(self, model_path: str | Path, settings: RayEngineSettings, opener: Opener) -> None:
+        self._set_up(settings)
+        folder = Path(model_path)
+        path = str(folder.resolve()) if folder.exists() else str(model_path)
+        files = None
+        if settings.ship_models:
+            # An adapter's base may not be on the workers' machines. Elsewhere, a worker that is
+            # started later still has to find the model, so it merges the adapter itself.
+            with merged_folder(model_path) as whole:
+                files = shipped(self._ray, Path(whole))
+        self._begin(opener(path, files))
 
     def _set_up(self, settings: RayEngineSettings) -> None:
         self._ray = import_ray()

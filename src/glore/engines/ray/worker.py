@@ -7,6 +7,7 @@ knows nothing of Ray.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 import threading
@@ -19,7 +20,7 @@ from glore.engines.open import open_engine
 from glore.engines.protocol import Engine, Request, Result
 from glore.errors import GloreError
 
-__all__ = ["EngineWorker", "Exchange", "Failure", "ModelFiles", "OpenModel", "Started"]
+__all__ = ["EngineWorker", "Exchange", "Failure", "ModelFiles", "OpenModel", "Started", "unpacked"]
 
 MORE_SECONDS = 0.02
 """How long to wait after a first result for others that come with it."""
@@ -69,18 +70,27 @@ class OpenModel:
     files: ModelFiles | None = None
 
     def __call__(self) -> Engine:
-        if self.files is None:
-            return open_engine(self.path, self.settings)
-        # Once loaded, the files are not needed again, and a worker that is killed can't remove
-        # them.
-        with tempfile.TemporaryDirectory(prefix="glore-model-") as folder:
-            place = Path(folder) / Path(self.path).name
-            place.mkdir()
-            for index, name in enumerate(self.files.names):
-                target = place / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(self.files.fetch(index))
+        with unpacked(self.path, self.files) as place:
             return open_engine(place, self.settings)
+
+
+@contextlib.contextmanager
+def unpacked(path: str, files: ModelFiles | None) -> Iterator[str | Path]:
+    """Where a model is while it is loaded: at `path`, or in a temporary folder with the files that
+    were sent along. Once loaded they are not needed again, and a worker that is killed can't remove
+    them.
+    """
+    if files is None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="glore-model-") as folder:
+        place = Path(folder) / Path(path).name
+        place.mkdir()
+        for index, name in enumerate(files.names):
+            target = place / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(files.fetch(index))
+        yield place
 
 
 class EngineWorker:

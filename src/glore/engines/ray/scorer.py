@@ -1,0 +1,144 @@
+"""Reward models in a pool: `engine: {kind: ray, scoring: pool}` (docs/cluster.md).
+
+A solution is a request to the pool whose segments are the question and the steps, and its scores
+come back as the one completion's numbers. So the pool's rules hold for scores too: solutions of one
+question go to one worker, and those of a lost worker are scored elsewhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glore.config import EngineSettings, TorchEngineSettings
+from glore.engines.lifetime import Closable
+from glore.engines.protocol import (
+    Completion,
+    Engine,
+    FollowUp,
+    Request,
+    Result,
+    SamplingParams,
+)
+from glore.engines.ray.engine import RayEngine
+from glore.engines.ray.worker import ModelFiles, unpacked
+from glore.prompts import PromptLayout
+
+if TYPE_CHECKING:
+    from glore.config import RayEngineSettings
+    from glore.engines.local.scorer import StepScorer
+
+__all__ = ["PoolScorer", "ScoringEngine"]
+
+Item = tuple[str, tuple[str, ...]]
+_PARAMS = SamplingParams(temperature=0.0, max_new_tokens=1)
+"""Of every request: nothing is drawn."""
+
+
+class PoolScorer(Closable):
+    """Scores solutions with a reward model in every worker of a pool.
+
+    Raises EngineError without Ray or room in the cluster, ModelError when no worker can load the
+    model.
+    """
+
+    def __init__(
+        self,
+        model_path: str | Path,
+        settings: RayEngineSettings,
+        prompt: PromptLayout,
+        with_question: bool = False,
+    ) -> None:
+        """`prompt` and `with_question`: as for `glore.reward_models.open.open_model_of_run`."""
+        self.name = str(model_path)
+        inner = TorchEngineSettings(
+            device=settings.device, dtype=settings.dtype, scoring_tokens=settings.scoring_tokens
+        )
+        self._pool = RayEngine.over(
+            model_path,
+            settings.model_copy(update={"inner": None}),
+            lambda path, files: _OpenScorer(path, inner, prompt, with_question, files),
+        )
+
+    @property
+    def backend(self) -> str:
+        """The pool, and what its reward models use."""
+        self.check_open()
+        return self._pool.backend
+
+    def score(self, items: Sequence[Item]) -> list[tuple[float, ...]]:
+        """As `StepScorer.score`."""
+        self.check_open()
+        scores: list[tuple[float, ...]] = [()] * len(items)
+        requests = (
+            Request(str(i), (question, *steps), (0,), _PARAMS)
+            for i, (question, steps) in enumerate(items)
+            if steps
+        )
+        for result in self._pool.run(requests):
+            scores[int(result.request.id)] = result.completions[0].logprobs or ()
+        self.warning = self._pool.warning
+        return scores
+
+    def _free(self) -> None:
+        self._pool.close()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _OpenScorer:
+    """Opens the reward model in the worker, as `OpenModel` an engine."""
+
+    path: str
+    settings: EngineSettings
+    prompt: PromptLayout
+    with_question: bool
+    files: ModelFiles | None
+
+    def __call__(self) -> Engine:
+        from glore.reward_models.open import open_model_of_run
+
+        with unpacked(self.path, self.files) as place:
+            scorer = open_model_of_run(
+                place, self.settings, self.prompt, with_question=self.with_question
+            )
+        return ScoringEngine(scorer)
+
+
+class ScoringEngine(Closable):
+    """An `Engine` that scores: a request's segments are a question and steps, and its completion
+    has their scores in the place of log-probabilities.
+    """
+
+    def __init__(self, scorer: StepScorer | PoolScorer) -> None:
+        self._scorer = scorer
+        self.name, self.warning = scorer.name, scorer.warning
+
+    @property
+    def backend(self) -> str:
+        """What reads the reward model."""
+        return self._scorer.backend
+
+    def run(
+        self, requests: Iterable[Request], follow_up: FollowUp | None = None
+    ) -> Iterator[Result]:
+        """Score every request, all that have arrived together."""
+        return self._guarded(self._results(requests, follow_up))
+
+    def _results(
+        self, requests: Iterable[Request], follow_up: FollowUp | None
+    ) -> Generator[Result]:
+        waiting = list(requests)
+        while waiting:
+            items = [(r.segments[0], r.segments[1:]) for r in waiting]
+            arrived: list[Request] = []
+            for request, scores in zip(waiting, self._scorer.score(items), strict=True):
+                result = Result(request, (Completion("", 0, "eos", request.seeds[0], scores),))
+                if follow_up is not None:
+                    arrived.extend(follow_up(result))
+                yield result
+            waiting = arrived
+
+    def _free(self) -> None:
+        self._scorer.close()
