@@ -14,7 +14,7 @@ from glore.config import RunConfig, ScratchModelSettings, TorchEngineSettings, l
 from glore.pipeline import Stage, StageContext, plan_stages, run_stages
 from glore.records import Problem
 from glore.stages import build_stages
-from glore.stages.disk import n_models, scratch_shapes
+from glore.stages.disk import DiskUse, disk_use, n_models, scratch_shapes
 from glore.stages.estimates import refiner_tokens, round_train_tokens, sft_tokens
 from glore.stages.gpu_time import rates_of, step_seconds
 from glore.stages.workload import workload
@@ -49,6 +49,26 @@ def test_own_data_is_counted(tmp_path: Path) -> None:
     )
     assert "70 train, 10 dev, 20 test" in data_note(config)
     assert "counted in the data" in data_note(config)
+
+
+def test_without_rounds_the_student_is_the_sft_model_and_counts_once(tmp_path: Path) -> None:
+    def planned(max_rounds: int, keep: str) -> tuple[dict[str, int | None], DiskUse]:
+        config = config_of(tmp_path, keep=keep, student={"ei": {"max_rounds": max_rounds}})
+        stages = build_stages(config)
+        use = disk_use(config, stages)
+        assert use is not None
+        return {p.name: p.tokens for p in plan_stages(stages, config)}, use
+
+    again = ("sft_samples", "sft_orm", "sft_test_drafts", "sft_test_samples")
+    for rounds, is_drawn in ((0, False), (1, True)):
+        tokens, use = planned(rounds, "all")
+        assert [bool(tokens[name]) for name in again] == [is_drawn] * 4
+        assert tokens["test_samples"]
+        assert planned(rounds, "final")[1].most <= use.most
+    size = planned(0, "final")[1].at_the_end
+    assert planned(0, "all")[1].n_models == 7, "base, sft, student, three reward models, refiner"
+    assert planned(0, "final")[1].n_models == 4
+    assert planned(1, "final")[1].at_the_end == size
 
 
 def test_a_chat_counts_its_template_and_its_system_prompt(tmp_path: Path) -> None:

@@ -68,7 +68,10 @@ def disk_use(config: RunConfig, stages: Sequence[Stage]) -> DiskUse | None:
     delivered = {model for stage in stages for model in stage.delivers}
     if _has_adapters(config, stages):
         delivered.add("base")
+    is_sft_student = not config.student.ei.max_rounds
     for number, stage in enumerate(stages):
+        if stage.name == "sft_orm" and is_sft_student:  # then it is the ORM itself
+            continue
         settings, is_step = _training(config, stage)
         size = _saved_bytes(config, shapes, settings, is_step)
         for model in stage.models:
@@ -78,8 +81,10 @@ def disk_use(config: RunConfig, stages: Sequence[Stage]) -> DiskUse | None:
         if config.keep == "final":
             rounds = [m for m in present if m.startswith("ei")]
             gone = {m for m in present if last[m] <= number and m not in delivered}
+            if stage.name == "student" and is_sft_student:
+                gone.add("sft")
             for model in gone | set(rounds[:-2]):  # the best so far and the current one
-                present.pop(model)
+                present.pop(model, None)
             if stage.name == "student":
                 present["student"] = size or _student_bytes(config, shapes)
         most = max(most, sum(present.values()))

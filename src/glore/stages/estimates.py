@@ -6,6 +6,8 @@ its rows, as often as it reads them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from glore.config import RunConfig, TrainSettings
 from glore.stages.workload import workload
 
@@ -24,6 +26,7 @@ __all__ = [
     "sorm_tokens",
     "test_rollout_tokens",
     "test_sample_tokens",
+    "unless_student",
 ]
 
 TRAIN_ROWS_SHARE = 0.5
@@ -115,6 +118,13 @@ def test_rollout_tokens(config: RunConfig) -> int:
 def refinement_tokens(config: RunConfig) -> int:
     """Global and two kinds of local refinements."""
     return 3 * draft_tokens(config)
+
+
+def unless_student(model: str, estimate: Callable[[RunConfig], int]) -> Callable[[RunConfig], int]:
+    """The estimate for a stage about that model, which does nothing where the model is the SFT
+    model and certainly the student itself.
+    """
+    return lambda c: 0 if model == "sft" and not c.student.ei.max_rounds else estimate(c)
 
 
 def _drawn(config: RunConfig, solutions: float) -> int:

@@ -34,6 +34,7 @@ from glore.stages.estimates import (
     refinement_tokens,
     test_rollout_tokens,
     test_sample_tokens,
+    unless_student,
 )
 from glore.stages.expert_iteration import chosen_round
 from glore.stages.labelling import LABELS, ROLLOUTS, roll_out, student_policy
@@ -68,7 +69,7 @@ def drafts(name: str, model: str) -> Stage:
         inputs=("student",),
         reads=SAMPLING,
         opens=lambda _: (model,),
-        estimate=draft_tokens,
+        estimate=unless_student(model, draft_tokens),
         checks=(check_engine,),
     )
 
@@ -94,7 +95,7 @@ def samples(name: str, model: str) -> Stage:
         inputs=("student",),
         reads=("evaluation.samples", *drawn_by("evaluation"), *SAMPLING),
         opens=lambda _: (model,),
-        estimate=test_sample_tokens,
+        estimate=unless_student(model, test_sample_tokens),
         checks=(check_engine,),
     )
 

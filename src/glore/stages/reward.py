@@ -24,7 +24,7 @@ from glore.stages.common import (
 from glore.stages.diagnoses import (
     judges_every_step_alike,
 )
-from glore.stages.estimates import orm_tokens, sample_tokens, sorm_tokens
+from glore.stages.estimates import orm_tokens, sample_tokens, sorm_tokens, unless_student
 from glore.stages.expert_iteration import chosen_round
 from glore.stages.fine_tuning import (
     TRAINING,
@@ -74,7 +74,7 @@ def samples(ctx: StageContext) -> None:
     inputs=("student",),
     reads=SAMPLES,
     opens=lambda _: ("sft",),
-    estimate=sample_tokens,
+    estimate=unless_student("sft", sample_tokens),
     checks=(check_engine,),
 )
 def sft_samples(ctx: StageContext) -> None:
@@ -124,7 +124,7 @@ def orm(ctx: StageContext) -> None:
     uses=TRAINING,
     models=("sft_orm",),
     opens=lambda c: start_opened(c, "sft"),
-    estimate=orm_tokens,
+    estimate=unless_student("sft", orm_tokens),
     checks=(check_training("reward.orm"),),
 )
 def sft_orm(ctx: StageContext) -> None:
