@@ -185,6 +185,23 @@ def test_a_fallback_is_warned_of_once_with_reason_and_cost(
     assert runner.refusals["native"].startswith("there is no compiled code")
 
 
+@pytest.mark.parametrize(("architecture", "warns"), [("llama", True), ("gemma2", False)])
+def test_a_machine_without_a_compiler_is_warned_of_what_it_costs(
+    monkeypatch: pytest.MonkeyPatch, architecture: str, warns: bool
+) -> None:
+    """Where the compiled code would have been used. Who switched it off is not told again."""
+    monkeypatch.setattr(glore.engines.local.runner, "library", lambda: None)
+    monkeypatch.setenv("GLORE_NATIVE", "1")
+    runner = ModelRunner(tiny_lm(architecture), ("native", "paged"))
+    assert runner.backend == "paged"
+    assert bool(runner.warning) == warns
+    if warns:
+        assert "paged backend, several times slower" in runner.warning
+        assert "install one" in runner.warning
+    monkeypatch.setenv("GLORE_NATIVE", "0")
+    assert not ModelRunner(tiny_lm(architecture), ("native", "paged")).warning
+
+
 def test_a_model_read_in_pages_before_is_checked_again() -> None:
     model = tiny_lm("gemma2")
     assert ModelRunner(model, ("paged",)).backend == "paged"

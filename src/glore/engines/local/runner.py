@@ -22,7 +22,7 @@ import torch
 from glore.engines.local.attention import ATTENTION_NAME, ForwardContext, KVCache, register
 from glore.engines.local.batch import Batch
 from glore.engines.local.draw import Drawn, Draws, draw_each, on_drawing_device
-from glore.engines.local.native.build import Library, library
+from glore.engines.local.native.build import KNOWN, Library, is_switched_off, library
 from glore.engines.local.native.call import NativeModel, draw_natively
 from glore.engines.local.prefix_tree import PAGE_SIZE
 from glore.engines.local.startup_check import expected_logits, fault, trial_logits
@@ -64,6 +64,12 @@ class _UnsupportedError(Exception):
     """The backend is for other models or machines. That is no fault and needs no warning."""
 
 
+class _LackingError(Exception):
+    """The backend is for models of this kind on such a device, and this machine lacks a program
+    that it needs.
+    """
+
+
 class ModelRunner:
     """One model and its backend.
 
@@ -94,10 +100,13 @@ class ModelRunner:
         self.warning = ""
         self.fault = ""
         self._asked = backends
+        self._n_lacking = 0
         if next(iter(backends), "") == "fallback":
             backends = ()
         self.backend = next((backend for backend in backends if self._fits(backend)), "fallback")
-        if self.fault or (self.backend == "fallback" and backends):
+        # On a GPU, `paged` is used only where Triton is missing or fails.
+        is_lacking = self._n_lacking or (self.backend == "paged" and self.device.type == "cuda")
+        if self.fault or (backends and (is_lacking or self.backend == "fallback")):
             cost = _COSTS.get(self.backend, "slower")
             self.warning = (
                 f"{type(model).__name__} in {self.dtype} uses the {self.backend} backend, {cost}. "
@@ -246,6 +255,9 @@ class ModelRunner:
             self.fault = self.refusals[backend] = found
         except _UnsupportedError as error:
             self.refusals[backend] = str(error)
+        except _LackingError as error:
+            self.refusals[backend] = str(error)
+            self._n_lacking += 1
         except _MISFITS as error:
             self.refusals[backend] = " ".join(str(error).split())[:200] or type(error).__name__
         _log.info(
@@ -264,6 +276,11 @@ class ModelRunner:
         if backend == "native" and not on_cpu:
             raise _UnsupportedError("the model is not on a CPU")
         if backend == "native" and library() is None:
+            if self.model.config.model_type in KNOWN and not is_switched_off():
+                raise _LackingError(
+                    "there is no compiled code, for want of a C compiler that works (cc, gcc or "
+                    "clang): install one"
+                )
             raise _UnsupportedError("there is no compiled code (no C compiler, or switched off)")
         if backend in _OF_GPUS and importlib.util.find_spec("triton") is None:
             raise _UnsupportedError("Triton is not installed")

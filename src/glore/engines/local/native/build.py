@@ -20,7 +20,15 @@ from pathlib import Path
 
 from glore.errors import EngineError
 
-__all__ = ["KINDS", "KNOWN", "Library", "can_quantize", "library", "no_quantization"]
+__all__ = [
+    "KINDS",
+    "KNOWN",
+    "Library",
+    "can_quantize",
+    "is_switched_off",
+    "library",
+    "no_quantization",
+]
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 """Types of models that forward.c knows."""
@@ -73,10 +81,15 @@ def no_quantization(kind: str, model_type: str, refusal: str = "") -> EngineErro
     )
 
 
+def is_switched_off() -> bool:
+    """Whether the user wants no compiled code."""
+    return os.environ.get("GLORE_NATIVE", "1") == "0"
+
+
 @cache
 def library() -> Library | None:
     """The compiled code; none if it is switched off or can't be compiled (the log says why)."""
-    if os.environ.get("GLORE_NATIVE", "1") == "0":
+    if is_switched_off():
         return None
     compiler = next(
         (
