@@ -128,12 +128,12 @@ class Refiner(ClosedAtExit):
         settings = chosen_for(student, engine or EngineSettings())
         layout = prompt_layout(prompt or PromptSettings(), student)
         with contextlib.ExitStack() as opened:  # closes what is open if the next can't be loaded
-            shared, scoring = settings.shared_by(2), settings.scoring_here()
+            shared = settings.shared_by(2)
             made = cls(
                 opened.enter_context(open_engine(student, shared)),
                 opened.enter_context(open_engine(refiner, shared)),
-                opened.enter_context(open_model_of_run(orm, scoring, layout)),
-                opened.enter_context(open_model_of_run(sorm, scoring, layout)),
+                opened.enter_context(open_model_of_run(orm, settings, layout)),
+                opened.enter_context(open_model_of_run(sorm, settings, layout)),
                 options,
                 layout,
             )

@@ -21,7 +21,7 @@ from glore.engines.ray import engine as ray_engine
 from glore.engines.ray.engine import RayEngine
 from glore.errors import EngineError, ModelError
 from glore.progress import SilentProgress
-from glore.reward_models.open import open_model_of_run
+from glore.reward_models.pool import open_here_or_in_pool
 from glore.training.finetune import train_causal_lm
 from glore.training.training_setup import TrainingSetup
 from support import toy_engine
@@ -234,11 +234,13 @@ def test_a_pool_of_reward_models_gives_the_scores_of_one(cluster: Cluster, tmp_p
     here = EngineSettings(device="cpu")
     for with_question in (False, True):
         scored = [item for item in items if item[1] or not with_question]
-        with open_model_of_run(tmp_path / "orm", here, with_question=with_question) as scorer:
+        with open_here_or_in_pool(tmp_path / "orm", here, with_question=with_question) as scorer:
             expected_scores, reads = scorer.score(scored), scorer.backend
         for settings in ({}, {"ship_models": True}):
             pooled = TWO.model_copy(update={"scoring": "pool", **settings})
-            with open_model_of_run(tmp_path / "orm", pooled, with_question=with_question) as scorer:
+            with open_here_or_in_pool(
+                tmp_path / "orm", pooled, with_question=with_question
+            ) as scorer:
                 assert scorer.score(scored) == expected_scores
                 assert scorer.backend == f"ray × 2 ({reads})"
             with pytest.raises(EngineError, match="is closed"):
@@ -250,7 +252,9 @@ def test_reward_models_that_can_not_be_loaded_are_an_error_of_one_line(
 ) -> None:
     (tmp_path / "orm").mkdir()
     with (
-        open_model_of_run(tmp_path / "orm", TWO.model_copy(update={"scoring": "pool"})) as scorer,
+        open_here_or_in_pool(
+            tmp_path / "orm", TWO.model_copy(update={"scoring": "pool"})
+        ) as scorer,
         pytest.raises(ModelError, match="orm"),
     ):
         scorer.score([("w3", ("w4",))])

@@ -63,10 +63,6 @@ class EngineSettings(KindSettings):
         """The settings of the engine that draws: these, or those inside a pool."""
         return self
 
-    def scoring_here(self) -> Self:
-        """The settings with which reward models score in this process."""
-        return self
-
     def shared_by(self, n_engines: int) -> Self:
         """The settings for each of `n_engines` engines that are open at once on one machine."""
         return self
@@ -275,9 +271,6 @@ class RayEngineSettings(EngineSettings):
 
     opener: ClassVar[str] = "glore.engines.ray.engine:RayEngine"
     checker: ClassVar[str | None] = "glore.engines.ray.cluster:check_installed"
-
-    def scoring_here(self) -> Self:
-        return self.model_copy(update={"scoring": "here"})
 
     def shared_by(self, n_engines: int) -> Self:
         """Fewer workers each; where there are too few to share, each takes less of its machine."""

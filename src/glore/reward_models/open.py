@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from glore.adapter_folder import is_own_adapter
 from glore.chat_template import prompt_layout
-from glore.config import EngineSettings, PromptSettings, RayEngineSettings
+from glore.config import EngineSettings, PromptSettings
 from glore.errors import ModelError, shown
 from glore.model_folder import SAFE, SAFE_INDEX, is_pickled, open_folder
 from glore.model_weights import weight_headers
@@ -19,7 +19,6 @@ from glore.step_layouts.question import QuestionScored
 
 if TYPE_CHECKING:
     from glore.engines.local.scorer import StepScorer
-    from glore.engines.ray.scorer import PoolScorer
 
 __all__ = ["layout_at", "open_model_of_run", "open_reward_model", "prompt_at"]
 
@@ -59,21 +58,16 @@ def open_model_of_run(
     *,
     with_question: bool = False,
     logs_warning: bool = True,
-) -> StepScorer | PoolScorer:
+) -> StepScorer:
     """A reward model of a run as a scorer, which the caller closes. Its inputs look as the folder's
     own `step_layout.json` says (a model that was ready, or trained with another prompt), else ours
     with this layout of prompts. `with_question`: the bare question has a score too, before those of
-    the steps. `logs_warning`: as in `open_engine`. With `engine.scoring: pool`
-    it scores in a Ray pool.
+    the steps. `logs_warning`: as in `open_engine`.
 
     Raises ModelError, ConfigError.
     """
     from glore.engines.open import open_scorer
 
-    if isinstance(engine, RayEngineSettings) and engine.scoring == "pool":
-        from glore.engines.ray.scorer import PoolScorer
-
-        return PoolScorer(folder, engine, prompt, with_question)
     where = f"can't load a reward model from {shown(str(folder))}"
     noted = noted_layout(Path(folder), where)
     if noted is not None and noted.name != "glore":

@@ -221,11 +221,11 @@ def step_scorer(
 
     It is closed by `ctx.release(model)`, or when the stage ends.
     """
-    from glore.reward_models.open import open_model_of_run
+    from glore.reward_models.pool import open_here_or_in_pool
 
     folder = ctx.model_dir(model)
     layout = layout_of(ctx, folder)
-    scorer = open_model_of_run(
+    scorer = open_here_or_in_pool(
         folder, ctx.config.engine, layout, with_question=with_question, logs_warning=False
     )
     return ctx.keep(scorer, model).score

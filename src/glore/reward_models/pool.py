@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glore.config import EngineSettings, TorchEngineSettings
+from glore.config import EngineSettings, RayEngineSettings, TorchEngineSettings
 from glore.engines.lifetime import Closable
 from glore.engines.protocol import (
     Completion,
@@ -24,17 +24,35 @@ from glore.engines.protocol import (
 )
 from glore.engines.ray.engine import RayEngine
 from glore.engines.ray.worker import ModelFiles, unpacked
-from glore.prompts import PromptLayout
+from glore.prompts import PLAIN, PromptLayout
+from glore.reward_models.open import open_model_of_run
 
 if TYPE_CHECKING:
-    from glore.config import RayEngineSettings
     from glore.engines.local.scorer import StepScorer
 
-__all__ = ["PoolScorer", "ScoringEngine"]
+__all__ = ["PoolScorer", "ScoringEngine", "open_here_or_in_pool"]
 
 Item = tuple[str, tuple[str, ...]]
 _PARAMS = SamplingParams(temperature=0.0, max_new_tokens=1)
 """Of every request: nothing is drawn."""
+
+
+def open_here_or_in_pool(
+    folder: str | Path,
+    engine: EngineSettings,
+    prompt: PromptLayout = PLAIN,
+    *,
+    with_question: bool = False,
+    logs_warning: bool = True,
+) -> StepScorer | PoolScorer:
+    """As `open_model_of_run`; with `engine.scoring: pool` in a pool. Raises EngineError,
+    ModelError, ConfigError.
+    """
+    if isinstance(engine, RayEngineSettings) and engine.scoring == "pool":
+        return PoolScorer(folder, engine, prompt, with_question)
+    return open_model_of_run(
+        folder, engine, prompt, with_question=with_question, logs_warning=logs_warning
+    )
 
 
 class PoolScorer(Closable):
@@ -51,7 +69,7 @@ class PoolScorer(Closable):
         prompt: PromptLayout,
         with_question: bool = False,
     ) -> None:
-        """`prompt` and `with_question`: as for `glore.reward_models.open.open_model_of_run`."""
+        """`prompt` and `with_question`: as for `open_model_of_run`."""
         self.name = str(model_path)
         inner = TorchEngineSettings(
             device=settings.device, dtype=settings.dtype, scoring_tokens=settings.scoring_tokens
@@ -97,8 +115,6 @@ class _OpenScorer:
     files: ModelFiles | None
 
     def __call__(self) -> Engine:
-        from glore.reward_models.open import open_model_of_run
-
         with unpacked(self.path, self.files) as place:
             scorer = open_model_of_run(
                 place, self.settings, self.prompt, with_question=self.with_question
@@ -111,7 +127,7 @@ class ScoringEngine(Closable):
     has their scores in the place of log-probabilities.
     """
 
-    def __init__(self, scorer: StepScorer | PoolScorer) -> None:
+    def __init__(self, scorer: StepScorer) -> None:
         self._scorer = scorer
         self.name, self.warning = scorer.name, scorer.warning
 
