@@ -40,10 +40,11 @@ from glore.stages.estimates import rollout_tokens, sorm_tokens
 from glore.stages.fine_tuning import TRAINING, base_opened
 from glore.stages.labelling import BALANCE, LABELS, ROLLOUTS, Policy, roll_out, train_drafts
 from glore.stages.reward import has_own_orm, train_reward_model
-from glore.statistics import Difference, Estimate, FloatArray, Resampler, ratio
+from glore.statistics import Estimate, FloatArray, Resampler, ratio
 from glore.studies.measured import (
     Measured,
     difference,
+    difference_in,
     dot_chart,
     estimate_of,
     find,
@@ -395,7 +396,7 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
                 )
             except KeyError:
                 continue
-            d = Difference(m.value, m.low, m.high, m.n, m.gained, m.lost, m.p)
+            d = difference_in(m)
             shown = "" if d.excludes_zero else " (no difference shown)"
             said.append(
                 f"Reranking {student} samples, the {kind} of that student minus the other's: "

@@ -35,10 +35,10 @@ from glore.report.views import MODEL_NAMES, TableView, percent, points
 from glore.stages.checks import check_engine
 from glore.stages.common import problems_by_id, score_with_question, truth_of
 from glore.stages.reward import has_own_orm
-from glore.statistics import Difference
 from glore.studies.measured import (
     Measured,
     difference,
+    difference_in,
     dot_chart,
     estimate_of,
     find,
@@ -323,7 +323,7 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
             m = find(found, GAP, (student, "all"), "SORM − ORM")
         except KeyError:
             continue
-        d = Difference(m.value, m.low, m.high, m.n, m.gained, m.lost, m.p)
+        d = difference_in(m)
         said.append(f"On steps of the {student}, SORM − ORM: {points(d)} points.")
     return said
 

@@ -44,6 +44,7 @@ from glore.studies.full_counts import full_rollouts
 from glore.studies.measured import (
     Measured,
     difference,
+    difference_in,
     estimate_of,
     line_chart,
     number,
@@ -335,7 +336,7 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
     said = []
     for m in found:
         if m.table == TABLE and m.column == "EI, − as used" and m.value is not None:
-            d = Difference(m.value, m.low, m.high, m.n, m.gained, m.lost, m.p)
+            d = difference_in(m)
             if d.excludes_zero:
                 said.append(f"Reranking by a SORM on labels “{m.row[0]}”: {points(d)} points.")
     labels = {m.row[0]: m for m in found if m.table == TABLE and m.column == "labels right" and m.n}

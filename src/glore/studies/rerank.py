@@ -40,10 +40,10 @@ from glore.solutions import by_problem
 from glore.stages.checks import check_engine
 from glore.stages.common import SAMPLING, drawn_by, problems_by_id, sample, score
 from glore.stages.estimates import draft_tokens
-from glore.statistics import Difference
 from glore.studies.measured import (
     Measured,
     difference,
+    difference_in,
     estimate_of,
     find,
     line_chart,
@@ -293,7 +293,7 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
     ]
     for m in found:
         if m.table == LAST and m.value is not None:
-            d = Difference(m.value, m.low, m.high, m.n, m.gained, m.lost, m.p)
+            d = difference_in(m)
             shown = "" if d.excludes_zero else " (no difference shown)"
             said.append(f"{m.row[0]}: last minus minimum {points(d)} points{shown}.")
     return said

@@ -38,10 +38,11 @@ from glore.report.views import TableView, percent, points
 from glore.stages.checks import check_engine
 from glore.stages.common import SAMPLING, problems_by_id, sample, score
 from glore.stages.estimates import draft_tokens
-from glore.statistics import Difference, Resampler
+from glore.statistics import Resampler
 from glore.studies.measured import (
     Measured,
     difference,
+    difference_in,
     dot_chart,
     estimate_of,
     find,
@@ -496,7 +497,7 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
     gain = find(found, CHOSEN, name, "− the run's, test")
     said = []
     if gain.value is not None:
-        d = Difference(gain.value, gain.low, gain.high, gain.n, gain.gained, gain.lost, gain.p)
+        d = difference_in(gain)
         t_orm, t_sorm = (find(found, CHOSEN, name, c).value for c in ("T_ORM", "T_SORM"))
         shown = "" if d.excludes_zero else " (the interval includes zero)"
         said.append(

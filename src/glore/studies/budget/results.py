@@ -21,10 +21,17 @@ from glore.report.views import TableView, points
 from glore.solutions import by_problem
 from glore.stages.checks import check_engine
 from glore.stages.common import problems_by_id, score
-from glore.statistics import Difference
 from glore.studies.budget.iterated import glore_rounds
 from glore.studies.budget.spent import Spent, is_right, until_accepted, voted
-from glore.studies.measured import Measured, line_chart, number, pivot, read_measured, share
+from glore.studies.measured import (
+    Measured,
+    difference_in,
+    line_chart,
+    number,
+    pivot,
+    read_measured,
+    share,
+)
 from glore.studies.paired import differences, estimate, question_index
 from glore.studies.rise.results import played
 from glore.studies.rise.stages import N_TURNS, RISE, VARIANTS, turns_name
@@ -299,8 +306,7 @@ def budget_findings(config: RunConfig, folder: Path) -> list[str]:
         if (m.table, m.column) == (EQUAL, "tokens of the first")
     }
     shown = "; ".join(
-        f"{points(Difference(m.value, m.low, m.high, m.n, m.gained, m.lost, m.p))} against "
-        f"{m.row[1]} ({m.row[0]}: {tokens[m.row]:.0f} tokens)"
+        f"{points(difference_in(m))} against {m.row[1]} ({m.row[0]}: {tokens[m.row]:.0f} tokens)"
         for m in against
     )
     accuracy = 100 * (best.value or 0.0)
