@@ -1,9 +1,18 @@
 """Studies: questions that the papers ask of a finished run, each a plan of stages over it.
 
-study     what a study is, its settings, and the registry of all
-run       runs a study over a run
-rerank    the ways to reduce step scores (App. D)
-where     local refinement from the first wrong step
+What all share:
+
+study         what a study is, its settings, and the registry of all
+run           runs a study over a run
+over_runs     runs a study over several seeds of one recipe (observed, pooled: their numbers as one)
+measured      numbers as records, and the tables and charts made of them
+records       what the studies read of a run; paired: one value per question, with its interval
+judging       reward models of a study side by side
+refining      refinements from given marks, with the run's refiner or one of the study
+full_counts   all K rollouts at every step
+error_kinds   what kind of error a step has
+
+Each other module or package here is a study; `STUDIES` names them all.
 """
 
 from __future__ import annotations

@@ -1,57 +1,35 @@
-"""Study `labels`: how good step labels from verifying rollouts are, and what they cost (App. G).
-
-Labels of the test drafts against the exact truth. K rollouts are drawn at every step of every draft
-(those of the run are used again), and labels are derived from the first 1, 2, 4, … K of them:
-
-- agreement, false positives (a false step labelled good) and false negatives, against K;
-- by position in the solution, and by what the step is: true in a right draft, true before the
-  first error, the first error (by kind, `error_kinds`), after it;
-- the backward scan against full counts: the labels are the same; rollouts and tokens differ.
-
-A step is true if no step up to it is false. Assumes a task that knows the truth of steps; without,
-the costs alone are measured. The paper found 94 % on 257 steps labelled by hand.
-"""
+"""What the study `labels` measures: labels against the truth, and what they cost."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
-from pydantic import Field
 
 from glore.chat_template import step_format
-from glore.config import RunConfig, Settings
 from glore.evaluation import EvaluationInputs
 from glore.evaluation.inputs import Index
-from glore.pipeline import Stage, StageContext
+from glore.pipeline import StageContext
 from glore.records import PrefixTrials, Solution, StepLabels
-from glore.report.charts import Chart
-from glore.report.views import TableView, percent
-from glore.stages.checks import check_engine
-from glore.stages.common import problems_by_id
-from glore.stages.estimates import rolled_out_tokens
-from glore.stages.labelling import ROLLOUTS, roll_out, student_policy
-from glore.stages.workload import workload
 from glore.statistics import ratio
 from glore.studies.error_kinds import error_kind
-from glore.studies.measured import (
-    Measured,
-    dot_chart,
-    estimate_of,
-    find,
-    line_chart,
-    number,
-    pivot,
-    read_measured,
-    share,
-)
-from glore.studies.records import first_false, reading
-from glore.studies.study import Study
+from glore.studies.measured import Measured, number, share
+from glore.studies.records import first_false
 from glore.where import label_drafts
 
-__all__ = ["STUDY", "LabelsSettings", "first_rollouts", "scan_cost"]
+__all__ = [
+    "AGREEMENT",
+    "AGREES",
+    "COST",
+    "DRAWN",
+    "KIND",
+    "MEASURE",
+    "POSITION",
+    "first_rollouts",
+    "measure",
+    "scan_cost",
+]
 
 MEASURE, DRAWN = "labels_measured", "full_test_rollouts"
 AGREEMENT, POSITION, KIND, COST = (
@@ -61,63 +39,6 @@ AGREEMENT, POSITION, KIND, COST = (
     "labels-cost",
 )
 AGREES, CALLED_GOOD, CALLED_BAD = "agreement", "false steps called good", "true steps called bad"
-
-
-class LabelsSettings(Settings):
-    """Of the study `labels`."""
-
-    rollouts: int = Field(32, ge=1, le=1024)
-    """Most rollouts at a step."""
-
-
-def study(settings: Settings) -> Study:
-    """The study with these settings."""
-    assert isinstance(settings, LabelsSettings)
-    own: dict[str, object] = {"rollouts": settings.rollouts}
-
-    def draw(ctx: StageContext) -> None:
-        """All K rollouts at every step of the test drafts. Those of the run are not drawn again."""
-        labels = ctx.config.labels
-        k = max(settings.rollouts, labels.rollouts)
-        rule = labels.model_copy(update={"full_counts": True, "rollouts": k})
-        roll_out(
-            ctx,
-            ctx.read("test_drafts", Solution),
-            problems_by_id(ctx, "test"),
-            rule,
-            student_policy(ctx),
-            drawn=ctx.read("test_rollouts", PrefixTrials),
-        )
-
-    def new_tokens(config: RunConfig) -> int:
-        drawn = config.labels.rollouts if config.evaluation.label_full_counts else 0
-        k = max(0, max(settings.rollouts, config.labels.rollouts) - drawn)
-        return rolled_out_tokens(config, workload(config).questions["test"], k)
-
-    def stages(config: RunConfig) -> tuple[Stage, ...]:
-        drawing = Stage(
-            DRAWN,
-            draw,
-            inputs=("test_labels",),
-            reads=ROLLOUTS,
-            opens=lambda _: ("student",),
-            estimate=new_tokens,
-            checks=(check_engine,),
-            own=own,
-        )
-        return (drawing, reading(MEASURE, config, measure, inputs=(DRAWN,), own=own))
-
-    return Study(
-        "labels",
-        "Step labels from rollouts against the exact truth: by K, position and kind of step, and "
-        "what a labelled draft costs (App. G).",
-        stages,
-        tables,
-        charts,
-        findings,
-        settings=settings,
-        build=study,
-    )
 
 
 def measure(ctx: StageContext, inputs: EvaluationInputs, index: Index) -> list[Measured]:
@@ -279,85 +200,3 @@ def _scanned(trials: Sequence[PrefixTrials]) -> tuple[int, float]:
         if True in good:
             break
     return n_rollouts, n_tokens
-
-
-def tables(config: RunConfig, folder: Path) -> list[TableView]:
-    """By K, by position, by kind of step, and the cost."""
-    found = read_measured(folder, MEASURE)
-    k = config.labels.rollouts
-    truth = "n: steps of test drafts, whole questions resampled."
-    views = [
-        pivot(found, AGREEMENT, "Labels against the truth, by K", truth, "rollouts a step"),
-        pivot(
-            found, POSITION, f"Labels against the truth, by position (K = {k})", truth, "position"
-        ),
-        pivot(
-            found,
-            KIND,
-            f"Labels against the truth, by what the step is (K = {k})",
-            "equation: one that the step writes does not hold; content: all that it writes holds, "
-            "but not of this question; answer: the answer line.",
-            "step",
-        ),
-        pivot(
-            found,
-            COST,
-            f"Cost of a labelled draft (K = {k})",
-            "Both give the same labels. Tokens of the scan: rollouts times the mean length at "
-            "their step.",
-            "way",
-        ),
-    ]
-    return [view for view in views if view.rows]
-
-
-def charts(config: RunConfig, folder: Path) -> list[Chart]:
-    """Agreement and errors against K; agreement by kind of step."""
-    found = read_measured(folder, MEASURE)
-    turned = [dataclasses.replace(m, row=(m.column,)) for m in found if m.table == AGREEMENT]
-    if not turned:
-        return []
-    return [
-        line_chart(
-            turned,
-            AGREEMENT,
-            "Labels from K rollouts against the exact truth",
-            "Bands: 95 % intervals over questions.",
-            "K rollouts at a step",
-            "% of steps",
-            x_scale="log",
-        ),
-        dot_chart(
-            found,
-            KIND,
-            "Agreement by what the step is",
-            f"K = {config.labels.rollouts}. Whiskers: 95 % intervals.",
-            "agreement with the truth, %",
-        ),
-    ]
-
-
-def findings(config: RunConfig, folder: Path) -> list[str]:
-    """Agreement at the run's K and at most, and the cost."""
-    found = read_measured(folder, MEASURE)
-    said = []
-    by_k = [m for m in found if m.table == AGREEMENT and m.column == AGREES]
-    if by_k:
-        own = next(m for m in by_k if m.x == config.labels.rollouts)
-        last = max(by_k, key=lambda m: m.x or 0)
-        said.append(
-            f"With K = {own.x:.0f}, labels agree with the truth on {percent(estimate_of(own))} % "
-            f"of {own.n} steps (the paper: 94 % of 257); with K = {last.x:.0f} on "
-            f"{percent(estimate_of(last))} %."
-        )
-    names = (f"all {config.labels.rollouts} at every step", "backward scan")
-    full, scan = (find(found, COST, name, "tokens a draft").value or 0.0 for name in names)
-    if scan:
-        said.append(
-            f"The backward scan draws {scan:.0f} tokens a draft in place of {full:.0f} "
-            f"({full / scan:.1f} times fewer) for the same labels."
-        )
-    return said
-
-
-STUDY = study(LabelsSettings())
