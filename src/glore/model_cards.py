@@ -36,6 +36,16 @@ _FRAME = {
         "scores of the other steps were not trained."
     ),
 }
+_FRAME["classes_3"] = _FRAME["steps"].replace(
+    "p(good) of a step is class 1 at the step's last token.",
+    "the classes of a step are read at its last token. The score is p(good) + p(neutral), or "
+    "p(good) alone where step_layout.json says that neutral counts as bad.",
+)
+_FRAME["label_token"] = _FRAME["steps"].replace(
+    "p(good) of a step is class 1 at the step's last token.",
+    "where a step ends, the logits of the label tokens (step_layout.json) are compared. The next "
+    "step follows without the token.",
+)
 _LOAD = {
     "causal": """\
 ```python
@@ -92,6 +102,8 @@ _LOAD["pairs"] = (
         "score = output.outputs.data[solution.positions[-1], 1]",
     )
 )
+_OURS, _, _ = _LOAD["steps"].partition("# transformers")
+_LOAD["classes_3"] = _LOAD["label_token"] = f"{_OURS.rstrip()}\n```\n"
 _LIMITS = {
     "causal": (
         "Not an assistant and not a general model: it was trained on the questions of one task and "
@@ -112,6 +124,8 @@ _LIMITS = {
         "says nothing about truth or safety of other text."
     ),
 }
+
+_LIMITS["classes_3"] = _LIMITS["label_token"] = _LIMITS["steps"]
 
 
 class _Report(Protocol):
@@ -140,8 +154,8 @@ def model_card(
 ) -> str:
     """The card of a model that was trained here, Markdown without front matter.
 
-    `what`: the model in a sentence, with its base; `kind`: `causal`, `steps` or `pairs`; `about`:
-    its data and recipe, a line each.
+    `what`: the model in a sentence, with its base; `kind`: `causal`, `steps`, `classes_3`,
+    `label_token` or `pairs`; `about`: its data and recipe, a line each.
     """
     lines = [
         f"# {name}",

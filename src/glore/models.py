@@ -24,6 +24,7 @@ from glore.files import replacing_folder
 from glore.model_folder import in_one_line, open_folder, own_code, read_json
 from glore.model_weights import check_headers, check_loaded, weight_headers
 from glore.own_process import variable_set
+from glore.step_head import BINARY, CLASSES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,7 +44,7 @@ __all__ = [
     "trains_on_cpu",
 ]
 
-STEP_LABELS = {0: "bad", 1: "good"}
+STEP_LABELS = BINARY.names
 """Classes of a step model (method 2)."""
 DTYPES = ("float32", "bfloat16", "float16")
 NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
@@ -133,8 +134,8 @@ def load_causal_lm(
 def load_step_model(
     path: str | Path, dtype: str = "float32", device: str = "cpu"
 ) -> PreTrainedModel:
-    """A trained step classifier, in eval mode on `device`: logits (B, T, 2), class 0 bad, 1 good.
-    Raises ModelError.
+    """A trained step classifier, in eval mode on `device`: logits (B, T, C), class 0 bad, 1 good,
+    and perhaps 2 neutral. Raises ModelError.
     """
     from transformers import AutoModelForTokenClassification
 
@@ -142,20 +143,29 @@ def load_step_model(
         model = _load_adapted(Path(path), dtype, is_step=True)
     else:
         model = _load(AutoModelForTokenClassification, "step classifier", path, dtype)
-    if model.config.num_labels != len(STEP_LABELS):
+    if not _known_classes(model):
         raise ModelError(
             f"the step classifier at {shown(str(path))} has {model.config.num_labels} classes, not "
-            "2 (bad, good); train it with glore"
+            "2 (bad, good) or 3 (bad, good, neutral); train it with glore"
         )
     return model.to(pick_device(device)).eval()
 
 
+def _known_classes(model: PreTrainedModel) -> bool:
+    """Whether a head has two classes, of whatever names, or the three of ours."""
+    names = model.config.id2label
+    return len(names) == len(STEP_LABELS) or names == dict(enumerate(CLASSES))
+
+
 def new_step_model(
-    base: str | Path, dtype: str = "float32", options: Mapping[str, object] = NO_OPTIONS
+    base: str | Path,
+    dtype: str = "float32",
+    options: Mapping[str, object] = NO_OPTIONS,
+    n_classes: int = len(STEP_LABELS),
 ) -> PreTrainedModel:
-    """A step classifier with the weights of `base`, a causal LM or a step classifier. A causal LM
-    gets a new head, drawn from torch's global generator: seed it first. `options` are as in
-    `load_causal_lm`. Raises ModelError.
+    """A step classifier with the weights of `base`, a causal LM or a step classifier of as many
+    classes (2, or 3 with neutral steps). A causal LM gets a new head, drawn from torch's global
+    generator: seed it first. `options` are as in `load_causal_lm`. Raises ModelError.
     """
     from transformers import AutoModelForTokenClassification
 
@@ -167,6 +177,7 @@ def new_step_model(
             dtype,
             fresh=("score.", "classifier."),
             options=options,
+            n_classes=n_classes,
         )
 
 
@@ -212,8 +223,12 @@ def _load_adapted(path: Path, dtype: str, *, is_step: bool) -> PreTrainedModel:
     )
     # New heads and adapters are drawn, and then replaced. What the caller draws stays the same.
     with torch.random.fork_rng(devices=[]):
-        new = new_step_model if is_step else load_causal_lm
-        model = new(base, trained_in)
+        if is_step:
+            names = read_json(folder / "config.json", str(folder)).get("id2label")
+            n_classes = len(names) if isinstance(names, dict) else len(STEP_LABELS)
+            model = new_step_model(base, trained_in, n_classes=n_classes)
+        else:
+            model = load_causal_lm(base, trained_in)
         bad_id = prepare_tokenizer(tokenizer, model)
         merged = apply_adapter(model, folder, bad_id, classifier=is_step)
     return merged.to(getattr(torch, dtype))
@@ -245,9 +260,10 @@ def _load(
     fresh: tuple[str, ...] = (),
     others: tuple[str, ...] = (),
     options: Mapping[str, object] = NO_OPTIONS,
+    n_classes: int = len(STEP_LABELS),
 ) -> PreTrainedModel:
     """`kind.from_pretrained`, but weights may be missing only if their name starts with one of
-    `fresh`, and left over only if it starts with one of `others`.
+    `fresh` (a head of `n_classes`), and left over only if it starts with one of `others`.
     """
     import torch
     from safetensors import SafetensorError
@@ -272,9 +288,9 @@ def _load(
                 # Some releases of transformers choose torch's attention, which ignores the softcap.
                 config._attn_implementation = "eager"
             if fresh:
-                config.num_labels = len(STEP_LABELS)
-                config.id2label = dict(STEP_LABELS)
-                config.label2id = {name: i for i, name in STEP_LABELS.items()}
+                config.num_labels = n_classes
+                config.id2label = dict(enumerate(CLASSES[:n_classes]))
+                config.label2id = {name: i for i, name in config.id2label.items()}
                 config.classifier_dropout = 0.0
             with _in_this_thread():
                 model, info = kind.from_pretrained(  # type: ignore[attr-defined]  # an Auto class, untyped here

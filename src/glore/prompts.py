@@ -232,12 +232,21 @@ class PromptLayout:
         return (*head, *map(self.steps.text, steps))
 
     def refine(
-        self, question: str, draft: Sequence[str], marked_step: int | None
+        self,
+        question: str,
+        draft: Sequence[str],
+        marked_step: int | None,
+        earlier: Sequence[Sequence[str]] = (),
     ) -> tuple[str, ...]:
         """Prompt of the refiner: the question, the marked draft, the start of the new solution
-        (method 4).
+        (method 4). `earlier`: attempts before the draft, the oldest first, each under a line
+        `Draft:` of its own. A prompt with one attempt more begins as the one without.
         """
-        marked = mark_draft(draft, marked_step, self.steps.end)
+        clean = [mark_draft(attempt, None, self.steps.end) for attempt in earlier]
+        marked = (
+            *(segment for attempt in clean for segment in (*attempt, "Draft:\n")),
+            *mark_draft(draft, marked_step, self.steps.end),
+        )
         if self.chat is None:
             return (f"Question: {question.strip()}\nDraft:\n", *marked, "Answer:\n")
         opened = self.chat.open_turn(f"{question.strip()}\nDraft:\n")

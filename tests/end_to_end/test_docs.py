@@ -93,6 +93,10 @@ def _files(folder: Path, quickstart: Path) -> None:
     ):
         (folder / name).parent.mkdir(exist_ok=True)
         glore(["export", "runs/quickstart", "--format", layout, "--output", name])
+    people = (folder / "prm800k.jsonl").read_text()
+    neutral = people.replace('"rating": 1', '"rating": 0', 1)  # rollouts make no neutral labels
+    assert neutral != people
+    (folder / "prm800k.jsonl").write_text(neutral)
     rows = [
         {
             "question": f"A pen costs {p} euros. How much are {n} pens?",

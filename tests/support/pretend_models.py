@@ -20,6 +20,7 @@ from glore.engines.lifetime import Closable
 from glore.engines.protocol import Engine, Request
 from glore.prompts import PromptLayout
 from glore.records import Problem, read_records
+from glore.step_head import BINARY, StepHead
 from glore.step_layouts.parts import StepLayout
 from glore.step_layouts.question import QuestionScored
 from glore.training.examples import TrainReport
@@ -61,15 +62,22 @@ class World:
     def __init__(self) -> None:
         self.trained: dict[str, list[object]] = {}
         self.bases: dict[str, str] = {}
+        self.heads: dict[str, StepHead] = {}
         self.opened: Counter[str] = Counter()
         self.engines: dict[str, list[FunctionEngine]] = {}
         self.dress: Callable[[str], str] = lambda text: text
         """What a model makes of a solution's text."""
 
     def train(
-        self, base: str | Path, examples: Sequence[object], settings: object, setup: TrainingSetup
+        self,
+        base: str | Path,
+        examples: Sequence[object],
+        settings: object,
+        setup: TrainingSetup,
+        head: StepHead = BINARY,
     ) -> object:
         out_dir = setup.out_dir
+        self.heads[out_dir.name] = head
         self.trained[out_dir.name], self.bases[out_dir.name] = list(examples), Path(base).name
         out_dir.mkdir(parents=True, exist_ok=True)
         (out_dir / "model.txt").write_text(out_dir.name)

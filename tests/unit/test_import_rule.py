@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "own_process",
         "seeds",
         "engines.protocol",
+        "step_head",
     ),
     ("tasks", "prompts", "pipeline", "solutions"),
     ("formats",),

@@ -13,10 +13,12 @@ from glore.errors import ConfigError, GloreError, ModelError, RunError
 from glore.pipeline import plan_stages, run_stages
 from glore.pipeline.marks import read_done
 from glore.prompts import PLAIN
-from glore.reward_models.layouts import NOTE
+from glore.reward_models.layouts import NOTE, note_of, noted_head
 from glore.reward_models.open import open_model_of_run, open_reward_model
 from glore.stages import build_stages
 from glore.stages.ready import ready_stages
+from glore.step_head import StepHead
+from glore.step_layouts.apart import GloreLayout
 from support.pretend_models import Scorer, config_of, pretend
 from support.reward_checkpoints import save_checkpoint
 from support.tiny_training import save_base
@@ -67,8 +69,6 @@ def test_a_foreign_model_scores_in_the_run_as_it_does_alone(layout: str, tmp_pat
 def test_a_model_of_ours_is_prompted_as_it_was_trained(tmp_path: Path) -> None:
     from glore.config import PromptSettings
     from glore.models import load_tokenizer, new_step_model, save_model
-    from glore.reward_models.layouts import note_of
-    from glore.step_layouts.apart import GloreLayout
 
     base = save_base(tmp_path / "base")
     prompt = PromptSettings(steps="paragraph")
@@ -85,6 +85,29 @@ def test_a_model_of_ours_is_prompted_as_it_was_trained(tmp_path: Path) -> None:
     ):
         assert inside.score(ITEMS) == alone.score(ITEMS)
         assert inside.layout.prompt.steps != PLAIN.steps
+
+
+@pytest.mark.parametrize("tokens", [("+", "-"), ("+", "-", ":")])
+def test_a_model_that_says_label_tokens_says_the_same_in_the_run(
+    tokens: tuple[str, ...], tmp_path: Path
+) -> None:
+    source = save_base(tmp_path / "lm")
+    head = StepHead("label_token", len(tokens), tokens, "bad" if len(tokens) == 3 else "good")
+    (source / NOTE).write_bytes(note_of(GloreLayout(PLAIN), None, head))
+    config = with_ready(tmp_path, orm=str(source))
+    run_stages(tuple(ready_stages(config).values()), config)
+    made = config.run_dir / "models" / "orm"
+    assert noted_head(made, "") == head
+    with (
+        open_reward_model(source, None, CPU) as alone,
+        open_model_of_run(made, CPU, PLAIN) as inside,
+        open_model_of_run(made, CPU, PLAIN, with_question=True) as questioned,
+    ):
+        scores = alone.score(ITEMS)
+        assert inside.score(ITEMS) == scores
+        for longer, steps in zip(questioned.score(ITEMS), scores, strict=True):
+            assert longer[1:] == pytest.approx(steps, abs=1e-5)
+            assert len(longer) == len(steps) + 1
 
 
 def test_a_run_trains_only_what_is_not_named(

@@ -15,7 +15,7 @@ from glore.config import RunConfig
 from glore.errors import ConfigError
 from glore.evaluation import read_evaluation
 from glore.pipeline import run_stages
-from glore.records import Solution, StepLabels
+from glore.records import Solution, StepLabels, read_records
 from glore.stages import build_stages
 from glore.studies import find_study, run_study
 from glore.studies.measured import find, read_measured
@@ -89,6 +89,39 @@ def test_each_prm_learns_from_its_labels(studied: tuple[RunConfig, World]) -> No
     assert all(all(e.kept) for e in every)
 
 
+def test_heads_learn_from_the_same_labels(studied: tuple[RunConfig, World]) -> None:
+    config, world = studied
+    stages = config.run_dir / "studies" / "prm" / "stages" / "prm_labels"
+    parts = {
+        name: read_records(sorted(stages.glob(f"prm_neutral_{name}-0*.parquet")), StepLabels)
+        for name in ("good", "bad")
+    }
+    usable = [i for i, r in enumerate(parts["good"]) if r.kept is not None and any(r.kept)]
+    for name, kind, n in (
+        ("prm_neutral_good", "classes", 2),
+        ("prm_classes_3", "classes", 3),
+        ("prm_label_token", "label_token", 2),
+        ("prm_label_token_3", "label_token", 3),
+    ):
+        assert (world.heads[name].kind, world.heads[name].n_classes) == (kind, n)
+        examples = [e for e in world.trained[name] if isinstance(e, StepExample)]
+        assert len(examples) == len(usable)
+        for e, i in zip(examples, usable, strict=True):
+            good, bad = parts["good"][i].labels, parts["bad"][i].labels
+            assert good is not None
+            assert bad is not None
+            expected = [2 if n == 3 and a != b else a for a, b in zip(good, bad, strict=True)]
+            assert list(e.labels) == expected
+            assert e.kept == parts["good"][i].kept
+    learned = [e for e in world.trained["prm_classes_3"] if isinstance(e, StepExample)]
+    assert any(2 in e.labels for e in learned)
+    found = read_measured(config.run_dir / "studies" / "prm", "prm_results")
+    rows = {m.row[0] for m in found if m.table == "prm-rerank"}
+    assert {
+        f"PRM, {x}three classes{y}" for x in ("", "label token, ") for y in ("", ", neutral as bad")
+    } <= rows
+
+
 def test_the_main_figure_agrees_with_the_run(studied: tuple[RunConfig, World]) -> None:
     config, _ = studied
     curves = {
@@ -138,6 +171,17 @@ def test_a_prm_learns_from_a_file_of_people(
     assert set(world.trained) == {"prm_file"}
     names = {m.row[0] for m in read_measured(tmp_path / "t" / "studies" / "prm", "prm_results")}
     assert "PRM, from the file" in names
+    three = configured(
+        find_study("prm"),
+        {},
+        [f"labels={path}", "neutral=bad", "truth=false", "head=label_token", "classes=3"],
+    )
+    run_study(three, config, redo=True)
+    (example,) = world.trained["prm_file"]
+    assert isinstance(example, StepExample)
+    assert example.labels == (True, 2, False)
+    head = world.heads["prm_file"]
+    assert (head.kind, head.n_classes, head.neutral) == ("label_token", 3, "bad")
     path.write_text(json.dumps(row | {"x": 1}) + "\n", encoding="utf-8")
     changed = configured(find_study("prm"), {}, [f"labels={path}", "neutral=bad", "truth=false"])
     states = {p.name: p.state for p in run_study(changed, config, dry_run=True, redo=True)}
@@ -151,3 +195,7 @@ def test_settings_without_anything_to_learn_from_are_refused(tmp_path: Path) -> 
         configured(find_study("prm"), {}, ["truth=false"])
     with pytest.raises(ConfigError, match="neutral"):
         configured(find_study("prm"), {}, ["neutral=maybe"])
+    with pytest.raises(ConfigError, match="no third class"):
+        configured(find_study("prm"), {}, ["neutral=missing", "classes=3"])
+    with pytest.raises(ConfigError, match="label tokens"):
+        configured(find_study("prm"), {}, ["label_tokens=+ -"])

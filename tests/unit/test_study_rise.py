@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import shutil
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from glore.config import RunConfig
+from glore.errors import ConfigError
 from glore.pipeline import run_stages
-from glore.prompts import PLAIN
+from glore.prompts import PLAIN, ChatTemplate, PromptLayout
 from glore.records import Solution, read_records
 from glore.stages import build_stages
 from glore.studies import find_study, run_study
@@ -25,9 +29,12 @@ from glore.studies.rise.examples import (
     best_of,
     kept_right,
     next_turns,
+    other_attempts,
     subsample,
 )
 from glore.studies.rise.stages import N_TURNS, VARIANTS
+from glore.studies.rise.turns import attempts_before
+from glore.studies.study import configured
 from glore.training.examples import LMExample
 from support.pretend_models import World, config_of, pretend
 
@@ -82,6 +89,56 @@ def test_a_draft_without_an_attempt_to_learn_from_is_left_out() -> None:
     (only,) = next_turns(drafts, attempts, 0)
     assert (only.draft_steps, only.draft_correct) == (drafts[0].steps, "wrong")
     assert (only.target_steps, only.reward) == (solution("x").steps, 1.0)
+
+
+def test_a_prompt_of_several_attempts() -> None:
+    one = PLAIN.refine("Why?", ("b", "#### 1"), None)
+    assert one == ("Question: Why?\nDraft:\n", "b\n", "#### 1\n", "Answer:\n")
+    two = PLAIN.refine("Why?", ("b", "#### 1"), 0, [("a", "[BAD] c")])
+    assert two == (
+        *("Question: Why?\nDraft:\n", "a\n", "c\n", "Draft:\n"),
+        *("[BAD]", " b\n", "#### 1\n", "Answer:\n"),
+    )
+    chat = PromptLayout(chat=ChatTemplate("<u>", "</u><a>", ("<u>",)))
+    assert chat.refine("Why?", ("b",), None, [("a",), ()]) == (
+        *("<u>Why?\nDraft:\n", "a\n", "Draft:\n", "Draft:\n", "b\n"),
+        "Write the corrected solution.</u><a>",
+    )
+
+
+Attempts = st.lists(st.lists(st.text("ab1 ", min_size=1), max_size=3), min_size=1, max_size=4)
+
+
+@given(Attempts, st.booleans())
+def test_a_conversation_begins_as_the_one_before(attempts: list[list[str]], is_chat: bool) -> None:
+    layout = PromptLayout(chat=ChatTemplate("<u>", "</u>", ())) if is_chat else PLAIN
+    prompts = [layout.refine("Why?", attempts[n], None, attempts[:n]) for n in range(len(attempts))]
+    for shorter, longer in itertools.pairwise(prompts):
+        assert longer[: len(shorter) - 1] == shorter[:-1]
+
+
+def test_a_window_holds_the_last_attempts() -> None:
+    turns = [[solution(f"{q}{t}", problem=q) for q in "pq"] for t in range(1, 5)]
+    seen = {i: [s.id for s in group] for i, group in attempts_before(turns, 3).items()}
+    assert seen == {"p4": ["p2", "p3"], "q4": ["q2", "q3"]}
+    assert attempts_before(turns, 1) == {"p4": (), "q4": ()}
+    assert [len(g) for g in attempts_before(turns[:2], 4).values()] == [1, 1]
+
+
+@given(st.integers(1, 4), st.integers(0, 9))
+def test_states_hold_as_many_attempts_as_the_window(window: int, seed: int) -> None:
+    drafts = [solution(f"d{i}", "wrong") for i in range(40)]
+    others = {d.id: [solution(f"{d.id}o{k}") for k in range(4)] for d in drafts}
+    earlier = other_attempts(drafts, others, window, seed)
+    sizes = Counter(1 + len(found) for found in earlier.values())
+    assert set(sizes) <= set(range(1, window + 1))
+    assert len(sizes) == window
+    attempts = {d.id: [solution(f"{d.id}t")] for d in drafts}
+    for e, d in zip(next_turns(drafts, attempts, seed, earlier), drafts, strict=True):
+        assert e.earlier == tuple(s.steps for s in others[d.id][: len(e.earlier)])
+        assert (e.turn, e.holds_right) == (2 + len(e.earlier), bool(e.earlier))
+        ((prompt, _),) = as_targets([e], {"p": "Why?"}, PLAIN, weighted=False)
+        assert prompt == PLAIN.refine("Why?", d.steps, None, e.earlier)
 
 
 def test_right_drafts_are_left_alone() -> None:
@@ -168,3 +225,38 @@ def test_the_tables_count_the_turns(studied: tuple[RunConfig, World]) -> None:
             assert m.n == 8
     said = " ".join(find_study("rise").findings(config, folder))
     assert "points" in said
+
+
+def test_turns_of_a_window_see_the_attempts_in_it(
+    studied: tuple[RunConfig, World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, _ = studied
+    shutil.copytree(config.run_dir, tmp_path / "t")
+    config = config.model_copy(update={"runs_dir": str(tmp_path)})
+    same = configured(find_study("rise"), {}, ["window=1"])
+    assert {p.state for p in run_study(same, config, dry_run=True)} == {"reused"}
+    world = pretend(monkeypatch)
+    run_study(configured(find_study("rise"), {}, ["window=3"]), config, redo=True)
+    assert not world.trained.get("glore_right"), "GLoRe's refiner sees one draft, as before"
+    asked = {r.segments for e in world.engines["rise_2"] for r in e.requests}
+    turns = [read(config, "rise_2_turns", f"greedy_t{t}") for t in range(1, N_TURNS + 1)]
+    for t in range(1, N_TURNS):
+        for attempts in zip(*turns[max(0, t - 3) : t], strict=True):
+            *earlier, last = [s.steps for s in attempts]
+            assert any(
+                (*head, *rest) == segments
+                for segments in asked
+                for head, rest in [(segments[:1], _after(earlier, last))]
+            )
+    sizes = Counter(
+        sum(s == "Draft:\n" for s in e.prompt) + ("Draft:" in e.prompt[0])
+        for e in world.trained["rise_2"]
+        if isinstance(e, LMExample)
+    )
+    assert set(sizes) == {0, 1, 2, 3}
+    with pytest.raises(ConfigError, match="window"):
+        configured(find_study("rise"), {}, ["window=0"])
+
+
+def _after(earlier: list[tuple[str, ...]], last: tuple[str, ...]) -> tuple[str, ...]:
+    return PLAIN.refine("?", last, None, earlier)[1:]

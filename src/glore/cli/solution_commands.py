@@ -12,6 +12,7 @@ import typer
 from glore.cli.failures import outcome
 from glore.cli.streams import new_console
 from glore.errors import ConfigError, printable
+from glore.step_head import LABEL_TOKENS
 
 __all__ = ["label", "score", "train"]
 
@@ -105,8 +106,37 @@ def train(
         typer.Option(help="Soft labels above it are good. Default: learned as they are."),
     ] = None,
     neutral: Annotated[
-        str, typer.Option(help="What neutral labels are: good, bad or missing.")
+        str,
+        typer.Option(
+            help="What neutral labels are: good, bad or missing; with --classes 3: what p(neutral) "
+            "counts as in a score, good or bad."
+        ),
     ] = "good",
+    head: Annotated[
+        str,
+        typer.Option(
+            help="How the model says labels: classes (a head of its own), or label_token (it stays "
+            "a language model)."
+        ),
+    ] = "classes",
+    classes: Annotated[
+        int, typer.Option(help="2: good and bad steps; 3: neutral steps are a class, too.")
+    ] = 2,
+    label_tokens: Annotated[
+        str,
+        typer.Option(
+            "--label-tokens",
+            help="With --head label_token: texts of one token each for good, bad and neutral "
+            "steps, with blanks between.",
+        ),
+    ] = " ".join(LABEL_TOKENS),
+    layout: Annotated[
+        str,
+        typer.Option(
+            help="How the model reads questions and steps: glore, or another library's: trl, or "
+            "with --head label_token math_shepherd, rlhflow."
+        ),
+    ] = "glore",
     seed: Annotated[int, typer.Option(min=0, help="Of the training.")] = 0,
     placeholder: Placeholder = "ки",
 ) -> None:
@@ -115,10 +145,11 @@ def train(
         from glore.cli.solution_results import print_trained
         from glore.formats import read_solutions
         from glore.progress import TerminalProgress
-        from glore.solution_files.examples import LabelRule
+        from glore.solution_files.examples import LabelRule, step_head
         from glore.solution_files.train import train_config, train_file
 
-        labels = LabelRule(rule, threshold, neutral)
+        chosen = step_head(head, classes, label_tokens, neutral)
+        labels = LabelRule(rule, threshold, neutral, chosen, layout)
         config = train_config(labels, base, output, overrides or [], seed)
         own.on_interrupt = "checkpoints are kept: run the same command to continue"
         with TerminalProgress() as progress:
@@ -154,6 +185,13 @@ def score(
     threshold: Annotated[
         float, typer.Option(help="A step whose score is at most this is called bad.")
     ] = 0.5,
+    neutral: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a model with three classes: whether p(neutral) counts as good or bad. "
+            "Default: what its folder says."
+        ),
+    ] = None,
     placeholder: Placeholder = "ки",
     redo: Annotated[
         bool, typer.Option("--redo", help="Replace scores of another file or model.")
@@ -170,7 +208,7 @@ def score(
         _check_output(output, file)
         if not 0 <= threshold < 1:
             raise ConfigError(f"--threshold is from 0 to below 1, got {threshold}")
-        job = ScoreJob(file, output, model, layout, origin, placeholder, threshold)
+        job = ScoreJob(file, output, model, layout, origin, placeholder, threshold, neutral=neutral)
         config = score_config(job, overrides or [])
         if any(o.strip().startswith("prompt.") for o in overrides or []):
             job = dataclasses.replace(job, prompt=config.prompt)

@@ -21,6 +21,7 @@ def print_trained(trained: Trained, output: Path, console: Console) -> None:
     dropped = f", {report.n_dropped:,} left out as too long" if report.n_dropped else ""
     lines = [f"left out: {n:,} {why}" for why, n in trained.left_out.items()]
     soft = f", {trained.soft_steps:,} with a soft label" if trained.soft_steps else ""
+    soft += f", {trained.neutral_steps:,} neutral" if trained.neutral_steps else ""
     data = (
         f"{trained.n_pairs:,} pairs"
         if trained.n_pairs

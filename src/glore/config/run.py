@@ -130,9 +130,26 @@ class RewardModelSettings(SamplingSettings):
     """How many of them get SORM labels."""
     init: Literal["student", "base"] = "student"
     """Which weights the reward models start from."""
+    head: Annotated[Literal["classes", "label_token"], NEWER] = "classes"
+    """How they say whether a step is good: with a head of two classes, or as a language model with
+    a token, whose logits are compared where a step ends.
+    """
+    label_tokens: Annotated[str, NEWER] = "+ -"
+    """Of `head: label_token`: texts of one token each that say good and bad, a blank between."""
     orm: TrainSettings = TrainSettings()
     sorm: TrainSettings = TrainSettings()
     ready: ReadyModelSettings = ReadyModelSettings()
+
+    @model_validator(mode="after")
+    def _two_tokens(self) -> RewardModelSettings:
+        given = self.label_tokens.split()
+        if len(given) != 2 or given[0] == given[1]:
+            raise ValueError(
+                "label_tokens are two different texts with a blank between, for good and for bad "
+                f"steps, got {shown(self.label_tokens, 80)}; write for example '+ -' (three "
+                "classes need neutral labels, which rollouts don't give: see glore train)"
+            )
+        return self
 
 
 class LabelSettings(SamplingSettings):

@@ -1,9 +1,9 @@
-"""A reward model of any layout as a two-class token classifier, 0 = bad and 1 = good.
+"""A reward model of any layout as a token classifier: 0 = bad, 1 = good, and perhaps 2 = neutral.
 
 That is what scorers read, whatever the layout: a language model that says `+` or `-` has two rows
-of its head that matter; a value head v is the two classes (0, v), since sigmoid(v) is the softmax
-of these. So all layouts share the prefix tree and the fast backends. No code of a folder is run:
-Qwen's two-layer head is written out here.
+of its head that matter (three, if it says neutral too); a value head v is the two classes (0, v),
+since sigmoid(v) is the softmax of these. So all layouts share the prefix tree and the fast
+backends. No code of a folder is run: Qwen's two-layer head is written out here.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from glore.models import (
     pick_device,
 )
 from glore.reward_models.heads import HEADS, head_prefix
+from glore.reward_models.layouts import noted_head
+from glore.step_head import CLASSES
 from glore.step_layouts.whole_texts import sign_tokens
 
 if TYPE_CHECKING:
@@ -46,16 +48,23 @@ def load_classifier(
     dtype: str = "float32",
     device: str = "cpu",
 ) -> PreTrainedModel:
-    """The reward model at `path` as a token classifier in eval mode on `device`: logits (B, T, 2).
+    """The reward model at `path` as a token classifier in eval mode on `device`: logits (B, T, C).
 
-    The names of its weights tell its head. `layout`: a key of
-    `glore.reward_models.layouts.LAYOUTS`, for the signs that a language model says. Raises
-    ModelError.
+    The names of its weights tell its head, `step_layout.json` the label tokens of a language model
+    of ours. `layout`: a key of `glore.reward_models.layouts.LAYOUTS`, for the signs that others'
+    language models say. Raises ModelError.
     """
     where = f"can't load a reward model from {shown(str(path))}"
-    if is_own_adapter(Path(path)):
+    is_adapter = is_own_adapter(Path(path))
+    found = open_folder(path, "reward model", weights=not is_adapter)
+    head = noted_head(found.folder, where)
+    if head.says_tokens:
+        language_model = load_causal_lm(path, dtype)
+        model = _from_language_model(language_model, head.token_ids(tokenizer), str(path))
+        return model.to(pick_device(device)).eval()
+    if is_adapter:
         return load_step_model(path, dtype, device)
-    names = weight_headers(open_folder(path, "reward model"), where).keys()
+    names = weight_headers(found, where).keys()
     prefix = head_prefix(names)
     if prefix is not None:
         model = _with_head(path, dtype, prefix)
@@ -123,16 +132,17 @@ def _value_as_classes(weights: dict[str, torch.Tensor], size: int) -> nn.Module:
 
 
 def _from_language_model(
-    language_model: PreTrainedModel, rows: tuple[int, int], path: str
+    language_model: PreTrainedModel, rows: tuple[int, ...], path: str
 ) -> PreTrainedModel:
-    """A classifier of the model's body and these two rows of its head, checked on a few tokens: a
-    model may do more to its logits.
+    """A classifier of the model's body and these rows of its head, one for each class, checked on a
+    few tokens: a model may do more to its logits.
     """
     from transformers import AutoModelForTokenClassification
 
     config = copy.deepcopy(language_model.config)
-    config.num_labels = 2
-    config.id2label, config.label2id = {0: "bad", 1: "good"}, {"bad": 0, "good": 1}
+    config.num_labels = len(rows)
+    config.id2label = dict(enumerate(CLASSES[: len(rows)]))
+    config.label2id = {name: i for i, name in config.id2label.items()}
     try:
         with torch.device("meta"):
             model = AutoModelForTokenClassification.from_config(config)
@@ -146,9 +156,9 @@ def _from_language_model(
     name = next(
         name
         for name, module in model.named_children()
-        if isinstance(module, nn.Linear) and module.out_features == 2
+        if isinstance(module, nn.Linear) and module.out_features == len(rows)
     )
-    head = nn.Linear(lm_head.weight.shape[1], 2, dtype=lm_head.weight.dtype)
+    head = nn.Linear(lm_head.weight.shape[1], len(rows), dtype=lm_head.weight.dtype)
     with torch.no_grad():
         chosen = list(rows)
         head.weight.copy_(lm_head.weight[chosen])

@@ -12,7 +12,7 @@ from glore.model_cards import exported_card
 from glore.model_folder import open_folder
 from glore.model_weights import weight_headers
 from glore.reward_models.heads import head_prefix
-from glore.reward_models.layouts import NOTE, note_of
+from glore.reward_models.layouts import NOTE, note_of, noted_head
 from glore.reward_models.open import layout_at, prompt_at
 from glore.step_layouts.parts import Item, StepLayout, score_positions, token_ids
 
@@ -59,7 +59,7 @@ def export_reward_model(
     `step_layout.json` in the folder says how questions and steps are written, so that
     `open_reward_model` scores alike. Weights are safetensors. Raises ModelError: for Qwen's head of
     two layers, which is no such classifier and which vLLM serves as it is; for a folder that is
-    there already; where the disk refuses.
+    there already; for a model with three classes; where the disk refuses.
     """
     from glore.models import STEP_LABELS, load_tokenizer, save_model
     from glore.reward_models.classifiers import load_classifier
@@ -73,6 +73,12 @@ def export_reward_model(
         raise ModelError(
             f"{where}: its head has two layers (Qwen2ForProcessRewardModel), which no token "
             "classifier of transformers has; vLLM serves that folder as it is"
+        )
+    if noted_head(found.folder, where).n_classes > len(STEP_LABELS):
+        raise ModelError(
+            f"{where}: it has three classes (bad, good, neutral), and a reward model for TRL and "
+            "vLLM has two, whose second one is the score; train it with two (glore train … "
+            "--classes 2 --neutral good)"
         )
     tokenizer = load_tokenizer(path)
     model = load_classifier(path, chosen.name, tokenizer, dtype)

@@ -12,12 +12,14 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
+from glore.adapter_folder import is_own_adapter
 from glore.config import PromptSettings
 from glore.errors import ConfigError, ModelError, printable, shown
-from glore.model_folder import ModelFolder, read_json
+from glore.model_folder import ModelFolder, open_folder, read_json
 from glore.model_weights import Headers
 from glore.prompts import PLAIN, PromptLayout
 from glore.reward_models.heads import head_prefix
+from glore.step_head import BINARY, CLASSES, StepHead
 from glore.step_layouts.apart import GloreLayout, SkyworkLayout, TrlLayout
 from glore.step_layouts.parts import StepLayout
 from glore.step_layouts.whole_texts import MathShepherdLayout, QwenLayout, RlhflowLayout
@@ -26,7 +28,9 @@ __all__ = [
     "LAYOUTS",
     "NOTE",
     "detected",
+    "good_classes",
     "note_of",
+    "noted_head",
     "noted_layout",
     "noted_prompt",
     "settings_of",
@@ -45,6 +49,8 @@ LAYOUTS: Mapping[str, type[StepLayout]] = MappingProxyType(
 )
 NOTE = "step_layout.json"
 """In a folder that glore wrote for others: the layout of its inputs, by name and settings."""
+OURS = (("bad", "good"), ("good", "bad"), CLASSES)
+"""Names of the classes of token classifiers that glore trained."""
 _KNOWN = {
     "peiyi9979/math-shepherd-mistral-7b-prm": "math_shepherd",
     "RLHFlow/Llama3.1-8B-PRM-Mistral-Data": "rlhflow",
@@ -101,7 +107,7 @@ def detected(found: ModelFolder, headers: Headers, where: str) -> str:
     architectures = [str(kind) for kind in kinds] if isinstance(kinds, list) else []
     if any(kind.endswith("ForTokenClassification") for kind in architectures):
         labels = found.config.get("id2label")
-        ours = isinstance(labels, dict) and sorted(map(str, labels.values())) == ["bad", "good"]
+        ours = isinstance(labels, dict) and tuple(map(str, labels.values())) in OURS
         return "glore" if ours else "trl"
     kind = printable(", ".join(architectures) or "unknown", 80)
     if any(kind.endswith("ForCausalLM") for kind in architectures):
@@ -115,11 +121,27 @@ def detected(found: ModelFolder, headers: Headers, where: str) -> str:
     )
 
 
-def note_of(layout: StepLayout, prompt: PromptSettings | None = None) -> bytes:
-    """A layout as the content of `step_layout.json`. `prompt`: how ours was trained to prompt."""
+def note_of(
+    layout: StepLayout, prompt: PromptSettings | None = None, head: StepHead = BINARY
+) -> bytes:
+    """A layout as the content of `step_layout.json`. `prompt`: how ours was trained to prompt;
+    `head`: how it says labels.
+    """
     settings = {name: getattr(layout, name) for name in settings_of(layout)}
     asked = {} if prompt is None else {"prompt": prompt.model_dump(mode="json")}
-    return (json.dumps({"layout": layout.name, **settings, **asked}, indent=1) + "\n").encode()
+    note = {"layout": layout.name, **settings, **asked, **head.noted()}
+    return (json.dumps(note, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def noted_head(folder: Path, where: str) -> StepHead:
+    """How a reward model says labels, by its folder's `step_layout.json`: `BINARY` where it doesn't
+    say. Raises ModelError for what is no such note.
+    """
+    note = read_json(folder / NOTE, where) if (folder / NOTE).is_file() else {}
+    try:
+        return StepHead.of_note(note)
+    except ConfigError as error:
+        raise _unusable(where, str(error)) from error
 
 
 def noted_prompt(folder: Path, where: str) -> PromptSettings | None:
@@ -136,6 +158,22 @@ def noted_prompt(folder: Path, where: str) -> PromptSettings | None:
         raise _unusable(where, said) from error
 
 
+def good_classes(path: str | Path, neutral: str | None = None) -> tuple[int, ...]:
+    """The classes whose probabilities make the score of the reward model at `path`. `neutral`: as
+    in `open_reward_model`. Raises ModelError, ConfigError for what only three classes have.
+    """
+    found = open_folder(path, "reward model", weights=not is_own_adapter(Path(path)))
+    head = noted_head(found.folder, f"can't load a reward model from {shown(str(path))}")
+    if neutral is None:
+        return head.good_classes
+    if head.n_classes == len(BINARY.names):
+        raise ConfigError(
+            f"neutral={shown(neutral, 40)} is for a reward model with a neutral class, and "
+            f"{shown(str(path))} has two classes, bad and good; leave it out"
+        )
+    return dataclasses.replace(head, neutral=neutral).good_classes
+
+
 def noted_layout(folder: Path, where: str) -> StepLayout | None:
     """The layout that a folder's `step_layout.json` holds, or none without that file.
 
@@ -145,7 +183,8 @@ def noted_layout(folder: Path, where: str) -> StepLayout | None:
         return None
     note = read_json(folder / NOTE, where)
     name = note.pop("layout", None)
-    note.pop("prompt", None)
+    for other in ("prompt", "label_tokens", "neutral"):
+        note.pop(other, None)
     try:
         return step_layout(str(name), note)
     except ConfigError as error:

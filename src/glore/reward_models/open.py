@@ -12,7 +12,15 @@ from glore.errors import ModelError, shown
 from glore.model_folder import SAFE, SAFE_INDEX, is_pickled, open_folder
 from glore.model_weights import weight_headers
 from glore.prompts import PLAIN, PromptLayout
-from glore.reward_models.layouts import detected, noted_layout, noted_prompt, step_layout
+from glore.reward_models.layouts import (
+    detected,
+    good_classes,
+    noted_head,
+    noted_layout,
+    noted_prompt,
+    step_layout,
+)
+from glore.step_head import BINARY
 from glore.step_layouts.apart import GloreLayout
 from glore.step_layouts.parts import StepLayout
 from glore.step_layouts.question import QuestionScored
@@ -28,15 +36,17 @@ def open_reward_model(
     layout: str | StepLayout | None = None,
     engine: EngineSettings | None = None,
     prompt: PromptSettings | None = None,
+    neutral: str | None = None,
 ) -> StepScorer:
     """The reward model at `path` (a folder, a Hub name or NAME@REVISION) as a scorer, which the
     caller closes: `with open_reward_model(…) as scorer: scorer.score([(question, steps)])`.
 
     `layout`: how questions and steps are written (`glore.reward_models.layouts.LAYOUTS`); none:
     what the folder tells. `engine`: device, dtype and batch size; `prompt`: how a model of ours was
-    trained to be prompted (none: as its run says, plain without a run). Scores are the probability
-    that the step is good, in [0, 1], whatever the layout. Weights are read from safetensors only,
-    and no code of the folder is run. Raises ModelError, ConfigError.
+    trained to be prompted (none: as its run says, plain without a run). `neutral`: what the neutral
+    class of a model with three counts as, `good` or `bad` (none: as its folder says). Scores are
+    the probability that the step is good, in [0, 1], whatever the layout. Weights are read from
+    safetensors only, and no code of the folder is run. Raises ModelError, ConfigError.
     """
     from glore.engines.local.scorer import StepScorer
     from glore.models import load_tokenizer
@@ -46,7 +56,10 @@ def open_reward_model(
     chosen = layout_at(path, layout, prompt)
     tokenizer = load_tokenizer(path)
     model = load_classifier(path, chosen.name, tokenizer, settings.dtype, settings.device)
-    scorer = StepScorer.of(model, tokenizer, settings.scoring_tokens, layout=chosen)
+    good = good_classes(path, neutral)
+    scorer = StepScorer.of(
+        model, tokenizer, settings.scoring_tokens, layout=chosen, good_classes=good
+    )
     scorer.name = str(path)
     return scorer
 
@@ -58,11 +71,13 @@ def open_model_of_run(
     *,
     with_question: bool = False,
     logs_warning: bool = True,
+    neutral: str | None = None,
 ) -> StepScorer:
     """A reward model of a run as a scorer, which the caller closes. Its inputs look as the folder's
     own `step_layout.json` says (a model that was ready, or trained with another prompt), else ours
     with this layout of prompts. `with_question`: the bare question has a score too, before those of
-    the steps. `logs_warning`: as in `open_engine`.
+    the steps. `logs_warning`: as in `open_engine`; `neutral`: as in `open_reward_model`, where the
+    folder says that the model has three classes.
 
     Raises ModelError, ConfigError.
     """
@@ -75,6 +90,9 @@ def open_model_of_run(
         return open_reward_model(folder, chosen, engine)
     asked = noted_prompt(Path(folder), where)
     ours = prompt if asked is None else prompt_layout(asked, folder)
+    if noted_head(Path(folder), where) != BINARY:
+        chosen = QuestionScored(GloreLayout(ours)) if with_question else GloreLayout(ours)
+        return open_reward_model(folder, chosen, engine, neutral=neutral)
     layout = QuestionScored(GloreLayout(ours)) if with_question else ours
     return open_scorer(folder, engine, layout, logs_warning=logs_warning)
 

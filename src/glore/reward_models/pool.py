@@ -44,14 +44,20 @@ def open_here_or_in_pool(
     *,
     with_question: bool = False,
     logs_warning: bool = True,
+    neutral: str | None = None,
 ) -> StepScorer | PoolScorer:
     """As `open_model_of_run`; with `engine.scoring: pool` in a pool. Raises EngineError,
     ModelError, ConfigError.
     """
     if isinstance(engine, RayEngineSettings) and engine.scoring == "pool":
-        return PoolScorer(folder, engine, prompt, with_question)
+        return PoolScorer(folder, engine, prompt, with_question, neutral)
     return open_model_of_run(
-        folder, engine, prompt, with_question=with_question, logs_warning=logs_warning
+        folder,
+        engine,
+        prompt,
+        with_question=with_question,
+        logs_warning=logs_warning,
+        neutral=neutral,
     )
 
 
@@ -68,8 +74,9 @@ class PoolScorer(Closable):
         settings: RayEngineSettings,
         prompt: PromptLayout,
         with_question: bool = False,
+        neutral: str | None = None,
     ) -> None:
-        """`prompt` and `with_question`: as for `open_model_of_run`."""
+        """`prompt`, `with_question` and `neutral`: as for `open_model_of_run`."""
         self.name = str(model_path)
         inner = TorchEngineSettings(
             device=settings.device, dtype=settings.dtype, scoring_tokens=settings.scoring_tokens
@@ -77,7 +84,7 @@ class PoolScorer(Closable):
         self._pool = RayEngine.over(
             model_path,
             settings.model_copy(update={"inner": None}),
-            lambda path, files: _OpenScorer(path, inner, prompt, with_question, files),
+            lambda path, files: _OpenScorer(path, inner, prompt, with_question, neutral, files),
         )
 
     @property
@@ -112,12 +119,17 @@ class _OpenScorer:
     settings: EngineSettings
     prompt: PromptLayout
     with_question: bool
+    neutral: str | None
     files: ModelFiles | None
 
     def __call__(self) -> Engine:
         with unpacked(self.path, self.files) as place:
             scorer = open_model_of_run(
-                place, self.settings, self.prompt, with_question=self.with_question
+                place,
+                self.settings,
+                self.prompt,
+                with_question=self.with_question,
+                neutral=self.neutral,
             )
         return ScoringEngine(scorer)
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from glore.errors import ConfigError, DataError, shown
 from glore.formats import LabelledSolution
@@ -23,20 +24,27 @@ from glore.formats.writing import NEUTRAL_AS
 from glore.records import Solution
 from glore.solution_files.answers import question_key
 from glore.solution_files.graded import VERDICTS, solution_names
+from glore.step_head import BINARY, LABEL_TOKENS, NEUTRAL_CLASS, StepHead
 from glore.when import contrastive_pairs
 
 __all__ = [
     "CONTRASTIVE",
     "OF_ANSWERS",
+    "OF_OTHERS",
     "RULES",
     "LabelRule",
     "TrainingSolution",
+    "step_head",
     "training_pairs",
     "training_solutions",
 ]
 
 CONTRASTIVE = "contrastive"
 RULES = ("orm", "sorm", "prm", CONTRASTIVE)
+OF_OTHERS: Mapping[str, str] = MappingProxyType(
+    {"trl": "classes", "math_shepherd": "label_token", "rlhflow": "label_token"}
+)
+"""Layouts of other libraries that a training writes → the kind of head that they have."""
 OF_ANSWERS = ("orm", CONTRASTIVE)
 """Rules that learn from the verdict on the final answer."""
 
@@ -50,7 +58,13 @@ class LabelRule:
     threshold: float | None = None
     """Soft labels above it are good; none learns them as they are."""
     neutral: str = "good"
-    """What neutral labels become: a key of `glore.formats.writing.NEUTRAL_AS`."""
+    """What neutral labels become: a key of `glore.formats.writing.NEUTRAL_AS`. With three classes:
+    what the neutral class counts as in a score, `good` or `bad`.
+    """
+    head: StepHead = BINARY
+    """How the reward model says labels; its own `neutral` is the rule's."""
+    layout: str = "glore"
+    """How it reads questions and steps: ours, or one of `OF_OTHERS`."""
 
     def __post_init__(self) -> None:
         if self.name not in RULES:
@@ -61,6 +75,55 @@ class LabelRule:
             raise ConfigError(
                 f"--neutral is one of {', '.join(NEUTRAL_AS)}, got {shown(self.neutral)}"
             )
+        if self.name == CONTRASTIVE and self.head != BINARY:
+            raise ConfigError(
+                f"a {CONTRASTIVE} reward model compares solutions by a head of two classes; leave "
+                "out --head and --classes"
+            )
+        if self.layout != "glore":
+            self._check_layout()
+        if self.has_neutral and self.name in OF_ANSWERS:
+            raise ConfigError(
+                f"--classes 3: the {self.name} learns whether the final answer is right, and no "
+                "answer is neutral; set --classes 2, or train a prm"
+            )
+        if self.has_neutral and self.neutral == "missing":
+            raise ConfigError(
+                "--neutral missing leaves neutral steps out, so there is no third class to learn; "
+                "set --classes 2, or --neutral good or bad"
+            )
+
+    def _check_layout(self) -> None:
+        kind = OF_OTHERS.get(self.layout)
+        if kind is None:
+            raise ConfigError(
+                f"--layout of a training is glore, {', '.join(OF_OTHERS)}, got {shown(self.layout)}"
+            )
+        is_plain = self.head.label_tokens[:2] == LABEL_TOKENS[:2]
+        if self.head.kind != kind or self.has_neutral or not is_plain or self.name == CONTRASTIVE:
+            tokens = " that says + or -" if kind == "label_token" else ""
+            raise ConfigError(
+                f"a reward model in the layout {self.layout} has two classes and the head "
+                f"{kind}{tokens}; set --head {kind} --classes 2, or leave out --layout"
+            )
+
+    @property
+    def has_neutral(self) -> bool:
+        """Whether neutral labels are a class of their own."""
+        return self.head.n_classes > len(BINARY.names)
+
+
+def step_head(kind: str, n_classes: int, label_tokens: str, neutral: str) -> StepHead:
+    """What `glore train` is told of the head → the head. `label_tokens`: with blanks between;
+    `neutral`: as in `LabelRule`. Raises ConfigError.
+    """
+    counts = neutral if n_classes > len(BINARY.names) and neutral != "missing" else "good"
+    tokens = tuple(label_tokens.split())
+    if kind != "label_token" and tokens != LABEL_TOKENS:
+        raise ConfigError(
+            f"--label-tokens are for --head label_token, got {shown(kind)}; set that or drop them"
+        )
+    return StepHead(kind, n_classes, tokens, counts)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,7 +135,7 @@ class TrainingSolution:
     question: str
     steps: tuple[str, ...]
     labels: tuple[float, ...]
-    """True or false; a soft label is a float."""
+    """True or false; a soft label is a float. 2 (`NEUTRAL_CLASS`): neutral, as a class."""
     kept: tuple[bool, ...]
 
 
@@ -152,6 +215,8 @@ def _of_steps(solution: LabelledSolution, rule: LabelRule) -> tuple[float | None
 
 
 def _target(label: Label, rule: LabelRule) -> float | None:
+    if label == NEUTRAL and rule.has_neutral:
+        return NEUTRAL_CLASS
     if label == NEUTRAL:
         label = NEUTRAL_AS[rule.neutral]
     if isinstance(label, float) and rule.threshold is not None:

@@ -24,7 +24,7 @@ from glore.pipeline.fingerprints import fingerprint_of, model_contents
 from glore.pipeline.integrity import recorded_files
 from glore.progress import Progress
 from glore.records import StepScores, read_records
-from glore.reward_models.layouts import note_of
+from glore.reward_models.layouts import good_classes, note_of
 from glore.solution_files.judging import Agreement, FirstErrors, Judged, Ranked
 from glore.solution_files.settings import command_config, model_section, work_folder
 from glore.solution_files.writing import write_plain
@@ -53,6 +53,8 @@ class ScoreJob:
     """A step whose score is at most this is called bad."""
     prompt: PromptSettings | None = None
     """How a model of ours was trained to be prompted; none: as its folder or its run says."""
+    neutral: str | None = None
+    """What a neutral class counts as, `good` or `bad`; none: what the model's folder says."""
 
     def solutions(self) -> Iterator[LabelledSolution]:
         """What the source holds. Raises DataError."""
@@ -68,6 +70,11 @@ class ScoreJob:
             "the solutions": _digest(self.source),
             "their layout": fingerprint_of([self.origin, self.placeholder]),
             "the layout of the model": fingerprint_of(note_of(chosen, prompt).decode()),
+            **(
+                {"the good classes": fingerprint_of(list(good_classes(self.model, self.neutral)))}
+                if self.neutral is not None
+                else {}
+            ),
             **model_contents(config.base.model or ""),
         }
 
@@ -152,7 +159,8 @@ def _score(job: ScoreJob, ctx: StageContext) -> None:
     source, position = job.solutions(), 0
     scorer = functools.cache(
         lambda: ctx.keep(
-            open_reward_model(job.model, job.layout, ctx.config.engine, job.prompt), job.model
+            open_reward_model(job.model, job.layout, ctx.config.engine, job.prompt, job.neutral),
+            job.model,
         )
     )
 

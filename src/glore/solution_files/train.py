@@ -23,7 +23,7 @@ from glore.model_cards import with_metrics
 from glore.pipeline.folder import locked, write_text
 from glore.progress import Progress
 from glore.prompts import PromptLayout
-from glore.reward_models.layouts import NOTE, note_of
+from glore.reward_models.layouts import NOTE, note_of, step_layout
 from glore.seeds import stable_seed
 from glore.solution_files.answers import question_key
 from glore.solution_files.examples import (
@@ -36,8 +36,9 @@ from glore.solution_files.examples import (
 )
 from glore.solution_files.judging import Agreement, Judged, Ranked
 from glore.solution_files.settings import command_config, model_section, work_folder
-from glore.stages.checks import check_base, check_prompt, check_training
+from glore.stages.checks import base_folder, check_base, check_prompt, check_training
 from glore.statistics import Estimate
+from glore.step_head import BINARY, NEUTRAL_CLASS
 from glore.step_layouts.apart import GloreLayout
 from glore.training.examples import StepExample, TrainReport
 from glore.training.pairs import PAIR, PairExample
@@ -67,6 +68,8 @@ class Trained:
     bad_steps: int
     soft_steps: int
     """Steps whose label is between bad and good."""
+    neutral_steps: int
+    """Steps of the third class, where there is one."""
     n_pairs: int
     """Of a contrastive reward model, which has no labels of steps."""
     held_out: Judged | Ranked | None
@@ -108,19 +111,29 @@ def train_file(
     where: str,
     held_out: float = 0.0,
 ) -> Trained:
-    """Train a reward model and save it as `output`, for AutoModelForTokenClassification.
+    """Train a reward model and save it as `output`, for AutoModelForTokenClassification, or for
+    AutoModelForCausalLM with label tokens.
 
     `held_out`: share of the questions that are not trained on but judged; `where` names the
     solutions in errors. Raises GloreError, DataError for labels of one kind alone.
     """
     if output.exists():
         raise RunError(f"{output} is there already; choose another --output, or remove it")
+    if rule.layout != "glore" and config.prompt != PromptSettings():
+        raise ConfigError(
+            f"--layout {rule.layout} says itself how questions and steps are written; leave out "
+            "prompt.*"
+        )
     for check in (check_base, check_prompt, check_training(_section(rule))):
         check(config)
+    if rule.head.says_tokens and rule.layout == "glore" and base_folder(config) is not None:
+        from glore.models import load_tokenizer
+
+        rule.head.token_ids(load_tokenizer(str(config.base.reference)))
     found, left_out = training_solutions(solutions, rule, where)
     learned, judged = _split(found, held_out, config.seed)
     pairs = training_pairs(learned, config.seed, where) if rule.name == CONTRASTIVE else []
-    counts = (0, 0, 0) if pairs else _classes(learned, rule, where)
+    counts = (0, 0, 0, 0) if pairs else _classes(learned, rule, where)
     if pairs:
         alone = len(learned) - PAIR * len(pairs)
         left_out.update({"without another of the other kind to pair with": alone} if alone else {})
@@ -129,7 +142,7 @@ def train_file(
         made = work / output.name
         report = _train(learned, pairs, rule, config, made, progress, where)
         accuracy = _judge(made, judged, rule, config, progress) if judged else None
-        _complete_card(made, accuracy, is_soft=counts[-1] > 0)
+        _complete_card(made, accuracy, is_soft=counts[2] > 0)
         move_folder(made, output)
     shutil.rmtree(work, ignore_errors=True)
     return Trained(report, left_out, *counts, len(pairs), accuracy)
@@ -159,18 +172,29 @@ def _split(
 
 def _classes(
     learned: Sequence[TrainingSolution], rule: LabelRule, where: str
-) -> tuple[int, int, int]:
-    """Good, bad and soft steps to learn from. Raises DataError where all have the same label."""
+) -> tuple[int, int, int, int]:
+    """Good, bad, soft and neutral steps to learn from. Raises DataError where good and bad ones
+    have the same label, and for three classes that the labels don't have.
+    """
     kept = [x for s in learned for x, k in zip(s.labels, s.kept, strict=True) if k]
-    n_good, n_bad = kept.count(1), kept.count(0)
-    n_soft = len(kept) - n_good - n_bad
-    if len(set(kept)) < 2:
+    n_good, n_bad, n_neutral = kept.count(1), kept.count(0), kept.count(NEUTRAL_CLASS)
+    n_soft = len(kept) - n_good - n_bad - n_neutral
+    if rule.has_neutral and n_soft:
+        raise DataError(
+            f"{where}: {n_soft} steps have soft labels, and three classes learn from hard ones; "
+            "give --threshold, or --classes 2"
+        )
+    if rule.has_neutral and not n_neutral:
+        raise DataError(
+            f"{where}: no step is neutral, and --classes 3 has a class for them; set --classes 2"
+        )
+    if len(set(kept) - {NEUTRAL_CLASS}) < 2:
         softly = f", and {n_soft} steps of the soft label {kept[0]:g}," if n_soft else ""
         raise DataError(
             f"{where}: the {rule.name} has {n_good} good and {n_bad} bad steps{softly} to learn "
             "from and needs both; give more solutions, of harder or easier questions"
         )
-    return n_good, n_bad, n_soft
+    return n_good, n_bad, n_soft, n_neutral
 
 
 def _train(
@@ -185,6 +209,11 @@ def _train(
     from glore.training.finetune import train_contrastive, train_step_classifier
 
     base, settings = str(config.base.reference), _settings(rule, config)
+    if rule.layout != "glore":
+        setup = _setup(rule, config, None, made, progress, f"{Path(where).name}")
+        bare = [StepExample((s.question,), s.steps, s.labels, s.kept) for s in learned]
+        other = step_layout(rule.layout)
+        return train_step_classifier(base, bare, settings, setup, rule.head, other)
     layout = prompt_layout(config.prompt, base)
     data = f"{len(learned):,} solutions" if not pairs else f"{len(pairs):,} pairs of solutions"
     setup = _setup(rule, config, layout, made, progress, f"{Path(where).name}: {data}")
@@ -201,21 +230,24 @@ def _train(
     examples = [
         StepExample(layout.solve(s.question), texts(s.steps), s.labels, s.kept) for s in learned
     ]
-    return train_step_classifier(base, examples, settings, setup)
+    return train_step_classifier(base, examples, settings, setup, rule.head)
 
 
 def _setup(
     rule: LabelRule,
     config: RunConfig,
-    layout: PromptLayout,
+    layout: PromptLayout | None,
     made: Path,
     progress: Progress,
     data: str,
 ) -> TrainingSetup:
     checkpoints = made.parent / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
-    is_usual = config.prompt == PromptSettings()
-    note = "" if is_usual else note_of(GloreLayout(layout), config.prompt).decode()
+    is_usual = config.prompt == PromptSettings() and rule.head == BINARY
+    if layout is None:
+        note = note_of(step_layout(rule.layout)).decode()
+    else:
+        note = "" if is_usual else note_of(GloreLayout(layout), config.prompt, rule.head).decode()
     return TrainingSetup(
         out_dir=made,
         work_dir=checkpoints,
@@ -244,9 +276,15 @@ def _judge(
         scores = scorer.score([(s.question, s.steps) for s in judged])
     agreement = Agreement()
     for s, p in zip(judged, scores, strict=True):
-        labels = [x > SOFT_IS_GOOD if k else None for x, k in zip(s.labels, s.kept, strict=True)]
-        agreement.add(s.question, labels, s.labels[-1] > SOFT_IS_GOOD, p)
+        good = [_is_good(x, rule) for x in s.labels]
+        labels = [x if k else None for x, k in zip(good, s.kept, strict=True)]
+        agreement.add(s.question, labels, good[-1], p)
     return agreement.ranked() if rule.name == CONTRASTIVE else agreement.steps()
+
+
+def _is_good(label: float, rule: LabelRule) -> bool:
+    """A label where the model is judged: neutral is what the score counts it as."""
+    return rule.neutral == "good" if label == NEUTRAL_CLASS else label > SOFT_IS_GOOD
 
 
 def _complete_card(model: Path, held_out: Judged | Ranked | None, is_soft: bool) -> None:

@@ -179,9 +179,12 @@ def score(
     solutions: Sequence[Solution],
     problems: Mapping[str, Problem],
     part: str = "part",
+    neutral: str | None = None,
 ) -> list[StepScores]:
-    """One record per solution from that reward model, written to `part` of this stage."""
-    scorer = functools.cache(lambda: step_scorer(ctx, model))
+    """One record per solution from that reward model, written to `part` of this stage. `neutral`:
+    as in `step_scorer`.
+    """
+    scorer = functools.cache(lambda: step_scorer(ctx, model, neutral=neutral))
 
     def work(shard: Sequence[Solution]) -> list[StepScores]:
         scores = scorer()([(problems[s.problem_id].question, s.steps) for s in shard])
@@ -214,10 +217,11 @@ def score_with_question(
 
 
 def step_scorer(
-    ctx: StageContext, model: str, *, with_question: bool = False
+    ctx: StageContext, model: str, *, with_question: bool = False, neutral: str | None = None
 ) -> Callable[[Sequence[tuple[str, tuple[str, ...]]]], list[tuple[float, ...]]]:
     """Load a reward model: (question, steps) → probability after each step; `with_question`: and
-    before the first one.
+    before the first one; `neutral`: what the neutral class of a model with three counts as, `good`
+    or `bad` (none: what its folder says).
 
     It is closed by `ctx.release(model)`, or when the stage ends.
     """
@@ -226,7 +230,12 @@ def step_scorer(
     folder = ctx.model_dir(model)
     layout = layout_of(ctx, folder)
     scorer = open_here_or_in_pool(
-        folder, ctx.config.engine, layout, with_question=with_question, logs_warning=False
+        folder,
+        ctx.config.engine,
+        layout,
+        with_question=with_question,
+        logs_warning=False,
+        neutral=neutral,
     )
     return ctx.keep(scorer, model).score
 

@@ -15,13 +15,13 @@ from collections.abc import Mapping
 
 from glore.config import RunConfig
 from glore.config.training import is_local
-from glore.errors import GloreError
+from glore.errors import GloreError, shown
 from glore.files import replacing_folder
 from glore.model_cards import ready_card
 from glore.model_folder import open_folder
 from glore.pipeline import Stage, StageContext
 from glore.pipeline.fingerprints import model_contents, model_files
-from glore.reward_models.layouts import NOTE, note_of
+from glore.reward_models.layouts import NOTE, note_of, noted_head
 from glore.reward_models.open import layout_at, open_reward_model, prompt_at
 
 __all__ = ["ready_stages"]
@@ -74,11 +74,12 @@ def _take(model: str, ctx: StageContext) -> None:
     chosen = layout_at(path, layout)
     prompt = prompt_at(path) if chosen.name == "glore" else None
     found = open_folder(path, "reward model")
+    head = noted_head(found.folder, f"can't load a reward model from {shown(path)}")
     target = ctx.new_model_dir(model)
     with replacing_folder(target) as folder:
         for name, file in model_files(found.folder).items():
             shutil.copyfile(file, folder / name)
-        (folder / NOTE).write_bytes(note_of(chosen, prompt))
+        (folder / NOTE).write_bytes(note_of(chosen, prompt, head))
         card = ready_card(model, path, chosen.name)
         (folder / "README.md").write_text(card, encoding="utf-8")
     _try(ctx, model, path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from glore.errors import RunError
@@ -32,7 +33,15 @@ from glore.stages.fine_tuning import (
     training_settings,
 )
 from glore.stages.labelling import train_drafts
-from glore.stages.reward_training import reward_setup, start_of, start_opened
+from glore.stages.reward_training import (
+    HEAD,
+    check_head,
+    head_of,
+    reward_setup,
+    start_of,
+    start_opened,
+)
+from glore.step_head import BINARY, NEUTRAL_CLASS, StepHead
 from glore.when import balanced_solutions, orm_labels
 
 if TYPE_CHECKING:
@@ -51,7 +60,7 @@ __all__ = [
 ]
 
 SAMPLES = ("reward.questions", "reward.samples", *drawn_by("reward"), *SAMPLING)
-ORM = ("reward.init", "reward.orm")
+ORM = ("reward.init", "reward.orm", *HEAD)
 CHECKED = 200
 """Training solutions that a new reward model scores, to see whether it tells steps apart."""
 
@@ -109,7 +118,7 @@ def _sample_train_questions(ctx: StageContext, model: str) -> None:
     delivers=("orm",),
     opens=start_opened,
     estimate=orm_tokens,
-    checks=(check_training("reward.orm"),),
+    checks=(check_training("reward.orm"), check_head),
 )
 def orm(ctx: StageContext) -> None:
     """ORM: every step has the label of the final answer."""
@@ -125,7 +134,7 @@ def orm(ctx: StageContext) -> None:
     models=("sft_orm",),
     opens=lambda c: start_opened(c, "sft"),
     estimate=unless_student("sft", orm_tokens),
-    checks=(check_training("reward.orm"),),
+    checks=(check_training("reward.orm"), check_head),
 )
 def sft_orm(ctx: StageContext) -> None:
     """The ORM of the SFT student, trained on that student's own samples, for Table 5.
@@ -158,7 +167,7 @@ def has_own_orm(samples: Sequence[Solution]) -> bool:
     models=("balanced_orm",),
     opens=start_opened,
     estimate=orm_tokens,
-    checks=(check_training("reward.orm"),),
+    checks=(check_training("reward.orm"), check_head),
 )
 def balanced_orm(ctx: StageContext) -> None:
     """Balanced ORM: the same on as many right as wrong solutions of every question."""
@@ -171,13 +180,13 @@ def balanced_orm(ctx: StageContext) -> None:
 @declare(
     "sorm",
     inputs=("base", "labels"),
-    reads=("reward.init", "reward.sorm", "reward.draft_samples"),
+    reads=("reward.init", "reward.sorm", "reward.draft_samples", *HEAD),
     uses=TRAINING,
     models=("sorm",),
     delivers=("sorm",),
     opens=start_opened,
     estimate=sorm_tokens,
-    checks=(check_training("reward.sorm"),),
+    checks=(check_training("reward.sorm"), check_head),
 )
 def sorm(ctx: StageContext) -> None:
     """SORM: step labels from verifying rollouts."""
@@ -194,10 +203,14 @@ def train_reward_model(
     section: str,
     student: str = "student",
     epochs: float | None = None,
+    head: StepHead | None = None,
+    neutral: Mapping[str, Collection[int]] = MappingProxyType({}),
 ) -> None:
     """Train `models/NAME` on labelled solutions of training questions, with the settings at
     `section`. A solution may come several times, with other labels. `epochs`: in place of that
-    setting. Raises RunError where there are no good or no bad steps. Studies train so too.
+    setting; `head`: in place of the run's. `neutral`: solution id → its neutral steps, 0-based, for
+    a head of three classes. Raises RunError where there are no good or no bad steps. Studies train
+    so too.
     """
     from glore.training.examples import StepExample
 
@@ -208,13 +221,16 @@ def train_reward_model(
         StepExample(
             prompt=layout.solve(problems[s.problem_id].question),
             steps=tuple(map(layout.steps.text, s.steps)),
-            labels=r.labels,
+            labels=tuple(
+                NEUTRAL_CLASS if i in neutral.get(s.id, ()) else label
+                for i, label in enumerate(r.labels)
+            ),
             kept=r.kept,
         )
         for s, r in zip(solutions, labels, strict=True)
         if r.labels is not None and r.kept is not None and any(r.kept)
     ]
-    train_on_steps(ctx, name, examples, section, start, layout, epochs)
+    train_on_steps(ctx, name, examples, section, start, layout, epochs, head)
     _check_trained(ctx, name, section, problems, solutions, labels)
 
 
@@ -226,18 +242,22 @@ def train_on_steps(
     start: str | Path,
     layout: PromptLayout,
     epochs: float | None = None,
+    head: StepHead | None = None,
 ) -> None:
-    """Train `models/NAME` from `start` on steps written in `layout`, whatever they are of. `epochs`
-    and errors: as in `train_reward_model`.
+    """Train `models/NAME` from `start` on steps written in `layout`, whatever they are of.
+    `epochs`, `head` and errors: as in `train_reward_model`.
     """
     from glore.training.finetune import train_step_classifier
 
-    n_good = sum(
-        label and kept for e in examples for label, kept in zip(e.labels, e.kept, strict=True)
-    )
-    n_bad = sum(
-        not label and kept for e in examples for label, kept in zip(e.labels, e.kept, strict=True)
-    )
+    head = head or head_of(ctx.config)
+    learned = [x for e in examples for x, kept in zip(e.labels, e.kept, strict=True) if kept]
+    n_neutral = learned.count(NEUTRAL_CLASS)
+    n_bad = sum(not label for label in learned)
+    n_good = len(learned) - n_bad - n_neutral
+    if head.n_classes > len(BINARY.names):
+        ctx.count(neutral_steps=n_neutral)
+        if not n_neutral:
+            ctx.progress.note(f"the {name} has three classes, and no step of its labels is neutral")
     if not n_good or not n_bad:
         raise RunError(
             f"the {name} has {n_good} good and {n_bad} bad steps to learn from and needs both: the "
@@ -245,11 +265,11 @@ def train_on_steps(
             "(reward.samples)"
         )
     ctx.count(good_steps=n_good, bad_steps=n_bad)
-    setup = reward_setup(ctx, name, section, layout)
+    setup = reward_setup(ctx, name, section, layout, head)
     settings = training_settings(ctx, section)
     if epochs is not None:
         settings = settings.model_copy(update={"epochs": epochs})
-    count_training(ctx, train_step_classifier(start, examples, settings, setup))
+    count_training(ctx, train_step_classifier(start, examples, settings, setup, head))
 
 
 def _check_trained(

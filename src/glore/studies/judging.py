@@ -23,6 +23,7 @@ from glore.stages.checks import check_engine, check_training
 from glore.stages.common import problems_by_id, score
 from glore.stages.estimates import sorm_tokens
 from glore.stages.fine_tuning import TRAINING, base_opened
+from glore.stages.reward_training import HEAD, check_head
 from glore.statistics import Estimate, Resampler, ratio
 from glore.studies.measured import Measured, difference, share
 
@@ -59,19 +60,22 @@ def reward_stage(
         name,
         train,
         inputs=("base", "student", *inputs),
-        reads=("reward.init", "reward.draft_samples", section, *reads),
+        reads=("reward.init", "reward.draft_samples", section, *HEAD, *reads),
         uses=TRAINING,
         models=(name,),
         opens=lambda c: ("student",) if c.reward.init == "student" else base_opened(c),
         estimate=sorm_tokens,
-        checks=(check_training(section),),
+        checks=(check_training(section), check_head),
     )
 
 
-def score_stage(name: str, models: Mapping[str, str], inputs: tuple[str, ...]) -> Stage:
+def score_stage(
+    name: str, models: Mapping[str, str], inputs: tuple[str, ...], neutral: str | None = None
+) -> Stage:
     """A stage that scores the test drafts and the student's test samples with every model.
 
-    `models`: as `Scored` names them → folder; `inputs`: the stages that make them.
+    `models`: as `Scored` names them → folder; `inputs`: the stages that make them; `neutral`: what
+    the neutral class of models with three counts as, `good` or `bad` (none: what each says).
     """
 
     def run(ctx: StageContext) -> None:
@@ -79,7 +83,7 @@ def score_stage(name: str, models: Mapping[str, str], inputs: tuple[str, ...]) -
         for source, part in (("test_drafts", DRAFTS), ("test_samples", SAMPLES)):
             solutions = ctx.read(source, Solution)
             for model in models.values():
-                score(ctx, model, solutions, problems, part=f"{part}_{model}")
+                score(ctx, model, solutions, problems, f"{part}_{model}", neutral)
 
     return Stage(
         name,

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from glore.step_layouts.parts import Parts, score_positions, segment_parts, token_ids
+from glore.step_layouts.parts import (
+    Parts,
+    StepLayout,
+    score_positions,
+    segment_parts,
+    token_ids,
+)
 from glore.tasks.protocol import Document
 from glore.tokenization import encode_many
 
@@ -58,13 +64,17 @@ class LMExample:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StepExample:
-    """A solution with a label per step, the loss at the last token of each kept step (method 2)."""
+    """A solution with a label per step, the loss at the last token of each kept step (method 2).
+    In a layout of another library, prompt and steps are the bare question and steps.
+    """
 
     prompt: tuple[str, ...]
     steps: tuple[str, ...]
     """L step segments (`prompts.step_text`)."""
     labels: tuple[float, ...]
-    """True or false, or the probability of a good step."""
+    """True or false, or the probability of a good step; 2 (`NEUTRAL_CLASS`): neutral, where the
+    model has three classes.
+    """
     kept: tuple[bool, ...]
 
 
@@ -153,21 +163,36 @@ def _lm_row(pieces: Sequence[tuple[list[int], bool]]) -> Row:
 
 
 def step_rows(
-    tokenizer: PreTrainedTokenizerBase, examples: Iterable[StepExample], max_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Iterable[StepExample],
+    max_length: int,
+    layout: StepLayout | None = None,
 ) -> tuple[list[Row], int]:
-    """Rows of step examples, and the number left out as too long or without a kept step."""
+    """Rows of step examples, and the number left out as too long or without a kept step. `layout`:
+    as in `step_rows_of`.
+    """
 
     def encode(chunk: list[StepExample]) -> list[Row]:
-        return step_rows_of(tokenizer, chunk)
+        return step_rows_of(tokenizer, chunk, layout)
 
     return _rows(examples, encode, max_length)
 
 
-def step_rows_of(tokenizer: PreTrainedTokenizerBase, examples: Sequence[StepExample]) -> list[Row]:
-    """The row of each step example, however long."""
-    parts = segment_parts(
-        tokenizer, [e.prompt for e in examples], [[(s,) for s in e.steps] for e in examples]
-    )
+def step_rows_of(
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[StepExample],
+    layout: StepLayout | None = None,
+) -> list[Row]:
+    """The row of each step example, however long. `layout`: of another library, which writes bare
+    questions and steps; none: they are segments as they are. Raises ModelError for a tokenizer that
+    does not fit the layout.
+    """
+    if layout is not None:
+        parts = layout.encode(tokenizer, [("".join(e.prompt), e.steps) for e in examples])
+    else:
+        parts = segment_parts(
+            tokenizer, [e.prompt for e in examples], [[(s,) for s in e.steps] for e in examples]
+        )
     return [
         step_row(found, example.labels, example.kept)
         for example, found in zip(examples, parts, strict=True)

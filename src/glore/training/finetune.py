@@ -2,14 +2,16 @@
 4), step classifiers (ORM, Balanced ORM and SORM, method 2, which differ in their labels only) and
 contrastive reward models (App. F).
 
-A step classifier is a two-class token classification at the last token of each kept step; one
-forward pass scores every step of a solution.
+A step classifier says a class at the last token of each kept step: with a head of two or three
+classes, or as a token of the language model (`glore.step_head`). One forward pass
+scores every step of a solution.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,6 +26,9 @@ from glore.models import (
     pick_device,
     save_model,
 )
+from glore.step_head import BINARY, StepHead
+from glore.step_layouts.parts import StepLayout
+from glore.step_layouts.whole_texts import sign_tokens
 from glore.tokenization import prepare_tokenizer
 from glore.training.distributed import is_first, wait_for_all, whole_folder
 from glore.training.examples import (
@@ -68,15 +73,35 @@ def train_causal_lm(
 
 
 def train_step_classifier(
-    base: str | Path, examples: Iterable[StepExample], settings: TrainSettings, setup: TrainingSetup
+    base: str | Path,
+    examples: Iterable[StepExample],
+    settings: TrainSettings,
+    setup: TrainingSetup,
+    head: StepHead = BINARY,
+    layout: StepLayout | None = None,
 ) -> TrainReport:
     """Train a step classifier from the causal LM `base` and save it to `setup.out_dir`, for
-    AutoModelForTokenClassification.
+    AutoModelForTokenClassification, or for AutoModelForCausalLM where it says label tokens.
 
-    The new head depends on the seed alone. Resumes, launches and raises as `train_causal_lm` does.
+    `layout`: of another library, where examples are bare questions and steps; none: ours, where
+    they are segments. A new head depends on the seed alone. Resumes, launches and raises as
+    `train_causal_lm` does, and ModelError for a tokenizer without the label tokens.
     """
-    what = f"Step classifier (0 bad, 1 good, at the last token of each step), started from {base}."
-    return _trained("steps", step_rows, base, examples, settings, setup, what)
+    found = list(examples)
+    classes = ", ".join(f"{i} {name}" for i, name in head.names.items())
+    if head.says_tokens:
+        tokens = ", ".join(map(repr, head.texts))
+        what = (
+            f"Language model that says a label token ({classes}: {tokens}) at the last token of "
+            f"each step, started from {base}."
+        )
+    else:
+        what = f"Step classifier ({classes}, at the last token of each step), started from {base}."
+    assert head.n_classes == len(BINARY.names) or not any(
+        0 < label < 1 for e in found for label in e.labels
+    ), "soft labels are of two classes"
+    rows_of = partial(step_rows, layout=layout)
+    return _trained("steps", rows_of, base, found, settings, setup, what, head, layout)
 
 
 def train_contrastive(
@@ -105,6 +130,8 @@ def _trained(
     settings: TrainSettings,
     setup: TrainingSetup,
     what: str,
+    head: StepHead = BINARY,
+    layout: StepLayout | None = None,
 ) -> TrainReport:
     """Train and save one model, here or with the command `setup.launch`.
 
@@ -112,7 +139,7 @@ def _trained(
     the model in its card.
     """
     if setup.launch:
-        return launch_training(kind, base, examples, settings, setup)
+        return launch_training(kind, base, examples, settings, setup, head, layout)
     with explain_out_of_memory(settings, setup):
         return _trained_here(
             kind,
@@ -121,6 +148,8 @@ def _trained(
             settings,
             setup,
             what,
+            head,
+            layout,
         )
 
 
@@ -131,13 +160,18 @@ def _trained_here(
     settings: TrainSettings,
     setup: TrainingSetup,
     what: str,
+    head: StepHead,
+    layout: StepLayout | None,
 ) -> TrainReport:
-    is_causal = kind == "causal"
-    new: Load = load_causal_lm if is_causal else new_step_model
+    is_causal = kind == "causal" or head.says_tokens
+    new: Load = load_causal_lm if is_causal else partial(new_step_model, n_classes=head.n_classes)
     load: Load = load_causal_lm if is_causal else load_step_model
     is_paired = kind == "pairs"
     seed_all(setup.seed)
     tokenizer = load_tokenizer(base)
+    label_tokens = head.token_ids(tokenizer) if layout is None else ()
+    if head.says_tokens and layout is not None:
+        label_tokens = sign_tokens(tokenizer, layout.name)[::-1]
     lora = settings.lora
     is_nf4 = lora is not None and lora.base == "nf4"
     options = quantization_options(_place(setup.device)) if is_nf4 else {}
@@ -153,8 +187,10 @@ def _trained_here(
         pad_id=int(tokenizer.pad_token_id),
         n_dropped=n_dropped,
         is_paired=is_paired,
+        label_tokens=label_tokens,
     )
-    card = model_card(setup.out_dir.name, what, kind, settings, report, setup.seed, setup.about)
+    frame = "label_token" if head.says_tokens else "classes_3" if head.n_classes > 2 else kind
+    card = model_card(setup.out_dir.name, what, frame, settings, report, setup.seed, setup.about)
     if is_first():
         whole = whole_folder(setup.work_dir)
         out, notes = setup.out_dir, {name: text.encode() for name, text in setup.notes}

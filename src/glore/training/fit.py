@@ -72,12 +72,14 @@ def fit(
     n_dropped: int,
     in_order: bool = False,
     is_paired: bool = False,
+    label_tokens: tuple[int, ...] = (),
 ) -> TrainReport:
     """Train `model` in place on `rows`. Only checkpoints are saved, in
     `setup.work_dir/checkpoints`.
 
     `n_dropped`: examples that did not become rows, for the report. `in_order`: keep the order of
     the rows (`plan_batches`). `is_paired`: rows are pairs (`glore.training.pairs`).
+    `label_tokens`: the tokens that a language model says for the classes of step rows.
 
     Raises ModelError when there are no rows or the loss is not finite, ConfigError for an unknown
     tracker.
@@ -134,6 +136,7 @@ def fit(
                 settings,
                 packing,
                 is_paired,
+                label_tokens,
                 model=model,
                 args=arguments,
                 train_dataset=batches,
@@ -152,7 +155,9 @@ def fit(
             with arguments.main_process_first(local=False):
                 checkpoint = resume_point(
                     folder,
-                    job_fingerprint(settings, rows, plan, world, seed, model, is_paired),
+                    job_fingerprint(
+                        settings, rows, plan, world, seed, model, is_paired, label_tokens
+                    ),
                     what,
                     setup.progress,
                 )

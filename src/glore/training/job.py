@@ -20,6 +20,9 @@ from glore.errors import GloreError
 from glore.files import replacing, split_lines
 from glore.progress import Progress, SilentProgress
 from glore.prompts import ControlText
+from glore.reward_models.layouts import step_layout
+from glore.step_head import StepHead
+from glore.step_layouts.parts import StepLayout
 from glore.training.distributed import is_first
 from glore.training.examples import LMExample, StepExample, TrainReport
 from glore.training.finetune import train_causal_lm, train_contrastive, train_step_classifier
@@ -58,9 +61,12 @@ def _carry_out(folder: Path) -> None:
     setup = TrainingSetup(**{**job["setup"], **paths, "progress": progress})
     lines = split_lines((folder / "examples.jsonl").read_bytes().decode("utf-8"))
     examples = [json.loads(line) for line in lines if line]
-    report = _train(
-        job["kind"], job["base"], examples, TrainSettings.model_validate(job["settings"]), setup
-    )
+    given = job["head"]
+    head = StepHead(**{**given, "label_tokens": tuple(given["label_tokens"])})
+    settings = TrainSettings.model_validate(job["settings"])
+    note = job["layout"]
+    layout = None if note is None else step_layout(note.pop("layout"), note)
+    report = _train(job["kind"], job["base"], examples, settings, setup, head, layout)
     if is_first():
         with replacing(folder / "report.json") as stream:
             stream.write(json.dumps(dataclasses.asdict(report)).encode())
@@ -72,6 +78,8 @@ def _train(
     examples: list[dict[str, list[object]]],
     settings: TrainSettings,
     setup: TrainingSetup,
+    head: StepHead,
+    layout: StepLayout | None,
 ) -> TrainReport:
     if kind == "causal":
         pairs = [LMExample(prompt=prompt_of(e), target=_texts(e["target"])) for e in examples]
@@ -88,7 +96,7 @@ def _train(
         )
         for e in examples
     ]
-    return train_step_classifier(base, steps, settings, setup)
+    return train_step_classifier(base, steps, settings, setup, head, layout)
 
 
 def prompt_of(example: Mapping[str, Sequence[object]]) -> tuple[str, ...]:

@@ -22,6 +22,9 @@ from glore.config import TrainSettings
 from glore.errors import ConfigError, ModelError, RunError, says_out_of_memory, shown
 from glore.progress import Progress
 from glore.prompts import ControlText
+from glore.reward_models.layouts import note_of
+from glore.step_head import BINARY, StepHead
+from glore.step_layouts.parts import StepLayout
 from glore.training.examples import LMExample, StepExample, TrainReport
 from glore.training.job_owner import Owner, exclusive
 from glore.training.launch_command import launch_path, launch_words, no_launcher
@@ -46,8 +49,10 @@ def launch_training(
     examples: Iterable[Example],
     settings: TrainSettings,
     setup: TrainingSetup,
+    head: StepHead = BINARY,
+    layout: StepLayout | None = None,
 ) -> TrainReport:
-    """Train with the command `setup.launch`.
+    """Train with the command `setup.launch`. `head` and `layout`: of a step classifier.
 
     Raises ConfigError for a command that does not exist, or the job's own error.
     """
@@ -66,6 +71,8 @@ def launch_training(
             "base": str(base),
             "settings": settings.model_dump(mode="json"),
             "setup": _setup_fields(setup),
+            "head": dataclasses.asdict(head),
+            "layout": None if layout is None else json.loads(note_of(layout)),
         }
         (folder / "job.json").write_text(
             json.dumps({**job, "owner": dataclasses.asdict(owner)}), encoding="utf-8"

@@ -41,12 +41,14 @@ def job_fingerprint(
     seed: int,
     model: PreTrainedModel,
     is_paired: bool = False,
+    label_tokens: tuple[int, ...] = (),
 ) -> str:
     """A fingerprint of everything that the trained weights depend on.
 
     A checkpoint of a job with another fingerprint is never continued.
     """
-    digest = hashlib.blake2b(b"pairs" if is_paired else b"", digest_size=16)
+    kind = "pairs" if is_paired else repr(label_tokens) if label_tokens else ""
+    digest = hashlib.blake2b(kind.encode(), digest_size=16)
     unread: dict[str, Any] = dict.fromkeys(("save_steps", "log_steps", "report_to"), True)
     if settings.lora is not None:  # checkpoints from before these settings stay valid
         unread["lora"] = {"save"} | ({"base"} if settings.lora.base == "full" else set())

@@ -2,8 +2,8 @@
 
 The loss is the mean over all scored positions of an optimiser step (over all pairs, for a
 contrastive reward model), whatever micro-batches and devices they are in, each counted as often as
-its example occurs. A language model's logits are
-computed at scored positions only. On a CPU each half of a batch has its own thread.
+its example occurs. A language model's logits are computed at scored positions only. On a CPU each
+half of a batch has its own thread.
 Axes: B rows, T tokens, D hidden size, V vocabulary or classes, N scored positions of a batch.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -134,14 +134,19 @@ class PlannedTrainer(Trainer):
         settings: TrainSettings,
         packing: Packing | None = None,
         is_paired: bool = False,
+        label_tokens: tuple[int, ...] = (),
         **arguments: Any,
     ) -> None:
-        """`is_paired`: rows are pairs of a right and a wrong solution (`glore.training.pairs`)."""
+        """`is_paired`: rows are pairs of a right and a wrong solution (`glore.training.pairs`).
+        `label_tokens`: targets are classes, and a language model says these tokens for them.
+        """
         self.settings, self.packing = settings, packing
         super().__init__(data_collator=_only, **arguments)
         self._flops_per_token = 6 * sum(p.numel() for p in self.model.parameters())
         self._together = PAIR if is_paired else 1
-        summed = summed_pair_losses if is_paired else summed_losses
+        summed: Callable[..., torch.Tensor] = summed_pair_losses if is_paired else summed_losses
+        if label_tokens:
+            summed = partial(summed_label_losses, label_tokens=label_tokens)
         self.summed = (
             torch.compile(summed, backend=compiled.BACKEND, dynamic=True)
             if settings.compile
@@ -246,6 +251,24 @@ def summed_losses(
     if targets_N.is_floating_point():
         targets_N = torch.stack([1 - targets_N, targets_N], dim=-1)
     return (cross_entropy(logits_NV.float(), targets_N, reduction="none") * weights_N).sum()
+
+
+def summed_label_losses(
+    logits_NV: torch.Tensor,
+    targets_N: torch.Tensor,
+    weights_N: torch.Tensor,
+    label_tokens: tuple[int, ...],
+) -> torch.Tensor:
+    """Weighted sum of −log p(label token) among all tokens, in float32. Targets are classes, or
+    probabilities p of the second of two classes: −(1 − p) log p(bad token) − p log p(good token).
+    """
+    log_p_NV = torch.log_softmax(logits_NV.float(), dim=-1)
+    log_p_NC = log_p_NV[:, list(label_tokens)]
+    if targets_N.is_floating_point():
+        losses_N = -(1 - targets_N) * log_p_NC[:, 0] - targets_N * log_p_NC[:, 1]
+    else:
+        losses_N = -log_p_NC.gather(1, targets_N[:, None])[:, 0]
+    return (losses_N * weights_N).sum()
 
 
 def summed_pair_losses(

@@ -1,10 +1,11 @@
 """Step scores from a reward model: solutions in, the probability of "good" after every step out.
 
-Method 2: two-class token classification, read at the last token of each step; how questions and
-steps are written is the layout's matter (`glore.step_layouts`). One forward pass scores all steps
-of a solution. Solutions lie in a prefix tree (`glore.engines.local.prefix_tree`): the tokens of a
-question, and of the steps that several of its solutions begin with, are computed once. Scores of a
-batch equal single ones up to rounding. Axes: B solutions, T tokens, C classes.
+Method 2: token classification, read at the last token of each step; how questions and steps are
+written is the layout's matter (`glore.step_layouts`), and so is which classes count as good. One
+forward pass scores all steps of a solution. Solutions lie in a prefix tree
+(`glore.engines.local.prefix_tree`): the tokens of a question, and of the steps that several of its
+solutions begin with, are computed once. Scores of a batch equal single ones up to rounding.
+Axes: B solutions, N positions, T tokens, C classes.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from glore.engines.local.memory import free_unused, halved
 from glore.engines.local.prefix_tree import PAGE_SIZE, Node, PrefixTree, cut
 from glore.engines.local.runner import BACKENDS, ModelRunner
 from glore.engines.protocol import check_scores
-from glore.errors import EngineError, out_of_memory
+from glore.errors import EngineError, ModelError, out_of_memory, shown
 from glore.prompts import PLAIN, PromptLayout
+from glore.step_head import BINARY
 from glore.step_layouts.apart import GloreLayout
 from glore.step_layouts.parts import Item, Parts, StepLayout, score_positions, token_ids
 
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["StepScorer"]
 
-_GOOD = 1
 _TOO_SMALL = (
     "not enough memory to score a single solution; use a smaller reward model or another machine"
 )
@@ -44,7 +45,7 @@ _TOO_SMALL = (
 
 class StepScorer(Closable):
     """Scores solutions with a token-classification model (`AutoModelForTokenClassification`, labels
-    0 = bad, 1 = good).
+    0 = bad, 1 = good, and perhaps 2 = neutral).
     """
 
     def __init__(
@@ -59,6 +60,11 @@ class StepScorer(Closable):
         model = load_step_model(
             str(model_path), dtype=settings.dtype, device=str(pick_device(settings.device))
         )
+        if model.config.num_labels != len(BINARY.names):
+            raise ModelError(
+                f"the reward model {shown(str(model_path))} has three classes; open it with "
+                "glore.open_reward_model, which reads what its neutral class counts as"
+            )
         self._set_up(model, tokenizer, settings.scoring_tokens, layout=layout)
         self.name = str(model_path)
 
@@ -70,10 +76,13 @@ class StepScorer(Closable):
         scoring_tokens: int = 16384,
         backends: tuple[str, ...] = BACKENDS,
         layout: PromptLayout | StepLayout = PLAIN,
+        good_classes: tuple[int, ...] = BINARY.good_classes,
     ) -> StepScorer:
-        """A scorer over a model that is loaded already."""
+        """A scorer over a model that is loaded already. `good_classes`: those whose probabilities
+        add up to a score.
+        """
         scorer = cls.__new__(cls)
-        scorer._set_up(model, tokenizer, scoring_tokens, backends, layout)
+        scorer._set_up(model, tokenizer, scoring_tokens, backends, layout, good_classes)
         return scorer
 
     def _set_up(
@@ -83,8 +92,10 @@ class StepScorer(Closable):
         scoring_tokens: int,
         backends: tuple[str, ...] = BACKENDS,
         layout: PromptLayout | StepLayout = PLAIN,
+        good_classes: tuple[int, ...] = BINARY.good_classes,
     ) -> None:
         self.model = model.eval()
+        self._good_classes = list(good_classes)
         self.name = type(model).__name__
         self.tokenizer = tokenizer
         self.layout = GloreLayout(layout) if isinstance(layout, PromptLayout) else layout
@@ -190,7 +201,7 @@ class StepScorer(Closable):
             tree, new, new, min(self._runner.pass_tokens, self.scoring_tokens)
         ):
             logits = self._runner.forward(batch, kv_cache, torch.get_num_threads())
-            for node, value in zip(nodes, _good(logits), strict=True):
+            for node, value in zip(nodes, self._good(logits), strict=True):
                 node.value = value
         for i, leaf in reached:
             values = {node.end: node.value for node in leaf.chain()}
@@ -229,11 +240,14 @@ class StepScorer(Closable):
         ).logits
         row = torch.tensor([n for n, each in enumerate(places) for _ in each], device=device)
         at = torch.tensor([place for each in places for place in each], device=device)
-        values = iter(_good(logits_BTC[row, at]))
+        values = iter(self._good(logits_BTC[row, at]))
         return [tuple(next(values) for _ in each) for each in places]
 
-
-def _good(logits_NC: torch.Tensor) -> list[float]:
-    """p(good) of each row; NaN where a logit is not finite, which softmax may hide."""
-    good_N = torch.softmax(logits_NC.float(), dim=-1)[:, _GOOD]
-    return torch.where(torch.isfinite(logits_NC).all(dim=-1), good_N, torch.nan).cpu().tolist()
+    def _good(self, logits_NC: torch.Tensor) -> list[float]:
+        """p(good) of each row, the neutral class included where it counts as good; NaN where a
+        logit is not finite, which softmax may hide.
+        """
+        p_NC = torch.softmax(logits_NC.float(), dim=-1)
+        # A sum of probabilities may exceed 1 by a rounding.
+        good_N = p_NC[:, self._good_classes].sum(dim=-1).clamp(max=1.0)
+        return torch.where(torch.isfinite(logits_NC).all(dim=-1), good_N, torch.nan).cpu().tolist()

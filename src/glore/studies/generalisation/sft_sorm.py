@@ -17,6 +17,7 @@ from glore.stages.estimates import rollout_tokens, sorm_tokens
 from glore.stages.fine_tuning import TRAINING, base_opened
 from glore.stages.labelling import BALANCE, LABELS, ROLLOUTS, Policy, roll_out, train_drafts
 from glore.stages.reward import has_own_orm, train_reward_model
+from glore.stages.reward_training import HEAD, check_head
 from glore.where import label_drafts
 
 __all__ = ["SFT_SORM", "STUDENTS", "cross", "crossed_scores", "sft_sorm_stages"]
@@ -88,12 +89,12 @@ def sft_sorm_stages() -> tuple[Stage, ...]:
             SFT_SORM,
             train,
             inputs=("base", "sft_labels"),
-            reads=("reward.init", "reward.sorm", "reward.draft_samples"),
+            reads=("reward.init", "reward.sorm", "reward.draft_samples", *HEAD),
             uses=TRAINING,
             models=(SFT_SORM,),
             opens=lambda c: ("sft",) if c.reward.init == "student" else base_opened(c),
             estimate=sorm_tokens,
-            checks=(check_training("reward.sorm"),),
+            checks=(check_training("reward.sorm"), check_head),
         ),
     )
 

@@ -17,6 +17,7 @@ from glore.stages.estimates import sorm_tokens
 from glore.stages.fine_tuning import TRAINING, base_opened
 from glore.stages.labelling import train_drafts
 from glore.stages.reward import train_reward_model
+from glore.stages.reward_training import HEAD, check_head
 from glore.studies.full_counts import full_rollouts
 from glore.where import label_drafts
 
@@ -86,12 +87,12 @@ def sorm(name: str) -> Stage:
         model_of(name),
         train,
         inputs=("base", "relabelled"),
-        reads=("reward.init", "reward.sorm", "reward.draft_samples"),
+        reads=("reward.init", "reward.sorm", "reward.draft_samples", *HEAD),
         uses=TRAINING,
         models=(model_of(name),),
         opens=lambda c: ("student",) if c.reward.init == "student" else base_opened(c),
         estimate=sorm_tokens,
-        checks=(check_training("reward.sorm"),),
+        checks=(check_training("reward.sorm"), check_head),
     )
 
 

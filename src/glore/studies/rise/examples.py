@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeVar
 
 from glore.prompts import PromptLayout
@@ -24,6 +25,7 @@ __all__ = [
     "first_turns",
     "kept_right",
     "next_turns",
+    "other_attempts",
     "subsample",
 ]
 
@@ -40,13 +42,22 @@ class TurnExample:
 
     problem_id: str
     turn: int
-    """1: the question alone; 2: the question and the attempt before."""
+    """1: the question alone; 2: the question and the attempt before; 3: and one more, …"""
     draft_steps: tuple[str, ...]
     """The attempt before; empty in turn 1."""
     draft_correct: str
     target_steps: tuple[str, ...]
     reward: float
     """1 if the target's answer is right, else 0."""
+    earlier: tuple[Steps, ...] = dataclasses.field(default=(), metadata={"newer": True})
+    """The attempts before the last one that the state holds, the oldest first."""
+    earlier_correct: Steps = dataclasses.field(default=(), metadata={"newer": True})
+    """Their verdicts."""
+
+    @property
+    def holds_right(self) -> bool:
+        """Whether an attempt of the state is right."""
+        return "right" in (self.draft_correct, *self.earlier_correct)
 
 
 def best_of(options: Sequence[Solution], seed: int, key: str) -> Solution | None:
@@ -70,19 +81,41 @@ def first_turns(attempts: Sequence[Solution], seed: int) -> list[TurnExample]:
     for problem_id, group in by_problem(attempts).items():
         target = best_of(group, seed, problem_id)
         if target is not None:
-            found.append(_example(1, None, target))
+            found.append(_example(None, target))
     return found
 
 
 def next_turns(
-    drafts: Sequence[Solution], attempts_of: Mapping[str, Sequence[Solution]], seed: int
+    drafts: Sequence[Solution],
+    attempts_of: Mapping[str, Sequence[Solution]],
+    seed: int,
+    earlier: Mapping[str, Sequence[Solution]] = MappingProxyType({}),
 ) -> list[TurnExample]:
-    """Turn 2 after every draft with steps. `attempts_of`: draft id → attempts to choose from."""
+    """The turn after every draft with steps. `attempts_of`: draft id → attempts to choose from;
+    `earlier`: draft id → the attempts before it that the state holds too.
+    """
     found = []
     for draft in drafts:
         target = best_of(attempts_of.get(draft.id, ()), seed, draft.id)
         if draft.steps and target is not None:
-            found.append(_example(2, draft, target))
+            found.append(_example(draft, target, earlier.get(draft.id, ())))
+    return found
+
+
+def other_attempts(
+    drafts: Sequence[Solution],
+    others: Mapping[str, Sequence[Solution]],
+    window: int,
+    seed: int,
+) -> dict[str, list[Solution]]:
+    """Draft id → attempts before it, for states from attempts at one question that did not see each
+    other. `others`: draft id → those that may stand there. A state holds 1 … `window` attempts,
+    the draft counted, with equal chances by hash as far as there are as many.
+    """
+    found = {}
+    for draft in drafts:
+        n = stable_seed(seed, "window", draft.id) % window
+        found[draft.id] = [s for s in others.get(draft.id, ()) if s.steps][:n]
     return found
 
 
@@ -117,19 +150,25 @@ def as_targets(
     for e in examples:
         question = questions[e.problem_id]
         prompt = (
-            layout.solve(question) if e.turn == 1 else layout.refine(question, e.draft_steps, None)
+            layout.solve(question)
+            if e.turn == 1
+            else layout.refine(question, e.draft_steps, None, e.earlier)
         )
         copies = round(math.exp(e.reward / TAU)) if weighted else 1
         pairs += [(prompt, e.target_steps)] * copies
     return pairs
 
 
-def _example(turn: int, draft: Solution | None, target: Solution) -> TurnExample:
+def _example(
+    draft: Solution | None, target: Solution, earlier: Sequence[Solution] = ()
+) -> TurnExample:
     return TurnExample(
         problem_id=target.problem_id,
-        turn=turn,
+        turn=2 + len(earlier) if draft else 1,
         draft_steps=draft.steps if draft else (),
         draft_correct=draft.correct if draft else "",
         target_steps=target.steps,
         reward=float(target.correct == "right"),
+        earlier=tuple(s.steps for s in earlier),
+        earlier_correct=tuple(s.correct for s in earlier),
     )

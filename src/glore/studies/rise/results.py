@@ -204,8 +204,8 @@ def rise_tables(config: RunConfig, folder: Path) -> list[TableView]:
             found,
             GREEDY_TURNS,
             "RISE · accuracy by turn, greedy",
-            "Share of test questions right at each turn. Every turn sees the attempt before it. "
-            "All models learned from as many examples.",
+            "Share of test questions right at each turn. Every turn sees the attempt before it; "
+            "with `window=K`, RISE's see the last K. All models learned from as many examples.",
             "variant",
             n_column=True,
         ),

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from glore.config import RunConfig
 from glore.pipeline import Stage, StageContext, declare
@@ -24,9 +24,10 @@ from glore.studies.rise.examples import (
     first_turns,
     kept_right,
     next_turns,
+    other_attempts,
     subsample,
 )
-from glore.studies.rise.turns import answer_again, play_turns
+from glore.studies.rise.turns import answer_again, attempts_before, play_turns
 from glore.tasks.grading.answers import with_answer_line
 
 __all__ = [
@@ -84,9 +85,10 @@ VARIANTS = (
     reads=("reward.draft_samples",),
     opens=lambda _: (),
 )
-def examples_1(ctx: StageContext) -> None:
+def examples_1(ctx: StageContext, window: int = 1) -> None:
     """Round 1, from the run's samples of the student: the draft of turn 2 is one of them, and the
-    best of the question's other ones is the improved attempt.
+    best of the question's other ones is the improved attempt. With a window, others than these
+    stand before the draft.
     """
     samples = _stated(ctx, ctx.read("samples", Solution))
     attempts = first_of_each(samples, BEST_OF)
@@ -95,9 +97,11 @@ def examples_1(ctx: StageContext) -> None:
     attempts_of = {
         d.id: [s for s in others[d.problem_id] if s.id != d.id][:BEST_OF] for d in drafts
     }
+    rest = {d.id: [s for s in others[d.problem_id] if s.id != d.id][BEST_OF:] for d in drafts}
+    earlier = other_attempts(drafts, rest, window, ctx.seed)
     found = [
         *first_turns(attempts, ctx.seed),
-        *next_turns(drafts, attempts_of, ctx.seed),
+        *next_turns(drafts, attempts_of, ctx.seed, earlier),
     ]
     ctx.write(found, TurnExample)
     _count_examples(ctx, found)
@@ -131,9 +135,10 @@ def _count_examples(ctx: StageContext, found: Sequence[TurnExample]) -> None:
     estimate=lambda c: round(2 * BEST_OF * sample_tokens(c) / c.reward.samples),
     checks=(check_engine,),
 )
-def own_turns(ctx: StageContext) -> None:
-    """Round 2: N first attempts at every training question by the model of round 1, and N next ones
-    after the first of them. Parts: `first`, `next`.
+def own_turns(ctx: StageContext, window: int = 1) -> None:
+    """Round 2: N first attempts at every training question by the model of round 1, N next ones
+    after the first of them, and so on until a turn sees `window` attempts. Parts: `first`, `next`,
+    `next_3`, …
     """
     asked = {s.problem_id for s in ctx.read("samples", Solution)}
     known = problems_by_id(ctx, "train")
@@ -147,19 +152,39 @@ def own_turns(ctx: StageContext) -> None:
         drawn=reward,
         part="first",
     )
-    drafts = first_of_each(first, 1)
-    answer_again(ctx, ROUND_1, drafts, known, marked=False, drawn=reward, n=BEST_OF, part="next")
+    turns = [first_of_each(first, 1)]
+    for part in _next_parts(window):
+        found = answer_again(
+            ctx,
+            ROUND_1,
+            turns[-1],
+            known,
+            marked=False,
+            drawn=reward,
+            n=BEST_OF,
+            part=part,
+            earlier=attempts_before(turns, window),
+        )
+        turns.append(first_of_each(found, 1))
+
+
+def _next_parts(window: int) -> list[str]:
+    """The part of each turn from the second on, as long as turns see more attempts."""
+    return ["next", *(f"next_{turn}" for turn in range(3, window + 2))]
 
 
 @declare("rise_examples_2", inputs=("rise_own_turns",), opens=lambda _: ())
-def examples_2(ctx: StageContext) -> None:
+def examples_2(ctx: StageContext, window: int = 1) -> None:
     """The examples of round 1 and those of the model's own turns."""
     first = _stated(ctx, ctx.read("rise_own_turns", Solution, "first"))
-    drafts = first_of_each(first, 1)
-    following: dict[str, list[Solution]] = {}
-    for solution in _stated(ctx, ctx.read("rise_own_turns", Solution, "next")):
-        following.setdefault(solution.draft_id or "", []).append(solution)
-    own = [*first_turns(first, ctx.seed), *next_turns(drafts, following, ctx.seed)]
+    turns, own = [first_of_each(first, 1)], first_turns(first, ctx.seed)
+    for part in _next_parts(window):
+        following: dict[str, list[Solution]] = {}
+        found = _stated(ctx, ctx.read("rise_own_turns", Solution, part))
+        for solution in found:
+            following.setdefault(solution.draft_id or "", []).append(solution)
+        own += next_turns(turns[-1], following, ctx.seed, attempts_before(turns, window))
+        turns.append(first_of_each(found, 1))
     ctx.write([*ctx.read("rise_examples_1", TurnExample), *own], TurnExample)
     _count_examples(ctx, own)
 
@@ -226,8 +251,9 @@ glore_right = Stage(
 )
 
 
-def turns_of(variant: Variant) -> Stage:
-    """Five turns of a variant on the test questions, greedy and sampled.
+def turns_of(variant: Variant, window: int = 1) -> Stage:
+    """Five turns of a variant on the test questions, greedy and sampled. GLoRe's refiner learned
+    from one draft, so it always sees one.
 
     Parts: `greedy_tN` and `sampled_tN`, N from 2; turn 1 is `…_t1` if it is the model's own, else
     the run's drafts or samples.
@@ -247,6 +273,7 @@ def turns_of(variant: Variant) -> Stage:
                 marked=marked,
                 drawn=drawn,
                 part=mode,
+                window=window if variant.has_own_first else 1,
             )
 
     return Stage(
@@ -257,7 +284,19 @@ def turns_of(variant: Variant) -> Stage:
         opens=lambda _: (variant.model,),
         estimate=lambda c: draft_tokens(c) * (2 * N_TURNS + PARALLEL),
         checks=(check_engine,),
+        own=_own(window) if variant.has_own_first else {},
     )
+
+
+def _own(window: int) -> dict[str, object]:
+    """What the results of a stage depend on besides the run's settings."""
+    return {"window": window} if window > 1 else {}
+
+
+def _windowed(stage: Stage, window: int) -> Stage:
+    """A stage whose function takes the window, with this one."""
+    run = cast("Callable[[StageContext, int], None]", stage.run)
+    return dataclasses.replace(stage, run=lambda ctx: run(ctx, window), own=_own(window))
 
 
 def turns_name(variant: Variant) -> str:
@@ -280,18 +319,22 @@ def first_attempts(ctx: StageContext, variant: Variant, mode: str) -> list[Solut
     )
 
 
-def rise_stages(config: RunConfig) -> tuple[Stage, ...]:
-    """All of them but the results, in order."""
+def rise_stages(config: RunConfig, window: int = 1) -> tuple[Stage, ...]:
+    """All of them but the results, in order. `window`: how many of the last attempts RISE's turns
+    see.
+    """
     return (
-        examples_1,
+        _windowed(examples_1, window),
         _rise_training(ROUND_1, examples_1.name),
-        own_turns,
-        examples_2,
+        _windowed(own_turns, window),
+        _windowed(examples_2, window),
         _rise_training(RISE, examples_2.name),
         glore_right,
         _rise_training(
-            ONLY_WRONG, examples_1.name, lambda e: e.turn == 1 or e.draft_correct == "wrong"
+            ONLY_WRONG,
+            examples_1.name,
+            lambda e: e.turn == 1 or (e.draft_correct == "wrong" and not e.holds_right),
         ),
         _rise_training(ONLY_TARGETS, examples_1.name, lambda e: e.reward > 0, weighted=False),
-        *map(turns_of, VARIANTS),
+        *(turns_of(variant, window) for variant in VARIANTS),
     )
