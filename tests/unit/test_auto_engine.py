@@ -20,6 +20,7 @@ from glore.config import (
     VllmEngineSettings,
     load_config,
 )
+from glore.config.plugins import is_installed
 from glore.engines import auto
 from glore.engines.auto import LARGE, as_kind, best_kind, chosen_for
 from glore.engines.open import open_engine
@@ -79,6 +80,19 @@ def test_vllm_is_chosen_for_a_large_model_on_a_gpu(
     found = best_kind(AutoEngineSettings(device=device), lambda: n_weights)
     assert found[0] == kind
     assert why in found[1]
+
+
+def test_a_folder_with_the_name_of_a_package_is_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as `vllm/`, with runs in it, in the folder that `python -m glore` is called in."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "some_folder_of_runs").mkdir()
+    (tmp_path / "some_package").mkdir()
+    (tmp_path / "some_package" / "__init__.py").touch()
+    assert not is_installed("some_folder_of_runs")
+    assert is_installed("some_package")
+    assert not is_installed("some_package_that_is_not_there")
 
 
 def test_weights_are_counted_only_where_they_matter(monkeypatch: pytest.MonkeyPatch) -> None:

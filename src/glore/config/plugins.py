@@ -23,10 +23,13 @@ def imported(path: str) -> Callable[..., object]:
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package can be found. It is not imported."""
+    """Whether a package can be found. It is not imported. A mere folder of that name, such as one
+    in the working directory, is none.
+    """
     if package in sys.modules:
         return sys.modules[package] is not None
-    return importlib.util.find_spec(package) is not None
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def plugin_names(group: str) -> set[str]:
