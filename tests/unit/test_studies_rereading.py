@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -265,6 +266,9 @@ def test_a_refiner_for_each_kind_learns_from_that_kind_alone(
         "global_refiner": "computed",
         "local_refiner": "computed",
         "wrong_solutions_refined_apart": "computed",
+        "mixed_refiner_1": "computed",
+        "mixed_refiner_2": "computed",
+        "wrong_solutions_refined_mixed": "computed",
         "where_refined_measured": "computed",
     }
     with pytest.raises(RunError, match="--redo"):
@@ -296,12 +300,24 @@ def test_a_refiner_for_each_kind_learns_from_that_kind_alone(
     assert [m for m in found if m.table in {p.table for p in plain}] == plain
     union = find(found, "refined-overlap-apart", "greedy drafts", "global ∪ local").value or 0.0
     one = find(found, "refined-overlap", "greedy drafts", "global ∪ local").value or 0.0
-    gain = find(found, "refined-models", ("greedy drafts", "∪"), "two − one")
+    gain = find(found, "refined-models", ("greedy drafts", "∪"), "each kind − one")
     assert gain.value == pytest.approx(union - one)
     titles = [view.title for view in study.tables(run, folder)]
     assert sum("a refiner for each kind" in title for title in titles) == 3
     said = study.findings(run, folder)
-    assert any("of two refiners fixes" in sentence for sentence in said)
+    assert any("of a refiner for each kind fixes" in sentence for sentence in said)
+    first, second = (
+        [e.target for e in world.trained[f"mixed_refiner_{n}"] if isinstance(e, LMExample)]
+        for n in (1, 2)
+    )
+    targets = [tuple(f"{s}\n" for s in p.target_steps) for p in pairs]
+    assert Counter([*first, *second]) == Counter(targets), "each pair is in one half"
+    assert abs(len(first) - len(second)) <= 2
+    n = sum(p.kind == "global" for p in pairs)
+    assert (
+        first[: -(-n // 2)]
+        == [t for t, p in zip(targets, pairs, strict=True) if p.kind == "global"][::2]
+    )
 
 
 def test_pessimism_reads_the_score_before_the_first_step(run: RunConfig) -> None:

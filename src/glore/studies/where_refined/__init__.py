@@ -19,10 +19,12 @@ rollouts), and, for the greedy drafts, also at the SORM's mark, as in the run.
 
 `separate=true` asks whether the one model is the reason: two more refiners are trained, one on the
 run's global pairs alone and one on its local pairs alone, as many of both, from the same start and
-with the same settings. The same tables are made of their refinements of the same wrong solutions,
-and the two are compared with the one.
+with the same settings. The same tables are made of their refinements of the same wrong solutions.
+They are compared with the one, and, since two trainings differ by themselves, with two refiners
+that learned from one half of all pairs each, global and local ones; one of them refines globally,
+the other locally.
 
-stages   wrong solutions, their refinements, the refiner of each kind
+stages   wrong solutions, their refinements, the other refiners
 results  who fixes which, overlaps, texts
 views    tables, charts, sentences
 """
@@ -38,6 +40,7 @@ from glore.studies.study import Study
 from glore.studies.where_refined.results import measure
 from glore.studies.where_refined.stages import (
     APART,
+    MIXED,
     WRONG,
     WrongSolution,
     apart_stages,
@@ -54,7 +57,7 @@ class WhereRefinedSettings(Settings):
     samples: int = Field(800, ge=0)
     """Most wrong samples that are refined; they are chosen by hash."""
     separate: bool = False
-    """Whether a refiner for each kind is trained, too."""
+    """Whether a refiner for each kind is trained, too, and two of both kinds."""
 
 
 def study(settings: Settings) -> Study:
@@ -64,7 +67,7 @@ def study(settings: Settings) -> Study:
 
     def stages(config: RunConfig) -> tuple[Stage, ...]:
         more = apart_stages() if is_apart else ()
-        refined = (WRONG, APART) if is_apart else (WRONG,)
+        refined = (WRONG, APART, MIXED) if is_apart else (WRONG,)
         return (
             refining_stage(limit),
             *more,

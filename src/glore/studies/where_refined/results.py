@@ -18,16 +18,28 @@ from glore.studies.where_refined.stages import (
     GREEDY,
     LOCAL,
     LOCAL_AGAIN,
+    MIXED,
     SAMPLED,
     WRONG,
     WrongSolution,
     part_of,
 )
 
-__all__ = ["APART_SUFFIX", "MODELS", "OVERLAP", "POSITION", "TEXTS", "TWO_OR_MORE", "measure"]
+__all__ = [
+    "APART_SUFFIX",
+    "EACH_ONE",
+    "EACH_TWO",
+    "MODELS",
+    "OVERLAP",
+    "POSITION",
+    "TEXTS",
+    "TWO_OR_MORE",
+    "measure",
+]
 
 POSITION, OVERLAP, TEXTS = "refined-by-position", "refined-overlap", "refined-texts"
 MODELS = "refined-models"
+EACH_ONE, EACH_TWO = "each kind − one", "each kind − two of both"
 APART_SUFFIX = "-apart"
 """After the name of a table: of two refiners."""
 ONE_MISTAKE, TWO_OR_MORE = "samples, one mistake", "samples, two or more"
@@ -50,16 +62,17 @@ class _Case:
 
 
 def measure(ctx: StageContext, inputs: EvaluationInputs, index: Index) -> list[Measured]:
-    """Fixed by position; overlaps by set; texts. All that again for two refiners, if there are, and
-    these against the one.
+    """Fixed by position; overlaps by set; texts. All that again for a refiner for each kind, if
+    there is, and these against one for both kinds and against two of both kinds.
     """
     cases = _cases(ctx, index, WRONG)
     found = _tables(index, cases, "")
     if APART in ctx.sources:
-        apart = _cases(ctx, index, APART)
+        apart, mixed = _cases(ctx, index, APART), _cases(ctx, index, MIXED, (GLOBAL, LOCAL))
         found += _tables(index, apart, APART_SUFFIX)
-        for (name, one), two in zip(_sets(cases).items(), _sets(apart).values(), strict=True):
-            found += _models(index, name, one, two)
+        sets = [_sets(of) for of in (cases, apart, mixed)]
+        for name in sets[0]:
+            found += _models(index, name, *(of[name] for of in sets))
     return found
 
 
@@ -71,25 +84,40 @@ def _tables(index: Index, cases: Sequence[_Case], suffix: str) -> list[Measured]
     return [dataclasses.replace(m, table=m.table + suffix) for m in found]
 
 
-def _models(index: Index, name: str, one: Sequence[_Case], two: Sequence[_Case]) -> list[Measured]:
-    """The same wrong solutions, refined by one model for both kinds and by one for each."""
+def _models(
+    index: Index,
+    name: str,
+    one: Sequence[_Case],
+    apart: Sequence[_Case],
+    mixed: Sequence[_Case],
+) -> list[Measured]:
+    """The same wrong solutions, refined by one model for both kinds, by one for each, and by two
+    that both learned both kinds.
+    """
     units = [c.unit for c in one]
     mean, paired = index.resampler.mean, index.resampler.paired
     found = []
     for what, ways in (("global", (GLOBAL,)), ("local", (LOCAL,)), ("∪", (GLOBAL, LOCAL))):
-        joint, apart = ([c.fixed(*ways) for c in cases] for cases in (one, two))
+        joint, each, two = ([c.fixed(*ways) for c in cases] for cases in (one, apart, mixed))
         row = (name, what)
         found += [
             share(MODELS, row, "one refiner", mean(units, joint)),
-            share(MODELS, row, "two refiners", mean(units, apart)),
-            difference(MODELS, row, "two − one", paired(units, apart, joint)),
+            share(MODELS, row, "one for each kind", mean(units, each)),
+            share(MODELS, row, "two of both kinds", mean(units, two)),
+            difference(MODELS, row, EACH_ONE, paired(units, each, joint)),
+            difference(MODELS, row, EACH_TWO, paired(units, each, two)),
         ]
     return found
 
 
-def _cases(ctx: StageContext, index: Index, stage: str) -> list[_Case]:
+def _cases(
+    ctx: StageContext,
+    index: Index,
+    stage: str,
+    ways: Sequence[str] = (GLOBAL, LOCAL, GLOBAL_AGAIN, LOCAL_AGAIN),
+) -> list[_Case]:
     made: dict[str, dict[str, Solution]] = {}
-    for way in (GLOBAL, LOCAL, GLOBAL_AGAIN, LOCAL_AGAIN):
+    for way in ways:
         for s in ctx.read(stage, Solution, part_of(way)):
             made.setdefault(s.draft_id or "", {})[way] = s
     solutions = {s.id: s for s in index.drafts}

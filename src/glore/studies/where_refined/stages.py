@@ -1,11 +1,12 @@
 """What the study `where-refined` draws and trains: wrong solutions, their refinements by each way,
-and, if asked for, a refiner for each kind.
+and, if asked for, a refiner for each kind beside two of both kinds.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from glore.decisions import GLOBAL, MarkedDraft
@@ -31,6 +32,7 @@ __all__ = [
     "GREEDY",
     "LOCAL",
     "LOCAL_AGAIN",
+    "MIXED",
     "SAMPLED",
     "WRONG",
     "WrongSolution",
@@ -40,10 +42,14 @@ __all__ = [
 ]
 
 WRONG, APART = "wrong_solutions_refined", "wrong_solutions_refined_apart"
+MIXED = "wrong_solutions_refined_mixed"
 GREEDY, SAMPLED = "greedy drafts", "samples"
 LOCAL, GLOBAL_AGAIN, LOCAL_AGAIN = "local", "global, sampled", "local, sampled"
+KINDS = (GLOBAL, LOCAL)
 OWN_REFINER = MappingProxyType({GLOBAL: "global_refiner", LOCAL: "local_refiner"})
 """Kind → the model that learns from pairs of that kind alone."""
+MIXED_REFINER = MappingProxyType({GLOBAL: "mixed_refiner_1", LOCAL: "mixed_refiner_2"})
+"""Kind → the model that refines so, and learned from half of the pairs of both kinds."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,20 +101,40 @@ def refining_stage(limit: int) -> Stage:
 
 def apart_stages() -> tuple[Stage, ...]:
     """A refiner for each kind, from the run's pairs of that kind, as many of both; then all ways
-    with them, on the same wrong solutions.
+    with them, on the same wrong solutions. And, to tell kinds from models, two refiners of both
+    kinds, from one half of all pairs each: the first refines globally, the second locally.
     """
-    return (*(_own_refiner(kind) for kind in OWN_REFINER), _apart_stage())
+    by_kind = [_trained(OWN_REFINER[kind], functools.partial(_of_kind, kind)) for kind in KINDS]
+    by_half = [_trained(MIXED_REFINER[kind], functools.partial(_half, kind)) for kind in KINDS]
+    return (
+        *by_kind,
+        _refined_by(APART, OWN_REFINER, again=True),
+        *by_half,
+        _refined_by(MIXED, MIXED_REFINER, again=False),
+    )
 
 
-def _own_refiner(kind: str) -> Stage:
-    model = OWN_REFINER[kind]
+def _of_kind(kind: str, pairs: Sequence[RefinementPair]) -> list[RefinementPair]:
+    return [p for p in pairs if p.kind == kind]
+
+
+def _half(kind: str, pairs: Sequence[RefinementPair]) -> list[RefinementPair]:
+    """Every second pair of each kind: the first half for global refinement, the other for local."""
+    first = KINDS.index(kind)
+    return [p for k in KINDS for p in _of_kind(k, pairs)[first::2]]
+
+
+def _trained(
+    model: str, chosen: Callable[[Sequence[RefinementPair]], list[RefinementPair]]
+) -> Stage:
+    """Trains `models/MODEL` on some of the run's pairs."""
 
     def train(ctx: StageContext) -> None:
-        pairs = [p for p in ctx.read("pairs", RefinementPair) if p.kind == kind]
+        pairs = chosen(ctx.read("pairs", RefinementPair))
         if not pairs:
             raise RunError(
-                f"the run has no {kind} pairs, so there is nothing that a refiner of that kind "
-                "could learn from"
+                f"the run has too few pairs, so there is nothing that {model} could learn from; "
+                "give it more wrong drafts (reward.draft_samples)"
             )
         ctx.count(pairs=len(pairs))
         train_refiner(ctx, model, pairs)
@@ -126,35 +152,40 @@ def _own_refiner(kind: str) -> Stage:
     )
 
 
-def _apart_stage() -> Stage:
+def _refined_by(stage: str, model_of: Mapping[str, str], again: bool) -> Stage:
+    """Both kinds, each with its model, on the wrong solutions of `refining_stage`. `again`: sampled
+    ones beside the greedy ones.
+    """
+
     def refine(ctx: StageContext) -> None:
         problems = problems_by_id(ctx, "test")
         solutions = {s.id: s for s in ctx.read("test_drafts", Solution)}
         solutions |= {s.id: s for s in ctx.read("test_samples", Solution)}
         wrong = [(w, solutions[w.solution_id]) for w in ctx.read(WRONG, WrongSolution, "wrong")]
         first = 0 if ctx.config.refiner.global_mark == "first" else None
-        whole = [MarkedDraft(s, first) for _, s in wrong]
-        local = [MarkedDraft(s, w.error) for w, s in wrong]
-        for kind, again, marked in ((GLOBAL, GLOBAL_AGAIN, whole), (LOCAL, LOCAL_AGAIN, local)):
-            model = OWN_REFINER[kind]
+        marked = {
+            GLOBAL: [MarkedDraft(s, first) for _, s in wrong],
+            LOCAL: [MarkedDraft(s, w.error) for w, s in wrong],
+        }
+        for kind, sampled in ((GLOBAL, GLOBAL_AGAIN), (LOCAL, LOCAL_AGAIN)):
+            model = model_of[kind]
             engine = refiner_engine(ctx, model)
-            for way, temperature in ((kind, 0.0), (again, 1.0)):
-                part = part_of(way)
+            for way, temperature in ((kind, 0.0), (sampled, 1.0))[: 2 if again else 1]:
                 refined(
-                    *(ctx, marked, way, problems, engine),
-                    part=part,
+                    *(ctx, marked[kind], way, problems, engine),
+                    part=part_of(way),
                     temperature=temperature,
                     model=model,
                 )
             ctx.release(model)
 
     return Stage(
-        APART,
+        stage,
         refine,
-        inputs=(WRONG, *OWN_REFINER.values()),
+        inputs=(WRONG, *model_of.values()),
         reads=("refiner.global_mark", *SAMPLING),
-        opens=lambda _: tuple(OWN_REFINER.values()),
-        estimate=lambda c: 4 * draft_tokens(c),
+        opens=lambda _: tuple(model_of.values()),
+        estimate=lambda c: (4 if again else 2) * draft_tokens(c),
         checks=(check_engine,),
     )
 

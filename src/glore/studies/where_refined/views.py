@@ -19,6 +19,8 @@ from glore.studies.measured import (
 )
 from glore.studies.where_refined.results import (
     APART_SUFFIX,
+    EACH_ONE,
+    EACH_TWO,
     MODELS,
     OVERLAP,
     POSITION,
@@ -44,9 +46,11 @@ def tables(config: RunConfig, folder: Path) -> list[TableView]:
             pivot(
                 found,
                 MODELS,
-                "One refiner for both kinds, or one for each",
-                "Wrong solutions fixed, the same ones by all. The one learned from the pairs of "
-                "both kinds, each of the two from those of its kind alone. Differences are paired.",
+                "One refiner for both kinds, one for each, or two of both kinds",
+                "Wrong solutions fixed, the same ones by all. The one learned from all pairs, one "
+                "for each kind from those of its kind, two of both kinds from one half of both "
+                "kinds each: the first refines globally, the second locally. Differences are "
+                "paired.",
                 ("wrong solutions", "refinement"),
                 n_column=True,
             )
@@ -122,12 +126,16 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
         said += _said(found, APART_SUFFIX, ", a refiner for each kind")
         for name in (GREEDY, SAMPLED):
             try:
-                gain = difference_in(find(found, MODELS, (name, "∪"), "two − one"))
+                gains = [
+                    points(difference_in(find(found, MODELS, (name, "∪"), column)))
+                    for column in (EACH_ONE, EACH_TWO)
+                ]
             except KeyError:
                 continue
             said.append(
-                f"{name.capitalize()}: global ∪ local of two refiners fixes {points(gain)} points "
-                "more than that of one."
+                f"{name.capitalize()}: global ∪ local of a refiner for each kind fixes {gains[0]} "
+                f"points more than that of one for both, and {gains[1]} points more than that of "
+                "two of both kinds."
             )
     return said
 
