@@ -25,7 +25,15 @@ from glore.solutions import graded_solution, same_text
 from glore.tasks.grading.answers import is_answer_line
 from glore.tasks.protocol import Task
 
-__all__ = ["ONE_SHOT", "best_round", "capped", "goes_on", "new_right", "sample_solutions"]
+__all__ = [
+    "ONE_SHOT",
+    "best_round",
+    "capped",
+    "first_answer",
+    "goes_on",
+    "new_right",
+    "sample_solutions",
+]
 
 Steps = tuple[str, ...]
 
@@ -75,7 +83,7 @@ def sample_solutions(
             graded_solution(
                 task,
                 problem,
-                _first_answer(completion, layouts[problem.id].steps) if prompted else completion,
+                first_answer(completion, layouts[problem.id].steps) if prompted else completion,
                 solution_id=f"{stage}/{problem.id}/{k}",
                 source=source,
                 temperature=params.temperature,
@@ -144,7 +152,7 @@ def best_round(dev_accuracy: Sequence[float]) -> int:
     return max(range(len(dev_accuracy)), key=lambda i: (dev_accuracy[i], -i))
 
 
-def _first_answer(completion: Completion, steps: StepFormat) -> Completion:
+def first_answer(completion: Completion, steps: StepFormat) -> Completion:
     """The completion up to the end of its first answer line, after thoughts that are kept apart. A
     base that was not fine-tuned goes on to write the next question.
     """

@@ -39,6 +39,7 @@ STUDIES: Mapping[str, str] = MappingProxyType(
         "processbench": "glore.studies.processbench:STUDY",
         "rerank": "glore.studies.rerank:STUDY",
         "rise": "glore.studies.rise:STUDY",
+        "rl-refinement": "glore.studies.rl_refinement:STUDY",
         "self-filter": "glore.studies.self_filter:STUDY",
         "shepherd": "glore.studies.shepherd:STUDY",
         "value": "glore.studies.value:STUDY",
