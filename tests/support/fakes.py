@@ -39,13 +39,18 @@ class FunctionEngine(Closable):
             self.requests.append(request)
             self.n_drawn += len(request.seeds)
             texts = [(seed, self._answer(request, seed)) for seed in request.seeds]
-            result = Result(
-                request,
-                tuple(Completion(text, len(text.split()) + 1, "eos", seed) for seed, text in texts),
-            )
+            result = Result(request, tuple(_completion(request, *pair) for pair in texts))
             if follow_up is not None:
                 todo.extend(follow_up(result))
             yield result
+
+
+def _completion(request: Request, seed: int, text: str) -> Completion:
+    """Tokens are words; the letters, where token ids are asked for."""
+    if not request.params.token_ids:
+        return Completion(text, len(text.split()) + 1, "eos", seed)
+    ids = (*map(ord, text), 0)
+    return Completion(text, len(ids), "eos", seed, token_ids=ids)
 
 
 class LastLineTask:

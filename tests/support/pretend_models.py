@@ -15,6 +15,7 @@ import glore.engines.local.scorer
 import glore.engines.open
 import glore.stages.common
 import glore.training.finetune
+import glore.training.ppo.update
 from glore.config import EngineSettings, RunConfig
 from glore.engines.lifetime import Closable
 from glore.engines.protocol import Engine, Request
@@ -24,6 +25,8 @@ from glore.step_head import BINARY, StepHead
 from glore.step_layouts.parts import StepLayout
 from glore.step_layouts.question import QuestionScored
 from glore.training.examples import TrainReport
+from glore.training.ppo.episodes import Episode, PolicyTokens
+from glore.training.ppo.update import UpdateReport
 from glore.training.training_setup import TrainingSetup
 from support.fakes import FunctionEngine, LastLineTask, problem
 
@@ -63,6 +66,8 @@ class World:
         self.trained: dict[str, list[object]] = {}
         self.bases: dict[str, str] = {}
         self.heads: dict[str, StepHead] = {}
+        self.updates: list[tuple[str, int, list[Episode]]] = []
+        """Of PPO: name of the reference, round, episodes."""
         self.opened: Counter[str] = Counter()
         self.engines: dict[str, list[FunctionEngine]] = {}
         self.dress: Callable[[str], str] = lambda text: text
@@ -84,6 +89,28 @@ class World:
         return TrainReport(
             n_rows=len(examples), n_dropped=0, n_tokens=10, n_steps=1, final_loss=0.5, seconds=0.0
         )
+
+    def update(
+        self,
+        episodes: Sequence[Episode],
+        policy: Path,
+        reference: Path,
+        target: Path,
+        settings: object,
+        *,
+        round_: int,
+        seed: int,
+        device: str,
+    ) -> UpdateReport:
+        self.updates.append((reference.name, round_, list(episodes)))
+        (target / "model").mkdir(parents=True, exist_ok=True)
+        (target / "model" / "model.txt").write_text("model")
+        return UpdateReport(0.1 * round_, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1, 10)
+
+    def save_last(self, folder: Path, target: Path, *_: object) -> None:
+        assert (folder / "model.txt").is_file(), "the last round's policy is still there"
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "model.txt").write_text(target.name)
 
     def engine(
         self, model: str | Path, settings: EngineSettings, *, logs_warning: bool = True
@@ -137,6 +164,11 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(glore.training.finetune, "train_step_classifier", world.train)
     monkeypatch.setattr(glore.training.finetune, "train_contrastive", world.train)
     monkeypatch.setattr("glore.models.load_tokenizer", lambda path: None)
+    monkeypatch.setattr(glore.training.ppo.update, "update_policy", world.update)
+    monkeypatch.setattr(glore.training.ppo.update, "save_last", world.save_last)
+    letters = lambda _, ids: "".join(chr(i) for i in ids if i)  # noqa: E731
+    monkeypatch.setattr(PolicyTokens, "prompt", lambda _, segments: (1, 2))
+    monkeypatch.setattr(PolicyTokens, "text", letters)
     return world
 
 

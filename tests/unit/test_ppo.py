@@ -4,9 +4,12 @@ a reward that goes up.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,12 +17,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glore.config import RunConfig
 from glore.engines.local.engine import TorchEngine
-from glore.engines.protocol import Request, SamplingParams
+from glore.engines.protocol import Engine, Request, SamplingParams
+from glore.pipeline import StageContext
+from glore.progress import SilentProgress
 from glore.prompts import LINES, StepFormat
 from glore.seeds import stable_seed
+from glore.stages.policy_gradient import RoundStats, draw, in_turns, train_ppo
 from glore.training.ppo.advantages import advantages_and_returns, penalised, whitened
-from glore.training.ppo.episodes import Episode, at_the_end, at_the_steps, step_ends
+from glore.training.ppo.episodes import (
+    Episode,
+    PolicyTokens,
+    at_the_end,
+    at_the_steps,
+    step_ends,
+)
 from glore.training.ppo.loss import clipped_share, policy_loss, value_loss
 from glore.training.ppo.policy import Policy, batch_of
 from glore.training.ppo.settings import PpoSettings
@@ -197,7 +210,7 @@ def saved(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def round_of(folder: Path, number: int, samples: int = 12) -> list[Episode]:
+def round_of(folder: Path, number: int, samples: int = 16) -> list[Episode]:
     """Drawn by an engine; every token of the upper half of the vocabulary earns 1."""
     params = SamplingParams(max_new_tokens=6, token_ids=True)
     requests = [
@@ -229,7 +242,7 @@ def _engine_settings() -> object:
 
 
 HOW = PpoSettings(
-    rounds=6, minibatch=16, epochs=3, learning_rate=3e-3, kl=0.0, value_learning_rate=1e-2
+    rounds=4, minibatch=16, epochs=2, learning_rate=6e-3, kl=0.0, value_learning_rate=1e-2
 )
 
 
@@ -262,7 +275,7 @@ def test_a_round_again_writes_the_same_bytes(tmp_path: Path) -> None:
     # The state goes on: AdamW has counted the steps of both rounds.
     _, optimizer, _ = load_policy(tmp_path / "a" / "round-1", HOW, "cpu")
     steps = {float(state["step"]) for state in optimizer.state.values()}
-    assert steps == {2 * 3 * math.ceil(4 * 12 / 16)}
+    assert steps == {2 * 2 * math.ceil(4 * 16 / 16)}
 
 
 def test_a_round_without_advantages_changes_nothing_but_the_value(tmp_path: Path) -> None:
@@ -272,6 +285,90 @@ def test_a_round_without_advantages_changes_nothing_but_the_value(tmp_path: Path
     drawn = [(np.zeros(2), np.zeros(2), np.zeros(2))] * 4
     targets, _ = targets_of(episodes, drawn, [np.zeros(2)] * 4, HOW)
     learned = learn(policy, optimizer, episodes, targets, HOW, 0, 0, 0)
-    assert learned["gradient"] == 0
+    assert learned.gradient == 0
     for name, p in policy.model.named_parameters():
         assert torch.equal(p, before[name])
+
+
+class Killed(BaseException):
+    """Stands for a kill."""
+
+
+def stage(folder: Path, start: Path) -> StageContext:
+    config = RunConfig.model_validate(
+        {"name": "t", "runs_dir": str(folder), "student": {"max_new_tokens": 8}}
+    )
+    made = {"start": start, "better": folder / "models" / "better"}
+    (folder / "stage").mkdir(parents=True, exist_ok=True)
+    return StageContext(
+        config,
+        name="better",
+        run_dir=folder,
+        folder=folder / "stage",
+        inputs={},
+        models=made,
+        makes=("better",),
+        progress=SilentProgress(),
+    )
+
+
+def play_stage(folder: Path, start: Path, killed_at: str = "") -> list[RoundStats]:
+    """Three rounds of a stage; killed in an update or in a drawing where asked."""
+    how = PpoSettings(rounds=3, prompts=3, samples=4, minibatch=8, learning_rate=1e-3)
+    tokens = PolicyTokens(start)
+    with contextlib.closing(stage(folder, start)) as ctx:
+
+        def play(engine: Engine, r: int, prompts: Sequence[str]) -> list[Episode]:
+            if killed_at == f"draw{r}":
+                raise Killed
+            found = draw(ctx, engine, {p: (p,) for p in prompts}, how, r)
+            return [
+                Episode(
+                    *(f"{p}/{k}", p, "solution", tokens.prompt((p,)), c.token_ids),
+                    *(at_the_end(c.n_tokens, float(c.token_ids[0] >= 30)), "right", "", False, 1),
+                )
+                for p, completions in found.items()
+                for k, c in enumerate(completions)
+            ]
+
+        items = in_turns(ctx, [f"w{i} w7" for i in range(20, 25)], str, how.prompts)
+        if killed_at.startswith("update"):
+            before = ctx.once
+
+            def once(name: str, work: Callable[[], None]) -> None:
+                def cut() -> None:
+                    work()
+                    if name == killed_at:
+                        raise Killed  # the policy is on the disk, the mark is not
+
+                before(name, cut)
+
+            ctx.once = once  # type: ignore[method-assign]
+        return train_ppo(ctx, "better", start, how, items, play)
+
+
+def test_a_killed_stage_goes_on_and_writes_the_same_bytes(tmp_path: Path) -> None:
+    start = saved(tmp_path / "start")
+    whole = play_stage(tmp_path / "whole", start)
+    for killed_at in ("draw1", "update001", "update002"):
+        folder = tmp_path / killed_at
+        with pytest.raises(Killed):
+            play_stage(folder, start, killed_at)
+        assert play_stage(folder, start) == whole
+        for name in ("models/better/model.safetensors", "models/better/README.md"):
+            assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert [s.round for s in whole] == [1, 2, 3]
+    assert whole[0].kl == pytest.approx(0, abs=1e-5), "the first policy is the reference"
+    assert whole[2].kl != pytest.approx(0, abs=1e-5)
+    assert [p.name for p in (tmp_path / "whole/stage/work").iterdir()] == ["round002"]
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 6))
+def test_all_items_have_their_turn_before_one_has_two(n_items: int, n: int, rounds: int) -> None:
+    ctx = SimpleNamespace(seed=1, name="s")
+    items = in_turns(ctx, [f"i{k}" for k in range(n_items)], str, n)  # type: ignore[arg-type]
+    found = [items(r) for r in range(rounds)]
+    assert all(len(set(f)) == len(f) <= n for f in found)
+    if n_items % n == 0:
+        counts = Counter(i for f in found for i in f)
+        assert max(counts.values()) - min(counts.get(f"i{k}", 0) for k in range(n_items)) <= 1

@@ -12,8 +12,8 @@ at most L + 1 rows.
 
 Measured: hard and soft, N from 1 to the run's K, all, half and a quarter of the labelled solutions;
 labels against the exact truth, step accuracy, reranking by minimum, product, mean and last. Fewer
-completers are the first ones of the K that were drawn. Left out: the second half of the paper, the
-step-by-step policy gradient with these rewards.
+completers are the first ones of the K that were drawn. The second half of the paper, PPO with these
+rewards, is `glore.studies.step_policy`; `policy=false` leaves it out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from glore.config import RunConfig
+from glore.config import RunConfig, Settings
 from glore.pipeline import Stage, StageContext
 from glore.records import PrefixTrials, Solution, StepLabels
 from glore.report.charts import Chart
@@ -43,6 +43,12 @@ from glore.studies.judging import (
 )
 from glore.studies.measured import Measured, dot_chart, number, pivot, read_measured, share
 from glore.studies.paired import question_index
+from glore.studies.step_policy import (
+    ShepherdSettings,
+    policy_charts,
+    policy_stages,
+    policy_tables,
+)
 from glore.studies.study import Study
 
 __all__ = ["STUDY", "Variant", "counts_of", "hard_labels", "soft_labels", "variants"]
@@ -266,11 +272,25 @@ def _charts(config: RunConfig, folder: Path) -> list[Chart]:
     ]
 
 
-STUDY = Study(
-    "shepherd",
-    "Math-Shepherd's hard and soft step labels by completers and number of labels, against the "
-    "SORM's (arXiv 2312.08935).",
-    _stages,
-    _tables,
-    _charts,
-)
+def _study(settings: Settings) -> Study:
+    assert isinstance(settings, ShepherdSettings)
+    more = settings.policy
+    return Study(
+        "shepherd",
+        "Math-Shepherd's hard and soft step labels by completers and number of labels, against the "
+        "SORM's; PPO with their rewards (arXiv 2312.08935).",
+        lambda config: (*_stages(config), *(policy_stages(settings) if more else ())),
+        lambda config, folder: [
+            *_tables(config, folder),
+            *(policy_tables(folder) if more else ()),
+        ],
+        lambda config, folder: [
+            *_charts(config, folder),
+            *(policy_charts(folder) if more else ()),
+        ],
+        settings=settings,
+        build=_study,
+    )
+
+
+STUDY = _study(ShepherdSettings())

@@ -243,7 +243,7 @@ def findings(folder: Path) -> list[str]:
         d, accuracy = gains[0], find(found, TABLE, way, "right")
         difference = Difference(d.value, d.low, d.high, d.n, d.gained, d.lost, d.p)
         said.append(
-            f"{way}: {percent(estimate_of(accuracy))} % right, {points(difference)} points against the "
-            f"drafts; {percent(estimate_of(copies[0]))} % copies."
+            f"{way}: {percent(estimate_of(accuracy))} % right, {points(difference)} points against "
+            f"the drafts; {percent(estimate_of(copies[0]))} % copies."
         )
     return said

@@ -40,7 +40,8 @@ def batch_of(episodes: Sequence[Episode], pad_id: int, device: str = "cpu") -> B
     lengths = [len(e.prompt_ids) + len(e.response_ids) for e in episodes]
     width = max(lengths)
     ids_BT = np.full((len(episodes), width), pad_id, dtype=np.int64)
-    places, drawn = [], []
+    places: list[int] = []
+    drawn: list[int] = []
     for row, (e, length) in enumerate(zip(episodes, lengths, strict=True)):
         ids_BT[row, :length] = (*e.prompt_ids, *e.response_ids)
         start = row * width + len(e.prompt_ids) - 1

@@ -12,9 +12,9 @@ __all__ = ["PpoSettings"]
 class PpoSettings(Settings):
     """How a policy is improved."""
 
-    rounds: int = Field(12, ge=1, le=999)
+    rounds: int = Field(10, ge=1, le=999)
     """Times that completions are drawn and learned from."""
-    prompts: int = Field(128, ge=1)
+    prompts: int = Field(64, ge=1)
     """Prompts of a round, other ones in every round as far as there are."""
     samples: int = Field(2, ge=1)
     """Completions of a prompt."""
@@ -24,8 +24,10 @@ class PpoSettings(Settings):
     """Passes over the completions of a round."""
     minibatch: int = Field(32, ge=1)
     """Completions of an optimiser step."""
-    learning_rate: float = Field(1e-4, gt=0)
-    """Of AdamW at the beginning."""
+    learning_rate: float = Field(3e-4, gt=0)
+    """Of AdamW at the beginning. The default is for a million weights; 1e-5 suits a pretrained
+    model.
+    """
     min_learning_rate_ratio: float = Field(0.01, ge=0, le=1)
     """The cosine ends at this share of it (App. C: 5e-5 → 5e-7)."""
     value_learning_rate: float = Field(1e-3, gt=0)

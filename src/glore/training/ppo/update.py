@@ -9,6 +9,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +32,15 @@ from glore.training.ppo.policy import Policy, Read, batch_of
 from glore.training.ppo.settings import PpoSettings
 from glore.training.ppo.state import is_finite, load_policy, save_policy
 
-__all__ = ["Targets", "UpdateReport", "learn", "save_last", "targets_of", "update_policy"]
+__all__ = [
+    "Learned",
+    "Targets",
+    "UpdateReport",
+    "learn",
+    "save_last",
+    "targets_of",
+    "update_policy",
+]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,6 +79,16 @@ class Targets:
     returns: Floats
 
 
+class Learned(NamedTuple):
+    """The fields of the report that the minibatches measure."""
+
+    clipped: float
+    policy_loss: float
+    value_loss: float
+    gradient: float
+    n_steps: int
+
+
 def update_policy(
     episodes: Sequence[Episode],
     policy: Path,
@@ -102,7 +121,9 @@ def update_policy(
         )
     save_policy(found, optimizer, tokenizer, target)
     n_tokens = sum(len(e.prompt_ids) + len(e.response_ids) for e in episodes)
-    return dataclasses.replace(report, **learned, n_tokens=n_tokens * (settings.epochs + 2))
+    return dataclasses.replace(
+        report, **learned._asdict(), n_tokens=n_tokens * (settings.epochs + 2)
+    )
 
 
 def save_last(
@@ -202,8 +223,8 @@ def learn(
     round_: int,
     seed: int,
     device: str = "cpu",
-) -> dict[str, float | int]:
-    """A few epochs of minibatches; returns the last fields of the report by name."""
+) -> Learned:
+    """A few epochs of minibatches."""
     n_steps = settings.epochs * math.ceil(len(episodes) / settings.minibatch)
     trained = list(policy.model.parameters())
     sums = dict.fromkeys(("clipped", "policy_loss", "value_loss", "gradient"), 0.0)
@@ -229,7 +250,7 @@ def learn(
         sums["policy_loss"] += float(loss.detach())
         sums["value_loss"] += float(of_value.detach())
         sums["gradient"] += float(norm)
-    return {**{name: total / n_steps for name, total in sums.items()}, "n_steps": n_steps}
+    return Learned(n_steps=n_steps, **{name: total / n_steps for name, total in sums.items()})
 
 
 def _minibatches(
