@@ -46,11 +46,11 @@ class FunctionEngine(Closable):
 
 
 def _completion(request: Request, seed: int, text: str) -> Completion:
-    """Tokens are words; the letters, where token ids are asked for."""
-    if not request.params.token_ids:
+    """Tokens are words; the letters, where log-probabilities are asked for."""
+    if not request.params.logprobs:
         return Completion(text, len(text.split()) + 1, "eos", seed)
     ids = (*map(ord, text), 0)
-    return Completion(text, len(ids), "eos", seed, token_ids=ids)
+    return Completion(text, len(ids), "eos", seed, (-1.0,) * len(ids), ids)
 
 
 class LastLineTask:

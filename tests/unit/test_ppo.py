@@ -212,7 +212,7 @@ def saved(folder: Path, seed: int = 0) -> Path:
 
 def round_of(folder: Path, number: int, samples: int = 16) -> list[Episode]:
     """Drawn by an engine; every token of the upper half of the vocabulary earns 1."""
-    params = SamplingParams(max_new_tokens=6, token_ids=True)
+    params = SamplingParams(max_new_tokens=6, logprobs=True)
     requests = [
         Request(
             f"r{i}",
@@ -227,8 +227,8 @@ def round_of(folder: Path, number: int, samples: int = 16) -> list[Episode]:
         return [
             episode(
                 tokenizer("".join(r.request.segments))["input_ids"],
-                c.token_ids,
-                [float(token >= 30) for token in c.token_ids],
+                c.tokens,
+                [float(token >= 30) for token in c.tokens],
             )
             for r in sorted(engine.run(requests), key=lambda r: r.request.id)
             for c in r.completions
@@ -324,8 +324,8 @@ def play_stage(folder: Path, start: Path, killed_at: str = "") -> list[RoundStat
             found = draw(ctx, engine, {p: (p,) for p in prompts}, how, r)
             return [
                 Episode(
-                    *(f"{p}/{k}", p, "solution", tokens.prompt((p,)), c.token_ids),
-                    *(at_the_end(c.n_tokens, float(c.token_ids[0] >= 30)), "right", "", False, 1),
+                    *(f"{p}/{k}", p, "solution", tokens.prompt((p,)), c.tokens),
+                    *(at_the_end(c.n_tokens, float(c.tokens[0] >= 30)), "right", "", False, 1),
                 )
                 for p, completions in found.items()
                 for k, c in enumerate(completions)

@@ -35,6 +35,7 @@ __all__ = [
     "draw",
     "in_turns",
     "ppo_tokens",
+    "read_episodes",
     "read_rounds",
     "train_ppo",
 ]
@@ -135,7 +136,7 @@ def draw(
     params = SamplingParams(
         temperature=settings.temperature,
         max_new_tokens=ctx.config.student.max_new_tokens,
-        token_ids=True,
+        logprobs=True,
     )
     n = settings.samples if samples is None else samples
     requests = [
@@ -178,7 +179,7 @@ def train_ppo(
         ) -> list[Episode]:
             return play(engine(), r, chosen)
 
-        part = f"round{r:03}"
+        part = _part(r)
         episodes = ctx.sharded(
             items(r), shard_size(settings.samples), shard, Episode, part, unit="prompts"
         )
@@ -189,7 +190,7 @@ def train_ppo(
         def update(
             r: int = r, policy: Path = policy, episodes: Sequence[Episode] = tuple(episodes)
         ) -> None:
-            _update(ctx, episodes, policy, Path(start), work / f"round{r:03}", settings, r)
+            _update(ctx, episodes, policy, Path(start), work / _part(r), settings, r)
 
         ctx.once(f"update{r:03}", update)
         if policy != Path(start):
@@ -206,8 +207,23 @@ def read_rounds(ctx: StageContext, stage: str) -> list[RoundStats]:
     return ctx.read(stage, RoundStats, ROUNDS)
 
 
+def read_episodes(ctx: StageContext, stage: str, r: int) -> list[Episode]:
+    """The episodes of round r (0-based) of that stage; of its last kind: refinements, where drafts
+    are drawn too.
+    """
+    return _last_kind(ctx.read(stage, Episode, _part(r)))
+
+
 def _stats(r: int) -> str:
     return f"stats{r:03}"
+
+
+def _part(r: int) -> str:
+    return f"round{r:03}"
+
+
+def _last_kind(episodes: Sequence[Episode]) -> list[Episode]:
+    return [e for e in episodes if e.kind == episodes[-1].kind]
 
 
 def _update(
@@ -246,8 +262,7 @@ def _update(
 
 
 def _statistics(episodes: Sequence[Episode], r: int, report: UpdateReport) -> RoundStats:
-    last = episodes[-1].kind
-    own = [e for e in episodes if e.kind == last]
+    own = _last_kind(episodes)
     wrong = [e for e in own if e.draft_correct == "wrong"]
     right = [e for e in own if e.draft_correct == "right"]
     measured = {

@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -49,12 +49,11 @@ from glore.stages.policy_gradient import (
     draw,
     in_turns,
     ppo_tokens,
-    read_rounds,
     train_ppo,
 )
-from glore.statistics import Estimate, wilson
 from glore.studies.measured import Measured, line_chart, number, pivot, read_measured, share
 from glore.studies.paired import differences, estimate, question_index, right
+from glore.studies.ppo_rounds import round_curves, round_rows
 from glore.tasks.protocol import Task
 from glore.training.ppo.episodes import Episode, PolicyTokens, at_the_end, at_the_steps, step_ends
 from glore.training.ppo.settings import PpoSettings
@@ -129,7 +128,7 @@ class _Players:
             (p, self._graded(task, p, c, k), c)
             for p in problems
             for k, c in enumerate(found[p.id])
-            if c.token_ids
+            if c.tokens
         ]
         if not self.policy.judge:
             made = [m for m in made if m[1].correct != "unknown"]
@@ -140,7 +139,7 @@ class _Players:
                 problem_id=p.id,
                 kind="solution",
                 prompt_ids=self.tokens.prompt(prompts[p.id]),
-                response_ids=c.token_ids or (),
+                response_ids=c.tokens or (),
                 rewards=paid,
                 correct=s.correct,
                 draft_correct="",
@@ -179,7 +178,7 @@ class _Players:
             if kind == "end" or not scores:
                 found.append(at_the_end(c.n_tokens, scores[-1] if scores else 0.0))
                 continue
-            ends = step_ends(c.token_ids or (), self.tokens.text, self.layout.steps)
+            ends = step_ends(c.tokens or (), self.tokens.text, self.layout.steps)
             # Text that is cut, or dropped as no text, can hold more steps than the solution has.
             ends = [*ends, *(c.n_tokens - 1 for _ in scores)][: len(scores)]
             rewards = minimum_rewards(scores) if kind == "minimum" else scores
@@ -287,28 +286,14 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _by_round(ctx: StageContext) -> list[Measured]:
-    found: list[Measured] = []
-    for p in POLICIES:
-        rounds = read_rounds(ctx, p.model)
-        for s in dict.fromkeys((rounds[0], rounds[-1])):
-            row = (p.about, f"{s.round}")
-            columns: Mapping[str, float] = {
-                "reward": s.reward,
-                "right, %": 100 * s.right,
-                "steps": s.n_steps,
-                "tokens": s.n_tokens,
-                "KL": s.kl,
-                "entropy": s.entropy,
-                "value explains": s.explained,
-            }
-            found += [number(ROUNDS, row, name, value) for name, value in columns.items()]
-        for s in rounds:
-            at = float(s.round)
-            found += [
-                share(CURVES, p.about, "right", wilson(round(s.right * s.n), s.n), at),
-                share(CURVES, p.about, "reward", Estimate(s.reward, None, None, s.n), at),
-            ]
-    return found
+    return [
+        m
+        for p in POLICIES
+        for m in (
+            *round_rows(ctx, ROUNDS, p.model, p.about, ("right",)),
+            *round_curves(ctx, CURVES, p.model, p.about),
+        )
+    ]
 
 
 def policy_tables(folder: Path) -> list[TableView]:
@@ -352,14 +337,15 @@ def policy_charts(folder: Path) -> list[Chart]:
             found,
             CURVES,
             f"Math-Shepherd · PPO by round: {title}",
-            "Solutions of training questions that the policy drew in each round." + more,
+            "Solutions of training questions that the policy drew in each round. Bands: 95 % "
+            "intervals.",
             "round",
             label,
             id=f"{CURVES}-{column}",
             column=column,
         )
-        for column, title, label, more in (
-            ("right", "right answers", "right, %", " Bands: 95 % intervals."),
-            ("reward", "mean reward", "mean reward, hundredths", ""),
+        for column, title, label in (
+            ("right", "right answers", "right, %"),
+            ("reward", "mean reward", "mean reward, hundredths"),
         )
     ]

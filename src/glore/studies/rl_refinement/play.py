@@ -93,7 +93,7 @@ class Players:
             for k, c in enumerate(found[d.id])
         ]
         self.ctx.count(unknown=sum(s.correct == "unknown" for _, s, _ in made))
-        return [(d, s, c) for d, s, c in made if s.correct != "unknown" and c.token_ids]
+        return [(d, s, c) for d, s, c in made if s.correct != "unknown" and c.tokens]
 
     def _graded(
         self, task: Task, problem: Problem, completion: Completion, id: str, draft_id: str | None
@@ -150,7 +150,7 @@ class Players:
         prompt: Sequence[str],
         reward: float,
     ) -> Episode:
-        ids = completion.token_ids or ()
+        ids = completion.tokens or ()
         return Episode(
             id=solution.id,
             problem_id=solution.problem_id,

@@ -13,20 +13,19 @@ from glore.pipeline import Stage, StageContext
 from glore.records import Solution
 from glore.report.charts import Chart
 from glore.report.views import TableView, percent, points
-from glore.stages.policy_gradient import RoundStats, read_rounds
-from glore.statistics import Difference, Estimate, wilson
+from glore.statistics import Difference
 from glore.studies.measured import (
     Measured,
     dot_chart,
     estimate_of,
     find,
     line_chart,
-    number,
     pivot,
     read_measured,
     share,
 )
 from glore.studies.paired import differences, estimate, question_index, right
+from glore.studies.ppo_rounds import round_curves, round_rows
 from glore.studies.rl_refinement.settings import (
     EI,
     EI_MODEL,
@@ -51,7 +50,6 @@ CURVE_NAMES = {
     "reward": "mean reward, hundredths",
     "kl": "KL, hundredths of a nat",
 }
-SHARES = ("copied", "right")
 
 
 def results_of(settings: RlRefinementSettings) -> Stage:
@@ -129,36 +127,14 @@ def _changes(
 
 
 def _by_round(ctx: StageContext, trained: Sequence[Variant]) -> list[Measured]:
-    found: list[Measured] = []
-    for v in trained:
-        rounds = read_rounds(ctx, v.model)
-        for stats in (rounds[0], rounds[-1]) if len(rounds) > 1 else rounds:
-            found += _round_row(v.about, stats)
-        for stats in rounds:
-            for name in CURVE_NAMES:
-                value = float(getattr(stats, name))
-                e = (
-                    wilson(round(value * stats.n), stats.n)
-                    if name in SHARES
-                    else Estimate(value, None, None, stats.n)
-                )
-                found.append(share(CURVES, v.about, name, e, float(stats.round)))
-    return found
-
-
-def _round_row(about: str, stats: RoundStats) -> list[Measured]:
-    row = (about, f"{stats.round}")
-    percents = ("right", "fixed", "broken", "copied", "draft_right")
-    names = {"draft_right": "right drafts", "explained": "value explains"}
+    shares = ("right", "fixed", "broken", "copied", "draft_right")
     return [
-        *(
-            number(ROUNDS, row, f"{names.get(name, name)}, %", 100 * float(getattr(stats, name)))
-            for name in percents
-        ),
-        *(
-            number(ROUNDS, row, names.get(name, name), float(getattr(stats, name)))
-            for name in ("reward", "kl", "entropy", "explained", "clipped")
-        ),
+        m
+        for v in trained
+        for m in (
+            *round_rows(ctx, ROUNDS, v.model, v.about, shares),
+            *round_curves(ctx, CURVES, v.model, v.about),
+        )
     ]
 
 
@@ -219,7 +195,7 @@ def charts(folder: Path) -> list[Chart]:
                 CURVES,
                 f"PPO by round: {label.partition(',')[0]}",
                 "Refinements that the policy drew of training drafts in each round."
-                + (" Bands: 95 % intervals." if name in SHARES else ""),
+                + ("" if name == "kl" else " Bands: 95 % intervals."),
                 "round",
                 label,
                 id=f"{CURVES}-{name}",
