@@ -71,6 +71,28 @@ def test_ei_pairs_wrong_samples_with_right_ones_of_their_question(
     assert world.bases["rl_ei"] == world.bases["refiner"]
 
 
+def test_the_prompted_model_sees_one_worked_refinement(studied: tuple[RunConfig, World]) -> None:
+    config, world = studied
+    asked = [
+        r.segments
+        for engine in world.engines["base"]
+        for r in engine.requests
+        if sum("Draft:" in s for s in r.segments) == 2
+    ]
+    assert len(asked) == 8
+    pairs = read(config, "rl_ei_pairs", RefinementPair)
+    heads = {segments[: segments.index("\n") + 1] for segments in asked}
+    assert len(heads) == 1, "the same example for all"
+    (head,) = heads
+    shown = [
+        p
+        for p in pairs
+        if head[-1 - len(p.target_steps) : -1] == tuple(f"{s}\n" for s in p.target_steps)
+    ]
+    assert shown, "a right refinement of the run"
+    assert all(segments[-1] == "Answer:\n" for segments in asked)
+
+
 def test_ppo_learns_from_what_was_drawn_and_what_it_earned(
     studied: tuple[RunConfig, World],
 ) -> None:

@@ -16,7 +16,8 @@ from glore.solutions import by_problem
 from glore.stages import build_stages
 from glore.studies import find_study, run_study
 from glore.studies.measured import find, read_measured
-from glore.studies.step_policy import POLICIES, minimum_rewards
+from glore.studies.step_policy.play import minimum_rewards
+from glore.studies.step_policy.settings import POLICIES
 from glore.studies.study import configured
 from support.pretend_models import World, config_of, pretend
 

@@ -46,6 +46,7 @@ from glore.studies.paired import question_index
 from glore.studies.step_policy import (
     ShepherdSettings,
     policy_charts,
+    policy_results,
     policy_stages,
     policy_tables,
 )
@@ -279,7 +280,10 @@ def _study(settings: Settings) -> Study:
         "shepherd",
         "Math-Shepherd's hard and soft step labels by completers and number of labels, against the "
         "SORM's; PPO with their rewards (arXiv 2312.08935).",
-        lambda config: (*_stages(config), *(policy_stages(settings) if more else ())),
+        lambda config: (
+            *_stages(config),
+            *((*policy_stages(settings), policy_results) if more else ()),
+        ),
         lambda config, folder: [
             *_tables(config, folder),
             *(policy_tables(folder) if more else ()),

@@ -2,7 +2,7 @@
 
 Four ways to refine a draft globally, all on the same test drafts:
 
-- prompted: the base model, with one worked refinement in its prompt;
+- prompted: the base model (or the student), with one worked refinement in its prompt;
 - EI: fine-tuned as the run's refiner is, on pairs of a wrong and a right sample of one question;
 - PPO: the student, rewarded with 1[R right] − 1[D right] for its refinement R of a draft D;
 - PPO with the ORM: rewarded with max(that, ORM(R) − ORM(D)).

@@ -16,6 +16,8 @@ class RlRefinementSettings(PpoSettings):
 
     variants: bool = True
     """Whether the variants of PPO are trained, too."""
+    prompted: Literal["base", "student"] = "base"
+    """The model that is prompted. A run with `keep: final` may have no base any more."""
 
 
 class Variant(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 
 from glore.config import RunConfig
 from glore.engines.protocol import Request, SamplingParams
@@ -59,7 +60,13 @@ SHOT = (
 def refinement_stages(config: RunConfig, settings: RlRefinementSettings) -> tuple[Stage, ...]:
     """All of them but the results, in order."""
     trained = variants(settings)
-    return (ei_pairs, ei, prompted, *(_ppo(v, settings) for v in trained), _tested(trained))
+    return (
+        ei_pairs,
+        ei,
+        _prompted(settings),
+        *(_ppo(v, settings) for v in trained),
+        _tested(trained),
+    )
 
 
 @declare(
@@ -137,7 +144,7 @@ def _ppo(variant: Variant, settings: RlRefinementSettings) -> Stage:
         opens=lambda _: (start, *judges),
         estimate=lambda c: ppo_tokens(c, settings, 3 if variant.draws_drafts else 2),
         checks=(check_engine, check_policy_engine),
-        own={**settings.model_dump(exclude={"variants"}), **variant._asdict()},
+        own={**settings.model_dump(exclude={"variants", "prompted"}), **variant._asdict()},
     )
 
 
@@ -171,21 +178,26 @@ def _one_shot(
     return layout.refine(f"{lines}\n\n{question}", draft, mark)
 
 
-@declare(
-    PROMPTED_STAGE,
-    inputs=("base", "test_drafts", PAIRS),
-    reads=("refiner.global_mark", *SAMPLING),
-    uses=TRAINING,
-    opens=base_opened,
-    estimate=draft_tokens,
-    checks=(check_engine,),
-)
-def prompted(ctx: StageContext) -> None:
-    """Greedy refinements of the test drafts by the base model, with one worked refinement in the
+def _prompted(settings: RlRefinementSettings) -> Stage:
+    by_base = settings.prompted == "base"
+    return Stage(
+        PROMPTED_STAGE,
+        lambda ctx: _prompt(ctx, base_model(ctx) if by_base else ctx.model_dir("student")),
+        inputs=("base" if by_base else "student", "test_drafts", PAIRS),
+        reads=("refiner.global_mark", *SAMPLING),
+        uses=TRAINING,
+        opens=base_opened if by_base else lambda _: ("student",),
+        estimate=draft_tokens,
+        checks=(check_engine,),
+        own={} if by_base else {"prompted": settings.prompted},
+    )
+
+
+def _prompt(ctx: StageContext, model: str | Path) -> None:
+    """Greedy refinements of the test drafts by this model, with one worked refinement in the
     prompt.
     """
-    base = base_model(ctx)
-    engine, layout, task = lazy_engine(ctx, base), layout_of(ctx, base), task_of(ctx)
+    engine, layout, task = lazy_engine(ctx, model), layout_of(ctx, model), task_of(ctx)
     shot, mark, problems = shot_of(ctx), global_mark(ctx), problems_by_id(ctx, "test")
     params = SamplingParams(temperature=0.0, max_new_tokens=ctx.config.student.max_new_tokens)
 
@@ -217,7 +229,7 @@ def prompted(ctx: StageContext) -> None:
 
     drafts = [d for d in ctx.read("test_drafts", Solution) if d.steps]
     ctx.sharded(drafts, shard_size(1), work, Solution, unit="drafts")
-    ctx.release(model_name(base))
+    ctx.release(model_name(model))
 
 
 def _tested(trained: tuple[Variant, ...]) -> Stage:

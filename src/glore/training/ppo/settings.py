@@ -22,9 +22,9 @@ class PpoSettings(Settings):
     """Of the policy: it draws at this temperature, and its log-probabilities are those of it."""
     epochs: int = Field(2, ge=1)
     """Passes over the completions of a round."""
-    minibatch: int = Field(32, ge=1)
+    minibatch: int = Field(64, ge=1)
     """Completions of an optimiser step."""
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(1e-4, gt=0)
     """Of AdamW at the beginning. The default is for a million weights; 1e-5 suits a pretrained
     model.
     """
@@ -38,7 +38,7 @@ class PpoSettings(Settings):
     """What a nat of divergence from the reference costs, in units of the reward."""
     discount: float = Field(1.0, gt=0, le=1)
     """γ, per token."""
-    gae: float = Field(0.95, ge=0, le=1)
+    gae: float = Field(1.0, ge=0, le=1)
     """λ: 1 takes whole returns, 0 trusts the value after one token."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Longer gradients are shortened to this norm."""
