@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from glore.engines.protocol import Completion, Engine
+from glore.evaluation.inputs import ORM
 from glore.pipeline import StageContext
 from glore.prompts import PromptLayout
 from glore.records import Problem, Solution
@@ -20,7 +21,6 @@ from glore.training.ppo.episodes import Episode, PolicyTokens, at_the_end
 __all__ = ["Players", "global_mark"]
 
 Scorer = Callable[[Sequence[tuple[str, tuple[str, ...]]]], list[tuple[float, ...]]]
-ORM = "orm"
 
 
 def global_mark(ctx: StageContext) -> int | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from glore.config import RunConfig
 from glore.engines.protocol import Request, SamplingParams
 from glore.errors import RunError
+from glore.evaluation.inputs import ORM
 from glore.how import global_pairs
 from glore.pipeline import Stage, StageContext, declare
 from glore.prompts import PromptLayout
@@ -33,7 +34,7 @@ from glore.stages.policy_gradient import check_policy_engine, in_turns, ppo_toke
 from glore.stages.refining import refiner_opened, train_refiner
 from glore.student import first_answer
 from glore.studies.rise.turns import answer_again
-from glore.studies.rl_refinement.play import ORM, Players, global_mark
+from glore.studies.rl_refinement.play import Players, global_mark
 from glore.studies.rl_refinement.settings import (
     EI_MODEL,
     RlRefinementSettings,
