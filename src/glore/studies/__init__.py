@@ -11,6 +11,8 @@ judging       reward models of a study side by side
 refining      refinements from given marks, with the run's refiner or one of the study
 full_counts   all K rollouts at every step
 error_kinds   what kind of error a step has
+ppo_rounds    rounds of PPO as numbers
+step_policy   PPO with step rewards, the second half of `shepherd`
 
 Each other module or package here is a study; `STUDIES` names them all.
 """

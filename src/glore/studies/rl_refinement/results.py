@@ -13,9 +13,9 @@ from glore.pipeline import Stage, StageContext
 from glore.records import Solution
 from glore.report.charts import Chart
 from glore.report.views import TableView, percent, points
-from glore.statistics import Difference
 from glore.studies.measured import (
     Measured,
+    difference_in,
     dot_chart,
     estimate_of,
     find,
@@ -216,8 +216,7 @@ def findings(folder: Path) -> list[str]:
         copies = [m for m in found if (m.table, m.row, m.column) == (TABLE, (way,), "copies")]
         if not gains or not copies:
             continue
-        d, accuracy = gains[0], find(found, TABLE, way, "right")
-        difference = Difference(d.value, d.low, d.high, d.n, d.gained, d.lost, d.p)
+        difference, accuracy = difference_in(gains[0]), find(found, TABLE, way, "right")
         said.append(
             f"{way}: {percent(estimate_of(accuracy))} % right, {points(difference)} points against "
             f"the drafts; {percent(estimate_of(copies[0]))} % copies."
