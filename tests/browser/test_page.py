@@ -10,6 +10,7 @@ from glore.config import LabelSettings
 from glore.evaluation import EvaluationOptions, evaluate
 from glore.report.page import RunFacts, StageFacts, render_page
 from support.chromium import Browser, find_chromium
+from support.contrast import contrasts, too_low
 from support.fake_records import fake_inputs
 
 CHROMIUM = find_chromium()
@@ -52,6 +53,25 @@ def test_page_runs_without_complaint_and_fits(browser, page, width):
     assert browser.run("document.documentElement.scrollWidth") <= width
     assert browser.console == []
     assert [r for r in browser.requests if not r.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_can_be_read(browser, page, scheme):
+    browser.open(page, scheme=scheme)
+    is_dark = browser.run("matchMedia('(prefers-color-scheme: dark)').matches")
+    assert is_dark == (scheme == "dark")
+    for n in (0, 1, 2, 3):
+        browser.run(f"document.querySelectorAll('#list button')[{n}].click()")
+        found = contrasts(browser)
+        assert len(found) > 300
+        assert too_low(found) == set()
+
+
+def test_text_that_can_not_be_read_is_found(browser, page):
+    browser.open(page)
+    browser.run("document.querySelector('h1').style.color = '#a0a0a0'")
+    browser.run("document.querySelector('footer').style.opacity = 0.5")
+    assert {c.where for c in too_low(contrasts(browser))} >= {"H1.", "FOOTER."}
 
 
 def test_hostile_text_is_shown_and_not_run(browser, page):

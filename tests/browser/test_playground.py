@@ -22,6 +22,7 @@ from glore.serve.app import create_app
 from glore.serve.playground import Browsed
 from glore.serve.served import Served
 from support.chromium import Browser, find_chromium
+from support.contrast import contrasts, too_low
 from support.fake_records import HOSTILE, fake_inputs
 from support.fakes import FunctionEngine
 from support.live_server import live
@@ -117,10 +118,10 @@ def wait(browser, holds: str, seconds: float = 12) -> None:
         time.sleep(0.05)
 
 
-def opened(browser, url: str, width: int = 1400) -> None:
+def opened(browser, url: str, width: int = 1400, scheme: str = "light") -> None:
     browser.console.clear()
     browser.requests.clear()
-    browser.open(url, width)
+    browser.open(url, width, scheme=scheme)
     wait(browser, "document.querySelectorAll('#list button').length > 0")
 
 
@@ -159,6 +160,21 @@ def test_it_shows_what_was_done_and_fits(browser, url, width):
     assert browser.run("document.title") == "glore playground"
     assert browser.console == []
     assert all(r.startswith((url, "data:")) for r in browser.requests)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_can_be_read(browser, url, models, scheme):
+    """Also with the strongest tints: probabilities 0 and 1, on a mark and on none."""
+    models.sorm.table = dict(zip(DRAFT, (1.0, 0.3, 0.5, 0.0), strict=True))
+    opened(browser, url, scheme=scheme)
+    refine(browser)
+    for where in (0.02, 0.5, 0.98):
+        slide(browser, where=where)
+        found = contrasts(browser)
+        assert len(found) > 100
+        assert too_low(found) == set()
+    browser.run("document.getElementById('problem').textContent = 'an error'")
+    assert too_low(contrasts(browser)) == set()
 
 
 def test_what_changed_is_shown(browser, url):

@@ -1,8 +1,9 @@
 """Every command and every block of code of README.md and docs/ works, in the order of the page.
 
 They are carried out in a folder where the quickstart has run, shrunk to a minute: the recipes are
-those of the repository with a tiny model and few questions. What needs a GPU, a hub, a cluster or
-another program is read instead, and what `glore run` would do there is planned (`--dry-run`).
+those of the repository with a tiny model and few questions. `glore serve` serves that run, and
+`curl` and OpenAI's client ask it. What needs a GPU, a hub, a cluster or another program is read
+instead, and what `glore run` would do there is planned (`--dry-run`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import shutil
 import tomllib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,9 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from glore import load_config, run
-from glore.cli import app
+from glore.cli import app, serve_command
 from glore.config import packaged
+from support.documented_servers import DocumentedServers, make_key
 from support.snippets import PAGES, ROOT, Command, blocks, commands
 
 TINY = """
@@ -45,13 +48,13 @@ refiner: {train: *train}
 evaluation: {samples: 4, bootstrap_samples: 100}
 """
 ELSEWHERE = {
-    *("make", "pip", "ray", "tensorboard", "uvx", "curl", "openssl", "python3", "tar", "vllm"),
+    *("make", "pip", "ray", "tensorboard", "uvx", "python3", "tar", "vllm"),
     *("accelerate", "torchrun", "inspect", "docker", "python"),
 }
 """Programs that are not glore: their lines are read only."""
-NOT_HERE = ("vllm", "trl", "verl", "openai")
-"""Packages, or what they talk to, that code of a page needs: such blocks are compiled only. The
-server's client is tested by tests/end_to_end/test_serve_models.py."""
+NOT_HERE = ("vllm", "trl", "verl")
+"""Packages, or what they talk to, that code of a page needs: such blocks are compiled only."""
+CAN_SERVE = all(importlib.util.find_spec(name) for name in serve_command.NEEDED)
 done: Counter[str] = Counter()
 
 
@@ -160,18 +163,37 @@ def _has(words: list[str], *beginnings: str) -> bool:
     return any(word.startswith(beginnings) for word in words)
 
 
-def carry_out(command: Command) -> str:
+@pytest.fixture(scope="module")
+def servers() -> Iterator[DocumentedServers]:
+    """What `glore serve` on the pages starts, until the module ends."""
+    started = DocumentedServers()
+    yield started
+    started.close()
+
+
+def carry_out(command: Command, servers: DocumentedServers) -> str:
     """Do what a line of a page says → `run`, `dry-run` or `read`."""
     words = [
         re.sub(r"\$\(glore recipes (\S+) --path\)", r"recipes/\1.yaml", w).replace("…/", "data/")
         for w in command.words
     ]
     program = words[0].rpartition("/")[2]
+    if program == "openssl":
+        make_key(words, Path(command.output))
+        return "run"
+    if program == "curl":
+        if not CAN_SERVE:
+            return "read"
+        servers.curl(words)
+        return "run"
     if program != "glore":
         assert program in ELSEWHERE, f"{command.page}: {command.line}"
         _read_elsewhere(words)
         return "read"
     name, arguments = words[1], words[2:]
+    if name == "serve" and CAN_SERVE:
+        servers.start(words, Path.cwd())
+        return "run"
     if name == "serve" or _has(arguments, "engine.kind=", "launch=", "reward.ready."):
         # Another process, package, server, cluster or model: tests of their own.
         group: Any = get_command(app)
@@ -222,13 +244,17 @@ def _read_elsewhere(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda p: p.name)
-def test_every_command_of_a_page_works(page: Path, folder: Path) -> None:
+def test_every_command_of_a_page_works(
+    page: Path, folder: Path, servers: DocumentedServers
+) -> None:
     for command in commands(page):
-        done[f"commands: {carry_out(command)}"] += 1
+        done[f"commands: {carry_out(command, servers)}"] += 1
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
-def test_every_block_of_python_runs(page: Path, folder: Path) -> None:
+def test_every_block_of_python_runs(
+    page: Path, folder: Path, servers: DocumentedServers, capsys: pytest.CaptureFixture[str]
+) -> None:
     shown: dict[str, object] = {"__name__": "shown"}
     for source in blocks(page, "python"):
         code = compile(source, page.name, "exec")
@@ -236,8 +262,17 @@ def test_every_block_of_python_runs(page: Path, folder: Path) -> None:
         if needed & set(NOT_HERE) or "open_engine(folder" in source:
             done["python: compiled"] += 1
             continue
+        if "openai" in needed:
+            if not (CAN_SERVE and importlib.util.find_spec("openai")):
+                done["python: compiled"] += 1
+                continue
+            servers.start(["glore", "serve", "runs/quickstart"], folder)
+            code = compile(servers.here(source), page.name, "exec")
         assert [name for name in needed if importlib.util.find_spec(name) is None] == []
         exec(code, shown)
+        if "openai" in needed:
+            text, _, n_tokens = capsys.readouterr().out.strip().rpartition(" ")
+            assert int(n_tokens) > 0, text
         done["python: run"] += 1
 
 

@@ -76,8 +76,12 @@ class Browser:
         os.close(self._read)
         shutil.rmtree(self._profile, ignore_errors=True)
 
-    def open(self, url: str, width: int = 1400, height: int = 900) -> None:
-        """Load a page at a window size and wait until it has run."""
+    def open(self, url: str, width: int = 1400, height: int = 900, scheme: str = "light") -> None:
+        """Load a page at a window size and wait until it has run. `scheme`: light or dark."""
+        self.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": scheme}],
+        )
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,

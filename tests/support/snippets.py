@@ -15,12 +15,13 @@ _INDENTED = re.compile(r"^    (?:glore) [^\n]*(?:\\\n[^\n]*)*", re.MULTILINE)
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """One command: its words, and what a pipe gives it."""
+    """One command: its words, what a pipe gives it, and the file for its output."""
 
     page: str
     line: str
     words: tuple[str, ...]
     stdin: str = ""
+    output: str = ""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -36,8 +37,8 @@ def blocks(page: Path, language: str) -> list[str]:
 def commands(page: Path) -> list[Command]:
     """Every command of the shell blocks, and of indented lines that begin with `glore`, in order.
 
-    `A && B` are two commands, `echo … |` is the next one's stdin, a backslash joins lines, and what
-    comes after `>` or `#` is left out.
+    `A && B` are two commands, `echo … |` is the next one's stdin, a backslash joins lines, the word
+    after `>` is the output, and what comes after `#` is left out.
     """
     text = page.read_text(encoding="utf-8")
     shown = [*blocks(page, "sh"), *_INDENTED.findall(_FENCE.sub("", text))]
@@ -53,8 +54,11 @@ def commands(page: Path) -> list[Command]:
         for part in _split(words, "&&"):
             *before, last = _split(part, "|")
             stdin = " ".join(before[-1][1:]) if before and before[-1][0] == "echo" else ""
-            kept = last[: last.index(">")] if ">" in last else last
-            found.append(Command(page.name, line, tuple(kept), stdin))
+            kept, output = last, ""
+            if ">" in last:
+                at = last.index(">")
+                kept, output = last[:at], last[at + 1]
+            found.append(Command(page.name, line, tuple(kept), stdin, output))
     return found
 
 

@@ -466,6 +466,16 @@ def test_control_tokens_in_a_question_are_text(client: httpx2.Client, models: Mo
         ({"top_p": 1.5}, 400, "top_p", "from 0 to 1"),
         ({"seed": 2**63}, 400, "seed", "64-bit"),
         ({"stream_options": {}}, 400, "stream_options", "needs stream"),
+        ({"stop": 5}, 400, "stop", "valid string"),
+        ({"stop": ["a", 2]}, 400, "stop", "valid string"),
+        ({"messages": "hi"}, 400, "messages", "valid list"),
+        ({"messages": [{"role": "user", "content": None}]}, 400, "messages.0.content", "string"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            400,
+            "messages.0.content",
+            "text alone",
+        ),
         ({"messages": []}, 400, "messages", "role user"),
         ({"messages": [{"role": "user", "content": " "}]}, 400, "messages", "empty"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, None, "nicode"),
@@ -528,6 +538,14 @@ def test_bodies_that_are_none_of_ours(client: httpx2.Client) -> None:
         error_of(client.post("/v1/completions", content=content, headers=headers), 400)
     error_of(client.post("/v1/completions", content=b"x" * (2**20 + 1)), 413)
     error_of(client.post("/v1/completions", content=iter([b"x" * 2**19] * 3)), 413)
+    for prompt in ([1, 2], [[1, 2]], ["a", 3], 7):
+        error = error_of(client.post("/v1/completions", json={"model": "x", "prompt": prompt}), 400)
+        assert error["param"] == "prompt"
+        assert "token ids are not read" in str(error["message"])
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):  # the second is curl's own
+        answer = client.post("/v1/score", content=b"{}", headers={"Content-Type": kind})
+        assert "Content-Type: application/json" in str(error_of(answer, 400)["message"])
+    assert error_of(client.post("/v1/score", content=b"{", headers=headers), 400)["param"] is None
     error_of(client.get("/v1/nothing"), 404)
     error_of(client.get("/v1/completions"), 405)
 

@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from glore.config.training import TRACKERS
@@ -390,6 +396,30 @@ def test_bf16_and_gradient_checkpointing_learn_nearly_the_same(
 def test_tensorboard_writes_into_the_log_folder(base: Path, tmp_path: Path) -> None:
     train(base, tmp_path, "student", report_to=("tensorboard",), epochs=1)
     assert list((tmp_path / "student-work/log/student").glob("events*"))
+
+
+def test_trackers_are_told_the_run_and_the_model(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """trackio would make up a name, and put every training of every program into one project."""
+    told: list[tuple[str, str | None]] = []
+
+    class Tracker(TrainerCallback):
+        def on_train_begin(self, args: TrainingArguments, *_: object, **__: object) -> None:
+            told.append((args.project, args.run_name))
+
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "trackio", Tracker)
+    train(base, tmp_path, "student", report_to=("trackio",), max_steps=1)
+    setup = TrainingSetup(
+        out_dir=tmp_path / "orm",
+        work_dir=tmp_path / "w",
+        log_dir=tmp_path / "a-run" / "log",
+        seed=1,
+        progress=Recorder(),
+    )
+    settings = tiny.settings(report_to=("trackio",), max_steps=1)
+    train_causal_lm(base, tiny.lm_examples(), settings, setup)
+    assert told == [("glore", "student"), ("glore", "a-run/orm")]
 
 
 def test_errors_are_one_line_and_come_before_training(base: Path, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from glore.errors import shown
 from glore.serve.failures import invalid
@@ -68,6 +69,16 @@ class Message(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
 
+    @field_validator("content", mode="before")
+    @classmethod
+    def _is_text(cls, given: object) -> object:
+        parts = given if isinstance(given, list) else []
+        if any(isinstance(part, dict) and part.get("type") != "text" for part in parts):
+            raise PydanticCustomError(
+                "content", "a message has text alone: a string, or parts of the type 'text'"
+            )
+        return given
+
     @property
     def text(self) -> str:
         """What it says."""
@@ -113,6 +124,18 @@ class CompletionBody(SamplingBody):
         description="For the model student: 0 gives the log-probability of each drawn token; 1 "
         "also that of the likeliest, where that is the drawn one (temperature 0).",
     )
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _is_text(cls, given: object) -> object:
+        is_text = isinstance(given, str) or (
+            isinstance(given, list) and all(isinstance(one, str) for one in given)
+        )
+        if not is_text:
+            raise PydanticCustomError(
+                "prompt", "a prompt is a string or a list of strings; token ids are not read"
+            )
+        return given
 
 
 class ChatBody(SamplingBody):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -37,11 +39,30 @@ async def _api_error(_: Request, error: Exception) -> Response:
 async def _body_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if part != "body")
-    got = "" if first["type"] == "missing" else f", got {shown(first.get('input'), 60)}"
-    what = "the body is not JSON" if first["type"] == "json_invalid" else place[:100] or "the body"
-    found = invalid(place or None, f"{what}: {first['msg'][:200]}{got}")
+    if first["type"] == "json_invalid":
+        found = invalid(None, f"the body is not JSON: {first['msg'][:200]}")
+    elif isinstance(first.get("input"), bytes):
+        found = invalid(None, "the body is sent with the header Content-Type: application/json")
+    else:
+        place = _place(first["type"], first["loc"][1:])
+        got = "" if first["type"] == "missing" else f", got {shown(first.get('input'), 60)}"
+        found = invalid(place or None, f"{place[:100] or 'the body'}: {first['msg'][:200]}{got}")
     return await _api_error(request, found)
+
+
+def _place(kind: str, parts: Sequence[str | int]) -> str:
+    """Where in the body a mistake is, such as `messages.0.role`.
+
+    Of a field with several types, pydantic also names the type that it has tried.
+    """
+    if kind == "extra_forbidden":  # such a field can have any name
+        return ".".join(map(str, parts))
+    types = ("str", "int", "float", "bool")
+    return ".".join(
+        str(part)
+        for part in parts
+        if not (isinstance(part, str) and (part in types or "[" in part))
+    )
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -132,6 +132,7 @@ def fit(
         try:
             trackers = both(settings.report_to, setup.trackers)
             arguments = _arguments(settings, folder, n_steps, seed, on_cpu, trackers)
+            arguments.project, arguments.run_name = "glore", _run_name(setup)
             trainer = PlannedTrainer(
                 settings,
                 packing,
@@ -298,6 +299,12 @@ class Watch(TrainerCallback):
                 f"{state.max_steps}; lower {self.setup.setting('learning_rate')} "
                 f"({args.learning_rate:g}), or use float32 instead of bf16"
             )
+
+
+def _run_name(setup: TrainingSetup) -> str:
+    """What trackers call the training: RUN/MODEL where it has a run, else MODEL."""
+    run = "" if setup.log_dir is None else f"{setup.log_dir.parent.name}/"
+    return f"{run}{setup.out_dir.name}"
 
 
 def _arguments(
