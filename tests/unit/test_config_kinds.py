@@ -139,6 +139,32 @@ def test_a_task_with_the_settings_of_all_kinds_is_taken(kind: str) -> None:
     assert not set(task.model_dump()) - set(type(task).model_fields)
 
 
+@pytest.mark.parametrize(
+    ("workers", "shared"),
+    [(4, (2, 1.0, 1.0, 0.8)), (3, (1, 1.0, 1.0, 0.8)), (1, (1, 0.5, 0.5, 0.4))],
+)
+def test_two_pools_have_the_room_of_one(
+    workers: int, shared: tuple[int, float, float, float]
+) -> None:
+    """As `Refiner` opens them. A second pool of full size would wait for room in vain."""
+    settings = config(
+        engine={
+            "kind": "ray",
+            "workers": workers,
+            "gpus_per_worker": 1,
+            "inner": {"kind": "vllm", "gpu_memory": 0.8},
+        }
+    ).engine.shared_by(2)
+    found = settings.workers, settings.cpus_per_worker, settings.gpus_per_worker
+    assert (*found, settings.sampler.gpu_memory) == shared
+    assert (
+        settings.fingerprint_fields()
+        == config(
+            engine={"kind": "ray", "inner": {"kind": "vllm"}, "scoring": "pool"}
+        ).engine.fingerprint_fields()
+    )
+
+
 @pytest.mark.parametrize("kind", ["auto", "torch", "http", "vllm", "ray"])
 def test_an_engine_with_the_settings_of_all_kinds_is_taken(kind: str) -> None:
     url = {"url": "http://x/v1"} if kind == "http" else {}
