@@ -224,7 +224,7 @@ def test_what_is_missing_is_run_and_the_order_of_runs_changes_nothing(
     assert float(row["all"]) == pytest.approx(100 * (first.value or 0))
     assert row["n of all"] == str(first.n)
     text = (tmp_path / "a" / "tables.md").read_text(encoding="utf-8")
-    assert "rerank: seed by seed" in text
+    assert "### Rerank · accuracy by reward model and aggregate · seed by seed" in text
     assert (tmp_path / "a" / "rerank-by-seed.tex").exists()
 
 

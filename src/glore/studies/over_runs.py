@@ -119,7 +119,7 @@ def pool_study(study: Study, configs: Sequence[RunConfig], out: Path) -> StudySe
     names = run_names([config.run_dir for config in configs])
     found = [observations(study, config) for config in configs]
     n_draws = configs[0].evaluation.bootstrap_samples
-    views = []
+    measured = []
     for stage in dict.fromkeys(stage for numbers in found for stage in numbers):
         runs = [
             _seed_run(name, config, numbers.get(stage, []))
@@ -127,7 +127,7 @@ def pool_study(study: Study, configs: Sequence[RunConfig], out: Path) -> StudySe
         ]
         pooled = pooled_numbers(runs, n_draws, configs[0].seed)
         write_records(out / "stages" / stage / "part-00000.parquet", Measured, pooled)
-        views += seed_views(runs, pooled)
+        measured.append((runs, pooled))
     over = ", ".join(f"{n} (seed {c.seed})" for n, c in zip(names, configs, strict=True))
     section = StudySection(
         study.name,
@@ -136,6 +136,8 @@ def pool_study(study: Study, configs: Sequence[RunConfig], out: Path) -> StudySe
         tuple(study.charts(configs[0], out)),
         tuple(study.findings(configs[0], out)),
     )
+    titles = {view.id: view.title for view in section.tables}
+    views = [view for runs, pooled in measured for view in seed_views(runs, pooled, titles)]
     write_study(out, dataclasses.replace(section, tables=(*section.tables, *views)))
     return section
 

@@ -138,8 +138,12 @@ def _mean(values: Sequence[float]) -> float:
 UNITS = {"share": ", %", "difference": ", points", "number": ""}
 
 
-def seed_views(runs: Sequence[SeedRun], pooled: Sequence[Measured]) -> list[TableView]:
-    """A table for each table or chart of the study: every number of each run, and of all."""
+def seed_views(
+    runs: Sequence[SeedRun], pooled: Sequence[Measured], titles: Mapping[str, str] | None = None
+) -> list[TableView]:
+    """A table for each table or chart of the study: every number of each run, and of all. `titles`:
+    the study's tables → how they are called.
+    """
     of_run, of_all = [_by_key(run.numbers) for run in runs], _by_key(pooled)
     names = tuple(f"{run.name} (seed {run.seed})" for run in runs)
     views = []
@@ -154,6 +158,6 @@ def seed_views(runs: Sequence[SeedRun], pooled: Sequence[Measured]) -> list[Tabl
                 rows.append((*what, *mine, cell_of(m), m.n or ""))
         columns = ("row", "number", *names, "all", "n of all")
         note = "Shares in percent, differences in points; 95 % intervals over questions."
-        title = f"{table}: seed by seed"
+        title = f"{(titles or {}).get(table, table)} · seed by seed"
         views.append(TableView(f"{table}-by-seed", title, note, columns, tuple(rows)))
     return views
