@@ -326,7 +326,10 @@ def rise_stages(config: RunConfig, window: int = 1) -> tuple[Stage, ...]:
     return (
         _windowed(examples_1, window),
         _rise_training(ROUND_1, examples_1.name),
-        _windowed(own_turns, window),
+        dataclasses.replace(
+            _windowed(own_turns, window),
+            estimate=lambda c: round((window + 1) * BEST_OF * sample_tokens(c) / c.reward.samples),
+        ),
         _windowed(examples_2, window),
         _rise_training(RISE, examples_2.name),
         glore_right,
