@@ -20,6 +20,7 @@ __all__ = [
     "best_of",
     "by_majority",
     "chosen",
+    "completion_solution",
     "cut",
     "drawn",
     "solution_text",
@@ -83,10 +84,13 @@ def solution_text(steps: Sequence[str], how: StepFormat) -> str:
     return how.end.join(steps)
 
 
-def solutions_text(served: Served, completions: Sequence[Completion]) -> str:
+def completion_solution(served: Served, completion: Completion) -> str:
+    """A completion → the text of its solution."""
+    return solution_text(chosen(served, completion).steps, served.refiner.layout.steps)
+
+
+def solutions_text(texts: Sequence[str]) -> str:
     """The solutions to choose from, as text for people."""
-    how = served.refiner.layout.steps
-    texts = [solution_text(chosen(served, c).steps, how) for c in completions]
     return "\n\n".join(f"Solution {n}\n{text}" for n, text in enumerate(texts, start=1))
 
 
@@ -103,13 +107,13 @@ def _choice(
     notes: Sequence[str],
     draw: Draw,
 ) -> Choice:
-    steps = chosen(served, completions[index]).steps
-    text, is_cut = cut(solution_text(steps, served.refiner.layout.steps), draw.stops)
+    texts = [completion_solution(served, completion) for completion in completions]
+    text, is_cut = cut(texts[index], draw.stops)
     verdicts = [
         f"\nSolution {n}: {note}{', chosen' if n - 1 == index else ''}"
         for n, note in enumerate(notes, start=1)
     ]
-    work = f"{solutions_text(served, completions)}\n{''.join(verdicts)}"
+    work = f"{solutions_text(texts)}\n{''.join(verdicts)}"
     return Choice(text, "stop" if is_cut else _reason(completions[index]), work)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from glore.engines.partial import OnText, StreamsText
 from glore.engines.protocol import Completion, Request, Result
 from glore.seeds import stable_seed
-from glore.serve.choosing import solutions_text
+from glore.serve.choosing import completion_solution, solutions_text
 from glore.serve.served import STUDENT, Served
 from glore.serve.work import Job, Sampling
 
@@ -30,8 +30,8 @@ class StudentRun:
         self._served, self._jobs, self._more = served, jobs, more
         self._owners: dict[str, tuple[Job, int]] = {}
         """Name of a request → whose it is, and the index of the prompt."""
-        self._solutions: dict[tuple[Job, int], dict[int, Completion]] = {}
-        """(job, choice) → its solutions so far."""
+        self._solutions: dict[tuple[Job, int], dict[int, str]] = {}
+        """(job, choice) → the texts of its solutions so far."""
         self.found: dict[Job, Found] = {}
 
     def complete_jobs(self) -> Iterator[Job]:
@@ -93,10 +93,10 @@ class StudentRun:
             return
         choice, number = prompt * work.n + index // work.best_of, index % work.best_of
         solutions = self._solutions.setdefault((job, choice), {})
-        solutions[number] = completion
+        solutions[number] = completion_solution(self._served, completion)
         n_first = next((k for k in range(work.best_of) if k not in solutions), work.best_of)
         if number < n_first:
-            tell(choice, solutions_text(self._served, [solutions[k] for k in range(n_first)]))
+            tell(choice, solutions_text([solutions[k] for k in range(n_first)]))
 
 
 def _sampling(job: Job) -> Sampling:
