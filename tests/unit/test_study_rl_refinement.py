@@ -150,7 +150,7 @@ def test_the_tables_count_what_the_records_say(studied: tuple[RunConfig, World])
     own = find(found, "rl-refinement", "PPO, draft and refinement: its own drafts", "right")
     assert own.n == len(drafts)
     curve = [m for m in found if m.table == "rl-curves" and m.row == ("PPO",)]
-    assert [m.x for m in curve if m.column == "kl"] == [1, 2, 3]
+    assert [(m.x, m.value) for m in curve if m.column == "kl"] == [(1, 0), (2, 0.1), (3, 0.2)]
 
 
 def test_the_statistics_of_a_round_are_those_of_its_episodes(

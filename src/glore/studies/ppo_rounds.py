@@ -52,7 +52,7 @@ def round_curves(ctx: StageContext, table: str, stage: str, about: str) -> list[
         for column, value in OF_EPISODES.items():
             mean = resampler.mean(units, [value(e) for e in episodes])
             found.append(share(table, about, column, mean, x))
-        found.append(number(table, about, "kl", 100 * stats.kl, x))
+        found.append(number(table, about, "kl", stats.kl, x))
     return found
 
 

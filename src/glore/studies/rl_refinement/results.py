@@ -34,7 +34,7 @@ from glore.studies.rl_refinement.settings import (
     Variant,
     variants,
 )
-from glore.studies.rl_refinement.stages import DRAFTS, PROMPTED_STAGE, TESTED
+from glore.studies.rl_refinement.stages import DRAFTS, PROMPTED_STAGE, STUDENT, TESTED
 
 __all__ = ["charts", "findings", "results_of", "tables"]
 
@@ -42,6 +42,7 @@ RESULTS = "rl_results"
 TABLE, DIFFERENCES = "rl-refinement", "rl-differences"
 ROUNDS, CURVES = "rl-rounds", "rl-curves"
 NO_REFINEMENT, OWN = "drafts", "its own drafts"
+BEFORE = "the student, before PPO"
 PAPER = {NO_REFINEMENT: ".36", PROMPTED: ".15", EI: ".39", "PPO": ".36", "PPO with the ORM": ".36"}
 """Table 6."""
 CURVE_NAMES = {
@@ -75,6 +76,7 @@ def _by_way(ctx: StageContext, trained: Sequence[Variant]) -> list[Measured]:
     index, ids = question_index(ctx, drafts), [d.problem_id for d in drafts]
     made = {
         PROMPTED: ctx.read(PROMPTED_STAGE, Solution),
+        BEFORE: ctx.read(TESTED, Solution, STUDENT),
         EI: ctx.read(TESTED, Solution, EI_MODEL),
         **{v.about: ctx.read(TESTED, Solution, v.model) for v in trained},
     }
@@ -98,7 +100,8 @@ def _by_way(ctx: StageContext, trained: Sequence[Variant]) -> list[Measured]:
     pairs = [
         *((way, NO_REFINEMENT) for way in made),
         *((f"{way}: {OWN}", NO_REFINEMENT) for way in own),
-        *((way, EI) for way in made if way not in (EI, PROMPTED)),
+        *((v.about, BEFORE) for v in trained if not v.from_ei),
+        *((v.about, EI) for v in trained),
         *((v.about, trained[0].about) for v in trained[1:]),
     ]
     return [*found, *differences(index, DIFFERENCES, ids, values, pairs)]

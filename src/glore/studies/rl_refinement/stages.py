@@ -44,9 +44,10 @@ from glore.studies.rl_refinement.settings import (
 from glore.tasks.grading.answers import with_answer_line
 from glore.training.ppo.episodes import PolicyTokens
 
-__all__ = ["DRAFTS", "PROMPTED_STAGE", "TESTED", "refinement_stages", "shot_of"]
+__all__ = ["DRAFTS", "PROMPTED_STAGE", "STUDENT", "TESTED", "refinement_stages", "shot_of"]
 
 PROMPTED_STAGE, TESTED, DRAFTS = "rl_prompted", "rl_test_refinements", "drafts"
+STUDENT = "student"
 PAIRS = "rl_ei_pairs"
 Steps = tuple[str, ...]
 SHOT = (
@@ -116,7 +117,7 @@ def ei(ctx: StageContext) -> None:
 
 
 def _ppo(variant: Variant, settings: RlRefinementSettings) -> Stage:
-    start = EI_MODEL if variant.from_ei else "student"
+    start = EI_MODEL if variant.from_ei else STUDENT
     judges = (ORM,) if variant.reward == "orm" else ()
 
     def run(ctx: StageContext) -> None:
@@ -234,10 +235,11 @@ def _prompt(ctx: StageContext, model: str | Path) -> None:
 
 
 def _tested(trained: tuple[Variant, ...]) -> Stage:
-    """Greedy refinements of the test drafts by every trained model: a part of its name. Of one that
-    draws drafts, too: its own drafts as `drafts_MODEL`, and their refinements.
+    """Greedy refinements of the test drafts by the student, which PPO starts from, and by every
+    trained model: a part of its name. Of one that draws drafts, too: its own drafts as
+    `drafts_MODEL`, and their refinements.
     """
-    models = (EI_MODEL, *(v.model for v in trained))
+    models = (STUDENT, EI_MODEL, *(v.model for v in trained))
     own_drafts = {v.model for v in trained if v.draws_drafts}
 
     def run(ctx: StageContext) -> None:
