@@ -248,6 +248,8 @@ def test_runs_that_are_no_seeds_of_one_recipe_are_refused(
     copy = again(runs[0], tmp_path / "copy")
     with pytest.raises(RunError, match=r"both have seed 0.*seed=N"):
         plan_over_runs(study, [runs[0], copy])
+    watched = again(runs[1], tmp_path / "watched", track="tensorboard", keep="final")
+    assert len(plan_over_runs(study, [runs[0], watched])) == 2, "these change no result"
     other = runs[1].model_copy(
         update={
             "name": "other",

@@ -35,6 +35,7 @@ __all__ = [
     "model_contents",
     "model_files",
     "package_versions",
+    "read_settings",
     "release_of",
     "stage_fingerprint",
 ]
@@ -171,18 +172,23 @@ def declared_settings(config: RunConfig, stage: Stage) -> dict[str, object]:
 
     A section that has `fingerprint_fields()` says itself what results depend on.
     """
-    flat: dict[str, object] = {"seed": config.seed}
+    newer = dict(newer_settings(RunConfig))
+    return {
+        key: value
+        for key, value in ({"seed": config.seed} | read_settings(config, stage)).items()
+        if key not in newer or value != newer[key]
+    }
+
+
+def read_settings(config: RunConfig, stage: Stage) -> dict[str, object]:
+    """As `declared_settings`, without the seed, and with newer settings at their defaults too."""
+    flat: dict[str, object] = {}
     for path in stage.reads:
         value = functools.reduce(getattr, path.split("."), config)
         fields = getattr(value, "fingerprint_fields", None)
         flat |= flat_settings(value if fields is None else fields(), path)
     left_out = tuple(f"{path}." for path in stage.without)
-    newer = dict(newer_settings(RunConfig))
-    return {
-        key: value
-        for key, value in flat.items()
-        if not f"{key}.".startswith(left_out) and (key not in newer or value != newer[key])
-    }
+    return {k: v for k, v in flat.items() if not f"{k}.".startswith(left_out)}
 
 
 def difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:

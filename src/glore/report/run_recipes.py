@@ -9,7 +9,7 @@ from pathlib import Path
 from glore.config import RunConfig
 from glore.errors import RunError, shown
 from glore.pipeline.chosen import with_engine
-from glore.pipeline.fingerprints import flat_settings
+from glore.pipeline.fingerprints import read_settings
 from glore.pipeline.integrity import check_belongs_together
 from glore.pipeline.marks import read_done
 from glore.pipeline.recorded import made_with, marks_behind
@@ -26,11 +26,9 @@ __all__ = [
 ]
 
 Recipe = dict[str, object]
-"""What a run was made with, but its seed: dotted setting → value, and hashes of local data."""
+"""What a run's results depend on, but its seed: dotted setting → value; hashes of local data."""
 SHOWN_SETTINGS = 4
 """As many settings are shown in which a run differs from another."""
-NO_RESULT = ("name", "runs_dir", "seed", "launch", "engine")
-"""Settings that say nothing about the recipe, or not all of them; the engine's follow apart."""
 
 
 def check_given_once(run_dirs: Sequence[Path]) -> None:
@@ -56,9 +54,10 @@ def tables_made_with(run_dir: Path) -> RunConfig:
 
 
 def recipe_of(run_dir: Path, made: RunConfig) -> Recipe:
-    """What the run in a folder was made with; `made`: its settings."""
-    fields = {name: getattr(made, name) for name in RunConfig.model_fields if name not in NO_RESULT}
-    flat = flat_settings(fields) | flat_settings(made.engine.fingerprint_fields(), "engine")
+    """What the results of the run in a folder depend on; `made`: its settings."""
+    flat: Recipe = {}
+    for stage in build_stages(made):
+        flat |= read_settings(made, stage)
     for mark in marks_behind(run_dir, ["evaluate"]):
         flat |= {k: v for k, v in mark.settings.items() if k.startswith("content of ")}
     return flat
