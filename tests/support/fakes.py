@@ -22,6 +22,7 @@ class FunctionEngine(Closable):
         self._answer = answer
         self.n_drawn = 0
         self.requests: list[Request] = []
+        self.tells_tokens = True
 
     backend = "function"
 
@@ -39,15 +40,16 @@ class FunctionEngine(Closable):
             self.requests.append(request)
             self.n_drawn += len(request.seeds)
             texts = [(seed, self._answer(request, seed)) for seed in request.seeds]
-            result = Result(request, tuple(_completion(request, *pair) for pair in texts))
+            asked = self.tells_tokens and request.params.logprobs
+            result = Result(request, tuple(_completion(*pair, asked) for pair in texts))
             if follow_up is not None:
                 todo.extend(follow_up(result))
             yield result
 
 
-def _completion(request: Request, seed: int, text: str) -> Completion:
-    """Tokens are words; the letters, where log-probabilities are asked for."""
-    if not request.params.logprobs:
+def _completion(seed: int, text: str, tells_tokens: bool) -> Completion:
+    """Tokens are words; the letters, where they are told with their log-probabilities."""
+    if not tells_tokens:
         return Completion(text, len(text.split()) + 1, "eos", seed)
     ids = (*map(ord, text), 0)
     return Completion(text, len(ids), "eos", seed, (-1.0,) * len(ids), ids)

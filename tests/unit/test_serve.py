@@ -510,6 +510,7 @@ def test_mistakes_are_refused_before_anything_is_sampled(
 def test_log_probabilities_that_an_engine_does_not_give_are_refused(
     client: httpx2.Client, models: Models
 ) -> None:
+    models.student.tells_tokens = False
     for stream in (False, True):
         answer = ask(client, logprobs=True, stream=stream)
         assert "does not say which tokens" in answer.text
