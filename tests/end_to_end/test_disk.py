@@ -79,7 +79,8 @@ def _all_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(expert_iteration, "best_round", lambda found: min(1, len(found) - 1))
 
 
-@pytest.mark.parametrize("keep", [pytest.param("all", marks=pytest.mark.slow), "final"])
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", ["all", "final"])
 def test_the_estimate_is_what_a_run_takes(tmp_path: Path, keep: str) -> None:
     (tmp_path / "tiny.yaml").write_text(RECIPE)
     config = load_config(tmp_path / "tiny.yaml", [f"runs_dir={tmp_path}", f"keep={keep}"])

@@ -260,7 +260,7 @@ def test_reward_models_that_can_not_be_loaded_are_an_error_of_one_line(
         scorer.score([("w3", ("w4",))])
 
 
-@pytest.mark.parametrize("ship_models", [False, True])
+@pytest.mark.parametrize("ship_models", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_pool_opens_adapters(cluster: Cluster, tmp_path: Path, ship_models: bool) -> None:
     """Workers load after the pool is opened, and again when one is lost, so a folder that was
     merged for the opening would be gone.

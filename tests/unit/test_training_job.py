@@ -180,6 +180,7 @@ def test_an_owner_on_another_machine_is_not_taken_for_gone() -> None:
     assert not dataclasses.replace(Owner.me(), pid=2**22 + 1, place="another machine").is_gone()
 
 
+@pytest.mark.slow
 def test_two_processes_learn_soft_labels_as_one_does(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
