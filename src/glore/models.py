@@ -27,7 +27,7 @@ from glore.own_process import variable_set
 from glore.step_head import BINARY, CLASSES
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
     "STEP_LABELS",
@@ -37,6 +37,7 @@ __all__ = [
     "load_step_model",
     "load_tokenizer",
     "merged_folder",
+    "name_classes",
     "new_step_model",
     "pick_device",
     "quiet",
@@ -155,6 +156,13 @@ def _known_classes(model: PreTrainedModel) -> bool:
     """Whether a head has two classes, of whatever names, or the three of ours."""
     names = model.config.id2label
     return len(names) == len(STEP_LABELS) or names == dict(enumerate(CLASSES))
+
+
+def name_classes(config: PretrainedConfig, n_classes: int) -> None:
+    """Give the config of a step classifier its classes: bad, good, and with three neutral."""
+    config.num_labels = n_classes
+    config.id2label = dict(enumerate(CLASSES[:n_classes]))
+    config.label2id = {name: i for i, name in config.id2label.items()}
 
 
 def new_step_model(
@@ -288,9 +296,7 @@ def _load(
                 # Some releases of transformers choose torch's attention, which ignores the softcap.
                 config._attn_implementation = "eager"
             if fresh:
-                config.num_labels = n_classes
-                config.id2label = dict(enumerate(CLASSES[:n_classes]))
-                config.label2id = {name: i for i, name in config.id2label.items()}
+                name_classes(config, n_classes)
                 config.classifier_dropout = 0.0
             with _in_this_thread():
                 model, info = kind.from_pretrained(  # type: ignore[attr-defined]  # an Auto class, untyped here

@@ -11,7 +11,14 @@ from glore.prompts import BAD_MARK, ControlText
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["PAD_MARK", "bos_ids", "encode_many", "encode_segments", "prepare_tokenizer"]
+__all__ = [
+    "PAD_MARK",
+    "bos_ids",
+    "encode_many",
+    "encode_segments",
+    "prepare_tokenizer",
+    "text_of",
+]
 
 PAD_MARK = "[PAD]"
 
@@ -117,3 +124,12 @@ def bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
         return []
     first = tokenizer("a")["input_ids"][:1]
     return first if first == [tokenizer.bos_token_id] else []
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
+    """The text of drawn tokens, special ones left out."""
+    return str(
+        tokenizer.decode(
+            list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+    )

@@ -30,23 +30,9 @@ from glore.cli import app, serve_command
 from glore.config import packaged
 from support.documented_servers import DocumentedServers, make_key
 from support.snippets import PAGES, ROOT, Command, blocks, commands
+from support.tiny_recipe import tiny_recipe
 
-TINY = """
-name: quickstart
-task:
-  stories: {people: [2, 2], steps: [1, 2], max_number: 10, extra_relations: 0, distractors: 0,
-            n_train: 60, n_dev: 20, n_test: 20, worked_share: 0.5}
-base:
-  scratch: {hidden_size: 64, n_layers: 2, n_heads: 2, intermediate_size: 128,
-            max_positions: 512, vocab_size: 400, n_tokens: 100000,
-            train: &train {learning_rate: 3e-3, optimizer: muon, batch_size: 8, max_length: 256}}
-student: {sft: {<<: *train, epochs: 8}, ei: {samples: 4, max_rounds: 1},
-          ei_train: *train, max_new_tokens: 40}
-reward: {samples: 4, draft_samples: 2, orm: *train, sorm: *train}
-labels: {rollouts: 3, max_new_tokens: 40}
-refiner: {train: *train}
-evaluation: {samples: 4, bootstrap_samples: 100}
-"""
+TINY = tiny_recipe("quickstart", samples=4, draft_samples=2, max_new_tokens=40)
 ELSEWHERE = {
     *("make", "pip", "ray", "tensorboard", "uvx", "python3", "tar", "vllm"),
     *("accelerate", "torchrun", "inspect", "docker", "python"),

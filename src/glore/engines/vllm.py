@@ -30,6 +30,7 @@ from glore.engines.lifetime import Closable
 from glore.engines.protocol import FollowUp, Request, Result
 from glore.engines.requests import Job, run_requests
 from glore.errors import EngineError, ModelError, shown
+from glore.tokenization import text_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -238,11 +239,7 @@ class _VllmStepper:
         vLLM decodes it behind the prompt, which leaves a space at its beginning for some
         tokenizers.
         """
-        text = str(
-            self._tokenizer.decode(
-                list(drawn.token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        )
+        text = text_of(self._tokenizer, drawn.token_ids)
         if not stop:
             return text
         before, found, _ = text.partition(stop)

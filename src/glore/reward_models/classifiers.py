@@ -23,11 +23,11 @@ from glore.models import (
     load_causal_lm,
     load_step_body,
     load_step_model,
+    name_classes,
     pick_device,
 )
 from glore.reward_models.heads import HEADS, head_prefix
 from glore.reward_models.layouts import noted_head
-from glore.step_head import CLASSES
 from glore.step_layouts.whole_texts import sign_tokens
 
 if TYPE_CHECKING:
@@ -140,9 +140,7 @@ def _from_language_model(
     from transformers import AutoModelForTokenClassification
 
     config = copy.deepcopy(language_model.config)
-    config.num_labels = len(rows)
-    config.id2label = dict(enumerate(CLASSES[: len(rows)]))
-    config.label2id = {name: i for i, name in config.id2label.items()}
+    name_classes(config, len(rows))
     try:
         with torch.device("meta"):
             model = AutoModelForTokenClassification.from_config(config)

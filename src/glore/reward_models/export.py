@@ -61,7 +61,7 @@ def export_reward_model(
     two layers, which is no such classifier and which vLLM serves as it is; for a folder that is
     there already; for a model with three classes; where the disk refuses.
     """
-    from glore.models import STEP_LABELS, load_tokenizer, save_model
+    from glore.models import STEP_LABELS, load_tokenizer, name_classes, save_model
     from glore.reward_models.classifiers import load_classifier
 
     target, where = Path(folder), f"can't export the reward model {shown(str(path))}"
@@ -82,8 +82,7 @@ def export_reward_model(
         )
     tokenizer = load_tokenizer(path)
     model = load_classifier(path, chosen.name, tokenizer, dtype)
-    model.config.id2label = dict(STEP_LABELS)
-    model.config.label2id = {name: i for i, name in STEP_LABELS.items()}
+    name_classes(model.config, len(STEP_LABELS))
     prompt = prompt_at(path) if chosen.name == "glore" else None
     save_model(
         model,

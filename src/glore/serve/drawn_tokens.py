@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from glore.engines.protocol import Completion
+from glore.tokenization import text_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,15 +38,7 @@ def drawn_tokens(
     ids, logprobs = completion.tokens, completion.logprobs
     if ids is None or logprobs is None:
         return None
-
-    def decode(part: Sequence[int]) -> str:
-        return str(
-            tokenizer.decode(
-                list(part), skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        )
-
-    ends = [0, *token_ends(decode, ids, text)]
+    ends = [0, *token_ends(partial(text_of, tokenizer), ids, text)]
     return tuple(
         DrawnToken(text[begin:end], max(logprob, LEAST))
         for (begin, end), logprob in zip(pairwise(ends), logprobs, strict=True)

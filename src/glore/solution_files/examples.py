@@ -16,16 +16,21 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from glore.errors import ConfigError, DataError, shown
 from glore.formats import LabelledSolution
 from glore.formats.labelled import NEUTRAL, Label
 from glore.formats.writing import NEUTRAL_AS
+from glore.prompts import PromptLayout
 from glore.records import Solution
 from glore.solution_files.answers import question_key
 from glore.solution_files.graded import VERDICTS, solution_names
 from glore.step_head import BINARY, LABEL_TOKENS, NEUTRAL_CLASS, StepHead
 from glore.when import contrastive_pairs
+
+if TYPE_CHECKING:
+    from glore.training.examples import StepExample
 
 __all__ = [
     "CONTRASTIVE",
@@ -34,6 +39,8 @@ __all__ = [
     "RULES",
     "LabelRule",
     "TrainingSolution",
+    "head_for",
+    "step_examples",
     "step_head",
     "training_pairs",
     "training_solutions",
@@ -114,16 +121,22 @@ class LabelRule:
 
 
 def step_head(kind: str, n_classes: int, label_tokens: str, neutral: str) -> StepHead:
-    """What `glore train` is told of the head → the head. `label_tokens`: with blanks between;
-    `neutral`: as in `LabelRule`. Raises ConfigError.
+    """What `glore train` is told of the head → the head, as `head_for` has it. Raises ConfigError,
+    too, for label tokens that nothing would say.
     """
-    counts = neutral if n_classes > len(BINARY.names) and neutral != "missing" else "good"
-    tokens = tuple(label_tokens.split())
-    if kind != "label_token" and tokens != LABEL_TOKENS:
+    if kind != "label_token" and tuple(label_tokens.split()) != LABEL_TOKENS:
         raise ConfigError(
             f"--label-tokens are for --head label_token, got {shown(kind)}; set that or drop them"
         )
-    return StepHead(kind, n_classes, tokens, counts)
+    return head_for(kind, n_classes, label_tokens, neutral)
+
+
+def head_for(kind: str, n_classes: int, label_tokens: str, neutral: str) -> StepHead:
+    """What is set of a head → the head. `label_tokens`: with blanks between; `neutral`: as in
+    `LabelRule`, which refuses `missing` with three classes. Raises ConfigError.
+    """
+    counts = neutral if n_classes > len(BINARY.names) and neutral != "missing" else "good"
+    return StepHead(kind, n_classes, tuple(label_tokens.split()), counts)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -137,6 +150,18 @@ class TrainingSolution:
     labels: tuple[float, ...]
     """True or false; a soft label is a float. 2 (`NEUTRAL_CLASS`): neutral, as a class."""
     kept: tuple[bool, ...]
+
+
+def step_examples(solutions: Iterable[TrainingSolution], layout: PromptLayout) -> list[StepExample]:
+    """Solutions as a training of a reward model in our layout reads them."""
+    from glore.training.examples import StepExample
+
+    return [
+        StepExample(
+            layout.solve(s.question), tuple(map(layout.steps.text, s.steps)), s.labels, s.kept
+        )
+        for s in solutions
+    ]
 
 
 def training_solutions(

@@ -31,12 +31,14 @@ from glore.solution_files.examples import (
     OF_ANSWERS,
     LabelRule,
     TrainingSolution,
+    step_examples,
     training_pairs,
     training_solutions,
 )
 from glore.solution_files.judging import Agreement, Judged, Ranked
 from glore.solution_files.settings import command_config, model_section, work_folder
-from glore.stages.checks import base_folder, check_base, check_prompt, check_training
+from glore.stages.checks import check_base, check_prompt, check_training
+from glore.stages.reward_training import check_label_tokens
 from glore.statistics import Estimate
 from glore.step_head import BINARY, NEUTRAL_CLASS
 from glore.step_layouts.apart import GloreLayout
@@ -126,10 +128,8 @@ def train_file(
         )
     for check in (check_base, check_prompt, check_training(_section(rule))):
         check(config)
-    if rule.head.says_tokens and rule.layout == "glore" and base_folder(config) is not None:
-        from glore.models import load_tokenizer
-
-        rule.head.token_ids(load_tokenizer(str(config.base.reference)))
+    if rule.layout == "glore":
+        check_label_tokens(rule.head, config)
     found, left_out = training_solutions(solutions, rule, where)
     learned, judged = _split(found, held_out, config.seed)
     pairs = training_pairs(learned, config.seed, where) if rule.name == CONTRASTIVE else []
@@ -227,9 +227,7 @@ def _train(
             for right, wrong in pairs
         ]
         return train_contrastive(base, both, settings, setup)
-    examples = [
-        StepExample(layout.solve(s.question), texts(s.steps), s.labels, s.kept) for s in learned
-    ]
+    examples = step_examples(learned, layout)
     return train_step_classifier(base, examples, settings, setup, rule.head)
 
 

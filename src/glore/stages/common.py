@@ -12,7 +12,7 @@ from glore.chat_template import prompt_layout
 from glore.config.section import SamplingSettings
 from glore.engines.protocol import Engine, SamplingParams
 from glore.pipeline import StageContext
-from glore.prompts import PromptLayout, Shot, StepFormat
+from glore.prompts import LINES, PromptLayout, Shot, StepFormat
 from glore.records import Problem, Solution, StepLabels, StepScores
 from glore.seeds import stable_seed
 from glore.student import ONE_SHOT, sample_solutions
@@ -50,11 +50,9 @@ def drawn_by(section: str) -> tuple[str, ...]:
     return tuple(f"{section}.{name}" for name in SamplingSettings.model_fields)
 
 
-def task_of(ctx: StageContext, form: StepFormat | None = None) -> Task:
-    """The run's task. `form`: how worked solutions are cut into steps; lines without it, for stages
-    that grade.
-    """
-    return open_task(ctx.config.task, ctx.seed, *([] if form is None else [form]))
+def task_of(ctx: StageContext, form: StepFormat = LINES) -> Task:
+    """The run's task. `form`: how worked solutions are cut into steps; grading needs none."""
+    return open_task(ctx.config.task, ctx.seed, form)
 
 
 def problems_by_id(ctx: StageContext, *splits: str) -> dict[str, Problem]:

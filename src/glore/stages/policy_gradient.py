@@ -19,6 +19,7 @@ from glore.config import HttpEngineSettings, RunConfig
 from glore.engines.protocol import Completion, Engine, Request, SamplingParams
 from glore.errors import ConfigError, RunError
 from glore.pipeline import StageContext
+from glore.records import Solution
 from glore.seeds import stable_seed
 from glore.stages.common import lazy_engine, model_name, shard_size
 from glore.stages.workload import workload
@@ -33,6 +34,7 @@ __all__ = [
     "RoundStats",
     "check_policy_engine",
     "draw",
+    "episode_of",
     "in_turns",
     "ppo_tokens",
     "read_episodes",
@@ -151,6 +153,28 @@ def draw(
     found = {result.request.id: result.completions for result in engine.run(requests)}
     ctx.count(tokens=sum(c.n_tokens for cs in found.values() for c in cs))
     return {name: found[name] for name in prompts}
+
+
+def episode_of(
+    kind: str,
+    solution: Solution,
+    completion: Completion,
+    prompt_ids: tuple[int, ...],
+    rewards: tuple[float, ...],
+) -> Episode:
+    """What was drawn and graded as an episode. `kind` and `rewards`: as there."""
+    return Episode(
+        id=solution.id,
+        problem_id=solution.problem_id,
+        kind=kind,
+        prompt_ids=prompt_ids,
+        response_ids=completion.tokens or (),
+        rewards=rewards,
+        correct=solution.correct,
+        draft_correct="",
+        copied=False,
+        n_steps=len(solution.steps),
+    )
 
 
 def train_ppo(

@@ -17,7 +17,15 @@ from glore.step_head import BINARY, StepHead
 from glore.step_layouts.apart import GloreLayout
 from glore.training.training_setup import TrainingSetup
 
-__all__ = ["HEAD", "check_head", "head_of", "reward_setup", "start_of", "start_opened"]
+__all__ = [
+    "HEAD",
+    "check_head",
+    "check_label_tokens",
+    "head_of",
+    "reward_setup",
+    "start_of",
+    "start_opened",
+]
 
 HEAD = ("reward.head", "reward.label_tokens")
 """What the head of a run's reward models depends on."""
@@ -32,7 +40,11 @@ def check_head(config: RunConfig) -> None:
     """The tokenizer of the base has the label tokens, where they are read and it is here already.
     Raises ModelError.
     """
-    head = head_of(config)
+    check_label_tokens(head_of(config), config)
+
+
+def check_label_tokens(head: StepHead, config: RunConfig) -> None:
+    """As `check_head`, of any head."""
     if head.says_tokens and base_folder(config) is not None:
         from glore.models import load_tokenizer
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from glore.config import RunConfig
 from glore.errors import RunError
-from glore.pipeline import StagePlan, plan_stages
+from glore.pipeline import StagePlan, run_stages
 from glore.pipeline.integrity import recorded_files
 from glore.pipeline.reuse import check_replaces_nothing
 from glore.progress import Progress
@@ -65,10 +65,11 @@ def plan_over_runs(
     for config in configs:
         if not redo:
             _check_settings(study, config)
-        plans.append(run_study(study, config, dry_run=True, redo=redo))
+        stages = study_stages(study, config)
+        planned = run_stages(stages, config, dry_run=True, redo=redo)
         if not redo:
-            stages = study_stages(study, config)
-            check_replaces_nothing(plan_stages(stages, config, estimates=False), config.run_dir)
+            check_replaces_nothing(planned, config.run_dir)
+        plans.append(tuple(p for s, p in zip(stages, planned, strict=True) if s.study))
     return plans
 
 

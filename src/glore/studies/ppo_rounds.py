@@ -13,7 +13,7 @@ from glore.statistics import Resampler
 from glore.studies.measured import Measured, number, share
 from glore.training.ppo.episodes import Episode
 
-__all__ = ["OF_EPISODES", "OF_ROUNDS", "round_curves", "round_rows"]
+__all__ = ["OF_EPISODES", "OF_ROUNDS", "of_rounds", "round_curves", "round_rows"]
 
 OF_EPISODES: Mapping[str, Callable[[Episode], float]] = MappingProxyType(
     {
@@ -35,6 +35,26 @@ OF_ROUNDS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Field of `RoundStats` → column."""
+
+
+def of_rounds(
+    ctx: StageContext,
+    rows: str,
+    curves: str,
+    trained: Mapping[str, str],
+    shares: tuple[str, ...],
+) -> list[Measured]:
+    """The rounds of several trainings (stage → its name in the tables): `round_rows` in the table
+    `rows`, `round_curves` in `curves`.
+    """
+    return [
+        m
+        for stage, about in trained.items()
+        for m in (
+            *round_rows(ctx, rows, stage, about, shares),
+            *round_curves(ctx, curves, stage, about),
+        )
+    ]
 
 
 def round_curves(ctx: StageContext, table: str, stage: str, about: str) -> list[Measured]:

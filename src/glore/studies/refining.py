@@ -14,7 +14,12 @@ from glore.seeds import stable_seed
 from glore.solutions import graded_solution
 from glore.stages.common import layout_of, lazy_engine, model_name, shard_size, task_of
 
-__all__ = ["mark_of", "refined", "refiner_engine"]
+__all__ = ["global_mark", "mark_of", "refined", "refiner_engine"]
+
+
+def global_mark(ctx: StageContext) -> int | None:
+    """The 0-based step that `[BAD]` precedes in a global refinement; none: there is no mark."""
+    return 0 if ctx.config.refiner.global_mark == "first" else None
 
 
 def refiner_engine(ctx: StageContext, model: str = "refiner") -> Callable[[], Engine]:

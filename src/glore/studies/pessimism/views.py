@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 from glore.config import RunConfig
@@ -89,7 +88,10 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
     """Do they expect what the student can do?"""
     found = read_measured(folder, MEASURE)
     column = "mean score of the question"
-    show: Callable[[str], str] = lambda row: percent(estimate_of(find(found, BARE, row, column)))  # noqa: E731
+
+    def show(row: str) -> str:
+        return percent(estimate_of(find(found, BARE, row, column)))
+
     said = [
         f"Before the first step, the ORM expects {show('ORM')} %, the Balanced ORM "
         f"{show('Balanced ORM')} % (the paper: about 50) and the SORM {show('SORM')} %; "

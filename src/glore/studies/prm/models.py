@@ -13,7 +13,12 @@ from glore.formats.reading import read_solutions
 from glore.pipeline import Stage, StageContext
 from glore.pipeline.fingerprints import digest_of_files
 from glore.records import StepLabels
-from glore.solution_files.examples import LabelRule, training_solutions
+from glore.solution_files.examples import (
+    LabelRule,
+    head_for,
+    step_examples,
+    training_solutions,
+)
 from glore.stages.common import layout_of, problems_by_id, task_of
 from glore.stages.labelling import train_drafts
 from glore.stages.reward import train_on_steps, train_reward_model
@@ -157,11 +162,7 @@ def _train(learned: _Learned) -> Callable[[StageContext], None]:
 
 def file_rule(settings: PrmSettings) -> LabelRule:
     """What the PRM from a file learns. Raises ConfigError."""
-    counts = settings.neutral if settings.classes > len(BINARY.names) else "good"
-    if counts == "missing":
-        counts = "good"  # the rule refuses it
-    tokens = tuple(settings.label_tokens.split())
-    head = StepHead(settings.head, settings.classes, tokens, counts)
+    head = head_for(settings.head, settings.classes, settings.label_tokens, settings.neutral)
     return LabelRule("prm", neutral=settings.neutral, head=head)
 
 
@@ -170,8 +171,6 @@ def file_stage(settings: PrmSettings) -> Stage:
     path, rule = Path(settings.labels or ""), file_rule(settings)
 
     def train(ctx: StageContext) -> None:
-        from glore.training.examples import StepExample
-
         found, left_out = training_solutions(read_solutions(path), rule, str(path))
         ctx.count(solutions=len(found), left_out=left_out.total())
         if rule.has_neutral and not any(NEUTRAL_CLASS in s.labels for s in found):
@@ -180,15 +179,7 @@ def file_stage(settings: PrmSettings) -> Stage:
             )
         start = start_of(ctx)
         layout = layout_of(ctx, start)
-        examples = [
-            StepExample(
-                prompt=layout.solve(s.question),
-                steps=tuple(map(layout.steps.text, s.steps)),
-                labels=s.labels,
-                kept=s.kept,
-            )
-            for s in found
-        ]
+        examples = step_examples(found, layout)
         train_on_steps(ctx, FILE_MODEL, examples, "reward.sorm", start, layout, head=rule.head)
 
     own: dict[str, object] = {

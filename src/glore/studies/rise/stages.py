@@ -18,6 +18,7 @@ from glore.stages.common import SAMPLING, drawn_by, problems_by_id, sample
 from glore.stages.estimates import draft_tokens, refiner_tokens, sample_tokens
 from glore.stages.fine_tuning import TRAINING, train_lm
 from glore.stages.refining import refiner_opened, train_refiner
+from glore.studies.refining import global_mark
 from glore.studies.rise.examples import (
     TurnExample,
     as_targets,
@@ -230,8 +231,7 @@ def _run_glore_right(ctx: StageContext) -> None:
     pairs = ctx.read("pairs", RefinementPair)
     samples = ctx.read("samples", Solution)
     right = kept_right(first_of_each(samples, ctx.config.reward.draft_samples))
-    mark = 0 if ctx.config.refiner.global_mark == "first" else None
-    everything = [*pairs, *(dataclasses.replace(p, marked_step=mark) for p in right)]
+    everything = [*pairs, *(dataclasses.replace(p, marked_step=global_mark(ctx)) for p in right)]
     keys = [f"{i}/{p.draft_id}/{p.kind}" for i, p in enumerate(everything)]
     chosen = subsample(everything, keys, len(pairs), ctx.seed)
     ctx.count(examples=len(chosen), right_drafts=sum(p.kind == "right" for p in chosen))
@@ -261,7 +261,7 @@ def turns_of(variant: Variant, window: int = 1) -> Stage:
 
     def run(ctx: StageContext) -> None:
         problems = problems_by_id(ctx, "test")
-        marked = variant.marked and ctx.config.refiner.global_mark == "first"
+        marked = variant.marked and global_mark(ctx) is not None
         for mode, drawn in (("greedy", None), ("sampled", ctx.config.evaluation)):
             first = first_attempts(ctx, variant, mode)
             play_turns(

@@ -12,20 +12,16 @@ from glore.prompts import PromptLayout
 from glore.records import Problem, Solution
 from glore.solutions import graded_solution
 from glore.stages.common import step_scorer, task_of
-from glore.stages.policy_gradient import draw
+from glore.stages.policy_gradient import draw, episode_of
+from glore.studies.refining import global_mark
 from glore.studies.rl_refinement.rewards import REWARDS, Outcome
 from glore.studies.rl_refinement.settings import RlRefinementSettings, Variant
 from glore.tasks.protocol import Task
 from glore.training.ppo.episodes import Episode, PolicyTokens, at_the_end
 
-__all__ = ["Players", "global_mark"]
+__all__ = ["Players"]
 
 Scorer = Callable[[Sequence[tuple[str, tuple[str, ...]]]], list[tuple[float, ...]]]
-
-
-def global_mark(ctx: StageContext) -> int | None:
-    """The 0-based step that `[BAD]` precedes in a global refinement; none: there is no mark."""
-    return 0 if ctx.config.refiner.global_mark == "first" else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -150,16 +146,5 @@ class Players:
         prompt: Sequence[str],
         reward: float,
     ) -> Episode:
-        ids = completion.tokens or ()
-        return Episode(
-            id=solution.id,
-            problem_id=solution.problem_id,
-            kind=kind,
-            prompt_ids=self.tokens.prompt(prompt),
-            response_ids=ids,
-            rewards=at_the_end(len(ids), reward),
-            correct=solution.correct,
-            draft_correct="",
-            copied=False,
-            n_steps=len(solution.steps),
-        )
+        rewards = at_the_end(len(completion.tokens or ()), reward)
+        return episode_of(kind, solution, completion, self.tokens.prompt(prompt), rewards)

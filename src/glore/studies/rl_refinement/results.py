@@ -25,7 +25,7 @@ from glore.studies.measured import (
     share,
 )
 from glore.studies.paired import differences, estimate, question_index, right
-from glore.studies.ppo_rounds import round_curves, round_rows
+from glore.studies.ppo_rounds import of_rounds
 from glore.studies.rl_refinement.settings import (
     EI,
     EI_MODEL,
@@ -41,6 +41,8 @@ __all__ = ["charts", "findings", "results_of", "tables"]
 RESULTS = "rl_results"
 TABLE, DIFFERENCES = "rl-refinement", "rl-differences"
 ROUNDS, CURVES = "rl-rounds", "rl-curves"
+SHARES = ("right", "fixed", "broken", "copied", "draft_right")
+"""Columns of the rounds' table."""
 NO_REFINEMENT, OWN = "drafts", "its own drafts"
 BEFORE = "the student, before PPO"
 PAPER = {NO_REFINEMENT: ".36", PROMPTED: ".15", EI: ".39", "PPO": ".36", "PPO with the ORM": ".36"}
@@ -58,7 +60,9 @@ def results_of(settings: RlRefinementSettings) -> Stage:
     trained = variants(settings)
 
     def run(ctx: StageContext) -> None:
-        found = [*_by_way(ctx, trained), *_by_round(ctx, trained)]
+        names = {v.model: v.about for v in trained}
+        by_round = of_rounds(ctx, ROUNDS, CURVES, names, SHARES)
+        found = [*_by_way(ctx, trained), *by_round]
         ctx.write(found, Measured)
         ctx.count(numbers=len(found))
 
@@ -126,18 +130,6 @@ def _changes(
     return [
         share(TABLE, way, name, estimate(index, [d.problem_id for d in of], x) if of else None)
         for name, (of, x) in columns.items()
-    ]
-
-
-def _by_round(ctx: StageContext, trained: Sequence[Variant]) -> list[Measured]:
-    shares = ("right", "fixed", "broken", "copied", "draft_right")
-    return [
-        m
-        for v in trained
-        for m in (
-            *round_rows(ctx, ROUNDS, v.model, v.about, shares),
-            *round_curves(ctx, CURVES, v.model, v.about),
-        )
     ]
 
 

@@ -33,8 +33,9 @@ from glore.stages.labelling import train_drafts
 from glore.stages.policy_gradient import check_policy_engine, in_turns, ppo_tokens, train_ppo
 from glore.stages.refining import refiner_opened, train_refiner
 from glore.student import first_answer
+from glore.studies.refining import global_mark
 from glore.studies.rise.turns import answer_again
-from glore.studies.rl_refinement.play import Players, global_mark
+from glore.studies.rl_refinement.play import Players
 from glore.studies.rl_refinement.settings import (
     EI_MODEL,
     RlRefinementSettings,

@@ -12,7 +12,7 @@ from glore.prompts import PromptLayout
 from glore.records import Problem, Solution
 from glore.solutions import graded_solution
 from glore.stages.common import step_scorer, task_of
-from glore.stages.policy_gradient import draw
+from glore.stages.policy_gradient import draw, episode_of
 from glore.studies.step_policy.settings import ShepherdSettings, StepPolicy
 from glore.tasks.protocol import Task
 from glore.training.ppo.episodes import Episode, PolicyTokens, at_the_end, at_the_steps, step_ends
@@ -53,18 +53,7 @@ class Players:
             made = [m for m in made if m[1].correct != "unknown"]
         rewards = self._rewards([(p.question, s) for p, s, _ in made], [c for *_, c in made])
         return [
-            Episode(
-                id=s.id,
-                problem_id=p.id,
-                kind="solution",
-                prompt_ids=self.tokens.prompt(prompts[p.id]),
-                response_ids=c.tokens or (),
-                rewards=paid,
-                correct=s.correct,
-                draft_correct="",
-                copied=False,
-                n_steps=len(s.steps),
-            )
+            episode_of("solution", s, c, self.tokens.prompt(prompts[p.id]), paid)
             for (p, s, c), paid in zip(made, rewards, strict=True)
         ]
 

@@ -13,7 +13,7 @@ from glore.report.views import TableView
 from glore.solutions import by_problem
 from glore.studies.measured import Measured, line_chart, number, pivot, read_measured, share
 from glore.studies.paired import differences, estimate, question_index, right
-from glore.studies.ppo_rounds import round_curves, round_rows
+from glore.studies.ppo_rounds import of_rounds
 from glore.studies.step_policy.settings import POLICIES
 from glore.studies.step_policy.stages import TESTED
 
@@ -65,22 +65,12 @@ def policy_results(ctx: StageContext) -> None:
     ]
     for column, of_way in values.items():
         found += differences(index, DIFFERENCES, ids, of_way, pairs, column)
-    ctx.write([*found, *_by_round(ctx)], Measured)
+    trained = {p.model: p.about for p in POLICIES}
+    ctx.write([*found, *of_rounds(ctx, ROUNDS, CURVES, trained, ("right",))], Measured)
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
-
-
-def _by_round(ctx: StageContext) -> list[Measured]:
-    return [
-        m
-        for p in POLICIES
-        for m in (
-            *round_rows(ctx, ROUNDS, p.model, p.about, ("right",)),
-            *round_curves(ctx, CURVES, p.model, p.about),
-        )
-    ]
 
 
 def policy_tables(folder: Path) -> list[TableView]:

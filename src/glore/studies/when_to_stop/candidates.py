@@ -14,7 +14,7 @@ from glore.evaluation.inputs import ORM, SORM, Index
 from glore.pipeline import StageContext
 from glore.records import Problem, Solution, StepLabels, StepScores
 from glore.stages.common import problems_by_id, sample, score
-from glore.studies.refining import mark_of, refined, refiner_engine
+from glore.studies.refining import global_mark, mark_of, refined, refiner_engine
 
 __all__ = ["GRID", "Case", "dev_candidates", "dev_cases", "test_candidates", "test_cases"]
 
@@ -56,7 +56,7 @@ def dev_candidates(ctx: StageContext) -> None:
     score(ctx, ORM, drafts, problems, part=ORM)
     sorm = score(ctx, SORM, drafts, problems, part=SORM)
     engine = refiner_engine(ctx)
-    mark = 0 if ctx.config.refiner.global_mark == "first" else None
+    mark = global_mark(ctx)
     whole = refined(
         ctx,
         [MarkedDraft(d, mark) for d in drafts if d.steps],

@@ -196,12 +196,14 @@ def _texts(index: Index, name: str, cases: Sequence[_Case]) -> list[Measured]:
         return float(made is not None and made.steps[:n] == case.solution.steps[:n])
 
     def same(case: _Case) -> float:
-        pair = case.made.get(GLOBAL), case.made.get(LOCAL)
-        return float(all(pair) and same_text(pair[0].steps) == same_text(pair[1].steps))  # type: ignore[union-attr]
+        one, other = case.made.get(GLOBAL), case.made.get(LOCAL)
+        if one is None or other is None:
+            return 0.0
+        return float(same_text(one.steps) == same_text(other.steps))
 
     def same_answer(case: _Case) -> float:
-        pair = case.made.get(GLOBAL), case.made.get(LOCAL)
-        return float(all(pair) and pair[0].answer == pair[1].answer)  # type: ignore[union-attr]
+        one, other = case.made.get(GLOBAL), case.made.get(LOCAL)
+        return float(one is not None and other is not None and one.answer == other.answer)
 
     late = [c for c in cases if c.wrong.error > 0]
     failing = [c for c in cases if not c.fixed(GLOBAL) and not c.fixed(LOCAL)]

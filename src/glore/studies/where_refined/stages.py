@@ -24,7 +24,7 @@ from glore.stages.fine_tuning import TRAINING
 from glore.stages.refining import refiner_opened, train_refiner
 from glore.studies.error_kinds import EQUATION, error_kind
 from glore.studies.records import first_false
-from glore.studies.refining import refined, refiner_engine
+from glore.studies.refining import global_mark, refined, refiner_engine
 
 __all__ = [
     "APART",
@@ -74,7 +74,7 @@ def refining_stage(limit: int) -> Stage:
         problems = problems_by_id(ctx, "test")
         wrong = _wrong(ctx, problems, limit)
         ctx.write([w for w, _ in wrong], WrongSolution, "wrong")
-        first = 0 if ctx.config.refiner.global_mark == "first" else None
+        first = global_mark(ctx)
         whole = [MarkedDraft(s, first) for _, s in wrong]
         local = [MarkedDraft(s, w.error) for w, s in wrong]
         engine = refiner_engine(ctx)
@@ -162,7 +162,7 @@ def _refined_by(stage: str, model_of: Mapping[str, str], again: bool) -> Stage:
         solutions = {s.id: s for s in ctx.read("test_drafts", Solution)}
         solutions |= {s.id: s for s in ctx.read("test_samples", Solution)}
         wrong = [(w, solutions[w.solution_id]) for w in ctx.read(WRONG, WrongSolution, "wrong")]
-        first = 0 if ctx.config.refiner.global_mark == "first" else None
+        first = global_mark(ctx)
         marked = {
             GLOBAL: [MarkedDraft(s, first) for _, s in wrong],
             LOCAL: [MarkedDraft(s, w.error) for w, s in wrong],

@@ -58,11 +58,9 @@ class PolicyTokens:
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The text of drawn tokens, special ones left out, as engines give it."""
-        return str(
-            self._tokenizer.decode(
-                list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        )
+        from glore.tokenization import text_of
+
+        return text_of(self._tokenizer, token_ids)
 
 
 def at_the_end(n_tokens: int, reward: float) -> tuple[float, ...]:
