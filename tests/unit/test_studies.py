@@ -119,11 +119,37 @@ def test_rerank_agrees_with_the_run_where_they_measure_the_same(run: RunConfig) 
     assert len([m for m in finals if "weighted" not in m.row[0]]) == len(curves)
 
 
+def test_rerank_chooses_among_candidates_as_the_run_does(run: RunConfig) -> None:
+    from glore.evaluation import read_evaluation
+
+    run_study(find_study("rerank"), run)
+    folder = run.run_dir / "studies" / "rerank"
+    found = read_measured(folder, "rerank_candidates_measured")
+    figure = {
+        r.way: r.accuracy
+        for r in read_evaluation(run.run_dir / "report" / "evaluation.json").figure4
+    }
+    of_run = (MODEL_NAMES["orm"], run.evaluation.aggregate)
+    for row, way in (
+        (("the greedy draft", ""), "greedy"),
+        (of_run, "reranked"),
+        (("the gold answer", ""), "perfect"),
+    ):
+        cell = find(found, "rerank-candidates", row, "accuracy")
+        assert (cell.value, cell.n) == (figure[way].value, figure[way].n)
+    same = find(found, "rerank-candidates", of_run, "− the run's choice")
+    assert (same.value, same.gained, same.lost) == (0, 0, 0)
+    gain = find(found, "rerank-candidates", ("the gold answer", ""), "− the greedy draft")
+    assert gain.value == pytest.approx(figure["perfect"].value - figure["greedy"].value)
+    assert gain.lost == 0
+
+
 def test_rerank_draws_what_the_run_lacks(run: RunConfig) -> None:
     more = configured(find_study("rerank"), {}, ["samples=10"])
     assert [p.name for p in run_study(more, run, dry_run=True)] == [
         "more_samples",
         "more_scores",
+        "rerank_candidates_measured",
         "rerank_measured",
     ]
     run_study(more, run)

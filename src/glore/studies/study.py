@@ -1,7 +1,7 @@
 """What a study is: a plan of declared stages over a finished run, and tables, charts and sentences
 made of their records.
 
-To add one, write a file like `rerank.py` and add its line to `STUDIES`. A study of your own needs
+To add one, write a file like `where.py` and add its line to `STUDIES`. A study of your own needs
 no change here: an installed package names it under the entry point group `glore.studies`, as
 `NAME = "module:STUDY"`.
 
