@@ -175,6 +175,13 @@ def test_a_run_that_is_not_finished_is_refused(run: RunConfig) -> None:
     assert not (run.run_dir / "studies").exists()
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_stage_of_a_study_says_which_models_it_opens(run: RunConfig, name: str) -> None:
+    """Else it may open any, so that it refuses a run that kept its final models alone."""
+    silent = [s.name for s in find_study(name).stages(run) if s.opens is None]
+    assert not silent
+
+
 def test_a_study_sees_only_what_its_stages_declare(run: RunConfig) -> None:
     def peek(ctx: StageContext) -> None:
         ctx.count(threshold=ctx.config.evaluation.threshold)

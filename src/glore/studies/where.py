@@ -51,6 +51,7 @@ GAIN = "− first row"
         *("evaluation.threshold", "evaluation.aggregate", "evaluation.bootstrap_samples"),
         *SAMPLING,
     ),
+    opens=lambda _: ("refiner", ORM),
     checks=(check_engine,),
 )
 def refinements(ctx: StageContext) -> None:
