@@ -1,6 +1,7 @@
 """Study `budget`: accuracy against sampled tokens, for every way of answering at once.
 
-Greedy, majority of N, best of N by the ORM, samples one by one until the ORM accepts, RISE's turns
+Greedy, majority of N, best of N by the ORM, samples one by one until the ORM accepts, the same
+after the greedy draft, and after the draft and its global refinement (the cascade), RISE's turns
 (the last, their majority, or until the ORM accepts), GLoRe once, GLoRe iterated (the chosen
 candidate is refined again until the ORM accepts), and the same with a refiner that also learned
 from right drafts. Samples, drafts and refinements are the run's; RISE's turns and the second

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from glore.config import RunConfig
-from glore.decisions import CANDIDATES, Decisions
+from glore.decisions import CANDIDATES, GLOBAL, Decisions
 from glore.evaluation.inputs import ORM, Index
 from glore.evaluation.rerank_curves import rerank_at_k
 from glore.pipeline import StageContext, declare
@@ -47,9 +47,11 @@ __all__ = [
 
 GREEDY, MAJORITY, BEST_OF = "greedy", "majority", "best of N by ORM"
 ONE_BY_ONE = "samples until the ORM accepts"
+DRAFT_FIRST = "draft, then samples until the ORM accepts"
+CASCADE = "GLoRe's cascade until the ORM accepts"
 LAST_TURN, TURNS_VOTED, TURNS_ORM = "RISE", "RISE, majority of turns", "RISE until the ORM accepts"
 GLORE_ONCE = "GLoRe once, every draft"
-BASELINES = (MAJORITY, BEST_OF, ONE_BY_ONE)
+BASELINES = (MAJORITY, BEST_OF, ONE_BY_ONE, DRAFT_FIRST)
 TABLE, CURVE, EQUAL = "budget", "budget-curve", "budget-differences"
 MAX_ROTATIONS = 16
 VARIANT = next(v for v in VARIANTS if v.name == RISE)
@@ -74,7 +76,7 @@ def turn_scores(ctx: StageContext) -> None:
     inputs=(turn_scores.name, glore_rounds.name, "test_scores"),
     reads=tuple(f"evaluation.{n}" for n in ("threshold", "aggregate", "bootstrap_samples")),
     opens=lambda _: (),
-    version=2,
+    version=3,
 )
 def results(ctx: StageContext) -> None:
     """Parts: `part` (all numbers), `spent` (every way, step and question)."""
@@ -84,6 +86,7 @@ def results(ctx: StageContext) -> None:
         *_of_samples(ctx, drafts),
         *_of_turns(ctx),
         *_of_refinements(ctx, drafts),
+        *_of_cascades(ctx, drafts),
         *ctx.read(glore_rounds.name, Spent, "spent"),
     ]
     ctx.write(spent, Spent, "spent")
@@ -131,7 +134,7 @@ def _of_samples(ctx: StageContext, drafts: Sequence[Solution]) -> list[Spent]:
     one by one, in their order.
     """
     decisions = _decisions(ctx)
-    scores = _by_id(ctx.read("test_scores", StepScores, f"samples_{ORM}"))
+    scores = _orm_scores(ctx)
     found = [Spent(GREEDY, 1, d.problem_id, float(d.n_tokens), is_right(d)) for d in drafts]
     for problem_id, group in by_problem(ctx.read("test_samples", Solution)).items():
         values = [decisions.score(scores[s.id]) for s in group]
@@ -190,12 +193,7 @@ def _of_refinements(ctx: StageContext, drafts: Sequence[Solution]) -> list[Spent
     of_draft: dict[str | None, list[Solution]] = {}
     for s in refined:
         of_draft.setdefault(s.draft_id, []).append(s)
-    orm = _by_id(
-        [
-            *ctx.read("test_draft_scores", StepScores, ORM),
-            *ctx.read("test_scores", StepScores, f"refined_{ORM}"),
-        ]
-    )
+    orm = _orm_scores(ctx)
     found = []
     for d in drafts:
         candidates = [d, *of_draft.get(d.id, ())]
@@ -205,7 +203,37 @@ def _of_refinements(ctx: StageContext, drafts: Sequence[Solution]) -> list[Spent
     return found
 
 
-def _by_id(scores: Sequence[StepScores]) -> dict[str, tuple[float, ...]]:
+def _of_cascades(ctx: StageContext, drafts: Sequence[Solution]) -> list[Spent]:
+    """One solution after the other until the ORM accepts one: the greedy draft, its global
+    refinement or none, then the samples in their order. Step: solutions at most.
+    """
+    decisions = _decisions(ctx)
+    samples = by_problem(ctx.read("test_samples", Solution))
+    refined = {s.draft_id: s for s in ctx.read("test_refinements", Solution, GLOBAL)}
+    orm = _orm_scores(ctx)
+    most = 1 + max(map(len, samples.values()), default=0)
+    found = []
+    for draft in drafts:
+        rest = samples.get(draft.problem_id, [])
+        mended = [refined[draft.id]] if draft.id in refined else []
+        for way, attempts, limit in (
+            (DRAFT_FIRST, [draft, *rest], most),
+            (CASCADE, [draft, *mended, *rest], most + 1),
+        ):
+            scores = [orm[a.id] for a in attempts]
+            for n in sample_numbers(limit):
+                spent = until_accepted(attempts, scores, decisions, n)
+                found.append(Spent(way, n, draft.problem_id, *spent))
+    return found
+
+
+def _orm_scores(ctx: StageContext) -> dict[str, tuple[float, ...]]:
+    """Of drafts, refinements and samples, by the id of the solution."""
+    scores = [
+        *ctx.read("test_draft_scores", StepScores, ORM),
+        *ctx.read("test_scores", StepScores, f"refined_{ORM}"),
+        *ctx.read("test_scores", StepScores, f"samples_{ORM}"),
+    ]
     return {s.solution_id: s.p_correct for s in scores}
 
 
