@@ -224,7 +224,7 @@ def _tables(config: RunConfig, folder: Path) -> list[TableView]:
             "before the answer line.",
             "labels",
         ),
-        dataclasses.replace(steps, columns=(*steps.columns, "paper"), rows=rows),
+        dataclasses.replace(steps, columns=(*steps.columns, "paper, %"), rows=rows),
     ]
 
 

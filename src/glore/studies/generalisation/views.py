@@ -26,7 +26,7 @@ def tables(config: RunConfig, folder: Path) -> list[TableView]:
             CROSSED,
             f"Reranking both students' samples, K = {n} (Table 7)",
             "Test questions. A model of a student is trained on that student's samples. The paper, "
-            "K = 96: ORM_EI .64 on EI and .51 on SFT samples; ORM_SFT .58 and .56.",
+            "K = 96: ORM_EI 64 % on EI and 51 % on SFT samples; ORM_SFT 58 and 56 %.",
             "chosen by",
             units={f"{s} samples": f"{s} samples, % [95 %]" for s in STUDENTS},
         ),

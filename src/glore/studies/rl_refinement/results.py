@@ -45,7 +45,7 @@ SHARES = ("right", "fixed", "broken", "copied", "draft_right")
 """Columns of the rounds' table."""
 NO_REFINEMENT, OWN = "drafts", "its own drafts"
 BEFORE = "the student, before PPO"
-PAPER = {NO_REFINEMENT: ".36", PROMPTED: ".15", EI: ".39", "PPO": ".36", "PPO with the ORM": ".36"}
+PAPER = {NO_REFINEMENT: "36", PROMPTED: "15", EI: "39", "PPO": "36", "PPO with the ORM": "36"}
 """Table 6."""
 CURVE_NAMES = {
     "copied": "copies of the draft, %",
@@ -149,7 +149,7 @@ def tables(folder: Path, settings: RlRefinementSettings) -> list[TableView]:
     rows = tuple((*row, PAPER.get(str(row[0]), "–")) for row in view.rows)
     n_episodes = settings.prompts * settings.samples
     return [
-        dataclasses.replace(view, columns=(*view.columns, "paper"), rows=rows),
+        dataclasses.replace(view, columns=(*view.columns, "paper, %"), rows=rows),
         pivot(
             found,
             DIFFERENCES,
