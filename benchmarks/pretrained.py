@@ -26,8 +26,9 @@ from benchmarks import peers, processes
 from benchmarks.rounds import Contender, Line, race, show
 from benchmarks.workloads import Ask, requests
 from glore.config.engine import Quantization
+from glore.devices import computes_bfloat16
 from glore.engines.local.engine import TorchEngine
-from glore.models import computes_bfloat16, load_causal_lm, load_tokenizer
+from glore.models import load_causal_lm, load_tokenizer
 from glore.tokenization import encode_segments
 
 NAMES = ("Ann", "Ben", "Carla", "Dev", "Eva", "Finn", "Gita", "Hugo")

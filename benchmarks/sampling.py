@@ -26,8 +26,8 @@ from benchmarks import growth, labels, limit, peers, processes, scoring, student
 from benchmarks.rounds import Contender, race, show
 from benchmarks.workloads import Ask, Subject, quantizations, random_subject, requests
 from glore.config.engine import Quantization
+from glore.devices import computes_bfloat16
 from glore.engines.local.engine import TorchEngine
-from glore.models import computes_bfloat16
 
 
 def engine_work(

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from glore.adapter_folder import ADAPTER_CONFIG, adapter_base, is_own_adapter
+from glore.devices import pick_device
 from glore.digests import write_digests
 from glore.errors import ConfigError, ModelError, shown
 from glore.files import replacing_folder
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STEP_LABELS",
-    "computes_bfloat16",
     "load_causal_lm",
     "load_step_body",
     "load_step_model",
@@ -39,52 +39,14 @@ __all__ = [
     "merged_folder",
     "name_classes",
     "new_step_model",
-    "pick_device",
     "quiet",
     "save_model",
-    "trains_on_cpu",
 ]
 
 STEP_LABELS = BINARY.names
 """Classes of a step model (method 2)."""
 DTYPES = ("float32", "bfloat16", "float16")
 NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
-
-
-def pick_device(name: str) -> str:
-    """`auto` → cuda when there is one, else cpu. Raises ConfigError for a device that is absent."""
-    import torch
-
-    if name not in ("auto", "cpu", "cuda", "mps"):
-        raise ConfigError(f"device must be auto, cpu, cuda or mps, got {shown(name)}")
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError(
-            "device mps was asked for, but torch sees no Apple GPU here; use device=auto or cpu"
-        )
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "device cuda was asked for, but torch sees no GPU here; use device=auto or cpu"
-        )
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-
-
-def trains_on_cpu(name: str) -> bool:
-    """Whether trainings run on the CPU with this setting: everywhere but on a GPU with CUDA.
-
-    Raises ConfigError for a device that is absent.
-    """
-    return pick_device(name) != "cuda"
-
-
-def computes_bfloat16(device: str) -> bool:
-    """True if the device has bfloat16 instructions. A CPU without them emulates them, and is many
-    times slower than in float32.
-    """
-    import torch
-
-    return device != "cpu" or any(
-        has and name.endswith("bf16") for name, has in torch.cpu.get_capabilities().items()
-    )
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:

@@ -29,6 +29,7 @@ __all__ = [
     "Statistic",
     "difference_of",
     "mcnemar_p",
+    "mean",
     "ratio",
     "wilson",
 ]
@@ -105,6 +106,11 @@ def difference_of(
     """
     numbers = (found.value, found.low, found.high, found.n, gained, lost, p)
     return KeptDifference(*numbers, found) if isinstance(found, Kept) else Difference(*numbers)
+
+
+def mean(values: Sequence[float], otherwise: float = 0.0) -> float:
+    """The mean of the values; `otherwise` where there are none."""
+    return float(np.mean(values)) if values else otherwise
 
 
 def wilson(successes: int, n: int) -> Estimate:

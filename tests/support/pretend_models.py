@@ -4,9 +4,10 @@ from a seed, a task to grade them.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,14 @@ import glore.training.ppo.update
 from glore.config import EngineSettings, RunConfig
 from glore.engines.lifetime import Closable
 from glore.engines.protocol import Engine, Request
+from glore.pipeline import run_stages
 from glore.prompts import PromptLayout
 from glore.records import Problem, read_records
+from glore.stages import build_stages
 from glore.step_head import BINARY, StepHead
 from glore.step_layouts.parts import StepLayout
 from glore.step_layouts.question import QuestionScored
+from glore.studies import Study, run_study
 from glore.training.examples import TrainReport
 from glore.training.ppo.episodes import Episode, PolicyTokens
 from glore.training.ppo.update import UpdateReport
@@ -185,6 +189,18 @@ def config_of(tmp_path: Path, **student: object) -> RunConfig:
             "evaluation": {"samples": 4, "bootstrap_samples": 100},
         }
     )
+
+
+@contextlib.contextmanager
+def pretended_run(folder: Path, *studies: Study) -> Iterator[tuple[RunConfig, World]]:
+    """A run in the folder, and these studies of it. Models are a pretence inside the block."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        world = pretend(monkeypatch)
+        config = config_of(folder)
+        run_stages(build_stages(config), config)
+        for study in studies:
+            run_study(study, config)
+        yield config, world
 
 
 def read_stage(

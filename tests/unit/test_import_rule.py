@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tasks", "prompts", "pipeline", "solutions"),
     ("formats",),
     (
+        "devices",
         "model_folder",
         "model_cards",
         "model_weights",
@@ -61,6 +62,7 @@ so tasks may know it.
 """
 CONCEPTS = LAYERS[5]
 MAY_USE_TORCH = (
+    "devices",
     "lora",
     "engines",
     "training",

@@ -173,22 +173,6 @@ def test_what_is_missing_is_named_in_one_line(base: Path, tmp_path: Path) -> Non
     assert "\n" not in str(unreadable.value)
     with pytest.raises(ConfigError, match="must be one of float32, bfloat16, float16, got 'int3'"):
         models.load_causal_lm(base, dtype="int3")
-    with pytest.raises(ConfigError, match="device must be"):
-        models.pick_device("tpu")
-
-
-def test_an_apple_gpu_is_taken_if_asked_for_and_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings stay on the CPU. `auto` never takes it."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="device mps was asked for, but torch sees no Apple GPU"):
-        models.pick_device("mps")
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert (models.pick_device("mps"), models.pick_device("auto")) == ("mps", "cpu")
-    assert models.trains_on_cpu("mps")
-    assert models.trains_on_cpu("auto")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert not models.trains_on_cpu("auto")
 
 
 def test_float16_is_no_type_for_training(tmp_path: Path) -> None:

@@ -14,12 +14,11 @@ from pydantic import Field
 
 from glore.config import RunConfig, Settings
 from glore.errors import ConfigError, RunError
-from glore.pipeline import Stage, StageContext, declare, run_stages
+from glore.pipeline import Stage, StageContext, declare
 from glore.pipeline.marks import read_done
 from glore.records import Solution, StepScores, read_records
 from glore.report import build_report
 from glore.report.views import MODEL_NAMES
-from glore.stages import build_stages
 from glore.stages.common import problems_by_id, score
 from glore.stages.contrastive import contrastive
 from glore.studies import STUDIES, Study, find_study, run_study
@@ -27,7 +26,7 @@ from glore.studies import study as study_module
 from glore.studies.measured import Measured, find, number, pivot, read_measured
 from glore.studies.run import study_sections, study_tables
 from glore.studies.study import configured, own_settings
-from support.pretend_models import config_of, pretend
+from support.pretend_models import pretend, pretended_run
 from support.small_stages import contents
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -35,10 +34,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunConfig]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        pretend(monkeypatch)
-        config = config_of(tmp_path_factory.mktemp("runs"))
-        run_stages(build_stages(config), config)
+    with pretended_run(tmp_path_factory.mktemp("runs")) as (config, _):
         yield config
 
 

@@ -25,18 +25,22 @@ from glore.studies.self_filter import filtered
 from glore.studies.shepherd import counts_of, hard_labels, soft_labels
 from glore.training.examples import LMExample, StepExample
 from support.fakes import LastLineTask
-from support.pretend_models import World, all_problems, config_of, pretend, read_stage
+from support.pretend_models import (
+    World,
+    all_problems,
+    config_of,
+    pretend,
+    pretended_run,
+    read_stage,
+)
 
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunConfig, World]]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        world = pretend(monkeypatch)
-        config = config_of(tmp_path_factory.mktemp("runs"))
-        run_stages(build_stages(config), config)
-        for name in ("shepherd", "self-filter", "value"):
-            run_study(find_study(name), config)
-        yield config, world
+    with pretended_run(
+        tmp_path_factory.mktemp("runs"), *map(find_study, ("shepherd", "self-filter", "value"))
+    ) as made:
+        yield made
 
 
 def study_records(

@@ -16,10 +16,8 @@ from hypothesis import strategies as st
 
 from glore.config import RunConfig
 from glore.errors import ConfigError
-from glore.pipeline import run_stages
 from glore.prompts import PLAIN, ChatTemplate, PromptLayout
 from glore.records import Solution, read_records
-from glore.stages import build_stages
 from glore.studies import find_study, run_study
 from glore.studies.measured import read_measured
 from glore.studies.rise.examples import (
@@ -36,7 +34,7 @@ from glore.studies.rise.stages import N_TURNS, VARIANTS
 from glore.studies.rise.turns import attempts_before
 from glore.studies.study import configured
 from glore.training.examples import LMExample
-from support.pretend_models import World, config_of, pretend
+from support.pretend_models import World, pretend, pretended_run
 
 
 def solution(id: str, correct: str = "right", problem: str = "p", text: str = "") -> Solution:
@@ -46,12 +44,8 @@ def solution(id: str, correct: str = "right", problem: str = "p", text: str = ""
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunConfig, World]]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        world = pretend(monkeypatch)
-        config = config_of(tmp_path_factory.mktemp("runs"))
-        run_stages(build_stages(config), config)
-        run_study(find_study("rise"), config)
-        yield config, world
+    with pretended_run(tmp_path_factory.mktemp("runs"), find_study("rise")) as made:
+        yield made
 
 
 def read(config: RunConfig, stage: str, part: str) -> list[Solution]:

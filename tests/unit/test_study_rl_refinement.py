@@ -10,27 +10,23 @@ from hypothesis import strategies as st
 
 from glore.config import RunConfig
 from glore.errors import ConfigError
-from glore.pipeline import run_stages
 from glore.records import RefinementPair, Solution, read_records
-from glore.stages import build_stages
 from glore.stages.policy_gradient import RoundStats, check_policy_engine
-from glore.studies import find_study, run_study
+from glore.studies import find_study
 from glore.studies.measured import find, read_measured
 from glore.studies.rl_refinement.rewards import REWARDS, Outcome
 from glore.studies.study import configured
-from support.pretend_models import World, config_of, pretend
+from support.pretend_models import World, pretended_run
 
 OWN = ["rounds=3", "prompts=5", "samples=2"]
 
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunConfig, World]]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        world = pretend(monkeypatch)
-        config = config_of(tmp_path_factory.mktemp("runs"))
-        run_stages(build_stages(config), config)
-        run_study(configured(find_study("rl-refinement"), {}, OWN), config)
-        yield config, world
+    with pretended_run(
+        tmp_path_factory.mktemp("runs"), configured(find_study("rl-refinement"), {}, OWN)
+    ) as made:
+        yield made
 
 
 def read(config: RunConfig, stage: str, kind: type, part: str = "part") -> list:  # type: ignore[type-arg]

@@ -10,28 +10,24 @@ from hypothesis import strategies as st
 
 from glore.config import RunConfig
 from glore.evaluation.rerank_curves import majority
-from glore.pipeline import run_stages
 from glore.records import Solution, read_records
 from glore.solutions import by_problem
-from glore.stages import build_stages
-from glore.studies import find_study, run_study
+from glore.studies import find_study
 from glore.studies.measured import find, read_measured
 from glore.studies.step_policy.play import minimum_rewards
 from glore.studies.step_policy.settings import POLICIES
 from glore.studies.study import configured
-from support.pretend_models import World, config_of, pretend
+from support.pretend_models import World, pretended_run
 
 OWN = ["rounds=2", "prompts=4", "samples=3"]
 
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunConfig, World]]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        world = pretend(monkeypatch)
-        config = config_of(tmp_path_factory.mktemp("runs"))
-        run_stages(build_stages(config), config)
-        run_study(configured(find_study("shepherd"), {}, OWN), config)
-        yield config, world
+    with pretended_run(
+        tmp_path_factory.mktemp("runs"), configured(find_study("shepherd"), {}, OWN)
+    ) as made:
+        yield made
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

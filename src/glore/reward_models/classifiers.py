@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from glore.adapter_folder import is_own_adapter
+from glore.devices import pick_device
 from glore.errors import ModelError, shown
 from glore.model_folder import ModelFolder, open_folder
 from glore.model_weights import weight_headers, weights_under
@@ -24,7 +25,6 @@ from glore.models import (
     load_step_body,
     load_step_model,
     name_classes,
-    pick_device,
 )
 from glore.reward_models.heads import HEADS, head_prefix
 from glore.reward_models.layouts import noted_head

@@ -226,8 +226,8 @@ def _check_no_top_k(config: RunConfig) -> None:
 
 
 def _check_quantization(config: RunConfig, kind: Quantization) -> None:
+    from glore.devices import pick_device
     from glore.engines.local.native.build import can_quantize, no_quantization
-    from glore.models import pick_device
 
     if pick_device(config.engine.device) != "cpu":
         raise EngineError(
@@ -249,7 +249,7 @@ def _check_quantization(config: RunConfig, kind: Quantization) -> None:
 
 def _check_device(config: RunConfig) -> None:
     if config.engine.device in ("cuda", "mps"):
-        from glore.models import pick_device
+        from glore.devices import pick_device
 
         pick_device(config.engine.device)
 

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
 from glore.config import HttpEngineSettings, RunConfig
 from glore.engines.protocol import Completion, Engine, Request, SamplingParams
 from glore.errors import ConfigError, RunError
@@ -23,6 +21,7 @@ from glore.records import Solution
 from glore.seeds import stable_seed
 from glore.stages.common import lazy_engine, model_name, shard_size
 from glore.stages.workload import workload
+from glore.statistics import mean
 from glore.training.examples import TrainReport
 from glore.training.ppo.episodes import Episode
 from glore.training.ppo.settings import PpoSettings
@@ -296,20 +295,16 @@ def _statistics(episodes: Sequence[Episode], r: int, report: UpdateReport) -> Ro
     return RoundStats(
         round=r + 1,
         n=len(own),
-        reward=_mean([sum(e.rewards) for e in own]),
-        right=_mean([e.correct == "right" for e in own]),
-        copied=_mean([e.copied for e in own]),
-        fixed=_mean([e.correct == "right" for e in wrong]),
-        broken=_mean([e.correct != "right" for e in right]),
-        draft_right=_mean([e.draft_correct == "right" for e in own]),
-        n_steps=_mean([e.n_steps for e in own]),
-        n_tokens=_mean([len(e.response_ids) for e in own]),
+        reward=mean([sum(e.rewards) for e in own]),
+        right=mean([e.correct == "right" for e in own]),
+        copied=mean([e.copied for e in own]),
+        fixed=mean([e.correct == "right" for e in wrong]),
+        broken=mean([e.correct != "right" for e in right]),
+        draft_right=mean([e.draft_correct == "right" for e in own]),
+        n_steps=mean([e.n_steps for e in own]),
+        n_tokens=mean([len(e.response_ids) for e in own]),
         **measured,
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else 0.0
 
 
 def _save(

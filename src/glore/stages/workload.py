@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from glore.chat_template import prompt_layout, step_format
@@ -18,6 +18,7 @@ from glore.config.training import is_local
 from glore.errors import GloreError
 from glore.prompts import PromptLayout, StepFormat
 from glore.records import Problem
+from glore.statistics import mean
 from glore.tasks.open import open_task
 
 __all__ = ["PIECES", "Workload", "n_pieces", "workload"]
@@ -88,9 +89,9 @@ def _workload(key: _Key) -> Workload:
     return Workload(
         {split: len(found) for split, found in problems.items()},
         len(worked),
-        _mean([count("".join(layout.solve(p.question))) for p in sample], usual.question_tokens),
-        _mean([count(text) for text in texts], usual.solution_tokens),
-        _mean([len(p.solution or ()) for p in worked[:SAMPLED]], usual.solution_steps),
+        mean([count("".join(layout.solve(p.question))) for p in sample], usual.question_tokens),
+        mean([count(text) for text in texts], usual.solution_tokens),
+        mean([len(p.solution or ()) for p in worked[:SAMPLED]], usual.solution_steps),
         is_counted=True,
     )
 
@@ -137,7 +138,3 @@ def _counter(config: RunConfig) -> Callable[[str], int]:
             return n_pieces
         return lambda text: len(tokenizer.encode(text).ids)
     return n_pieces
-
-
-def _mean(numbers: Sequence[int], otherwise: float) -> float:
-    return sum(numbers) / len(numbers) if numbers else otherwise

@@ -14,7 +14,7 @@ from typing import Literal
 from glore.pipeline.integrity import recorded_files
 from glore.records import read_records
 from glore.report.charts import DotChart, Dots, Line, LineChart, Point
-from glore.report.views import Cell, TableView
+from glore.report.views import Cell, TableView, percent, points
 from glore.statistics import Difference, Estimate, Kept, KeptDifference
 
 __all__ = [
@@ -28,7 +28,9 @@ __all__ = [
     "find",
     "line_chart",
     "number",
+    "percent_of",
     "pivot",
+    "points_of",
     "read_measured",
     "share",
 ]
@@ -140,6 +142,16 @@ def difference_in(measured: Measured) -> Difference:
     """The difference that a number holds."""
     m = measured
     return Difference(m.value, m.low, m.high, m.n, m.gained, m.lost, m.p)
+
+
+def percent_of(measured: Measured) -> str:
+    """A share as text, in percent with its interval."""
+    return percent(estimate_of(measured))
+
+
+def points_of(measured: Measured) -> str:
+    """A difference as text, in percentage points with its interval."""
+    return points(difference_in(measured))
 
 
 def pivot(

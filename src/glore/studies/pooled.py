@@ -23,6 +23,7 @@ from glore.statistics import (
     Resampler,
     difference_of,
     mcnemar_p,
+    mean,
     wilson,
 )
 from glore.studies.measured import Measured, Observed, cell_of
@@ -93,7 +94,7 @@ class _Pooling:
         x = sum(xs) / len(xs) if xs else None
         if first.kind == "number":
             values = [m.value for _, m in found if m.value is not None]
-            total = float(sum(values)) if first.total else _mean(values)
+            total = float(sum(values)) if first.total else mean(values)
             return Measured(*cell, total if values else None, None, None, 0, x, 0, 0, None)
         kept = [(run, m.kept) for run, m in found if m.kept is not None]
         if any(m.value is not None and m.kept is None for _, m in found):
@@ -129,10 +130,6 @@ class _Pooling:
         if clusters not in self._resamplers:
             self._resamplers[clusters] = Resampler(clusters, n_draws=self._n_draws, seed=self._seed)
         return self._resamplers[clusters]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / max(1, len(values))
 
 
 UNITS = {"share": ", %", "difference": ", points", "number": ""}

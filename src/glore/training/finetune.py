@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from glore.config import TrainSettings
+from glore.devices import pick_device
 from glore.lora import merge_lora, quantization_options, wrap_lora
 from glore.model_cards import model_card
 from glore.models import (
@@ -23,7 +24,6 @@ from glore.models import (
     load_step_model,
     load_tokenizer,
     new_step_model,
-    pick_device,
     save_model,
 )
 from glore.step_head import BINARY, StepHead

@@ -18,22 +18,22 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import (
     PrinterCallback,
     ProgressCallback,
-    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
 
 from glore.config import TrainSettings
+from glore.devices import computes_bfloat16, trains_on_cpu
 from glore.errors import ConfigError, ModelError, out_of_memory, shown
-from glore.models import computes_bfloat16, quiet, trains_on_cpu
+from glore.models import quiet
 from glore.own_process import variable_set
-from glore.training.allocator import KeptMemory, keep_freed_memory
+from glore.training.allocator import keep_freed_memory
 from glore.training.batches import plan_batches
 from glore.training.compiled import compiled_blocks
 from glore.training.device_settings import fast_products, suitable_attention
@@ -42,10 +42,11 @@ from glore.training.examples import Row, TrainReport
 from glore.training.packed_attention import check_rows_apart
 from glore.training.packing import plan_packed
 from glore.training.pairs import PAIR, pair_tokens, plan_pairs
-from glore.training.resume import complete, job_fingerprint, resume_point
+from glore.training.resume import job_fingerprint, resume_point
 from glore.training.trackers import both
 from glore.training.trainer import Packing, PlannedBatches, PlannedTrainer
 from glore.training.training_setup import TrainingSetup
+from glore.training.watch import Watch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,6 +56,8 @@ __all__ = ["fit", "seed_all"]
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "TENSORBOARD_LOGGING_DIR"
 """Where tensorboard writes to; the Trainer reads it from the environment only."""
+STEPS_BETWEEN_READINGS = 10
+"""On a GPU, steps between two readings of the loss, for which the host waits for the device."""
 
 
 def seed_all(seed: int) -> None:
@@ -226,79 +229,6 @@ def _final_loss(log: Sequence[Mapping[str, float]], n_steps: int) -> float:
         if step > n_steps - max(1, n_steps // 10)
     ]
     return sum(n * loss for n, loss in last) / sum(n for n, _ in last)
-
-
-STEPS_BETWEEN_READINGS = 10
-"""On a GPU, steps between two readings of the loss, for which the host waits for the device."""
-
-
-class Watch(TrainerCallback):
-    """Reports progress, marks checkpoints as complete, and stops a training whose loss is not
-    finite.
-    """
-
-    def __init__(
-        self,
-        what: str,
-        setup: TrainingSetup,
-        batches: PlannedBatches,
-        checkpoints: Path,
-        kept: KeptMemory,
-    ) -> None:
-        self.what, self.setup, self.progress, self.batches, self.checkpoints, self.kept = (
-            what,
-            setup,
-            setup.progress,
-            batches,
-            checkpoints,
-            kept,
-        )
-        self.reported = 0
-        """Steps that were reported to the progress."""
-
-    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
-        """Report the steps that were done before a resume."""
-        if state.global_step:
-            self.progress.note(
-                f"{self.what}: resumed at step {state.global_step} of {state.max_steps}"
-            )
-            self.progress.advance(state.global_step)
-        self.reported = state.global_step
-
-    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
-        """After a step was started on the device: decide whether to read its loss.
-
-        It is read every few steps, and always before a checkpoint is saved.
-        """
-        control.should_log = (
-            control.should_log or control.should_save or state.global_step == state.max_steps
-        )
-        self.kept.after_step()
-
-    def on_save(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
-        """After this process has written its part of a checkpoint: mark it as complete."""
-        complete(self.checkpoints, state.global_step)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: Any,
-        control: Any,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        """After the loss was read: report the steps as done, and check the loss."""
-        if state.global_step > self.reported:
-            steps = range(self.reported, state.global_step)
-            self.reported = state.global_step
-            self.progress.advance(len(steps), tokens=sum(map(self.batches.n_tokens, steps)))
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise ModelError(
-                f"{self.what}: the loss is {loss} at step {state.global_step} of "
-                f"{state.max_steps}; lower {self.setup.setting('learning_rate')} "
-                f"({args.learning_rate:g}), or use float32 instead of bf16"
-            )
 
 
 def _run_name(setup: TrainingSetup) -> str:

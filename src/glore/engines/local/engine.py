@@ -55,7 +55,8 @@ class TorchEngine(Closable):
     """
 
     def __init__(self, model_path: str | Path, settings: TorchEngineSettings) -> None:
-        from glore.models import load_causal_lm, load_tokenizer, pick_device
+        from glore.devices import pick_device
+        from glore.models import load_causal_lm, load_tokenizer
 
         tokenizer = load_tokenizer(str(model_path))
         model = load_causal_lm(

@@ -54,7 +54,8 @@ class StepScorer(Closable):
         settings: EngineSettings,
         layout: PromptLayout | StepLayout = PLAIN,
     ) -> None:
-        from glore.models import load_step_model, load_tokenizer, pick_device
+        from glore.devices import pick_device
+        from glore.models import load_step_model, load_tokenizer
 
         tokenizer = load_tokenizer(str(model_path))
         model = load_step_model(

@@ -17,7 +17,7 @@ from glore.evaluation.rerank_curves import rerank_at_k
 from glore.pipeline import StageContext, declare
 from glore.records import Solution, StepScores
 from glore.report.charts import Chart
-from glore.report.views import TableView, points
+from glore.report.views import TableView
 from glore.solutions import by_problem
 from glore.stages.checks import check_engine
 from glore.stages.common import problems_by_id, score
@@ -25,10 +25,10 @@ from glore.studies.budget.iterated import glore_rounds
 from glore.studies.budget.spent import Spent, is_right, until_accepted, voted
 from glore.studies.measured import (
     Measured,
-    difference_in,
     line_chart,
     number,
     pivot,
+    points_of,
     read_measured,
     share,
 )
@@ -334,7 +334,7 @@ def budget_findings(config: RunConfig, folder: Path) -> list[str]:
         if (m.table, m.column) == (EQUAL, "tokens of the first")
     }
     shown = "; ".join(
-        f"{points(difference_in(m))} against {m.row[1]} ({m.row[0]}: {tokens[m.row]:.0f} tokens)"
+        f"{points_of(m)} against {m.row[1]} ({m.row[0]}: {tokens[m.row]:.0f} tokens)"
         for m in against
     )
     accuracy = 100 * (best.value or 0.0)

@@ -6,10 +6,18 @@ from pathlib import Path
 
 from glore.config import RunConfig
 from glore.report.charts import Chart
-from glore.report.views import TableView, percent, points
+from glore.report.views import TableView
 from glore.studies.generalisation.results import CROSSED, JUDGED, OVERFIT, SEEN, UNSEEN
 from glore.studies.generalisation.sft_sorm import STUDENTS
-from glore.studies.measured import difference_in, dot_chart, estimate_of, find, pivot, read_measured
+from glore.studies.measured import (
+    difference_in,
+    dot_chart,
+    find,
+    percent_of,
+    pivot,
+    points_of,
+    read_measured,
+)
 
 __all__ = ["MEASURE", "charts", "findings", "tables"]
 
@@ -74,17 +82,16 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
                 )
             except KeyError:
                 continue
-            d = difference_in(m)
-            shown = "" if d.excludes_zero else " (no difference shown)"
+            shown = "" if difference_in(m).excludes_zero else " (no difference shown)"
             said.append(
                 f"Reranking {student} samples, the {kind} of that student minus the other's: "
-                f"{points(d)} points{shown}."
+                f"{points_of(m)} points{shown}."
             )
     rows = [find(found, OVERFIT, ("ORM, final answers", s), "judged right") for s in (SEEN, UNSEEN)]
     missed = find(found, OVERFIT, ("ORM, final answers", SEEN), "right ones called wrong")
     said.append(
-        f"The ORM judges {percent(estimate_of(rows[0]))} % of its training solutions right and "
-        f"{percent(estimate_of(rows[1]))} % of test samples; it calls "
-        f"{percent(estimate_of(missed))} % of right training solutions wrong (the paper: 42)."
+        f"The ORM judges {percent_of(rows[0])} % of its training solutions right and "
+        f"{percent_of(rows[1])} % of test samples; it calls "
+        f"{percent_of(missed)} % of right training solutions wrong (the paper: 42)."
     )
     return said

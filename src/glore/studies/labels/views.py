@@ -7,9 +7,16 @@ from pathlib import Path
 
 from glore.config import RunConfig
 from glore.report.charts import Chart
-from glore.report.views import TableView, percent
+from glore.report.views import TableView
 from glore.studies.labels.results import AGREEMENT, AGREES, COST, KIND, MEASURE, POSITION
-from glore.studies.measured import dot_chart, estimate_of, find, line_chart, pivot, read_measured
+from glore.studies.measured import (
+    dot_chart,
+    find,
+    line_chart,
+    percent_of,
+    pivot,
+    read_measured,
+)
 
 __all__ = ["charts", "findings", "tables"]
 
@@ -79,9 +86,9 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
         own = next(m for m in by_k if m.x == config.labels.rollouts)
         last = max(by_k, key=lambda m: m.x or 0)
         said.append(
-            f"With K = {own.x:.0f}, labels agree with the truth on {percent(estimate_of(own))} % "
+            f"With K = {own.x:.0f}, labels agree with the truth on {percent_of(own)} % "
             f"of {own.n} steps (the paper: 94 % of 257); with K = {last.x:.0f} on "
-            f"{percent(estimate_of(last))} %."
+            f"{percent_of(last)} %."
         )
     names = (f"all {config.labels.rollouts} at every step", "backward scan")
     full, scan = (find(found, COST, name, "tokens a draft").value or 0.0 for name in names)

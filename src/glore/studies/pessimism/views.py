@@ -7,14 +7,14 @@ from pathlib import Path
 
 from glore.config import RunConfig
 from glore.report.charts import Chart
-from glore.report.views import TableView, percent, points
+from glore.report.views import TableView
 from glore.studies.measured import (
-    difference_in,
     dot_chart,
-    estimate_of,
     find,
     line_chart,
+    percent_of,
     pivot,
+    points_of,
     read_measured,
 )
 from glore.studies.pessimism.results import BANDS, BARE, DIFFICULTY, EI, GAP, SFT
@@ -90,7 +90,7 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
     column = "mean score of the question"
 
     def show(row: str) -> str:
-        return percent(estimate_of(find(found, BARE, row, column)))
+        return percent_of(find(found, BARE, row, column))
 
     said = [
         f"Before the first step, the ORM expects {show('ORM')} %, the Balanced ORM "
@@ -102,6 +102,5 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
             m = find(found, GAP, (student, "all"), "SORM − ORM")
         except KeyError:
             continue
-        d = difference_in(m)
-        said.append(f"On steps of the {student}, SORM − ORM: {points(d)} points.")
+        said.append(f"On steps of the {student}, SORM − ORM: {points_of(m)} points.")
     return said

@@ -6,8 +6,15 @@ from pathlib import Path
 
 from glore.config import RunConfig
 from glore.report.charts import Chart
-from glore.report.views import TableView, percent, points
-from glore.studies.measured import difference_in, estimate_of, line_chart, pivot, read_measured
+from glore.report.views import TableView
+from glore.studies.measured import (
+    difference_in,
+    line_chart,
+    percent_of,
+    pivot,
+    points_of,
+    read_measured,
+)
 from glore.studies.postprocessing.relabelled import STUDENTS
 from glore.studies.postprocessing.results import CURVES, TABLE
 
@@ -54,18 +61,17 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
     found = read_measured(folder, MEASURE)
     said = []
     for m in found:
-        if m.table == TABLE and m.column == "EI, − as used" and m.value is not None:
-            d = difference_in(m)
-            if d.excludes_zero:
-                said.append(f"Reranking by a SORM on labels “{m.row[0]}”: {points(d)} points.")
+        is_gain = m.table == TABLE and m.column == "EI, − as used" and m.value is not None
+        if is_gain and difference_in(m).excludes_zero:
+            said.append(f"Reranking by a SORM on labels “{m.row[0]}”: {points_of(m)} points.")
     labels = {m.row[0]: m for m in found if m.table == TABLE and m.column == "labels right" and m.n}
     if labels:
         best = max(labels.values(), key=lambda m: m.value or 0)
         worst = min(labels.values(), key=lambda m: m.value or 0)
         said.insert(
             0,
-            f"Labels agree most with the truth when “{best.row[0]}” ({percent(estimate_of(best))} "
-            f"%), least when “{worst.row[0]}” ({percent(estimate_of(worst))} %).",
+            f"Labels agree most with the truth when “{best.row[0]}” ({percent_of(best)} "
+            f"%), least when “{worst.row[0]}” ({percent_of(worst)} %).",
         )
     if not any("Reranking" in s for s in said):
         said.append(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 from glore.config import RunConfig
 from glore.report.charts import Chart
-from glore.report.views import TableView, percent
-from glore.statistics import Estimate
-from glore.studies.measured import Measured, dot_chart, estimate_of, find, pivot, read_measured
+from glore.report.views import TableView
+from glore.studies.measured import (
+    dot_chart,
+    find,
+    percent_of,
+    pivot,
+    read_measured,
+)
 from glore.studies.processbench.judged import TRAINING
 from glore.studies.processbench.results import OVERALL, TABLE
 
@@ -89,12 +93,8 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
     rows = list(dict.fromkeys(m.row for m in found if m.table == TABLE))
     shown_rows = [row for row in rows if row[1] != TRAINING]
     return [
-        f"{row[0]}, {row[1]}: F1 {percent(_estimate(found, row, 'F1'))} % (error accuracy "
-        f"{percent(_estimate(found, row, 'error accuracy'))} %, correct accuracy "
-        f"{percent(_estimate(found, row, 'correct accuracy'))} %)."
+        f"{row[0]}, {row[1]}: F1 {percent_of(find(found, TABLE, row, 'F1'))} % (error accuracy "
+        f"{percent_of(find(found, TABLE, row, 'error accuracy'))} %, correct accuracy "
+        f"{percent_of(find(found, TABLE, row, 'correct accuracy'))} %)."
         for row in shown_rows
     ]
-
-
-def _estimate(found: Sequence[Measured], row: tuple[str, ...], column: str) -> Estimate:
-    return estimate_of(find(found, TABLE, row, column))

@@ -9,14 +9,15 @@ from pathlib import Path
 from glore.config import RunConfig
 from glore.evaluation.rerank_curves import MAJORITY, PASS
 from glore.report.charts import Chart
-from glore.report.views import MODEL_NAMES, TableView, percent, points
+from glore.report.views import MODEL_NAMES, TableView
 from glore.studies.measured import (
     Measured,
     difference_in,
-    estimate_of,
     find,
     line_chart,
+    percent_of,
     pivot,
+    points_of,
     read_measured,
 )
 from glore.studies.rerank.candidates import CANDIDATES, VS_RUN
@@ -99,14 +100,13 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
     voted = find(found, CURVES, (MODEL_NAMES[MAJORITY], ""), f"K = {k}")
     said = [
         f"With K = {k}, the best of all ways is {best.row[0]} by {best.row[1] or 'count'} "
-        f"({percent(estimate_of(best))} %, chosen after the fact); majority voting gives "
-        f"{percent(estimate_of(voted))} %."
+        f"({percent_of(best)} %, chosen after the fact); majority voting gives "
+        f"{percent_of(voted)} %."
     ]
     for m in found:
         if m.table == LAST and m.value is not None:
-            d = difference_in(m)
-            shown = "" if d.excludes_zero else " (no difference shown)"
-            said.append(f"{m.row[0]}: last minus minimum {points(d)} points{shown}.")
+            shown = "" if difference_in(m).excludes_zero else " (no difference shown)"
+            said.append(f"{m.row[0]}: last minus minimum {points_of(m)} points{shown}.")
     return said + _candidates_said(read_measured(folder, CANDIDATES_MEASURED))
 
 
@@ -116,9 +116,8 @@ def _candidates_said(found: Sequence[Measured]) -> list[str]:
     if not ways:
         return []
     best = max(ways, key=lambda m: m.value or 0.0)
-    d = difference_in(best)
-    shown = "" if d.excludes_zero else ", no difference shown"
+    shown = "" if difference_in(best).excludes_zero else ", no difference shown"
     return [
         f"Among draft and refinements the best of all ways is {best.row[0]} by {best.row[1]}: "
-        f"{points(d)} points against the run's choice (chosen after the fact{shown})."
+        f"{points_of(best)} points against the run's choice (chosen after the fact{shown})."
     ]

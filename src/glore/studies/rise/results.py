@@ -15,15 +15,15 @@ from glore.evaluation.rerank_curves import majority
 from glore.pipeline import StageContext, declare
 from glore.records import Solution
 from glore.report.charts import Chart
-from glore.report.views import TableView, points
+from glore.report.views import TableView
 from glore.solutions import by_problem, first_of_each
-from glore.statistics import Difference
 from glore.studies.measured import (
     Measured,
     find,
     line_chart,
     number,
     pivot,
+    points_of,
     read_measured,
     share,
 )
@@ -270,7 +270,7 @@ def rise_findings(config: RunConfig, folder: Path) -> list[str]:
 
     def effect(first: str, second: str, turn: int = N_TURNS) -> str:
         m = find(found, ONE_AT_A_TIME, (first, second), f"turn {turn}")
-        return points(Difference(m.value, m.low, m.high, m.n, m.gained, m.lost, m.p))
+        return points_of(m)
 
     rise, glore = about[RISE], about[GLORE]
     return [

@@ -12,15 +12,15 @@ from glore.evaluation.inputs import Index
 from glore.pipeline import Stage, StageContext
 from glore.records import Solution
 from glore.report.charts import Chart
-from glore.report.views import TableView, percent, points
+from glore.report.views import TableView
 from glore.studies.measured import (
     Measured,
-    difference_in,
     dot_chart,
-    estimate_of,
     find,
     line_chart,
+    percent_of,
     pivot,
+    points_of,
     read_measured,
     share,
 )
@@ -211,9 +211,9 @@ def findings(folder: Path) -> list[str]:
         copies = [m for m in found if (m.table, m.row, m.column) == (TABLE, (way,), "copies")]
         if not gains or not copies:
             continue
-        difference, accuracy = difference_in(gains[0]), find(found, TABLE, way, "right")
+        accuracy = find(found, TABLE, way, "right")
         said.append(
-            f"{way}: {percent(estimate_of(accuracy))} % right, {points(difference)} points against "
-            f"the drafts; {percent(estimate_of(copies[0]))} % copies."
+            f"{way}: {percent_of(accuracy)} % right, {points_of(gains[0])} points against "
+            f"the drafts; {percent_of(copies[0])} % copies."
         )
     return said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from glore.evaluation.rerank_curves import majority
@@ -11,6 +10,7 @@ from glore.records import Solution
 from glore.report.charts import Chart
 from glore.report.views import TableView
 from glore.solutions import by_problem
+from glore.statistics import mean
 from glore.studies.measured import Measured, line_chart, number, pivot, read_measured, share
 from glore.studies.paired import differences, estimate, question_index, right
 from glore.studies.ppo_rounds import of_rounds
@@ -56,8 +56,8 @@ def policy_results(ctx: StageContext) -> None:
         found.append(
             share(TABLE, way, "one sample", estimate(index, [s.problem_id for s in drawn], one))
         )
-        found.append(number(TABLE, way, "steps", _mean([len(s.steps) for s in greedy])))
-        found.append(number(TABLE, way, "tokens", _mean([s.n_tokens for s in greedy])))
+        found.append(number(TABLE, way, "steps", mean([len(s.steps) for s in greedy])))
+        found.append(number(TABLE, way, "tokens", mean([s.n_tokens for s in greedy])))
     first = POLICIES[0].about
     pairs = [
         *((p.about, STUDENT) for p in POLICIES),
@@ -67,10 +67,6 @@ def policy_results(ctx: StageContext) -> None:
         found += differences(index, DIFFERENCES, ids, of_way, pairs, column)
     trained = {p.model: p.about for p in POLICIES}
     ctx.write([*found, *of_rounds(ctx, ROUNDS, CURVES, trained, ("right",))], Measured)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
 
 
 def policy_tables(folder: Path) -> list[TableView]:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 from glore.config import RunConfig
 from glore.report.charts import Chart
-from glore.report.views import TableView, percent, points
+from glore.report.views import TableView
 from glore.studies.measured import (
     difference_in,
     dot_chart,
-    estimate_of,
     find,
     line_chart,
+    percent_of,
     pivot,
+    points_of,
     read_measured,
 )
 from glore.studies.when_to_stop.results import CALIBRATION, CHOSEN, ORACLES, SWEEP
@@ -107,18 +108,17 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
     gain = find(found, CHOSEN, name, "− the run's, test")
     said = []
     if gain.value is not None:
-        d = difference_in(gain)
         t_orm, t_sorm = (find(found, CHOSEN, name, c).value for c in ("T_ORM", "T_SORM"))
-        shown = "" if d.excludes_zero else " (the interval includes zero)"
+        shown = "" if difference_in(gain).excludes_zero else " (the interval includes zero)"
         said.append(
-            f"Thresholds chosen on dev (T_ORM {t_orm:g}, T_SORM {t_sorm:g}): {points(d)} points on "
-            f"test{shown}."
+            f"Thresholds chosen on dev (T_ORM {t_orm:g}, T_SORM {t_sorm:g}): {points_of(gain)} "
+            f"points on test{shown}."
         )
     alone = [m for m in found if m.table == ORACLES and m.column == "right" and "+" not in m.row[0]]
     base, *others = alone
     best = max(others, key=lambda m: m.value or 0.0)
     said.append(
         f"Of the oracles for one decision, “{best.row[0]}” is worth most: "
-        f"{percent(estimate_of(best))} % in place of {percent(estimate_of(base))} %."
+        f"{percent_of(best)} % in place of {percent_of(base)} %."
     )
     return said

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from glore.config import RunConfig
 from glore.report.charts import Chart
-from glore.report.views import TableView, percent, points
+from glore.report.views import TableView
 from glore.studies.measured import (
     Measured,
-    difference_in,
     dot_chart,
-    estimate_of,
     find,
+    percent_of,
     pivot,
+    points_of,
     read_measured,
 )
 from glore.studies.where_refined.results import (
@@ -127,7 +127,7 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
         for name in (GREEDY, SAMPLED):
             try:
                 gains = [
-                    points(difference_in(find(found, MODELS, (name, "∪"), column)))
+                    points_of(find(found, MODELS, (name, "∪"), column))
                     for column in (EACH_ONE, EACH_TWO)
                 ]
             except KeyError:
@@ -150,9 +150,9 @@ def _said(found: Sequence[Measured], suffix: str, of: str) -> Iterator[str]:
         except KeyError:
             continue
         yield (
-            f"{name.capitalize()}{of}: global ∪ local fixes {points(difference_in(gain))} points "
+            f"{name.capitalize()}{of}: global ∪ local fixes {points_of(gain)} points "
             "more than global refinement alone. Against global refinement with a second, sampled "
-            f"try: {points(difference_in(more))} points. Both greedy refinements give the same "
-            f"answer for {percent(estimate_of(same))} % of the wrong solutions, and the global one "
-            f"keeps the steps before the error in {percent(estimate_of(kept))} %."
+            f"try: {points_of(more)} points. Both greedy refinements give the same "
+            f"answer for {percent_of(same)} % of the wrong solutions, and the global one "
+            f"keeps the steps before the error in {percent_of(kept)} %."
         )

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from glore.devices import pick_device
 from glore.errors import ModelError
 from glore.model_cards import model_card
-from glore.models import load_causal_lm, load_tokenizer, pick_device, save_model
+from glore.models import load_causal_lm, load_tokenizer, save_model
 from glore.seeds import stable_seed
 from glore.training.device_settings import fast_products
 from glore.training.examples import TrainReport
