@@ -8,12 +8,11 @@ checkers only do not.
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Collection
 from pathlib import Path
-
-import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "glore"
 
@@ -88,7 +87,8 @@ def part_of(path: Path) -> str:
     return part_of_module(".".join(path.relative_to(SOURCE).with_suffix("").parts))
 
 
-def imports(path: Path) -> set[tuple[str, str]]:
+@functools.cache
+def imports(path: Path) -> frozenset[tuple[str, str]]:
     """(module, name) of all that a file imports when it runs; name "": the module itself."""
     found: set[tuple[str, str]] = set()
 
@@ -108,7 +108,7 @@ def imports(path: Path) -> set[tuple[str, str]]:
             found.update((node.module, alias.name) for alias in node.names)
 
     Visitor().visit(ast.parse(path.read_text(encoding="utf-8")))
-    return found
+    return frozenset(found)
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -139,18 +139,25 @@ def imported_parts(path: Path) -> set[str]:
     return parts - {part_of(path)}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
-def test_imports_go_only_downwards(path: Path) -> None:
-    part = part_of(path)
-    if part in EVERYTHING:
-        return
-    assert part in LEVEL, f"{part} has no place yet: give it one in LAYERS and in CONTRIBUTING.md"
-    upwards = sorted(p for p in imported_parts(path) if p in LEVEL and LEVEL[p] > LEVEL[part])
-    assert not upwards, f"{path.name} imports {upwards}, which stand above {part}"
-    if part in CONCEPTS:
-        assert not sorted(imported_parts(path) & set(CONCEPTS)), (
-            "concept modules don't know each other; compose them in stages or refiner"
-        )
+def test_imports_go_only_downwards() -> None:
+    parts = {path: part_of(path) for path in FILES if part_of(path) not in EVERYTHING}
+    assert set(parts.values()) <= set(LEVEL), "give it a place in LAYERS and in CONTRIBUTING.md"
+    upwards = {
+        str(path.relative_to(SOURCE)): above
+        for path, part in parts.items()
+        if (above := [p for p in imported_parts(path) if LEVEL.get(p, -1) > LEVEL[part]])
+    }
+    assert upwards == {}, "these files import what stands above them"
+
+
+def test_concept_modules_do_not_know_each_other() -> None:
+    """`stages` and `refiner` compose them."""
+    known = {
+        str(path.relative_to(SOURCE)): others
+        for path in FILES
+        if part_of(path) in CONCEPTS and (others := imported_parts(path) & set(CONCEPTS))
+    }
+    assert known == {}
 
 
 def test_parts_form_no_circle() -> None:
@@ -205,11 +212,15 @@ def test_cycles_are_found() -> None:
     assert cycles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
-def test_torch_stays_where_models_are(path: Path) -> None:
-    roots = {name.split(".")[0] for name in imported_modules(path)}
-    if part_of(path) not in MAY_USE_TORCH:
-        assert not roots & {"torch", "transformers", "accelerate", "peft", "safetensors"}
+def test_torch_stays_where_models_are() -> None:
+    heavy = {"torch", "transformers", "accelerate", "peft", "safetensors"}
+    found = {
+        str(path.relative_to(SOURCE)): used
+        for path in FILES
+        if part_of(path) not in MAY_USE_TORCH
+        and (used := {name.split(".")[0] for name in imported_modules(path)} & heavy)
+    }
+    assert found == {}
 
 
 def test_the_command_line_starts_without_heavy_packages() -> None:
