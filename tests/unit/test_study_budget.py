@@ -18,8 +18,7 @@ from glore.records import Solution, read_records
 from glore.stages import build_stages
 from glore.studies import find_study, run_study
 from glore.studies.budget.iterated import N_ROUNDS
-from glore.studies.budget.results import sample_numbers
-from glore.studies.budget.spent import Spent, until_accepted
+from glore.studies.budget.spent import Spent, sample_numbers, until_accepted
 from glore.studies.measured import Measured, find, read_measured
 from support.pretend_models import config_of, pretend
 
@@ -130,6 +129,34 @@ def test_a_cascade_goes_from_the_draft_to_its_refinement_to_samples(studied: Run
         assert last.tokens <= two.tokens + ways[without, 5][d.problem_id].tokens - d.n_tokens
     assert {n for way, n in ways if way == cascade} == set(range(1, 7)), "four samples a question"
     assert {n for way, n in ways if way == without} == set(range(1, 6))
+    refining = "GLoRe's cascade, samples refined too"
+    assert {n for way, n in ways if way == refining} == set(range(1, 11))
+    for d in drafts:
+        for n in (1, 2, 3):
+            assert ways[refining, n][d.problem_id] == dataclasses.replace(
+                ways[cascade, n][d.problem_id], way=refining
+            )
+
+
+def test_only_rejected_samples_of_questions_still_open_are_refined(studied: RunConfig) -> None:
+    def read(stage: Path, part: str) -> list[Solution]:
+        return read_records(sorted(stage.glob(f"{part}-*.parquet")), Solution)
+
+    stages = studied.run_dir / "stages"
+    drafts = read(stages / "test_drafts", "part")
+    refined = {s.draft_id: s for s in read(stages / "test_refinements", "global")}
+    samples = {s.id: s for s in read(stages / "test_samples", "part")}
+    # The pretended ORM calls a solution wrong that ends in #### 3.
+    still_open = {
+        d.problem_id
+        for d in drafts
+        if d.steps[-1] == "#### 3" and refined[d.id].steps[-1] == "#### 3"
+    }
+    made = read(studied.run_dir / "studies/budget/stages/sample_refinements", "part")
+    expected = {
+        s.id for s in samples.values() if s.problem_id in still_open and s.steps[-1] == "#### 3"
+    }
+    assert {s.draft_id for s in made} == expected
 
 
 def test_only_what_the_orm_calls_wrong_is_refined_again(studied: RunConfig) -> None:

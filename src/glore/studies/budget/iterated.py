@@ -15,7 +15,7 @@ from glore.stages.checks import check_engine
 from glore.stages.common import SAMPLING, lazy_engine, model_name, problems_by_id, score
 from glore.stages.estimates import refinement_tokens
 from glore.stages.evaluation_set import refined_solutions
-from glore.studies.budget.spent import Spent, is_right
+from glore.studies.budget.spent import Spent, decisions_of, is_right
 from glore.studies.rise.stages import GLORE_RIGHT
 
 __all__ = ["N_ROUNDS", "REFINERS", "glore_rounds"]
@@ -47,8 +47,7 @@ def glore_rounds(ctx: StageContext) -> None:
 
 
 def _rounds(ctx: StageContext, model: str, problems: Mapping[str, Problem]) -> list[Spent]:
-    settings = ctx.config.evaluation
-    decisions = Decisions(threshold=settings.threshold, aggregate=settings.aggregate)
+    decisions = decisions_of(ctx)
     folder = ctx.model_dir(model)
     engine = lazy_engine(ctx, folder)
     chosen = {d.problem_id: d for d in ctx.read("test_drafts", Solution)}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from glore.config import RunConfig
-from glore.decisions import CANDIDATES, GLOBAL, Decisions
+from glore.decisions import CANDIDATES
 from glore.evaluation.inputs import ORM, Index
 from glore.evaluation.rerank_curves import rerank_at_k
 from glore.pipeline import StageContext, declare
@@ -21,8 +21,21 @@ from glore.report.views import TableView
 from glore.solutions import by_problem
 from glore.stages.checks import check_engine
 from glore.stages.common import problems_by_id, score
+from glore.studies.budget.cascades import (
+    DRAFT_FIRST,
+    cascades,
+    sample_refinements,
+)
 from glore.studies.budget.iterated import glore_rounds
-from glore.studies.budget.spent import Spent, is_right, until_accepted, voted
+from glore.studies.budget.spent import (
+    Spent,
+    decisions_of,
+    is_right,
+    orm_scores,
+    sample_numbers,
+    until_accepted,
+    voted,
+)
 from glore.studies.measured import (
     Measured,
     line_chart,
@@ -41,14 +54,11 @@ __all__ = [
     "budget_findings",
     "budget_tables",
     "results",
-    "sample_numbers",
     "turn_scores",
 ]
 
 GREEDY, MAJORITY, BEST_OF = "greedy", "majority", "best of N by ORM"
 ONE_BY_ONE = "samples until the ORM accepts"
-DRAFT_FIRST = "draft, then samples until the ORM accepts"
-CASCADE = "GLoRe's cascade until the ORM accepts"
 LAST_TURN, TURNS_VOTED, TURNS_ORM = "RISE", "RISE, majority of turns", "RISE until the ORM accepts"
 GLORE_ONCE = "GLoRe once, every draft"
 BASELINES = (MAJORITY, BEST_OF, ONE_BY_ONE, DRAFT_FIRST)
@@ -73,7 +83,7 @@ def turn_scores(ctx: StageContext) -> None:
 
 @declare(
     "budget_results",
-    inputs=(turn_scores.name, glore_rounds.name, "test_scores"),
+    inputs=(turn_scores.name, glore_rounds.name, sample_refinements.name, "test_scores"),
     reads=tuple(f"evaluation.{n}" for n in ("threshold", "aggregate", "bootstrap_samples")),
     opens=lambda _: (),
     version=3,
@@ -86,7 +96,7 @@ def results(ctx: StageContext) -> None:
         *_of_samples(ctx, drafts),
         *_of_turns(ctx),
         *_of_refinements(ctx, drafts),
-        *_of_cascades(ctx, drafts),
+        *cascades(ctx, drafts),
         *ctx.read(glore_rounds.name, Spent, "spent"),
     ]
     ctx.write(spent, Spent, "spent")
@@ -124,17 +134,12 @@ class _Place(NamedTuple):
         return float(np.mean(self.tokens))
 
 
-def _decisions(ctx: StageContext) -> Decisions:
-    settings = ctx.config.evaluation
-    return Decisions(threshold=settings.threshold, aggregate=settings.aggregate)
-
-
 def _of_samples(ctx: StageContext, drafts: Sequence[Solution]) -> list[Spent]:
     """The greedy draft; majority and best of N by expectation over subsets of the samples; samples
     one by one, in their order.
     """
-    decisions = _decisions(ctx)
-    scores = _orm_scores(ctx)
+    decisions = decisions_of(ctx)
+    scores = orm_scores(ctx)
     found = [Spent(GREEDY, 1, d.problem_id, float(d.n_tokens), is_right(d)) for d in drafts]
     for problem_id, group in by_problem(ctx.read("test_samples", Solution)).items():
         values = [decisions.score(scores[s.id]) for s in group]
@@ -151,11 +156,6 @@ def _of_samples(ctx: StageContext, drafts: Sequence[Solution]) -> list[Spent]:
     return found
 
 
-def sample_numbers(k: int) -> list[int]:
-    """Numbers of samples to measure: all up to 16, then every eighth, and all k."""
-    return sorted({*range(1, min(k, 16) + 1), *range(24, k, 8), k})
-
-
 def _majority(group: Sequence[Solution], n: int) -> float:
     """Mean over rotations of the samples, the first n of each; with few samples every one counts
     equally.
@@ -167,7 +167,7 @@ def _majority(group: Sequence[Solution], n: int) -> float:
 
 
 def _of_turns(ctx: StageContext) -> list[Spent]:
-    decisions = _decisions(ctx)
+    decisions = decisions_of(ctx)
     rise = played(ctx, VARIANT, "greedy")
     scores = [ctx.read(turn_scores.name, StepScores, f"t{t}") for t in range(1, N_TURNS + 1)]
     found = []
@@ -188,12 +188,12 @@ def _of_turns(ctx: StageContext) -> list[Spent]:
 
 def _of_refinements(ctx: StageContext, drafts: Sequence[Solution]) -> list[Spent]:
     """GLoRe as in Fig. 4: every draft is refined, and the ORM chooses."""
-    decisions = _decisions(ctx)
+    decisions = decisions_of(ctx)
     refined = [s for kind in CANDIDATES for s in ctx.read("test_refinements", Solution, kind)]
     of_draft: dict[str | None, list[Solution]] = {}
     for s in refined:
         of_draft.setdefault(s.draft_id, []).append(s)
-    orm = _orm_scores(ctx)
+    orm = orm_scores(ctx)
     found = []
     for d in drafts:
         candidates = [d, *of_draft.get(d.id, ())]
@@ -201,40 +201,6 @@ def _of_refinements(ctx: StageContext, drafts: Sequence[Solution]) -> list[Spent
         tokens = float(sum(c.n_tokens for c in candidates))
         found.append(Spent(GLORE_ONCE, 1, d.problem_id, tokens, is_right(chosen)))
     return found
-
-
-def _of_cascades(ctx: StageContext, drafts: Sequence[Solution]) -> list[Spent]:
-    """One solution after the other until the ORM accepts one: the greedy draft, its global
-    refinement or none, then the samples in their order. Step: solutions at most.
-    """
-    decisions = _decisions(ctx)
-    samples = by_problem(ctx.read("test_samples", Solution))
-    refined = {s.draft_id: s for s in ctx.read("test_refinements", Solution, GLOBAL)}
-    orm = _orm_scores(ctx)
-    most = 1 + max(map(len, samples.values()), default=0)
-    found = []
-    for draft in drafts:
-        rest = samples.get(draft.problem_id, [])
-        mended = [refined[draft.id]] if draft.id in refined else []
-        for way, attempts, limit in (
-            (DRAFT_FIRST, [draft, *rest], most),
-            (CASCADE, [draft, *mended, *rest], most + 1),
-        ):
-            scores = [orm[a.id] for a in attempts]
-            for n in sample_numbers(limit):
-                spent = until_accepted(attempts, scores, decisions, n)
-                found.append(Spent(way, n, draft.problem_id, *spent))
-    return found
-
-
-def _orm_scores(ctx: StageContext) -> dict[str, tuple[float, ...]]:
-    """Of drafts, refinements and samples, by the id of the solution."""
-    scores = [
-        *ctx.read("test_draft_scores", StepScores, ORM),
-        *ctx.read("test_scores", StepScores, f"refined_{ORM}"),
-        *ctx.read("test_scores", StepScores, f"samples_{ORM}"),
-    ]
-    return {s.solution_id: s.p_correct for s in scores}
 
 
 def _at_equal_tokens(

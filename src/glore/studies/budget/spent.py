@@ -6,10 +6,21 @@ import dataclasses
 from collections.abc import Sequence
 
 from glore.decisions import Decisions
+from glore.evaluation.inputs import ORM
 from glore.evaluation.rerank_curves import majority
-from glore.records import Solution
+from glore.pipeline import StageContext
+from glore.records import Solution, StepScores
 
-__all__ = ["Spent", "is_right", "until_accepted", "voted"]
+__all__ = [
+    "Scores",
+    "Spent",
+    "decisions_of",
+    "is_right",
+    "orm_scores",
+    "sample_numbers",
+    "until_accepted",
+    "voted",
+]
 
 Scores = tuple[float, ...]
 
@@ -51,3 +62,24 @@ def until_accepted(
     n = next((i for i, is_good in enumerate(accepted, start=1) if is_good), limit)
     chosen = decisions.choose([s or None for s in scores[:n]])
     return float(sum(a.n_tokens for a in attempts[:n])), is_right(attempts[chosen])
+
+
+def sample_numbers(k: int) -> list[int]:
+    """Numbers of samples to measure: all up to 16, then every eighth, and all k."""
+    return sorted({*range(1, min(k, 16) + 1), *range(24, k, 8), k})
+
+
+def decisions_of(ctx: StageContext) -> Decisions:
+    """The run's decisions."""
+    settings = ctx.config.evaluation
+    return Decisions(threshold=settings.threshold, aggregate=settings.aggregate)
+
+
+def orm_scores(ctx: StageContext) -> dict[str, Scores]:
+    """Of drafts, refinements and samples, by the id of the solution."""
+    scores = [
+        *ctx.read("test_draft_scores", StepScores, ORM),
+        *ctx.read("test_scores", StepScores, f"refined_{ORM}"),
+        *ctx.read("test_scores", StepScores, f"samples_{ORM}"),
+    ]
+    return {s.solution_id: s.p_correct for s in scores}
