@@ -88,7 +88,7 @@ def cascades(ctx: StageContext, drafts: Sequence[Solution]) -> list[Spent]:
         s.solution_id: s.p_correct for s in ctx.read(sample_refinements.name, StepScores, ORM)
     }
     most = max(map(len, samples.values()), default=0)
-    found = []
+    found: list[Spent] = []
     for draft in drafts:
         rest = samples.get(draft.problem_id, [])
         mended = [refined[draft.id]] if draft.id in refined else []
