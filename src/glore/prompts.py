@@ -14,6 +14,7 @@ the steps are the assistant's (`ChatTemplate`).
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ __all__ = [
     "ChatTemplate",
     "ControlText",
     "PromptLayout",
+    "Said",
     "Shot",
     "SolutionText",
     "StepFormat",
@@ -53,6 +55,7 @@ empty if the model begins with an empty line.
 """
 PARAGRAPH_END = "\n\n"
 THINK, END_OF_THINK = "<think>", "</think>"
+_THINK_MARKS = re.compile("(</?think>)")
 CORRECT = "Write the corrected solution."
 """Ends the user's turn of a refinement. Templates may strip a turn, so it doesn't end in a
 newline.
@@ -78,6 +81,14 @@ class SolutionText(NamedTuple):
     """Characters beyond the limit, which are not read."""
 
 
+class Said(NamedTuple):
+    """What a model's output says outside of its thoughts."""
+
+    text: str
+    ends: Sequence[int]
+    """Where its first n characters end in the output, n from 0 to `len(text)`."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class StepFormat:
     """How a solution is written as text: `prompt.steps`, `.think` and `.max_solution_chars`."""
@@ -86,26 +97,29 @@ class StepFormat:
     """What ends a step: one newline, or two where steps are paragraphs."""
     think_apart: bool = False
     """Whether `<think>` blocks are kept apart from the steps. A block that is not closed is a
-    thought to the end; what stands before a `</think>` without a `<think>` is one, too.
+    thought to the end; what stands between the end of a block, or the beginning of the text, and
+    a `</think>` without a `<think>` is one, too.
     """
     max_chars: int = MAX_SOLUTION_CHARS
 
     def read(self, text: str) -> SolutionText:
         """A model's output → its steps, and what is no part of them."""
-        thought, text = _thoughts(text) if self.think_apart else ("", text)
-        kept = text[: self.max_chars]
-        return SolutionText(self._split(kept), thought, len(text) - len(kept))
+        said, thought = self.said(text).text, ""
+        if self.think_apart:
+            thoughts = (text[start:end].strip() for start, end in _parts(text).thoughts)
+            thought = "\n".join(filter(None, thoughts))
+        kept = said[: self.max_chars]
+        return SolutionText(self._split(kept), thought, len(said) - len(kept))
 
     def split(self, text: str) -> tuple[str, ...]:
         """A model's output → its steps."""
         return self.read(text).steps
 
-    def part_thought(self, text: str) -> tuple[str, str]:
-        """A model's output in two parts: up to the last end of a thought that is kept apart, and
-        the rest.
-        """
-        before, mark, after = text.rpartition(END_OF_THINK) if self.think_apart else ("", "", text)
-        return before + mark, after
+    def said(self, text: str) -> Said:
+        """A model's output without thoughts that are kept apart, whatever its length."""
+        if self.think_apart:
+            return _joined(text, _parts(text).outside)
+        return Said(text, range(len(text) + 1))
 
     def text(self, step: str) -> str:
         """A step → its text in a prompt or target."""
@@ -124,18 +138,39 @@ class StepFormat:
         return tuple("\n".join(p).strip() for p in paragraphs if p)
 
 
-def _thoughts(text: str) -> tuple[str, str]:
-    """The content of all `<think>` blocks, and the text without them."""
-    thoughts, rest = [], ""
-    start, end = text.find(THINK), text.find(END_OF_THINK)
-    if 0 <= end < (start if start >= 0 else len(text)):  # the prompt opened it
-        thoughts, text = [text[:end]], text[end + len(END_OF_THINK) :]
-    while text:
-        before, _, after = text.partition(THINK)
-        inside, _, text = after.partition(END_OF_THINK)
-        rest += before
-        thoughts.append(inside)
-    return "\n".join(t.strip() for t in thoughts if t.strip()), rest
+class _Parts(NamedTuple):
+    """Where thoughts are, and what is around them, as (start, end) in a text."""
+
+    thoughts: list[tuple[int, int]]
+    outside: list[tuple[int, int]]
+
+
+def _parts(text: str) -> _Parts:
+    """The parts of a text in and outside of `<think>` blocks, without their marks."""
+    parts, start, is_thought = _Parts([], []), 0, False
+    for mark in _THINK_MARKS.finditer(text):
+        if mark[0] == END_OF_THINK:  # without a start, what stands before it is a thought
+            parts.thoughts.append((start, mark.start()))
+        elif is_thought:
+            continue
+        else:
+            parts.outside.append((start, mark.start()))
+        start, is_thought = mark.end(), mark[0] == THINK
+    (parts.thoughts if is_thought else parts.outside).append((start, len(text)))
+    return parts
+
+
+def _joined(text: str, outside: Sequence[tuple[int, int]]) -> Said:
+    """These parts of a text. Parts that touch get a line each: `5<think>…</think>6` is not 56."""
+    said, ends = "", [0]
+    for start, end in outside:
+        piece = text[start:end]
+        if said[-1:].strip() and piece[:1].strip():
+            said += "\n"
+            ends.append(start)
+        said += piece
+        ends.extend(range(start + 1, end + 1))
+    return Said(said, ends)
 
 
 LINES = StepFormat()

@@ -153,10 +153,14 @@ def best_round(dev_accuracy: Sequence[float]) -> int:
 
 
 def first_answer(completion: Completion, steps: StepFormat) -> Completion:
-    """The completion up to the end of its first answer line, after thoughts that are kept apart. A
-    base that was not fine-tuned goes on to write the next question.
+    """The completion up to the end of its first answer line outside of thoughts that are kept
+    apart. A base that was not fine-tuned goes on to write the next question.
     """
-    thought, text = steps.part_thought(completion.text)
-    lines = text.partition("\nQuestion:")[0].split("\n")
+    said = steps.said(completion.text)
+    lines = said.text.partition("\nQuestion:")[0].split("\n")
     end = next((n for n, line in enumerate(lines, start=1) if is_answer_line(line)), len(lines))
-    return dataclasses.replace(completion, text=thought + "\n".join(lines[:end]))
+    n_chars = len("\n".join(lines[:end]))
+    # Without an answer nothing is left out, also no thought behind the last word.
+    whole = n_chars == len(said.text)
+    kept = completion.text if whole else completion.text[: said.ends[n_chars]]
+    return dataclasses.replace(completion, text=kept)

@@ -144,7 +144,11 @@ def test_a_paragraph_ends_at_an_empty_line() -> None:
         ("a <think>hm</think> b\n<think>so</think>c", ("a  b", "c"), "hm\nso"),
         ("a\n<think>never closed\n#### 3", ("a",), "never closed\n#### 3"),
         ("opened by the prompt</think>\na", ("a",), "opened by the prompt"),
-        ("hm</think>a<think>so</think>b", ("ab",), "hm\nso"),
+        ("hm</think>a<think>so</think>b", ("a", "b"), "hm\nso"),
+        ("#### 5<think>so</think>6", ("#### 5", "6"), "so"),
+        ("<think>hm</think>so</think>a", ("a",), "hm\nso"),
+        ("<think>hm<think>so</think>or</think>a", ("a",), "hm<think>so\nor"),
+        ("a</think></think>b<think>", ("b",), "a"),
         ("<think></think>a", ("a",), ""),
         ("", (), ""),
     ],
@@ -159,12 +163,24 @@ def test_thoughts_apart(text: str, steps: tuple[str, ...], thought: str) -> None
 def test_no_tag_is_left_where_thoughts_are_apart(pieces: list[str]) -> None:
     text = "".join(pieces)
     read = StepFormat(think_apart=True).read(text)
-    if text.count("</think>") <= text.count("<think>") + 1 and "</think></think>" not in text:
-        assert "<think>" not in "".join(read.steps)
+    assert not any(mark in step for mark in ("<think>", "</think>") for step in read.steps)
     kept = "".join("".join((*read.steps, read.thought)).split())
     assert sorted(kept.replace("<think>", "").replace("</think>", "")) == sorted(
         "".join(text.split()).replace("<think>", "").replace("</think>", "")
     ), "no other letter is lost"
+
+
+@given(st.lists(st.sampled_from(["<think>", "</think>", "a", "b ", "\n"]), max_size=12))
+def test_what_is_said_has_its_places_in_the_text(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    for form in (StepFormat(), StepFormat(think_apart=True)):
+        said = form.said(text)
+        assert len(said.ends) == len(said.text) + 1
+        for n, letter in enumerate(said.text, start=1):
+            # A line break parts what touches without the thought between.
+            assert letter == "\n" or text[said.ends[n] - 1] == letter
+            assert said.ends[n] >= said.ends[n - 1]
+    assert StepFormat().said(text).text == text
 
 
 def test_what_is_cut_off_a_long_solution_is_counted_and_a_thought_is_not_part_of_it() -> None:

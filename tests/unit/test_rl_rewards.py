@@ -173,6 +173,20 @@ def test_steps_after_a_thought_and_paragraphs_are_found() -> None:
     assert ends == sorted(set(ends))
 
 
+def test_steps_between_thoughts_end_at_their_own_tokens() -> None:
+    tokenizer = step_tokenizer("qwen")
+    text = "a b\n<think>a b\nc</think>c<think>a</think>b"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    form = StepFormat(think_apart=True)
+    assert form.split(text) == ("a b", "c", "b")
+    ends = step_ends(tokenizer, ids, text, form)
+    assert [tokenizer.decode(ids[: end + 1]) for end in ends] == [
+        "a b",
+        "a b\n<think>a b\nc</think>c",
+        text,
+    ]
+
+
 def test_a_reward_function_scores_as_the_scorer_does(tmp_path: Path) -> None:
     folder = save_checkpoint("trl", tmp_path / "prm")
     with glore.open_reward_model(folder) as scorer:

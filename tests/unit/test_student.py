@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from glore.engines.protocol import Request, SamplingParams
+import pytest
+
+from glore.engines.protocol import Completion, Request, SamplingParams
 from glore.progress import SilentProgress
-from glore.prompts import PromptLayout
-from glore.student import ONE_SHOT, best_round, capped, goes_on, new_right, sample_solutions
+from glore.prompts import PromptLayout, StepFormat
+from glore.student import (
+    ONE_SHOT,
+    best_round,
+    capped,
+    first_answer,
+    goes_on,
+    new_right,
+    sample_solutions,
+)
 from support.fakes import FunctionEngine, LastLineTask, problem, solution
 
 
@@ -58,6 +68,23 @@ def test_the_prompted_base_sees_one_example_and_its_first_answer_counts() -> Non
     )
     assert found.steps == ("5 + 5 = 10", "#### 10")
     assert found.correct == "right"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("<think>#### 9</think>\n#### 3\n\nQuestion: b\n<think>so</think>\n#### 4", "#### 3"),
+        ("a\n<think>so</think>\n#### 3\n<think>never closed", "a\n<think>so</think>\n#### 3"),
+        ("a\nQuestion: b\n<think>so</think>\n#### 4", "a"),
+        ("a\n<think>never closed\n#### 9", "a\n<think>never closed\n#### 9"),
+    ],
+)
+def test_the_first_answer_is_the_first_outside_of_thoughts(text: str, kept: str) -> None:
+    completion = Completion(text, 9, "eos", 0)
+    found = first_answer(completion, StepFormat(think_apart=True))
+    assert found.text.endswith(kept)
+    assert "\n#### 4" not in found.text
+    assert first_answer(found, StepFormat(think_apart=True)) == found
 
 
 def test_only_new_distinct_right_samples_are_kept() -> None:

@@ -274,6 +274,8 @@ APART = StepFormat(PARAGRAPH_END, think_apart=True)
         (PARAGRAPHS, "A.\nB.\n#### 5", ("A.", "B.", "#### 5")),
         (LINES, "A.\nB.\n\nC.\n\n#### 5", ("A.", "B.", "C.", "#### 5")),
         (APART, "<think>\n#### 7\n\nno\n</think>\n\nA.\nB.\n\n#### 5", ("A.\nB.", "#### 5")),
+        (APART, "A.\n\n<think>so</think>\n\nB.\n\n#### 5", ("A.", "B.", "#### 5")),
+        (APART, "A.\n\n#### 5\n<think>all</think>", ("A.", "#### 5")),
         (
             PARAGRAPHS,
             "<think>\nhm\n\nso\n</think>\n\n#### 5",

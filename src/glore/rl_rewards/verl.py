@@ -111,11 +111,12 @@ def step_ends(tokenizer: Any, ids: Sequence[int], text: str, steps: StepFormat) 
     """The index of the token that ends each step of a response. `text`: the response, decoded
     without special tokens.
     """
-    ends, at = [], len(steps.part_thought(text)[0])
+    said = steps.said(text)
+    ends, at = [], 0
     for step in steps.split(text):
         last_line = step.rpartition("\n")[2]
-        at = text.index(last_line, at) + len(last_line)
-        ends.append(_token_reaching(tokenizer, ids, at))
+        at = said.text.index(last_line, at) + len(last_line)
+        ends.append(_token_reaching(tokenizer, ids, said.ends[at]))
     return ends
 
 

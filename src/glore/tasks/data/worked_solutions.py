@@ -108,7 +108,7 @@ def worked_solution(
     the data. `form`: how `worked_steps` cuts it.
     """
     _check_length(row, "solution", text, form)
-    text = form.part_thought(text)[1]
+    text = form.said(text).text
     check_boxes(row, "solution", text, gold, grade)
     stated = find_answer(split_steps(text))
     if stated is None:
