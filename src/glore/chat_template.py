@@ -89,7 +89,13 @@ def read_chat_template(
         )
     )
     shots = [shot for shot in shots if not any(token in s for s in shot for token in special)]
-    before, words, after = _rendered(tokenizer, name, system, shots, _WORDS).partition(_WORDS)
+    text = _rendered(tokenizer, name, system, shots, _WORDS)
+    if system and system.strip() and text == _rendered(tokenizer, name, "", shots, _WORDS):
+        raise ModelError(
+            f"the chat template of {name} leaves out the system prompt; set prompt.system=null, or "
+            "write it into the questions"
+        )
+    before, words, after = text.partition(_WORDS)
     if not words or _WORDS in after:
         raise ModelError(
             f"the chat template of {name} does not repeat the user's words once and unchanged; set "
@@ -130,7 +136,9 @@ def _rendered(
             chat_template=dated_template(tokenizer.get_chat_template()),
         )
     except Exception as error:  # whatever a stranger's template raises
-        fix = "prompt.system=null" if system is not None else "prompt.style=plain"
+        if system is not None:
+            _rendered(tokenizer, name, None, shots, words)  # or the system prompt is not the cause
+        fix = "prompt.style=plain" if system is None else "prompt.system=null"
         raise ModelError(
             f"the chat template of {name} refuses a conversation of the roles "
             f"{', '.join(role for role, _ in turns)} ({shown(str(error), 80)}); set {fix}"

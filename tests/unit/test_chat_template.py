@@ -196,6 +196,16 @@ def test_the_date_of_a_template_is_always_the_same() -> None:
             "refuses a conversation of the roles system, user .*not supported.*prompt.system=null",
         ),
         ("{{ messages[0]", None, "refuses a conversation of the roles user .*prompt.style=plain"),
+        (
+            "{{ messages[0]",
+            "Be brief.",
+            "refuses a conversation of the roles user .*prompt.style=plain",
+        ),
+        (
+            "{{ messages[-1]['content'] }}\nAnswer:",
+            "Be brief.",
+            "leaves out the system prompt; set prompt.system=null",
+        ),
     ],
 )
 def test_a_template_that_can_not_be_used_is_refused(
