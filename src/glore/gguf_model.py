@@ -1,18 +1,24 @@
 """A base model in one GGUF file, written as a plain Hugging Face folder (extra `gguf`).
 
 transformers reads the file and takes its quantized weights apart. A GGUF file holds data and no
-code. Its chat template is kept.
+code. Its chat template is kept. A file with weights missing, or with more than transformers reads,
+is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glore.config.plugins import is_installed
 from glore.errors import ConfigError, ModelError, shown
 from glore.model_folder import in_one_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["check_gguf", "convert_gguf", "gguf_shapes"]
 
@@ -67,6 +73,7 @@ def convert_gguf(path: str | Path, folder: Path, dtype: str) -> int:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from glore.model_weights import check_loaded
     from glore.models import quiet, save_model
 
     file = Path(path).expanduser()
@@ -74,12 +81,24 @@ def convert_gguf(path: str | Path, folder: Path, dtype: str) -> int:
     try:
         with quiet(), contextlib.redirect_stderr(io.StringIO()):  # its progress bar asks no one
             tokenizer = AutoTokenizer.from_pretrained(**place)
-            model = AutoModelForCausalLM.from_pretrained(**place, dtype=getattr(torch, dtype))
+            model, info = AutoModelForCausalLM.from_pretrained(
+                **place, dtype=getattr(torch, dtype), output_loading_info=True
+            )
     except Exception as error:
         raise ModelError(
             f"can't load a causal language model from {shown(str(path))}: {in_one_line(error)}; "
             "give a GGUF file of an architecture that transformers reads, or the model's folder"
         ) from error
+    check_loaded(
+        model,
+        info["missing_keys"],
+        info["unexpected_keys"],
+        {},
+        f"{shown(str(path))} ({type(model).__name__})",
+        "causal language model",
+        (),
+    )
+    _check_whole(path, model)
     # The weights are plain now. These entries would keep the model from being saved, and make
     # loaders look for the GGUF file again.
     if hasattr(model.config, "quantization_config"):
@@ -91,3 +110,22 @@ def convert_gguf(path: str | Path, folder: Path, dtype: str) -> int:
     card = f"# base\n\nConverted from {file.name} (GGUF) by glore, in {dtype}.\n"
     save_model(model, tokenizer, folder, card)
     return int(model.num_parameters())
+
+
+def _check_whole(path: str | Path, model: PreTrainedModel) -> None:
+    """Refuse a model that lacks numbers of its file: transformers leaves out weights for which its
+    own model has no place, and says nothing. Raises ModelError.
+    """
+    is_tied = bool(model.config.get_text_config().tie_word_embeddings)
+    n_file = sum(
+        math.prod(shape)
+        for name, shape in (gguf_shapes(path) or {}).items()
+        if not name.startswith("rope_") and not (is_tied and name == "output.weight")
+    )
+    n_over = n_file - int(model.num_parameters())
+    if n_over > 0:
+        raise ModelError(
+            f"{shown(str(path))} holds {n_over:,} numbers more than {type(model).__name__} of "
+            "transformers takes from it, so the model would be another one; give the model's "
+            "folder in safetensors"
+        )

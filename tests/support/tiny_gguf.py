@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from gguf import GGUFWriter
@@ -27,7 +29,15 @@ def tiny_llama() -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval()
 
 
-def write_gguf(model: LlamaForCausalLM, path: Path) -> None:
+def write_gguf(
+    model: LlamaForCausalLM,
+    path: Path,
+    without: tuple[str, ...] = (),
+    more: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> None:
+    """`without`: tensors that the file lacks, `more`: those that it has in addition, by their
+    names in the file.
+    """
     config = model.config
     writer = GGUFWriter(str(path), "llama")
     writer.add_context_length(config.max_position_embeddings)
@@ -48,9 +58,11 @@ def write_gguf(model: LlamaForCausalLM, path: Path) -> None:
     writer.add_bos_token_id(0)
     heads = {"q": config.num_attention_heads, "k": config.num_key_value_heads}
     weights = {name: w.numpy() for name, w in model.state_dict().items()}
-    writer.add_tensor("token_embd.weight", weights["model.embed_tokens.weight"])
-    writer.add_tensor("output_norm.weight", weights["model.norm.weight"])
-    writer.add_tensor("output.weight", weights["lm_head.weight"])
+    tensors = {
+        "token_embd.weight": weights["model.embed_tokens.weight"],
+        "output_norm.weight": weights["model.norm.weight"],
+        "output.weight": weights["lm_head.weight"],
+    }
     for n in range(config.num_hidden_layers):
         layer = f"model.layers.{n}."
         for ours, theirs in (
@@ -68,7 +80,10 @@ def write_gguf(model: LlamaForCausalLM, path: Path) -> None:
             kind = theirs[-1]
             if theirs in ("attn_q", "attn_k"):
                 matrix = _interleaved(matrix, heads[kind])
-            writer.add_tensor(f"blk.{n}.{theirs}.weight", np.ascontiguousarray(matrix))
+            tensors[f"blk.{n}.{theirs}.weight"] = np.ascontiguousarray(matrix)
+    for name, tensor in {**tensors, **more}.items():
+        if name not in without:
+            writer.add_tensor(name, tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

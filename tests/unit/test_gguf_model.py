@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,6 +57,29 @@ def test_the_folder_holds_the_same_model_in_plain_weights(file: Path, tmp_path: 
     assert "quantization_config" not in (tmp_path / "base" / "config.json").read_text()
     assert tokenizer.eos_token_id == 0
     assert tokenizer("ab").input_ids[-1] == TOKENS.index("ab")
+
+
+@pytest.mark.parametrize(
+    ("without", "more", "message"),
+    [
+        (("blk.1.ffn_up.weight",), {}, r"has no weights for model\.layers\.1\.mlp\.up_proj"),
+        (("output_norm.weight",), {}, r"has no weights for model\.norm"),
+        ((), {"blk.1.attn_q.bias": np.ones(32, np.float32)}, "holds 32 numbers more than Llama"),
+        ((), {"blk.0.other.weight": np.ones((2, 3), np.float32)}, "holds 6 numbers more than"),
+        (("output.weight",), {}, None),  # tied to the embeddings
+        ((), {"rope_freqs.weight": np.ones(4, np.float32)}, None),  # Llama 3's, in its config too
+    ],
+)
+def test_a_file_with_weights_missing_or_left_over_is_refused(
+    tmp_path: Path, without: tuple[str, ...], more: dict[str, np.ndarray], message: str | None
+) -> None:
+    write_gguf(tiny_llama(), tmp_path / "odd.gguf", without, more)
+    if message is None:
+        assert convert_gguf(tmp_path / "odd.gguf", tmp_path / "base", "float32")
+        return
+    with pytest.raises(ModelError, match=message):
+        convert_gguf(tmp_path / "odd.gguf", tmp_path / "base", "float32")
+    assert not (tmp_path / "base").exists()
 
 
 def n_weights(file: Path) -> int:

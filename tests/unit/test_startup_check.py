@@ -183,6 +183,7 @@ def test_a_fallback_is_warned_of_once_with_reason_and_cost(
     assert "from float32" in record.message
     assert runner.refusals["paged"] in record.message
     assert runner.refusals["native"].startswith("there is no compiled code")
+    assert "cuda" not in record.message, "what a GPU would take explains nothing on a CPU"
 
 
 @pytest.mark.parametrize(("architecture", "warns"), [("llama", True), ("gemma2", False)])

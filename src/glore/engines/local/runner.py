@@ -64,6 +64,12 @@ class _UnsupportedError(Exception):
     """The backend is for other models or machines. That is no fault and needs no warning."""
 
 
+class _OtherDeviceError(_UnsupportedError):
+    """The backend is for other devices than the model's, so nothing about it explains what is used
+    here.
+    """
+
+
 class _LackingError(Exception):
     """The backend is for models of this kind on such a device, and this machine lacks a program
     that it needs.
@@ -97,6 +103,7 @@ class ModelRunner:
         self._idle_cache: KVCache | None = None
         self._keep = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.refusals: dict[str, str] = {}
+        self._elsewhere: set[str] = set()
         self.warning = ""
         self.fault = ""
         self._asked = backends
@@ -115,8 +122,12 @@ class ModelRunner:
 
     @property
     def reason(self) -> str:
-        """Why no better backend is used; empty if the first one is."""
-        return "; ".join(f"{backend}: {why}" for backend, why in self.refusals.items())
+        """Why no better backend of this device is used; empty if the first one is."""
+        return "; ".join(
+            f"{backend}: {why}"
+            for backend, why in self.refusals.items()
+            if backend not in self._elsewhere
+        )
 
     @property
     def description(self) -> str:
@@ -255,6 +266,8 @@ class ModelRunner:
             self.fault = self.refusals[backend] = found
         except _UnsupportedError as error:
             self.refusals[backend] = str(error)
+            if isinstance(error, _OtherDeviceError):
+                self._elsewhere.add(backend)
         except _LackingError as error:
             self.refusals[backend] = str(error)
             self._n_lacking += 1
@@ -274,7 +287,7 @@ class ModelRunner:
         """Raise what `_fits` takes for a refusal where the backend does not fit."""
         on_cpu = self.device.type == "cpu"
         if backend == "native" and not on_cpu:
-            raise _UnsupportedError("the model is not on a CPU")
+            raise _OtherDeviceError("the model is not on a CPU")
         if backend == "native" and library() is None:
             if self.model.config.model_type in KNOWN and not is_switched_off():
                 raise _LackingError(
@@ -282,12 +295,12 @@ class ModelRunner:
                     "clang): install one"
                 )
             raise _UnsupportedError("there is no compiled code (no C compiler, or switched off)")
-        if backend in _OF_GPUS and importlib.util.find_spec("triton") is None:
-            raise _UnsupportedError("Triton is not installed")
         if backend in _OF_GPUS and on_cpu and not _OF_GPUS.issuperset(self._asked):
-            raise _UnsupportedError(
+            raise _OtherDeviceError(
                 "the model is on a CPU"
             )  # there the interpreter runs the kernels, for tests that ask for it
+        if backend in _OF_GPUS and importlib.util.find_spec("triton") is None:
+            raise _UnsupportedError("Triton is not installed")
         rope = getattr(self.model.config, "rope_parameters", None) or {}
         if "dynamic" in str(rope) or "longrope" in str(rope):
             raise NotImplementedError(
