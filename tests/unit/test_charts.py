@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import xml.etree.ElementTree as ET
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from glore.report.axes import x_axis
 from glore.report.charts import (
-    LOOKS,
-    SPARE,
     DotChart,
     Dots,
     Line,
     LineChart,
     Point,
     draw,
-    looks,
     standalone,
     table,
 )
+from glore.report.looks import LOOKS, SPARE, looks
 from glore.report.studied import StudySection, write_study
+from glore.report.svg import columns
 from glore.report.table_files import to_csv
 from glore.statistics import Difference, Estimate
 from glore.studies import measured
@@ -108,9 +111,68 @@ def test_a_method_looks_the_same_in_every_chart() -> None:
     assert looks(["new", "SORM"])["SORM"] == looks(["SORM"])["SORM"] == LOOKS["SORM"]
     many = looks(["majority", *(f"m{i}" for i in range(7))])
     assert len(set(many.values())) == len(many)
+    more = [f"m{i}" for i in range(11)]
+    assert len({looks([*LOOKS, *more])[name] for name in more}) == len(more), "more than SPARE"
+    one = "GLoRe, right drafts in training", "+ right drafts in training"
+    assert len({LOOKS[name] for name in one}) == 1, "two charts call the same method so"
     assert "look4" not in many.values(), "it has the colour of majority"
     assert looks(["ORM", "SORM", "other"])["other"] == "look3"
     assert set(LOOKS.values()) - set(SPARE) == {"orm", "balanced_orm", "sorm", "majority", "pass"}
+
+
+def test_the_ways_of_the_budget_have_looks_of_their_own() -> None:
+    ways = [
+        *("greedy", "majority", "best of N by ORM", "samples until the ORM accepts", "RISE"),
+        *("RISE, majority of turns", "RISE until the ORM accepts", "GLoRe once, every draft"),
+        *("GLoRe", "GLoRe, right drafts in training"),
+    ]
+    assert len(set(looks(ways).values())) == len(ways)
+
+
+@given(
+    st.lists(st.floats(1e-6, 1e9), min_size=1, max_size=30, unique=True),
+    st.booleans(),
+)
+def test_labels_of_an_axis_do_not_overlap(values: list[float], is_log: bool) -> None:
+    x, marks = x_axis(values, 46, 468, is_log=is_log)
+    assert marks
+    ends = [(x(m) - 3 * len(f"{m:g}"), x(m) + 3 * len(f"{m:g}")) for m in marks]
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(ends))
+    assert all(46 - 1e-6 <= x(v) <= 468 + 1e-6 for v in (*values, *marks))
+
+
+def test_an_axis_of_tokens_has_several_marks() -> None:
+    _, marks = x_axis([28.2, 54.2, 76.1, 82.0, 115, 126, 143, 172, 236], 46, 468, is_log=True)
+    assert marks == [50, 100, 200]
+    assert x_axis([1, 2, 4, 8, 16, 96], 46, 468, is_log=True)[1] == [1, 2, 4, 8, 16, 96]
+
+
+def test_the_diagonal_is_y_equals_x_wherever_the_points_are() -> None:
+    line = Line("SORM on steps", (Point(0.366076, estimate(0.5)), Point(0.7215, estimate(0.6))))
+    chart = LineChart("c", "t", "", "predicted", "% good", (line,), diagonal=True)
+    root = ET.fromstring(standalone(chart))
+    (diagonal,) = (e for e in root.iter(f"{SVG}line") if e.get("class") == "reference")
+    x1, x2, y1, y2 = (float(diagonal.get(a) or 0) for a in ("x1", "x2", "y1", "y2"))
+    dot = next(e for e in root.iter(f"{SVG}circle"))
+    assert (float(dot.get("cx") or 0) - x1) / (x2 - x1) == pytest.approx(0.366, abs=0.01)
+    assert (float(dot.get("cy") or 0) - y1) / (y2 - y1) == pytest.approx(0.5, abs=0.01)
+    marks = [e.text for e in root.iter(f"{SVG}text") if e.text in ("0.2", "0.8", "0.366076")]
+    assert marks == ["0.2", "0.8"]
+
+
+def test_long_names_stay_inside_the_figure() -> None:
+    name = (
+        "models/a-reward-model-with-a-long-name/revision-20240707 of somebody & others, fine-tuned"
+    )
+    rows = tuple(
+        Dots(c, (("ORM", estimate(0.4)), (name, estimate(0.5)))) for c in (name, "数学" * 20)
+    )
+    root = ET.fromstring(standalone(DotChart("d", "t", "", "F1, %", rows)))
+    labels = [e for e in root.iter(f"{SVG}text") if e.get("text-anchor") == "start"]
+    assert sum("…" in (e.text or "") for e in labels) >= 3, "cut, not drawn over the dots"
+    for e in labels:
+        inside = 176 if float(e.get("x") or 0) == 0 else 480
+        assert float(e.get("x") or 0) + 6.6 * columns(e.text or "") <= inside, e.text
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
 """A chart as data, its drawing as SVG, and its numbers as a table. Studies draw all figures so.
 
-Every method has one look in all charts: `LOOKS` gives its name a class of the style sheet. Names
-that it does not hold get a spare look by their order in the chart. Looks differ in colour
-(Okabe-Ito), dashes and marks.
+Every method has one look in all charts (`looks`). Looks differ in colour (Okabe-Ito), dashes and
+marks.
 
 Axes: lines have any number on x (linear or logarithmic) and a share on y. Dots have one row for
 each category, and a share on x. Intervals are bands and whiskers.
@@ -11,18 +10,16 @@ each category, and a share on x. Intervals are bands and whiskers.
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
-from types import MappingProxyType
 from typing import Literal
 
-from glore.report import svg
+from glore.report import axes, svg
+from glore.report.looks import looks
 from glore.report.views import Cell, TableView, percent
-from glore.statistics import Difference, Estimate
+from glore.statistics import Estimate
 
 __all__ = [
-    "LOOKS",
     "Chart",
     "DotChart",
     "Dots",
@@ -34,34 +31,6 @@ __all__ = [
     "table",
 ]
 
-LOOKS: Mapping[str, str] = MappingProxyType(
-    {
-        "ORM": "orm",
-        "Balanced ORM": "balanced_orm",
-        "SORM": "sorm",
-        "majority": "majority",
-        "weighted majority": "look6",
-        "pass@K": "pass",
-        "greedy": "pass",
-        "best of N by ORM": "orm",
-        "GLoRe": "sorm",
-        "RISE": "look7",
-        "PRM": "look5",
-        "Math-Shepherd": "look6",
-        "contrastive": "look7",
-        "value-based": "look5",
-        "global": "orm",
-        "local + ORM": "balanced_orm",
-        "local + SORM": "sorm",
-    }
-)
-"""Name of a method as a chart shows it → class of the style sheet."""
-SPARE = ("look1", "look2", "look3", "look4", "look5", "look6", "look7", "look8")
-"""Looks of names that are not in `LOOKS`."""
-TWINS: Mapping[str, str] = MappingProxyType(
-    {"orm": "look1", "sorm": "look2", "balanced_orm": "look3", "majority": "look4"}
-)
-"""Looks with the same colour. A chart has only one of two."""
 _STYLE = "chart.css"
 
 
@@ -154,22 +123,19 @@ def standalone(chart: Chart) -> str:
     return f"{head}>\n<style>{style}</style>{rest}\n"
 
 
-def looks(names: Sequence[str]) -> dict[str, str]:
-    """Names of a chart's methods → their looks, all different as far as there are enough."""
-    found = {name: LOOKS[name] for name in names if name in LOOKS}
-    used = {*found.values(), *(TWINS.get(look) for look in found.values())}
-    spare = [look for look in SPARE if look not in used]
-    others = [name for name in dict.fromkeys(names) if name not in found]
-    return {**found, **{n: (spare or SPARE)[i % len(spare or SPARE)] for i, n in enumerate(others)}}
-
-
 def _lines(chart: LineChart) -> str:
     left, right, top, bottom = 46.0, svg.WIDTH - 12, 24.0, 250.0
     points = [p for line in chart.lines for p in line.points if p.y.value is not None]
     if not points:
         return svg.figure(svg.WIDTH, 40, chart.title, svg.text(0, 20, "nothing to draw"))
-    x, x_ticks = _x_axis(chart, [p.x for p in points], left, right)
-    low, high = _span([p.y for p in points])
+    x, x_ticks = axes.x_axis(
+        [p.x for p in points],
+        left,
+        right,
+        is_log=chart.x_scale == "log",
+        whole=chart.diagonal,
+    )
+    low, high = axes.span([p.y for p in points])
     if chart.diagonal:
         low, high = 0.0, 1.0
 
@@ -177,10 +143,10 @@ def _lines(chart: LineChart) -> str:
         return bottom - (value - low) / (high - low) * (bottom - top)
 
     shapes = [svg.text(0, 12, chart.y_label, "start", "muted")]
-    for tick in _ticks(low, high):
+    for tick in axes.ticks(low, high):
         shapes += [
             svg.line(left, y(tick), right, y(tick), "grid"),
-            svg.text(left - 6, y(tick) + 4, _percents(tick), "end", "muted"),
+            svg.text(left - 6, y(tick) + 4, axes.percents(tick), "end", "muted"),
         ]
     shapes += [svg.text(x(t), bottom + 16, f"{t:g}", "middle", "muted") for t in x_ticks]
     shapes.append(svg.axis_label((left + right) / 2, bottom + 34, chart.x_label))
@@ -223,41 +189,6 @@ def _line(
     ]
 
 
-def _x_axis(
-    chart: LineChart, values: Sequence[float], left: float, right: float
-) -> tuple[Callable[[float], float], list[float]]:
-    """Where a number lies between `left` and `right`, and the marks of the axis."""
-    is_log = chart.x_scale == "log"
-    place = math.log if is_log else float
-    found = sorted(set(values))
-    if len(found) <= 8:
-        marks = found
-    elif is_log:
-        marks = [10.0**e for e in range(math.floor(math.log10(found[0])), 13)]
-        marks = [m for m in marks if found[0] <= m <= found[-1]] or [found[0], found[-1]]
-    else:
-        step = _round_step((found[-1] - found[0]) / 6)
-        marks = [step * i for i in range(math.ceil(found[0] / step - 1e-9), 1000)]
-        marks = [m for m in marks if m <= found[-1] + 1e-9]
-    low, high = place(found[0]), place(found[-1])
-
-    def x(value: float) -> float:
-        share = (place(value) - low) / (high - low) if high > low else 0.5
-        return left + share * (right - left)
-
-    kept: list[float] = []
-    for mark in marks:
-        if not kept or x(mark) - x(kept[-1]) > 24:
-            kept.append(mark)
-    return x, kept
-
-
-def _round_step(step: float) -> float:
-    """1, 2 or 5 times a power of ten, at least `step`."""
-    power = 10.0 ** math.floor(math.log10(step))
-    return next(m * power for m in (1, 2, 5, 10) if m * power >= step * (1 - 1e-9))
-
-
 def _dots(chart: DotChart) -> str:
     names = list(dict.fromkeys(name for row in chart.rows for name, _ in row.values))
     values = [value for row in chart.rows for _, value in row.values if value.value is not None]
@@ -265,7 +196,7 @@ def _dots(chart: DotChart) -> str:
         return svg.figure(svg.WIDTH, 40, chart.title, svg.text(0, 20, "nothing to draw"))
     look_of = looks(names)
     left, right, top, row_height, gap = 176.0, svg.WIDTH - 56, 8.0, 17.0, 12.0
-    low, high = _span(values)
+    low, high = axes.span(values)
 
     def x(value: float) -> float:
         return left + (value - low) / (high - low) * (right - left)
@@ -276,10 +207,12 @@ def _dots(chart: DotChart) -> str:
         known = [
             (name, value, value.value) for name, value in row.values if value.value is not None
         ]
-        size = row_height * max(1, len(known))
-        shapes.append(svg.text(0, level + size / 2 + 4, row.category))
+        words = svg.wrapped(row.category, int(left / svg.CHAR))
+        size = row_height * max(1, len(known), len(words))
+        first = level + size / 2 + 4 - 7 * (len(words) - 1)
+        shapes += [svg.text(0, first + 14 * i, line) for i, line in enumerate(words)]
         for i, (name, value, share) in enumerate(known):
-            place = level + row_height * (i + 0.5)
+            place = level + size / 2 + row_height * (i + 0.5 - len(known) / 2)
             tip = f"{row.category}, {name}: {percent(value)} %, n = {value.n}"
             ends = (
                 x(share if value.low is None else value.low),
@@ -288,15 +221,15 @@ def _dots(chart: DotChart) -> str:
             shapes += [
                 svg.line(ends[0], place, ends[1], place, f"whisker {look_of[name]}"),
                 svg.circle(x(share), place, 4, f"dot {look_of[name]}", tip),
-                svg.text(svg.WIDTH - 2, place + 4, _percents(share, 1), "end", "small"),
+                svg.text(svg.WIDTH - 2, place + 4, axes.percents(share, 1), "end", "small"),
             ]
         level += size + gap
     grid = [
         shape
-        for tick in _ticks(low, high)
+        for tick in axes.ticks(low, high)
         for shape in (
             svg.line(x(tick), top, x(tick), level - gap, "grid"),
-            svg.text(x(tick), level + 8, _percents(tick), "middle", "muted"),
+            svg.text(x(tick), level + 8, axes.percents(tick), "middle", "muted"),
         )
     ]
     label = svg.axis_label((left + right) / 2, level + 26, chart.x_label)
@@ -312,8 +245,9 @@ def _legend(entries: Sequence[tuple[str, str]], top: float) -> tuple[list[str], 
     """Names beside a piece of their line, in rows that fit; and where they end."""
     shapes: list[str] = []
     place, level = 10.0, top
-    for name, kind in entries:
-        width = 44 + 6.6 * len(name)
+    for whole, kind in entries:
+        (name,) = svg.wrapped(whole, int((svg.WIDTH - 42) / svg.CHAR), most=1)
+        width = 44 + svg.CHAR * svg.columns(name)
         if place > 10.0 and place + width > svg.WIDTH:
             place, level = 10.0, level + 18
         shapes += [
@@ -323,30 +257,3 @@ def _legend(entries: Sequence[tuple[str, str]], top: float) -> tuple[list[str], 
         ]
         place += width
     return shapes, level + 10
-
-
-def _span(values: Sequence[Estimate]) -> tuple[float, float]:
-    """Ends of an axis that shows all values and intervals, at round shares."""
-    ends = [e for v in values for e in (v.low, v.value, v.high) if e is not None]
-    step = 0.1 if max(ends) - min(ends) > 0.3 else 0.05
-    low = math.floor(min(ends) / step + 1e-9) * step
-    return low, max(math.ceil(max(ends) / step - 1e-9) * step, low + step)
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Marks of an axis; as `svg.ticks`, and further apart on a long one."""
-    step = 0.05 if high - low <= 0.3 else 0.1 if high - low <= 1.0 + 1e-9 else 0.25
-    return [low + step * i for i in range(int((high - low) / step + 1e-6) + 1)]
-
-
-def _percents(share: float, digits: int = 0) -> str:
-    return (
-        f"{100 * share + 0.0:.{digits}f}".replace("-0", "0", 1)
-        if abs(share) < 5e-4
-        else f"{100 * share:.{digits}f}".replace("-", "−")
-    )
-
-
-def points_of(difference: Difference) -> Estimate:
-    """A difference as a value that a chart shows."""
-    return Estimate(difference.value, difference.low, difference.high, difference.n)

@@ -4,13 +4,16 @@ light and dark mode.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from html import escape
 
 __all__ = [
+    "CHAR",
     "WIDTH",
     "axis_label",
     "circle",
+    "columns",
     "figure",
     "line",
     "path",
@@ -18,10 +21,13 @@ __all__ = [
     "rect",
     "text",
     "ticks",
+    "wrapped",
 ]
 
 WIDTH = 480.0
 """Of every figure."""
+CHAR = 6.6
+"""Width of a letter in a figure, about."""
 
 
 def figure(width: float, height: float, label: str, *shapes: str) -> str:
@@ -84,3 +90,28 @@ def _points(points: Sequence[tuple[float, float]]) -> str:
 
 def _title(title: str) -> str:
     return f"<title>{escape(title)}</title>" if title else ""
+
+
+def wrapped(content: str, size: int, most: int = 2) -> list[str]:
+    """A text as at most `most` lines of `size` columns; what does not fit is cut."""
+    lines = [""]
+    for word in content.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if columns(longer) <= size or len(lines) == most or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [_cut(line, size) for line in lines]
+
+
+def columns(content: str) -> int:
+    """The columns that a text takes; a Chinese character takes two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in content)
+
+
+def _cut(content: str, size: int) -> str:
+    if columns(content) <= size:
+        return content
+    while columns(content) > size - 1:
+        content = content[:-1]
+    return f"{content}…"
