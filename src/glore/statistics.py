@@ -30,6 +30,7 @@ __all__ = [
     "difference_of",
     "mcnemar_p",
     "mean",
+    "never_certain",
     "ratio",
     "wilson",
 ]
@@ -126,6 +127,26 @@ def wilson(successes: int, n: int) -> Estimate:
     return Estimate(
         share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)), n
     )
+
+
+def never_certain(found: Estimate) -> Estimate:
+    """A share of 0 or 1 whose interval has no width → the same with Wilson's interval, which takes
+    each cluster as one observation; any other estimate as it is.
+
+    Where all observations agree, so do all draws of a bootstrap, however few there are.
+    """
+    if not isinstance(found, Kept) or found.value not in (0.0, 1.0) or found.low != found.high:
+        return found
+    rows = {cluster: i for i, cluster in enumerate(dict.fromkeys(found.units))}
+    sums_CM = np.zeros((len(rows), found.columns.shape[1]))
+    np.add.at(sums_CM, [rows[u] for u in found.units], found.columns)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # A share of bad steps, say, is measured in clusters that have one.
+        n = int(np.isfinite(found.statistic(sums_CM)).sum())
+    if n == 0:
+        return found
+    by_cluster = wilson(round(found.value * n), n)
+    return dataclasses.replace(found, low=by_cluster.low, high=by_cluster.high)
 
 
 def mcnemar_p(gained: int, lost: int) -> float:

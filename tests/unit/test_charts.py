@@ -67,6 +67,12 @@ def test_a_line_chart_has_a_line_a_band_and_dots_for_every_method() -> None:
     assert "one & another" in texts
     assert "prefers-color-scheme: dark" in texts
     assert "@media print" in texts
+    ground = next(e for e in root.iter(f"{SVG}rect"))
+    assert ground.get("class") == "ground", (
+        "light text needs a dark ground, whatever shows the file"
+    )
+    sizes = [float(n) for n in (root.get("viewBox") or "").split()]
+    assert [float(ground.get(a) or 0) for a in ("x", "y", "width", "height")] == sizes
 
 
 def test_all_points_are_in_the_table_of_a_chart() -> None:

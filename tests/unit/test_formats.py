@@ -196,6 +196,12 @@ def test_every_way_through_prm800k_is_a_solution(tmp_path):
     plain, written = written_as(tmp_path, found, "jsonl")
     assert written.lost == {}
     assert list(read_solutions(plain)) == found
+    # Who gave up before the first step left a line without a solution.
+    gone = {**RATED, "label": {"steps": [], "total_time": 3, "finish_reason": "bad_problem"}}
+    assert list(read_solutions(file_of(tmp_path, gone, RATED))) == found
+    lost = {**gone, "label": {"steps": [], "finish_reason": "solution"}}
+    with pytest.raises(DataError, match=r"label\.steps: must be a list of at least one step"):
+        list(read_solutions(file_of(tmp_path, lost)))
 
 
 def test_openr_old_and_new(tmp_path):

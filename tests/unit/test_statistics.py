@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glore.statistics import Difference, Resampler, mcnemar_p, wilson
+from glore.statistics import Difference, Resampler, mcnemar_p, never_certain, ratio, wilson
 
 
 def test_wilson_against_published_values():
@@ -85,3 +85,21 @@ def test_undefined_draws_are_left_out():
     nothing = Resampler(units).estimate(units, np.zeros((3, 2)), lambda s: s[..., 0] / s[..., 1])
     assert nothing.value is None
     assert nothing.n == 3
+
+
+def test_agreement_of_all_is_no_certainty():
+    units = [str(i // 3) for i in range(12)]  # four questions of three steps
+    keeping = Resampler(units, keeps=True)
+    none = never_certain(keeping.mean(units, [0.0] * 12))
+    assert (none.value, none.n) == (0.0, 12)
+    assert (none.low, none.high) == (0.0, wilson(0, 4).high)
+    every = never_certain(keeping.mean(units, [1.0] * 12))
+    assert (every.low, every.high) == (wilson(4, 4).low, 1.0)
+    # Of the bad steps, which two of the questions have, none is called good.
+    bad = [float(u in "01") for u in units]
+    columns = np.stack([np.zeros(12), np.array(bad)], axis=1)
+    called = never_certain(keeping.estimate(units, columns, ratio))
+    assert called.high == wilson(0, 2).high
+    other = keeping.mean(units, [0.5] * 12)
+    assert never_certain(other) is other
+    assert never_certain(keeping.share(["0", "1"], [1.0, 1.0])).low == wilson(2, 2).low

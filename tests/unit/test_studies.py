@@ -6,9 +6,11 @@ import dataclasses
 import importlib.metadata
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from pydantic import Field
 
@@ -69,9 +71,19 @@ def test_a_study_adds_a_folder_to_the_run_and_is_reused(run: RunConfig, name: st
     text = (run.run_dir / folder / "tables.md").read_text(encoding="utf-8")
     for view in tables:
         assert view.rows, view.id
+        assert len(set(view.columns)) == len(view.columns), "a CSV with two columns of one name"
         assert f"### {view.title}" in text
         lines = (run.run_dir / folder / f"{view.id}.csv").read_text(encoding="utf-8").splitlines()
         assert len(lines) == 1 + len(view.rows)
+    for place in (run.run_dir / folder / "stages").iterdir():
+        parts = sorted(place.glob("part-*.parquet"))
+        if parts and "gained" in pq.read_schema(parts[0]).names:
+            found = read_records(parts, Measured)
+            cells = Counter((m.table, m.row, m.column, m.x) for m in found)
+            assert max(cells.values()) == 1, "two numbers for one cell"
+            shares = [m for m in found if m.kind == "share" and m.value is not None]
+            plain = [m for m in shares if "balanced" not in m.column and "F1" not in m.column]
+            assert all(m.low != m.high for m in plain if m.value in (0, 1)), "certain"
 
 
 def test_where_refines_the_wrong_drafts_from_their_first_wrong_step(run: RunConfig) -> None:

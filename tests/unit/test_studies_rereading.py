@@ -5,6 +5,7 @@ against slow twins, and by hand.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 import glore.stages.common
 from glore.config import LabelSettings, RunConfig
-from glore.errors import ConfigError, DataError, RunError
+from glore.errors import ConfigError, DataError, GloreError, RunError
 from glore.evaluation import Evaluation, EvaluationInputs, read_evaluation
 from glore.pipeline import run_stages
 from glore.prompts import PLAIN
@@ -97,10 +98,10 @@ def test_a_run_without_truth_and_without_sft_student_can_be_studied(
         assert (folder / f"{chart.id}.svg").read_text().startswith("<svg")
 
 
-def measured(run: RunConfig, name: str, *overrides: str) -> list[Measured]:
+def measured(run: RunConfig, name: str, *overrides: str, redo: bool = False) -> list[Measured]:
     """Run a study, and read what its last stage measured."""
     study = configured(find_study(name), {}, overrides)
-    run_study(study, run)
+    run_study(study, run, redo=redo)
     return read_measured(run.run_dir / "studies" / name, study.stages(run)[-1].name)
 
 
@@ -331,7 +332,7 @@ def test_pessimism_reads_the_score_before_the_first_step(run: RunConfig) -> None
         if (r.against, r.scope) == ("truth", "intermediate")
     }
     for name, model in (("ORM", "orm"), ("SORM", "sorm")):
-        mine = find(found, "pessimism-gap", ("final student", "all"), name)
+        mine = find(found, "pessimism-gap", ("final student", "any number"), name)
         assert mine.value == pytest.approx(rows[model].natural.value)
 
 
@@ -405,6 +406,36 @@ def test_processbench_chooses_its_threshold_on_one_file(run: RunConfig, tmp_path
         measured(run, "processbench", f"files=[{tmp_path}/none.json]")
     with pytest.raises(ConfigError, match="unknown key 'file'; did you mean files"):
         measured(run, "processbench", "file=x")
+
+
+def test_processbench_refuses_what_it_can_t_judge_before_it_begins(
+    run: RunConfig, tmp_path: Path
+) -> None:
+    file, broken = rows_of(tmp_path / "gsm8k.jsonl", 4), tmp_path / "broken.jsonl"
+    broken.write_text('{"problem": "q", "steps": ["s"], "label": 1}\n')
+    for said, *settings in (
+        ("layout: 'qwen' is how the model of model=FOLDER", "layout=qwen"),
+        ("no model folder", f"model={tmp_path}/none"),
+        ("is given twice", f"files=[{file},{tmp_path}/../{tmp_path.name}/gsm8k.jsonl]"),
+        ("line 1: label: must be the 0-based index", f"files=[{file},{broken}]"),
+    ):
+        with pytest.raises(GloreError, match=re.escape(said)):
+            run_study(configured(find_study("processbench"), {}, settings), run, dry_run=True)
+
+
+def test_files_of_one_name_are_kept_apart_by_their_folders(run: RunConfig, tmp_path: Path) -> None:
+    files = []
+    for name, n in (("gsm8k", 6), ("math", 3)):
+        (tmp_path / name).mkdir()
+        files.append(rows_of(tmp_path / name / "test.jsonl", n))
+    found = measured(run, "processbench", f"files=[{','.join(map(str, files))}]")
+    assert find(found, "processbench", ("SORM", "gsm8k/test"), "with an error").value == 3
+    assert find(found, "processbench", ("SORM", "math/test"), "with an error").value == 1
+    assert find(found, "processbench", ("SORM", "math/test"), "solutions that chose T").value == 6
+    first_only = rows_of(tmp_path / "gsm8k.jsonl", 1)  # nothing but a right one: no F1
+    found = measured(run, "processbench", f"files=[{first_only}]", redo=True)
+    assert find(found, "processbench", ("SORM", "gsm8k"), "solutions that chose T").value == 0
+    assert find(found, "processbench", ("SORM", "gsm8k"), "T").value == run.evaluation.threshold
 
 
 def test_the_best_threshold_by_hand() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glore.config import RunConfig
-from glore.errors import ConfigError
+from glore.errors import ConfigError, DataError
 from glore.evaluation import read_evaluation
 from glore.pipeline import run_stages
 from glore.records import Solution, StepLabels, read_records
@@ -193,9 +193,35 @@ def test_settings_without_anything_to_learn_from_are_refused(tmp_path: Path) -> 
         configured(find_study("prm"), {}, [f"labels={tmp_path / 'none.jsonl'}"])
     with pytest.raises(ConfigError, match="nothing to learn from"):
         configured(find_study("prm"), {}, ["truth=false"])
-    with pytest.raises(ConfigError, match="neutral"):
+    with pytest.raises(ConfigError, match=r"^neutral is one of good, bad, missing, got"):
         configured(find_study("prm"), {}, ["neutral=maybe"])
-    with pytest.raises(ConfigError, match="no third class"):
+    with pytest.raises(ConfigError, match=r"^neutral=missing leaves .* set classes=2, or neutral="):
         configured(find_study("prm"), {}, ["neutral=missing", "classes=3"])
+    for of_file in ("neutral=bad", "head=label_token", "classes=3"):
+        with pytest.raises(
+            ConfigError, match=f"^{of_file.partition('=')[0]} is for .* labels=FILE"
+        ):
+            configured(find_study("prm"), {}, [of_file])
     with pytest.raises(ConfigError, match="label tokens"):
         configured(find_study("prm"), {}, ["label_tokens=+ -"])
+
+
+def test_a_file_without_labels_is_refused_before_the_first_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, config = pretend(monkeypatch), config_of(tmp_path)
+    run_stages(build_stages(config), config)
+    world.trained.clear()
+    row = {"question": "q", "steps": ["1 + 1 = 2", "#### 2"]}
+    path = tmp_path / "people.jsonl"
+    for labels, settings, said in (
+        ([None, None], [], "no solution has labels for the prm"),
+        ([True, "?"], [], "labels"),
+        ([True, False], ["classes=3", "head=classes"], "no step is neutral"),
+    ):
+        path.write_text(json.dumps({**row, "labels": labels}) + "\n")
+        study = configured(find_study("prm"), {}, [f"labels={path}", *settings])
+        for dry_run in (True, False):
+            with pytest.raises(DataError, match=said):
+                run_study(study, config, dry_run=dry_run)
+    assert not world.trained

@@ -27,6 +27,8 @@ __all__ = ["PRM800K"]
 
 RATINGS: dict[object, Label] = {1: True, 0: NEUTRAL, -1: False, None: None}
 FOUND_ERROR = "found_error"
+GIVEN_UP = ("bad_problem", "give_up")
+"""Reasons to finish without any step; such a line has no solution."""
 
 
 class _Rated(NamedTuple):
@@ -57,6 +59,8 @@ def _read(fields: Fields, options: ReadOptions) -> Iterable[LabelledSolution]:
 def _paths(label: Fields) -> Iterator[list[_Rated]]:
     """Every way through the steps that ends there, or that nobody chose to follow."""
     steps = label.get("steps")
+    if not steps and label.get("finish_reason") in GIVEN_UP:
+        return
     if not isinstance(steps, list) or not steps:
         raise FieldError("label.steps", f"must be a list of at least one step, got {shown(steps)}")
     before: list[_Rated] = []

@@ -10,6 +10,7 @@ each category, and a share on x. Intervals are bands and whiskers.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Literal
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 _STYLE = "chart.css"
+MARGIN = 10
+"""Around a chart that is a file of its own."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,14 +116,17 @@ def table(chart: Chart) -> TableView:
 
 
 def standalone(chart: Chart) -> str:
-    """A chart as an SVG file of its own: with its style, light and dark, and black on white in
-    print.
+    """A chart as an SVG file of its own: with its style and a ground to stand on, light and dark,
+    and black on white in print.
     """
     style = files("glore.report").joinpath(_STYLE).read_text(encoding="utf-8")
-    drawing = draw(chart)
-    head, _, rest = drawing.partition(">")
+    head, _, rest = draw(chart).partition(">")
+    width, height = (float(n) + 2 * MARGIN for n in re.findall(r"[\d.]+", head)[2:4])
+    box = f'viewBox="{-MARGIN} {-MARGIN} {width:g} {height:g}"'
+    head = re.sub(r'viewBox="[^"]*"', box, head, count=1)
     head = head.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" width="720" ', 1)
-    return f"{head}>\n<style>{style}</style>{rest}\n"
+    ground = svg.rect(-MARGIN, -MARGIN, width, height, "ground")
+    return f"{head}>\n<style>{style}</style>\n{ground}{rest}\n"
 
 
 def _lines(chart: LineChart) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from glore.chat_template import prompt_layout
+from glore.config import RunConfig
 from glore.config.section import SamplingSettings
 from glore.engines.protocol import Engine, SamplingParams
 from glore.pipeline import StageContext
@@ -34,6 +35,7 @@ __all__ = [
     "shard_size",
     "step_scorer",
     "task_of",
+    "task_with",
     "truth_of",
     "verdicts",
 ]
@@ -53,6 +55,11 @@ def drawn_by(section: str) -> tuple[str, ...]:
 def task_of(ctx: StageContext, form: StepFormat = LINES) -> Task:
     """The run's task. `form`: how worked solutions are cut into steps; grading needs none."""
     return open_task(ctx.config.task, ctx.seed, form)
+
+
+def task_with(config: RunConfig) -> Task:
+    """The task of these settings, for a check before the first stage."""
+    return open_task(config.task, config.seed)
 
 
 def problems_by_id(ctx: StageContext, *splits: str) -> dict[str, Problem]:

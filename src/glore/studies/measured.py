@@ -15,7 +15,7 @@ from glore.pipeline.integrity import recorded_files
 from glore.records import read_records
 from glore.report.charts import DotChart, Dots, Line, LineChart, Point
 from glore.report.views import Cell, TableView, percent, points
-from glore.statistics import Difference, Estimate, Kept, KeptDifference
+from glore.statistics import Difference, Estimate, Kept, KeptDifference, never_certain
 
 __all__ = [
     "Measured",
@@ -80,8 +80,8 @@ def share(
     found: Estimate | None,
     x: float | None = None,
 ) -> Measured:
-    """A share with its interval. None: it can't be measured."""
-    e = found or Estimate(None, None, None, 0)
+    """A share with its interval (`never_certain`). None: it can't be measured."""
+    e = never_certain(found or Estimate(None, None, None, 0))
     row = (row,) if isinstance(row, str) else row
     numbers, kept = (e.value, e.low, e.high, e.n), e if isinstance(e, Kept) else None
     return Observed(table, row, column, "share", *numbers, x, 0, 0, None, kept, total=False)

@@ -24,6 +24,7 @@ from glore.statistics import (
     difference_of,
     mcnemar_p,
     mean,
+    never_certain,
     wilson,
 )
 from glore.studies.measured import Measured, Observed, cell_of
@@ -100,6 +101,8 @@ class _Pooling:
         if any(m.value is not None and m.kept is None for _, m in found):
             raise ValueError(f"no observations of {cell}: its Resampler must keep them")
         e, distinct = self._estimate(kept)
+        if first.kind == "share":
+            e = never_certain(e)
         d = Difference(e.value, e.low, e.high, e.n, 0, 0, None)
         if first.kind == "difference":
             gained, lost = sum(m.gained for _, m in found), sum(m.lost for _, m in found)
@@ -128,7 +131,9 @@ class _Pooling:
 
     def _resampler(self, clusters: tuple[str, ...]) -> Resampler:
         if clusters not in self._resamplers:
-            self._resamplers[clusters] = Resampler(clusters, n_draws=self._n_draws, seed=self._seed)
+            self._resamplers[clusters] = Resampler(
+                clusters, n_draws=self._n_draws, seed=self._seed, keeps=True
+            )
         return self._resamplers[clusters]
 
 

@@ -222,7 +222,7 @@ def _tables(config: RunConfig, folder: Path) -> list[TableView]:
             "Self-filtering (App. I) · labels that stay",
             "A label stays if the SORM that learned from it agrees. Right: as the exact truth, "
             "before the answer line.",
-            "labels",
+            "label set",
         ),
         dataclasses.replace(steps, columns=(*steps.columns, "paper, %"), rows=rows),
     ]

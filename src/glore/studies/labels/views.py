@@ -27,9 +27,21 @@ def tables(config: RunConfig, folder: Path) -> list[TableView]:
     k = config.labels.rollouts
     truth = "n: steps of test drafts, whole questions resampled."
     views = [
-        pivot(found, AGREEMENT, "Labels against the truth, by K", truth, "rollouts a step"),
         pivot(
-            found, POSITION, f"Labels against the truth, by position (K = {k})", truth, "position"
+            found,
+            AGREEMENT,
+            "Labels against the truth, by K",
+            truth,
+            "rollouts a step",
+            n_column=True,
+        ),
+        pivot(
+            found,
+            POSITION,
+            f"Labels against the truth, by position (K = {k})",
+            truth,
+            "position",
+            n_column=True,
         ),
         pivot(
             found,
@@ -85,10 +97,10 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
     if by_k:
         own = next(m for m in by_k if m.x == config.labels.rollouts)
         last = max(by_k, key=lambda m: m.x or 0)
+        more = f"; with K = {last.x:.0f} on {percent_of(last)} %"
         said.append(
             f"With K = {own.x:.0f}, labels agree with the truth on {percent_of(own)} % "
-            f"of {own.n} steps (the paper: 94 % of 257); with K = {last.x:.0f} on "
-            f"{percent_of(last)} %."
+            f"of {own.n} steps (the paper: 94 % of 257){'' if last is own else more}."
         )
     names = (f"all {config.labels.rollouts} at every step", "backward scan")
     full, scan = (find(found, COST, name, "tokens a draft").value or 0.0 for name in names)

@@ -22,6 +22,8 @@ views    tables, charts, sentences
 
 from __future__ import annotations
 
+import dataclasses
+
 from glore.config import RunConfig
 from glore.evaluation.inputs import SFT_ORM, SORM
 from glore.pipeline import Stage, StageContext
@@ -67,7 +69,8 @@ def stages(config: RunConfig) -> tuple[Stage, ...]:
         opens=lambda _: opened,
         checks=(check_engine,),
     )
-    return scoring, reading(MEASURE, config, measure, inputs=("question_scores",))
+    measuring = reading(MEASURE, config, measure, inputs=("question_scores",))
+    return scoring, dataclasses.replace(measuring, version=2)
 
 
 STUDY = Study(

@@ -14,13 +14,15 @@ from glore.records import Solution, StepLabels, StepScores
 from glore.report.views import MODEL_NAMES
 from glore.studies.measured import Measured, difference, number, share
 
-__all__ = ["BANDS", "BARE", "DIFFICULTY", "EI", "GAP", "MODELS", "SFT", "measure"]
+__all__ = ["BANDS", "BARE", "DIFFICULTY", "EI", "EVERY", "GAP", "MODELS", "SFT", "measure"]
 
 BARE, DIFFICULTY, GAP = "pessimism-question", "pessimism-difficulty", "pessimism-gap"
 MODELS = (ORM, BALANCED_ORM, SORM)
 EI, SFT = "final student", "SFT student"
 BANDS = ((0.0, "none"), (0.5, "less than half"), (1.0, "half or more"), (2.0, "all"))
 """Share of right samples below which a question is in this band; the first: exactly none."""
+EVERY = "any number"
+"""The row of all questions."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,11 +58,11 @@ def measure(ctx: StageContext, inputs: EvaluationInputs, index: Index) -> list[M
         found += _gaps(index, SFT, steps)
         right = [float(d.correct == "right") for d in weaker]
         found.append(
-            share(GAP, (SFT, "all"), "greedy", index.resampler.mean(index.units(weaker), right))
+            share(GAP, (SFT, EVERY), "greedy", index.resampler.mean(index.units(weaker), right))
         )
     right = [float(d.correct == "right") for d in drafts]
     found.append(
-        share(GAP, (EI, "all"), "greedy", index.resampler.mean(index.units(drafts), right))
+        share(GAP, (EI, EVERY), "greedy", index.resampler.mean(index.units(drafts), right))
     )
     return found
 
@@ -146,8 +148,8 @@ def _steps(
 def _gaps(index: Index, student: str, steps: _Steps) -> list[Measured]:
     t = index.options.threshold
     found = []
-    for band in ("all", *(name for _, name in BANDS)):
-        mine = [i for i, b in enumerate(steps.bands) if band in ("all", b)]
+    for band in (EVERY, *(name for _, name in BANDS)):
+        mine = [i for i, b in enumerate(steps.bands) if band in (EVERY, b)]
         if not mine:
             continue
         units = [steps.units[i] for i in mine]

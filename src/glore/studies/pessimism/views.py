@@ -17,7 +17,7 @@ from glore.studies.measured import (
     points_of,
     read_measured,
 )
-from glore.studies.pessimism.results import BANDS, BARE, DIFFICULTY, EI, GAP, SFT
+from glore.studies.pessimism.results import BANDS, BARE, DIFFICULTY, EI, EVERY, GAP, SFT
 
 __all__ = ["MEASURE", "charts", "findings", "tables"]
 
@@ -99,7 +99,7 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
     ]
     for student in (EI, SFT):
         try:
-            m = find(found, GAP, (student, "all"), "SORM − ORM")
+            m = find(found, GAP, (student, EVERY), "SORM − ORM")
         except KeyError:
             continue
         said.append(f"On steps of the {student}, SORM − ORM: {points_of(m)} points.")

@@ -73,6 +73,11 @@ def build(settings: Settings) -> Study:
         raise ConfigError(
             f"labels: there is no file {settings.labels}; give a file of labelled solutions"
         )
+    fields = PrmSettings.model_fields
+    of_file = ("neutral", "head", "classes")
+    changed = [n for n in of_file if getattr(settings, n) != fields[n].default]
+    if settings.labels is None and changed:
+        raise ConfigError(f"{changed[0]} is for the PRM of a file; give one, labels=FILE")
     if settings.labels is None and not settings.truth:
         raise ConfigError("truth: false leaves nothing to learn from; give a file, labels=FILE")
     return Study(

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from glore.errors import DataError, RunError
+from glore.config import RunConfig
+from glore.errors import ConfigError, DataError, RunError
 from glore.formats.reading import read_solutions
 from glore.pipeline import Stage, StageContext
 from glore.pipeline.fingerprints import digest_of_files
 from glore.records import StepLabels
 from glore.solution_files.examples import (
     LabelRule,
+    TrainingSolution,
     head_for,
     step_examples,
     training_solutions,
 )
-from glore.stages.common import layout_of, problems_by_id, task_of
+from glore.stages.common import layout_of, problems_by_id, task_of, task_with
 from glore.stages.labelling import train_drafts
 from glore.stages.reward import train_on_steps, train_reward_model
 from glore.stages.reward_training import start_of
@@ -53,6 +57,10 @@ LABEL_TOKEN = "PRM, label token, neutral good"
 LABEL_TOKEN_3 = "PRM, label token, three classes"
 LABELS = "prm_labels"
 FILE_MODEL = "prm_file"
+NO_TRUTH = (
+    "the study prm needs step labels as people give them, and this task knows no exact truth of "
+    "steps; give a file of them: labels=FILE truth=false"
+)
 
 
 class _Learned(NamedTuple):
@@ -100,6 +108,7 @@ def truth_stages(label_tokens: tuple[str, ...]) -> tuple[Stage, ...]:
         inputs=("labels",),
         reads=("task", "reward.draft_samples"),
         opens=lambda _: (),
+        checks=(_check_truth,),
     )
     trainings = []
     for learned in _of_truth(label_tokens).values():
@@ -109,15 +118,17 @@ def truth_stages(label_tokens: tuple[str, ...]) -> tuple[Stage, ...]:
     return (labelling, *trainings)
 
 
+def _check_truth(config: RunConfig) -> None:
+    if not isinstance(task_with(config), OracleTask):
+        raise RunError(NO_TRUTH)
+
+
 def _make_labels(ctx: StageContext) -> None:
     """Labels of the training drafts for each PRM: a part for each, none without the truth."""
     drafts, truth = train_drafts(ctx), ctx.read("labels", StepLabels, "truth")
     rollouts, task = ctx.read("labels", StepLabels), task_of(ctx)
     if not isinstance(task, OracleTask):
-        raise RunError(
-            "the study prm needs step labels as people give them, and this task knows no exact "
-            "truth of steps; give a file of them: labels=FILE truth=false"
-        )
+        raise RunError(NO_TRUTH)
     problems = problems_by_id(ctx, "train")
     made = {
         PRM: [until_first_mistake(r) for r in truth],
@@ -162,21 +173,40 @@ def _train(learned: _Learned) -> Callable[[StageContext], None]:
 
 def file_rule(settings: PrmSettings) -> LabelRule:
     """What the PRM from a file learns. Raises ConfigError."""
-    head = head_for(settings.head, settings.classes, settings.label_tokens, settings.neutral)
-    return LabelRule("prm", neutral=settings.neutral, head=head)
+    try:
+        head = head_for(settings.head, settings.classes, settings.label_tokens, settings.neutral)
+        return LabelRule("prm", neutral=settings.neutral, head=head)
+    except ConfigError as error:  # it speaks of the options of `glore train`
+        raise ConfigError(_OPTION.sub(_as_setting, str(error))) from error
+
+
+_OPTION = re.compile(r"--([a-z-]+)( is\b)?(?: (\w+))?")
+
+
+def _as_setting(found: re.Match[str]) -> str:
+    name, verb, value = found[1].replace("-", "_"), found[2] or "", found[3]
+    between = " " if verb else "="
+    return f"{name}{verb}" + (f"{between}{value}" if value else "")
 
 
 def file_stage(settings: PrmSettings) -> Stage:
     """The training on the file. Raises DataError for a file that is not there."""
     path, rule = Path(settings.labels or ""), file_rule(settings)
 
-    def train(ctx: StageContext) -> None:
+    def solutions() -> tuple[list[TrainingSolution], Counter[str]]:
         found, left_out = training_solutions(read_solutions(path), rule, str(path))
-        ctx.count(solutions=len(found), left_out=left_out.total())
         if rule.has_neutral and not any(NEUTRAL_CLASS in s.labels for s in found):
             raise DataError(
                 f"{path}: no step is neutral, so there is no third class; set classes=2"
             )
+        return found, left_out
+
+    def check(config: RunConfig) -> None:
+        solutions()
+
+    def train(ctx: StageContext) -> None:
+        found, left_out = solutions()
+        ctx.count(solutions=len(found), left_out=left_out.total())
         start = start_of(ctx)
         layout = layout_of(ctx, start)
         examples = step_examples(found, layout)
@@ -188,4 +218,5 @@ def file_stage(settings: PrmSettings) -> Stage:
     }
     if rule.head != BINARY:
         own["head"] = dataclasses.asdict(rule.head)
-    return dataclasses.replace(reward_stage(FILE_MODEL, train, ()), own=own)
+    stage = reward_stage(FILE_MODEL, train, ())
+    return dataclasses.replace(stage, own=own, checks=(*stage.checks, check))

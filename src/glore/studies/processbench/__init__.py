@@ -6,8 +6,8 @@ first error is found. Correct accuracy: the share of the others in which no step
 F1: their harmonic mean. T is chosen on one file alone (the authors: GSM8K), by F1, and used on all.
 
 - `files=[gsm8k.json,math.json,…]`: files in ProcessBench's layout (or another that tells the first
-  wrong step, docs/formats.md). T comes from the one whose name has `calibrate` (gsm8k) in it;
-  without one, T is the run's threshold.
+  wrong step, docs/formats.md). T comes from the one whose name has `calibrate` (gsm8k) in it, if it
+  has solutions with and without an error; else T is the run's threshold.
 - without files: the run's own drafts with their exact truth (else the labels of rollouts) stand in,
   and T comes from training drafts.
 - `model=FOLDER`: a reward model in any layout that glore reads (ours, Qwen-PRM, Math-Shepherd,
@@ -24,15 +24,18 @@ views    tables with published figures, charts, sentences
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Mapping
 from pathlib import Path
 
 from glore.config import RunConfig, Settings
-from glore.errors import DataError, shown
+from glore.config.training import is_local
+from glore.errors import ConfigError, DataError, shown
 from glore.evaluation.inputs import REWARD_MODELS
 from glore.pipeline import Stage, StageContext
 from glore.pipeline.fingerprints import digest_of_files, model_contents
 from glore.report.views import MODEL_NAMES
+from glore.reward_models.open import layout_at
 from glore.stages.checks import check_engine
 from glore.studies.measured import Measured
 from glore.studies.processbench.judged import (
@@ -40,6 +43,7 @@ from glore.studies.processbench.judged import (
     Judged,
     ProcessBenchSettings,
     from_files,
+    names_of,
     of_run,
     scored,
 )
@@ -54,9 +58,15 @@ OTHER = "given"
 
 
 def study(settings: Settings) -> Study:
-    """The study with these settings."""
+    """The study with these settings. Raises ConfigError for those that don't go together."""
     assert isinstance(settings, ProcessBenchSettings)
     paths = [Path(f).expanduser() for f in settings.files]
+    names_of(paths)
+    if settings.layout is not None and settings.model is None:
+        raise ConfigError(
+            f"layout: {shown(settings.layout)} is how the model of model=FOLDER reads solutions; "
+            "give a model, or drop it"
+        )
     models = REWARD_MODELS if settings.model is None else (OTHER,)
 
     def contents(config: RunConfig) -> Mapping[str, str | None]:
@@ -73,6 +83,14 @@ def study(settings: Settings) -> Study:
             if hashed is not None:
                 found["study.model"] = hashed
         return found
+
+    def check(config: RunConfig) -> None:
+        """The files can be read, and the model's folder tells its layout; a Hub name is not looked
+        up.
+        """
+        collections.deque(from_files(paths), maxlen=0)
+        if settings.model is not None and is_local(settings.model):
+            layout_at(settings.model, settings.layout)
 
     def judge(ctx: StageContext) -> None:
         """A part for each model."""
@@ -101,7 +119,7 @@ def study(settings: Settings) -> Study:
             reads=("engine", "reward.draft_samples"),
             opens=lambda _: models if settings.model is None else (),
             contents=contents,
-            checks=(check_engine,),
+            checks=(check_engine, check),
             own={"model": settings.model, "layout": settings.layout},
         )
         measuring = Stage(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from glore.config import Settings
 from glore.config.section import LocalPath, Names
-from glore.errors import DataError
+from glore.errors import ConfigError, DataError, shown
 from glore.formats.reading import read_solutions
 from glore.pipeline import StageContext
 from glore.records import Problem, Solution, StepLabels
@@ -18,7 +18,15 @@ from glore.stages.common import step_scorer
 from glore.stages.labelling import train_drafts
 from glore.studies.records import first_false
 
-__all__ = ["TRAINING", "Judged", "ProcessBenchSettings", "from_files", "of_run", "scored"]
+__all__ = [
+    "TRAINING",
+    "Judged",
+    "ProcessBenchSettings",
+    "from_files",
+    "names_of",
+    "of_run",
+    "scored",
+]
 
 TRAINING, TEST = "training drafts", "test drafts"
 
@@ -59,9 +67,25 @@ class _Given:
     error: int | None
 
 
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """What the files are called: their names without the ending, with as many folders before as
+    keep them apart. Raises ConfigError for a file that is given twice.
+    """
+    parts = [path.absolute().with_suffix("").parts for path in paths]
+    files = [path.resolve() for path in paths]
+    twice = next((p for i, p in enumerate(paths) if files[i] in files[:i]), None)
+    if twice is not None:
+        raise ConfigError(f"files: {shown(str(twice))} is given twice; give each file once")
+    for n in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(p[-n:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
+
+
 def from_files(paths: Sequence[Path]) -> Iterator[_Given]:
-    """The solutions whose labels tell the first wrong step or that there is none."""
-    for path in paths:
+    """The solutions whose labels tell the first wrong step or that none is. Raises DataError."""
+    for path, name in zip(paths, names_of(paths), strict=True):
         n = 0
         for solution in read_solutions(path):
             labels = solution.labels
@@ -70,7 +94,7 @@ def from_files(paths: Sequence[Path]) -> Iterator[_Given]:
             first = next((i for i, x in enumerate(labels) if x is False), None)
             if all(x is True for x in labels[:first]):
                 n += 1
-                yield _Given(path.stem, solution.question, solution.steps, first)
+                yield _Given(name, solution.question, solution.steps, first)
         if not n:
             raise DataError(
                 f"{path}: no solution has labels that tell its first wrong step; give a file in "

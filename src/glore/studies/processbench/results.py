@@ -23,7 +23,8 @@ def measured(name: str, judged: Sequence[Judged], calibrate: str, default: float
     """
     files = list(dict.fromkeys(j.file for j in judged))
     chosen = [j for j in judged if calibrate.lower() in j.file.lower()]
-    t = best_threshold(chosen) if chosen else default
+    t = best_threshold(chosen, default)
+    n_chosen = len(chosen) if len({j.error is None for j in chosen}) > 1 else 0
     found, f1s = [], []
     for file in files:
         mine = [j for j in judged if j.file == file]
@@ -33,6 +34,7 @@ def measured(name: str, judged: Sequence[Judged], calibrate: str, default: float
         n_error = sum(j.error is not None for j in mine)
         found += [
             number(TABLE, row, "T", t),
+            number(TABLE, row, "solutions that chose T", n_chosen, total=True),
             share(TABLE, row, "error accuracy", by_t.wrong),
             share(TABLE, row, "correct accuracy", by_t.right),
             share(TABLE, row, "F1", by_t.f1),
@@ -47,11 +49,13 @@ def measured(name: str, judged: Sequence[Judged], calibrate: str, default: float
     return found
 
 
-def best_threshold(judged: Sequence[Judged]) -> float:
-    """The threshold with the best F1; of several, the one in their middle."""
+def best_threshold(judged: Sequence[Judged], default: float = 0.5) -> float:
+    """The threshold with the best F1; of several, the one in their middle. `default`: where there
+    are no solutions with an error, or none without.
+    """
     scores = [(t, f1) for t in GRID if (f1 := _f1(judged, t)) is not None]
     if not scores:
-        return 0.5
+        return default
     best = max(f1 for _, f1 in scores)
     among = [t for t, f1 in scores if f1 == best]
     return among[len(among) // 2]

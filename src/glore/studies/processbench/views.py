@@ -46,8 +46,9 @@ def tables(config: RunConfig, folder: Path) -> list[TableView]:
             found,
             TABLE,
             "Finding the first wrong step",
-            "T is chosen on the first kind of solutions alone (GSM8K of ProcessBench, or the "
-            "training drafts of the run).",
+            "T has the best F1 on one kind of solutions (files with gsm8k in their names, or what "
+            "`calibrate` says; without files, the training drafts), and is used on all. No "
+            "solutions that chose it: the run's threshold.",
             ("model", "solutions"),
         ),
         pivot(

@@ -185,7 +185,10 @@ def _calibration(inputs: EvaluationInputs, index: Index) -> list[Measured]:
         for b in sorted(set(bin_U.tolist())):
             inside = bin_U == b
             units = [unit for unit, here in zip(cases.units, inside, strict=True) if here]
-            good = index.resampler.share(units, good_U[inside].astype(float).tolist())
+            of = index.resampler
+            # Steps of one draft are not independent.
+            estimate = of.share if len(set(units)) == len(units) else of.mean
+            good = estimate(units, good_U[inside].astype(float).tolist())
             mean = float(p_U[inside].mean())
             found.append(share(CALIBRATION, name, f"{b / 10:.1f}–{(b + 1) / 10:.1f}", good, x=mean))
     return found

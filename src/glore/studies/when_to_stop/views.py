@@ -48,7 +48,7 @@ def tables(config: RunConfig, folder: Path) -> list[TableView]:
             found,
             CALIBRATION,
             "Calibration",
-            "Share of good answers or steps by predicted probability; Wilson intervals.",
+            "Share of good answers or steps by predicted probability; intervals over questions.",
             "model",
         ),
     ]
