@@ -45,6 +45,8 @@ __all__ = [
 
 STEP_LABELS = BINARY.names
 """Classes of a step model (method 2)."""
+TOKENIZERS = ("tokenizer*", "vocab*", "merges*", "*.model", "*.tiktoken")
+"""Names of a tokenizer's files."""
 DTYPES = ("float32", "bfloat16", "float16")
 NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
 
@@ -61,6 +63,11 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(found.name, **found.options)
     except Exception as error:
+        if not any(file for name in TOKENIZERS for file in found.folder.glob(name)):
+            raise ModelError(
+                f"the model at {shown(str(path))} has no tokenizer; copy the tokenizer's files "
+                "(tokenizer.json, tokenizer_config.json) there from the model that it was made from"
+            ) from error
         raise _failed("tokenizer", path, error, code) from error
     if tokenizer.eos_token_id is None:
         raise ModelError(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PAD_MARK",
     "bos_ids",
+    "check_embedded",
     "encode_many",
     "encode_segments",
     "prepare_tokenizer",
@@ -116,6 +117,21 @@ def _encoded_control(
     tokenizer: PreTrainedTokenizerBase, texts: list[str]
 ) -> zip[tuple[str, list[int]]]:
     return zip(texts, tokenizer(texts, **_OPTIONS)["input_ids"] if texts else [], strict=True)
+
+
+def check_embedded(
+    tokenizer: PreTrainedTokenizerBase, n_embeddings: int, token_ids: Sequence[int]
+) -> None:
+    """Refuse tokens for which a model with so many embeddings has none, as where the tokenizer of
+    another model lies in its folder. Raises ModelError naming the first of them.
+    """
+    if max(token_ids, default=0) >= n_embeddings:
+        token = next(t for t in token_ids if t >= n_embeddings)
+        raise ModelError(
+            f"the tokenizer of {shown(str(tokenizer.name_or_path), 300)} writes "
+            f"{shown(tokenizer.convert_ids_to_tokens(token), 40)} as token {token}, but the model "
+            f"has embeddings of {n_embeddings} tokens; give model and tokenizer that belong together"
+        )
 
 
 def bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -4,6 +4,7 @@ what a question spells of control tokens is text.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -248,6 +249,24 @@ def lively(model: torch.nn.Module) -> torch.nn.Module:
             if weight.dim() == 2:
                 weight.mul_(5.0)
     return model.eval()
+
+
+def test_a_token_without_an_embedding_is_refused_not_read_from_elsewhere() -> None:
+    """Gemma 3's tokenizer has a token more than its text models; foreign ones have many."""
+    tokenizer = chat_tokenizer("qwen3")
+    config = llama(tokenizer)
+    config.vocab_size = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    config.pad_token_id = config.eos_token_id = None
+    message = r"writes '<\|im_start\|>' as token 321, but the model has embeddings of 321 tokens"
+    engine = TorchEngine.of(LlamaForCausalLM(config), tokenizer)
+    asked = Request("q", ("How many apples?",), (1,), SamplingParams(max_new_tokens=2))
+    assert len(list(engine.run([asked]))) == 1
+    chat = layout_of("qwen3")
+    with pytest.raises(ModelError, match=message):
+        list(engine.run([dataclasses.replace(asked, segments=chat.solve("How many?"))]))
+    scorer = StepScorer.of(LlamaForTokenClassification(config), tokenizer, layout=chat)
+    with pytest.raises(ModelError, match=message):
+        scorer.score([("How many?", ("1 + 1 = 2",))])
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))

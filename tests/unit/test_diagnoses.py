@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def drafts(n_right: int, n_wrong: int) -> list[Solution]:
     [(1, 39, "answers 1 of 40 dev"), (0, 30, "answers 0 of 30 dev"), (3, 37, None), (0, 10, None)],
 )
 def test_a_student_that_fails(n_right: int, n_wrong: int, expected: str | None) -> None:
-    found = student_fails(drafts(n_right, n_wrong), "dev")
+    found = student_fails(drafts(n_right, n_wrong), "dev", "student.sft.epochs")
     assert (found is None) == (expected is None)
     assert (expected or "") in (found or "")
 
@@ -47,9 +48,9 @@ def test_a_student_that_fails(n_right: int, n_wrong: int, expected: str | None) 
 def test_a_student_that_never_ends() -> None:
     cut = [dataclasses.replace(d, stop="length") for d in drafts(20, 20)]
     assert "40 of 40 greedy solutions of test questions run out" in (
-        student_fails(cut, "test") or ""
+        student_fails(cut, "test", "student.sft.epochs") or ""
     )
-    assert student_fails([*cut[:10], *drafts(20, 10)], "test") is None
+    assert student_fails([*cut[:10], *drafts(20, 10)], "test", "a.b") is None
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_a_student_that_never_ends() -> None:
 )
 def test_expert_iteration_without_gain(accuracies: list[float], best: int, warns: bool) -> None:
     """Round 0 is the SFT model, or the prompted base, which can't become the student."""
-    found = expert_iteration_gained_nothing(accuracies, best)
+    found = expert_iteration_gained_nothing(accuracies, best, "student.ei_train.epochs")
     assert (found is not None) == warns
     assert ("no better than the prompted base" in (found or "")) == (warns and best > 0)
 
@@ -86,7 +87,7 @@ def test_a_reward_model_that_gives_every_step_one_class(
     scores: list[float], labels: list[bool], expected: str | None
 ) -> None:
     found = judges_every_step_alike(
-        "sorm", "reward.sorm", [[p] for p in scores], [[x] for x in labels]
+        "sorm", "reward.sorm.epochs", [[p] for p in scores], [[x] for x in labels]
     )
     assert (found is None) == (expected is None)
     assert (expected or "") in (found or "")
@@ -101,7 +102,7 @@ def test_an_orm_that_calls_every_draft_wrong(
     called_wrong: int, right: int, expected: str | None
 ) -> None:
     verdicts = [i < called_wrong for i in range(40)]
-    found = judges_every_draft_alike("orm", verdicts, drafts(right, 40 - right))
+    found = judges_every_draft_alike("orm", verdicts, drafts(right, 40 - right), None)
     assert (found is None) == (expected is None)
     assert (expected or "") in (found or "")
 
@@ -141,12 +142,41 @@ def test_labels_of_one_kind() -> None:
     assert labels_are_of_one_kind(counts(5, 5)) is None
 
 
+def test_every_setting_that_a_warning_names_is_one() -> None:
+    d, wrong = drafts(10, 30), drafts(0, 30)
+    cut = [dataclasses.replace(s, stop="length") for s in d]
+    copies = [dataclasses.replace(w, draft_id=w.id) for w in wrong]
+    steps, labels = [[0.9]] * 40, [[True]] * 20 + [[False]] * 20
+    said = [
+        student_fails(wrong, "dev", "student.sft.epochs"),
+        student_fails(cut, "dev", "student.ei_train.max_steps"),
+        expert_iteration_gained_nothing([0.5, 0.5], 0, "student.ei_train.epochs"),
+        judges_every_step_alike("sorm", "reward.sorm.max_steps", steps, labels),
+        judges_every_draft_alike("orm", [True] * 40, d, None),
+        judges_every_draft_alike("orm", [True] * 40, d, "reward.orm.epochs"),
+        no_rollout_is_right(trials(["wrong"] * 24), drafts(0, 1)),
+        labels_are_of_one_kind(counts(70, 0)),
+        labels_are_of_one_kind(counts(0, 0)),
+        refiner_copies(copies, {w.id: w for w in wrong}, "refiner.train.epochs"),
+    ]
+    for text in said:
+        assert text is not None
+        for path in re.findall(r"\b[a-z]+(?:\.[a-z_]+)+", text):
+            section: object = RunConfig(name="t")
+            for name in path.split("."):
+                section = getattr(section, name)
+    in_file = labels_are_of_one_kind(counts(70, 0), in_run=False) or ""
+    assert "reward." not in in_file, "glore label has no run"
+
+
 def test_a_refiner_that_copies() -> None:
     found = {d.id: d for d in drafts(0, 30)}
     copies = [dataclasses.replace(d, id=f"{i}/global", draft_id=i) for i, d in found.items()]
-    assert "30 of 30 refinements of wrong drafts" in (refiner_copies(copies, found) or "")
+    said = refiner_copies(copies, found, "refiner.train.max_steps") or ""
+    assert "30 of 30 refinements of wrong drafts" in said
+    assert said.endswith("(refiner.train.learning_rate, refiner.train.max_steps)")
     changed = [dataclasses.replace(c, steps=("b", "#### 2")) for c in copies[:16]]
-    assert refiner_copies([*changed, *copies[16:]], found) is None
+    assert refiner_copies([*changed, *copies[16:]], found, "a.b") is None
 
 
 def test_a_refiner_may_leave_right_drafts_as_they_are() -> None:
@@ -160,7 +190,7 @@ def test_a_refiner_may_leave_right_drafts_as_they_are() -> None:
         )
         for i, d in found.items()
     ]
-    assert refiner_copies(refined, found) is None
+    assert refiner_copies(refined, found, "a.b") is None
 
 
 def test_warnings_are_kept_and_a_healthy_run_has_none(
@@ -175,7 +205,12 @@ def test_warnings_are_kept_and_a_healthy_run_has_none(
 
     monkeypatch.setattr("glore.stages.diagnoses.MIN_N", 4)
     monkeypatch.setitem(SKILL, "ei1", 0.0)
-    weak = config_of(tmp_path / "weak", ei={"samples": 6, "max_rounds": 1})
+    weak = config_of(
+        tmp_path / "weak", ei={"samples": 6, "max_rounds": 1}, ei_train={"max_steps": 9}
+    )
     found = warnings(weak)
     assert "answers 0 of" in found["ei1_train"][0]
     assert "expert iteration gained nothing on dev" in found["student"][0]
+    for stage in ("ei1_train", "student"):  # epochs change nothing where max_steps is set
+        assert "student.ei_train.max_steps" in found[stage][0]
+        assert "epochs" not in found[stage][0]

@@ -212,6 +212,13 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
         models.load_tokenizer(tmp_path)
 
 
+def test_a_model_without_a_tokenizer_is_said_to_have_none(base: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(base, bare, ignore=shutil.ignore_patterns("tokenizer*", "glore-digests*"))
+    with pytest.raises(ModelError, match=r"has no tokenizer; copy .*tokenizer\.json"):
+        models.load_tokenizer(bare)
+
+
 def test_a_revision_pins_tokenizer_and_weights(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

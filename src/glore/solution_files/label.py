@@ -233,7 +233,7 @@ def _label(ctx: StageContext) -> None:
     )
     ctx.write(found, StepLabels)
     ctx.count(**dataclasses.asdict(counts))
-    ctx.warn(labels_are_of_one_kind(counts))
+    ctx.warn(labels_are_of_one_kind(counts, in_run=False))
 
 
 def _write(job: LabelJob, config: RunConfig, progress: Progress) -> None:

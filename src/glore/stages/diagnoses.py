@@ -46,8 +46,15 @@ MIN_N = 20
 """Fewer items than this are too few for a warning."""
 
 
-def student_fails(solutions: Sequence[Solution], what: str) -> str | None:
-    """For greedy solutions of `what` questions: hardly one is right, or many are cut off."""
+def _harder(training: str) -> str:
+    """What makes a training learn more, from the setting that makes it longer."""
+    return f"{training.rpartition('.')[0]}.learning_rate, {training}"
+
+
+def student_fails(solutions: Sequence[Solution], what: str, training: str) -> str | None:
+    """For greedy solutions of `what` questions: hardly one is right, or many are cut off.
+    `training`: the setting that makes the student's training longer.
+    """
     n = len(solutions)
     right = sum(s.correct == "right" for s in solutions)
     cut = sum(s.stop == "length" for s in solutions)
@@ -56,21 +63,24 @@ def student_fails(solutions: Sequence[Solution], what: str) -> str | None:
     if cut > n / 4:
         return (
             f"{cut} of {n} greedy solutions of {what} questions run out of tokens; raise "
-            "student.max_new_tokens, or train the student longer (student.sft.epochs), so that it "
-            "learns where a solution ends"
+            f"student.max_new_tokens, or train the student longer ({training}), so that it learns "
+            "where a solution ends"
         )
     if right <= n * RARE:
         return (
             f"the student answers {right} of {n} {what} questions right, which is too few for "
-            "rollouts and rewards to learn from; fine-tune harder (student.sft.learning_rate, "
-            "student.sft.epochs), use a stronger base.model, or choose easier questions"
+            f"rollouts and rewards to learn from; fine-tune harder ({_harder(training)}), use a "
+            "stronger base.model, or choose easier questions"
         )
     return None
 
 
-def expert_iteration_gained_nothing(accuracies: Sequence[float], best: int) -> str | None:
+def expert_iteration_gained_nothing(
+    accuracies: Sequence[float], best: int, training: str
+) -> str | None:
     """For the greedy accuracies on dev, round 0 first, and the student's round: no round beats
-    round 0, which is fine-tuning alone, or the base with examples in its prompt.
+    round 0, which is fine-tuning alone, or the base with examples in its prompt. `training`: the
+    setting that makes a round's training longer.
     """
     if len(accuracies) < 2 or max(accuracies[1:]) > accuracies[0]:
         return None
@@ -79,15 +89,15 @@ def expert_iteration_gained_nothing(accuracies: Sequence[float], best: int) -> s
     return (
         f"expert iteration gained nothing on dev (rounds: {rounds}), so the student is {student}; "
         "sample more (student.ei.samples, student.ei.questions), train longer "
-        "(student.ei_train.epochs), or give more dev questions (task.n_dev) to see smaller gains"
+        f"({training}), or give more dev questions (task.n_dev) to see smaller gains"
     )
 
 
 def judges_every_step_alike(
-    model: str, section: str, scores: Sequence[Scores], labels: Sequence[Sequence[bool]]
+    model: str, training: str, scores: Sequence[Scores], labels: Sequence[Sequence[bool]]
 ) -> str | None:
     """For scores and labels of training steps: the reward model gives every step one class,
-    although the labels hold both.
+    although the labels hold both. `training`: the setting that makes its training longer.
     """
     good = [p > 0.5 for steps in scores for p in steps]
     truth = [label for steps in labels for label in steps]
@@ -101,16 +111,17 @@ def judges_every_step_alike(
     return (
         f"the {model} calls {1 - called / n:.0%} of {n} training steps {side}, although "
         f"{n_other} of them have the label {other}: it learned no difference. Raise "
-        f"{section}.learning_rate or {section}.epochs, or give it more solutions "
+        f"{_harder(training).replace(',', ' or')}, or give it more solutions "
         f"(reward.questions, reward.samples){_rare(n_other, n)}"
     )
 
 
 def judges_every_draft_alike(
-    model: str, needs_work: Sequence[bool], drafts: Sequence[Solution]
+    model: str, needs_work: Sequence[bool], drafts: Sequence[Solution], training: str | None
 ) -> str | None:
     """For the verdicts of a reward model on drafts: all are called right, or all wrong, although
-    drafts of both kinds are there.
+    drafts of both kinds are there. `training`: the setting that makes its training longer; none
+    for one that the recipe names.
     """
     truth = [d.correct == "right" for d in drafts]
     missed = _missed([not wrong for wrong in needs_work], truth)
@@ -119,11 +130,15 @@ def judges_every_draft_alike(
     n, n_other = len(drafts), truth.count(missed)
     other, side = ("right", "wrong") if missed else ("wrong", "right")
     called = sum(wrong != missed for wrong in needs_work)
+    fix = (
+        f"Take another model (reward.ready.{model})"
+        if training is None
+        else f"Train it harder ({_harder(training)}), give it more questions (reward.questions)"
+    )
     return (
         f"the {model} calls {n - called} of {n} drafts {side}, although {n_other} are {other}: "
-        "reranking by it can't help. Train it longer (reward.orm.epochs, "
-        "reward.orm.learning_rate), give it more questions (reward.questions), or move "
-        f"evaluation.threshold to its scores{_rare(n_other, n)}"
+        f"reranking by it can't help. {fix}, or move evaluation.threshold to its scores"
+        f"{_rare(n_other, n)}"
     )
 
 
@@ -161,26 +176,33 @@ def no_rollout_is_right(trials: Sequence[PrefixTrials], drafts: Sequence[Solutio
     )
 
 
-def labels_are_of_one_kind(counts: LabelCounts) -> str | None:
-    """For the labels of training drafts: all steps that count are good, or all are bad."""
+def labels_are_of_one_kind(counts: LabelCounts, in_run: bool = True) -> str | None:
+    """For the labels of training drafts: all steps that count are good, or all are bad. `in_run`:
+    the drafts are those of a run, or else solutions of a file.
+    """
     kinds = {"good": counts.n_kept_positive, "bad": counts.n_kept_negative}
     if all(kinds.values()) or counts.n_drafts < MIN_N:
         return None
     if not any(kinds.values()):
         return (
-            f"no step of {counts.n_drafts} drafts has a label that counts; see how many drafts are "
-            "unlabelled (glore show), and whether labels.balance drops the rest"
+            f"no step of {counts.n_drafts} drafts has a label that counts: {counts.n_unlabelled} "
+            "are unlabelled; see whether "
+            f"{'labels.balance' if in_run else 'balance'} drops the rest"
         )
     side = max(kinds, key=lambda kind: kinds[kind])
-    return (
-        f"all {kinds[side]} step labels are {side}, so a SORM has nothing to tell apart; choose "
-        "harder or easier questions, a stronger student, or more drafts (reward.draft_samples)"
+    return f"all {kinds[side]} step labels are {side}, so a SORM has nothing to tell apart; " + (
+        "choose harder or easier questions, a stronger student, or more drafts "
+        "(reward.draft_samples)"
+        if in_run
+        else "give more solutions, right and wrong ones, or another --policy"
     )
 
 
-def refiner_copies(refined: Sequence[Solution], drafts: Mapping[str, Solution]) -> str | None:
+def refiner_copies(
+    refined: Sequence[Solution], drafts: Mapping[str, Solution], training: str
+) -> str | None:
     """For refinements, and drafts by id: the refiner returns wrong drafts unchanged. To leave a
-    right one as it is, is no fault.
+    right one as it is, is no fault. `training`: the setting that makes its training longer.
     """
     pairs = [(drafts[s.draft_id or ""], s) for s in refined]
     of_wrong = [s.steps == d.steps for d, s in pairs if d.correct != "right"]
@@ -190,5 +212,5 @@ def refiner_copies(refined: Sequence[Solution], drafts: Mapping[str, Solution]) 
     return (
         f"{copied} of {n} refinements of wrong drafts are the draft itself: the refiner copies. "
         "Give it more pairs (reward.draft_samples, refiner.global_pairs=all), or train it harder "
-        "(refiner.train.epochs, refiner.train.learning_rate)"
+        f"({_harder(training)})"
     )

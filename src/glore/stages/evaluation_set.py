@@ -37,6 +37,7 @@ from glore.stages.estimates import (
     unless_student,
 )
 from glore.stages.expert_iteration import chosen_round
+from glore.stages.fine_tuning import longer
 from glore.stages.labelling import LABELS, ROLLOUTS, roll_out, student_policy
 from glore.stages.reward import has_own_orm
 from glore.where import label_drafts
@@ -160,6 +161,7 @@ def draft_scores(ctx: StageContext) -> None:
     "test_refinements",
     inputs=("test_draft_scores", "refiner"),
     reads=("refiner.global_mark", "evaluation.threshold", *SAMPLING),
+    uses=("reward.ready.orm",),
     opens=lambda _: ("refiner",),
     estimate=refinement_tokens,
     checks=(check_engine,),
@@ -182,12 +184,15 @@ def refinements(ctx: StageContext) -> None:
         marked = mark_drafts(solutions, kind, scores, decisions, mark_global=mark_global)
         if model == "orm":
             verdicts_of_orm = [decisions.needs_work(scores[d.id]) for d in solutions]
-            ctx.warn(judges_every_draft_alike(model, verdicts_of_orm, solutions))
+            is_ready = ctx.config.reward.ready.orm is not None
+            training = None if is_ready else longer(ctx, "reward.orm")
+            ctx.warn(judges_every_draft_alike(model, verdicts_of_orm, solutions, training))
 
         refined = refined_solutions(ctx, marked, kind, problems, engine, part=kind)
         ctx.count(**verdicts(refined, kind))
         made += refined
-    ctx.warn(refiner_copies(made, {d.id: d for d in solutions}))
+    training = longer(ctx, "refiner.train")
+    ctx.warn(refiner_copies(made, {d.id: d for d in solutions}, training))
     ctx.write(truth_of(ctx, made, problems), StepLabels, "truth")
 
 

@@ -22,6 +22,7 @@ from glore.stages.fine_tuning import (
     base_model,
     base_opened,
     check_worked,
+    longer,
     train_lm,
     worked_solutions,
 )
@@ -205,6 +206,7 @@ def student(rounds: Sequence[int]) -> Stage:
         _select_student,
         inputs=("sft", *(f"ei{r}_train" for r in rounds)),
         reads=("student.bootstrap", "student.ei.max_rounds"),
+        uses=("student.ei_train",),
         models=("student",),
         delivers=("student",),
         opens=lambda _: ("sft", *(f"ei{r}" for r in rounds)),
@@ -221,7 +223,8 @@ def _select_student(ctx: StageContext) -> None:
         f"student: round {best}, greedy on dev {accuracies[best]:.1%} (rounds: "
         f"{', '.join(f'{a:.1%}' for a in accuracies)})"
     )
-    ctx.warn(expert_iteration_gained_nothing(accuracies, best))
+    training = longer(ctx, "student.ei_train")
+    ctx.warn(expert_iteration_gained_nothing(accuracies, best, training))
     if best == 0:  # then their parts stay empty
         ctx.spare("sft", *SFT_READERS)
     with replacing_folder(ctx.new_model_dir("student")) as copy:
@@ -280,7 +283,8 @@ def _solve_dev(ctx: StageContext, round_: int) -> None:
     problems = ctx.read("problems", Problem, "dev")
     solved = sample(ctx, model, problems, source="student", part="dev", prompted=prompted)
     if not prompted:
-        ctx.warn(student_fails(solved, "dev"))
+        section = "student.ei_train" if round_ else "student.sft"
+        ctx.warn(student_fails(solved, "dev", longer(ctx, section)))
 
 
 def _dev_accuracies(ctx: StageContext, n_rounds: int) -> list[float]:

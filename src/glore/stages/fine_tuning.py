@@ -24,6 +24,7 @@ __all__ = [
     "base_opened",
     "check_worked",
     "count_training",
+    "longer",
     "train_lm",
     "training_settings",
     "training_setup",
@@ -117,6 +118,12 @@ def training_settings(ctx: StageContext, section: str) -> TrainSettings:
     settings = functools.reduce(getattr, section.split("."), ctx.config)
     assert isinstance(settings, TrainSettings), f"{section} is declared as a training"
     return settings
+
+
+def longer(ctx: StageContext, section: str) -> str:
+    """The setting that makes the training at `section` longer: `max_steps` overrides `epochs`."""
+    has_steps = training_settings(ctx, section).max_steps
+    return f"{section}.{'max_steps' if has_steps else 'epochs'}"
 
 
 def worked_solutions(problems: Iterable[Problem]) -> list[tuple[str, Steps]]:

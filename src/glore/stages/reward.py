@@ -30,6 +30,7 @@ from glore.stages.expert_iteration import chosen_round
 from glore.stages.fine_tuning import (
     TRAINING,
     count_training,
+    longer,
     training_settings,
 )
 from glore.stages.labelling import train_drafts
@@ -286,4 +287,5 @@ def _check_trained(
     checked = pairs[:CHECKED]
     items = [(problems[s.problem_id].question, s.steps) for s, _ in checked]
     scores = step_scorer(ctx, name)(items)
-    ctx.warn(judges_every_step_alike(name, section, scores, [found for _, found in checked]))
+    training = longer(ctx, section)
+    ctx.warn(judges_every_step_alike(name, training, scores, [found for _, found in checked]))

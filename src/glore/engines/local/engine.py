@@ -94,7 +94,7 @@ class TorchEngine(Closable):
         backends: tuple[str, ...] = BACKENDS,
         quantization: Quantization = "none",
     ) -> None:
-        from glore.tokenization import encode_many, encode_segments
+        from glore.tokenization import check_embedded, encode_many, encode_segments
 
         self.model = model.eval()
         self.name = type(model).__name__
@@ -107,9 +107,13 @@ class TorchEngine(Closable):
         self._cache = "" if self.packed else find_cache(model)
         self._eos = _end_tokens(model, tokenizer)
         self._bos = tuple(encode_segments(tokenizer, ()))
+        n_embeddings = int(model.get_input_embeddings().weight.shape[0])
+        check_embedded(tokenizer, n_embeddings, self._bos)
 
         def ids(segment: str, is_control: bool) -> tuple[int, ...]:
-            return tuple(encode_many(tokenizer, [(segment,)], bos=False)[0])
+            tokens = encode_many(tokenizer, [(segment,)], bos=False)[0]
+            check_embedded(tokenizer, n_embeddings, tokens)
+            return tuple(tokens)
 
         # Prefixes of a draft, and the scan's next requests, are the same segments again.
         self._ids = lru_cache(_KEPT_SEGMENTS)(ids)

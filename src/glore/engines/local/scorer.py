@@ -29,6 +29,7 @@ from glore.prompts import PLAIN, PromptLayout
 from glore.step_head import BINARY
 from glore.step_layouts.apart import GloreLayout
 from glore.step_layouts.parts import Item, Parts, StepLayout, score_positions, token_ids
+from glore.tokenization import check_embedded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -154,7 +155,9 @@ class StepScorer(Closable):
         encoded = dict(
             zip(inputs, self.layout.encode(self.tokenizer, list(inputs.values())), strict=True)
         )
+        n_embeddings = int(self.model.get_input_embeddings().weight.shape[0])
         for index, parts in encoded.items():
+            check_embedded(self.tokenizer, n_embeddings, token_ids(parts))
             n_tokens = sum(map(len, parts))
             if n_tokens > self._context:
                 raise EngineError(
