@@ -130,7 +130,7 @@ def check_embedded(
         raise ModelError(
             f"the tokenizer of {shown(str(tokenizer.name_or_path), 300)} writes "
             f"{shown(tokenizer.convert_ids_to_tokens(token), 40)} as token {token}, but the model "
-            f"has embeddings of {n_embeddings} tokens; give model and tokenizer that belong together"
+            f"has embeddings of {n_embeddings} tokens; give a model and its own tokenizer"
         )
 
 

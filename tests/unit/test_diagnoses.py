@@ -66,7 +66,9 @@ def test_a_student_that_never_ends() -> None:
 )
 def test_expert_iteration_without_gain(accuracies: list[float], best: int, warns: bool) -> None:
     """Round 0 is the SFT model, or the prompted base, which can't become the student."""
-    found = expert_iteration_gained_nothing(accuracies, best, "student.ei_train.epochs")
+    found = expert_iteration_gained_nothing(
+        accuracies, best, "student.ei_train.epochs", "task.n_dev"
+    )
     assert (found is not None) == warns
     assert ("no better than the prompted base" in (found or "")) == (warns and best > 0)
 
@@ -150,7 +152,9 @@ def test_every_setting_that_a_warning_names_is_one() -> None:
     said = [
         student_fails(wrong, "dev", "student.sft.epochs"),
         student_fails(cut, "dev", "student.ei_train.max_steps"),
-        expert_iteration_gained_nothing([0.5, 0.5], 0, "student.ei_train.epochs"),
+        expert_iteration_gained_nothing(
+            [0.5, 0.5], 0, "student.ei_train.epochs", "task.stories.n_dev"
+        ),
         judges_every_step_alike("sorm", "reward.sorm.max_steps", steps, labels),
         judges_every_draft_alike("orm", [True] * 40, d, None),
         judges_every_draft_alike("orm", [True] * 40, d, "reward.orm.epochs"),
@@ -214,3 +218,4 @@ def test_warnings_are_kept_and_a_healthy_run_has_none(
     for stage in ("ei1_train", "student"):  # epochs change nothing where max_steps is set
         assert "student.ei_train.max_steps" in found[stage][0]
         assert "epochs" not in found[stage][0]
+    assert "(task.stories.n_dev)" in found["student"][0]

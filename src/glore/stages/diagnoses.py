@@ -76,11 +76,11 @@ def student_fails(solutions: Sequence[Solution], what: str, training: str) -> st
 
 
 def expert_iteration_gained_nothing(
-    accuracies: Sequence[float], best: int, training: str
+    accuracies: Sequence[float], best: int, training: str, n_dev: str
 ) -> str | None:
     """For the greedy accuracies on dev, round 0 first, and the student's round: no round beats
     round 0, which is fine-tuning alone, or the base with examples in its prompt. `training`: the
-    setting that makes a round's training longer.
+    setting that makes a round's training longer; `n_dev`: that of the number of dev questions.
     """
     if len(accuracies) < 2 or max(accuracies[1:]) > accuracies[0]:
         return None
@@ -89,7 +89,7 @@ def expert_iteration_gained_nothing(
     return (
         f"expert iteration gained nothing on dev (rounds: {rounds}), so the student is {student}; "
         "sample more (student.ei.samples, student.ei.questions), train longer "
-        f"({training}), or give more dev questions (task.n_dev) to see smaller gains"
+        f"({training}), or give more dev questions ({n_dev}) to see smaller gains"
     )
 
 

@@ -224,7 +224,8 @@ def _select_student(ctx: StageContext) -> None:
         f"{', '.join(f'{a:.1%}' for a in accuracies)})"
     )
     training = longer(ctx, "student.ei_train")
-    ctx.warn(expert_iteration_gained_nothing(accuracies, best, training))
+    n_dev = "task.stories.n_dev" if ctx.config.task.kind == "stories" else "task.n_dev"
+    ctx.warn(expert_iteration_gained_nothing(accuracies, best, training, n_dev))
     if best == 0:  # then their parts stay empty
         ctx.spare("sft", *SFT_READERS)
     with replacing_folder(ctx.new_model_dir("student")) as copy:
