@@ -15,7 +15,9 @@ import httpx2
 import pytest
 
 from glore.cli.serve_command import check_extra
+from glore.config import RunConfig
 from glore.errors import ConfigError
+from glore.serve.limits import Limits
 
 SCRIPT = Path(__file__).parents[1] / "support" / "small_server.py"
 
@@ -28,12 +30,16 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         check_extra()
 
 
-def server(folder: Path, port: int = 0) -> subprocess.Popen[str]:
+def skip_without_the_extra() -> None:
     pytest.importorskip("fastapi", reason="glore serve needs the extra serve")
     pytest.importorskip("uvicorn", reason="glore serve needs the extra serve")
+
+
+def server(folder: Path) -> subprocess.Popen[str]:
+    skip_without_the_extra()
     paths = {"PYTHONPATH": ":".join(p for p in (str(SCRIPT.parents[1]), *sys.path) if p)}
     return subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(folder), str(port)],
+        [sys.executable, str(SCRIPT), str(folder), "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -64,10 +70,12 @@ def test_a_signal_lets_accepted_requests_finish(
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    """It is told before a model is loaded: there is none."""
+    skip_without_the_extra()
+    from glore.serve.run import serve_run
+
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with server(tmp_path, port) as process:
-            _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1  # the script shows the error whole, the command one line
-    assert errors.splitlines()[-1].startswith("glore.errors.ConfigError: can't serve at")
-    assert f"port {port}" in errors
+        config = RunConfig(name="small", runs_dir=str(tmp_path))
+        with pytest.raises(ConfigError, match=f"can't serve at .*, port {port}"):
+            serve_run(config, host="127.0.0.1", port=port, limits=Limits(), key=None, say=print)

@@ -39,8 +39,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+FEW_STORIES = "task: {stories: {n_train: 200, n_dev: 20, n_test: 20}}\n"
+
+
 def dry_run(folder: Path, *overrides: str) -> None:
-    (folder / "r.yaml").write_text("name: x\n")
+    is_of_stories = not any(o.startswith("task.kind=") for o in overrides)
+    (folder / "r.yaml").write_text("name: x\n" + (FEW_STORIES if is_of_stories else ""))
     config = load_config(folder / "r.yaml", [f"runs_dir={folder / 'runs'}", *overrides])
     run_stages(build_stages(config), config, dry_run=True)
     assert not (folder / "runs").exists()
@@ -182,7 +186,9 @@ def test_what_a_stage_would_refuse(
 
 def _filled(override: str, places: dict[str, Path]) -> str:
     override = override.replace(
-        "{HARD}", "{people: [8, 8], steps: [6, 9], distractors: 3, extra_relations: 3}"
+        "{HARD}",
+        "{people: [8, 8], steps: [6, 9], distractors: 3, extra_relations: 3, n_train: 20, "
+        "n_test: 20}",
     )
     for name, path in places.items():
         override = override.replace(f"{{{name}}}", str(path))

@@ -37,7 +37,7 @@ from glore.solution_files.score import Scored, ScoreJob, score_config, score_fil
 from glore.solution_files.train import train_config, train_file
 from glore.step_layouts.parts import Item
 from glore.where import expected_rollouts
-from support.command_line import environment, glore
+from support.command_line import environment, glore_here
 from support.tiny_training import save_base
 
 GOOD, BAD = "Ana : 12 + 7 = 19", "Ana : 12 - 7 = 5"
@@ -676,7 +676,7 @@ def test_a_command_says_mistakes_in_one_line(tmp_path, base):
         (["train", "orm", "b.jsonl", "--base", str(base), "--output", "m"], "field correct"),
         (["score", "b.jsonl", "--model", str(base), "--output", "o.jsonl"], "language model"),
     ):
-        ended = glore(tmp_path, *command)
+        ended = glore_here(tmp_path, *command)
         assert (ended.returncode, ended.stdout) == (2, ""), ended
         assert rule in ended.stderr.splitlines()[-1], ended.stderr
         assert sum(line.startswith("error:") for line in ended.stderr.splitlines()) == 1

@@ -13,6 +13,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -70,42 +71,60 @@ def train(
     return train_causal_lm(base, tiny.lm_examples(), tiny.settings(batch_size=2, **changes), setup)
 
 
+class TrainedByTwo(NamedTuple):
+    """A training by two processes that is over; its folder holds `out` and `work`."""
+
+    folder: Path
+    report: TrainReport
+    progress: Recorder
+
+
+@pytest.fixture(scope="module")
+def two(base: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedByTwo:
+    """One for the tests here: two processes take seconds to start."""
+    folder, progress = tmp_path_factory.mktemp("two"), Recorder()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OMP_NUM_THREADS", "1")
+        report = train(base, folder, TWO_PROCESSES, progress, save_steps=2)
+    return TrainedByTwo(folder, report, progress)
+
+
 def test_two_processes_train_what_one_trains_in_two_micro_steps(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two: TrainedByTwo, base: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    progress = Recorder()
-    two = train(base, tmp_path / "two", TWO_PROCESSES, progress, save_steps=2)
-    one = train(base, tmp_path / "one", "", gradient_accumulation=2)
-    assert (two.n_steps, two.n_rows, two.n_tokens) == (one.n_steps, one.n_rows, one.n_tokens)
-    assert two.final_loss == pytest.approx(one.final_loss, abs=1e-4)
-    a, b = (load_file(tmp_path / name / "out" / "model.safetensors") for name in ("two", "one"))
+    one = train(base, tmp_path, "", gradient_accumulation=2)
+    report = two.report
+    assert (report.n_steps, report.n_rows, report.n_tokens) == (
+        one.n_steps,
+        one.n_rows,
+        one.n_tokens,
+    )
+    assert report.final_loss == pytest.approx(one.final_loss, abs=1e-4)
+    a, b = (load_file(folder / "out" / "model.safetensors") for folder in (two.folder, tmp_path))
     assert a.keys() == b.keys()
     assert max(float((a[k] - b[k]).abs().max()) for k in a) < 1e-4
-    assert progress.begun == [("train out", two.n_steps, "steps")]
-    assert (progress.done, progress.tokens) == (two.n_steps, two.n_tokens)
-    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["out", "work"]
+    assert two.progress.begun == [("train out", report.n_steps, "steps")]
+    assert (two.progress.done, two.progress.tokens) == (report.n_steps, report.n_tokens)
+    assert sorted(p.name for p in two.folder.iterdir()) == ["out", "work"]
     with torch.inference_mode():
-        logits = AutoModelForCausalLM.from_pretrained(tmp_path / "two" / "out")(
+        logits = AutoModelForCausalLM.from_pretrained(two.folder / "out")(
             torch.tensor([[3, 4, 5]])
         ).logits
     assert torch.isfinite(logits).all()
 
 
 def test_checkpoints_of_two_processes_are_whole_with_the_parts_of_both(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two: TrainedByTwo, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    train(base, tmp_path, TWO_PROCESSES, save_steps=2)
+    shutil.copytree(two.folder / "work", tmp_path / "work")
     checkpoints = tmp_path / "work" / "checkpoints"
     assert sorted(p.name for p in checkpoints.glob("checkpoint-*")) == [
         "checkpoint-4",
         "checkpoint-5",
     ]
-    whole = (tmp_path / "out" / "model.safetensors").read_bytes()
     shutil.rmtree(checkpoints / "checkpoint-5")
     (checkpoints / "checkpoint-4" / "rng_state_1.pth").unlink()
-    shutil.rmtree(tmp_path / "out")
     notes: list[str] = []
     progress = Recorder()
     monkeypatch.setattr(progress, "note", notes.append)
@@ -115,7 +134,8 @@ def test_checkpoints_of_two_processes_are_whole_with_the_parts_of_both(
         "rng_state_1.pth is missing or unreadable), and none is complete, so the training starts "
         "anew"
     )
-    assert (tmp_path / "out" / "model.safetensors").read_bytes() == whole
+    whole, again = (folder / "out" / "model.safetensors" for folder in (two.folder, tmp_path))
+    assert again.read_bytes() == whole.read_bytes()
 
 
 KILLED = """

@@ -25,7 +25,6 @@ from glore.step_head import StepHead
 from glore.step_layouts.parts import StepLayout
 from glore.training.distributed import is_first
 from glore.training.examples import LMExample, StepExample, TrainReport
-from glore.training.finetune import train_causal_lm, train_contrastive, train_step_classifier
 from glore.training.job_owner import still_owned
 from glore.training.launch import MARK, Kind
 from glore.training.pairs import PairExample
@@ -81,6 +80,9 @@ def _train(
     head: StepHead,
     layout: StepLayout | None,
 ) -> TrainReport:
+    # Late: a process whose run is gone ends before torch is imported, which takes seconds.
+    from glore.training.finetune import train_causal_lm, train_contrastive, train_step_classifier
+
     if kind == "causal":
         pairs = [LMExample(prompt=prompt_of(e), target=_texts(e["target"])) for e in examples]
         return train_causal_lm(base, pairs, settings, setup)
