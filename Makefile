@@ -31,12 +31,13 @@ run: $(READY)
 	$(BIN)/glore run recipes/quickstart.yaml $(ARGS)
 
 # One thread a process: two processes of several spinning threads each would slow each other several times over.
+# A worker keeps its half of the tests in their order, so a file's fixtures are seldom made twice; one that is done takes over tests of the other.
 test: $(READY)
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 # In an environment of its own, .venv-lowest.
 test-lowest: .venv-lowest/ready
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-lowest/bin/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-lowest/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 .venv-lowest/ready: pyproject.toml requirements-lowest.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.14 with venv found on PATH" >&2; exit 2; }

@@ -27,12 +27,11 @@ from typer.testing import CliRunner
 
 from glore import load_config, run
 from glore.cli import app, serve_command
-from glore.config import packaged
+from glore.config import RunConfig, packaged
 from support.documented_servers import DocumentedServers, make_key
 from support.snippets import PAGES, ROOT, Command, blocks, commands
-from support.tiny_recipe import tiny_recipe
+from support.tiny_recipe import few_documents, tiny_recipe
 
-TINY = tiny_recipe("quickstart", samples=4, draft_samples=2, max_new_tokens=40)
 ELSEWHERE = {
     *("make", "pip", "ray", "tensorboard", "uvx", "python3", "tar", "vllm"),
     *("accelerate", "torchrun", "inspect", "docker", "python"),
@@ -44,35 +43,40 @@ CAN_SERVE = all(importlib.util.find_spec(name) for name in serve_command.NEEDED)
 done: Counter[str] = Counter()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _few_documents() -> Iterator[None]:
+    with few_documents():
+        yield
+
+
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(quickstart: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the pages name."""
     folder = tmp_path_factory.mktemp("docs")
     (folder / "recipes").mkdir()
     for path in (ROOT / "recipes").glob("*.yaml"):
         shutil.copy(path, folder / "recipes")
     shutil.copytree(ROOT / "recipes" / "accelerate", folder / "recipes" / "accelerate")
-    (folder / "recipes" / "quickstart.yaml").write_text(TINY)
+    (folder / "recipes" / "quickstart.yaml").write_text(tiny_recipe("quickstart"))
     (folder / "examples").symlink_to(ROOT / "examples")
-    quickstart = folder / "runs" / "quickstart"
+    finished = Path(shutil.copytree(quickstart.run_dir, folder / "runs" / "quickstart"))
     before = Path.cwd()
     os.chdir(folder)
     try:
-        run(load_config("recipes/quickstart.yaml"))
         run(load_config("recipes/quickstart.yaml", ["name=quickstart-1", "seed=1"]))
-        _files(folder, quickstart)
+        _files(folder, finished)
     finally:
         os.chdir(before)
     return folder
 
 
-def _files(folder: Path, quickstart: Path) -> None:
+def _files(folder: Path, finished: Path) -> None:
     for name in ("NAME", "mine", "gsm8k-7b"):
-        shutil.copytree(quickstart, folder / "runs" / name)
+        shutil.copytree(finished, folder / "runs" / name)
     for name in ("MODEL", "FOLDER", "models/student", "models/mine"):
-        shutil.copytree(quickstart / "models" / "student", folder / name)
+        shutil.copytree(finished / "models" / "student", folder / name)
     for name in ("rm", "prm"):
-        shutil.copytree(quickstart / "models" / "sorm", folder / name)
+        shutil.copytree(finished / "models" / "sorm", folder / name)
     for name, layout in (
         ("solutions.jsonl", "jsonl"),
         ("labelled.jsonl", "jsonl"),
@@ -106,7 +110,7 @@ def _files(folder: Path, quickstart: Path) -> None:
                 for r in rows
             )
         )
-    problems = _gold_answers(quickstart)
+    problems = _gold_answers(finished)
     (folder / "gsm8k").mkdir()
     (folder / "gsm8k" / "test.jsonl").write_text(problems)
     import torch

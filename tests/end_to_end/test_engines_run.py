@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_tiny_run import RECIPE
 
 from glore import load_config, run
 from glore.config import RunConfig
@@ -13,6 +12,7 @@ from glore.pipeline.integrity import part_files
 from glore.pipeline.marks import read_done
 from glore.records import PrefixTrials, Solution, StepScores, read_records
 from support.engine_kinds import serving
+from support.tiny_recipe import tiny_recipe
 
 pytestmark = pytest.mark.slow
 STAGES = ("ei1_samples", "samples", "test_drafts", "test_samples", "test_refinements")
@@ -20,7 +20,7 @@ STAGES = ("ei1_samples", "samples", "test_drafts", "test_samples", "test_refinem
 
 def config_of(folder: Path, *overrides: str) -> RunConfig:
     folder.mkdir(exist_ok=True)
-    (folder / "tiny.yaml").write_text(RECIPE)
+    (folder / "tiny.yaml").write_text(tiny_recipe("tiny"))
     return load_config(
         folder / "tiny.yaml", [f"runs_dir={folder / 'runs'}", "engine.device=cpu", *overrides]
     )

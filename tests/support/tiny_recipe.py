@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["tiny_recipe"]
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+__all__ = ["few_documents", "tiny_recipe"]
 
 
-def tiny_recipe(name: str, *, samples: int, draft_samples: int, max_new_tokens: int) -> str:
-    """The recipe as YAML. `samples`, `draft_samples`: of `reward`."""
+def tiny_recipe(name: str) -> str:
+    """The recipe as YAML."""
     return f"""
 name: {name}
 task:
@@ -17,9 +22,21 @@ base:
             max_positions: 512, vocab_size: 400, n_tokens: 100000,
             train: &train {{learning_rate: 3e-3, optimizer: muon, batch_size: 8, max_length: 256}}}}
 student: {{sft: {{<<: *train, epochs: 8}}, ei: {{samples: 4, max_rounds: 1}},
-          ei_train: *train, max_new_tokens: {max_new_tokens}}}
-reward: {{samples: {samples}, draft_samples: {draft_samples}, orm: *train, sorm: *train}}
-labels: {{rollouts: 3, max_new_tokens: {max_new_tokens}}}
+          ei_train: *train, max_new_tokens: 40}}
+reward: {{samples: 4, draft_samples: 2, orm: *train, sorm: *train}}
+labels: {{rollouts: 3, max_new_tokens: 40}}
 refiner: {{train: *train}}
 evaluation: {{samples: 4, bootstrap_samples: 100}}
 """
+
+
+@contextlib.contextmanager
+def few_documents() -> Iterator[None]:
+    """A tokenizer of few documents: to draw the 8,192 of a real run takes as long as all the rest
+    of a tiny one.
+    """
+    from glore.training import scratch
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(scratch, "TOKENIZER_DOCUMENTS", 512)
+        yield
