@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,12 @@ from glore.pipeline import run_stages
 from glore.records import PrefixTrials, Solution, StepLabels, StepScores, read_records
 from glore.stages import build_stages
 from glore.studies import find_study, run_study
+from glore.studies.judging import label_agreement
 from glore.studies.measured import Measured, find, read_measured
 from glore.studies.self_filter import filtered
 from glore.studies.shepherd import counts_of, hard_labels, soft_labels
 from glore.training.examples import LMExample, StepExample
-from support.fakes import LastLineTask
+from support.fakes import LastLineTask, solution
 from support.pretend_models import (
     World,
     all_problems,
@@ -216,3 +218,24 @@ def test_without_the_truth_the_labels_of_rollouts_stand_in(
         assert all(m.value is None for m in found if m.column == "labels right")
     with pytest.raises(RunError, match=r"knows no exact truth .* labels=FILE truth=false"):
         run_study(find_study("prm"), config)
+
+
+def test_agreement_of_labels_resamples_questions_not_drafts(tmp_path: Path) -> None:
+    """Drafts of one question are right or wrong together."""
+    config = config_of(tmp_path)
+    drafts = [
+        solution("1\n2\n#### 3", "wrong", name=f"d{i}", problem_id=f"q{i // 4}") for i in range(80)
+    ]
+    good = [i // 4 % 2 == 0 for i in range(80)]
+    labels = [
+        StepLabels(d.id, (g, g, False), (True,) * 3, None, "")
+        for d, g in zip(drafts, good, strict=True)
+    ]
+    truth = [StepLabels(d.id, (True, True, False), (True,) * 3, None, "") for d in drafts]
+    found = label_agreement(config, drafts, labels, truth)
+    alone = label_agreement(config, [replace(d, problem_id=d.id) for d in drafts], labels, truth)
+    assert found is not None
+    assert alone is not None
+    assert (found.value, found.n) == (alone.value, alone.n) == (0.5, 160)
+    widths = [(e.high or 0) - (e.low or 0) for e in (found, alone)]
+    assert widths[0] == pytest.approx(2 * widths[1], rel=0.2), "a quarter of the observations"

@@ -72,6 +72,7 @@ def _stages(config: RunConfig) -> tuple[Stage, ...]:
             inputs=(SCORES,),
             reads=("evaluation.bootstrap_samples",),
             opens=lambda _: (),
+            version=2,
         ),
     )
 

@@ -288,12 +288,18 @@ def majority_row(index: Index, samples: Sequence[Solution]) -> Estimate:
 
 
 def label_agreement(
-    config: RunConfig, labels: Sequence[StepLabels], truth: Sequence[StepLabels]
+    config: RunConfig,
+    drafts: Sequence[Solution],
+    labels: Sequence[StepLabels],
+    truth: Sequence[StepLabels],
 ) -> Estimate | None:
-    """Share of kept labels before the answer line that the truth agrees with; none without it."""
+    """Share of kept labels before the answer line that the truth agrees with; none without it. The
+    interval is over the questions of the drafts.
+    """
+    problem_of = {d.id: d.problem_id for d in drafts}
     exact = {r.solution_id: r.labels or () for r in truth}
     pairs = [
-        (r.solution_id, float(a == b))
+        (problem_of[r.solution_id], float(a == b))
         for r in labels
         for a, b, kept in list(
             zip(r.labels or (), exact.get(r.solution_id, ()), r.kept or (), strict=False)

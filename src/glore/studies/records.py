@@ -61,6 +61,7 @@ def reading(
         reads=(*READS, *reads),
         uses=USES,
         opens=lambda _: (),
+        version=2,
         own=own or {},
     )
 

@@ -123,6 +123,7 @@ def _stages(config: RunConfig) -> tuple[Stage, ...]:
                 *("evaluation.bootstrap_samples", "evaluation.threshold", "reward.draft_samples"),
             ),
             opens=lambda _: (),
+            version=2,
         ),
     )
 
@@ -169,8 +170,9 @@ def _n_kept(labels: Sequence[StepLabels]) -> int:
 def _measure(ctx: StageContext, judges: Mapping[str, str], models: Mapping[str, str]) -> None:
     index = question_index(ctx, ctx.read("test_drafts", Solution))
     labels, truth = ctx.read("labels", StepLabels), ctx.read("labels", StepLabels, "truth")
-    problem_of = {d.id: d.problem_id for d in train_drafts(ctx)}
-    before = label_agreement(ctx.config, labels, truth)
+    drafts = train_drafts(ctx)
+    problem_of = {d.id: d.problem_id for d in drafts}
+    before = label_agreement(ctx.config, drafts, labels, truth)
     found = [
         share(TRAIN, "all labels", "labels right", before),
         number(TRAIN, "all labels", "labels", _n_kept(labels), total=True),
@@ -189,7 +191,7 @@ def _measure(ctx: StageContext, judges: Mapping[str, str], models: Mapping[str, 
         resampler = Resampler(units, n_draws=n_draws, seed=ctx.seed, keeps=True)
         row = f"kept by {name}"
         found += [
-            share(TRAIN, row, "labels right", label_agreement(ctx.config, kept, truth)),
+            share(TRAIN, row, "labels right", label_agreement(ctx.config, drafts, kept, truth)),
             number(TRAIN, row, "labels", _n_kept(kept), total=True),
             share(
                 TRAIN,

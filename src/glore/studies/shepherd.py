@@ -19,6 +19,7 @@ rewards, is `glore.studies.step_policy`; `policy=false` leaves it out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -171,6 +172,7 @@ def _stages(config: RunConfig) -> tuple[Stage, ...]:
                 "reward.draft_samples",
             ),
             opens=lambda _: (),
+            version=2,
         ),
     )
 
@@ -206,15 +208,20 @@ def _label_rows(ctx: StageContext, found: Sequence[Variant]) -> list[Measured]:
         least = n // 2 + 1 if variant.is_soft else 1
         labels = [_labels(d, counts.get(d.id), least) for d in drafts]
         rows += _label_row(ctx, variant.name, labels, truth)
-    return [*rows, *_label_row(ctx, "SORM's labels", ctx.read("labels", StepLabels), truth)]
+    of_sorm = [
+        replace(r, kept=None if r.labels is None else (True,) * len(r.labels))
+        for r in ctx.read("labels", StepLabels)
+    ]  # before balancing, so of the same steps as the others
+    return [*rows, *_label_row(ctx, "SORM's labels", of_sorm, truth)]
 
 
 def _label_row(
     ctx: StageContext, name: str, labels: Sequence[StepLabels], truth: Sequence[StepLabels]
 ) -> list[Measured]:
     steps = [x for r in labels for x in (r.labels or ())[:-1]]
+    agree = label_agreement(ctx.config, train_drafts(ctx), labels, truth)
     return [
-        share(LABELS, name, "labels right", label_agreement(ctx.config, labels, truth)),
+        share(LABELS, name, "labels right", agree),
         number(LABELS, name, "good steps, %", round(100 * sum(steps) / max(1, len(steps)), 1)),
         number(
             LABELS,

@@ -121,6 +121,7 @@ def refinements(ctx: StageContext) -> None:
     inputs=(refinements.name, "test_refinements"),
     reads=("evaluation.bootstrap_samples",),
     opens=lambda _: (),
+    version=2,
 )
 def results(ctx: StageContext) -> None:
     """Share of wrong test drafts that each refiner fixes, and paired differences."""

@@ -97,6 +97,7 @@ def _refined(
     inputs=("test_labels", "test_scores", refinements.name),
     reads=("evaluation.threshold", "evaluation.aggregate", "evaluation.bootstrap_samples"),
     opens=lambda _: (),
+    version=2,
 )
 def measure(ctx: StageContext) -> None:
     """Accuracies and shares fixed, with and without the first wrong step known."""

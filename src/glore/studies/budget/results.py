@@ -86,7 +86,7 @@ def turn_scores(ctx: StageContext) -> None:
     inputs=(turn_scores.name, glore_rounds.name, sample_refinements.name, "test_scores"),
     reads=tuple(f"evaluation.{n}" for n in ("threshold", "aggregate", "bootstrap_samples")),
     opens=lambda _: (),
-    version=3,
+    version=4,
 )
 def results(ctx: StageContext) -> None:
     """Parts: `part` (all numbers), `spent` (every way, step and question)."""

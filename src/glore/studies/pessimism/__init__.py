@@ -70,7 +70,7 @@ def stages(config: RunConfig) -> tuple[Stage, ...]:
         checks=(check_engine,),
     )
     measuring = reading(MEASURE, config, measure, inputs=("question_scores",))
-    return scoring, dataclasses.replace(measuring, version=2)
+    return scoring, dataclasses.replace(measuring, version=measuring.version + 1)
 
 
 STUDY = Study(

@@ -53,6 +53,7 @@ def result_stages(models: Mapping[str, str]) -> tuple[Stage, ...]:
         inputs=(*(stage.name for stage in scoring), "test_labels"),
         reads=("evaluation.bootstrap_samples", "evaluation.threshold"),
         opens=lambda _: (),
+        version=2,
     )
     return (*scoring, measuring)
 

@@ -129,6 +129,7 @@ def study(settings: Settings) -> Study:
             reads=("evaluation.threshold",),
             opens=lambda _: (),
             own={"calibrate": settings.calibrate},
+            version=2,
         )
         return judging, measuring
 

@@ -96,6 +96,7 @@ def study(settings: Settings) -> Study:
             reads=BOOTSTRAP,
             opens=lambda _: (),
             own={"samples": wanted},
+            version=2,
         )
         chosen = reading(CANDIDATES_MEASURED, config, candidates.measure)
         return (*more, chosen, measuring)

@@ -101,7 +101,7 @@ def played(ctx: StageContext, variant: Variant, mode: str) -> Played:
     inputs=tuple(map(turns_name, VARIANTS)),
     reads=("evaluation.bootstrap_samples",),
     opens=lambda _: (),
-    version=2,
+    version=3,
 )
 def results(ctx: StageContext) -> None:
     """All numbers of the tables."""

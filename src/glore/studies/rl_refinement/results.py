@@ -72,6 +72,7 @@ def results_of(settings: RlRefinementSettings) -> Stage:
         inputs=(TESTED, PROMPTED_STAGE, *(v.model for v in trained)),
         reads=("evaluation.bootstrap_samples",),
         opens=lambda _: (),
+        version=2,
     )
 
 

@@ -30,6 +30,7 @@ STUDENT = "student"
     inputs=(TESTED, "test_drafts", "test_samples", *(p.model for p in POLICIES)),
     reads=("evaluation.bootstrap_samples", "evaluation.samples"),
     opens=lambda _: (),
+    version=2,
 )
 def policy_results(ctx: StageContext) -> None:
     """All numbers of the tables."""
