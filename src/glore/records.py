@@ -164,13 +164,15 @@ class Refinement:
     orm_scores: tuple[float, ...]
     """ORM probability after every step of the draft."""
     sorm_scores: tuple[float, ...]
-    """SORM probability after every step of the draft."""
+    """SORM probability after every step of the draft; empty of a cascade, which has no SORM."""
     needs_work: bool
     """When: the ORM's probability after the draft's last step is at most the threshold."""
     marked_step: int | None
     """Where: 0-based index of the first step with SORM at most the threshold, or none."""
     candidate_kinds: tuple[str, ...]
-    """`draft`, `global`, `local`, in the order of `candidates`."""
+    """`draft`, `global`, `local`, in the order of `candidates`; of a cascade `draft`, `global`,
+    `sample`, ….
+    """
     candidates: tuple[tuple[str, ...], ...]
     candidate_scores: tuple[float, ...]
     """The reranker's score of each candidate."""

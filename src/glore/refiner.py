@@ -13,18 +13,21 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from glore.cascade import N_SAMPLES, Cascaded, CascadeModels, CascadeQuestion, run_cascade
 from glore.chat_template import prompt_layout
 from glore.config import EngineSettings, PromptSettings
 from glore.decisions import CANDIDATES, Decisions, mark_drafts, refine_drafts
 from glore.engines.lifetime import ClosedAtExit
-from glore.engines.protocol import Engine, Request, SamplingParams, check_scores
-from glore.errors import DataError, EngineError, ModelError, RunError, has_lone_surrogate, shown
+from glore.engines.protocol import Engine, Request, SamplingParams
+from glore.errors import EngineError, RunError
 from glore.pipeline.integrity import check_belongs_together, makers
 from glore.pipeline.recorded import made_with
-from glore.prompts import MAX_QUESTION_CHARS, PLAIN, PromptLayout, lines_of
+from glore.prompts import PLAIN, PromptLayout, lines_of
+from glore.questions import checked_questions
 from glore.records import Refinement
+from glore.scorer import Scorer, checked_scores
 from glore.seeds import stable_seed
 from glore.solutions import completion_text
 from glore.tasks.grading.grade import find_answer, normalise_gold
@@ -35,14 +38,6 @@ Steps = tuple[str, ...]
 Scores = tuple[float, ...]
 
 
-class Scorer(Protocol):
-    """A reward model: (question, steps) → probability after every step."""
-
-    def score(self, items: Sequence[tuple[str, Steps]]) -> list[Scores]:
-        """One tuple of L probabilities per item, in their order."""
-        ...
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class RefineOptions(Decisions):
     """Options of inference, besides threshold and aggregate."""
@@ -50,6 +45,25 @@ class RefineOptions(Decisions):
     mark_global: bool = True
     """Whether the refiner was trained with `[BAD]` before the first step for global refinement."""
     max_new_tokens: int = 300
+    temperature: float = 1.0
+    """Of a cascade's samples, as `top_p` and `top_k`; drafts and refinements are greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+
+    @property
+    def greedy(self) -> SamplingParams:
+        """How drafts are drawn."""
+        return SamplingParams(temperature=0.0, max_new_tokens=self.max_new_tokens)
+
+    @property
+    def sampled(self) -> SamplingParams:
+        """How a cascade's samples are drawn."""
+        return SamplingParams(self.temperature, self.top_p, self.top_k, self.max_new_tokens)
+
+    @property
+    def global_mark(self) -> int | None:
+        """The 0-based step that `[BAD]` precedes for global refinement; none: no mark."""
+        return 0 if self.mark_global else None
 
 
 class Refiner(ClosedAtExit):
@@ -102,6 +116,9 @@ class Refiner(ClosedAtExit):
             aggregate=config.evaluation.aggregate,
             mark_global=config.refiner.global_mark == "first",
             max_new_tokens=config.student.max_new_tokens,
+            temperature=config.evaluation.temperature,
+            top_p=config.evaluation.top_p,
+            top_k=config.evaluation.top_k,
         )
         return cls.from_models(
             **folders, engine=engine or config.engine, options=options, prompt=config.prompt
@@ -159,19 +176,8 @@ class Refiner(ClosedAtExit):
         sampled; EngineError where one does not fit into a model's context, and after `close`;
         TypeError for one that is no string, or a single string, whose letters would be questions.
         """
-        if self._is_closed:
-            raise EngineError("this Refiner is closed and can't be used; open another one")
-        if isinstance(questions, str):
-            raise TypeError(
-                f"refine takes several questions, got the string {shown(questions)}; call the "
-                "refiner itself, or give a list"
-            )
         begin = time.monotonic()
-        alone = len(questions) == 1
-        asked = {
-            f"q{n}": _checked(question, "the question" if alone else f"question {n}")
-            for n, question in enumerate(questions)
-        }
+        asked = self._asked("refine", questions)
         options = self.options
 
         n_tokens = dict.fromkeys(asked, 0)
@@ -182,8 +188,8 @@ class Refiner(ClosedAtExit):
             drafts = [self._steps(drawn[q].text) for q in asked]
         begun = [_Draft(q, q, tuple(steps)) for q, steps in zip(asked, drafts, strict=True)]
         items = [(asked[d.id], d.steps) for d in begun]
-        orm = dict(zip(asked, _scores("ORM", self.orm, items), strict=True))
-        sorm = dict(zip(asked, _scores("SORM", self.sorm, items), strict=True))
+        orm = dict(zip(asked, checked_scores("ORM", self.orm, items), strict=True))
+        sorm = dict(zip(asked, checked_scores("SORM", self.sorm, items), strict=True))
 
         when = {q: options.needs_work(orm[q]) for q in asked}
         where = {q: options.first_bad_step(sorm[q]) for q in asked}
@@ -205,7 +211,7 @@ class Refiner(ClosedAtExit):
             refined = [self._steps(completion.text) for completion in found]
             owners = [m.draft.id for m in marked[kind]]
             rescored = [(asked[q], steps) for q, steps in zip(owners, refined, strict=True)]
-            scores = _scores("ORM", self.orm, rescored)
+            scores = checked_scores("ORM", self.orm, rescored)
             for q, steps, values, completion in zip(owners, refined, scores, found, strict=True):
                 candidates[q].append(_Candidate(kind.partition("_")[0], steps, values))
                 n_tokens[q] += completion.n_tokens
@@ -235,13 +241,54 @@ class Refiner(ClosedAtExit):
             )
         return refinements
 
+    def cascade(
+        self, questions: Sequence[str], most: int = N_SAMPLES, seed: int = 0
+    ) -> list[Refinement]:
+        """Answer questions with fewer tokens: draft, its global refinement, then samples, one by
+        one until the ORM accepts one; at most `most` samples. The best by the ORM is the answer.
+
+        Results as of `refine`, but candidates are `draft`, `global` and `sample`, and the SORM does
+        not read: no `sorm_scores`. The samples of a question depend on it and the seed alone.
+        Raises as `refine`, and ValueError for a negative `most`.
+        """
+        if most < 0:
+            raise ValueError(f"most is the number of samples, at least 0, got {most}")
+        begin = time.monotonic()
+        asked, options = self._asked("cascade", questions), self.options
+        greedy, sampled = options.greedy, options.sampled
+        todo = [
+            CascadeQuestion(
+                text,
+                greedy,
+                stable_seed("draft", name),
+                sampled,
+                tuple(stable_seed(seed, "cascade", text, k) for k in range(most)),
+            )
+            for name, text in asked.items()
+        ]
+        models = CascadeModels(
+            self.student, self.refiner, self.orm, options, options.global_mark, self.layout
+        )
+        found = sorted(run_cascade(models, todo), key=lambda c: c.index)
+        seconds = (time.monotonic() - begin) / max(1, len(asked))
+        return [
+            _cascaded(name, asked[name], result, options, seconds)
+            for name, result in zip(asked, found, strict=True)
+        ]
+
+    def _asked(self, method: str, questions: Sequence[str]) -> dict[str, str]:
+        """Names `q0`, `q1`, … → questions, checked. Raises as `refine`."""
+        if self._is_closed:
+            raise EngineError("this Refiner is closed and can't be used; open another one")
+        return {f"q{n}": text for n, text in enumerate(checked_questions(method, questions))}
+
     def _steps(self, text: str) -> Steps:
         return completion_text(text, self.layout.steps).steps
 
     def _draft_request(self, q: str, question: str) -> Request:
-        params = SamplingParams(temperature=0.0, max_new_tokens=self.options.max_new_tokens)
         seeds = (stable_seed("draft", q),)
-        return Request(id=q, segments=self.layout.solve(question), seeds=seeds, params=params)
+        segments = self.layout.solve(question)
+        return Request(id=q, segments=segments, seeds=seeds, params=self.options.greedy)
 
 
 class _Draft(NamedTuple):
@@ -260,39 +307,26 @@ class _Candidate(NamedTuple):
     orm_scores: Scores
 
 
-def _scores(name: str, scorer: Scorer, items: Sequence[tuple[str, Steps]]) -> list[Scores]:
-    """What a reward model says, checked: it may be anybody's. Raises ModelError."""
-    scores = scorer.score(items)
-    for (question, steps), values in zip(items, scores, strict=True):
-        if len(values) != len(steps):
-            raise ModelError(
-                f"the {name} gave {len(values)} scores for {len(steps)} steps of "
-                f"{shown(question, 60)}; it must give one for each"
-            )
-        check_scores(name, question, values)
-    return scores
-
-
-def _checked(question: object, name: str) -> str:
-    """The text of a question that models can read. `name` is what errors call it."""
-    if not isinstance(question, str):
-        raise TypeError(
-            f"{name} must be a string, got {shown(question)}; give the text of a problem"
-        )
-    text = question.strip()
-    if not text:
-        raise DataError(f"{name} is empty; give the text of a problem")
-    if has_lone_surrogate(text):
-        raise DataError(
-            f"{name} holds half a Unicode character (a lone surrogate): {shown(text, 40)}; write "
-            "the text again as UTF-8"
-        )
-    if len(text) > MAX_QUESTION_CHARS:
-        raise DataError(
-            f"{name} has {len(text):,} characters ({shown(text, 40)}), at most "
-            f"{MAX_QUESTION_CHARS:,} are read; shorten it"
-        )
-    return text
+def _cascaded(
+    name: str, question: str, result: Cascaded, options: RefineOptions, seconds: float
+) -> Refinement:
+    attempts, draft = result.attempts, result.attempts[0]
+    return Refinement(
+        problem_id=name,
+        question=question,
+        draft=draft.steps,
+        orm_scores=draft.scores,
+        sorm_scores=(),
+        needs_work=options.needs_work(draft.scores),
+        marked_step=None,
+        candidate_kinds=tuple(a.kind for a in attempts),
+        candidates=tuple(a.steps for a in attempts),
+        candidate_scores=tuple(options.score(a.scores) for a in attempts),
+        chosen=result.chosen,
+        answer=_answer(attempts[result.chosen].steps),
+        n_tokens=result.n_tokens,
+        seconds=seconds,
+    )
 
 
 def _answer(steps: Steps) -> str | None:

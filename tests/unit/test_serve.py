@@ -570,7 +570,7 @@ def test_a_failure_of_one_request_is_not_one_of_others(
 
 def test_models_health_metrics(client: httpx2.Client) -> None:
     names = [m["id"] for m in client.get("/v1/models").json()["data"]]
-    assert names == ["student", "glore", "glore-iterated", "best-of-n", "majority"]
+    assert names == ["student", "glore", "glore-iterated", "glore-cascade", "best-of-n", "majority"]
     assert client.get("/v1/models/glore").json()["id"] == "glore"
     assert client.get("/v1/models/x").status_code == 404
     assert client.get("/healthz").json() == {"status": "ok"}
@@ -634,7 +634,7 @@ class Patient(FunctionEngine):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("model", ["student", "best-of-n"])
+@pytest.mark.parametrize("model", ["student", "best-of-n", "glore-cascade"])
 def test_what_is_drawn_for_a_client_that_goes_away_is_given_up(
     models: Models, model: str, stream: bool
 ) -> None:

@@ -154,13 +154,16 @@ def refinement_text(refinement: Refinement) -> Text:
     out = Text()
     out.append(f"Question  {printable(r.question)}\n", style="bold")
     verdict = "needs work" if r.needs_work else "looks right"
+    is_cascade = bool(r.draft) and not r.sorm_scores
+    models = "ORM" if is_cascade else "ORM and SORM"
     out.append(
-        f"Draft     {verdict}; a step's probability of being good, by ORM and SORM\n", style="bold"
+        f"Draft     {verdict}; a step's probability of being good, by {models}\n", style="bold"
     )
-    for i, (step, orm, sorm) in enumerate(zip(r.draft, r.orm_scores, r.sorm_scores, strict=True)):
+    sorm = [f"{'':4}" if is_cascade else f"{p:.2f}" for p in r.sorm_scores or r.orm_scores]
+    for i, (step, p, q) in enumerate(zip(r.draft, r.orm_scores, sorm, strict=True)):
         marked = i == r.marked_step
         out.append(
-            f"{BAD_MARK if marked else '':>6} {orm:.2f} {sorm:.2f}  {printable(step)}\n",
+            f"{BAD_MARK if marked else '':>6} {p:.2f} {q}  {printable(step)}\n",
             style="red" if marked else "",
         )
     for i, (kind, steps, score) in enumerate(

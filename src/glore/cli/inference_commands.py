@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,9 @@ from glore.cli.streams import new_console
 from glore.errors import printable
 
 __all__ = ["refine", "serve"]
+
+MAX_CASCADE = 1000
+"""Samples of a question."""
 
 
 def refine(
@@ -27,6 +31,16 @@ def refine(
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="Print one JSON object per question.")
     ] = False,
+    cascade: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=MAX_CASCADE,
+            metavar="N",
+            help="Stop at the first solution that the ORM accepts: draft, its global refinement, "
+            "then at most N samples.",
+        ),
+    ] = None,
 ) -> None:
     """Answer questions: draft, find the first bad step, refine, choose. Shows every step."""
     with outcome() as own:
@@ -39,7 +53,8 @@ def refine(
         questions = read_questions(question, file)
 
         with Refiner.from_run(config.run_dir) as refiner:
-            n_failed = print_refinements(refiner, questions, jsonl, new_console())
+            answer = refiner.refine if cascade is None else partial(refiner.cascade, most=cascade)
+            n_failed = print_refinements(answer, questions, jsonl, new_console())
         if n_failed:
             raise typer.Exit(2)
 

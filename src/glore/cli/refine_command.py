@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 
@@ -14,9 +14,11 @@ from glore.cli.display import refinement_json, refinement_text
 from glore.cli.questions import Question
 from glore.errors import DataError, EngineError, GloreError, ModelError, printable
 from glore.records import Refinement
-from glore.refiner import Refiner
 
-__all__ = ["print_refinements"]
+__all__ = ["Refine", "print_refinements"]
+
+Refine = Callable[[Sequence[str]], list[Refinement]]
+"""Questions → their refinements, in order: a method of `glore.refiner.Refiner`."""
 
 REFINE_BATCH = 64
 """Questions refined together; results of a batch are printed before the next begins."""
@@ -27,14 +29,14 @@ server may be down).
 
 
 def print_refinements(
-    refiner: Refiner, questions: Sequence[Question], jsonl: bool, console: Console
+    refine: Refine, questions: Sequence[Question], jsonl: bool, console: Console
 ) -> int:
     """Refine the questions and print every result, as text or as JSON lines. Returns the number of
     questions that failed. Raises EngineError after REFINE_FAILURES failures in a row.
     """
     n_failed = in_a_row = 0
     for start in range(0, len(questions), REFINE_BATCH):
-        for asked, result in _refined(refiner, questions[start : start + REFINE_BATCH]):
+        for asked, result in _refined(refine, questions[start : start + REFINE_BATCH]):
             if isinstance(result, GloreError):
                 n_failed, in_a_row = n_failed + 1, in_a_row + 1
                 _print_failure(asked, result, jsonl)
@@ -54,20 +56,20 @@ def print_refinements(
 
 
 def _refined(
-    refiner: Refiner, asked: Sequence[Question]
+    refine: Refine, asked: Sequence[Question]
 ) -> Iterator[tuple[Question, Refinement | GloreError]]:
     """Questions with their results, in order. A batch that fails is halved until the question at
     fault is alone, so that all others get a result.
     """
     try:
-        results = refiner.refine([q.text for q in asked])
+        results = refine([q.text for q in asked])
     except (DataError, EngineError, ModelError) as error:
         if len(asked) == 1:
             yield asked[0], error
             return
         half = len(asked) // 2
-        yield from _refined(refiner, asked[:half])
-        yield from _refined(refiner, asked[half:])
+        yield from _refined(refine, asked[:half])
+        yield from _refined(refine, asked[half:])
     else:
         for q, result in zip(asked, results, strict=True):
             yield q, dataclasses.replace(result, problem_id=q.id)

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Protocol
 
+from glore.cascade import N_SAMPLES
 from glore.config.section import MAX_TEMPERATURE, MAX_TOP_K, MIN_TEMPERATURE
 from glore.errors import shown
 from glore.prompts import PromptLayout
@@ -21,7 +22,14 @@ from glore.serve.bodies import (
 from glore.serve.conversation import check_unicode, read_conversation
 from glore.serve.failures import ApiError, invalid, too_large
 from glore.serve.limits import Limits
-from glore.serve.served import BEST_OF_N, GLORE, MAJORITY, MODELS, STUDENT, Served
+from glore.serve.served import (
+    CASCADE,
+    GLORE,
+    MODELS,
+    SAMPLING,
+    STUDENT,
+    Served,
+)
 from glore.serve.work import Draw, Prompt, Sampling, Scoring
 
 __all__ = ["Asking"]
@@ -117,14 +125,12 @@ class Asking:
         if body.stream_options is not None and not body.stream:
             raise invalid("stream_options", "stream_options needs stream=true")
         n = self._count("n", body.n, 1, self._limits.n)
-        chooses = body.model in (BEST_OF_N, MAJORITY)
         best_of = 1
-        if chooses:
-            best_of = self._count(
-                "best_of", body.best_of, self._served.best_of, self._limits.samples
-            )
+        if body.model in SAMPLING:
+            default = N_SAMPLES if body.model == CASCADE else self._served.best_of
+            best_of = self._count("best_of", body.best_of, default, self._limits.samples)
         elif body.best_of not in (None, 1):
-            raise invalid("best_of", f"best_of is for {BEST_OF_N} and {MAJORITY}", "unsupported")
+            raise invalid("best_of", f"best_of is for {', '.join(SAMPLING)}", "unsupported")
         total = len(prompts) * n * best_of
         if total > self._limits.completions:
             raise too_large(
@@ -135,7 +141,11 @@ class Asking:
             raise invalid("max_tokens", "max_tokens and max_completion_tokens differ; give one")
         tokens = given[1] if given[0] is None else given[0]
         draw = self._draw(body.model, body, tokens, self._stops(body.stop))
-        return Sampling(body.model, tuple(prompts), n, best_of, draw)
+        samples = None
+        if body.model == CASCADE:
+            samples = draw
+            draw = self._draw(STUDENT, body, tokens, samples.stops, samples.seed)
+        return Sampling(body.model, tuple(prompts), n, best_of, draw, samples)
 
     def _with_logprobs(self, work: Sampling, param: str, n_logprobs: int | None) -> Sampling:
         """The same work with log-probabilities: of the drawn tokens, and of so many likeliest ones.
@@ -162,8 +172,14 @@ class Asking:
         return dataclasses.replace(work, draw=dataclasses.replace(work.draw, n_logprobs=n_logprobs))
 
     def _draw(
-        self, model: str, body: _Drawing, max_tokens: int | None, stops: tuple[str, ...]
+        self,
+        model: str,
+        body: _Drawing,
+        max_tokens: int | None,
+        stops: tuple[str, ...],
+        seed: int | None = None,
     ) -> Draw:
+        """How to draw for a model. `seed`: if the body has none; none: a new one."""
         served, limits = self._served, self._limits
         tokens = self._count(
             "max_tokens",
@@ -171,15 +187,18 @@ class Asking:
             min(served.refiner.options.max_new_tokens, limits.tokens),
             limits.tokens,
         )
-        chooses = model in (BEST_OF_N, MAJORITY)
-        default = (served.temperature, served.top_p, served.top_k) if chooses else (0.0, 1.0, 0)
+        default: tuple[float, float, int] = (0.0, 1.0, 0)
+        if model in SAMPLING:
+            default = served.temperature, served.top_p, served.top_k
+        if body.seed is not None:
+            seed = body.seed
         draw = Draw(
             default[0] if body.temperature is None else body.temperature,
             default[1] if body.top_p is None else body.top_p,
             default[2] if body.top_k is None else max(0, body.top_k),
             tokens,
             stops,
-            secrets.randbits(63) if body.seed is None else body.seed,
+            secrets.randbits(63) if seed is None else seed,
         )
         if draw.temperature != 0 and not MIN_TEMPERATURE <= draw.temperature <= MAX_TEMPERATURE:
             raise invalid(

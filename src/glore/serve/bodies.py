@@ -102,7 +102,9 @@ class SamplingBody(BaseModel):
     model: str = Field(json_schema_extra={"enum": list(MODELS)})
     n: int | None = Field(None, description="Choices per prompt; default 1.")
     best_of: int | None = Field(
-        None, description="Solutions to choose from, for the models best-of-n and majority."
+        None,
+        description="Solutions to choose from, for the models best-of-n and majority; samples at "
+        "most, for glore-cascade.",
     )
     stop: str | list[str] | None = None
     seed: int | None = None

@@ -19,6 +19,7 @@ __all__ = [
     "answer_of",
     "best_of",
     "by_majority",
+    "choice_of",
     "chosen",
     "completion_solution",
     "cut",
@@ -100,6 +101,12 @@ def cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
     return (text[: min(places)], True) if places else (text, False)
 
 
+def choice_of(solution: str, completion: Completion, work: str, draw: Draw) -> Choice:
+    """The text of the chosen solution, its completion, and the work on it → the choice."""
+    text, is_cut = cut(solution, draw.stops)
+    return Choice(text, "stop" if is_cut else _reason(completion), work)
+
+
 def _choice(
     served: Served,
     completions: Sequence[Completion],
@@ -108,13 +115,12 @@ def _choice(
     draw: Draw,
 ) -> Choice:
     texts = [completion_solution(served, completion) for completion in completions]
-    text, is_cut = cut(texts[index], draw.stops)
     verdicts = [
         f"\nSolution {n}: {note}{', chosen' if n - 1 == index else ''}"
         for n, note in enumerate(notes, start=1)
     ]
     work = f"{solutions_text(texts)}\n{''.join(verdicts)}"
-    return Choice(text, "stop" if is_cut else _reason(completions[index]), work)
+    return choice_of(texts[index], completions[index], work, draw)
 
 
 def _reason(completion: Completion) -> str:

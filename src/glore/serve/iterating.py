@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from glore.engines.protocol import Completion, Request, check_scores
 from glore.records import Refinement
 from glore.refiner import Refiner
-from glore.serve.choosing import cut, solution_text
+from glore.serve.choosing import choice_of, solution_text
 from glore.serve.progress import Progress, Tell, tells_of, work_text
 from glore.serve.refining import KINDS, asked, refining
 from glore.serve.served import Served
@@ -111,8 +111,6 @@ def _take(
 
 
 def _choice(served: Served, candidate: _Candidate) -> Choice:
-    how = served.refiner.layout.steps
-    text, is_cut = cut(solution_text(candidate.steps, how), candidate.draw.stops)
-    reason = "length" if candidate.completion.stop == "length" and not is_cut else "stop"
+    text = solution_text(candidate.steps, served.refiner.layout.steps)
     work = "\n\n".join(candidate.work) or "The ORM accepts the draft."
-    return Choice(text, reason, work)
+    return choice_of(text, candidate.completion, work, candidate.draw)

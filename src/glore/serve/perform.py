@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from glore.engines.protocol import Completion, check_scores
+from glore.serve.cascading import cascade_jobs
 from glore.serve.choosing import best_of, by_majority, chosen, drawn
 from glore.serve.drawing import Found, StudentRun
 from glore.serve.failures import ApiError, invalid
 from glore.serve.iterating import iterate_jobs
 from glore.serve.refining import refine_jobs
-from glore.serve.served import BEST_OF_N, GLORE, ITERATED, STUDENT, Served
+from glore.serve.served import BEST_OF_N, CASCADE, GLORE, ITERATED, REFINING, STUDENT, Served
 from glore.serve.work import Answer, Choice, Draw, Job, Sampling, Scores, Scoring
 from glore.serve.worker import More
 
@@ -44,11 +45,11 @@ class Performer:
                 left = [job for job in everything if not job.future.done()]
                 answer_apart(left, self._draw)
         refining = [(w.model, job) for job in jobs if isinstance(w := job.work, Sampling)]
-        for model, way in ((GLORE, refine_jobs), (ITERATED, iterate_jobs)):
+        ways = ((GLORE, refine_jobs), (ITERATED, iterate_jobs), (CASCADE, cascade_jobs))
+        for model, way in ways:
             for group in _groups([job for name, job in refining if name == model]):
                 for job in group:
-                    if not job.is_wanted:
-                        _refuse_unwanted(job)
+                    job.end_unwanted()
                 wanted = [job for job in group if not job.future.done()]
                 answer_apart(wanted, partial(way, self._served))
 
@@ -72,7 +73,7 @@ class Performer:
             work, found = job.work, run.found[job]
             assert isinstance(work, Sampling)
             if not job.is_wanted:
-                _refuse_unwanted(job)
+                job.end_unwanted()
             elif _lacks_tokens(work, found):
                 job.future.set_exception(_no_tokens(self._served.refiner.student.backend))
             elif work.model == BEST_OF_N:
@@ -123,12 +124,6 @@ def answer_apart(jobs: Sequence[Job], answer: Callable[[list[Job]], None]) -> No
         answer_apart(left[half:], answer)
 
 
-def _refuse_unwanted(job: Job) -> None:
-    """End a job whose client has gone."""
-    if not job.future.done():
-        job.future.set_exception(ApiError(499, "the client went away"))
-
-
 def _lacks_tokens(work: Sampling, found: Found) -> bool:
     """Whether log-probabilities are asked for, and the engine does not say of which tokens."""
     return work.draw.n_logprobs is not None and any(
@@ -147,7 +142,7 @@ def _no_tokens(backend: str) -> ApiError:
 
 def _draws(job: Job) -> bool:
     """Whether the student alone samples for it."""
-    return isinstance(job.work, Sampling) and job.work.model not in (GLORE, ITERATED)
+    return isinstance(job.work, Sampling) and job.work.model not in REFINING
 
 
 def _finish(served: Served, job: Job, found: Found, way: Way) -> None:

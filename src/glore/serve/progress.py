@@ -12,7 +12,7 @@ from glore.refiner import Refiner, Scorer
 from glore.serve.work import Job, Sampling
 from glore.solutions import completion_text
 
-__all__ = ["Progress", "Tell", "tells_of", "work_text"]
+__all__ = ["Progress", "Tell", "scores_text", "tells_of", "work_text"]
 
 Tell = Callable[[str], None]
 """Is told the work on one choice so far: always the beginning of its final text."""
@@ -93,10 +93,6 @@ class Progress:
 def work_text(refinement: Refinement) -> str:
     """Draft, mark, refinements and the scores to choose by, as text for people."""
     r = refinement
-    scores = [
-        f"{kind} {score:.3f}{' (chosen)' if i == r.chosen else ''}"
-        for i, (kind, score) in enumerate(zip(r.candidate_kinds, r.candidate_scores, strict=True))
-    ]
     return "".join(
         (
             _draft_text(r.draft, r.orm_scores, r.sorm_scores, r.needs_work, r.marked_step),
@@ -105,9 +101,18 @@ def work_text(refinement: Refinement) -> str:
                 for kind, steps in zip(r.candidate_kinds, r.candidates, strict=True)
                 if kind != "draft"
             ),
-            f"\n\nScores: {', '.join(scores)}",
+            f"\n\n{scores_text(r.candidate_kinds, r.candidate_scores, r.chosen)}",
         )
     )
+
+
+def scores_text(names: Sequence[str], scores: Sequence[float], chosen: int) -> str:
+    """The scores to choose by, in a line. `chosen`: an index."""
+    found = [
+        f"{name} {score:.3f}{' (chosen)' if i == chosen else ''}"
+        for i, (name, score) in enumerate(zip(names, scores, strict=True))
+    ]
+    return f"Scores: {', '.join(found)}"
 
 
 def _draft_text(

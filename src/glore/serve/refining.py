@@ -16,13 +16,13 @@ from glore.prompts import StepFormat
 from glore.records import Refinement
 from glore.refiner import Refiner
 from glore.seeds import stable_seed
-from glore.serve.choosing import cut, solution_text
+from glore.serve.choosing import choice_of, solution_text
 from glore.serve.every_mark import every_candidate
 from glore.serve.progress import Progress, tells_of, work_text
 from glore.serve.served import Served
 from glore.serve.work import Answer, Choice, Draw, Job, Sampling
 
-__all__ = ["KINDS", "Around", "asked", "refine_jobs", "refining"]
+__all__ = ["KINDS", "Around", "asked", "question_index", "refine_jobs", "refining"]
 
 KINDS = {"global": GLOBAL, "local": LOCAL_SORM}
 """Kind of a candidate → that of its request."""
@@ -49,7 +49,7 @@ def refining(engine: Engine, draws: Sequence[tuple[Draw, int]], progress: Progre
     """
 
     def change(request: Request) -> Request:
-        tokens = draws[_index(request.id)][0].max_tokens
+        tokens = draws[question_index(request.id)][0].max_tokens
         params = dataclasses.replace(request.params, max_new_tokens=tokens)
         return dataclasses.replace(request, params=params)
 
@@ -61,7 +61,7 @@ def refine_jobs(served: Served, jobs: Sequence[Job]) -> None:
     questions, draws = asked(jobs)
 
     def draft(request: Request) -> Request:
-        draw, seed = draws[_index(request.id)]
+        draw, seed = draws[question_index(request.id)]
         params = dataclasses.replace(
             request.params,
             temperature=draw.temperature,
@@ -129,7 +129,7 @@ class Around(Closable):
             self.completions[name] = completion
             if self._progress is not None:
                 kind = next(kind for kind, of in KINDS.items() if name.endswith(f"/{of}"))
-                self._progress.refined(_index(name), kind, completion)
+                self._progress.refined(question_index(name), kind, completion)
             yield result
 
 
@@ -140,11 +140,10 @@ def _choice(
     name = refinement.problem_id
     completion = ended[f"{name}/{KINDS[kind]}" if kind in KINDS else name]
     steps = refinement.candidates[refinement.chosen]
-    text, is_cut = cut(solution_text(steps, how), draw.stops)
-    reason = "length" if completion.stop == "length" and not is_cut else "stop"
-    return Choice(text, reason, work_text(refinement), refinement)
+    choice = choice_of(solution_text(steps, how), completion, work_text(refinement), draw)
+    return dataclasses.replace(choice, refinement=refinement)
 
 
-def _index(request_id: str) -> int:
-    """`q12/global` → 12."""
+def question_index(request_id: str) -> int:
+    """The index of a request's question: `q12/global` → 12."""
     return int(request_id.partition("/")[0].removeprefix("q"))

@@ -16,13 +16,29 @@ if TYPE_CHECKING:
 
     from glore.config import RunConfig
 
-__all__ = ["BEST_OF_N", "COMPOSITE", "GLORE", "ITERATED", "MAJORITY", "MODELS", "STUDENT", "Served"]
+__all__ = [
+    "BEST_OF_N",
+    "CASCADE",
+    "COMPOSITE",
+    "GLORE",
+    "ITERATED",
+    "MAJORITY",
+    "MODELS",
+    "REFINING",
+    "SAMPLING",
+    "STUDENT",
+    "Served",
+]
 
-STUDENT, GLORE, ITERATED = "student", "glore", "glore-iterated"
+STUDENT, GLORE, ITERATED, CASCADE = "student", "glore", "glore-iterated", "glore-cascade"
 BEST_OF_N, MAJORITY = "best-of-n", "majority"
-MODELS = (STUDENT, GLORE, ITERATED, BEST_OF_N, MAJORITY)
+MODELS = (STUDENT, GLORE, ITERATED, CASCADE, BEST_OF_N, MAJORITY)
 COMPOSITE = MODELS[1:]
 """Models that sample more than they answer."""
+REFINING = (GLORE, ITERATED, CASCADE)
+"""Models that begin with a draft and refine it."""
+SAMPLING = (BEST_OF_N, MAJORITY, CASCADE)
+"""Models that draw samples, as many as `best_of` of the request says."""
 
 
 @dataclasses.dataclass(frozen=True)

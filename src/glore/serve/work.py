@@ -11,6 +11,7 @@ from glore.engines.protocol import SamplingParams
 from glore.prompts import PromptLayout
 from glore.records import Refinement
 from glore.serve.drawn_tokens import DrawnToken
+from glore.serve.failures import ApiError
 
 __all__ = [
     "Answer",
@@ -71,7 +72,10 @@ class Sampling:
     prompts: tuple[Prompt, ...]
     n: int
     best_of: int
+    """Solutions to choose from; for glore-cascade, samples at most."""
     draw: Draw
+    samples: Draw | None = None
+    """For glore-cascade: how to draw the samples; `draw` is how to draw the draft."""
     every_mark: bool = False
     """For the model glore: also refine from every step that some threshold would mark."""
 
@@ -160,3 +164,8 @@ class Job:
         """Nobody waits for it any more: it is not begun, and what is drawn for it ends."""
         self.is_wanted = False
         self.future.cancel()
+
+    def end_unwanted(self) -> None:
+        """End it with an error, if nobody waits and it has no answer."""
+        if not self.is_wanted and not self.future.done():
+            self.future.set_exception(ApiError(499, "the client went away"))
