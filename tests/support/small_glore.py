@@ -6,6 +6,7 @@ raises there.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
@@ -77,6 +78,21 @@ class Refiner:
                 0.1,
             )
             for q in questions
+        ]
+
+    def cascade(self, questions: list[str], most: int) -> list[Refinement]:
+        sample = ("1 + 1 = 2", "#### 2")
+        return [
+            dataclasses.replace(
+                refined,
+                sorm_scores=(),
+                marked_step=None,
+                candidate_kinds=("draft", *["sample"] * most),
+                candidates=(refined.draft, *[sample] * most),
+                candidate_scores=(0.2, *[0.3] * most),
+                chosen=min(most, 1),
+            )
+            for refined in self.refine(questions)
         ]
 
 

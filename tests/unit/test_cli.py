@@ -139,6 +139,30 @@ def test_refine_shows_every_value_as_plain_text(folder: Path) -> None:
     ]
 
 
+def test_refine_by_a_cascade(folder: Path) -> None:
+    done = glore(folder, "refine", "small", "--cascade", "2", "What is 1 + 1?")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip("\n").split("\n") == [
+        "Question  What is 1 + 1?",
+        "Draft     needs work; a step's probability of being good, by ORM",
+        "       0.90       1 + 1 = [bold]3[/]  [2J",
+        "       0.20       #### 3",
+        "Draft     score 0.20",
+        "Sample    score 0.30, chosen",
+        "                  1 + 1 = 2",
+        "                  #### 2",
+        "Sample    score 0.30",
+        "                  1 + 1 = 2",
+        "                  #### 2",
+        "Answer    2",
+    ]
+    lines = glore(folder, "refine", "small", "--cascade", "0", "--jsonl", "q").stdout
+    assert json.loads(lines)["candidate_kinds"] == ["draft"]
+    refused = glore(folder, "refine", "small", "--cascade", "-1", "q")
+    assert refused.returncode == 2
+    assert "--cascade': Input should be greater than or equal to 0" in refused.stderr
+
+
 def test_jsonl_in_and_out(folder: Path) -> None:
     lines = "".join(json.dumps({"id": i, "question": f"q{i}"}) + "\n" for i in range(70))
     (folder / "q.jsonl").write_text(lines)
