@@ -53,13 +53,12 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     )
 
 
-@pytest.fixture(params=["llama", "qwen2", "gpt_neox"])
-def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return save_base(tmp_path / "models" / "base", request.param)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_language_model_saved_as_an_adapter_is_the_merged_one(base: Path, dtype: str) -> None:
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt_neox"])
+def test_a_language_model_saved_as_an_adapter_is_the_merged_one(
+    tmp_path: Path, architecture: str, dtype: str
+) -> None:
+    base = save_base(tmp_path / "models" / "base", architecture)
     models = base.parent
     train_causal_lm(base, lm_examples(), settings(), setup(models, "merged", dtype))
     train_causal_lm(base, lm_examples(), settings(save="adapter"), setup(models, "small", dtype))
@@ -75,8 +74,15 @@ def test_a_language_model_saved_as_an_adapter_is_the_merged_one(base: Path, dtyp
     assert load_tokenizer(small).get_vocab() == load_tokenizer(models / "merged").get_vocab()
 
 
-def test_a_reward_model_and_models_on_adapters_are_the_merged_ones(base: Path) -> None:
+@pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "gpt_neox")] + ["qwen2"],
+)
+def test_a_reward_model_and_models_on_adapters_are_the_merged_ones(
+    tmp_path: Path, architecture: str
+) -> None:
     """A student as an adapter, a reward model and a refiner that start from it as adapters."""
+    base = save_base(tmp_path / "models" / "base", architecture)
     models = base.parent
     made = {}
     for save in ("merged", "adapter"):

@@ -164,7 +164,7 @@ def attention_agrees(
         torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(shape=SHAPES, n_texts=st.integers(1, 6), pairs=st.sampled_from([1, 16, 32]))
 def test_attention_equals_its_torch_twin(shape: dict, n_texts: int, pairs: int) -> None:
     attention_agrees(shape, n_texts, 2, pairs, torch.float32, 1e-4)
