@@ -20,7 +20,7 @@ __all__ = ["LayerWeights", "LlamaWeights", "angles", "llama_weights"]
 
 _ROPES = ("default", "linear", "llama3")
 """Frequencies that don't depend on the longest position of the batch."""
-Weight = torch.nn.Parameter
+Weight = torch.Tensor
 Weights = tuple[Weight, ...]
 
 

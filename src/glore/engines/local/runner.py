@@ -183,12 +183,17 @@ class ModelRunner:
     def close(self) -> None:
         """Free memory that a later call can allocate again: a GPU's, an idle cache."""
         self._idle_cache = None
+        if self._native is not None:
+            self._native.free()
         if self._cuda is not None:
             self._cuda.close()
 
     @torch.inference_mode()
-    def draw(self, logits_RV: torch.Tensor, draws: Draws) -> Drawn:
-        """One token per completion, each from its row of logits (`glore.engines.local.draw`)."""
+    def draw(self, logits_RV: torch.Tensor, draws: Draws, n_threads: int = 1) -> Drawn:
+        """One token per completion, each from its row of logits (`glore.engines.local.draw`).
+
+        `n_threads`: of the compiled code.
+        """
         if self._cuda is not None:
             return self._cuda.draw(logits_RV, draws)
         if self._library is None:
@@ -198,7 +203,14 @@ class ModelRunner:
             )
         return Drawn(
             logits_RV,
-            draw_natively(self._library, logits_RV, draws.row, draws.uniforms(), draws.settings),
+            draw_natively(
+                self._library,
+                logits_RV,
+                draws.row,
+                draws.uniforms(),
+                draws.settings,
+                n_threads,
+            ),
         )
 
     def step(
@@ -206,12 +218,12 @@ class ModelRunner:
     ) -> Drawn:
         """A decode step: one token per completion, from the logits of `batch`.
 
-        All queries of the batch are selected.
+        All queries of the batch are selected. The logits count until the next step.
         """
         if self._cuda is not None:
             assert not isinstance(kv_cache, KVCache)
             return self._cuda.step(batch, draws, kv_cache)
-        return self.draw(self.forward(batch, kv_cache, n_threads), draws)
+        return self.draw(self.forward(batch, kv_cache, n_threads), draws, n_threads)
 
     @torch.inference_mode()
     def forward(
@@ -219,7 +231,8 @@ class ModelRunner:
     ) -> torch.Tensor:
         """Logits [S, V] of the selected queries in float32; keys and values go to the cache.
 
-        `n_threads`: of the compiled code; torch has its own setting.
+        Those of a decode step count until the next one. `n_threads`: of the compiled code; torch
+        has its own setting.
         """
         if self._cuda is not None:
             assert not isinstance(kv_cache, KVCache)

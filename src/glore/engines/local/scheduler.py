@@ -225,7 +225,8 @@ class Scheduler:
             if not job.pending:
                 self._release_prompt(job)
         row = np.array([place[job] for job, _ in admitted])
-        return slots, self._runner.draw(logits_JV, self.rows.draws(slots, row)), row
+        draws = self.rows.draws(slots, row)
+        return slots, self._runner.draw(logits_JV, draws, self._n_threads), row
 
     def _decode(self) -> tuple[Ints, Drawn, Ints]:
         """Read the last token of every row and draw the next one of each completion.

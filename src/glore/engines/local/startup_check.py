@@ -167,7 +167,7 @@ def _as_completions(
             pages = [*found[0].pages, *own[: n // PAGE_SIZE + 1]]
             logits[text, len(head) + n] = runner.forward(
                 _single(tree, pages, token, len(head) + n, len(found[0].pages)), kv_cache
-            )[0]
+            )[0].clone()
     return logits
 
 

@@ -116,7 +116,7 @@ def _linear(
 
 
 @torch.no_grad()
-def _joined(parts: Sequence[torch.nn.Parameter]) -> torch.Tensor:
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """The parts one below another in one piece of memory, which they are views of from now on."""
     whole = _already_joined(parts)
     if whole is None:
@@ -127,7 +127,7 @@ def _joined(parts: Sequence[torch.nn.Parameter]) -> torch.Tensor:
     return whole
 
 
-def _already_joined(parts: Sequence[torch.nn.Parameter]) -> torch.Tensor | None:
+def _already_joined(parts: Sequence[torch.Tensor]) -> torch.Tensor | None:
     """The whole, where another engine over the same model has joined its parts before."""
     first = parts[0]
     at = first.storage_offset()

@@ -25,6 +25,8 @@ __all__ = [
     "KNOWN",
     "Library",
     "can_quantize",
+    "compiled",
+    "compiler",
     "is_switched_off",
     "library",
     "no_quantization",
@@ -91,22 +93,16 @@ def library() -> Library | None:
     """The compiled code; none if it is switched off or can't be compiled (the log says why)."""
     if is_switched_off():
         return None
-    compiler = next(
-        (
-            path
-            for name in (os.environ.get("CC"), "cc", "gcc", "clang")
-            if name and (path := shutil.which(name))
-        ),
-        None,
-    )
-    if compiler is None:
+    found = compiler()
+    if found is None:
         _log.info(
             "no C compiler (cc, gcc, clang): sampling runs on torch alone, several times slower "
             "on a CPU"
         )
         return None
     try:
-        return _typed(ctypes.CDLL(str(_compiled(compiler))))
+        source, included = (Path(__file__).with_name(name) for name in ("forward.c", "pages.h"))
+        return _typed(ctypes.CDLL(str(compiled(found, source, included))))
     except (OSError, subprocess.SubprocessError) as error:
         _log.warning(
             "forward.c was not compiled, sampling runs on torch alone: %s",
@@ -115,17 +111,27 @@ def library() -> Library | None:
         return None
 
 
-def _compiled(compiler: str) -> Path:
-    """The shared library, from the cache if it has one for this source, compiler and processor."""
-    source, included = (Path(__file__).with_name(name) for name in ("forward.c", "pages.h"))
+def compiler() -> str | None:
+    """The C compiler: `CC`, or the first of cc, gcc and clang that is there."""
+    names = (os.environ.get("CC"), "cc", "gcc", "clang")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
+def compiled(compiler: str, source: Path, *included: Path) -> Path:
+    """A shared library of a C file, which includes the others, for this processor.
+
+    It comes from the cache if that has one for this source, compiler and processor. Raises OSError
+    and subprocess.SubprocessError where it can't be compiled.
+    """
     version = subprocess.run(
         [compiler, "--version"], capture_output=True, check=True, timeout=_COMPILE_SECONDS
     ).stdout
-    text = (
-        source.read_bytes()
-        + included.read_bytes()
-        + version
-        + repr((_FLAGS, _processor())).encode()
+    text = b"".join(
+        (
+            *(file.read_bytes() for file in (source, *included)),
+            version,
+            repr((_FLAGS, _processor())).encode(),
+        )
     )
     key = hashlib.blake2b(text, digest_size=12).hexdigest()
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glore"
@@ -135,7 +141,7 @@ def _compiled(compiler: str) -> Path:
             raise PermissionError(folder)
     except (OSError, RuntimeError):  # RuntimeError: no home folder
         folder = Path(tempfile.mkdtemp(prefix="glore-"))
-    target = folder / f"native-{key}.so"
+    target = folder / f"{source.stem}-{key}.so"
     if not target.is_file():
         # Of this process alone: machines that share a home folder share process numbers too.
         with tempfile.TemporaryDirectory(prefix=".native-", dir=folder) as made:
@@ -179,7 +185,16 @@ def _typed(code: Library) -> Library:
         number,
         number,
     ]
-    code.glore_draw.argtypes = [pointer, pointer, number, number, pointer, pointer, pointer]
+    code.glore_draw.argtypes = [
+        pointer,
+        pointer,
+        number,
+        number,
+        pointer,
+        pointer,
+        pointer,
+        number,
+    ]
     code.glore_pack.argtypes = [pointer, pointer, number, number, number, pointer]
     code.glore_has.argtypes = [number]
     code.glore_has.restype = number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +12,9 @@ import torch
 
 from glore.engines.local.batch import Batch
 from glore.engines.local.draw import DrawSettings, draw_each
-from glore.engines.local.llama_weights import LayerWeights, angles, llama_weights
+from glore.engines.local.llama_weights import LayerWeights, LlamaWeights, angles, llama_weights
 from glore.engines.local.native.build import KINDS, Library
+from glore.engines.local.native.rotation import rotated_ends, rotated_layer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,6 +25,8 @@ __all__ = ["NativeModel", "attend_natively", "draw_natively"]
 
 _FP32, _BF16, _INT16, _INT8 = range(4)
 """As in forward.c."""
+_SMALL_HEAD = 0.1
+"""Of all weights."""
 _WORD = ctypes.c_void_p
 _NUMBER = ctypes.c_int64
 
@@ -62,6 +65,7 @@ class _Model(ctypes.Structure):
                 "inter",
                 "n_out",
                 "kind",
+                "head_kind",
             )
         ),
         *((name, _WORD) for name in ("embed", "final_norm", "head", "head_bias", "cosine", "sine")),
@@ -135,6 +139,7 @@ def draw_natively(
     row_C: npt.NDArray[np.int64],
     uniform_C: npt.NDArray[np.float32],
     settings: DrawSettings,
+    n_threads: int = 1,
 ) -> torch.Tensor:
     """The same tokens as `glore.engines.local.draw.draw_each`, for float32 logits on a CPU.
 
@@ -148,7 +153,12 @@ def draw_natively(
     tokens = np.empty(row_C.size, np.int64)
     pointers = (a.ctypes.data for a in (settings.temperature, uniform_C, tokens))
     if library.glore_draw(
-        logits_RV.data_ptr(), row_C.ctypes.data, row_C.size, logits_RV.shape[1], *pointers
+        logits_RV.data_ptr(),
+        row_C.ctypes.data,
+        row_C.size,
+        logits_RV.shape[1],
+        *pointers,
+        n_threads,
     ):
         raise MemoryError("no memory for drawing")
     unsure = np.flatnonzero(tokens < 0)
@@ -229,7 +239,11 @@ class NativeModel:
         self.like = torch.empty(kv, size, dtype=torch.float16 if is_integer else torch.float32)
         """Keys of one token, for their shape and type."""
         self.n_layers, self.n_out = len(weights.layers), weights.head.shape[0]
-        self._layers = (_Layer * self.n_layers)(*map(self._layer, weights.layers))
+        head_kind = self._head_kind(weights)
+        layers: Iterable[LayerWeights] = weights.layers
+        if self.kind == _INT8:
+            weights, layers = rotated_ends(weights), map(rotated_layer, layers)
+        self._layers = (_Layer * self.n_layers)(*map(self._layer, layers))
         self._c = _Model(
             *(
                 self.n_layers,
@@ -240,16 +254,16 @@ class NativeModel:
                 weights.inner_size,
                 self.n_out,
                 self.kind,
+                head_kind,
             ),
             self._vector(weights.embedding),
             self._vector(weights.final_norm),
-            self._panels(
-                weights.head, kind={_INT16: _FP32, _INT8: _INT16}.get(self.kind, self.kind)
-            ),
+            self._panels(weights.head, kind=head_kind),
             self._vector(weights.head_bias),
             *(None, None, self._layers, weights.eps, size**-0.5),
         )
         self._angles: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.free()
 
     @property
     def products(self) -> str:
@@ -269,21 +283,36 @@ class NativeModel:
         return self._fingerprint() == self._version
 
     def forward(
-        self, batch: Batch, pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], n_threads: int
+        self,
+        batch: Batch,
+        pairs: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        n_threads: int,
     ) -> torch.Tensor:
         """Logits [S, outputs] of the selected queries.
 
-        `pairs`: keys and values of each layer, with the head size padded to 16.
+        `pairs`: keys and values of each layer, with the head size padded to 16. The logits of a
+        decode step count until the next one. Their memory serves all steps, since the system would
+        have to clear as much for each of them: a tenth of a 135M model's time.
         """
         self._rotary(int(batch.positions.max()) + 1)
         keys, values = (
             np.array([pair[side].data_ptr() for pair in pairs], np.uint64) for side in (0, 1)
         )
-        logits = np.empty((batch.selected.size, self.n_out), np.float32)
+        shape = batch.selected.size, self.n_out
+        logits = np.empty(shape, np.float32) if batch.dependent else self._step_logits(*shape)
         packed = _packed(batch, keys, values, logits)
         if self.library.glore_forward(ctypes.byref(self._c), ctypes.byref(packed), n_threads):
             raise MemoryError("no memory for a forward pass")
         return torch.from_numpy(logits)
+
+    def free(self) -> None:
+        """Free the memory for the logits of steps."""
+        self._logits = np.empty((0, self.n_out), np.float32)
+
+    def _step_logits(self, n_rows: int, n_out: int) -> npt.NDArray[np.float32]:
+        if self._logits.shape[0] < n_rows:
+            self._logits = np.empty((max(n_rows, 2 * self._logits.shape[0]), n_out), np.float32)
+        return self._logits[:n_rows]
 
     def _fingerprint(self) -> tuple[int, ...]:
         return tuple(x for p in self._parameters for x in (p.data_ptr(), p._version))
@@ -294,6 +323,16 @@ class NativeModel:
             return
         self._angles = angles(self._model, max(256, 2 * n_positions))
         self._c.cosine, self._c.sine = (x.data_ptr() for x in self._angles)
+
+    def _head_kind(self, weights: LlamaWeights) -> int:
+        """The type of the head's products: logits are what its error counts for most, so integers
+        have more bits there, except where the head is so large that they would take long.
+        """
+        if self.kind == _INT16:
+            return _FP32
+        n_all = sum(p.numel() for p in self._parameters)
+        is_small = weights.head.numel() < _SMALL_HEAD * n_all
+        return _INT16 if self.kind == _INT8 and is_small else self.kind
 
     @torch.no_grad()
     def _layer(self, layer: LayerWeights) -> _Layer:
@@ -307,7 +346,7 @@ class NativeModel:
             self._vector(layer.out_bias),
             self._vector(layer.mlp_norm),
             self._panels(layer.gate_up[0], layer.gate_up[1]),
-            self._panels(layer.down, kind=_INT16 if self.kind == _INT8 else self.kind),
+            self._panels(layer.down),
             layer.window,
         )
 

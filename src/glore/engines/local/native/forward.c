@@ -56,12 +56,10 @@ typedef int32_t ivec __attribute__((vector_size(VL * 4), aligned(4), may_alias))
 /* What a model's products are computed in. BF16: weights and inputs in bfloat16, two to a word,
    sums in float32. INT16 and INT8: weights and inputs in integers, two or four to a word, with a
    scale for each output and each row, sums in int32, which can't overflow; keys and values are then
-   kept in float16. In an INT8 model the inputs of `down`, which have the longest tails, and its
-   weights are INT16, and so is the head. The head of an INT16 model is FP32. */
+   kept in float16. The weights of an INT8 model are rotated (rotation.py), and the inputs of `down`
+   are rotated here. */
 enum { FP32, BF16, INT16, INT8 };
 #define IS_INTEGER(kind) ((kind) == INT16 || (kind) == INT8)
-#define DOWN_KIND(kind) ((kind) == INT8 ? INT16 : (kind))
-#define HEAD_KIND(kind) ((kind) == INT8 ? INT16 : (kind) == INT16 ? FP32 : (kind))
 
 typedef struct {
     const float *input_norm, *qkv, *qkv_bias, *q_norm, *k_norm, *out, *out_bias, *mlp_norm,
@@ -70,8 +68,8 @@ typedef struct {
 } Layer;
 
 typedef struct {
-    /* kind: of the layers' weights */
-    int64_t n_layers, hidden, n_heads, n_kv, head_dim, inter, n_out, kind;
+    /* kind: of the layers' weights; head_kind: of the head's */
+    int64_t n_layers, hidden, n_heads, n_kv, head_dim, inter, n_out, kind, head_kind;
     const float *embed, *final_norm, *head, *head_bias, *cosine, *sine;
     const Layer *layers;
     double eps, scale;
@@ -183,6 +181,42 @@ static void rms_norm(const float *x, const float *weight, float *out, int64_t n,
     for (; i < n; i++) total += x[i] * x[i];
     float inverse = 1.0f / sqrtf(total / (float)n + eps);
     for (i = 0; i < n; i++) out[i] = x[i] * inverse * weight[i];
+}
+
+/* ---- rotation ---- */
+
+#define LANES 16
+
+/* The same place, and the next `width` - 1, of n parts: less the share of their sum, times scale. */
+INLINE void reflect(float *x, int64_t n, int64_t part, int64_t width, float scale) {
+    float total[LANES] = {0}, share = n > 1 ? 2.0f / (float)n : 0.0f;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t c = 0; c < width; c++) total[c] += x[i * part + c];
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t c = 0; c < width; c++)
+            x[i * part + c] = (x[i * part + c] - total[c] * share) * scale;
+}
+
+/* Rows [m, k] times the matrix of `rotated` in rotation.py, with LANES if they fit. */
+static void rotate_rows(float *x, int64_t m, int64_t k) {
+    int64_t lanes = k % LANES ? 1 : LANES, size = k / lanes, power = size & -size, n = size / power,
+            part = power * lanes;
+    float scale = 1.0f / sqrtf((float)power);
+    for (; m > 0; m--, x += k) {
+        for (int64_t width = lanes; width < part; width *= 2)
+            for (int64_t i = 0; i < k; i += 2 * width) {
+                float *restrict low = x + i, *restrict high = low + width;
+                for (int64_t c = 0; c < width; c++) {
+                    float a = low[c], b = high[c];
+                    low[c] = a + b;
+                    high[c] = a - b;
+                }
+            }
+        if (lanes == LANES)
+            for (int64_t c = 0; c < part; c += LANES) reflect(x + c, n, part, LANES, scale);
+        else
+            for (int64_t c = 0; c < part; c++) reflect(x + c, n, part, 1, scale);
+    }
 }
 
 /* ---- matrix products: out [m, n] from rows a [m, k] and panels w [n / NR][k][NR] ---- */
@@ -594,6 +628,7 @@ INLINE int64_t tokens_in(const Batch *b, int64_t i, const Tile *t) {
 #undef NAME
 #undef MOST
 #undef MOST_SUMS
+#undef MOST_OWN
 
 #if defined(__AVX512VNNI__)
 /* A number too large for a float16 becomes the largest, since infinities would make NaNs of what is
@@ -742,8 +777,9 @@ static void forward(void *argument) {
                          (float)m->eps);
             product(narrow, hidden, layer->gate_up, 0, rows, m->inter, hidden, wide, m->inter,
                     GATED, kind, narrowed);
+            if (kind == INT8) rotate_rows(wide, rows, m->inter);
             product(wide, m->inter, layer->down, 0, rows, hidden, m->inter, x + from * hidden,
-                    hidden, ADD, DOWN_KIND(kind), narrowed);
+                    hidden, ADD, kind, narrowed);
         }
     }
     wait_all(job->barrier);
@@ -755,7 +791,7 @@ static void forward(void *argument) {
             rms_norm(x + b->selected[from + r] * hidden, m->final_norm, narrow + r * hidden, hidden,
                      (float)m->eps);
         product(narrow, hidden, m->head, m->head_bias, rows, m->n_out, hidden,
-                b->logits + from * m->n_out, m->n_out, SET, HEAD_KIND(kind), narrowed);
+                b->logits + from * m->n_out, m->n_out, SET, (int)m->head_kind, narrowed);
     }
 }
 
@@ -812,67 +848,139 @@ static int64_t likeliest(const float *x, int64_t n) {
     return broken ? -1 : best;
 }
 
-/* The distribution function of logits [n] at this temperature: `e` [n + SPAN] in proportion to the
-   probabilities, `sums` [n / SPAN + 1] of them up to the end of each span. Returns the last sum, or
-   -1 where it is not finite. */
-static double distribution(const float *x, int64_t n, float temperature, float *e, double *sums) {
+/* The highest of n logits over the temperature. */
+static float highest(const float *x, int64_t n, float temperature) {
     float top = -INFINITY;
-    vec most = splat(top);
-    int64_t done = n / VL * VL;
-    for (int64_t i = 0; i < done; i += VL) {
-        vec y = LOAD(x + i);
-        ivec more = y > most;
-        most = (vec)(((ivec)y & more) | ((ivec)most & ~more));
-    }
-    for (int64_t i = done; i < n; i++) top = x[i] > top ? x[i] : top;
-    for (int l = 0; l < VL; l++) top = most[l] > top ? most[l] : top;
-    top /= temperature;
-    int64_t n_spans = (n + SPAN - 1) / SPAN;
-    for (int64_t i = 0; i < n; i++) e[i] = x[i] / temperature - top;
-    for (int64_t i = n; i < n_spans * SPAN; i++) e[i] = -INFINITY;
-    double total = 0;
-    for (int64_t span = 0; span < n_spans; span++) {
-        vec sum = (vec){0};
-        for (int64_t i = span * SPAN; i < (span + 1) * SPAN; i += VL) {
-            vec p = vexp_below(LOAD(e + i));
-            STORE(e + i, p);
-            sum += p;
+    vec most[4] = {splat(top), splat(top), splat(top), splat(top)};
+    int64_t done = n / SPAN * SPAN;
+    for (int64_t i = 0; i < done; i += SPAN)
+        for (int p = 0; p < 4; p++) {
+            vec y = LOAD(x + i + p * VL);
+            ivec more = y > most[p];
+            most[p] = (vec)(((ivec)y & more) | ((ivec)most[p] & ~more));
         }
-        sums[span] = total += across(sum);
+    for (int64_t i = done; i < n; i++) top = x[i] > top ? x[i] : top;
+    for (int p = 0; p < 4; p++)
+        for (int l = 0; l < VL; l++) top = most[p][l] > top ? most[p][l] : top;
+    return top / temperature;
+}
+
+/* Numbers in proportion to the probabilities of a span of logits; returns their sum. */
+INLINE float weights_of(const float *x, float temperature, float top, vec *p) {
+    vec sum = (vec){0};
+    for (int i = 0; i < 4; i++) {
+        vec y = LOAD(x + i * VL);
+        if (temperature != 1.0f) y = y / splat(temperature);
+        p[i] = vexp_below(y - splat(top));
+        sum += p[i];
     }
+    return across(sum);
+}
+
+/* The last span of n logits, filled up with tokens that are never drawn. */
+static void last_span(const float *x, int64_t n, float *out) {
+    int64_t from = (n - 1) / SPAN * SPAN;
+    for (int64_t i = 0; i < SPAN; i++) out[i] = from + i < n ? x[from + i] : -INFINITY;
+}
+
+/* The distribution function of logits [n] at this temperature: `sums` [n / SPAN + 1] up to the end
+   of each span. Returns the last one, or -1 where it is not finite. */
+static double distribution(const float *x, int64_t n, float temperature, float top, double *sums) {
+    double total = 0;
+    int64_t n_whole = (n - 1) / SPAN;
+    vec p[4];
+    float last[SPAN];
+    if (temperature == 1.0f)
+        for (int64_t span = 0; span < n_whole; span++)
+            sums[span] = total += weights_of(x + span * SPAN, 1.0f, top, p);
+    else
+        for (int64_t span = 0; span < n_whole; span++)
+            sums[span] = total += weights_of(x + span * SPAN, temperature, top, p);
+    last_span(x, n, last);
+    sums[n_whole] = total += weights_of(last, temperature, top, p);
     return total > 0 && total < 1e30 ? total : -1;
 }
 
 /* The token at `point` of it, or -1 where that is too near a step of it to be sure. */
-static int64_t drawn(const float *e, const double *sums, double total, int64_t n, float point) {
+static int64_t drawn(const float *x, int64_t n, float temperature, float top, const double *sums,
+                     double total, float point) {
     if (total < 0) return -1;
     double at = point * total, low, high;
-    int64_t n_spans = (n + SPAN - 1) / SPAN, span = 0, i;
-    while (span < n_spans - 1 && sums[span] <= at) span++;
+    int64_t n_spans = (n + SPAN - 1) / SPAN, span = 0, above = n_spans - 1, i = -1;
+    while (span < above) { /* the first span that ends behind it, or the last one */
+        int64_t middle = (span + above) / 2;
+        if (sums[middle] <= at)
+            span = middle + 1;
+        else
+            above = middle;
+    }
+    vec p[4];
+    float last[SPAN], e[SPAN];
+    if (span == n_spans - 1) last_span(x, n, last);
+    weights_of(span == n_spans - 1 ? last : x + span * SPAN, temperature, top, p);
+    for (int v = 0; v < 4; v++) STORE(e + v * VL, p[v]);
     high = span ? sums[span - 1] : 0;
-    i = span * SPAN - 1;
     do low = high, high += e[++i];
-    while (high <= at && i < (span + 1) * SPAN - 1);
+    while (high <= at && i < SPAN - 1);
+    i += span * SPAN;
     return at - low > MARGIN * total && high - at > MARGIN * total && i < n ? i : -1;
 }
+
+typedef struct {
+    const float *logits;
+    const int64_t *row;
+    int64_t from, to, n_out;
+    const float *temperature, *point;
+    int64_t *tokens;
+    double *sums; /* own scratch */
+} Drawing;
+
+static void *draw_part(void *argument) {
+    Drawing *d = argument;
+    double total = -1;
+    float top = 0;
+    for (int64_t r = d->from; r < d->to; r++) {
+        const float *x = d->logits + d->row[r] * d->n_out;
+        float t = d->temperature[r];
+        int again = r > d->from && d->row[r] == d->row[r - 1] && t == d->temperature[r - 1];
+        if (t > 0) {
+            if (!again) {
+                top = highest(x, d->n_out, t);
+                total = distribution(x, d->n_out, t, top, d->sums);
+            }
+            d->tokens[r] = drawn(x, d->n_out, t, top, d->sums, total, d->point[r]);
+        } else
+            d->tokens[r] = again ? d->tokens[r - 1] : likeliest(x, d->n_out);
+    }
+    return 0;
+}
+
+/* Logits for which another thread is worth its start. */
+#define DRAWN_APART (1 << 18)
 
 /* A token for each of n completions, from its row [n] of the logits [rows, n_out], at temperature
    [n] (0: the likeliest) and point [n] in [0, 1); -1: not sure, to be drawn with care. What
    completions of one row next to each other share is computed once. 0: done; 1: no memory. */
 int glore_draw(const float *logits, const int64_t *row, int64_t n, int64_t n_out,
-               const float *temperature, const float *point, int64_t *tokens) {
-    float *e = workspace(n_out + SPAN + 2 * (n_out / SPAN + 2));
-    if (!e) return 1;
-    double *sums = (double *)(e + (n_out + SPAN) / SPAN * SPAN), total = -1;
-    for (int64_t r = 0; r < n; r++) {
-        const float *x = logits + row[r] * n_out;
-        int again = r && row[r] == row[r - 1] && temperature[r] == temperature[r - 1];
-        if (temperature[r] > 0) {
-            if (!again) total = distribution(x, n_out, temperature[r], e, sums);
-            tokens[r] = drawn(e, sums, total, n_out, point[r]);
-        } else
-            tokens[r] = again ? tokens[r - 1] : likeliest(x, n_out);
-    }
+               const float *temperature, const float *point, int64_t *tokens, int64_t n_threads) {
+    int64_t most = at_least(n * n_out / DRAWN_APART, 1), size = n_out / SPAN + 1;
+    if (n_threads > most) n_threads = most;
+    if (n_threads > MAX_THREADS) n_threads = MAX_THREADS;
+    if (n_threads < 1) n_threads = 1;
+    double *sums = (double *)workspace(2 * size * n_threads);
+    if (!sums) return 1;
+    Drawing parts[MAX_THREADS];
+    pthread_t threads[MAX_THREADS];
+    for (int t = 0; t < n_threads; t++)
+        parts[t] = (Drawing){logits,      row,   n * t / n_threads, n * (t + 1) / n_threads, n_out,
+                             temperature, point, tokens,            sums + t * size};
+    int started = 1;
+    while (started < n_threads &&
+           pthread_create(&threads[started], 0, draw_part, &parts[started]) == 0)
+        started++;
+    draw_part(&parts[0]);
+    for (int t = started; t < n_threads; t++) draw_part(&parts[t]);
+    for (int t = 1; t < started; t++) pthread_join(threads[t], 0);
     return 0;
 }
 

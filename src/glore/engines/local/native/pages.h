@@ -27,34 +27,37 @@
     }
 
 /* sums[r] (even tokens [d], then odd ones [d]) += weights[r] x values over n pages, of the last one
- * only `last` tokens, for R queries. */
-#define SUMS(R)                                                                            \
-    static void NAME(sums_##R)(const STORED *values, int64_t stride, const int32_t *pages, \
-                               int64_t n, int64_t last, int64_t d, float *const *w,        \
-                               float *const *sums) {                                       \
-        for (int64_t c = 0; c < d; c += PAGE) {                                            \
-            vec even[R][PV], odd[R][PV];                                                   \
+ * only `last` tokens, for R queries. W vectors of channels at a time, which share a weight. */
+#define SUMS(R, OF, W)                                                                     \
+    static void NAME(OF##R)(const STORED *values, int64_t stride, const int32_t *pages,    \
+                            int64_t n, int64_t last, int64_t d, float *const *w,           \
+                            float *const *sums) {                                          \
+        for (int64_t c = 0; c < d; c += (W) * VL) {                                        \
+            vec even[R][W], odd[R][W];                                                     \
             for (int r = 0; r < R; r++)                                                    \
-                for (int p = 0; p < PV; p++) even[r][p] = LOAD(sums[r] + c + p * VL);      \
+                for (int p = 0; p < (W); p++) even[r][p] = LOAD(sums[r] + c + p * VL);     \
             for (int r = 0; r < R; r++)                                                    \
-                for (int p = 0; p < PV; p++) odd[r][p] = LOAD(sums[r] + d + c + p * VL);   \
+                for (int p = 0; p < (W); p++) odd[r][p] = LOAD(sums[r] + d + c + p * VL);  \
             for (int64_t j = 0; j < n; j++) {                                              \
                 const STORED *value = values + pages[j] * stride + c;                      \
                 int64_t end = j * PAGE + (j == n - 1 ? (last + 1) / 2 * 2 : PAGE);         \
                 for (int64_t t = j * PAGE; t < end; t += 2, value += 2 * d) {              \
-                    for (int p = 0; p < PV; p++) {                                         \
-                        vec a = GET(value + p * VL), b = GET(value + d + p * VL);          \
-                        _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) {              \
-                            even[r][p] = FMA(splat(w[r][t]), a, even[r][p]);               \
-                            odd[r][p] = FMA(splat(w[r][t + 1]), b, odd[r][p]);             \
+                    vec a[W], b[W];                                                        \
+                    for (int p = 0; p < (W); p++)                                          \
+                        a[p] = GET(value + p * VL), b[p] = GET(value + d + p * VL);        \
+                    _Pragma("GCC unroll 8") for (int r = 0; r < R; r++) {                  \
+                        vec first = splat(w[r][t]), second = splat(w[r][t + 1]);           \
+                        for (int p = 0; p < (W); p++) {                                    \
+                            even[r][p] = FMA(first, a[p], even[r][p]);                     \
+                            odd[r][p] = FMA(second, b[p], odd[r][p]);                      \
                         }                                                                  \
                     }                                                                      \
                 }                                                                          \
             }                                                                              \
             for (int r = 0; r < R; r++)                                                    \
-                for (int p = 0; p < PV; p++) STORE(sums[r] + c + p * VL, even[r][p]);      \
+                for (int p = 0; p < (W); p++) STORE(sums[r] + c + p * VL, even[r][p]);     \
             for (int r = 0; r < R; r++)                                                    \
-                for (int p = 0; p < PV; p++) STORE(sums[r] + d + c + p * VL, odd[r][p]);   \
+                for (int p = 0; p < (W); p++) STORE(sums[r] + d + c + p * VL, odd[r][p]);  \
         }                                                                                  \
     }
 typedef void (*NAME(Scores))(const STORED *, int64_t, const int32_t *, int64_t, int64_t,
@@ -62,9 +65,11 @@ typedef void (*NAME(Scores))(const STORED *, int64_t, const int32_t *, int64_t, 
 typedef void (*NAME(Sums))(const STORED *, int64_t, const int32_t *, int64_t, int64_t, int64_t,
                            float *const *, float *const *);
 SCORES(1)
-SCORES(2) SCORES(3) SCORES(4) SUMS(1) SUMS(2)
+SCORES(2) SCORES(3) SCORES(4) SUMS(1, sums_, PV) SUMS(2, sums_, PV)
 #if PV == 1
-    SCORES(5) SCORES(6) SCORES(7) SCORES(8) SUMS(3) SUMS(4) SUMS(5) SUMS(6) SUMS(7) SUMS(8)
+    SCORES(5) SCORES(6) SCORES(7) SCORES(8) SUMS(3, sums_, 1) SUMS(4, sums_, 1) SUMS(5, sums_, 1)
+        SUMS(6, sums_, 1) SUMS(7, sums_, 1) SUMS(8, sums_, 1) SUMS(1, wide_, 2) SUMS(2, wide_, 2)
+            SUMS(3, wide_, 2) SUMS(4, wide_, 2) SUMS(5, wide_, 2) SUMS(6, wide_, 2)
 #define MOST 8
         static const NAME(Scores) NAME(SCORES_OF)[] = {0,
                                                        NAME(scores_1),
@@ -85,8 +90,18 @@ static const NAME(Sums) NAME(SUMS_OF)[] = {0,
                                            NAME(sums_6),
                                            NAME(sums_7),
                                            NAME(sums_8)};
+/* where two vectors of channels fit */
+static const NAME(Sums) NAME(WIDE_SUMS_OF)[] = {0,
+                                                NAME(wide_1),
+                                                NAME(wide_2),
+                                                NAME(wide_3),
+                                                NAME(wide_4),
+                                                NAME(wide_5),
+                                                NAME(wide_6),
+                                                NAME(sums_7),
+                                                NAME(sums_8)};
 #elif PV == 2
-    SCORES(5) SCORES(6) SUMS(3)
+    SCORES(5) SCORES(6) SUMS(3, sums_, PV)
 #define MOST 6
         static const NAME(Scores) NAME(SCORES_OF)[] = {0,
                                                        NAME(scores_1),
@@ -105,37 +120,55 @@ static const NAME(Sums) NAME(SUMS_OF)[] = {0, NAME(sums_1), NAME(sums_2), NAME(s
 static const NAME(Sums) NAME(SUMS_OF)[] = {0, NAME(sums_1), NAME(sums_2)};
 #endif
 
-/* Scores of one query against four tokens whose keys stand one behind the other, in parts: [4][VL /
- * 4]. */
-INLINE vec NAME(four)(const STORED *key, int64_t d, const float *q) {
-    vec a = (vec){0}, b = a, c = a, e = a;
-    for (int64_t i = 0; i < d; i += VL) {
-        vec x = LOAD(q + i);
-        a = FMA(x, GET(key + i), a);
-        b = FMA(x, GET(key + d + i), b);
-        c = FMA(x, GET(key + 2 * d + i), c);
-        e = FMA(x, GET(key + 3 * d + i), e);
+/* Scores of R queries against n pages of completions, whose keys stand one behind the other; of the
+   last one only `last` tokens. What stands behind them in `out` is to be hidden. Four tokens at a
+   time: their products in parts [4][VL / 4], which `pairs` adds up. */
+#define OWN(R)                                                                                \
+    static void NAME(own_##R)(const STORED *keys, int64_t stride, const int32_t *pages,       \
+                              int64_t n, int64_t last, int64_t d, float *const *q,            \
+                              float *const *out) {                                            \
+        for (int64_t j = 0; j < n; j++) {                                                     \
+            const STORED *page = keys + pages[j] * stride;                                    \
+            int64_t end = j == n - 1 ? last : PAGE;                                           \
+            for (int64_t t = 0; t < end; t += VL) {                                           \
+                vec part[R][VL / 4];                                                          \
+                for (int g = 0; g < VL / 4; g++) {                                            \
+                    vec of[R][4];                                                             \
+                    for (int r = 0; r < R; r++)                                               \
+                        for (int u = 0; u < 4; u++) of[r][u] = (vec){0};                      \
+                    const STORED *key = page + (t + 4 * g) * d;                               \
+                    for (int64_t i = 0; t + 4 * g < end && i < d; i += VL) {                  \
+                        vec k0 = GET(key + i), k1 = GET(key + d + i), k2 = GET(key + 2 * d + i), \
+                            k3 = GET(key + 3 * d + i);                                        \
+                        for (int r = 0; r < R; r++) {                                         \
+                            vec x = LOAD(q[r] + i);                                           \
+                            of[r][0] = FMA(x, k0, of[r][0]);                                  \
+                            of[r][1] = FMA(x, k1, of[r][1]);                                  \
+                            of[r][2] = FMA(x, k2, of[r][2]);                                  \
+                            of[r][3] = FMA(x, k3, of[r][3]);                                  \
+                        }                                                                     \
+                    }                                                                         \
+                    for (int r = 0; r < R; r++)                                               \
+                        part[r][g] = pairs(pairs(of[r][0], of[r][1]), pairs(of[r][2], of[r][3])); \
+                }                                                                             \
+                for (int r = 0; r < R; r++) {                                                 \
+                    for (int g = VL / 8; g >= 1; g /= 2)                                      \
+                        for (int u = 0; u < g; u++)                                           \
+                            part[r][u] = pairs(part[r][2 * u], part[r][2 * u + 1]);           \
+                    STORE(out[r] + j * PAGE + t, part[r][0]);                                 \
+                }                                                                             \
+            }                                                                                 \
+        }                                                                                     \
     }
-    return pairs(pairs(a, b), pairs(c, e));
-}
-
-/* Scores of one query against n pages of completions; of the last one only `last` tokens. What
-   stands behind them in `out` is to be hidden. */
-static void NAME(scores_own)(const STORED *keys, int64_t stride, const int32_t *pages, int64_t n,
-                             int64_t last, int64_t d, const float *q, float *out) {
-    for (int64_t j = 0; j < n; j++, out += PAGE) {
-        const STORED *key = keys + pages[j] * stride;
-        int64_t end = j == n - 1 ? last : PAGE;
-        for (int64_t t = 0; t < end; t += VL) {
-            vec part[VL / 4];
-            for (int g = 0; g < VL / 4; g++)
-                part[g] = t + 4 * g < end ? NAME(four)(key + (t + 4 * g) * d, d, q) : (vec){0};
-            for (int g = VL / 8; g >= 1; g /= 2)
-                for (int u = 0; u < g; u++) part[u] = pairs(part[2 * u], part[2 * u + 1]);
-            STORE(out + t, part[0]);
-        }
-    }
-}
+OWN(1)
+#if PV == 1
+OWN(2) OWN(3) OWN(4)
+#define MOST_OWN 4
+    static const NAME(Sums) NAME(OWN_OF)[] = {0, NAME(own_1), NAME(own_2), NAME(own_3), NAME(own_4)};
+#else
+#define MOST_OWN 1
+static const NAME(Sums) NAME(OWN_OF)[] = {0, NAME(own_1)};
+#endif
 
 /* Queries [from, to): q [.., n_heads, padded] (scaled) -> out [.., n_heads * head_dim]. `scratch`:
    see `attention_size`. What comes of a query does not depend, bit for bit, on those that it shares
@@ -176,10 +209,13 @@ static void NAME(attend)(const Batch *b, const Heads *h, const STORED *K, const 
                         if (middle > t->from)
                             NAME(SCORES_OF)
                             [k](keys, stride, pages + t->from, middle - t->from, d, query, at);
-                        for (int64_t r = 0; r < k && t->to > middle; r++)
-                            NAME(scores_own)(keys, stride, pages + middle, t->to - middle,
-                                             tokens_in(b, i + t->row, t), d, query[r],
-                                             at[r] + (middle - t->from) * PAGE);
+                        for (int64_t r = 0; r < k; r++) at[r] += (middle - t->from) * PAGE;
+                        for (int64_t r = 0, few; r < k && t->to > middle; r += few) {
+                            few = even_part(k - r, MOST_OWN);
+                            NAME(OWN_OF)
+                            [few](keys, stride, pages + middle, t->to - middle,
+                                  tokens_in(b, i + t->row, t), d, query + r, at + r);
+                        }
                     }
             }
             for (int64_t head = 0; head < n_here; head++)
@@ -201,8 +237,12 @@ static void NAME(attend)(const Batch *b, const Heads *h, const STORED *K, const 
                                 scores + (head * n_lanes + lane + r) * width + t->from * PAGE;
                             sum[r] = sums + (head * n_lanes + lane + r) * 2 * d;
                         }
-                        NAME(SUMS_OF)
-                        [k](V + (first + head) * size, stride, pages, t->to - t->from,
+#if PV == 1
+                        NAME(Sums) add = (d % (2 * VL) ? NAME(SUMS_OF) : NAME(WIDE_SUMS_OF))[k];
+#else
+                        NAME(Sums) add = NAME(SUMS_OF)[k];
+#endif
+                        add(V + (first + head) * size, stride, pages, t->to - t->from,
                             tokens_in(b, i + t->row, t), d, weights, sum);
                     }
             }
