@@ -3,7 +3,8 @@ float32, bfloat16 and int8, against vLLM's CPU build, OpenVINO GenAI and `genera
 
 `--vllm` and `--openvino` give the python of an environment with that library. All get the same
 prompts (every prefix of made-up drafts, other ones in each round), K and numbers of tokens; no
-completion ends early. Numbers are tokens per second, medians of interleaved rounds.
+completion ends early. Numbers are tokens per second, medians of interleaved rounds. Beside each of
+our rates stands its share of the processor's peak (`peak.py`), and what the goals would ask of it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import peers, processes
+from benchmarks.peak import operations_of_a_token, peak
 from benchmarks.rounds import Contender, Line, race, show
 from benchmarks.workloads import Ask, requests
 from glore.config.engine import Quantization
@@ -31,6 +33,8 @@ from glore.engines.local.engine import TorchEngine
 from glore.models import load_causal_lm, load_tokenizer
 from glore.tokenization import encode_segments
 
+GOALS = {"float32": 2, "bfloat16": 3, "int8": 4}
+"""How many times as fast as the best of the others."""
 NAMES = ("Ann", "Ben", "Carla", "Dev", "Eva", "Finn", "Gita", "Hugo")
 
 
@@ -84,10 +88,21 @@ def endless(model: str, dtype: str) -> torch.nn.Module:
     return loaded
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ours:
+    """One way to read the model with our engine."""
+
+    contender: Contender
+    """Its name says how the model is read."""
+    products: str
+    operations: int
+    """Operations in products of weights, for one drawn token."""
+
+
 def ours(
     model: str, load: Workload, rows: int, dtype: str, quantization: Quantization = "none"
-) -> Contender:
-    """Our engine; its name says how the model is read."""
+) -> Ours:
+    """Our engine, which reads the model so."""
     engine = TorchEngine.of(
         endless(model, dtype), load.tokenizer, max_rows=rows, quantization=quantization
     )
@@ -96,7 +111,11 @@ def ours(
         drawn = [c for result in engine.run(requests(asks)) for c in result.completions]
         assert sum(c.n_tokens for c in drawn) == sum(a.k * a.n_new for a in asks)
 
-    return Contender(f"glore, {engine.backend}", load.work(draw))
+    return Ours(
+        Contender(f"glore, {engine.backend}", load.work(draw)),
+        engine.runner.products,
+        operations_of_a_token(engine.runner.model),
+    )
 
 
 def others(
@@ -149,13 +168,24 @@ def told(contender: Contender) -> Contender:
     return dataclasses.replace(contender, work=once)
 
 
-def summary(all_ours: list[str], lines: list[Line]) -> None:
-    """How many times faster than the best of the others each of ours is."""
+def summary(mine: list[Ours], peaks: dict[str, float | None], lines: list[Line]) -> None:
+    """How many times as fast as the best of the others each of ours is, and the share of the
+    processor's peak that the products of our rate, and of the goal's, need.
+    """
     rates = {line.name: line.rate for line in lines if line.rate is not None}
-    best = max((name for name in rates if name not in all_ours), key=lambda name: rates[name])
-    print(f"\nBest of the others: {best}.")
-    for name in all_ours:
-        print(f"- {name}: {rates[name] / rates[best]:.2f} ×")
+    names = [x.contender.name for x in mine]
+    best = max((name for name in rates if name not in names), key=lambda name: rates[name])
+    print(f"\nBest of the others: {best}.\n")
+    print("| | against the best | goal | peak, G operations/s | our share of it | the goal's |")
+    print("|---|---|---|---|---|---|")
+    for x in mine:
+        rate, goal, limit = rates[x.contender.name], GOALS[x.products], peaks[x.products]
+        said = ["not measured"] * 3
+        if limit is not None:
+            shares = (r * x.operations / limit for r in (rate, goal * rates[best]))
+            said = [f"{limit / 1e9:,.0f}", *(f"{share:.0%}" for share in shares)]
+        cells = (x.contender.name, f"{rate / rates[best]:.2f} ×", f"{goal} ×", *said)
+        print(f"| {' | '.join(cells)} |")
 
 
 def processor() -> str:
@@ -194,7 +224,10 @@ def main() -> None:
     mine.append(ours(options.model, load, options.rows, "float32", "int8"))
     found, open_ones = others(options, load)
     try:
-        lines = race(told(mine[0]), [*map(told, [*mine[1:], *found])], options.rounds)
+        first, *more = (told(x.contender) for x in mine)
+        before = {x.products: peak(x.products, options.cores) for x in mine}
+        lines = race(first, [*more, *map(told, found)], options.rounds)
+        after = {x.products: peak(x.products, options.cores) for x in mine}
     finally:
         for peer in open_ones:
             peer.close()
@@ -204,7 +237,9 @@ def main() -> None:
         "tokens per second",
         lines,
     )
-    summary([c.name for c in mine], lines)
+    # Other work on the machine lowers what is measured of the peak.
+    peaks = {x: max(before[x] or 0.0, after[x] or 0.0) or None for x in before}
+    summary(mine, peaks, lines)
     print(f"\nload afterwards: {os.getloadavg()[0]:.1f}")
 
 
