@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from glore.engines.local.llama_weights import llama_weights
 from glore.engines.local.native.build import KINDS, compiled, compiler
 
 __all__ = ["operations_of_a_token", "peak"]
@@ -56,12 +55,8 @@ def peak(kind: str, n_threads: int) -> float | None:
 
 def operations_of_a_token(model: torch.nn.Module) -> int:
     """Operations in the products of weights for one drawn token; attention is not counted."""
-    weights = llama_weights(model)
-    matrices = [
-        weights.head,
-        *(m for x in weights.layers for m in (*x.qkv, x.out, *x.gate_up, x.down)),
-    ]
-    return 2 * sum(m.numel() for m in matrices)
+    linear = (m for m in model.modules() if isinstance(m, torch.nn.Linear))
+    return 2 * sum(m.weight.numel() for m in linear)
 
 
 def main() -> None:
