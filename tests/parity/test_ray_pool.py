@@ -231,14 +231,18 @@ def test_a_pool_of_reward_models_gives_the_scores_of_one(cluster: Cluster, tmp_p
         (f"w{3 + i % 7} ", tuple(f"w{3 + (5 * i + j) % 50}" for j in range(i % 4)))
         for i in range(40)
     ]
+    too_long = ("w3 ", ("w4 " * 5000,))
     here = EngineSettings(device="cpu")
     for with_question, ship_models in ((False, False), (True, True)):
         scored = [item for item in items if item[1] or not with_question]
         with open_here_or_in_pool(tmp_path / "orm", here, with_question=with_question) as scorer:
             expected_scores, reads = scorer.score(scored), scorer.backend
+            fitting = scorer.fits([*scored, too_long])
+        assert fitting == [True] * len(scored) + [False]
         pooled = TWO.model_copy(update={"scoring": "pool", "ship_models": ship_models})
         with open_here_or_in_pool(tmp_path / "orm", pooled, with_question=with_question) as scorer:
             assert scorer.score(scored) == expected_scores
+            assert scorer.fits([*scored, too_long]) == fitting
             assert scorer.backend == f"ray × 2 ({reads})"
         with pytest.raises(EngineError, match="is closed"):
             scorer.score(scored)

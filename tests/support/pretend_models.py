@@ -150,7 +150,11 @@ class Scorer(Closable):
         self._first = (0.6,) if isinstance(layout, QuestionScored) else ()
         self._good = 0.9 if model.name == "orm" else 0.8
 
+    def fits(self, items: Sequence[tuple[str, tuple[str, ...]]]) -> list[bool]:
+        return [len(question) < 100 for question, _ in items]
+
     def score(self, items: Sequence[tuple[str, tuple[str, ...]]]) -> list[tuple[float, ...]]:
+        assert all(self.fits(items))
         return [
             (*self._first, *(0.2 if "false" in s or s == "#### 3" else self._good for s in steps))
             for _, steps in items

@@ -423,6 +423,20 @@ def test_processbench_refuses_what_it_can_t_judge_before_it_begins(
             run_study(configured(find_study("processbench"), {}, settings), run, dry_run=True)
 
 
+def test_solutions_too_long_for_the_run_s_models_are_judged_wrong(
+    run: RunConfig, tmp_path: Path
+) -> None:
+    file = rows_of(tmp_path / "gsm8k.jsonl", 4)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    long = [{**row, "problem": row["problem"] * 100} for row in rows[:2]]
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *long]))
+    found = measured(run, "processbench", f"files=[{file}]")
+    for column in ("error accuracy", "correct accuracy"):
+        m = find(found, "processbench", ("SORM", "gsm8k"), column)
+        assert (m.value, m.n) == (pytest.approx(2 / 3), 3)
+    assert find(found, "processbench", ("SORM", "gsm8k"), "too long").value == 2
+
+
 def test_files_of_one_name_are_kept_apart_by_their_folders(run: RunConfig, tmp_path: Path) -> None:
     files = []
     for name, n in (("gsm8k", 6), ("math", 3)):

@@ -28,7 +28,7 @@ from glore.step_layouts.question import QuestionScored
 if TYPE_CHECKING:
     from glore.engines.local.scorer import StepScorer
 
-__all__ = ["layout_at", "open_model_of_run", "open_reward_model", "prompt_at"]
+__all__ = ["layout_at", "layout_in_run", "open_model_of_run", "open_reward_model", "prompt_at"]
 
 
 def open_reward_model(
@@ -83,18 +83,27 @@ def open_model_of_run(
     """
     from glore.engines.open import open_scorer
 
+    ours = layout_in_run(folder, prompt)
+    chosen = QuestionScored(ours) if with_question else ours
+    if not isinstance(ours, GloreLayout):
+        return open_reward_model(folder, chosen, engine)
+    where = f"can't load a reward model from {shown(str(folder))}"
+    if noted_head(Path(folder), where) != BINARY:
+        return open_reward_model(folder, chosen, engine, neutral=neutral)
+    layout = chosen if with_question else ours.prompt
+    return open_scorer(folder, engine, layout, logs_warning=logs_warning)
+
+
+def layout_in_run(folder: str | Path, prompt: PromptLayout = PLAIN) -> StepLayout:
+    """The layout of a reward model of a run, as `open_model_of_run` takes it. Raises ModelError,
+    ConfigError.
+    """
     where = f"can't load a reward model from {shown(str(folder))}"
     noted = noted_layout(Path(folder), where)
     if noted is not None and noted.name != "glore":
-        chosen = QuestionScored(noted) if with_question else noted
-        return open_reward_model(folder, chosen, engine)
+        return noted
     asked = noted_prompt(Path(folder), where)
-    ours = prompt if asked is None else prompt_layout(asked, folder)
-    if noted_head(Path(folder), where) != BINARY:
-        chosen = QuestionScored(GloreLayout(ours)) if with_question else GloreLayout(ours)
-        return open_reward_model(folder, chosen, engine, neutral=neutral)
-    layout = QuestionScored(GloreLayout(ours)) if with_question else ours
-    return open_scorer(folder, engine, layout, logs_warning=logs_warning)
+    return GloreLayout(prompt if asked is None else prompt_layout(asked, folder))
 
 
 def layout_at(

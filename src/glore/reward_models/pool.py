@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glore.adapter_folder import adapter_base, is_adapter
 from glore.config import EngineSettings, RayEngineSettings, TorchEngineSettings
 from glore.engines.lifetime import Closable
 from glore.engines.protocol import (
@@ -24,8 +25,9 @@ from glore.engines.protocol import (
 )
 from glore.engines.ray.engine import RayEngine
 from glore.engines.ray.worker import ModelFiles, unpacked
+from glore.model_folder import open_folder
 from glore.prompts import PLAIN, PromptLayout
-from glore.reward_models.open import open_model_of_run
+from glore.reward_models.open import layout_in_run, open_model_of_run
 
 if TYPE_CHECKING:
     from glore.engines.local.scorer import StepScorer
@@ -77,7 +79,7 @@ class PoolScorer(Closable):
         neutral: str | None = None,
     ) -> None:
         """`prompt`, `with_question` and `neutral`: as for `open_model_of_run`."""
-        self.name = str(model_path)
+        self.name, self._prompt = str(model_path), prompt
         inner = TorchEngineSettings(
             device=settings.device, dtype=settings.dtype, scoring_tokens=settings.scoring_tokens
         )
@@ -106,6 +108,21 @@ class PoolScorer(Closable):
             scores[int(result.request.id)] = result.completions[0].logprobs or ()
         self.warning = self._pool.warning
         return scores
+
+    def fits(self, items: Sequence[Item]) -> list[bool]:
+        """As `StepScorer.fits`, without a worker."""
+        from glore.engines.local.scorer import fitting
+        from glore.models import load_tokenizer
+
+        self.check_open()
+        folder = Path(self.name)
+        whole = adapter_base(folder) if is_adapter(folder) else folder
+        config = open_folder(whole, "reward model", weights=False).config
+        context = config.get("max_position_embeddings") or config.get("n_positions")
+        if not isinstance(context, int):
+            return [True] * len(items)
+        layout = layout_in_run(self.name, self._prompt)
+        return fitting(items, layout, load_tokenizer(self.name), context)
 
     def _free(self) -> None:
         self._pool.close()

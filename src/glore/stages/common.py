@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glore.chat_template import prompt_layout
 from glore.config import RunConfig
@@ -21,9 +22,14 @@ from glore.tasks.open import open_task
 from glore.tasks.protocol import OracleTask, Task
 from glore.where import truth_labels
 
+if TYPE_CHECKING:
+    from glore.engines.local.scorer import StepScorer
+    from glore.reward_models.pool import PoolScorer
+
 __all__ = [
     "SAMPLING",
     "drawn_by",
+    "kept_scorer",
     "layout_of",
     "lazy_engine",
     "model_name",
@@ -230,6 +236,15 @@ def step_scorer(
 
     It is closed by `ctx.release(model)`, or when the stage ends.
     """
+    return kept_scorer(ctx, model, with_question=with_question, neutral=neutral).score
+
+
+def kept_scorer(
+    ctx: StageContext, model: str, *, with_question: bool = False, neutral: str | None = None
+) -> StepScorer | PoolScorer:
+    """A reward model that is open until `ctx.release(model)` or the end of the stage; arguments as
+    for `step_scorer`.
+    """
     from glore.reward_models.pool import open_here_or_in_pool
 
     folder = ctx.model_dir(model)
@@ -242,7 +257,7 @@ def step_scorer(
         logs_warning=False,
         neutral=neutral,
     )
-    return ctx.keep(scorer, model).score
+    return ctx.keep(scorer, model)
 
 
 def truth_of(

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from glore.config import EngineSettings
     from glore.engines.local.cuda.kv_cache import CudaKVCache
 
-__all__ = ["StepScorer"]
+__all__ = ["StepScorer", "fitting"]
 
 _TOO_SMALL = (
     "not enough memory to score a single solution; use a smaller reward model or another machine"
@@ -140,10 +140,7 @@ class StepScorer(Closable):
     def fits(self, items: Sequence[Item]) -> list[bool]:
         """For each solution: does it fit into the model's context with its question?"""
         self.check_open()
-        return [
-            sum(map(len, parts)) <= self._context
-            for parts in self.layout.encode(self.tokenizer, items)
-        ]
+        return fitting(items, self.layout, self.tokenizer, self._context)
 
     def _free(self) -> None:
         self._runner.close()
@@ -255,3 +252,10 @@ class StepScorer(Closable):
         # A sum of probabilities may exceed 1 by a rounding.
         good_N = p_NC[:, self._good_classes].sum(dim=-1).clamp(max=1.0)
         return torch.where(torch.isfinite(logits_NC).all(dim=-1), good_N, torch.nan).cpu().tolist()
+
+
+def fitting(
+    items: Sequence[Item], layout: StepLayout, tokenizer: PreTrainedTokenizerBase, context: int
+) -> list[bool]:
+    """For each solution: does it fit into `context` tokens with its question?"""
+    return [sum(map(len, parts)) <= context for parts in layout.encode(tokenizer, items)]

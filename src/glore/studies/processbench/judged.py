@@ -14,7 +14,7 @@ from glore.errors import ConfigError, DataError, shown
 from glore.formats.reading import read_solutions
 from glore.pipeline import StageContext
 from glore.records import Problem, Solution, StepLabels
-from glore.stages.common import step_scorer
+from glore.stages.common import kept_scorer
 from glore.stages.labelling import train_drafts
 from glore.studies.records import first_false
 
@@ -125,17 +125,17 @@ def scored(
 ) -> list[Judged]:
     """The solutions with the scores of a model: of the run, or that of the settings."""
     items = [(g.question, g.steps) for g in given]
-    fits = [True] * len(items)
     if settings.model is None:
-        scores = step_scorer(ctx, model)(items)
+        scorer = kept_scorer(ctx, model)
     else:
         from glore.reward_models.open import open_reward_model
 
-        scorer = open_reward_model(settings.model, settings.layout, ctx.config.engine)
-        ctx.keep(scorer, model)
-        fits = scorer.fits(items)
-        scores = scorer.score([item for item, fit in zip(items, fits, strict=True) if fit])
-        ctx.count(too_long=fits.count(False))
+        scorer = ctx.keep(
+            open_reward_model(settings.model, settings.layout, ctx.config.engine), model
+        )
+    fits = scorer.fits(items)
+    scores = scorer.score([item for item, fit in zip(items, fits, strict=True) if fit])
+    ctx.count(too_long=fits.count(False))
     found = iter(scores)
     return [
         Judged(g.file, g.question, g.error, len(g.steps), next(found) if fit else None)

@@ -41,6 +41,7 @@ def measured(name: str, judged: Sequence[Judged], calibrate: str, default: float
             share(TABLE, row, "F1 at 0.5", _first_errors(mine, 0.5).f1),
             number(TABLE, row, "with an error", n_error, total=True),
             number(TABLE, row, "without", len(mine) - n_error, total=True),
+            number(TABLE, row, "too long", sum(j.p is None for j in mine), total=True),
         ]
     known = [f for f in f1s if f is not None]
     held_out = [f for file, f in zip(files, f1s, strict=True) if f is not None and file != TRAINING]

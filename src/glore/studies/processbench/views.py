@@ -48,7 +48,8 @@ def tables(config: RunConfig, folder: Path) -> list[TableView]:
             "Finding the first wrong step",
             "T has the best F1 on one kind of solutions (files with gsm8k in their names, or what "
             "`calibrate` says; without files, the training drafts), and is used on all. No "
-            "solutions that chose it: the run's threshold.",
+            "solutions that chose it: the run's threshold. Too long: for the model's context, and "
+            "judged wrong.",
             ("model", "solutions"),
         ),
         pivot(
