@@ -6,7 +6,7 @@ import pytest
 
 from glore import load_config, run
 from glore.config import RunConfig
-from support.tiny_recipe import few_documents, tiny_recipe
+from support.tiny_recipe import tiny_recipe
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +16,5 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     (folder / "quickstart.yaml").write_text(tiny_recipe("quickstart"))
     overrides = [f"runs_dir={folder / 'runs'}", "track=tensorboard"]
     config = load_config(folder / "quickstart.yaml", overrides)
-    with few_documents():
-        assert run(config) == config.run_dir
+    assert run(config) == config.run_dir
     return config

@@ -30,7 +30,7 @@ from glore.cli import app, serve_command
 from glore.config import RunConfig, packaged
 from support.documented_servers import DocumentedServers, make_key
 from support.snippets import PAGES, ROOT, Command, blocks, commands
-from support.tiny_recipe import few_documents, tiny_recipe
+from support.tiny_recipe import tiny_recipe
 
 ELSEWHERE = {
     *("make", "pip", "ray", "tensorboard", "uvx", "python3", "tar", "vllm"),
@@ -41,12 +41,6 @@ NOT_HERE = ("vllm", "trl", "verl")
 """Packages, or what they talk to, that code of a page needs: such blocks are compiled only."""
 CAN_SERVE = all(importlib.util.find_spec(name) for name in serve_command.NEEDED)
 done: Counter[str] = Counter()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_documents() -> Iterator[None]:
-    with few_documents():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
-import pytest
-
-__all__ = ["few_documents", "tiny_recipe"]
+__all__ = ["tiny_recipe"]
 
 
 def tiny_recipe(name: str) -> str:
@@ -28,15 +23,3 @@ labels: {{rollouts: 3, max_new_tokens: 40}}
 refiner: {{train: *train}}
 evaluation: {{samples: 4, bootstrap_samples: 100}}
 """
-
-
-@contextlib.contextmanager
-def few_documents() -> Iterator[None]:
-    """A tokenizer of few documents: to draw the 8,192 of a real run takes as long as all the rest
-    of a tiny one.
-    """
-    from glore.training import scratch
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(scratch, "TOKENIZER_DOCUMENTS", 512)
-        yield
