@@ -102,8 +102,8 @@ _LOAD["pairs"] = (
         "score = output.outputs.data[solution.positions[-1], 1]",
     )
 )
-_OURS, _, _ = _LOAD["steps"].partition("# transformers")
-_LOAD["classes_3"] = _LOAD["label_token"] = f"{_OURS.rstrip()}\n```\n"
+_LOAD["classes_3"] = _LOAD["label_token"] = _LOAD["steps"]
+_ONLY_HERE = ("classes_3", "label_token")
 _LIMITS = {
     "causal": (
         "Not an assistant and not a general model: it was trained on the questions of one task and "
@@ -151,11 +151,13 @@ def model_card(
     report: _Report,
     seed: int,
     about: Sequence[str] = (),
+    only_here: bool = False,
 ) -> str:
     """The card of a model that was trained here, Markdown without front matter.
 
     `what`: the model in a sentence, with its base; `kind`: `causal`, `steps`, `classes_3`,
-    `label_token` or `pairs`; `about`: its data and recipe, a line each.
+    `label_token` or `pairs`; `about`: its data and recipe, a line each; `only_here`: a reward
+    model that nothing but glore opens (`glore.step_classes`).
     """
     lines = [
         f"# {name}",
@@ -179,7 +181,7 @@ def model_card(
         "## Metrics",
         NOT_MEASURED,
         "",
-        *_use(kind),
+        *_use(kind, only_here),
     ]
     return "\n".join(lines)
 
@@ -220,5 +222,11 @@ def with_metrics(card: str, lines: Sequence[str]) -> str:
     return _METRICS.sub(lambda _: text, card, count=1)
 
 
-def _use(kind: str) -> list[str]:
-    return ["## How to load it", _LOAD[kind], "## What it is not good for", _LIMITS[kind], ""]
+def _use(kind: str, only_here: bool = False) -> list[str]:
+    load = _only_ours(_LOAD[kind]) if only_here or kind in _ONLY_HERE else _LOAD[kind]
+    return ["## How to load it", load, "## What it is not good for", _LIMITS[kind], ""]
+
+
+def _only_ours(load: str) -> str:
+    """The part of how to load a reward model that needs glore alone."""
+    return f"{load.partition('# transformers')[0].rstrip()}\n```\n"

@@ -25,6 +25,7 @@ from glore.files import replacing_folder
 from glore.model_folder import in_one_line, open_folder, own_code, read_json
 from glore.model_weights import check_headers, check_loaded, weight_headers
 from glore.own_process import variable_set
+from glore.step_classes import step_class
 from glore.step_head import BINARY, CLASSES
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ def _load(
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoModelForTokenClassification
 
     if dtype not in DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}")
@@ -264,6 +265,8 @@ def _load(
             if getattr(config, "attn_logit_softcapping", None):
                 # Some releases of transformers choose torch's attention, which ignores the softcap.
                 config._attn_implementation = "eager"
+            if kind is AutoModelForTokenClassification:
+                kind = step_class(config)
             if fresh:
                 name_classes(config, n_classes)
                 config.classifier_dropout = 0.0

@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "seeds",
         "engines.protocol",
         "step_head",
+        "step_classes",
     ),
     ("tasks", "prompts", "pipeline", "solutions"),
     ("formats",),

@@ -19,9 +19,11 @@ from typer.testing import CliRunner
 import glore
 from glore.cli.app import app
 from glore.config import EngineSettings, RewardModelSettings, RunConfig
+from glore.engines.local.scorer import StepScorer
 from glore.errors import ConfigError, DataError, ModelError
 from glore.formats import LabelledSolution, write_solutions
 from glore.formats.labelled import NEUTRAL
+from glore.models import load_step_model, load_tokenizer, new_step_model
 from glore.pipeline import plan_stages, run_stages
 from glore.pipeline.marks import read_done
 from glore.progress import SilentProgress
@@ -34,12 +36,14 @@ from glore.stages import build_stages
 from glore.step_head import BINARY, StepHead
 from glore.step_layouts.apart import GloreLayout
 from glore.step_layouts.whole_texts import sign_tokens
+from glore.training.examples import StepExample
 from glore.training.finetune import train_step_classifier
 from glore.training.trainer import summed_label_losses, summed_losses
 from glore.training.training_setup import TrainingSetup
 from support import tiny_training as tiny
 from support.pretend_models import config_of, pretend
 from support.reward_checkpoints import save_checkpoint
+from support.tiny_models import tiny_lm, tiny_tokenizer
 
 TOKENS = ("+", "-", ":")
 HEADS = {
@@ -381,3 +385,49 @@ def test_reward_models_of_a_run_have_the_head_of_its_recipe(
     usual = RunConfig.model_validate({**config.model_dump(), "reward": config_of(tmp_path).reward})
     states = {p.name: p.state for p in plan_stages(build_stages(usual), usual)}
     assert (states["samples"], states["orm"], states["sorm"]) == ("reused", "computed", "computed")
+
+
+@pytest.mark.parametrize("architecture", ["gemma3", "phi3"])
+def test_every_kind_of_language_model_can_become_a_reward_model(
+    architecture: str, tmp_path: Path
+) -> None:
+    """transformers has no token classifier for Gemma 3."""
+    base = tmp_path / "base"
+    torch.manual_seed(0)
+    lm = tiny_lm(architecture)
+    lm.save_pretrained(base)
+    tiny_tokenizer().save_pretrained(base)
+    model = new_step_model(base)
+    ids = torch.arange(3, 13)[None]
+    with torch.no_grad():
+        body = lm(ids, output_hidden_states=True).hidden_states[-1]
+        expected = model.eval().score(body)
+        assert torch.allclose(model(ids).logits, expected, atol=1e-5)
+    examples = [
+        StepExample(("w5 w6 ",), ("w7 w8 ", f"w{n} "), (True, n % 2 == 0), (True, True))
+        for n in range(10, 26)
+    ]
+    setup = TrainingSetup(
+        out_dir=tmp_path / "rm",
+        work_dir=tmp_path / "work",
+        log_dir=None,
+        seed=0,
+        progress=SilentProgress(),
+        device="cpu",
+    )
+    train_step_classifier(base, examples, tiny.settings(epochs=1), setup, BINARY)
+    settings = EngineSettings(device="cpu")
+    items = [("w5", ("w7 w8", "w10")), ("w5 w6", ("w7 w8", "w11", "w12"))]
+    with StepScorer(tmp_path / "rm", settings) as scorer:
+        assert scorer.backend.startswith("paged")
+        found = scorer.score(items)
+    slow = StepScorer.of(
+        load_step_model(tmp_path / "rm"), load_tokenizer(tmp_path / "rm"), backends=("fallback",)
+    )
+    for got, wanted in zip(found, slow.score(items), strict=True):
+        assert got == pytest.approx(wanted, abs=1e-5)
+    card = (tmp_path / "rm" / "README.md").read_text(encoding="utf-8")
+    assert ("AutoModelForTokenClassification" in card) == (architecture != "gemma3")
+    assert "glore.open_reward_model" in card
+    with open_reward_model(tmp_path / "rm", "glore", settings) as opened:
+        assert len(opened.score(items)[1]) == 3

@@ -26,6 +26,7 @@ from glore.models import (
     new_step_model,
     save_model,
 )
+from glore.step_classes import is_made_here
 from glore.step_head import BINARY, StepHead
 from glore.step_layouts.parts import StepLayout
 from glore.step_layouts.whole_texts import sign_tokens
@@ -190,7 +191,10 @@ def _trained_here(
         label_tokens=label_tokens,
     )
     frame = "label_token" if head.says_tokens else "classes_3" if head.n_classes > 2 else kind
-    card = model_card(setup.out_dir.name, what, frame, settings, report, setup.seed, setup.about)
+    card = model_card(
+        *(setup.out_dir.name, what, frame, settings, report, setup.seed, setup.about),
+        only_here=is_made_here(model),
+    )
     if is_first():
         whole = whole_folder(setup.work_dir)
         out, notes = setup.out_dir, {name: text.encode() for name, text in setup.notes}

@@ -117,7 +117,8 @@ class TorchEngine(Closable):
 
         # Prefixes of a draft, and the scan's next requests, are the same segments again.
         self._ids = lru_cache(_KEPT_SEGMENTS)(ids)
-        self._context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
+        shape = model.config.get_text_config()
+        self._context = int(getattr(shape, "max_position_embeddings", 0) or 1 << 30)
         affordable = self.runner.affordable_pages(max_rows) if cache_tokens is None else None
         self.n_pages = plan_pages(max_rows, self._context, cache_tokens, affordable)
 

@@ -104,7 +104,8 @@ class StepScorer(Closable):
         self.scoring_tokens = scoring_tokens
         self._runner = ModelRunner(self.model, backends)
         self.warning = self._runner.warning
-        self._context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
+        shape = model.config.get_text_config()
+        self._context = int(getattr(shape, "max_position_embeddings", 0) or 1 << 30)
 
     @property
     def backend(self) -> str:
