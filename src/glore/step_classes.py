@@ -6,13 +6,12 @@ Their folders are like all others, but only glore opens them.
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from glore.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["is_made_here", "step_class"]
 
@@ -36,7 +35,8 @@ def step_class(config: PretrainedConfig) -> object:
             f"transformers has no language model of the kind {config.model_type}, so no step "
             "classifier can be made of it; give another model"
         )
-    return _made(kind, MODEL_FOR_CAUSAL_LM_MAPPING[kind])
+    language_model: type[PreTrainedModel] = MODEL_FOR_CAUSAL_LM_MAPPING[kind]
+    return _made(kind, language_model)
 
 
 def is_made_here(model: object) -> bool:
@@ -44,14 +44,15 @@ def is_made_here(model: object) -> bool:
     return type(model).__module__ == __name__
 
 
-@functools.cache
-def _made(kind: type, language_model: type) -> type:
+def _made(kind: type, language_model: type[PreTrainedModel]) -> type[PreTrainedModel]:
     """The class of step classifiers beside this class of language models with this config."""
     from transformers import PreTrainedModel
     from transformers.modeling_layers import GenericForTokenClassification
 
     # All models of a family come from one class, which comes from the common one.
-    family = next(c for c in language_model.__mro__ if PreTrainedModel in c.__bases__)
+    family: type[PreTrainedModel] = next(
+        c for c in language_model.__mro__ if PreTrainedModel in c.__bases__
+    )
     return type(
         f"{language_model.__name__.partition('For')[0]}ForTokenClassification",
         (GenericForTokenClassification, family),
