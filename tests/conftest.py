@@ -24,8 +24,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_collection_finish() -> None:
-    """Leave the libraries, imported by now, out of the searches for garbage: every engine that is
-    closed and every training that ends searches, and their million objects take a fifth of a second.
+    """Leave the libraries, imported by now, out of the searches for garbage. Every engine that is
+    closed and every training that ends searches; a million objects take a fifth of a second.
     """
     gc.collect()
     gc.freeze()

@@ -74,10 +74,7 @@ def test_a_language_model_saved_as_an_adapter_is_the_merged_one(
     assert load_tokenizer(small).get_vocab() == load_tokenizer(models / "merged").get_vocab()
 
 
-@pytest.mark.parametrize(
-    "architecture",
-    [pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "gpt_neox")] + ["qwen2"],
-)
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt_neox"])
 def test_a_reward_model_and_models_on_adapters_are_the_merged_ones(
     tmp_path: Path, architecture: str
 ) -> None:

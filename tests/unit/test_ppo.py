@@ -350,7 +350,7 @@ def play_stage(folder: Path, start: Path, killed_at: str = "") -> list[RoundStat
 def test_a_killed_stage_goes_on_and_writes_the_same_bytes(tmp_path: Path) -> None:
     start = saved(tmp_path / "start")
     whole = play_stage(tmp_path / "whole", start)
-    for killed_at in ("draw1", "update002"):
+    for killed_at in ("draw1", "update001", "update002"):
         folder = tmp_path / killed_at
         with pytest.raises(Killed):
             play_stage(folder, start, killed_at)
