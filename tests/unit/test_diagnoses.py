@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from glore.config import RunConfig
+from glore.errors import RunError
 from glore.pipeline import run_stages
 from glore.pipeline.marks import read_done
 from glore.records import PrefixTrials, Solution
@@ -219,3 +220,15 @@ def test_warnings_are_kept_and_a_healthy_run_has_none(
         assert "student.ei_train.max_steps" in found[stage][0]
         assert "epochs" not in found[stage][0]
     assert "(task.stories.n_dev)" in found["student"][0]
+
+
+@pytest.mark.parametrize(("skill", "said"), [(0.0, "never right; use"), (1.0, "always right;")])
+def test_an_orm_without_both_kinds_of_steps_ends_the_run_with_the_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skill: float, said: str
+) -> None:
+    pretend(monkeypatch)
+    for model in list(SKILL):
+        monkeypatch.setitem(SKILL, model, skill)
+    config = config_of(tmp_path)
+    with pytest.raises(RunError, match=f"the orm has .* the student is {said}"):
+        run_stages(build_stages(config), config)

@@ -260,10 +260,15 @@ def train_on_steps(
         if not n_neutral:
             ctx.progress.note(f"the {name} has three classes, and no step of its labels is neutral")
     if not n_good or not n_bad:
+        fix = (
+            "never right; use a stronger base.model or easier questions, fine-tune harder "
+            "(student.sft.learning_rate), or draw more samples (reward.samples)"
+            if not n_good
+            else "always right; choose harder questions, or draw more samples (reward.samples)"
+        )
         raise RunError(
             f"the {name} has {n_good} good and {n_bad} bad steps to learn from and needs both: the "
-            "student is right always or never; choose harder or easier questions, or more samples "
-            "(reward.samples)"
+            f"student is {fix}"
         )
     ctx.count(good_steps=n_good, bad_steps=n_bad)
     setup = reward_setup(ctx, name, section, layout, head)
