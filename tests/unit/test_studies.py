@@ -153,6 +153,9 @@ def test_rerank_chooses_among_candidates_as_the_run_does(run: RunConfig) -> None
 
 
 def test_rerank_draws_what_the_run_lacks(run: RunConfig) -> None:
+    fewer = configured(find_study("rerank"), {}, ["samples=3"])
+    with pytest.raises(ConfigError, match=r"samples: the run has 4 .* got 3; give a larger number"):
+        run_study(fewer, run, dry_run=True)
     more = configured(find_study("rerank"), {}, ["samples=10"])
     assert [p.name for p in run_study(more, run, dry_run=True)] == [
         "more_samples",

@@ -87,6 +87,11 @@ def findings(config: RunConfig, folder: Path) -> list[str]:
                 f"Reranking {student} samples, the {kind} of that student minus the other's: "
                 f"{points_of(m)} points{shown}."
             )
+    if not any(m.table == CROSSED for m in found):
+        said.append(
+            "There are no two students to cross: the run has no SFT student, or its student is the "
+            "SFT model."
+        )
     rows = [find(found, OVERFIT, ("ORM, final answers", s), "judged right") for s in (SEEN, UNSEEN)]
     missed = find(found, OVERFIT, ("ORM, final answers", SEEN), "right ones called wrong")
     said.append(

@@ -24,6 +24,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from glore.config import RunConfig, Settings
+from glore.errors import ConfigError
 from glore.evaluation.inputs import REWARD_MODELS
 from glore.pipeline import Stage, StageContext
 from glore.records import Problem, Solution
@@ -67,6 +68,11 @@ def study(settings: Settings) -> Study:
         )
 
     def stages(config: RunConfig) -> tuple[Stage, ...]:
+        if 0 < wanted < config.evaluation.samples:
+            raise ConfigError(
+                f"samples: the run has {config.evaluation.samples} samples of each test question "
+                f"and all are used, got {wanted}; give a larger number, or leave it out"
+            )
         more: tuple[Stage, ...] = ()
         if missing(config):
             more = (
