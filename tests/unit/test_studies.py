@@ -164,6 +164,8 @@ def test_rerank_draws_what_the_run_lacks(run: RunConfig) -> None:
         "rerank_measured",
     ]
     run_study(more, run)
+    said = (run.run_dir / "studies/rerank/tables.md").read_text(encoding="utf-8")
+    assert " Settings: samples=10.\n" in said
     found = numbers_of(run, "rerank")
     assert {m.x for m in found if m.table == "rerank"} == {1, 2, 4, 8, 10}
     drawn = read_records(

@@ -132,7 +132,7 @@ def pool_study(study: Study, configs: Sequence[RunConfig], out: Path) -> StudySe
     over = ", ".join(f"{n} (seed {c.seed})" for n, c in zip(names, configs, strict=True))
     section = StudySection(
         study.name,
-        f"{study.about} Over the test questions of {len(configs)} runs of one recipe: {over}.",
+        f"{study.asked} Over the test questions of {len(configs)} runs of one recipe: {over}.",
         tuple(study.tables(configs[0], out)),
         tuple(study.charts(configs[0], out)),
         tuple(study.findings(configs[0], out)),

@@ -85,7 +85,7 @@ def study_section(study: Study, config: RunConfig) -> StudySection:
     folder = _folder(study, config)
     return StudySection(
         study.name,
-        study.about,
+        study.asked,
         tuple(study.tables(config, folder)),
         tuple(study.charts(config, folder)),
         tuple(study.findings(config, folder)),

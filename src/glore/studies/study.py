@@ -80,6 +80,13 @@ class Study:
     build: Callable[[Settings], Study] | None = None
     """Other settings of the same class → the study with them; none: it has no settings."""
 
+    @property
+    def asked(self) -> str:
+        """What it is about, and its settings that are no defaults."""
+        given = self.settings.model_dump(mode="json", exclude_defaults=True)
+        changed = [f"{name}={value}" for name, value in given.items()]
+        return f"{self.about} Settings: {', '.join(changed)}." if changed else self.about
+
 
 def find_study(name: str) -> Study:
     """The study of that name. Raises ConfigError with the nearest known one."""
