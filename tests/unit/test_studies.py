@@ -243,7 +243,9 @@ def test_a_study_with_settings_of_its_own(run: RunConfig, monkeypatch: pytest.Mo
     (section,) = study_sections(run)
     assert section.tables[0].text_rows == (("k", "5"),)
     assert not section.stale
-    with pytest.raises(RunError, match=r"study\.k 5 → 2"):
+    with pytest.raises(
+        RunError, match=r"the study .* \(study\.k 5 → 2\); to replace them, add --redo$"
+    ):
         run_study(found, run)
     run_study(found, run, redo=True)
     (section,) = study_sections(run)

@@ -273,7 +273,9 @@ def check_settings(stages: Sequence[Stage], plans: Sequence[StagePlan], config: 
             )
 
 
-def check_replaces_nothing(plans: Sequence[StagePlan], run_dir: Path) -> None:
+def check_replaces_nothing(
+    plans: Sequence[StagePlan], run_dir: Path, of_study: bool = False
+) -> None:
     replaced = [plan for plan in plans if plan.replaces]
     if not replaced:
         return
@@ -293,6 +295,11 @@ def check_replaces_nothing(plans: Sequence[StagePlan], run_dir: Path) -> None:
     why = first.why
     if again:
         why += f"; {', '.join(p.name for p in again)}, removed to save disk, too"
+    if of_study:
+        raise RunError(
+            f"{run_dir} holds results of the study that would be made otherwise now: stage "
+            f"{first.name}{more} ({why}); to replace them, add --redo"
+        )
     if first.why.startswith("made from another"):
         raise RunError(
             f"{run_dir}: stage {first.name}{more} no longer matches its inputs ({why}), "

@@ -87,7 +87,7 @@ def run_stages(
         if is_study:
             _check_run_is_finished(chosen, plans, run_dir)
         if not redo:
-            check_replaces_nothing(plans, run_dir)
+            check_replaces_nothing(plans, run_dir, of_study=is_study)
         check_settings(chosen, plans, config)
         swept = sweep(run_dir)
         if swept:

@@ -68,7 +68,7 @@ def plan_over_runs(
         stages = study_stages(study, config)
         planned = run_stages(stages, config, dry_run=True, redo=redo)
         if not redo:
-            check_replaces_nothing(planned, config.run_dir)
+            check_replaces_nothing(planned, config.run_dir, of_study=True)
         plans.append(tuple(p for s, p in zip(stages, planned, strict=True) if s.study))
     return plans
 
