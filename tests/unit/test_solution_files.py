@@ -469,14 +469,14 @@ def test_a_training_goes_on_from_its_checkpoint(tmp_path, base, monkeypatch):
         if step == 6:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("glore.training.fit.complete", stops)
+    monkeypatch.setattr("glore.training.watch.complete", stops)
     with pytest.raises(KeyboardInterrupt):
         train("orm", labelled(32), base, tmp_path / "again", "save_steps=3")
     assert not (tmp_path / "again").exists()
     assert (tmp_path / "again.work").exists()
     n_steps.clear()
     monkeypatch.setattr(
-        "glore.training.fit.complete", lambda f, s: (n_steps.append(s), complete(f, s))
+        "glore.training.watch.complete", lambda f, s: (n_steps.append(s), complete(f, s))
     )
     train("orm", labelled(32), base, tmp_path / "again", "save_steps=3")
     assert min(n_steps) > 6
