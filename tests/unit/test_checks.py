@@ -66,7 +66,7 @@ def test_a_recipe_that_can_be_run_passes(tmp_path: Path, overrides: tuple[str, .
         (["base.model={none}"], "no model folder"),
         (["base.model={empty}"], "holds no config.json"),
         (["base.model={no_weights}"], "it holds no weights"),
-        (["base.model={no_tokenizer}"], "can't load a tokenizer"),
+        (["base.model={no_tokenizer}"], "has no tokenizer"),
         (["base.model={no_eos}"], "has no eos_token"),
         (
             ["base.model={base}", "refiner.train.lora={target_modules: [q_porj]}"],

@@ -160,7 +160,7 @@ def test_refine_by_a_cascade(folder: Path) -> None:
     assert json.loads(lines)["candidate_kinds"] == ["draft"]
     refused = glore(folder, "refine", "small", "--cascade", "-1", "q")
     assert refused.returncode == 2
-    assert "--cascade': Input should be greater than or equal to 0" in refused.stderr
+    assert "Invalid value for '--cascade': " in refused.stderr  # the rest is typer's, by version
 
 
 def test_jsonl_in_and_out(folder: Path) -> None:

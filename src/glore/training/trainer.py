@@ -124,10 +124,12 @@ def scored_in(targets_BT: torch.Tensor) -> torch.Tensor:
     return (targets_BT.flatten() != IGNORED).nonzero().flatten()
 
 
+def _unused(*_: Any, **__: Any) -> torch.Tensor:
+    raise AssertionError("PlannedTrainer.compute_loss computes the loss")
+
+
 class PlannedTrainer(Trainer):
     """Trainer with our loss and, if set, Muon."""
-
-    loss_is_scaled_for_ga = True
 
     def __init__(
         self,
@@ -141,7 +143,10 @@ class PlannedTrainer(Trainer):
         `label_tokens`: targets are classes, and a language model says these tokens for them.
         """
         self.settings, self.packing = settings, packing
-        super().__init__(data_collator=_only, **arguments)
+        # With a loss function of one's own, transformers does not divide the loss once more by the
+        # batches of a step. It is not called, since `compute_loss` is ours. From transformers 5.19
+        # on, `loss_is_scaled_for_ga` would do, too.
+        super().__init__(data_collator=_only, compute_loss_func=_unused, **arguments)
         self._flops_per_token = 6 * sum(p.numel() for p in self.model.parameters())
         self._together = PAIR if is_paired else 1
         summed: Callable[..., torch.Tensor] = summed_pair_losses if is_paired else summed_losses
