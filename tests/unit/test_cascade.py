@@ -159,8 +159,8 @@ def test_scores_that_are_none_are_refused() -> None:
         world.answers(list(world.texts), 1)
 
 
-def _refiner(world: World, **options: object) -> Refiner:
-    made = RefineOptions(max_new_tokens=40, **options)  # type: ignore[arg-type]  # test options
+def _refiner(world: World, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0) -> Refiner:
+    made = RefineOptions(max_new_tokens=40, temperature=temperature, top_p=top_p, top_k=top_k)
 
     class Never:
         def score(self, items: object) -> list[tuple[float, ...]]:

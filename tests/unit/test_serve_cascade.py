@@ -14,7 +14,7 @@ from glore.engines.protocol import Request
 from glore.seeds import stable_seed
 from glore.serve.app import create_app
 from glore.serve.perform import Performer
-from glore.serve.work import Draw, Job, Prompt, Sampling
+from glore.serve.work import Answer, Draw, Job, Prompt, Sampling
 from support.fakes import FunctionEngine
 from support.live_server import until
 
@@ -156,15 +156,17 @@ def test_answers_do_not_depend_on_the_batch(models: Models) -> None:
     by_seed(models)
     perform = Performer(models.served)
 
-    def answers(*jobs: Job) -> list[object]:
+    def answers(*jobs: Job) -> list[Answer]:
         perform(jobs, lambda _: [])
-        return [one.future.result() for one in jobs]
+        found = [one.future.result() for one in jobs]
+        assert all(isinstance(answer, Answer) for answer in found)
+        return [answer for answer in found if isinstance(answer, Answer)]
 
     asked = [(f"q{k}", k % 3, 1 + k % 2) for k in range(12)]
     alone = [answers(job(q, models, seed, n))[0] for q, seed, n in asked]
     assert answers(*(job(q, models, seed, n) for q, seed, n in asked)) == alone
     assert answers(*(job(q, models, seed, n) for q, seed, n in asked[::-1])) == alone[::-1]
-    assert len({found.choices[0].work.count("\n\n") for found in alone}) > 2  # type: ignore[attr-defined]
+    assert len({found.choices[0].work.count("\n\n") for found in alone}) > 2
 
 
 def test_one_that_fails_and_one_that_nobody_wants_leave_the_others_alone(models: Models) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from glore.decisions import CANDIDATES, GLOBAL, LOCAL_ORM, LOCAL_SORM, MARKED_BY
+from glore.decisions import CANDIDATES, GLOBAL, LOCAL_ORM, LOCAL_SORM, MARKED_BY, Decisions
 from glore.evaluation.inputs import ORM, REFINERS, Index
 from glore.records import Solution
 from glore.statistics import Difference, Estimate
@@ -28,6 +28,7 @@ __all__ = [
     "RerankDifference",
     "RerankRow",
     "candidates_of",
+    "chosen_by",
     "chosen_by_orm",
     "fixed_shares",
     "overlap",
@@ -183,8 +184,15 @@ def candidates_of(index: Index, draft: Solution) -> list[Solution]:
 
 
 def chosen_by_orm(index: Index, candidates: Sequence[Solution]) -> Solution:
-    """The ORM's choice. A candidate without scores can't win. Ties: the first."""
-    return candidates[index.options.choose([index.step_scores(ORM, c) for c in candidates])]
+    """The ORM's choice, as `chosen_by` with the options of the index."""
+    return chosen_by(index, candidates, ORM, index.options)
+
+
+def chosen_by(
+    index: Index, candidates: Sequence[Solution], model: str, decisions: Decisions
+) -> Solution:
+    """The choice of one of REWARD_MODELS. A candidate without scores can't win. Ties: the first."""
+    return candidates[decisions.choose([index.step_scores(model, c) for c in candidates])]
 
 
 def reranked(index: Index) -> tuple[tuple[RerankRow, ...], tuple[RerankDifference, ...]]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from glore.config import RunConfig
-from glore.decisions import GLOBAL, Decisions, mark_drafts
+from glore.decisions import GLOBAL, Decisions, MarkedDraft
 from glore.evaluation.inputs import ORM
 from glore.pipeline import StageContext, declare
 from glore.records import Solution, StepScores
 from glore.solutions import by_problem
 from glore.stages.checks import check_engine
-from glore.stages.common import SAMPLING, lazy_engine, model_name, problems_by_id, score
+from glore.stages.common import SAMPLING, problems_by_id, score
 from glore.stages.estimates import refinement_tokens
 from glore.stages.evaluation_set import refined_solutions
 from glore.studies.budget.spent import (
@@ -27,6 +27,7 @@ from glore.studies.budget.spent import (
     sample_numbers,
     until_accepted,
 )
+from glore.studies.refining import global_mark, refiner_engine
 
 __all__ = ["CASCADE", "DRAFT_FIRST", "REFINED_TOO", "cascades", "sample_refinements"]
 
@@ -55,7 +56,7 @@ def sample_refinements(ctx: StageContext) -> None:
     scores, refined = orm_scores(ctx), _global_refinements(ctx)
 
     def is_rejected(solution: Solution) -> bool:
-        return not scores[solution.id] or decisions.needs_work(scores[solution.id])
+        return decisions.needs_work(scores[solution.id])
 
     going = {
         d.problem_id
@@ -65,12 +66,9 @@ def sample_refinements(ctx: StageContext) -> None:
     rejected = [
         s for s in ctx.read("test_samples", Solution) if s.problem_id in going and is_rejected(s)
     ]
-    marked = mark_drafts(
-        rejected, GLOBAL, {}, decisions, mark_global=ctx.config.refiner.global_mark == "first"
-    )
-    folder = ctx.model_dir("refiner")
-    made = refined_solutions(ctx, marked, GLOBAL, problems, lazy_engine(ctx, folder))
-    ctx.release(model_name(folder))
+    marked = [MarkedDraft(s, global_mark(ctx)) for s in rejected if s.steps]
+    made = refined_solutions(ctx, marked, GLOBAL, problems, refiner_engine(ctx))
+    ctx.release("refiner")
     score(ctx, ORM, made, problems, part=ORM)
 
 
@@ -79,12 +77,19 @@ def _global_refinements(ctx: StageContext) -> dict[str | None, Solution]:
     return {s.draft_id: s for s in ctx.read("test_refinements", Solution, GLOBAL)}
 
 
-def cascades(ctx: StageContext, drafts: Sequence[Solution]) -> list[Spent]:
-    """What every cascade spends on each question. Step: solutions at most."""
-    decisions, refined = decisions_of(ctx), _global_refinements(ctx)
+def cascades(
+    ctx: StageContext,
+    drafts: Sequence[Solution],
+    decisions: Decisions,
+    scores: Mapping[str, Scores],
+) -> list[Spent]:
+    """What every cascade spends on each question. Step: solutions at most. `scores`: the ORM's of
+    drafts, refinements and samples.
+    """
+    refined = _global_refinements(ctx)
     samples = by_problem(ctx.read("test_samples", Solution))
     of_sample = {s.draft_id: s for s in ctx.read(sample_refinements.name, Solution)}
-    scores = orm_scores(ctx) | {
+    scores = dict(scores) | {
         s.solution_id: s.p_correct for s in ctx.read(sample_refinements.name, StepScores, ORM)
     }
     most = max(map(len, samples.values()), default=0)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from glore.config import RunConfig
-from glore.decisions import CANDIDATES
+from glore.decisions import CANDIDATES, Decisions
 from glore.evaluation.inputs import ORM, Index
 from glore.evaluation.rerank_curves import rerank_at_k
 from glore.pipeline import StageContext, declare
@@ -21,13 +21,10 @@ from glore.report.views import TableView
 from glore.solutions import by_problem
 from glore.stages.checks import check_engine
 from glore.stages.common import problems_by_id, score
-from glore.studies.budget.cascades import (
-    DRAFT_FIRST,
-    cascades,
-    sample_refinements,
-)
+from glore.studies.budget.cascades import DRAFT_FIRST, cascades, sample_refinements
 from glore.studies.budget.iterated import glore_rounds
 from glore.studies.budget.spent import (
+    Scores,
     Spent,
     decisions_of,
     is_right,
@@ -92,11 +89,12 @@ def results(ctx: StageContext) -> None:
     """Parts: `part` (all numbers), `spent` (every way, step and question)."""
     drafts = ctx.read("test_drafts", Solution)
     ids = [d.problem_id for d in drafts]
+    decisions, scores = decisions_of(ctx), orm_scores(ctx)
     spent = [
-        *_of_samples(ctx, drafts),
-        *_of_turns(ctx),
-        *_of_refinements(ctx, drafts),
-        *cascades(ctx, drafts),
+        *_of_samples(ctx, drafts, decisions, scores),
+        *_of_turns(ctx, decisions),
+        *_of_refinements(ctx, drafts, decisions, scores),
+        *cascades(ctx, drafts, decisions, scores),
         *ctx.read(glore_rounds.name, Spent, "spent"),
     ]
     ctx.write(spent, Spent, "spent")
@@ -134,12 +132,15 @@ class _Place(NamedTuple):
         return float(np.mean(self.tokens))
 
 
-def _of_samples(ctx: StageContext, drafts: Sequence[Solution]) -> list[Spent]:
+def _of_samples(
+    ctx: StageContext,
+    drafts: Sequence[Solution],
+    decisions: Decisions,
+    scores: Mapping[str, Scores],
+) -> list[Spent]:
     """The greedy draft; majority and best of N by expectation over subsets of the samples; samples
     one by one, in their order.
     """
-    decisions = decisions_of(ctx)
-    scores = orm_scores(ctx)
     found = [Spent(GREEDY, 1, d.problem_id, float(d.n_tokens), is_right(d)) for d in drafts]
     for problem_id, group in by_problem(ctx.read("test_samples", Solution)).items():
         values = [decisions.score(scores[s.id]) for s in group]
@@ -166,8 +167,7 @@ def _majority(group: Sequence[Solution], n: int) -> float:
     return sum(votes) / len(votes)
 
 
-def _of_turns(ctx: StageContext) -> list[Spent]:
-    decisions = decisions_of(ctx)
+def _of_turns(ctx: StageContext, decisions: Decisions) -> list[Spent]:
     rise = played(ctx, VARIANT, "greedy")
     scores = [ctx.read(turn_scores.name, StepScores, f"t{t}") for t in range(1, N_TURNS + 1)]
     found = []
@@ -186,18 +186,21 @@ def _of_turns(ctx: StageContext) -> list[Spent]:
     return found
 
 
-def _of_refinements(ctx: StageContext, drafts: Sequence[Solution]) -> list[Spent]:
+def _of_refinements(
+    ctx: StageContext,
+    drafts: Sequence[Solution],
+    decisions: Decisions,
+    scores: Mapping[str, Scores],
+) -> list[Spent]:
     """GLoRe as in Fig. 4: every draft is refined, and the ORM chooses."""
-    decisions = decisions_of(ctx)
     refined = [s for kind in CANDIDATES for s in ctx.read("test_refinements", Solution, kind)]
     of_draft: dict[str | None, list[Solution]] = {}
     for s in refined:
         of_draft.setdefault(s.draft_id, []).append(s)
-    orm = orm_scores(ctx)
     found = []
     for d in drafts:
         candidates = [d, *of_draft.get(d.id, ())]
-        chosen = candidates[decisions.choose([orm[c.id] or None for c in candidates])]
+        chosen = candidates[decisions.choose([scores[c.id] or None for c in candidates])]
         tokens = float(sum(c.n_tokens for c in candidates))
         found.append(Spent(GLORE_ONCE, 1, d.problem_id, tokens, is_right(chosen)))
     return found

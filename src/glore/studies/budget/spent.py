@@ -58,7 +58,7 @@ def until_accepted(
     """Attempts are drawn one by one until the ORM calls one right, at most `limit` of them; the one
     with the best score is the answer. Returns the tokens, and 1 if the answer is right.
     """
-    accepted = (bool(s) and not decisions.needs_work(s) for s in scores[:limit])
+    accepted = (not decisions.needs_work(s) for s in scores[:limit])
     n = next((i for i, is_good in enumerate(accepted, start=1) if is_good), limit)
     chosen = decisions.choose([s or None for s in scores[:n]])
     return float(sum(a.n_tokens for a in attempts[:n])), is_right(attempts[chosen])

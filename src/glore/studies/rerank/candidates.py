@@ -4,15 +4,15 @@ reward model with every aggregate, in place of the ORM with the run's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
 
 from glore.evaluation import EvaluationInputs
 from glore.evaluation.inputs import REWARD_MODELS, Index
-from glore.evaluation.refinement import candidates_of, chosen_by_orm
+from glore.evaluation.refinement import candidates_of, chosen_by, chosen_by_orm
 from glore.pipeline import StageContext
 from glore.records import Solution
 from glore.report.views import MODEL_NAMES
-from glore.rerank import AGGREGATES, aggregate, choose
+from glore.rerank import AGGREGATES
 from glore.studies.measured import Measured, difference, share
 
 __all__ = ["CANDIDATES", "VS_RUN", "measure"]
@@ -34,9 +34,11 @@ def measure(ctx: StageContext, inputs: EvaluationInputs, index: Index) -> list[M
     ways = {
         (GREEDY, ""): greedy,
         **{
-            (MODEL_NAMES[model], how): [_right(_chosen(index, g, model, how)) for g in groups]
+            (MODEL_NAMES[model], by.aggregate): [
+                _right(chosen_by(index, group, model, by)) for group in groups
+            ]
             for model in REWARD_MODELS
-            for how in AGGREGATES
+            for by in (dataclasses.replace(index.options, aggregate=how) for how in AGGREGATES)
         },
         (GOLD, ""): [max(map(_right, group)) for group in groups],
     }
@@ -57,12 +59,6 @@ def measure(ctx: StageContext, inputs: EvaluationInputs, index: Index) -> list[M
             ),
         )
     ]
-
-
-def _chosen(index: Index, candidates: Sequence[Solution], model: str, how: str) -> Solution:
-    """As `chosen_by_orm`: a candidate without scores can't win, the first on ties."""
-    scores = [index.step_scores(model, c) for c in candidates]
-    return candidates[choose([-1.0 if s is None else aggregate(s, how) for s in scores])]
 
 
 def _right(solution: Solution) -> float:
