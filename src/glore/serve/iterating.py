@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from glore.engines.protocol import Completion, Request, check_scores
+from glore.engines.protocol import Completion, Request
 from glore.records import Refinement
 from glore.refiner import Refiner
+from glore.scorer import checked_scores
 from glore.serve.choosing import choice_of, solution_text
 from glore.serve.progress import Progress, Tell, tells_of, work_text
 from glore.serve.refining import KINDS, asked, refining
@@ -92,9 +93,8 @@ def _drafts(served: Served, jobs: Sequence[Job]) -> list[_Candidate]:
 def _called_wrong(models: Refiner, candidates: Sequence[_Candidate]) -> list[_Candidate]:
     """The candidates with steps that the ORM calls wrong."""
     with_steps = [c for c in candidates if c.steps]
-    scores = models.orm.score([(c.question, c.steps) for c in with_steps]) if with_steps else []
-    for candidate, values in zip(with_steps, scores, strict=True):
-        check_scores("orm", candidate.question, values)
+    items = [(c.question, c.steps) for c in with_steps]
+    scores = checked_scores("orm", models.orm, items) if items else []
     return [c for c, p in zip(with_steps, scores, strict=True) if models.options.needs_work(p)]
 
 

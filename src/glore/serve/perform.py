@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from glore.engines.protocol import Completion, check_scores
+from glore.engines.protocol import Completion
+from glore.scorer import checked_scores
 from glore.serve.cascading import cascade_jobs
 from glore.serve.choosing import best_of, by_majority, chosen, drawn
 from glore.serve.drawing import Found, StudentRun
@@ -56,7 +57,7 @@ class Performer:
     def _score(self, jobs: Sequence[Job]) -> None:
         items = [(w.question, w.steps) for job in jobs if isinstance(w := job.work, Scoring)]
         scores = [
-            _checked(name, items, scorer.score(items))
+            checked_scores(name, scorer, items)
             for name, scorer in (
                 ("orm", self._served.refiner.orm),
                 ("sorm", self._served.refiner.sorm),
@@ -93,7 +94,7 @@ class Performer:
             for index, prompt in enumerate(work.prompts)
             for completion in found[job][index]
         ]
-        scores = iter(_checked("orm", items, self._served.refiner.orm.score(items)))
+        scores = iter(checked_scores("orm", self._served.refiner.orm, items))
         for job in jobs:
             _finish(
                 self._served,
@@ -178,13 +179,3 @@ def _groups(jobs: Sequence[Job]) -> list[list[Job]]:
         groups[-1].append(job)
         size += n
     return groups
-
-
-def _checked(
-    name: str,
-    items: Sequence[tuple[str, tuple[str, ...]]],
-    scores: Sequence[tuple[float, ...]],
-) -> Sequence[tuple[float, ...]]:
-    for (question, _), values in zip(items, scores, strict=True):
-        check_scores(name, question, values)
-    return scores
